@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Light medical image classifiers by dual-model weight selection and self-knowledge distillation.
+
+The public names below are loaded on first use, so that ``dual_skd.selection`` and the command line stay free of MONAI.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "InputError": "errors",
+    "SelectionError": "errors",
+    "SelectionPlan": "selection",
+    "plan_selection": "selection",
+    "select_weights": "selection",
+    "SelfDistillationLoss": "losses",
+    "Schedule": "schedule",
+    "DualModelTrainer": "trainer",
+    "DualModelEvaluator": "evaluator",
+    "build_network": "networks",
+    "load_records": "data",
+    "load_model": "outputs",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors that the user can mend, and how the command line shows them."""
+
+from __future__ import annotations
+
+import sys
+
+
+class InputError(ValueError):
+    """What the user gave can't be used. The message is one sentence: what was expected, found, where, and the remedy."""
+
+
+class SelectionError(InputError):
+    """Weights of the large network can't be selected for the small one."""
+
+
+def input_error_behind(error: BaseException | None) -> InputError | None:
+    """Returns the ``InputError`` that caused ``error``, however many libraries wrapped it on the way, or None."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, InputError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def show_input_errors_plainly() -> None:
+    """Makes an uncaught :class:`InputError` end the process with its one sentence instead of a stack.
+
+    ``monai.bundle run`` wraps every exception of a config expression several times; a user with a typo in a path
+    should not have to read that. Other exceptions keep the hook that was installed before. Called by the configs'
+    ``initialize``; a notebook or a test still sees the ordinary exception chain.
+    """
+    previous = sys.excepthook
+
+    def hook(kind, error, traceback) -> None:
+        cause = input_error_behind(error)
+        if cause is None:
+            previous(kind, error, traceback)
+        else:
+            sys.stderr.write(f"\nError: {cause}\n")
+
+    sys.excepthook = hook
