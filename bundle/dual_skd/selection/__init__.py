@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weight selection: initialises a small network with a consistent subset of a large one's weights."""
+
+from __future__ import annotations
+
+from ..errors import SelectionError
+from .plan import SelectionPlan, SelectionReport, SelectionRow, plan_selection, select_weights
+from .rules import ELEMENT_RULES, LAYER_RULES
+
+__all__ = [
+    "ELEMENT_RULES",
+    "LAYER_RULES",
+    "SelectionError",
+    "SelectionPlan",
+    "SelectionReport",
+    "SelectionRow",
+    "plan_selection",
+    "select_weights",
+]

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapting what can't be index-selected: input channels, kernels (2D to 3D, patch size) and position embeddings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def match_input_channels(weight: Tensor, channels: int) -> Tensor:
+    """Adapts a first-layer kernel to another number of input channels.
+
+    The kernels are summed over their old channels and shared equally by the new ones, so a grey image gives the same
+    response as it gave when repeated to RGB: RGB -> 1 is the sum, RGB -> n is the sum / n, n times.
+
+    Args:
+        weight: kernel (O, C, ...).
+        channels: new number of input channels.
+
+    Returns:
+        Kernel (O, channels, ...).
+    """
+    if weight.shape[1] == channels:
+        return weight
+    summed = weight.sum(1, keepdim=True) / channels
+    return summed.expand(-1, channels, *weight.shape[2:]).contiguous()
+
+
+def inflate_kernel(weight: Tensor, depth: int) -> Tensor:
+    """Makes a 2D kernel volumetric: repeated along the depth and divided by it (Carreira and Zisserman, 2017).
+
+    The response to a volume that is constant along its depth stays that of the 2D kernel. Depth is the last axis, as in
+    MONAI's (N, C, H, W, D).
+
+    Args:
+        weight: kernel (O, I, kh, kw).
+        depth: size of the new kernel dimension.
+
+    Returns:
+        Kernel (O, I, kh, kw, depth).
+    """
+    return (weight / depth).unsqueeze(-1).expand(*weight.shape, depth).contiguous()
+
+
+def resize_patch_kernel(weight: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes a patch-embedding kernel so that a resized patch keeps its token.
+
+    Bicubic resizing of the patch is a linear map B; the kernel is multiplied by the pseudo-inverse of B transposed
+    (Beyer et al., FlexiViT, 2023), in float32.
+
+    Args:
+        weight: kernel (O, I, kh, kw).
+        size: new (kh, kw).
+
+    Returns:
+        Kernel (O, I, *size), dtype of ``weight``.
+    """
+    old = tuple(weight.shape[2:])
+    size = tuple(size)
+    if old == size:
+        return weight
+    basis = torch.eye(math.prod(old)).reshape(-1, 1, *old)
+    resize = F.interpolate(basis, size=size, mode="bicubic", antialias=True, align_corners=False).flatten(1)
+    pseudo_inverse = torch.linalg.pinv(resize.double()).float().to(weight.device)  # (new pixels, old pixels)
+    flat = weight.float().flatten(2) @ pseudo_inverse.T
+    return flat.reshape(*weight.shape[:2], *size).to(weight.dtype)
+
+
+def resize_kernel(weight: Tensor, size: Sequence[int], *, patch: bool = False) -> Tensor | None:
+    """Adapts kernel dimensions, or returns None where no exact or established way exists.
+
+    Handled: equal kernels; a linear layer as a 1x1 convolution and back; 2D to 3D; patch kernels of another size
+    (``patch``). A 3x3 and a 7x7 convolution are different layers: None.
+
+    Args:
+        weight: weight (O, I, *kernel).
+        size: new kernel, any number of dimensions.
+        patch: the kernel cuts the image into patches (its stride equals its size).
+    """
+    old, size = tuple(weight.shape[2:]), tuple(size)
+    if old == size:
+        return weight
+    if math.prod(old) == math.prod(size) == 1:
+        return weight.reshape(*weight.shape[:2], *size)
+    inflates = len(old) == 2 and len(size) == 3
+    plane = size[:2] if inflates else size
+    if old != plane:
+        if not (patch and len(old) == len(plane) == 2):
+            return None
+        weight = resize_patch_kernel(weight, plane)
+    return inflate_kernel(weight, size[2]) if inflates else weight
+
+
+def resize_positions(
+    positions: Tensor, *, old_grid: Sequence[int], new_grid: Sequence[int], old_prefix: int, new_prefix: int
+) -> Tensor:
+    """Resamples a position embedding to another grid of tokens.
+
+    2D grids are interpolated bicubically, with antialiasing; a 2D grid for a 3D network is then repeated along the depth
+    (an embedding is added, so nothing is divided); 3D grids are interpolated trilinearly. The first ``old_prefix`` tokens
+    (class, registers) are kept as they are, cut or filled with zeros to ``new_prefix``.
+
+    Args:
+        positions: embedding (1, prefix + product of the grid, C), last grid axis fastest.
+        old_grid: (h, w) or (h, w, d).
+        new_grid: (h, w) or (h, w, d).
+        old_prefix: leading tokens that belong to no position.
+        new_prefix: the same in the result.
+
+    Returns:
+        Embedding (1, new_prefix + product of ``new_grid``, C), dtype of ``positions``.
+    """
+    old_grid, new_grid, channels = tuple(old_grid), tuple(new_grid), positions.shape[-1]
+    prefix, grid = positions[:, :old_prefix], positions[:, old_prefix:]
+    if new_prefix <= old_prefix:
+        prefix = prefix[:, :new_prefix]
+    else:
+        prefix = torch.cat([prefix, prefix.new_zeros(1, new_prefix - old_prefix, channels)], dim=1)
+    if old_grid != new_grid:
+        image = grid.float().reshape(1, *old_grid, channels).movedim(-1, 1)
+        plane = new_grid[:2] if len(old_grid) == 2 else new_grid
+        if old_grid != plane:
+            bicubic = {"mode": "bicubic", "antialias": True} if len(plane) == 2 else {"mode": "trilinear"}
+            image = F.interpolate(image, size=plane, align_corners=False, **bicubic)
+        if len(old_grid) < len(new_grid):
+            image = image.unsqueeze(-1).expand(*image.shape, new_grid[2])
+        grid = image.movedim(1, -1).reshape(1, -1, channels).to(positions.dtype)
+    return torch.cat([prefix, grid], dim=1)
+
+
+def guess_grid(tokens: int, spatial_dims: int, prefixes: Sequence[int]) -> tuple[tuple[int, ...], int] | None:
+    """The square or cubic grid, and the number of leading tokens, that a position embedding of ``tokens`` has.
+
+    Args:
+        tokens: length of the embedding.
+        spatial_dims: 2 or 3.
+        prefixes: possible numbers of leading tokens, the likeliest first.
+    """
+    for prefix in prefixes:
+        side = round(max(tokens - prefix, 0) ** (1 / spatial_dims))
+        if side > 0 and side**spatial_dims == tokens - prefix:
+            return (side,) * spatial_dims, prefix
+    return None
