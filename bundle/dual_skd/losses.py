@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses: what the labels say, what the other network says, and how two views agree.
+
+Every loss is a mean over the batch of one number per image, so that their sum is on one scale for any batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.losses import FocalLoss
+from monai.networks.utils import one_hot
+from torch import Tensor, nn
+
+from dual_skd.errors import InputError
+
+
+class SelfDistillationLoss(nn.Module):
+    """Divergence of the learner's softened prediction from its teacher's (Hinton et al. 2015).
+
+        T^2 * KL( softmax(z_teacher / T) || softmax(z_learner / T) )
+
+    The factor T^2 keeps the size of the gradient independent of the temperature. No gradient reaches the teacher.
+    With ``multi_label`` every class is a yes/no question of its own: the Bernoulli divergences are summed over classes.
+
+    Args:
+        temperature: T > 0; above 1 it shows the learner how the teacher ranks the wrong classes.
+        multi_label: sigmoid per class instead of one softmax.
+
+    Raises:
+        InputError: the temperature is not positive.
+
+    Example:
+        >>> loss = SelfDistillationLoss(temperature=2.0)
+        >>> float(loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]])))
+        0.0
+    """
+
+    def __init__(self, temperature: float = 2.0, multi_label: bool = False) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise InputError(f"temperature must be above 0, found {temperature}; 2.0 is the usual choice.")
+        self.temperature = float(temperature)
+        self.multi_label = multi_label
+
+    def forward(self, student_logits: Tensor, auxiliary_logits: Tensor) -> Tensor:
+        """Compares logits (N, K) of the learner with logits (N, K) of its teacher.
+
+        Raises:
+            InputError: the shapes differ.
+        """
+        if student_logits.shape != auxiliary_logits.shape:
+            raise InputError(
+                f"the two networks must predict the same classes: found logits {tuple(student_logits.shape)} and "
+                f"{tuple(auxiliary_logits.shape)}; build both with the same num_classes."
+            )
+        # float32 whatever autocast chose: probabilities near 0 and 1 don't survive half precision
+        learner = student_logits.float() / self.temperature
+        teacher = auxiliary_logits.detach().float() / self.temperature
+        divergence = _bernoulli_divergence if self.multi_label else _categorical_divergence
+        return self.temperature**2 * divergence(learner, teacher)
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}, multi_label={self.multi_label}"
+
+
+def _categorical_divergence(learner: Tensor, teacher: Tensor) -> Tensor:
+    return F.kl_div(learner.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
+
+
+def _bernoulli_divergence(learner: Tensor, teacher: Tensor) -> Tensor:
+    yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(learner))
+    no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-learner))
+    return (yes + no).flatten(1).sum(1).mean()
+
+
+class CosineViewLoss(nn.Module):
+    """Agreement of two views of an image, 2 - 2 cos, summed over both directions (BYOL, Grill et al. 2020).
+
+    0 when every prediction points where its target does, 4 when they are orthogonal, 8 when they are opposed.
+    No gradient reaches the targets.
+    """
+
+    def forward(self, prediction_1: Tensor, target_2: Tensor, prediction_2: Tensor, target_1: Tensor) -> Tensor:
+        """Compares the prediction from view 1 with the target from view 2, and the other way round; all (N, F)."""
+        return _cosine_distance(prediction_1, target_2) + _cosine_distance(prediction_2, target_1)
+
+
+def _cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
+    return (2 - 2 * F.cosine_similarity(prediction.float(), target.detach().float(), dim=1)).mean()
+
+
+class FocalClassificationLoss(nn.Module):
+    """MONAI's softmax focal loss (Lin et al. 2017) for one integer label per image.
+
+    Summed over classes and averaged over images as cross-entropy is, which it equals at ``gamma`` 0.
+
+    Args:
+        class_weights: one weight per class; the mean is weighted as in :class:`torch.nn.CrossEntropyLoss`.
+        gamma: how strongly confident, correct images are played down.
+    """
+
+    def __init__(self, class_weights: Sequence[float] | Tensor | None = None, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.focal = FocalLoss(gamma=gamma, use_softmax=True, reduction="none")
+        self.register_buffer("class_weights", _as_weights(class_weights))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Scores logits (N, K) against labels (N,) of class indices."""
+        labels = labels.flatten().long()
+        per_image = self.focal(logits, one_hot(labels[:, None], num_classes=logits.shape[1])).sum(1)
+        if self.class_weights is None:
+            return per_image.mean()
+        weights = self.class_weights.to(per_image.device)[labels]
+        return (weights * per_image).sum() / weights.sum()
+
+
+class MultiLabelLoss(nn.Module):
+    """Negative log-likelihood of a set of yes/no labels: binary cross-entropy summed over classes.
+
+    The sum, rather than torch's mean over classes, keeps it on the scale of the multi-label
+    :class:`SelfDistillationLoss`, so that ``skd_weight`` means the same for any number of classes.
+
+    Args:
+        class_weights: one factor per class on the term of the positive images.
+        label_smoothing: moves 0 and 1 towards one half by half of this amount.
+    """
+
+    def __init__(self, class_weights: Sequence[float] | Tensor | None = None, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.register_buffer("class_weights", _as_weights(class_weights))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Scores logits (N, K) against labels (N, K) of zeros and ones."""
+        targets = labels.to(logits.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        loss = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="none")
+        return loss.flatten(1).sum(1).mean()
+
+
+def _as_weights(class_weights: Sequence[float] | Tensor | None) -> Tensor | None:
+    if class_weights is None:
+        return None
+    weights = torch.as_tensor(class_weights, dtype=torch.float32)
+    if weights.ndim != 1 or not bool((weights >= 0).all()) or not bool(weights.any()):
+        raise InputError(
+            f"class_weights must be one number per class, none below 0 and not all 0, found {weights.tolist()}; "
+            "correct them or set class_weights to null."
+        )
+    return weights
+
+
+def classification_loss(
+    name: str = "cross_entropy",
+    class_weights: Sequence[float] | Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> nn.Module:
+    """Builds the loss on the labels.
+
+    Args:
+        name: ``cross_entropy`` or ``focal`` for one class per image, labels (N,); ``bce`` for several, labels (N, K).
+        class_weights: one weight per class, None for equal ones.
+        label_smoothing: share of the target spread over the classes, in [0, 1); not with ``focal``.
+
+    Raises:
+        InputError: the name is unknown, or an option doesn't fit.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"label_smoothing must lie in [0, 1), found {label_smoothing}; 0.1 is the usual choice.")
+    if name == "cross_entropy":
+        return nn.CrossEntropyLoss(weight=_as_weights(class_weights), label_smoothing=label_smoothing)
+    if name == "focal":
+        if label_smoothing:
+            raise InputError("the focal loss takes no label smoothing; set label_smoothing to 0 or use cross_entropy.")
+        return FocalClassificationLoss(class_weights)
+    if name == "bce":
+        return MultiLabelLoss(class_weights, label_smoothing)
+    raise InputError(f"unknown loss {name!r}; choose one of cross_entropy, focal, bce.")
