@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a path to augmented batches: lists of records, integrity, image steps, demo data.
+
+The public names are loaded on first use, so that the command line does not pay for what it does not need.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+_HOME = {
+    "DataList": "datalist",
+    "load_records": "datalist",
+    "check_records": "integrity",
+    "drop_twins": "integrity",
+    "Findings": "integrity",
+    "MedicalReader": "transforms",
+    "to_grey": "transforms",
+    "window_range": "transforms",
+    "BatchAugment": "augment",
+    "AugmentBatch": "augment",
+    "write_demo": "demo",
+}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

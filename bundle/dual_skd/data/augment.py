@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random geometry and intensity changes of a whole batch, on the device where the batch is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.engines import default_prepare_batch
+from torch import nn
+from torch.nn import functional
+
+from dual_skd.errors import InputError
+
+
+class BatchAugment(nn.Module):
+    """One random affine map and one random intensity change per image, one resampling per batch.
+
+    Per-image transforms on the CPU cost more than a light network's training step; this costs a few percent of it.
+    Every random number comes from torch's global generator, so a seeded run is reproducible. Each kind of change is
+    drawn uniformly within its limits; 0 turns it off, and with all at 0 the images come back untouched.
+
+    Args:
+        spatial_dims: 2 for (N, C, H, W), 3 for (N, C, H, W, D).
+        rotate: largest angle, degrees; in 3D about each of the three axes.
+        scale: largest relative change of size: 0.1 is 0.9 to 1.1, one factor for all axes.
+        shear: largest shear, as a tangent (2D and 3D).
+        translate: largest shift, as a share of the image's size along each axis.
+        flip_axes: spatial axes (0 = H, 1 = W, 2 = D) mirrored with probability 0.5.
+        contrast: largest relative change of the deviation from the image's mean.
+        brightness: largest added value, in units of the intensity scale.
+        noise: largest standard deviation of added Gaussian noise, drawn per image.
+        probability: probability that an image is changed at all; each image draws on its own.
+
+    Raises:
+        InputError: for limits out of range.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 2,
+        *,
+        rotate: float = 0.0,
+        scale: float = 0.0,
+        shear: float = 0.0,
+        translate: float = 0.0,
+        flip_axes: Sequence[int] = (),
+        contrast: float = 0.0,
+        brightness: float = 0.0,
+        noise: float = 0.0,
+        probability: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in (2, 3):
+            raise InputError(f"spatial_dims must be 2 or 3, found {spatial_dims}.")
+        limits = {"rotate": rotate, "scale": scale, "shear": shear, "translate": translate, "contrast": contrast}
+        limits |= {"brightness": brightness, "noise": noise}
+        for name, limit in limits.items():
+            if limit < 0 or (name in ("scale", "contrast") and limit >= 1):
+                raise InputError(
+                    f"The augmentation limit {name} must not be negative (and below 1 for scale and "
+                    f"contrast), found {limit}."
+                )
+        if any(axis not in range(spatial_dims) for axis in flip_axes):
+            raise InputError(f"flip_axes must be of 0 to {spatial_dims - 1}, found {list(flip_axes)}.")
+        if not 0 <= probability <= 1:
+            raise InputError(f"The augmentation probability must be between 0 and 1, found {probability}.")
+        self.spatial_dims = spatial_dims
+        self.limits = limits
+        self.flip_axes = tuple(flip_axes)
+        self.probability = probability
+
+    def extra_repr(self) -> str:
+        active = ", ".join(f"{name}={limit}" for name, limit in self.limits.items() if limit)
+        return f"spatial_dims={self.spatial_dims}, {active}, flip_axes={self.flip_axes}, p={self.probability}"
+
+    @property
+    def moves(self) -> bool:
+        """Whether any geometric change is on."""
+        return bool(self.flip_axes) or any(self.limits[name] for name in ("rotate", "scale", "shear", "translate"))
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Changes a batch.
+
+        Args:
+            images: (N, C, H, W) or (N, C, H, W, D), floating point.
+
+        Returns:
+            A plain tensor of the same shape, type and device.
+        """
+        if images.ndim != self.spatial_dims + 2:
+            raise InputError(
+                f"BatchAugment(spatial_dims={self.spatial_dims}) expected a batch with {self.spatial_dims + 2} axes, "
+                f"found shape {tuple(images.shape)}."
+            )
+        images = images.as_tensor() if hasattr(images, "as_tensor") else images
+        changed = torch.rand(len(images)) < self.probability
+        if self.moves:
+            # outside the picture the border is repeated: a black wedge would be a cue of its own
+            matrix = self.random_matrices(tuple(images.shape[2:]), changed).to(images)
+            grid = sampling_grid(matrix, tuple(images.shape[2:]))
+            images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        return self._change_intensity(images, changed)
+
+    def random_matrices(self, size: tuple[int, ...], changed: torch.Tensor) -> torch.Tensor:
+        """Draws matrices (N, d, d + 1) for :func:`sampling_grid`; identity where ``changed`` (N,) is False.
+
+        ``grid_sample`` counts axes from the last one (W first, or D first in 3D) in units of half the image's extent,
+        so rotation and shear are built in pixels and then divided by each axis' extent: angles stay angles in images
+        that are not square.
+        """
+        count, dims = len(changed), self.spatial_dims
+        linear = torch.eye(dims).repeat(count, 1, 1)
+        for first, second in ((0, 1), (0, 2), (1, 2)) if dims == 3 else ((0, 1),):
+            angle = self._uniform(count, math.radians(self.limits["rotate"]))
+            turn = torch.eye(dims).repeat(count, 1, 1)
+            turn[:, first, first] = turn[:, second, second] = angle.cos()
+            turn[:, first, second], turn[:, second, first] = -angle.sin(), angle.sin()
+            linear = turn @ linear
+        skew = torch.eye(dims).repeat(count, 1, 1)
+        for first in range(dims):
+            for second in range(first + 1, dims):
+                skew[:, first, second] = self._uniform(count, self.limits["shear"])
+        linear = linear @ skew * (1 + self._uniform(count, self.limits["scale"])).reshape(count, 1, 1)
+        for axis in self.flip_axes:
+            # spatial axis k is grid coordinate d - 1 - k
+            linear[:, dims - 1 - axis] *= torch.where(torch.rand(count) < 0.5, -1.0, 1.0).reshape(count, 1)
+        extent = torch.tensor(size[::-1], dtype=torch.float32)
+        linear = linear * extent.reshape(1, 1, dims) / extent.reshape(1, dims, 1)
+        # the grid spans -1 to 1, so a share of the size is twice as much in its units
+        shift = 2 * self._uniform(count * dims, self.limits["translate"]).reshape(count, dims, 1)
+        identity = torch.eye(dims, dims + 1).expand(count, dims, dims + 1)
+        return torch.where(changed.reshape(count, 1, 1), torch.cat([linear, shift], dim=2), identity)
+
+    def _change_intensity(self, images: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
+        count, per_image = len(changed), (-1, *[1] * (images.ndim - 1))
+        if self.limits["contrast"] or self.limits["brightness"]:
+            gain = self._uniform(count, self.limits["contrast"]) * changed
+            offset = self._uniform(count, self.limits["brightness"]) * changed
+            mean = images.mean(dim=list(range(1, images.ndim)), keepdim=True)
+            gain, offset = (change.to(images).reshape(per_image) for change in (gain, offset))
+            images = images + (images - mean) * gain + offset
+        if self.limits["noise"]:
+            deviation = torch.rand(count) * self.limits["noise"] * changed
+            images = images + torch.randn_like(images) * deviation.to(images).reshape(per_image)
+        return images
+
+    @staticmethod
+    def _uniform(count: int, limit: float) -> torch.Tensor:
+        return (2 * torch.rand(count) - 1) * limit
+
+
+def sampling_grid(matrix: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """The grid of ``torch.nn.functional.affine_grid(align_corners=False)``, some twenty times faster on a CPU.
+
+    torch multiplies every voxel's coordinates by the matrix; a sum of one broadcast term per axis gives the same.
+
+    Args:
+        matrix: (N, d, d + 1).
+        size: d spatial sizes, (H, W[, D]).
+
+    Returns:
+        (N, H, W[, D], d), a view with the coordinates outermost in memory.
+    """
+    count, dims = matrix.shape[:2]
+    ones = [1] * dims
+    grid = matrix[:, :, dims].reshape(count, dims, *ones)
+    for column in range(dims):
+        axis = dims - 1 - column  # the first grid coordinate runs along the last spatial axis
+        places = ((torch.arange(size[axis]) + 0.5) * 2 / size[axis] - 1).to(matrix)
+        along = [*ones[:axis], size[axis], *ones[axis + 1 :]]
+        grid = grid + matrix[:, :, column].reshape(count, dims, *ones) * places.reshape(1, 1, *along)
+    return grid.movedim(1, -1)
+
+
+class AugmentBatch:
+    """A ``prepare_batch`` for MONAI's engines that moves a batch to the device and augments it there.
+
+    Every call draws anew, so calling it twice on one batch gives two views of it.
+
+    Args:
+        augment: the change to make, usually a :class:`BatchAugment`.
+
+    Example:
+        >>> import torch
+        >>> prepare = AugmentBatch(BatchAugment(2, rotate=10.0, translate=0.05))
+        >>> image, label = prepare({"image": torch.rand(4, 1, 32, 32), "label": torch.arange(4)}, torch.device("cpu"))
+        >>> image.shape, label.tolist()
+        (torch.Size([4, 1, 32, 32]), [0, 1, 2, 3])
+    """
+
+    def __init__(self, augment: nn.Module) -> None:
+        self.augment = augment
+
+    def __call__(
+        self,
+        batchdata: dict[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        image, label = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
+        return self.augment(image), label

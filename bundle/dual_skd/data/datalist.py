@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a path to lists of records: which image, which label, which split."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from dual_skd.data.demo import write_demo
+from dual_skd.data.sources import Row, Source, read_source
+from dual_skd.data.splitting import divide, positive_labels
+from dual_skd.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+DEMO_NAMES = {"demo": 2, "demo3d": 3}
+
+
+@dataclass(frozen=True)
+class DataList:
+    """A data set, divided, with numeric labels.
+
+    Args:
+        root: folder that the data hash and the reports name images relative to.
+        class_names: name of each class, in label order.
+        splits: "train", "val" and "test" -> records. A record is a dict of "image" (absolute path, str), "label" (int,
+            or a list of 0.0 / 1.0 per class when ``multi_label``) and "patient" (str, "" when unknown).
+        source: what was read.
+        notes: every decision taken on the way, in plain sentences.
+        multi_label: whether an image may have any number of labels.
+        spatial_dims: 2 for images, 3 for volumes.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    splits: dict[str, list[dict]]
+    source: str
+    notes: list[str] = field(default_factory=list)
+    multi_label: bool = False
+    spatial_dims: int = 2
+
+    @property
+    def train(self) -> list[dict]:
+        return self.splits["train"]
+
+    @property
+    def val(self) -> list[dict]:
+        return self.splits["val"]
+
+    @property
+    def test(self) -> list[dict]:
+        return self.splits["test"]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over relative paths, labels, splits and file sizes: equal for equal data, wherever it is stored."""
+        digest = hashlib.sha256("\0".join(self.class_names).encode())
+        for split in SPLITS:
+            for record in sorted(self.splits[split], key=lambda record: record["image"]):
+                path = Path(record["image"])
+                size = path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.iterdir())
+                digest.update(f"{split}\0{self.relative(path)}\0{record['label']}\0{size}\n".encode())
+        return digest.hexdigest()
+
+    def relative(self, image: str | Path) -> str:
+        """The name of an image in reports: relative to the data set where it lies inside."""
+        path = Path(image)
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+
+    def class_counts(self, split: str = "train") -> list[int]:
+        """Images per class of one split, in label order."""
+        counts = Counter(label for record in self.splits[split] for label in positive_labels(record))
+        return [counts[label] for label in range(self.num_classes)]
+
+    def class_weights(self, split: str = "train") -> torch.Tensor:
+        """Weights (K,) that make every class count the same in a loss.
+
+        Single label: n / (K * n_k), with mean 1 over the images. Multi-label: negatives / positives per class, the
+        ``pos_weight`` of a binary cross-entropy.
+        """
+        counts = torch.tensor(self.class_counts(split), dtype=torch.float32).clamp_min(1)
+        total = len(self.splits[split])
+        return (total - counts).clamp_min(1) / counts if self.multi_label else total / (self.num_classes * counts)
+
+    def describe(self) -> str:
+        """One paragraph for the log: source, classes, counts, decisions."""
+        parts = [f"Data: {self.source}; {self.num_classes} classes ({', '.join(self.class_names)})."]
+        for split in SPLITS:
+            records = self.splits[split]
+            patients = {record["patient"] for record in records if record["patient"]}
+            of_patients = f" of {len(patients)} patients" if patients else ""
+            counts = " + ".join(map(str, self.class_counts(split)))
+            parts.append(f"{split}: {len(records)} images{of_patients} ({counts}).")
+        return " ".join(parts + [f"{note[0].upper()}{note[1:]}." for note in self.notes])
+
+
+def load_records(
+    dataset_dir: str | Path,
+    *,
+    spatial_dims: int = 2,
+    class_names: Sequence[str] | None = None,
+    label_column: str | Sequence[str] = "label",
+    patient_pattern: str | None = None,
+    train_fraction: float = 1.0,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    keep_twins: bool = False,
+    demo_dir: str | Path | None = None,
+) -> DataList:
+    """Reads a data set and divides it into training, validation and test records.
+
+    A given split is kept as it is. A missing validation set is carved from the training set; a missing test set too,
+    but only where the source gives no split at all. Carving is seeded, stratified by label and keeps the images of a
+    patient together where patients are known.
+
+    Args:
+        dataset_dir: folder per class; train / val / test folders of class folders; a folder with datalist.csv,
+            datalist.json or dataset.json; such a file itself; or "demo" / "demo3d" for the generated data.
+        spatial_dims: 2 for images, 3 for volumes.
+        class_names: names in label order; default: sorted names found (numbers in numeric order). Numeric labels that
+            are not names themselves are places in this list.
+        label_column: the label's column; several names mean one 0/1 column per label.
+        patient_pattern: regular expression with one group that finds the patient in the image's relative path, for
+            example ``person(\\d+)``. The pattern is not used where a table has a patient column.
+        train_fraction: share of the training and validation images to keep; the test set never shrinks.
+        val_fraction: share of the training images carved for validation.
+        test_fraction: share of all images carved for the test.
+        seed: seed of all divisions.
+        keep_twins: keep validation and test images although a copy or near copy of them is in the training set.
+            By default they are left out, since a network may answer them from memory.
+        demo_dir: where "demo" data are written; default: the user's cache folder.
+
+    Raises:
+        InputError: when anything of the above can't be found or contradicts itself.
+    """
+    if spatial_dims not in (2, 3):
+        raise InputError(f"spatial_dims must be 2 or 3, found {spatial_dims}.")
+    for name, value in (("train", train_fraction), ("val", val_fraction), ("test", test_fraction)):
+        low_ok = value > 0 if name == "train" else value >= 0
+        if not (low_ok and value <= 1) or (name != "train" and value == 1):
+            raise InputError(f"{name}_fraction must be a share between 0 and 1, found {value}.")
+
+    if str(dataset_dir) in DEMO_NAMES:
+        spatial_dims = max(spatial_dims, DEMO_NAMES[str(dataset_dir)])
+        target = Path(demo_dir) if demo_dir is not None else _default_demo_dir(spatial_dims)
+        dataset_dir = write_demo(target, spatial_dims=spatial_dims)
+    location = Path(dataset_dir).expanduser().absolute()
+    source = read_source(location, spatial_dims=spatial_dims, label_column=label_column)
+    names = _class_names(source, class_names)
+    rows = _with_patients(source, patient_pattern)
+    records = {split: [_record(row, names, source) for row in rows if row.split == split] for split in ("", *SPLITS)}
+    notes = list(source.notes)
+    if not records[""]:
+        _refuse_shared_patients(records, source)
+
+    if records[""]:
+        records["test"], records["train"] = divide(records.pop(""), fraction=test_fraction, seed=seed, purpose="test")
+        notes.append(f"no split was given: {len(records['test'])} test images were carved (seed {seed})")
+    twins = None
+    if not keep_twins:
+        from dual_skd.data.integrity import TwinFinder  # decodes every image, so only where it is wanted
+
+        twins = TwinFinder([r["image"] for split in SPLITS for r in records[split]])
+        # against all training images, so that the test set is the same for every train_fraction
+        known = records["train"] + records["val"]
+        records["test"] = twins.without_twins(records["test"], known, notes, "test")
+    if train_fraction < 1:
+        for split in ("train", "val"):
+            if not records[split]:
+                continue
+            kept, _ = divide(records[split], fraction=train_fraction, seed=seed, purpose="train_fraction")
+            notes.append(f"{len(kept)} of {len(records[split])} {split} images were kept (train_fraction)")
+            records[split] = kept
+    if not records["val"] and val_fraction > 0:
+        records["val"], records["train"] = divide(records["train"], fraction=val_fraction, seed=seed, purpose="val")
+        notes.append(f"{len(records['val'])} validation images were carved from the training images (seed {seed})")
+    if twins is not None:
+        records["val"] = twins.without_twins(records["val"], records["train"], notes, "val")
+
+    data = DataList(
+        root=source.root,
+        class_names=names,
+        splits={split: records[split] for split in SPLITS},
+        source=source.description,
+        notes=notes,
+        multi_label=source.multi_label,
+        spatial_dims=spatial_dims,
+    )
+    _require_trainable(data)
+    logger.info(data.describe())
+    return data
+
+
+def with_splits(data: DataList, splits: dict[str, list[dict]], notes: Sequence[str] = ()) -> DataList:
+    """The same data set with other records and more notes."""
+    return replace(data, splits=splits, notes=[*data.notes, *notes])
+
+
+def _default_demo_dir(spatial_dims: int) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "dual_skd" / ("demo" if spatial_dims == 2 else "demo3d")
+
+
+def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
+    found = {label for row in source.rows for label in row.labels}
+    ordered = sorted(found, key=int) if all(name.isdigit() for name in found) else sorted(found)
+    names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
+    if len(set(names)) < len(names):
+        raise InputError(f"Class names must differ, found {', '.join(names)}.")
+    unknown = sorted(label for label in found if _index(label, names) is None)
+    if unknown:
+        raise InputError(
+            f"{source.description} has labels that are none of the classes: {', '.join(unknown)}; "
+            f"expected {', '.join(names)}. Correct the labels or class_names."
+        )
+    present = {_index(label, names) for label in found}
+    if len(present) == 1 and not source.multi_label:
+        raise InputError(
+            f"{source.description} has one class only ({ordered[0]}); a classifier needs at least two: give the "
+            "folder above the class folders, or a table with two or more labels."
+        )
+    absent = [name for index, name in enumerate(names) if index not in present]
+    if absent:
+        raise InputError(f"{source.description} has no images of {', '.join(absent)}; add some or change class_names.")
+    return names
+
+
+def _index(label: str, names: tuple[str, ...]) -> int | None:
+    """Place of a label in the class names: by name, else as a number counted from 0."""
+    if label in names:
+        return names.index(label)
+    return int(label) if label.isdigit() and int(label) < len(names) else None
+
+
+def _with_patients(source: Source, pattern: str | None) -> list[Row]:
+    rows = sorted(source.rows, key=lambda row: str(row.image))
+    if pattern is None or any(row.patient for row in rows):
+        return rows
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"patient_pattern {pattern!r} is not a regular expression: {error}.") from error
+    if expression.groups < 1:
+        raise InputError(f"patient_pattern {pattern!r} needs a group in parentheses around the patient's id.")
+    found = []
+    for row in rows:
+        match = expression.search(os.path.relpath(row.image, source.root))
+        found.append(replace(row, patient=(match.group(1) or "") if match else ""))
+    if not any(row.patient for row in found):
+        raise InputError(f"patient_pattern {pattern!r} matches no image, for example not {rows[0].image.name}.")
+    return found
+
+
+def _record(row: Row, names: tuple[str, ...], source: Source) -> dict:
+    indices = [_index(label, names) for label in row.labels]
+    label = [float(place in indices) for place in range(len(names))] if source.multi_label else indices[0]
+    return {"image": str(row.image), "label": label, "patient": row.patient}
+
+
+def _refuse_shared_patients(records: dict[str, list[dict]], source: Source) -> None:
+    patients = {split: {r["patient"] for r in records[split] if r["patient"]} for split in SPLITS}
+    for first, second in (("train", "test"), ("train", "val"), ("val", "test")):
+        shared = sorted(patients[first] & patients[second])
+        if shared:
+            raise InputError(
+                f"{source.description}: {len(shared)} patients have images in both {first} and {second} "
+                f"(for example {', '.join(shared[:3])}); move each patient to one split or leave the split out."
+            )
+
+
+def _require_trainable(data: DataList) -> None:
+    if not data.splits["train"]:
+        raise InputError(f"{data.source} has no training images; expected a train split or no split at all.")
+    lost = [name for name, count in zip(data.class_names, data.class_counts("train"), strict=True) if count == 0]
+    if lost:
+        raise InputError(
+            f"No training images of {', '.join(lost)} are left in {data.source}; add images of it, "
+            "or lower val_fraction / test_fraction, or raise train_fraction."
+        )

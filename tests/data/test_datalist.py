@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dual_skd.data import load_records
+from dual_skd.errors import InputError
+from PIL import Image
+
+
+def picture(path: Path, value: int = 0) -> Path:
+    """A small PNG with its own noise, so that no two are twins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng([value, sum(map(ord, str(path.name)))]).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def class_folders(root: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        for index in range(count):
+            picture(root / name / f"{name}_{index:03d}.png", index)
+    return root
+
+
+def table(path: Path, header: str, rows: list[str]) -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def load(where: Path, **options):
+    return load_records(where, **{"keep_twins": True, **options})
+
+
+def images(records: list[dict]) -> set[str]:
+    return {record["image"] for record in records}
+
+
+def test_class_folders_are_divided_without_overlap_and_stratified(tmp_path):
+    data = load(class_folders(tmp_path, {"b_ill": 40, "a_well": 60}))
+    assert data.class_names == ("a_well", "b_ill")
+    assert (len(data.test), len(data.val), len(data.train)) == (20, 12, 68)
+    assert data.class_counts("test") == [12, 8]
+    parts = [images(data.splits[split]) for split in ("train", "val", "test")]
+    assert len(set.union(*parts)) == 100 and sum(map(len, parts)) == 100
+
+
+def test_the_same_seed_divides_the_same_way_and_another_one_does_not(tmp_path):
+    class_folders(tmp_path, {"a": 20, "b": 20})
+    first, again, other = load(tmp_path), load(tmp_path), load(tmp_path, seed=1)
+    assert first.splits == again.splits and first.hash == again.hash
+    assert images(first.test) != images(other.test) and first.hash != other.hash
+
+
+def test_the_hash_does_not_depend_on_where_the_data_lie_but_on_their_files(tmp_path):
+    one = load(class_folders(tmp_path / "one", {"a": 5, "b": 5}))
+    two = load(class_folders(tmp_path / "two", {"a": 5, "b": 5}))
+    assert one.hash == two.hash
+    Path(two.train[0]["image"]).write_bytes(b"other length")
+    assert one.hash != load(tmp_path / "two").hash
+
+
+def test_given_splits_are_kept_under_all_their_names(tmp_path):
+    class_folders(tmp_path / "Training", {"a": 6, "b": 6})
+    class_folders(tmp_path / "valid", {"a": 2, "b": 1})
+    class_folders(tmp_path / "testing", {"a": 3, "b": 4})
+    data = load(tmp_path)
+    assert {split: data.class_counts(split) for split in data.splits} == {
+        "train": [6, 6],
+        "val": [2, 1],
+        "test": [3, 4],
+    }
+
+
+def test_a_missing_validation_set_is_carved_but_a_given_split_gets_no_test_set(tmp_path):
+    data = load(class_folders(tmp_path / "train", {"a": 20, "b": 20}).parent, val_fraction=0.25)
+    assert (len(data.train), len(data.val), len(data.test)) == (30, 10, 0)
+
+
+def test_train_fraction_shrinks_training_and_validation_but_never_the_test_set(tmp_path):
+    class_folders(tmp_path, {"a": 50, "b": 50})
+    full, tenth, third = (load(tmp_path, train_fraction=fraction) for fraction in (1.0, 0.1, 0.3))
+    assert images(full.test) == images(tenth.test)
+    assert len(tenth.train) + len(tenth.val) == 8 and Counter(r["label"] for r in tenth.train + tenth.val) == {
+        0: 4,
+        1: 4,
+    }
+    assert images(tenth.train + tenth.val) < images(third.train + third.val) < images(full.train + full.val)
+
+
+def test_patients_are_never_in_two_splits(tmp_path):
+    for patient in range(30):
+        for image in range(1 + patient % 4):
+            picture(tmp_path / ("a" if patient % 2 else "b") / f"person{patient}_{image}.png", patient)
+    data = load(tmp_path, patient_pattern=r"person(\d+)_")
+    patients = [{record["patient"] for record in data.splits[split]} for split in ("train", "val", "test")]
+    assert all(patients) and not patients[0] & patients[1] and not (patients[0] | patients[1]) & patients[2]
+    assert sum(map(len, patients)) == 30
+
+
+def test_a_csv_with_splits_and_patients_is_read(tmp_path):
+    for name in "abcdef":
+        picture(tmp_path / "img" / f"{name}.png")
+    rows = ["img/a.png,ill,train,p1", "img/b.png,well,train,p2", "img/c.png,ill,train,p3", "img/d.png,well,train,p4"]
+    table(
+        tmp_path / "datalist.csv",
+        "image,label,split,patient",
+        rows + ["img/e.png,ill,test,p5", "img/f.png,well,val,p6"],
+    )
+    data = load(tmp_path)
+    assert data.class_names == ("ill", "well")
+    assert data.test == [{"image": str(tmp_path / "img/e.png"), "label": 0, "patient": "p5"}]
+    assert [record["label"] for record in data.train] == [0, 1, 0, 1]
+
+
+def test_numbers_are_sorted_as_numbers_and_become_places(tmp_path):
+    rows = [f"{picture(tmp_path / f'{i}.png', i).name},{grade}" for i, grade in enumerate([10, 2, 9] * 8)]
+    data = load(table(tmp_path / "list.csv", "image,label", rows))
+    assert data.class_names == ("2", "9", "10")
+    named = load(
+        table(tmp_path / "list.csv", "image,label", [r.split(",")[0] + f",{i % 2}" for i, r in enumerate(rows)]),
+        class_names=["well", "ill"],
+    )
+    assert named.class_names == ("well", "ill") and {r["label"] for r in named.train} == {0, 1}
+
+
+def test_several_label_columns_and_joined_labels_are_multi_label(tmp_path):
+    names = [picture(tmp_path / f"{i}.png", i).name for i in range(8)]
+    flags = [(1, 0), (0, 1), (1, 1), (0, 0)] * 2
+    rows = [f"{name},{a},{b}" for name, (a, b) in zip(names, flags, strict=True)]
+    by_column = load(
+        table(tmp_path / "a.csv", "image,x,y", rows), label_column=["x", "y"], val_fraction=0, test_fraction=0
+    )
+    assert by_column.multi_label and [r["label"] for r in by_column.train][:4] == [
+        [1.0, 0.0],
+        [0.0, 1.0],
+        [1.0, 1.0],
+        [0.0, 0.0],
+    ]
+    rows = [
+        f"{name},{'|'.join(n for n, f in zip('xy', flag, strict=True) if f)}"
+        for name, flag in zip(names, flags, strict=True)
+    ]
+    joined = load(table(tmp_path / "b.csv", "image,label", rows), val_fraction=0, test_fraction=0)
+    assert [r["label"] for r in joined.train] == [r["label"] for r in by_column.train]
+
+
+def test_a_decathlon_json_is_read_with_its_class_names(tmp_path):
+    entries = [{"image": picture(tmp_path / f"{i}.png", i).name, "label": i % 2} for i in range(10)]
+    content = {
+        "labels": {"0": "well", "1": "ill"},
+        "training": entries[:6],
+        "validation": entries[6:8],
+        "test": entries[8:],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    data = load(tmp_path)
+    assert data.class_names == ("well", "ill")
+    assert [len(data.splits[s]) for s in ("train", "val", "test")] == [6, 2, 2]
+
+
+def test_test_images_without_labels_are_left_out_and_noted(tmp_path):
+    entries = [{"image": picture(tmp_path / f"{i}.png", i).name, "label": i % 2} for i in range(10)]
+    (tmp_path / "d.json").write_text(json.dumps({"training": entries, "test": [picture(tmp_path / "x.png", 99).name]}))
+    data = load(tmp_path / "d.json")
+    assert data.test == [] and "1 images without a label in d.json were left out" in data.notes
+
+
+def test_class_weights_balance_the_classes(tmp_path):
+    data = load(class_folders(tmp_path / "train", {"a": 30, "b": 10}).parent, val_fraction=0)
+    assert data.class_weights().tolist() == pytest.approx([40 / 60, 40 / 20])
+
+
+def test_the_description_names_counts_and_decisions(tmp_path):
+    text = load(class_folders(tmp_path, {"a": 10, "b": 10})).describe()
+    assert "2 classes (a, b)" in text and "test: 4 images (2 + 2)" in text and "No split was given" in text
+
+
+def test_twins_of_training_images_leave_the_test_set_by_default(tmp_path):
+    class_folders(tmp_path / "train", {"a": 8, "b": 8})
+    class_folders(tmp_path / "test", {"a": 3, "b": 3})
+    copied = tmp_path / "train" / "a" / "a_005.png"
+    (tmp_path / "test" / "a" / "copy.png").write_bytes(copied.read_bytes())
+    kept, cleaned = load(tmp_path, val_fraction=0), load_records(tmp_path, val_fraction=0)
+    gone = images(kept.test) - images(cleaned.test)
+    assert str(tmp_path / "test" / "a" / "copy.png") in gone
+    assert any("twin" in note for note in cleaned.notes)
+
+
+def test_a_folder_of_dicom_slices_is_one_volume_in_3d(tmp_path):
+    for label in "ab":
+        for series in range(3):
+            for number in range(4):
+                path = tmp_path / "train" / label / f"series{series}" / f"{number}.dcm"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"\0" * 128 + b"DICM" + bytes([series, number]))
+    assert len(load(tmp_path, spatial_dims=3, val_fraction=0).train) == 6
+    assert len(load(tmp_path, spatial_dims=2, val_fraction=0).train) == 24
+
+
+def fails(where: Path, *words: str, **options) -> None:
+    with pytest.raises(InputError) as caught:
+        load(where, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def test_an_absent_path_is_answered_with_the_nearest_name(tmp_path):
+    class_folders(tmp_path / "chest_xray", {"a": 2, "b": 2})
+    fails(tmp_path / "chest_xrya", "does not exist", "did you mean", "chest_xray")
+
+
+def test_folders_that_cannot_be_used_say_why(tmp_path):
+    (tmp_path / "empty").mkdir()
+    fails(tmp_path / "empty", "No images found", "no class folders")
+    class_folders(tmp_path / "hole", {"a": 3, "b": 3})
+    (tmp_path / "hole" / "c").mkdir()
+    fails(tmp_path / "hole", "without images", "c;")
+    fails(class_folders(tmp_path / "single", {"a": 3}), "one class only", "(a)")
+    fails(class_folders(tmp_path / "only" / "test", {"a": 3, "b": 3}).parent, "no train folder")
+    fails(tmp_path / "hole" / "a" / "a_000.png", "neither a folder nor")
+
+
+def test_labels_and_class_names_that_disagree_are_named(tmp_path):
+    class_folders(tmp_path, {"a": 5, "b": 5})
+    fails(tmp_path, "none of the classes", "b", "expected a, c", class_names=["a", "c"])
+    fails(tmp_path, "no images of c", class_names=["a", "b", "c"])
+    fails(tmp_path, "must differ", class_names=["a", "a"])
+
+
+def test_tables_that_cannot_be_used_say_why(tmp_path):
+    one, two = picture(tmp_path / "1.png"), picture(tmp_path / "2.png", 1)
+    rows = [f"{one.name},a", f"{two.name},b"]
+    fails(table(tmp_path / "t.csv", "image,class", rows), "no column label", "image, class")
+    fails(table(tmp_path / "t.csv", "image,label", [*rows, "gone.png,a"]), "entry 3", "gone.png does not exist")
+    fails(
+        table(tmp_path / "t.csv", "image,label,split", [f"{rows[0]},train", f"{rows[1]},later"]),
+        "unknown split 'later'",
+    )
+    fails(
+        table(tmp_path / "t.csv", "image,label,split", [f"{rows[0]},train", f"{rows[1]},"]),
+        "1 of 2 images have no split",
+    )
+    fails(table(tmp_path / "t.csv", "image,label", []), "lists no images")
+    fails(table(tmp_path / "t.csv", "image,x,y", [f"{one.name},1,2"]), "y must be 0 or 1", label_column=["x", "y"])
+    (tmp_path / "t.json").write_text("{broken")
+    fails(tmp_path / "t.json", "can't be read as JSON")
+    (tmp_path / "t.json").write_text(json.dumps({"images": []}))
+    fails(tmp_path / "t.json", "list named training", "found: images")
+    (tmp_path / "t.csv").write_bytes(b"image,label\n\xff\xfe,a")
+    fails(tmp_path / "t.csv", "UTF-8")
+
+
+def test_a_patient_in_two_given_splits_is_refused(tmp_path):
+    rows = [
+        f"{picture(tmp_path / f'{i}.png', i).name},{'ab'[i % 2]},{'train' if i < 6 else 'test'},p{i % 6}"
+        for i in range(8)
+    ]
+    fails(table(tmp_path / "t.csv", "image,label,split,patient", rows), "2 patients", "both train and test", "p0, p1")
+
+
+def test_options_that_cannot_be_used_say_why(tmp_path):
+    class_folders(tmp_path, {"a": 5, "b": 5})
+    fails(tmp_path, "between 0 and 1", train_fraction=0)
+    fails(tmp_path, "between 0 and 1", val_fraction=1.0)
+    fails(tmp_path, "2 or 3", spatial_dims=4)
+    fails(tmp_path, "needs a group", patient_pattern="person")
+    fails(tmp_path, "matches no image", patient_pattern=r"person(\d)")
+    fails(tmp_path, "not a regular expression", patient_pattern="(")
