@@ -34,14 +34,18 @@ def unwrap(network: nn.Module) -> nn.Module:
 
 
 def check_same_architecture(auxiliary: nn.Module, student: nn.Module) -> None:
-    """Raises InputError when the EMA of ``student`` can't live in ``auxiliary``; names the first tensor that differs."""
+    """Checks that the EMA of ``student`` can live in ``auxiliary``.
+
+    Raises:
+        InputError: names or shapes differ; the message names the first tensor that does.
+    """
     own, other = unwrap(auxiliary).state_dict(), unwrap(student).state_dict()
     for (name, mine), (other_name, theirs) in zip_longest(own.items(), other.items(), fillvalue=("nothing", None)):
         shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (mine, theirs)]
         if name != other_name or shapes[0] != shapes[1]:
             raise InputError(
-                f"an EMA auxiliary needs the student's architecture: found {name} {shapes[0]} in the auxiliary where the "
-                f"student has {other_name} {shapes[1]}; build both alike, or use update 'frozen' or 'mutual'."
+                f"an EMA auxiliary needs the student's architecture: found {name} {shapes[0]} in the auxiliary where "
+                f"the student has {other_name} {shapes[1]}; build both alike, or use update 'frozen' or 'mutual'."
             )
 
 

@@ -28,7 +28,7 @@ class Moment(NamedTuple):
 class Schedule:
     """The three stages of training.
 
-    ``label_free_epochs`` come first, ``fine_tune_epochs`` last, self-knowledge distillation (skd) takes what is between.
+    ``label_free_epochs`` come first, ``fine_tune_epochs`` last, self-knowledge distillation (skd) takes what is left.
     The weight of the distillation rises linearly from 0, while the auxiliary is still unaligned, over the first part of
     the skd stage, stays, and falls linearly during fine-tuning to reach 0 with the last iteration. Without an skd stage
     (label-free pre-training, then fine-tuning on the labels alone) it is 0 throughout.

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
@@ -42,8 +43,8 @@ class DualModelTrainer(SupervisedTrainer):
     The events and their order are those of ``SupervisedTrainer``. ``engine.state.output`` holds ``image``, ``label``,
     ``pred`` (the student's), ``loss`` (what is differentiated), ``loss_label`` and ``loss_skd`` (the student's parts,
     unweighted, detached), ``skd_weight``, ``momentum`` (1.0 without EMA), and, where they were computed,
-    ``auxiliary_pred`` and ``loss_auxiliary`` (mutual). In the label-free stage ``prepare_batch`` is called twice for two
-    views, and ``loss_skd`` is the loss of the views. The auxiliary's forward pass is skipped while w(t) is 0.
+    ``auxiliary_pred`` and ``loss_auxiliary`` (mutual). In the label-free stage ``prepare_batch`` is called twice, for
+    two views, and ``loss_skd`` is the loss of the views. The auxiliary's forward pass is skipped while w(t) is 0.
 
     Networks see plain tensors: a MetaTensor costs more than many a layer of a light network. ``image`` keeps its meta
     data, predictions carry none.
@@ -68,7 +69,7 @@ class DualModelTrainer(SupervisedTrainer):
         amp: autocast on any device; gradients are scaled where CUDA computes in float16 (``trainer.scaler``, which can
             be put into a checkpoint).
         amp_kwargs: arguments of ``torch.autocast``; its default dtype is float16 on CUDA and bfloat16 on CPU.
-        compile: compiles both networks. The label-free stage runs uncompiled.
+        compile: compiles both networks. The label-free stage runs uncompiled, and outside DDP: it averages gradients.
         compile_kwargs: arguments of ``torch.compile``.
         kwargs: all other arguments of ``monai.engines.SupervisedTrainer``.
 
@@ -119,6 +120,9 @@ class DualModelTrainer(SupervisedTrainer):
         self.schedule = schedule or Schedule(epochs=max_epochs)
         self.label_free_heads = label_free_heads
         self._check()
+        if label_free_heads is not None and several_processes():
+            for tensor in label_free_heads.state_dict().values():
+                dist.broadcast(tensor, 0)
         if self.auxiliary is not None and self.update != "mutual":
             self.auxiliary.requires_grad_(False)
         if self.auxiliary is not None and compile:
@@ -165,10 +169,6 @@ class DualModelTrainer(SupervisedTrainer):
             raise InputError(
                 "the optimizer doesn't know the label-free heads; build it from the parameters of network and heads."
             )
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            raise InputError(
-                "label-free epochs run on one process; run them first on one GPU, or set label_free_epochs to 0."
-            )
 
     def _scales_gradients(self) -> bool:
         on_cuda = self.amp and self.state.device.type == "cuda"
@@ -185,7 +185,7 @@ class DualModelTrainer(SupervisedTrainer):
         return moment if self.update == "ema" else moment._replace(momentum=1.0)
 
     def _accumulation(self) -> tuple[bool, bool]:
-        """Whether this iteration opens and whether it closes a group of accumulated batches; an epoch closes its last."""
+        """Whether this iteration opens and whether it closes a group of accumulated batches; an epoch's end closes."""
         length = self.state.epoch_length
         position = (self.state.iteration - 1) % length if length else self.state.iteration - 1
         closes = (position + 1) % self.accumulation_steps == 0 or position + 1 == length
@@ -230,6 +230,8 @@ class DualModelTrainer(SupervisedTrainer):
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if closes:
+            if moment.stage == "label_free" and several_processes():
+                average_gradients(self.optimizer)  # DDP doesn't see a forward pass that ends in other heads
             self._step(moment)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
@@ -314,6 +316,22 @@ class DualModelTrainer(SupervisedTrainer):
         update_auxiliary(self.auxiliary, self.network, moment.momentum, buffers=not has_statistics)
         if label_free:
             self.label_free_heads.update(moment.momentum)
+
+
+def several_processes() -> bool:
+    """Whether this is one of several training processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def average_gradients(optimizer: Optimizer) -> None:
+    """Replaces the gradients of an optimiser's parameters by their mean over all processes, in one exchange."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(together)
+    together /= dist.get_world_size()
+    for gradient, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def plain(data: Any) -> Any:
