@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 CONSTANTS = {"qkv": 3, "gate": 2}  # axes with a fixed size, never selected
-UNSELECTED = ("1", "image", "tokens")  # dimensions that are kept or adapted, never index-selected
+
+# What an absent tensor amounts to: a network without a bias or a layer scale computes as with these.
+NEUTRAL = {"bias": 0.0, "gamma": 1.0}
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Family:
         signature: regular expression of a tensor name that only this family has; group 1 is a prefix to strip
             (a wrapper module's name).
         tensors: tensor name -> dimensions, outside of blocks.
-        blocks: kind of block -> (name that marks the kind, {tensor name -> dimensions}); the first marker found decides.
+        blocks: kind of block -> (name that marks the kind, {tensor name -> dimensions}); the first marker decides.
         block: path of a block with ``{s}`` (staged families) and ``{b}``.
         stream: name of a stage's residual axis with ``{s}``, or the only stream's name.
         stem: axis in front of the first stage.
@@ -91,7 +93,8 @@ EFFICIENTNET = Family(
         "conv_stem.weight": "stem image *",
         "bn1.*": "stem",
         "conv_head.weight": "head stage{last} *",
-        "bn2.*": "head",
+        "conv_head.bias": "head",
+        "bn2.*|norm_head.*": "head",
     },
     blocks={
         "fused": (
@@ -225,7 +228,9 @@ VIT = Family(
 _RESNET_DOWNSAMPLE = {
     "downsample.0.weight": "{out} {in} *",
     "downsample.0.bias": "{out}",
+    "downsample.1.weight": "{out} {in} *",  # ResNet-D pools first; elsewhere this is a norm (one dimension, next row)
     "downsample.1.*": "{out}",
+    "downsample.2.*": "{out}",
 }
 RESNET = Family(
     name="resnet",
@@ -234,7 +239,15 @@ RESNET = Family(
     stream="stage{s}",
     block="layer{s}.{b}",
     keep_first=True,
-    tensors={"conv1.weight": "stem image *", "bn1.*": "stem"},
+    tensors={
+        "conv1.weight": "stem image *",
+        "conv1.0.weight": "stem.0 image *",  # ResNet-D: three convolutions
+        "conv1.1.*": "stem.0",
+        "conv1.3.weight": "stem.1 stem.0 *",
+        "conv1.4.*": "stem.1",
+        "conv1.6.weight": "stem stem.1 *",
+        "bn1.*": "stem",
+    },
     blocks={
         "bottleneck": (
             "conv3.weight",
@@ -264,7 +277,17 @@ RESNET = Family(
 FAMILIES = {family.name: family for family in (EFFICIENTNET, CONVNEXT, VIT, RESNET)}
 
 # First part of the name of a classifier, in the libraries that we know.
-CLASSIFIERS = ("head", "heads", "head_dist", "fc", "classifier", "classification_head", "class_layers", "last_linear")
+CLASSIFIERS = (
+    "head",
+    "heads",
+    "head_dist",
+    "fc",
+    "classifier",
+    "classification_head",
+    "class_layers",
+    "last_linear",
+    "_fc",
+)
 
 
 @dataclass(frozen=True)
@@ -342,7 +365,7 @@ def describe(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> NetworkAx
         path: next((kind for kind, (marker, _) in family.blocks.items() if marker in rest), None)
         for path, rest in blocks.items()
     }
-    first, last = min(map(int, depths), default=0) if family.staged else 0, max(depths, key=int) if family.staged else ""
+    first, last = (min(depths, key=int), max(depths, key=int)) if family.staged and depths else ("", "")
 
     tensors: dict[str, TensorAxes] = {}
     unknown: list[str] = []
@@ -357,7 +380,9 @@ def describe(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> NetworkAx
             path, rest = local[: found.start("rest") - 1], found["rest"]
             kind = kinds[path] or ""
             rows = family.block_rows.get(kind, [])
-        match = next(((m, role, dims) for row, role, dims in rows if (m := row.fullmatch(rest))), None)
+        match = next(
+            ((m, role, dims) for row, role, dims in rows if _fits(dims, shape) and (m := row.fullmatch(rest))), None
+        )
         if match is None:
             if not is_classifier(local):
                 unknown.append(name)
@@ -367,12 +392,18 @@ def describe(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> NetworkAx
         block = int(groups["b"]) if groups.get("b") else None
         streams = {"out": family.stream.replace("{s}", stage), "in": family.stream.replace("{s}", stage)}
         if family.staged and stage and not block:
-            streams["in"] = family.stem if int(stage) == first else family.stream.replace("{s}", str(int(stage) - 1))
+            streams["in"] = family.stem if stage == first else family.stream.replace("{s}", str(int(stage) - 1))
         words = {"s": stage, "b": block, "block": path, "last": last, **streams}
         role = f"{match[1]}:{groups.get('leaf') or ''}"
         tensors[name] = TensorAxes((role, stage, block), _parse(match[2].format(**words)) if shape else (), kind)
     by_key = {axes.key: name for name, axes in tensors.items()}
     return NetworkAxes(family, prefix, tensors, unknown, depths, by_key)
+
+
+def _fits(dims: str, shape: tuple[int, ...]) -> bool:
+    """True where a tensor of this shape can be what the row describes; scalars (counters) fit every row."""
+    named = len(_parse(dims))
+    return not shape or len(shape) == named or (dims.endswith("*") and len(shape) > named)
 
 
 def _parse(dims: str) -> tuple[tuple[str, ...], ...]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight selection: plan from names and shapes, apply to values, report per tensor.
 
-Source of the idea: Xu et al., "Initializing Models with Larger Ones", 2023 (arXiv 2311.18823): choose blocks, map tensors
-by name, keep a subset of the indices of every dimension. Here every dimension carries a named axis (see ``axes``), and
-one axis keeps the same indices in every tensor that touches it.
+Source of the idea: Xu et al., "Initializing Models with Larger Ones", 2023 (arXiv 2311.18823): choose blocks, map
+tensors by name, keep a subset of the indices of every dimension. Here every dimension carries a named axis (see
+``axes``), and one axis keeps the same indices in every tensor that touches it.
 
     >>> import torch
     >>> from dual_skd.selection import plan_selection
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SelectionError
-from .axes import CONSTANTS, FAMILIES, UNSELECTED, NetworkAxes, TensorAxes, describe, find_family, is_classifier
+from .axes import CONSTANTS, FAMILIES, NEUTRAL, NetworkAxes, TensorAxes, describe, find_family, is_classifier
 from .resample import guess_grid, match_input_channels, resize_kernel, resize_positions
 from .rules import check_element_rule, choose_elements, choose_layers
 
@@ -130,13 +130,19 @@ class _Axis:
 
 @dataclass(frozen=True)
 class _Part:
-    """Plan of one tensor: the axes of each index-selected dimension, then the adaptation of the rest."""
+    """Plan of one tensor: the axes of each index-selected dimension, then the adaptation of the rest.
+
+    ``neutral`` fills a tensor that the large network does without; ``add_first`` names a position embedding whose first
+    entry is added (a class token that has no position of its own in the small network).
+    """
 
     name: str
     source: str | None
     dims: tuple[tuple[_Axis, ...] | None, ...] = ()
     adapt: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
     reason: str = ""
+    neutral: float | None = None
+    add_first: str | None = None
 
 
 @dataclass(frozen=True)
@@ -193,8 +199,8 @@ class SelectionPlan:
             large_state_dict: values to select from, shaped like those the plan was made for; None for those themselves.
 
         Returns:
-            Name in the small network -> new tensor, for the selected tensors only. Values, dtype and device are those of
-            the large network (kernels of another size, inflated ones and input channels apart, see ``resample``).
+            Name in the small network -> new tensor, for the selected tensors only, with the large network's dtype and
+            device. Values are copied as they are; the report's ``note`` names each tensor that had to be adapted.
 
         Raises:
             SelectionError: when ``large_state_dict`` doesn't have the tensors of the plan.
@@ -215,10 +221,19 @@ class SelectionPlan:
         source_shape = self._large.shapes.get(part.source) if part.source else None
         kept, share = {}, None
         if not part.reason:
-            kept = {axis.name: self._indices[axis.name].tolist() for dim in part.dims for axis in dim or ()
-                    if axis.name in self._indices}
-            share = self._norm_share(part, state)
-        note = "; ".join(text for text, _ in part.adapt)
+            kept = {
+                axis.name: self._indices[axis.name].tolist()
+                for dim in part.dims
+                for axis in dim or ()
+                if axis.name in self._indices
+            }
+            share = None if part.source is None else self._norm_share(part, state)
+        notes = [text for text, _ in part.adapt]
+        if part.neutral is not None:
+            notes.append(f"absent in the large network, which equals {part.neutral:g}")
+        if part.add_first:
+            notes.append(f"first entry of {part.add_first} added")
+        note = "; ".join(notes)
         return SelectionRow(
             part.name, part.source, self._small_shapes[part.name], source_shape, kept, share, part.reason, note
         )
@@ -233,8 +248,13 @@ class SelectionPlan:
         return _squared_norm(self._pick(part, source)) / total if total else 1.0
 
     def _copy(self, part: _Part, state: Mapping[str, Tensor]) -> Tensor:
+        if part.neutral is not None:
+            like = next(value for value in state.values() if value.is_floating_point())
+            return like.new_full(self._small_shapes[part.name], part.neutral)
         if part.source not in state:
-            raise SelectionError(f"{part.name}: the given weights lack {part.source!r}; give the planned network's weights")
+            raise SelectionError(
+                f"{part.name}: the given weights lack {part.source!r}; give weights of the network that was planned for"
+            )
         source = state[part.source].detach()
         if tuple(source.shape) != self._large.shapes[part.source]:
             raise SelectionError(
@@ -244,6 +264,8 @@ class SelectionPlan:
         result = self._pick(part, source)
         for _, adapt in part.adapt:
             result = adapt(result)
+        if part.add_first:
+            result = result + self._pick(part, state[part.add_first].detach()[:, :1])
         if self._rescale:
             result = result * _width_ratio(part) if _width_ratio(part) != 1 else result
         shares_memory = result.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
@@ -307,8 +329,8 @@ def plan_selection(
         small: module or state dict that gives the wanted shapes. It may be volumetric where ``large`` is 2D.
         elements: ``uniform`` (evenly spaced), ``consecutive``, ``complement`` (what uniform leaves out), ``random``
             (seeded per axis) or ``importance`` (largest summed squared norm over all parameters on the axis).
-        layers: ``first``, ``last``, ``even``, or explicit: a list of blocks, for staged networks one list per stage (or a
-            dictionary from stage number to list; absent stages take the first ones).
+        layers: ``first``, ``last``, ``even``, or explicit: a list of blocks, for staged networks one list per stage
+            (or a dictionary from stage number to list; absent stages take the first ones).
         seed: seed of ``random``.
         mode: ``structured``, or ``reference``: the published code's index rule on every dimension on its own, without
             named axes and without regard to attention heads.
@@ -338,7 +360,7 @@ def plan_selection(
         builder.plan_generic(layers)
     else:
         builder.plan_family(*found, layers)
-    if not any(part.source and not part.reason for part in builder.parts):
+    if not any(part.source and not part.reason and part.dims for part in builder.parts):
         raise SelectionError(
             "nothing can be selected: no tensor of the small network has a counterpart in the large one "
             f"(large: {_summary(big)}; small: {_summary(little)}); take both from one family"
@@ -421,10 +443,18 @@ class _Builder:
                     continue
             source = large.by_key.get((role, stage, block))
             if source is None:
-                self.parts.append(self._missing(name, axes, large, stage, block))
+                self.parts.append(self._missing(name, large, (role, stage, block)))
                 continue
             self.parts.append(self._family_part(name, shape, axes, source, large.tensors[source]))
         self._tie_neighbours(small)
+        roles = {key[0] for key in small.by_key}
+        absent = [name for (role, _, _), name in large.by_key.items() if role not in roles and large.tensors[name].dims]
+        if absent:
+            logger.warning(
+                "The small network has no counterpart of %s%s: without it, it computes otherwise than the large one.",
+                ", ".join(absent[:3]),
+                " and others" if len(absent) > 3 else "",
+            )
 
     def _outside(self, name: str, unknown: bool) -> _Part:
         if not unknown:
@@ -432,7 +462,14 @@ class _Builder:
         self.doubts.append(f"{name} is not in the family's table")
         return self._generic_part(name)
 
-    def _missing(self, name: str, axes: TensorAxes, large: NetworkAxes, stage: str, block: int | None) -> _Part:
+    def _missing(self, name: str, large: NetworkAxes, key: tuple[str, str, int | None]) -> _Part:
+        """A tensor that the large network lacks: neutral where the layer around it exists, else left alone."""
+        role, stage, block = key
+        word = name.rpartition(".")[2]
+        block_is_there = block is not None and any(key[1:] == (stage, block) for key in large.by_key)
+        layer_is_there = (role.replace("bias", "weight"), stage, block) in large.by_key
+        if (word == "bias" and layer_is_there) or (word == "gamma" and block_is_there):
+            return _Part(name, None, neutral=NEUTRAL[word])
         return _Part(name, None, reason="the large network has no such tensor")
 
     def _family_part(
@@ -440,7 +477,8 @@ class _Builder:
     ) -> _Part:
         old = self.large.shapes[source]
         if small.kind != large.kind:
-            return _Part(name, source, reason=f"block of another kind: {small.kind} here, {large.kind} in the large network")
+            kinds = f"{small.kind} here, {large.kind} in the large network"
+            return _Part(name, source, reason=f"block of another kind: {kinds}")
         if len(small.dims) != len(large.dims) or len(shape) < len(small.dims) or len(old) < len(large.dims):
             return _Part(name, source, reason=f"other form: {_x(shape)} here, {_x(old)} in the large network")
         count = len(small.dims)
@@ -450,7 +488,7 @@ class _Builder:
         adapt: list[tuple[str, Callable[[Tensor], Tensor]]] = []
         for position, words in enumerate(small.dims):
             if words == ("tokens",):
-                steps = self._positions(name, source, old[1], shape[1])
+                steps = self._positions(name, source)
                 if isinstance(steps, str):
                     return _Part(name, source, reason=steps)
                 adapt += steps
@@ -467,7 +505,8 @@ class _Builder:
         kernel = self._kernel(old[count:], shape[count:], patch="patch_embed" in name)
         if isinstance(kernel, str):
             return _Part(name, source, reason=kernel)
-        return _Part(name, source, tuple(dims), tuple(kernel + adapt))
+        add_first = self._lost_class_position() if small.key[0].startswith("cls_token") else None
+        return _Part(name, source, tuple(dims), tuple(kernel + adapt), add_first=add_first)
 
     def _axes(self, name: str, source: str, words: tuple[str, ...], position: int) -> tuple[_Axis, ...]:
         """The axes of one dimension with their sizes in both networks."""
@@ -485,9 +524,7 @@ class _Builder:
             sizes = iter(zip(large, small, strict=True))
             pairs = [(CONSTANTS[word],) * 2 if word in CONSTANTS else next(sizes) for word in words]
             large, small = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        return tuple(
-            self._axis(word, a, b, name, source) for word, a, b in zip(words, large, small, strict=True)
-        )
+        return tuple(self._axis(word, a, b, name, source) for word, a, b in zip(words, large, small, strict=True))
 
     def _axis(self, word: str, large: int, small: int, name: str, source: str) -> _Axis:
         if small > large:
@@ -514,7 +551,9 @@ class _Builder:
         if old_heads is None:
             old_heads = _divide(large, DEFAULT_HEAD_DIM, source, "large_heads")
         if large % old_heads:
-            raise SelectionError(f"{source}: {large} attention channels can't be {old_heads} heads; correct large_heads")
+            raise SelectionError(
+                f"{source}: {large} attention channels can't be {old_heads} heads; correct large_heads"
+            )
         if new_heads is None:
             new_heads = _divide(small, large // old_heads, name, "small_heads")
         if small % new_heads:
@@ -531,8 +570,11 @@ class _Builder:
         if heads and large % heads == 0 and small % heads == 0:
             old, new = large // heads, small // heads
             # every old head stays; what the small network calls a head is cut from this row anew
-            return (*constants, self._axis(head, heads, heads, name, source),
-                    self._axis(head_dim, old, new, name, source))
+            return (
+                *constants,
+                self._axis(head, heads, heads, name, source),
+                self._axis(head_dim, old, new, name, source),
+            )
         return (*constants, self._axis(f"{head}s", large, small, name, source))
 
     def _channels(self, old: int, new: int) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
@@ -552,21 +594,28 @@ class _Builder:
             return f"other kernel: {_x(new)} here, {_x(old)} in the large network"
         return [(f"kernel {_x(old)} -> {_x(new)}", partial(resize_kernel, size=new, patch=patch))]
 
-    def _positions(
-        self, name: str, source: str, old: int, new: int
-    ) -> list[tuple[str, Callable[[Tensor], Tensor]]] | str:
+    def _grids(self, names: Sequence[str]) -> list[tuple[tuple[int, ...], int] | None]:
+        """(token grid, leading tokens without a place in it) of the large and the small position embedding."""
         grids = []
-        for view, tokens, dims in zip((self.large, self.small), (old, new), self.spatial_dims, strict=True):
-            extra = [shape[1] for key, shape in view.shapes.items() if key.endswith(("cls_token", "reg_token"))]
-            extra += [shape[1] for key, shape in view.shapes.items() if key.endswith("register_tokens")]
-            prefixes = sorted({0, 1, sum(extra)}, key=lambda count: count != sum(extra)) if extra else [0]
+        for view, name, dims in zip((self.large, self.small), names, self.spatial_dims, strict=True):
+            tokens = view.shapes[name][1]
             if view.grid is not None:
-                grids.append((view.grid, tokens - math.prod(view.grid)))
-            else:
-                grids.append(guess_grid(tokens, dims, prefixes))
-        for which, grid, tokens in zip(("large", "small"), grids, (old, new), strict=True):
-            if grid is None or grid[1] < 0:
-                return f"the grid of {tokens} positions in the {which} network is unknown; give {which}_grid"
+                known = (view.grid, tokens - math.prod(view.grid))
+                grids.append(known if known[1] >= 0 else None)
+                continue
+            leading = ("cls_token", "reg_token", "register_tokens")
+            extra = sum(shape[1] for key, shape in view.shapes.items() if key.endswith(leading))
+            grids.append(guess_grid(tokens, dims, list(dict.fromkeys([extra, min(extra, 1), 0]))))
+        return grids
+
+    def _positions(self, name: str, source: str) -> list[tuple[str, Callable[[Tensor], Tensor]]] | str:
+        grids = self._grids((source, name))
+        for which, key, view, grid in zip(
+            ("large", "small"), (source, name), (self.large, self.small), grids, strict=True
+        ):
+            if grid is None:
+                tokens = view.shapes[key][1]
+                return f"the grid of the {tokens} positions in the {which} network is unknown; give {which}_grid"
         (old_grid, old_prefix), (new_grid, new_prefix) = grids
         if (old_grid, old_prefix) == (new_grid, new_prefix):
             return []
@@ -576,6 +625,16 @@ class _Builder:
             resize_positions, old_grid=old_grid, new_grid=new_grid, old_prefix=old_prefix, new_prefix=new_prefix
         )
         return [(f"positions {_x(old_grid)} -> {_x(new_grid)}, {new_prefix} leading", step)]
+
+    def _lost_class_position(self) -> str | None:
+        """The large position embedding, if only there the class token has an entry (timm has one, MONAI has not)."""
+        if self.mode == "reference":
+            return None
+        names = [_position_name(view) for view in (self.large, self.small)]
+        if None in names:
+            return None
+        old, new = self._grids(names)
+        return names[0] if old and new and old[1] > 0 and new[1] == 0 else None
 
     def _tie_neighbours(self, small: NetworkAxes) -> None:
         """Joins the streams of neighbouring stages where no projection need lie between them.
@@ -597,12 +656,12 @@ class _Builder:
     def plan_generic(self, layers: LayerRule) -> None:
         if layers != "first":
             raise SelectionError(
-                f"layers={layers!r} needs a known family ({', '.join(FAMILIES)}); this network's tensor names are of none, "
-                "so use layers='first'"
+                f"layers={layers!r} needs a known family ({', '.join(FAMILIES)}), and this network is of none: "
+                "use layers='first'"
             )
         self.doubts.append("no family recognised: indices follow from sizes alone")
         for name in self.small.shapes:
-            if is_classifier(name) and name != next(iter(self.small.shapes)):
+            if is_classifier(name):
                 self.parts.append(_Part(name, None, reason="classifier: belongs to the old classes"))
             elif self.mode == "reference" and "head" in name:
                 self.parts.append(_Part(name, None, reason="the published code skips names with 'head'"))
@@ -684,17 +743,19 @@ class _Builder:
             tensor = self.large.state[part.source]
             if tensor.device.type == "meta" or not tensor.is_floating_point():
                 continue
-            sizes = [size for dim, whole in zip(part.dims, tensor.shape, strict=False)
-                     for size in ([axis.large for axis in dim] if dim else [whole])]
-            squared = tensor.detach().float().square()
-            squared = squared.sum(tuple(range(len(part.dims), squared.dim()))) if squared.dim() > len(part.dims) else squared
-            squared = squared.reshape(sizes)
+            sizes = [
+                size
+                for dim, whole in zip(part.dims, tensor.shape, strict=False)
+                for size in ([axis.large for axis in dim] if dim else [whole])
+            ]
+            values = tensor.detach().reshape(*sizes, -1)  # the kernel last
             names = [name for dim in part.dims for name in ([axis.name for axis in dim] if dim else [None])]
             for position, name in enumerate(names):
                 if name is None or name in CONSTANTS:
                     continue
-                others = [other for other in range(squared.dim()) if other != position]
-                score = (squared.sum(others) if others else squared).double().cpu()
+                others = [other for other in range(values.dim()) if other != position]
+                norm = torch.linalg.vector_norm(values, dim=others, dtype=torch.float32)
+                score = norm.double().square().cpu()
                 root = self.same.get(name, name)
                 totals[root] = totals[root] + score if root in totals else score
         return totals
@@ -716,9 +777,11 @@ def _map_blocks(large: NetworkAxes, small: NetworkAxes, layers: LayerRule) -> di
     mapped = {}
     for stage in stages:
         depth = large.depths.get(stage, 0)
-        chosen = choose_layers(
-            rules[stage], depth, small.depths[stage], stage=stage, keep_first=small.family.keep_first
-        ) if depth else []
+        chosen = (
+            choose_layers(rules[stage], depth, small.depths[stage], stage=stage, keep_first=small.family.keep_first)
+            if depth
+            else []
+        )
         mapped[stage] = dict(enumerate(chosen))
     return mapped
 
@@ -760,16 +823,21 @@ def _head_count(view: _View, name: str, given: int | None) -> int | None:
     if given is not None:
         return given
     parts = name.split(".")
-    return next((view.heads[path] for end in range(len(parts), 0, -1) if (path := ".".join(parts[:end])) in view.heads), None)
+    paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]  # the attention itself first, then around it
+    return next((view.heads[path] for path in paths if path in view.heads), None)
 
 
 def _divide(channels: int, head_dim: int, name: str, argument: str) -> int:
     if channels % head_dim:
         raise SelectionError(
-            f"{name}: {channels} attention channels aren't a multiple of {head_dim} per head, and a state dict doesn't tell "
-            f"the number of heads; give {argument}"
+            f"{name}: {channels} attention channels aren't a multiple of {head_dim} per head, and a state dict doesn't "
+            f"tell the number of heads; give {argument}"
         )
     return channels // head_dim
+
+
+def _position_name(view: _View) -> str | None:
+    return next((name for name in view.shapes if name.endswith(("pos_embed", "position_embeddings"))), None)
 
 
 def _spatial_dims(view: _View, axes: NetworkAxes) -> int:
@@ -796,10 +864,8 @@ def _log(plan: SelectionPlan, builder: _Builder) -> None:
     for part in plan._parts:
         if part.reason:
             skipped[part.reason].append(part.name)
-    logger.info(
-        "Weight selection (%s): %d of %d tensors selected.", plan.family, len(plan._parts) - sum(map(len, skipped.values())),
-        len(plan._parts),
-    )
+    total, left = len(plan._parts), sum(map(len, skipped.values()))
+    logger.info("Weight selection (%s): %d of %d tensors selected.", plan.family, total - left, total)
     for reason, names in skipped.items():
         logger.info("Not selected, %s: %s%s", reason, ", ".join(names[:3]), " ..." if len(names) > 3 else "")
     if not plan.verified and builder.mode == "structured":

@@ -100,9 +100,9 @@ def resize_positions(
 ) -> Tensor:
     """Resamples a position embedding to another grid of tokens.
 
-    2D grids are interpolated bicubically, with antialiasing; a 2D grid for a 3D network is then repeated along the depth
-    (an embedding is added, so nothing is divided); 3D grids are interpolated trilinearly. The first ``old_prefix`` tokens
-    (class, registers) are kept as they are, cut or filled with zeros to ``new_prefix``.
+    2D grids are interpolated bicubically, with antialiasing; a 2D grid for a 3D network is then repeated along the
+    depth (an embedding is added, so nothing is divided); 3D grids are interpolated trilinearly. The first
+    ``old_prefix`` tokens (class, registers) are kept as they are, cut or filled with zeros to ``new_prefix``.
 
     Args:
         positions: embedding (1, prefix + product of the grid, C), last grid axis fastest.

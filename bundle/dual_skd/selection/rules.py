@@ -36,8 +36,9 @@ def consecutive(large: int, small: int) -> Tensor:
 def complement(large: int, small: int) -> Tensor:
     """The indices that :func:`uniform` leaves out.
 
-    With a ratio of exactly 2 the two rules are disjoint and cover the axis. With a larger ratio the kept ones are spread
-    evenly over what was left out; with a smaller one everything left out is kept and evenly spread uniform ones fill up.
+    With a ratio of exactly 2 the two rules are disjoint and cover the axis. With a larger ratio the kept ones are
+    spread evenly over what was left out; with a smaller one everything left out is kept, and evenly spread uniform ones
+    fill up.
     """
     taken = uniform(large, small)
     is_left = torch.ones(large, dtype=torch.bool)
@@ -127,7 +128,8 @@ def choose_layers(
         chosen = [int(block) for block in rule]
         if len(chosen) != small or any(not 0 <= block < large for block in chosen):
             raise SelectionError(
-                f"layers={chosen} for {place}: expected {small} blocks (the small network's depth), each in 0..{large - 1}"
+                f"layers={chosen} for {place}: expected {small} blocks (the small network's depth), "
+                f"each in 0..{large - 1}"
             )
         if keep_first and chosen[0] != 0:
             raise SelectionError(

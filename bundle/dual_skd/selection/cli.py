@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m dual_skd select``: large weights in, small weights and a table per tensor out.
+
+python -m dual_skd select --large vit_small.safetensors --small vit_tiny.pth --out tiny.safetensors --report tiny.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .axes import FAMILIES
+from .plan import plan_selection
+from .rules import ELEMENT_RULES
+
+WEIGHT_FILES = (".safetensors", ".pt", ".pth")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of ``select``."""
+    parser.add_argument("--large", required=True, metavar="FILE", help="weights of the large network")
+    parser.add_argument(
+        "--small",
+        required=True,
+        metavar="FILE|NAME",
+        help="weights file of the small network's shapes, or a network name",
+    )
+    parser.add_argument("--small-options", default="{}", metavar="JSON", help="options of the named small network")
+    parser.add_argument("--out", required=True, metavar="FILE", help="small weights, .safetensors or .pt")
+    parser.add_argument("--report", metavar="CSV", help="table with one row per tensor")
+    parser.add_argument("--elements", default="uniform", help=" | ".join(ELEMENT_RULES))
+    parser.add_argument("--layers", default="first", help='first | last | even | JSON, as "[0, 2, 5]"')
+    parser.add_argument("--mode", default="structured", help="structured | reference (the published index rule)")
+    parser.add_argument("--heads", default="whole", help="whole | blend")
+    parser.add_argument("--family", help=f"{' | '.join(FAMILIES)} | generic; default: recognised")
+    parser.add_argument("--large-heads", type=int, metavar="N", help="attention heads, if not 64 channels each")
+    parser.add_argument(
+        "--small-heads", type=int, metavar="N", help="attention heads, if not as wide as the large ones"
+    )
+    parser.add_argument("--rescale", action="store_true", help="multiply by large / small input width")
+    parser.add_argument("--seed", type=int, default=0, help="seed of elements=random and of what isn't selected")
+    parser.add_argument(
+        "--selected-only", action="store_true", help="write the selected tensors only, not the small network's others"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs the selection and returns the exit status."""
+    out = Path(args.out)
+    _check_suffix(out)
+    large = read_weights(args.large)
+    small = _small_network(args.small, _json(args.small_options, "--small-options"), args.seed)
+    layers = _json(args.layers, "--layers") if args.layers[:1] in "[{" else args.layers
+    plan = plan_selection(
+        large,
+        small,
+        elements=args.elements,
+        layers=layers,
+        seed=args.seed,
+        mode=args.mode,
+        heads=args.heads,
+        family=args.family,
+        rescale=args.rescale,
+        large_heads=args.large_heads,
+        small_heads=args.small_heads,
+    )
+    selected = plan.apply()
+    rest = {} if args.selected_only else dict(small.state_dict() if isinstance(small, nn.Module) else small)
+    write_weights(out, rest | selected)
+    if args.report:
+        plan.write_report(args.report)
+    checked = "axes consistent" if plan.verified else "consistency of the axes not verified"
+    total = len(plan.report())
+    sys.stdout.write(f"{len(selected)} of {total} tensors selected ({plan.family}, {checked}) -> {out}\n")
+    return 0
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Reads a state dict from .safetensors, .pt or .pth (weights only; also below "model" or "state_dict").
+
+    Raises:
+        InputError: when the file is absent, of another kind, or holds no tensors.
+    """
+    path = Path(path)
+    _check_suffix(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; check the path")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: can't be read as weights ({reason}); save a plain state dict or safetensors"
+        ) from error
+    for key in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: holds no state dict of tensors; save module.state_dict()")
+    return dict(state)
+
+
+def write_weights(path: str | Path, state: dict[str, Tensor]) -> None:
+    """Writes a state dict as .safetensors or, by the suffix, with torch.save."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().clone().contiguous() for name, value in state.items()}
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+
+
+def _small_network(name: str, options: Any, seed: int) -> nn.Module | dict[str, Tensor]:
+    if Path(name).suffix in WEIGHT_FILES:
+        return read_weights(name)
+    if not isinstance(options, dict):
+        raise InputError(f"--small-options {options!r}: expected a JSON object, as '{{\"num_classes\": 2}}'")
+    from ..networks import build_network  # only here: it brings timm and MONAI
+
+    torch.manual_seed(seed)
+    return build_network(name, **({"num_classes": 2} | options))
+
+
+def _json(text: str, argument: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{argument} {text!r}: not valid JSON ({error.msg} at character {error.pos})") from error
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in WEIGHT_FILES:
+        raise InputError(f"{path}: expected a file ending in {', '.join(WEIGHT_FILES)}")
