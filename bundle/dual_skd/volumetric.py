@@ -36,8 +36,8 @@ def to_volumetric(network: nn.Module, *, weights: str = "fresh") -> nn.Module:
 
     Args:
         network: maps (N, C, H, W) to logits; stays as it is.
-        weights: ``fresh`` draws 3D kernels with the variance of the 2D ones divided by the depth of the kernel, which is
-            what the initialiser would have done for the larger fan. ``inflate`` repeats the 2D kernel along the depth
+        weights: ``fresh`` draws 3D kernels with the variance of the 2D ones divided by the depth of the kernel, which
+            is what the initialiser would have done for the larger fan. ``inflate`` repeats the 2D kernel along the depth
             and divides by it (Carreira and Zisserman 2017): the response to a volume that is constant along
             its depth is, away from the padding, the 2D response.
 
@@ -58,8 +58,8 @@ def to_volumetric(network: nn.Module, *, weights: str = "fresh") -> nn.Module:
             setattr(holder.get_submodule(parent), child, new)
         elif _is_2d_layer(module):
             raise InputError(
-                f"{type(network).__name__}: layer {name.removeprefix('network.')!r} is a {type(module).__name__}, which "
-                "has no 3D counterpart here; use another network for volumes, for instance tf_efficientnet_lite2."
+                f"{type(network).__name__}: layer {name.removeprefix('network.')!r} is a {type(module).__name__}, "
+                "which has no 3D counterpart here; use another network for volumes, for instance tf_efficientnet_lite2."
             )
     volumetric = holder["network"]
     if next(volumetric.parameters()).device.type != "meta":
@@ -73,7 +73,7 @@ def to_volumetric(network: nn.Module, *, weights: str = "fresh") -> nn.Module:
 def _same_padding(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], value: float = 0):
     """TensorFlow's SAME: the output has ceil(size / stride) voxels, an odd voxel of padding goes to the end."""
     pads: list[int] = []
-    for size, k, s, d in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), reversed(dilation), strict=True):
+    for size, k, s, d in reversed(list(zip(x.shape[2:], kernel, stride, dilation, strict=True))):  # last axis first
         total = max((math.ceil(size / s) - 1) * s + (k - 1) * d + 1 - size, 0)
         pads += [total // 2, total - total // 2]
     return functional.pad(x, pads, value=value)
@@ -279,26 +279,26 @@ def _verify_axes(network: nn.Module, size: int = 32) -> None:
     volume from its transpose, and such a forward can.
     """
     generator = torch.Generator().manual_seed(0)
-    probe = copy.deepcopy(network).cpu().float().eval()
+    probe = copy.deepcopy(network).cpu().double().eval()  # in float32 deep random networks amplify rounding
     with torch.no_grad():
         for tensor in probe.parameters():
             if tensor.ndim == 5:  # one random value per pair of channels, constant over the kernel: symmetric
-                one = torch.randn(*tensor.shape[:2], 1, 1, 1, generator=generator)
+                one = torch.randn(*tensor.shape[:2], 1, 1, 1, generator=generator, dtype=torch.float64)
                 tensor.copy_((one / tensor[0].numel() ** 0.5).expand_as(tensor))
             elif tensor.ndim == 1:  # wakes up branches that start at zero, such as the last norm of a residual block
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
         channels = next(tensor.shape[1] for tensor in probe.parameters() if tensor.ndim == 5)
-        volume = torch.randn(1, channels, size, size, size, generator=generator)
+        volume = torch.randn(1, channels, size, size, size, generator=generator, dtype=torch.float64)
         try:
             one, other = probe(volume), probe(volume.transpose(-1, -2))
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             found = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
-                f"{type(network).__name__} has no 3D form here: it fails on volumes ({found}); use another network, for "
-                "instance tf_efficientnet_lite2 or monai_resnet18."
+                f"{type(network).__name__} has no 3D form here: it fails on volumes ({found}); use another network, "
+                "for instance tf_efficientnet_lite2 or monai_resnet18."
             ) from error
-    if one.ndim != 2 or not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max())):
+    if one.ndim != 2 or not torch.allclose(one, other, rtol=1e-6, atol=1e-6 * float(one.abs().max())):
         raise InputError(
-            f"{type(network).__name__} has no 3D form here: it doesn't treat height, width and depth alike; use another "
-            "network, for instance tf_efficientnet_lite2 or monai_resnet18."
+            f"{type(network).__name__} has no 3D form here: it doesn't treat height, width and depth alike; use "
+            "another network, for instance tf_efficientnet_lite2 or monai_resnet18."
         )

@@ -24,13 +24,13 @@ def classification_metrics(logits: Tensor, labels: Tensor, *, multi_label: bool 
             over the K labels at a threshold of 0.5, and the others treat each label as one binary prediction.
 
     Returns:
-        ``accuracy``; ``balanced_accuracy``, the mean recall of the classes present; ``macro_auc``, one class against the
+        ``accuracy``; ``balanced_accuracy``, mean recall of the classes present; ``macro_auc``, one class against the
         rest, None when a class has no image or no counter-example; ``f1`` macro, 0 for a class neither there
         nor predicted; ``ece`` (Guo 2017, 15 equal bins of the largest probability); ``nll`` in nats; ``brier``
         (Brier 1950: squared error summed over the classes, 0 to 2; a mean over labels with ``multi_label``).
 
     Raises:
-        InputError: shapes don't match, there is nothing to measure, labels outside 0..K-1, or logits that are no numbers.
+        InputError: shapes don't match, there is nothing to measure, labels outside 0..K-1, or logits aren't finite.
     """
     logits, labels = _checked(logits, labels, multi_label)
     if multi_label:
@@ -139,15 +139,15 @@ def _checked(logits: Tensor, labels: Tensor, multi_label: bool) -> tuple[Tensor,
         )
     if not logits.isfinite().all():
         raise InputError(
-            f"{int((~logits.isfinite()).any(1).sum())} of {len(logits)} predictions are not finite numbers: the training "
-            "has diverged; lower learning_rate, or check the images for empty or constant ones."
+            f"{int((~logits.isfinite()).any(1).sum())} of {len(logits)} predictions are not finite numbers: the "
+            "training has diverged; lower learning_rate, or check the images for empty or constant ones."
         )
     if multi_label:
         return logits, labels.double()
     labels = labels.long()
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise InputError(
-            f"Labels go from {int(labels.min())} to {int(labels.max())}, but the network has {logits.shape[1]} classes; "
-            "check class_names against the data set."
+            f"Labels go from {int(labels.min())} to {int(labels.max())}, but the network has {logits.shape[1]} "
+            "classes; check class_names against the data set."
         )
     return logits, labels

@@ -32,8 +32,8 @@ class MetricsRecorder:
     ``mean_macro_auc`` and so on, and the student's also plainly as ``macro_auc``. A metric that isn't defined, such as
     the AUC of a class without images, is null in the file and absent there.
 
-    ``metrics.json`` holds ``class_names``; per epoch of the ``validation`` split ``epochs``, the ``best`` of them by the
-    key metric (the earlier one of equals) and the ``final`` one; and the last evaluation of any other split under its name.
+    ``metrics.json`` holds ``class_names``; for the ``validation`` split ``epochs``, the ``best`` of them by the key metric
+    (the earlier one of equals) and the ``final`` one; and the last evaluation of any other split under its name.
 
     Args:
         output_dir: folder of ``metrics.json``.
@@ -42,6 +42,8 @@ class MetricsRecorder:
         key_metric: the student's metric that decides what is best; lower is better for nll, ece and brier.
         multi_label: see :func:`dual_skd.evaluation.metrics.classification_metrics`.
         predictions: CSV to write, one row per image: image, label, predicted, a probability per class.
+        images: paths of the images in the order of evaluation, for ``predictions``; without them the paths come from
+            the images' metadata, where the transforms keep it.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class MetricsRecorder:
         key_metric: str = "macro_auc",
         multi_label: bool = False,
         predictions: str | Path | None = None,
+        images: Sequence[str] | None = None,
     ) -> None:
         self.path = Path(output_dir) / "metrics.json"
         self.class_names = [str(name) for name in class_names]
@@ -60,6 +63,7 @@ class MetricsRecorder:
         self.key_metric = key_metric
         self.multi_label = multi_label
         self.predictions = Path(predictions) if predictions else None
+        self.images = images
         self._first_of_run = True
         self._collected: dict[str, list[Any]] = {}
 
@@ -82,14 +86,14 @@ class MetricsRecorder:
                     value = torch.as_tensor(item[key]).detach()
                     value = getattr(value, "as_tensor", lambda value=value: value)().double().cpu()
                     self._collected[key].append(value[None] if single else value)
-            if self.predictions:
+            if self.predictions and self.images is None:
                 self._collected["image"] += _file_names(item.get("image"), len(self._collected["label"][-1]))
 
     def _finish(self, engine: Engine) -> None:
         collected = {key: torch.cat(values) for key, values in self._collected.items() if values and key != "image"}
         if "pred" not in collected or "label" not in collected:
             raise InputError(f"The {self.split} split gave no predictions; check that the data set has images for it.")
-        images = self._collected["image"]
+        images = self._collected["image"] if self.images is None else list(self.images)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             collected, images = _gather(collected, images, engine.state.device)
         student, labels = collected["pred"], collected["label"]
@@ -101,7 +105,7 @@ class MetricsRecorder:
         engine.state.metrics.update(_flat(metrics))
         if self.key_metric not in metrics["student"]:
             raise InputError(f"Unknown key_metric {self.key_metric!r}; valid: {', '.join(metrics['student'])}.")
-        if engine.state.rank == 0 if hasattr(engine.state, "rank") else True:
+        if getattr(engine.state, "rank", 0) == 0:
             self._write(engine.state.epoch, len(labels), metrics)
             if self.predictions:
                 self._write_predictions(student, labels, images)
@@ -140,8 +144,8 @@ class MetricsRecorder:
             writer = csv.writer(file)
             writer.writerow(["image", "label", "predicted", *(f"p_{name}" for name in self.class_names)])
             for image, label, row in zip(images, labels, probabilities, strict=True):
-                writer.writerow([image, self._named(label), self._named(row > 0.5 if self.multi_label else row.argmax()),
-                                 *(f"{value:.6f}" for value in row.tolist())])  # fmt: skip
+                predicted = self._named(row > 0.5 if self.multi_label else row.argmax())
+                writer.writerow([image, self._named(label), predicted, *(f"{value:.6f}" for value in row.tolist())])
 
     def _named(self, label: Tensor) -> str:
         if self.multi_label:

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves behind: the model with all that is needed to rebuild it, and a record of how it came about."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import dual_skd
+from dual_skd.errors import InputError
+from dual_skd.evaluation.recorder import goodness, write_json
+from dual_skd.networks import build_network, count_macs, count_parameters, load_state_file, unwrap
+
+logger = logging.getLogger(__name__)
+
+
+def bundle_root() -> str:
+    """The bundle's folder: where this package lies beside ``configs``, else (installed) the nearest one from here."""
+    here = Path.cwd()
+    for folder in (Path(__file__).resolve().parent.parent, here, here / "bundle"):
+        if (folder / "configs" / "metadata.json").is_file() or (folder / "configs" / "train.json").is_file():
+            return str(folder)
+    return str(here)
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def save_model(
+    directory: str | Path,
+    network: nn.Module,
+    *,
+    architecture: Mapping[str, Any],
+    class_names: Sequence[str],
+    preprocessing: Mapping[str, Any] | None = None,
+    name: str = "model",
+    safetensors: bool = True,
+) -> Path:
+    """Writes ``<name>.pt`` and ``<name>.safetensors``, each enough to rebuild the network.
+
+    ``model.pt`` is ``{"model": state dict, "architecture": ..., "class_names": ..., "preprocessing": ...}``: tensors
+    and plain values, so ``torch.load(weights_only=True)`` reads it and MONAI's
+    ``CheckpointLoader(load_dict={"model": net})`` too. The .safetensors file carries the same three as JSON in its metadata.
+
+    Args:
+        directory: made where it doesn't exist.
+        network: its weights are written; wrappers (DistributedDataParallel, torch.compile) are taken off.
+        architecture: arguments of :func:`dual_skd.networks.build_network` that give this network.
+        class_names: in the order of the logits.
+        preprocessing: what an image needs before it enters the network (size, window, spacing), as plain values.
+        name: name of the files without ending.
+        safetensors: write the second file too.
+
+    Returns:
+        path of the .pt file.
+
+    Raises:
+        InputError: architecture or preprocessing hold more than plain values.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    info = _plain({"architecture": architecture, "class_names": class_names, "preprocessing": preprocessing or {}})
+    state = {key: _own(value) for key, value in unwrap(network).state_dict().items()}
+    path = directory / f"{name}.pt"
+    _replace(path, lambda draft: torch.save({"model": state, **info}, draft))
+    if safetensors:
+        texts = {key: json.dumps(value) for key, value in info.items()}
+        _replace(path.with_suffix(".safetensors"), lambda draft: save_file(state, draft, texts))
+    return path
+
+
+def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """Rebuilds a network that :func:`save_model` wrote.
+
+    Args:
+        path: the .pt or .safetensors file, or the folder with ``model.pt``, or a run's ``output_dir``.
+        device: where the network goes.
+
+    Returns:
+        the network in evaluation mode, and the dict of ``architecture``, ``class_names`` and ``preprocessing``.
+
+    Raises:
+        InputError: no such file, it holds no architecture, or its tensors aren't those of the architecture.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = next((p for p in (path / "model.pt", path / "models" / "model.pt") if p.is_file()), path / "model.pt")
+    state = load_state_file(path)
+    info = _read_info(path)
+    missing = [key for key in ("architecture", "class_names") if not info.get(key)]
+    if missing:
+        raise InputError(
+            f"{path} has weights but no {' and no '.join(missing)}, so its network isn't known; give the "
+            "models/model.pt or model.safetensors of a training run."
+        )
+    network = build_network(**info["architecture"])
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise InputError(f"{path}: weights and architecture don't belong together ({first}); train anew.") from error
+    return network.to(device).eval(), info
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            texts = file.metadata() or {}
+        return {key: json.loads(texts[key]) for key in ("architecture", "class_names", "preprocessing") if key in texts}
+    content = torch.load(path, "cpu", weights_only=True)
+    return {key: content[key] for key in ("architecture", "class_names", "preprocessing") if key in content}
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(content, default=_as_builtin, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"A model file takes plain values only (numbers, words, lists, dicts), found {_plain_culprit(error)}; "
+            "convert it before saving."
+        ) from error
+
+
+def _as_builtin(value: Any) -> Any:
+    if isinstance(value, Path | torch.device | torch.dtype):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence | set | frozenset):
+        return list(value)
+    if hasattr(value, "tolist"):  # numpy numbers and small tensors
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _plain_culprit(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _own(tensor: Tensor) -> Tensor:
+    # A view or a tensor shared by two names would be written with its whole storage, or refused by safetensors.
+    return tensor.detach().as_subclass(Tensor).to("cpu", copy=True).contiguous()
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Writes beside and renames, so that a killed run leaves the former file whole."""
+    draft = path.with_name(path.name + ".tmp")
+    write(draft)
+    os.replace(draft, path)
+
+
+class BestModelSaver:
+    """Handler of the evaluator that keeps the best student as ``model.pt`` and ``model.safetensors``.
+
+    The evaluator needs a :class:`~dual_skd.evaluation.recorder.MetricsRecorder` attached before. Of equal epochs the
+    earlier one is kept. With an auxiliary, the one of that epoch goes to ``auxiliary.pt``. ``state_dict`` makes a
+    resumed run remember the best: put the saver into CheckpointSaver's ``save_dict``.
+
+    Args:
+        directory: ``output_dir/models``.
+        network: the student.
+        architecture: see :func:`save_model`.
+        class_names: in the order of the logits.
+        preprocessing: see :func:`save_model`.
+        key_metric: name in ``engine.state.metrics``; lower is better for nll, ece and brier.
+        auxiliary: the second network, or None.
+        auxiliary_architecture: where it differs from the student's.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        network: nn.Module,
+        *,
+        architecture: Mapping[str, Any],
+        class_names: Sequence[str],
+        preprocessing: Mapping[str, Any] | None = None,
+        key_metric: str = "macro_auc",
+        auxiliary: nn.Module | None = None,
+        auxiliary_architecture: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.directory = Path(directory)
+        self.network = network
+        self.auxiliary = auxiliary
+        self.key_metric = key_metric
+        self.described = {"class_names": list(class_names), "preprocessing": dict(preprocessing or {})}
+        self.architecture = dict(architecture)
+        self.auxiliary_architecture = dict(auxiliary_architecture or architecture)
+        self.best = float("-inf")
+        self.best_epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler at the end of every evaluation."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if self.key_metric not in engine.state.metrics and self.best_epoch == 0:
+            logger.warning(
+                "Key metric %s isn't defined on this validation data (a class without images?); the first model is "
+                "kept unless that changes. Defined: %s.", self.key_metric, ", ".join(sorted(engine.state.metrics)) or "none",
+            )  # fmt: skip
+        value = goodness(engine.state.metrics, self.key_metric)
+        if self.best_epoch and value <= self.best:
+            return
+        self.best, self.best_epoch = value, engine.state.epoch
+        if getattr(engine.state, "rank", 0) != 0:
+            return
+        save_model(self.directory, self.network, architecture=self.architecture, **self.described)
+        if self.auxiliary is not None:
+            save_model(
+                self.directory, self.auxiliary, architecture=self.auxiliary_architecture, name="auxiliary",
+                safetensors=False, **self.described,
+            )  # fmt: skip
+        logger.info("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
+
+    def state_dict(self) -> dict[str, float]:
+        """What a resumed run needs to know."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Takes up the state of a former run."""
+        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def describe_architecture(architecture: Mapping[str, Any], input_shape: Sequence[int]) -> dict[str, int]:
+    """Parameters and MACs of a network, without computing or holding it.
+
+    Args:
+        architecture: arguments of :func:`dual_skd.networks.build_network`.
+        input_shape: (C, H, W[, D]) of one image.
+    """
+    with torch.device("meta"):
+        network = build_network(**architecture)
+    return {"parameters": count_parameters(network), "macs": count_macs(network, input_shape)}
+
+
+class RunRecord:
+    """Handler of the trainer that writes ``run.json``: with what, from what and how fast the model was made.
+
+    The file is renewed after every epoch, so that a run that is stopped is recorded too.
+
+    Args:
+        output_dir: folder of ``run.json``.
+        seed: the run's seed.
+        config: the hyper-parameters, as the user gave them.
+        data_hash: see ``DataList.hash``.
+        architectures: per role (``student``, ``large``) the arguments of build_network, for parameters and MACs.
+        input_shape: (C, H, W[, D]) of one image.
+        extra: further entries, for instance the summary of the weight selection.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        *,
+        seed: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        data_hash: str | None = None,
+        architectures: Mapping[str, Mapping[str, Any]] | None = None,
+        input_shape: Sequence[int] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(output_dir) / "run.json"
+        networks = {
+            role: {"architecture": dict(architecture), **describe_architecture(architecture, input_shape)}
+            for role, architecture in (architectures or {}).items()
+            if input_shape is not None
+        }
+        self.record: dict[str, Any] = {
+            "versions": library_versions(),
+            "seed": seed,
+            "config": config or {},
+            "data_hash": data_hash,
+            "networks": networks,
+            "input_shape": list(input_shape) if input_shape is not None else None,
+            **(extra or {}),
+        }
+        self._epochs: list[dict[str, float]] = []
+        self._run_began = self._epoch_began = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler; attach it last, so that an epoch's time includes its validation."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        self._run_began = time.perf_counter()
+        self.record |= {"started": _now(), "finished": None, "device": _device_name(engine.state.device)}
+        self._epochs = []
+        self._write(engine)
+
+    def _start_epoch(self, engine: Engine) -> None:
+        self._epoch_began = time.perf_counter()
+
+    def _finish_epoch(self, engine: Engine) -> None:
+        seconds = round(time.perf_counter() - self._epoch_began, 3)
+        self._epochs.append({"epoch": engine.state.epoch, "seconds": seconds})
+        self._write(engine)
+
+    def _finish(self, engine: Engine) -> None:
+        self.record["finished"] = _now()
+        self._write(engine)
+
+    def _write(self, engine: Engine) -> None:
+        if getattr(engine.state, "rank", 0) != 0:
+            return
+        total = round(time.perf_counter() - self._run_began, 3)
+        write_json(self.path, _plain(self.record | {"timings": {"epochs": self._epochs, "total_seconds": total}}))
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the numbers of a run."""
+    versions = {"dual_skd": dual_skd.__version__, "python": platform.python_version()}
+    for package in ("torch", "monai", "timm", "pytorch-ignite", "numpy", "pydicom", "nibabel"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _device_name(device: Any) -> str:
+    device = torch.device(device or "cpu")
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
