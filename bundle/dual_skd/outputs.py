@@ -54,7 +54,7 @@ def save_model(
 
     ``model.pt`` is ``{"model": state dict, "architecture": ..., "class_names": ..., "preprocessing": ...}``: tensors
     and plain values, so ``torch.load(weights_only=True)`` reads it and MONAI's
-    ``CheckpointLoader(load_dict={"model": net})`` too. The .safetensors file carries the same three as JSON in its metadata.
+    ``CheckpointLoader(load_dict={"model": net})`` too. The .safetensors file carries the same as JSON in its metadata.
 
     Args:
         directory: made where it doesn't exist.
@@ -209,10 +209,13 @@ class BestModelSaver:
 
     def __call__(self, engine: Engine) -> None:
         if self.key_metric not in engine.state.metrics and self.best_epoch == 0:
+            defined = ", ".join(sorted(engine.state.metrics)) or "nothing; attach a MetricsRecorder before"
             logger.warning(
                 "Key metric %s isn't defined on this validation data (a class without images?); the first model is "
-                "kept unless that changes. Defined: %s.", self.key_metric, ", ".join(sorted(engine.state.metrics)) or "none",
-            )  # fmt: skip
+                "kept unless that changes. Defined: %s.",
+                self.key_metric,
+                defined,
+            )
         value = goodness(engine.state.metrics, self.key_metric)
         if self.best_epoch and value <= self.best:
             return
@@ -234,6 +237,49 @@ class BestModelSaver:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Takes up the state of a former run."""
         self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+
+
+class LastCheckpoint:
+    """Handler of the trainer that writes ``last.pt`` after every epoch: all that a resumed run needs.
+
+    Attach it after the validation, whose results belong to the epoch. MONAI's ``CheckpointLoader`` reads the file
+    (it loads with weights_only), see ``configs/resume.json``.
+
+    Args:
+        path: the file.
+        objects: name -> anything with ``state_dict``; entries that are None are left out.
+    """
+
+    def __init__(self, path: str | Path, objects: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.objects = {name: item for name, item in objects.items() if item is not None}
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler at the end of every epoch."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if getattr(engine.state, "rank", 0) != 0:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        states = {name: unwrap(item).state_dict() if isinstance(item, nn.Module) else item.state_dict()
+                  for name, item in self.objects.items()}  # fmt: skip
+        _replace(self.path, lambda draft: torch.save(states, draft))
+
+
+class RandomState:
+    """PyTorch's random generators as something a checkpoint can hold, so that a resumed run draws the same numbers."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of the CPU's and all CUDA devices' default generators."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Sets the generators; those of CUDA only where the number of devices is the same."""
+        torch.set_rng_state(state["cpu"].cpu())
+        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------

@@ -36,8 +36,8 @@ def to_volumetric(network: nn.Module, *, weights: str = "fresh") -> nn.Module:
 
     Args:
         network: maps (N, C, H, W) to logits; stays as it is.
-        weights: ``fresh`` draws 3D kernels with the variance of the 2D ones divided by the depth of the kernel, which
-            is what the initialiser would have done for the larger fan. ``inflate`` repeats the 2D kernel along the depth
+        weights: ``fresh`` draws 3D kernels with the variance of the 2D ones divided by the depth of the kernel: what
+            the initialiser would have done for the larger fan. ``inflate`` repeats the 2D kernel along the depth
             and divides by it (Carreira and Zisserman 2017): the response to a volume that is constant along
             its depth is, away from the padding, the 2D response.
 

@@ -32,8 +32,8 @@ class MetricsRecorder:
     ``mean_macro_auc`` and so on, and the student's also plainly as ``macro_auc``. A metric that isn't defined, such as
     the AUC of a class without images, is null in the file and absent there.
 
-    ``metrics.json`` holds ``class_names``; for the ``validation`` split ``epochs``, the ``best`` of them by the key metric
-    (the earlier one of equals) and the ``final`` one; and the last evaluation of any other split under its name.
+    ``metrics.json`` holds ``class_names``; for the ``validation`` split ``epochs``, the ``best`` of them by the key
+    metric (the earlier one of equals) and the ``final`` one; and the last evaluation of any other split under its name.
 
     Args:
         output_dir: folder of ``metrics.json``.
