@@ -11,6 +11,11 @@ from importlib import import_module
 _HOME = {
     "DataList": "datalist",
     "load_records": "datalist",
+    "find_images": "evaluation_records",
+    "load_evaluation_records": "evaluation_records",
+    "paths_of": "evaluation_records",
+    "load_split": "split_file",
+    "save_split": "split_file",
     "check_records": "integrity",
     "drop_twins": "integrity",
     "Findings": "integrity",

@@ -120,6 +120,7 @@ def load_records(
     test_fraction: float = 0.2,
     seed: int = 0,
     keep_twins: bool = False,
+    refuse_shared_patients: bool = True,
     demo_dir: str | Path | None = None,
 ) -> DataList:
     """Reads a data set and divides it into training, validation and test records.
@@ -143,6 +144,7 @@ def load_records(
         seed: seed of all divisions.
         keep_twins: keep validation and test images although a copy or near copy of them is in the training set.
             By default they are left out, since a network may answer them from memory.
+        refuse_shared_patients: refuse given splits that share patients; only a check, which reports them, turns it off.
         demo_dir: where "demo" data are written; default: the user's cache folder.
 
     Raises:
@@ -162,20 +164,24 @@ def load_records(
     location = Path(dataset_dir).expanduser().absolute()
     source = read_source(location, spatial_dims=spatial_dims, label_column=label_column)
     names = _class_names(source, class_names)
-    rows = _with_patients(source, patient_pattern)
-    records = {split: [_record(row, names, source) for row in rows if row.split == split] for split in ("", *SPLITS)}
+    rows = rows_with_patients(source, patient_pattern)
+    records = {split: [record_of(row, names, source) for row in rows if row.split == split] for split in ("", *SPLITS)}
     notes = list(source.notes)
-    if not records[""]:
+    if refuse_shared_patients and not records[""]:
         _refuse_shared_patients(records, source)
 
-    if records[""]:
+    if records[""] and test_fraction == 0:
+        records["train"] = records.pop("")
+    elif records[""]:
         records["test"], records["train"] = divide(records.pop(""), fraction=test_fraction, seed=seed, purpose="test")
         notes.append(f"no split was given: {len(records['test'])} test images were carved (seed {seed})")
     twins = None
     if not keep_twins:
         from dual_skd.data.integrity import TwinFinder  # decodes every image, so only where it is wanted
 
-        twins = TwinFinder([r["image"] for split in SPLITS for r in records[split]])
+        images = [record["image"] for split in SPLITS for record in records[split]]
+        twins = TwinFinder(images, spatial_dims=spatial_dims)
+        twins.refuse_unreadable()
         # against all training images, so that the test set is the same for every train_fraction
         known = records["train"] + records["val"]
         records["test"] = twins.without_twins(records["test"], known, notes, "test")
@@ -222,13 +228,13 @@ def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]
     names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
     if len(set(names)) < len(names):
         raise InputError(f"Class names must differ, found {', '.join(names)}.")
-    unknown = sorted(label for label in found if _index(label, names) is None)
+    unknown = sorted(label for label in found if label_index(label, names) is None)
     if unknown:
         raise InputError(
             f"{source.description} has labels that are none of the classes: {', '.join(unknown)}; "
             f"expected {', '.join(names)}. Correct the labels or class_names."
         )
-    present = {_index(label, names) for label in found}
+    present = {label_index(label, names) for label in found}
     if len(present) == 1 and not source.multi_label:
         raise InputError(
             f"{source.description} has one class only ({ordered[0]}); a classifier needs at least two: give the "
@@ -240,14 +246,14 @@ def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]
     return names
 
 
-def _index(label: str, names: tuple[str, ...]) -> int | None:
+def label_index(label: str, names: tuple[str, ...]) -> int | None:
     """Place of a label in the class names: by name, else as a number counted from 0."""
     if label in names:
         return names.index(label)
     return int(label) if label.isdigit() and int(label) < len(names) else None
 
 
-def _with_patients(source: Source, pattern: str | None) -> list[Row]:
+def rows_with_patients(source: Source, pattern: str | None) -> list[Row]:
     rows = sorted(source.rows, key=lambda row: str(row.image))
     if pattern is None or any(row.patient for row in rows):
         return rows
@@ -266,8 +272,8 @@ def _with_patients(source: Source, pattern: str | None) -> list[Row]:
     return found
 
 
-def _record(row: Row, names: tuple[str, ...], source: Source) -> dict:
-    indices = [_index(label, names) for label in row.labels]
+def record_of(row: Row, names: tuple[str, ...], source: Source) -> dict:
+    indices = [label_index(label, names) for label in row.labels]
     label = [float(place in indices) for place in range(len(names))] if source.multi_label else indices[0]
     return {"image": str(row.image), "label": label, "patient": row.patient}
 

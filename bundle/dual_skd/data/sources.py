@@ -144,7 +144,7 @@ def _rows_of_classes(parent: Path, classes: list[Path], *, split: str, spatial_d
     rows: list[Row] = []
     empty: list[str] = []
     for folder in classes:
-        images = _images_below(folder, spatial_dims)
+        images = find_image_files(folder, spatial_dims)
         if not images:
             empty.append(folder.name)
         rows += [Row(image=image, labels=(folder.name,), split=split) for image in images]
@@ -161,7 +161,7 @@ def _rows_of_classes(parent: Path, classes: list[Path], *, split: str, spatial_d
     return rows
 
 
-def _images_below(folder: Path, spatial_dims: int) -> list[Path]:
+def find_image_files(folder: Path, spatial_dims: int) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path))
     if spatial_dims == 2:
         return files

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which images a trained model is measured on, or asked about, and that it has not seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dual_skd.data.datalist import DEMO_NAMES, SPLITS, DataList, label_index, record_of, rows_with_patients
+from dual_skd.data.demo import write_demo
+from dual_skd.data.integrity import TwinFinder
+from dual_skd.data.sources import TABLE_NAMES, find_image_files, read_source
+from dual_skd.data.split_file import load_split
+from dual_skd.errors import InputError
+
+
+def load_evaluation_records(
+    trained_on: str | Path,
+    dataset_dir: str | Path | None = None,
+    *,
+    class_names: Sequence[str],
+    split: str = "test",
+    spatial_dims: int = 2,
+    label_column: str | Sequence[str] = "label",
+    patient_pattern: str | None = None,
+    keep_twins: bool = False,
+) -> DataList:
+    """Returns the images to evaluate on, under ``splits[split]``.
+
+    Without ``dataset_dir``, or with the one that the model was trained on, these are the images of ``split`` as the
+    training run divided them. Any other data set is external: its test split where it has one, else all its images, less
+    those with a twin among the training and validation images of the run.
+
+    Args:
+        trained_on: ``datalist.json`` in the ``output_dir`` of the training run.
+        dataset_dir: another data set, in any form that training takes.
+        class_names: the model's classes; the labels have to be among them.
+        split: "test" or "val".
+        spatial_dims: 2 for images, 3 for volumes.
+        label_column: see :func:`dual_skd.data.load_records`.
+        patient_pattern: see :func:`dual_skd.data.load_records`.
+        keep_twins: keep external images with a twin in the run's training data.
+
+    Raises:
+        InputError: there are no such images, or the external set shares patients with the training data.
+    """
+    trained = load_split(trained_on)
+    if split not in SPLITS[1:]:
+        raise InputError(f"split is {split!r}; evaluate on 'test' or 'val'.")
+    if dataset_dir is None or str(dataset_dir) in DEMO_NAMES or _is_training_data(dataset_dir, trained):
+        if not trained.splits[split]:
+            raise InputError(
+                f"The data of this run has no {split} images; give another data set as --dataset_dir, "
+                "or --split val for the images that chose the model (an optimistic number)."
+            )
+        return trained
+    source = read_source(Path(dataset_dir).expanduser().absolute(), spatial_dims=spatial_dims, label_column=label_column)
+    names = tuple(class_names)
+    unknown = sorted({label for row in source.rows for label in row.labels if label_index(label, names) is None})
+    if unknown:
+        raise InputError(
+            f"{source.description} has labels that this model doesn't know: {', '.join(unknown)}; it was trained on "
+            f"{', '.join(names)}. Rename or leave out those images."
+        )
+    divided = any(row.split for row in source.rows)
+    rows = [row for row in rows_with_patients(source, patient_pattern) if row.split == split or not divided]
+    records = [record_of(row, names, source) for row in rows]
+    if not records:
+        raise InputError(f"{source.description} has splits but no {split} images; add some or choose another split.")
+    seen = trained.train + trained.val
+    shared = sorted({r["patient"] for r in records if r["patient"]} & {r["patient"] for r in seen if r["patient"]})
+    if shared:
+        raise InputError(
+            f"{source.description}: {len(shared)} patients (for example {', '.join(shared[:3])}) were in the training "
+            "data of this model; remove their images, or rename the ids if they are other people."
+        )
+    notes: list[str] = []
+    if not keep_twins:
+        finder = TwinFinder([r["image"] for r in records + seen], spatial_dims=spatial_dims)
+        finder.refuse_unreadable()
+        records = finder.without_twins(records, seen, notes, split)
+    return replace(
+        trained,
+        root=source.root,
+        splits={**{name: [] for name in SPLITS}, split: records},
+        source=source.description,
+        notes=[*source.notes, *notes],
+    )
+
+
+def find_images(dataset_dir: str | Path, spatial_dims: int = 2, demo_dir: str | Path = "demo") -> list[str]:
+    """Returns the paths of all images to predict: labels, where there are any, are not used.
+
+    Args:
+        dataset_dir: an image, a folder with images at any depth, a data list, or "demo" for the demo's test images.
+        spatial_dims: 2 for images, 3 for volumes (a folder of DICOM slices is one).
+        demo_dir: where "demo" data are written.
+
+    Raises:
+        InputError: there is no such path, or no image in it.
+    """
+    if str(dataset_dir) in DEMO_NAMES:
+        table = write_demo(Path(demo_dir), spatial_dims=DEMO_NAMES[str(dataset_dir)])
+        return [str(row.image) for row in read_source(table).rows if row.split == "test"]
+    location = Path(dataset_dir).expanduser().absolute()
+    is_table = location.suffix.lower() in (".csv", ".json") or any((location / name).is_file() for name in TABLE_NAMES)
+    if not location.exists() or is_table:
+        return [str(row.image) for row in read_source(location, spatial_dims=spatial_dims).rows]
+    found = find_image_files(location, spatial_dims)
+    if not found:
+        raise InputError(f"No image was found in {location}; expected PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")
+    return [str(path) for path in found]
+
+
+def paths_of(records: Sequence[dict]) -> list[str]:
+    """Returns the images of records, in order."""
+    return [record["image"] for record in records]
+
+
+def _is_training_data(dataset_dir: str | Path, trained: DataList) -> bool:
+    """Whether a path is the folder (or its table) that the run was trained on."""
+    location = Path(dataset_dir).expanduser().absolute()
+    folder = location.parent if location.is_file() else location
+    return all(Path(record["image"]).is_relative_to(folder) for record in trained.train)
