@@ -24,13 +24,17 @@ _HOME = {
     "load_records": "data",
     "load_model": "outputs",
 }
+# submodules that the configs' expressions reach after one "$import dual_skd"
+_MODULES = ("data", "errors", "evaluation", "label_free", "losses", "methods", "networks", "outputs")
 __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -114,6 +115,28 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise InputError(f"{path}: weights and architecture don't belong together ({first}); train anew.") from error
     return network.to(device).eval(), info
+
+
+def find_model(output_dir: str | Path, root: str | Path) -> str:
+    """Path of the model to use: of a run's ``output_dir`` if it has one, else of the bundle's own ``models`` folder.
+
+    Raises:
+        InputError: neither is there.
+    """
+    places = [Path(output_dir) / "models" / "model.pt", Path(root) / "models" / "model.pt"]
+    for path in places:
+        if path.is_file():
+            return str(path)
+    raise InputError(
+        f"No model in {places[0]} or {places[1]}; train one first (run training with this output_dir), "
+        "or give --output_dir of a finished run."
+    )
+
+
+def load_auxiliary(model: str | Path) -> nn.Module | None:
+    """Returns the auxiliary that was saved beside a student's ``model.pt``, in evaluation mode, or None without one."""
+    path = Path(model).with_name("auxiliary.pt")
+    return load_model(path)[0] if path.is_file() else None
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -280,6 +303,41 @@ class RandomState:
         torch.set_rng_state(state["cpu"].cpu())
         if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+
+
+class PredictionWriter:
+    """Handler of an evaluator without labels: a CSV row per image with the probability of every class.
+
+    Args:
+        path: the CSV file.
+        images: paths of the images in the order of the loader.
+        class_names: in the order of the predictions.
+    """
+
+    def __init__(self, path: str | Path, images: Sequence[str], class_names: Sequence[str]) -> None:
+        self.path = Path(path)
+        self.images = images
+        self.class_names = class_names
+        self._rows: list[list[float]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler; postprocessing has to turn logits into probabilities before."""
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda _: self._rows.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _collect(self, engine: Engine) -> None:
+        self._rows += [output["pred"].float().tolist() for output in engine.state.output]
+
+    def _write(self, engine: Engine) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["image", "predicted", *(f"p_{name}" for name in self.class_names)])
+            for image, row in zip(self.images, self._rows, strict=True):
+                predicted = self.class_names[max(range(len(row)), key=row.__getitem__)]
+                table.writerow([image, predicted, *(f"{value:.6f}" for value in row)])
+        logger.info("Predictions of %d images written to %s.", len(self._rows), self.path)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,14 @@
 """Metrics of a classifier and the handler that records them."""
 
 from dual_skd.evaluation.metrics import area_under_roc, calibration_error, classification_metrics, mean_logits
-from dual_skd.evaluation.recorder import MetricsRecorder, goodness
+from dual_skd.evaluation.recorder import MetricsRecorder, goodness, log_metrics
 
-__all__ = ["MetricsRecorder", "area_under_roc", "calibration_error", "classification_metrics", "goodness", "mean_logits"]
+__all__ = [
+    "MetricsRecorder",
+    "area_under_roc",
+    "calibration_error",
+    "classification_metrics",
+    "goodness",
+    "log_metrics",
+    "mean_logits",
+]

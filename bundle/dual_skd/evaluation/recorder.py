@@ -153,6 +153,16 @@ class MetricsRecorder:
         return self.class_names[int(label)]
 
 
+def log_metrics(engine: Engine) -> None:
+    """Logs one line per network, for ``StatsHandler(epoch_print_logger=log_metrics)``."""
+    shown = ("macro_auc", "balanced_accuracy", "accuracy", "f1", "ece", "nll")
+    for who in ("student", "auxiliary", "mean"):
+        values = {name: engine.state.metrics.get(f"{who}_{name}") for name in shown}
+        text = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
+        if text:
+            logger.info("Epoch %d, %s: %s", engine.state.epoch, who, text)
+
+
 def goodness(metrics: Mapping[str, float | None], name: str) -> float:
     """The metric with the sign that makes larger better; minus infinity where it isn't defined."""
     value = metrics.get(name)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The method and its controls by one word each.
+
+Every row fixes which weights of the large network the two light ones start from, and how the auxiliary moves. A rule
+is an element rule of :mod:`dual_skd.selection` (``uniform``, ``complement``, ...), or ``scratch``: random initialisation,
+chosen on purpose. The rows are the ones that a claim about the method has to be compared with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from dual_skd.errors import InputError
+from dual_skd.networks import choose, load_state_file
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of an ablation.
+
+    Args:
+        student: how the student is initialised.
+        auxiliary: how the auxiliary is initialised; None without auxiliary.
+        update: how the auxiliary moves: ``ema``, ``mutual``, ``frozen`` or ``none``.
+        purpose: what the row shows, in a few words.
+    """
+
+    student: str
+    auxiliary: str | None
+    update: str
+    purpose: str
+
+
+METHODS: dict[str, Method] = {
+    "dual": Method("uniform", "complement", "ema", "two selections, the auxiliary follows by EMA: the method"),
+    "mutual": Method("uniform", "complement", "mutual", "two selections, both trained, each learns from the other"),
+    "frozen": Method("uniform", "complement", "frozen", "the auxiliary keeps its selected weights"),
+    "same_rule": Method("uniform", "uniform", "ema", "plain mean teacher: does the second selection add anything?"),
+    "random_auxiliary": Method("uniform", "scratch", "ema", "the auxiliary starts from random weights"),
+    "distill": Method("uniform", "teacher", "frozen", "the fine-tuned large network teaches (needs teacher_checkpoint)"),
+    "single": Method("uniform", None, "none", "weight selection alone, plain fine-tuning"),
+    "scratch": Method("scratch", None, "none", "random initialisation, plain training"),
+}
+
+
+def method(name: str) -> Method:
+    """Returns the row called ``name``.
+
+    Raises:
+        InputError: there is no such row; the message lists them.
+    """
+    return choose(METHODS, name, "method")
+
+
+def load_teacher(network: nn.Module, checkpoint: str | None) -> None:
+    """Gives the teacher of ``distill`` the weights of a fine-tuned large network, classifier included.
+
+    Args:
+        network: the teacher, built by the architecture of the checkpoint.
+        checkpoint: ``models/model.pt`` of a run that trained the large network on the same classes.
+
+    Raises:
+        InputError: no checkpoint was given, or it holds another network.
+    """
+    if checkpoint is None:
+        raise InputError(
+            "method 'distill' needs a fine-tuned large network: train one with --small_options \"{}\" --method single "
+            "and give its models/model.pt as --teacher_checkpoint."
+        )
+    try:
+        network.load_state_dict(load_state_file(checkpoint))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise InputError(
+            f"teacher_checkpoint {checkpoint} doesn't fit the network named by large and large_options, or has other "
+            f"classes ({reason}); give the model.pt of a run with the same network and classes."
+        ) from error

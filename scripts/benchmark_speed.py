@@ -1,0 +1,179 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Measures what the second network costs, as ratios from one run, and prints a Markdown table.
+
+    python scripts/benchmark_speed.py [--steps 20] [--rounds 7] [--image_size 96] [--batch_size 32] [--device cpu]
+
+The kinds of step take turns, a few steps each, so that a drift of the machine's speed hits all of them; each figure is
+the median over the rounds. The student's network and the sizes are those of bundle/configs/train.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+
+STUDENT = {"name": "tf_efficientnet_lite2", "width": 0.4, "num_classes": 3, "in_channels": 1}
+
+# Runs in its own process, so that its peak memory is the selection's own. Prints seconds and peak memory over weights.
+SELECTION = """
+import resource, sys, time
+import timm, torch
+from dual_skd.selection import plan_selection
+
+# random numbers, not zeros: untouched zero pages would not count as memory
+large = {k: torch.rand(v.shape) for k, v in timm.create_model("vit_large_patch16_224").state_dict().items()}
+small = timm.create_model("vit_tiny_patch16_224")
+size = sum(v.numel() * v.element_size() for v in large.values())
+import gc; gc.collect()
+seconds, growth = [], 0
+for _ in range(5):
+    before = resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+    start = time.perf_counter()
+    plan = plan_selection(large, small)
+    weights = plan.apply(large)
+    seconds.append(time.perf_counter() - start)
+    resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+    growth = max(growth, resident - before)
+seconds.sort()
+print(seconds[2], 1 + growth / size)
+"""
+
+
+def trainer_for(update: str, batches: list[dict], device: torch.device):
+    """A DualModelTrainer as train.json builds it, fed from tensors in memory."""
+    from dual_skd import DualModelTrainer, Schedule, SelfDistillationLoss, build_network
+
+    torch.manual_seed(0)
+    student = build_network(**STUDENT).to(device)
+    auxiliary = None if update == "none" else build_network(**STUDENT).to(device)
+    trained = list(student.parameters()) + (list(auxiliary.parameters()) if update == "mutual" else [])
+    return DualModelTrainer(
+        device=device,
+        max_epochs=1,
+        train_data_loader=batches,
+        network=student,
+        auxiliary=auxiliary,
+        optimizer=torch.optim.AdamW(trained, lr=1e-4),
+        loss_function=torch.nn.CrossEntropyLoss(),
+        distillation=SelfDistillationLoss(),
+        update=update,
+        schedule=Schedule(epochs=1, ramp_up=0.0),
+        decollate=False,
+    )
+
+
+def step_ratios(steps: int, rounds: int, image_size: int, batch_size: int, device: torch.device) -> dict[str, float]:
+    """Median over the rounds of (seconds of a dual step) / (seconds of a plain student step in the same round)."""
+    batches = [
+        {
+            "image": torch.randn(batch_size, 1, image_size, image_size),
+            "label": torch.randint(STUDENT["num_classes"], (batch_size,)),
+        }
+        for _ in range(steps)
+    ]
+    trainers = {update: trainer_for(update, batches, device) for update in ("none", "ema", "mutual")}
+    seconds: dict[str, list[float]] = {update: [] for update in trainers}
+    for round_number in range(rounds + 1):
+        for update, trainer in trainers.items():
+            trainer.state.max_epochs, trainer.state.epoch, trainer.state.iteration = None, 0, 0
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            trainer.run()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if round_number:  # the first round warms up
+                seconds[update].append((time.perf_counter() - start) / steps)
+    return {
+        "student step, ms": 1000 * statistics.median(seconds["none"]),
+        "dual EMA step / student step": statistics.median(
+            a / b for a, b in zip(seconds["ema"], seconds["none"], strict=True)
+        ),
+        "dual mutual step / student step": statistics.median(
+            a / b for a, b in zip(seconds["mutual"], seconds["none"], strict=True)
+        ),
+    }
+
+
+def data_wait_share(image_size: int, batch_size: int) -> float:
+    """Share of the training time of train.json, demo data in the cache, in which the step waits for its batch."""
+    from ignite.engine import Events
+    from monai.bundle import ConfigWorkflow
+
+    config = Path(__file__).resolve().parents[1] / "bundle" / "configs" / "train.json"
+    with tempfile.TemporaryDirectory() as output:
+        workflow = ConfigWorkflow(
+            str(config),
+            logging_file=False,
+            output_dir=output,
+            image_size=image_size,
+            batch_size=batch_size,
+            epochs=4,
+            val_interval=100,
+        )
+        workflow.initialize()
+        trainer = workflow.trainer
+        waited = [0.0]
+        mark = [0.0]
+        spent = [0.0]
+        trainer.add_event_handler(Events.GET_BATCH_STARTED, lambda _: mark.__setitem__(0, time.perf_counter()))
+        trainer.add_event_handler(
+            Events.GET_BATCH_COMPLETED, lambda _: waited.__setitem__(0, waited[0] + time.perf_counter() - mark[0])
+        )
+        begin = time.perf_counter()
+        workflow.run()
+        spent[0] = trainer.state.times["COMPLETED"] or time.perf_counter() - begin
+    return waited[0] / spent[0]
+
+
+def selection_cost() -> tuple[float, float]:
+    """Seconds, and peak memory over the size of the large weights, of ViT-L -> ViT-T."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-c", SELECTION], env=environment, check=True, capture_output=True, text=True
+    )
+    seconds, memory = result.stdout.split()
+    return float(seconds), float(memory)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20, help="steps of one kind per round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--image_size", type=int, default=96)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    args = parser.parse_args()
+
+    figures: dict[str, float] = step_ratios(
+        args.steps, args.rounds, args.image_size, args.batch_size, torch.device(args.device)
+    )
+    figures["share of the step spent waiting for cached data"] = data_wait_share(args.image_size, args.batch_size)
+    figures["selection ViT-L -> ViT-T, s"], figures["its peak memory / large weights"] = selection_cost()
+
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} on {args.device}, "
+        f"batch {args.batch_size} of {args.image_size} px\n\n| figure | median |\n|---|---|"
+    )
+    for name, value in figures.items():
+        print(f"| {name} | {value:.3g} |")
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
