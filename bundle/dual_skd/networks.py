@@ -472,7 +472,7 @@ def _load_hub(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _hub_answers(name: str) -> bool:
-    """False where the weights aren't cached and no connection is possible: the hub's own client retries for a minute."""
+    """False without cached weights and without a connection: the hub's own client would retry for a minute."""
     repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
     proxies = urllib.request.getproxies()
     if not repository or "https" in proxies or "all" in proxies:

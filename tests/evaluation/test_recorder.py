@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+from dual_skd.errors import InputError
+from dual_skd.evaluation import MetricsRecorder, classification_metrics, mean_logits
+from dual_skd.evaluator import DualModelEvaluator
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.handlers import CheckpointSaver
+from torch import nn
+
+NAMES = ["normal", "nodule"]
+IMAGES = [torch.tensor([[[x]]]) for x in (-2.0, -1.0, 0.5, 1.0, -0.5)]
+LABELS = [0, 0, 1, 1, 1]
+
+
+class Line(nn.Module):
+    """Logits (0, a x + b) of a 1 x 1 image."""
+
+    def __init__(self, a: float, b: float = 0.0) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(a))
+        self.b = b
+
+    def forward(self, x):
+        score = self.a * x.flatten(1) + self.b
+        return torch.cat([torch.zeros_like(score), score], dim=1)
+
+
+def evaluator(*handlers, auxiliary=None, decollate=False, records=None):
+    records = records or [{"image": image, "label": label} for image, label in zip(IMAGES, LABELS, strict=True)]
+    loader = DataLoader(Dataset(records), batch_size=2)
+    return DualModelEvaluator(
+        device="cpu", val_data_loader=loader, network=Line(1.0), auxiliary=auxiliary, decollate=decollate,
+        val_handlers=list(handlers),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("decollate", [False, True])
+def test_student_auxiliary_and_mean_are_measured_over_the_whole_epoch(tmp_path, decollate):
+    engine = evaluator(MetricsRecorder(tmp_path, NAMES), auxiliary=Line(-1.0, 0.2), decollate=decollate)
+    engine.run(global_epoch=3)
+    student, auxiliary = Line(1.0)(torch.stack(IMAGES)), Line(-1.0, 0.2)(torch.stack(IMAGES))
+    labels = torch.tensor(LABELS)
+    wanted = {
+        "student": classification_metrics(student, labels),
+        "auxiliary": classification_metrics(auxiliary, labels),
+        "mean": classification_metrics(mean_logits(student, auxiliary), labels),
+    }
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["class_names"] == NAMES
+    (epoch,) = written["epochs"]
+    assert epoch["epoch"] == 3 and epoch["images"] == 5
+    for who, values in wanted.items():
+        assert epoch[who] == pytest.approx(values, abs=1e-6)
+        assert engine.state.metrics[f"{who}_macro_auc"] == pytest.approx(values["macro_auc"])
+    assert engine.state.metrics["accuracy"] == pytest.approx(0.8)
+    assert written["best"] == written["final"] == epoch
+
+
+def test_without_auxiliary_only_the_student_is_recorded(tmp_path):
+    engine = evaluator(MetricsRecorder(tmp_path, NAMES))
+    engine.run()
+    assert "auxiliary" not in json.loads((tmp_path / "metrics.json").read_text())["final"]
+    assert not any(name.startswith(("auxiliary", "mean")) for name in engine.state.metrics)
+
+
+def test_the_best_epoch_is_the_earlier_of_equals_and_a_resumed_run_goes_on(tmp_path):
+    engine = evaluator(MetricsRecorder(tmp_path, NAMES, key_metric="nll"))
+    for epoch, slope in ((1, 0.1), (2, 1.0), (3, 1.0), (4, -1.0)):
+        engine.network.a.data.fill_(slope)
+        engine.run(global_epoch=epoch)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert [entry["epoch"] for entry in written["epochs"]] == [1, 2, 3, 4]
+    assert written["best"]["epoch"] == 2 and written["final"]["epoch"] == 4
+
+    evaluator(MetricsRecorder(tmp_path, NAMES)).run(global_epoch=3)  # resumed after epoch 2
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert [entry["epoch"] for entry in written["epochs"]] == [1, 2, 3]
+
+    evaluator(MetricsRecorder(tmp_path, NAMES, split="test")).run()
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["test"]["images"] == 5 and len(written["epochs"]) == 3
+
+    evaluator(MetricsRecorder(tmp_path, NAMES)).run(global_epoch=1)  # a new run in the same folder
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert len(written["epochs"]) == 1 and "test" not in written
+
+
+def test_monai_checkpoints_can_be_chosen_by_a_recorded_metric(tmp_path):
+    saver = CheckpointSaver(str(tmp_path), {"net": nn.Linear(1, 1)}, save_key_metric=True, key_metric_name="macro_auc",
+                            key_metric_filename="best.pt")  # fmt: skip
+    evaluator(MetricsRecorder(tmp_path, NAMES), saver).run()
+    assert (tmp_path / "best.pt").is_file()
+
+
+def test_an_undefined_metric_is_null_in_the_file_and_absent_in_the_engine(tmp_path):
+    records = [{"image": image, "label": 1} for image in IMAGES]
+    engine = evaluator(MetricsRecorder(tmp_path, NAMES), records=records)
+    engine.run()
+    assert json.loads((tmp_path / "metrics.json").read_text())["final"]["student"]["macro_auc"] is None
+    assert "macro_auc" not in engine.state.metrics and "accuracy" in engine.state.metrics
+
+
+@pytest.mark.parametrize("decollate", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_predictions_name_image_label_and_probabilities(tmp_path, decollate, given):
+    paths = [f"scan{i}.dcm" for i in range(5)]
+    records = [
+        {"image": image if given else MetaTensor(image, meta={"filename_or_obj": path}), "label": label}
+        for image, label, path in zip(IMAGES, LABELS, paths, strict=True)
+    ]
+    path = tmp_path / "out" / "predictions.csv"
+    recorder = MetricsRecorder(tmp_path, NAMES, "test", predictions=path, images=paths if given else None)
+    evaluator(recorder, decollate=decollate, records=records).run()
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == paths
+    assert rows[0]["label"] == rows[0]["predicted"] == "normal"
+    assert rows[4]["label"] == "nodule" and rows[4]["predicted"] == "normal"
+    assert float(rows[2]["p_nodule"]) == pytest.approx(1 / (1 + math.exp(-0.5)), abs=1e-5)
+
+
+def test_multi_label_predictions_are_recorded(tmp_path):
+    records = [
+        {"image": image, "label": torch.tensor([1.0, label])} for image, label in zip(IMAGES, LABELS, strict=True)
+    ]
+    path = tmp_path / "predictions.csv"
+    engine = evaluator(MetricsRecorder(tmp_path, NAMES, multi_label=True, predictions=path), records=records)
+    engine.run()
+    assert engine.state.metrics["accuracy"] == pytest.approx(0.4)  # first label never predicted, second 4 of 5
+    assert path.read_text().splitlines()[3].split(",")[1] == "normal|nodule"
+
+
+def test_wrong_classes_key_metric_or_file_are_said_plainly(tmp_path):
+    for arguments, words in (
+        ({"class_names": ["a", "b", "c"]}, "gives 2 logits, but there are 3 class names"),
+        ({"class_names": NAMES, "key_metric": "auc"}, "Unknown key_metric 'auc'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            evaluator(MetricsRecorder(tmp_path, **arguments)).run()
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match="metrics.json isn't JSON"):
+        evaluator(MetricsRecorder(tmp_path, NAMES)).run()

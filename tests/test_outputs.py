@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dual_skd import outputs
+from dual_skd.errors import InputError
+from dual_skd.networks import build_network, load_pretrained
+from dual_skd.outputs import BestModelSaver, RunRecord, bundle_root, describe_architecture, load_model, save_model
+from ignite.engine import Engine, Events
+from monai.handlers import CheckpointLoader
+from safetensors.torch import load_file
+from torch import nn
+
+ARCHITECTURE = {"name": "resnet18", "num_classes": 2, "in_channels": 1, "spatial_dims": 2,
+                "layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}  # fmt: skip
+NAMES = ["normal", "nodule"]
+
+
+def network():
+    return build_network(**ARCHITECTURE)
+
+
+def save(directory, net, **options):
+    return save_model(directory, net, **({"architecture": ARCHITECTURE, "class_names": NAMES} | options))
+
+
+@pytest.mark.parametrize("chosen", ["model.pt", "model.safetensors", "", ".."])
+def test_a_saved_model_is_rebuilt_with_the_same_logits(tmp_path, chosen):
+    net = network().train()
+    net(torch.randn(4, 1, 32, 32))  # moves the normalisation statistics
+    save(tmp_path / "models", net, preprocessing={"image_size": (32, 32), "window": None})
+    loaded, info = load_model(tmp_path / "models" / chosen)
+    assert not loaded.training
+    x = torch.randn(2, 1, 32, 32)
+    torch.testing.assert_close(loaded(x), net.eval()(x), rtol=0, atol=0)
+    assert info == {
+        "architecture": ARCHITECTURE, "class_names": NAMES, "preprocessing": {"image_size": [32, 32], "window": None},
+    }  # fmt: skip
+
+
+def test_model_file_is_plain_and_fits_monai_and_our_own_pretrained(tmp_path):
+    net = network()
+    path = save(tmp_path, nn.DataParallel(net), preprocessing={"mean": np.float32(0.5), "file": Path("a")})
+    content = torch.load(path, weights_only=True)
+    assert content["preprocessing"] == {"mean": 0.5, "file": "a"}
+    assert load_file(tmp_path / "model.safetensors").keys() == net.state_dict().keys()
+    other, engine = network(), Engine(lambda engine, batch: None)
+    CheckpointLoader(str(path), {"model": other}).attach(engine)
+    engine.run([0])
+    assert torch.equal(other.conv1.weight, net.conv1.weight)
+    options = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}
+    assert torch.equal(load_pretrained("resnet18", str(path), **options)["conv1.weight"], net.conv1.weight)
+
+
+def test_no_half_written_file_is_left(tmp_path, monkeypatch):
+    save(tmp_path, network())
+    before = (tmp_path / "model.pt").read_bytes()
+
+    def killed(content, path):
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs.torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, network())
+    assert (tmp_path / "model.pt").read_bytes() == before
+
+
+def test_unusable_model_files_are_named(tmp_path):
+    with pytest.raises(InputError, match="No weights file"):
+        load_model(tmp_path)
+    torch.save({"model": network().state_dict()}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="no architecture"):
+        load_model(tmp_path)
+    save(tmp_path, network(), architecture=ARCHITECTURE | {"channels": [8, 8, 8, 8]})
+    with pytest.raises(InputError, match="don't belong together"):
+        load_model(tmp_path)
+    with pytest.raises(InputError, match="plain values only"):
+        save(tmp_path, network(), preprocessing={"transform": object()})
+
+
+def engine_with(metrics: dict, epoch: int) -> Engine:
+    engine = Engine(lambda engine, batch: None)
+    engine.state.metrics, engine.state.epoch = metrics, epoch
+    return engine
+
+
+def test_best_model_is_kept_and_the_earlier_of_equals(tmp_path):
+    net, auxiliary = network(), network()
+    saver = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES, auxiliary=auxiliary)
+    for epoch, (value, mark) in enumerate([(0.7, 1.0), (0.9, 2.0), (0.9, 3.0), (0.8, 4.0)], start=1):
+        net.fc.bias.data.fill_(mark)
+        auxiliary.fc.bias.data.fill_(-mark)
+        saver(engine_with({"macro_auc": value}, epoch))
+    assert load_model(tmp_path)[0].fc.bias.tolist() == [2, 2]
+    assert load_model(tmp_path / "auxiliary.pt")[0].fc.bias.tolist() == [-2, -2]
+    assert not (tmp_path / "auxiliary.safetensors").exists()
+    resumed = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES)
+    resumed.load_state_dict(saver.state_dict())
+    resumed(engine_with({"macro_auc": 0.85}, 5))
+    assert load_model(tmp_path)[0].fc.bias.tolist() == [2, 2]
+
+
+def test_best_model_by_a_loss_is_the_smallest(tmp_path):
+    net = network()
+    saver = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES, key_metric="nll")
+    for value, mark in [(0.7, 1.0), (0.5, 2.0), (0.9, 3.0)]:
+        net.fc.bias.data.fill_(mark)
+        saver(engine_with({"nll": value}, int(mark)))
+    assert load_model(tmp_path)[0].fc.bias.tolist() == [2, 2]
+
+
+def test_an_undefined_key_metric_still_leaves_a_model_and_a_warning(tmp_path, caplog):
+    saver = BestModelSaver(tmp_path, network(), architecture=ARCHITECTURE, class_names=NAMES)
+    saver(engine_with({"accuracy": 0.5}, 1))
+    assert (tmp_path / "model.pt").is_file()
+    assert "Key metric macro_auc isn't defined" in caplog.text
+    saver(engine_with({"macro_auc": 0.5}, 2))
+    assert saver.best_epoch == 2
+
+
+def test_run_record_holds_what_made_the_model(tmp_path):
+    record = RunRecord(
+        tmp_path, seed=7, config={"epochs": 2, "output_dir": Path("out")}, data_hash="abc", input_shape=(1, 32, 32),
+        architectures={"student": ARCHITECTURE}, extra={"selection": {"student": {"rule": "uniform"}}},
+    )  # fmt: skip
+    trainer = Engine(lambda engine, batch: None)
+    trainer.state.device = torch.device("cpu")
+    seen = []
+    record.attach(trainer)
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda: seen.append(json.loads((tmp_path / "run.json").read_text()))
+    )
+    trainer.run([0], max_epochs=2)
+    assert seen[0]["finished"] is None and len(seen[0]["timings"]["epochs"]) == 1
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert written["seed"] == 7 and written["data_hash"] == "abc" and written["config"]["output_dir"] == "out"
+    assert written["finished"] >= written["started"]
+    assert [entry["epoch"] for entry in written["timings"]["epochs"]] == [1, 2]
+    assert written["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert written["selection"]["student"]["rule"] == "uniform"
+    student = written["networks"]["student"]
+    assert student["parameters"] == sum(p.numel() for p in network().parameters())
+    assert student["macs"] == describe_architecture(ARCHITECTURE, (1, 32, 32))["macs"] > 0
+    assert written["device"].startswith("cpu")
+
+
+def test_the_bundle_is_found_from_any_folder(tmp_path, monkeypatch):
+    root = Path(bundle_root())
+    monkeypatch.chdir(tmp_path)
+    assert Path(bundle_root()) == root
+    assert (root / "configs").is_dir()
