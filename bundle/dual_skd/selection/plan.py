@@ -293,7 +293,8 @@ class SelectionPlan:
 
 
 def _squared_norm(tensor: Tensor) -> float:
-    return torch.linalg.vector_norm(tensor, dtype=torch.float32).double().square().item()
+    wide = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    return torch.linalg.vector_norm(wide).double().square().item()
 
 
 def _width_ratio(part: _Part) -> float:
@@ -447,13 +448,28 @@ class _Builder:
                 continue
             self.parts.append(self._family_part(name, shape, axes, source, large.tensors[source]))
         self._tie_neighbours(small)
-        roles = {key[0] for key in small.by_key}
-        absent = [name for (role, _, _), name in large.by_key.items() if role not in roles and large.tensors[name].dims]
+        self._note_absent(large, small, blocks)
+
+    def _note_absent(
+        self, large: NetworkAxes, small: NetworkAxes, blocks: Mapping[str, Mapping[int, int | None]]
+    ) -> None:
+        """Says which tensors of the used blocks the small network does without; a projection decides on consistency."""
+        back = {(stage, source): block for stage, chosen in blocks.items() for block, source in chosen.items()}
+        absent = []
+        for (role, stage, block), name in large.by_key.items():
+            if block is not None and (stage, block) not in back or not large.tensors[name].dims:
+                continue
+            if (role, stage, back.get((stage, block))) not in small.by_key:
+                absent.append(name)
+                if role.startswith("downsample.0.weight"):
+                    self.doubts.append(
+                        f"the large network projects its residual stream ({name}), the small one doesn't"
+                    )
         if absent:
             logger.warning(
                 "The small network has no counterpart of %s%s: without it, it computes otherwise than the large one.",
                 ", ".join(absent[:3]),
-                " and others" if len(absent) > 3 else "",
+                f" and {len(absent) - 3} others" if len(absent) > 3 else "",
             )
 
     def _outside(self, name: str, unknown: bool) -> _Part:
@@ -743,21 +759,18 @@ class _Builder:
             tensor = self.large.state[part.source]
             if tensor.device.type == "meta" or not tensor.is_floating_point():
                 continue
-            sizes = [
-                size
-                for dim, whole in zip(part.dims, tensor.shape, strict=False)
-                for size in ([axis.large for axis in dim] if dim else [whole])
-            ]
-            values = tensor.detach().reshape(*sizes, -1)  # the kernel last
-            names = [name for dim in part.dims for name in ([axis.name for axis in dim] if dim else [None])]
-            for position, name in enumerate(names):
-                if name is None or name in CONSTANTS:
+            squared = tensor.detach().float().square()
+            for position, dim in enumerate(part.dims):
+                if dim is None or all(axis.large == axis.small for axis in dim):
                     continue
-                others = [other for other in range(values.dim()) if other != position]
-                norm = torch.linalg.vector_norm(values, dim=others, dtype=torch.float32)
-                score = norm.double().square().cpu()
-                root = self.same.get(name, name)
-                totals[root] = totals[root] + score if root in totals else score
+                others = [other for other in range(squared.dim()) if other != position]
+                flat = (squared.sum(others) if others else squared).double().cpu()
+                composed = flat.reshape([axis.large for axis in dim])
+                for place, axis in enumerate(dim):
+                    rest = [other for other in range(len(dim)) if other != place]
+                    score = composed.sum(rest) if rest else composed
+                    root = self.same.get(axis.name, axis.name)
+                    totals[root] = totals[root] + score if root in totals else score
         return totals
 
 

@@ -93,6 +93,8 @@ def choose_elements(
         return complement(large, small)
     if rule == "random":
         return random(large, small, seed=seed, axis=axis)
+    if large == small:
+        return torch.arange(large)
     if strength is None:
         raise SelectionError(f"axis {axis!r}: the rule 'importance' needs the large network's values, not only shapes")
     return importance(small, strength=strength)

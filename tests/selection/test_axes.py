@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every axis keeps one index set in all tensors of a network, whatever the sizes: read back from selected values."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+import pytest
+import torch
+import wiring
+from dual_skd.selection import ELEMENT_RULES, LAYER_RULES, plan_selection
+from dual_skd.selection.axes import FAMILIES, describe, find_family, is_classifier
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+from wiring import Wiring, kept_indices
+
+EXAMPLES = settings(
+    max_examples=90,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+)
+LARGE_SPATIAL_SMALL = st.sampled_from([(2, 2), (3, 3), (2, 3)])
+
+
+def shrunk(draw: st.DrawFn, low: int = 1, high: int = 24) -> tuple[int, int]:
+    """(large, small) sizes of an axis."""
+    large = draw(st.integers(low, high))
+    return large, draw(st.integers(low, large))
+
+
+def shrunk_list(draw: st.DrawFn, count: int, low: int = 1, high: int = 24) -> tuple[list[int], list[int]]:
+    pairs = [shrunk(draw, low, high) for _ in range(count)]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def assert_consistent(large: Wiring, small: Wiring, draw: st.DrawFn, spatial: tuple[int, int]) -> None:
+    elements, layers = draw(st.sampled_from(ELEMENT_RULES)), draw(st.sampled_from(LAYER_RULES))
+    heads = {word: net.sizes.get("head0") for word, net in (("large_heads", large), ("small_heads", small))}
+    plan = plan_selection(large.state(), small.state(), elements=elements, layers=layers, seed=7, **heads)
+    assert plan.verified
+    selected = plan.apply()
+    assert set(selected) == set(small.dims), "a tensor was left out"
+    rows = {row.name: row for row in plan.report()}
+    kept = defaultdict(set)
+    for name, dims in small.dims.items():
+        assert tuple(selected[name].shape) == rows[name].shape
+        kernel = small.kernels[name]
+        depth = kernel[-1] if spatial == (2, 3) and kernel else 1
+        if name.endswith(("pos_embed", "position_embeddings")):
+            continue  # resampled where grids differ: see test_resample
+        if rows[name].source is None:
+            assert name.endswith("downsample.0.bias")
+            continue
+        names = [part for dim in dims for part in (dim if isinstance(dim, tuple) else (dim,)) if isinstance(part, str)]
+        found = kept_indices(large, rows[name].source, selected[name], depth)
+        for axis, (_, indices) in zip(names, found, strict=True):
+            assert len(indices) == small.sizes[axis]
+            kept[axis].add(tuple(indices))
+    inconsistent = {axis: sets for axis, sets in kept.items() if len(sets) != 1}
+    assert not inconsistent
+
+
+@EXAMPLES
+@given(st.data())
+def test_a_vit_keeps_one_index_set_per_axis(data: st.DataObject) -> None:
+    draw, spatial = data.draw, data.draw(LARGE_SPATIAL_SMALL)
+    sizes = {name: shrunk(draw, 1, high) for name, high in (("embed", 24), ("heads", 6), ("head_dim", 8), ("mlp", 24))}
+    depth, monai = shrunk(draw, 1, 4), draw(st.booleans())
+    nets = [
+        wiring.vit(**{name: pair[i] for name, pair in sizes.items()}, depth=depth[i], monai=monai, spatial=spatial[i])
+        for i in range(2)
+    ]
+    assert_consistent(*nets, draw, spatial)
+
+
+@EXAMPLES
+@given(st.data())
+def test_a_convnext_keeps_one_index_set_per_axis(data: st.DataObject) -> None:
+    draw, spatial = data.draw, data.draw(LARGE_SPATIAL_SMALL)
+    stages = draw(st.integers(1, 4))
+    widths, mlps, depths = (shrunk_list(draw, stages, 1, high) for high in (16, 24, 3))
+    nets = [wiring.convnext(widths=widths[i], mlps=mlps[i], depths=depths[i], spatial=spatial[i]) for i in range(2)]
+    assert_consistent(*nets, draw, spatial)
+
+
+@EXAMPLES
+@given(st.data())
+def test_an_efficientnet_keeps_one_index_set_per_axis(data: st.DataObject) -> None:
+    draw, spatial = data.draw, data.draw(LARGE_SPATIAL_SMALL)
+    stages = draw(st.integers(2, 4))
+    widths, mids, depths = (shrunk_list(draw, stages, 1, high) for high in (12, 24, 3))
+    stem, head = shrunk(draw), shrunk(draw)
+    reduced = draw(st.sampled_from([(0, 0), (4, 3), (5, 5)]))
+    nets = [
+        wiring.efficientnet(
+            stem=stem[i], widths=widths[i], mids=mids[i], reduced=reduced[i], depths=depths[i], head=head[i],
+            spatial=spatial[i],
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    assert_consistent(*nets, draw, spatial)
+
+
+@EXAMPLES
+@given(st.data())
+def test_a_resnet_keeps_one_index_set_per_axis(data: st.DataObject) -> None:
+    draw, spatial, bottleneck = data.draw, data.draw(LARGE_SPATIAL_SMALL), data.draw(st.booleans())
+    stages = draw(st.integers(1, 4))
+    widths, mids, depths = (shrunk_list(draw, stages, 2, high) for high in (16, 24, 3))
+    stem = shrunk(draw, 2, 16)
+    if draw(st.booleans()):  # as in ResNet-18: no projection in the first stage
+        stem = (widths[0][0], widths[1][0])
+    nets = [
+        wiring.resnet(
+            stem=stem[i], widths=widths[i], mids=mids[i], depths=depths[i], bottleneck=bottleneck, spatial=spatial[i]
+        )
+        for i in range(2)
+    ]
+    has_projection = ["layer1.0.downsample.0.weight" in net.dims for net in nets]
+    assume(has_projection[0] == has_projection[1])  # otherwise: the next test
+    assert_consistent(*nets, draw, spatial)
+
+
+def test_a_resnet_that_drops_a_projection_is_not_called_consistent() -> None:
+    sizes = {"mids": [4], "depths": [1], "bottleneck": False, "spatial": 2}
+    large = wiring.resnet(stem=8, widths=[6], **sizes)
+    small = wiring.resnet(stem=3, widths=[3], **sizes)
+    assert not plan_selection(large.state(), small.state()).verified
+
+
+def test_every_tensor_of_the_real_networks_is_in_a_table() -> None:
+    timm = pytest.importorskip("timm")
+    nets = pytest.importorskip("monai.networks.nets")
+    pytest.importorskip("einops")
+    with torch.device("meta"):
+        cases = {
+            "efficientnet": [timm.create_model(name) for name in (
+                "tf_efficientnet_lite2", "efficientnet_b0", "tf_efficientnetv2_b0", "mobilenetv3_small_100")],
+            "convnext": [timm.create_model(name) for name in ("convnext_tiny", "convnextv2_atto")],
+            "vit": [
+                *(timm.create_model(name, depth=2) for name in (
+                    "vit_tiny_patch16_224", "vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2")),
+                nets.ViT(1, (16, 16, 16), 8, hidden_size=12, mlp_dim=12, num_layers=2, num_heads=2),
+            ],
+            "resnet": [
+                *(timm.create_model(name) for name in ("resnet18", "resnet50", "resnet18d")),
+                nets.resnet18(spatial_dims=3, n_input_channels=1), nets.resnet50(spatial_dims=2),
+            ],
+        }  # fmt: skip
+    for family, networks in cases.items():
+        for network in networks:
+            shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+            assert find_family(list(shapes)).name == family
+            assert describe(FAMILIES[family], shapes).unknown == []
+
+
+def test_a_wrapper_module_s_prefix_is_stripped() -> None:
+    state = wiring.vit(embed=4, heads=2, head_dim=2, mlp=4, depth=1, monai=False, spatial=2).state()
+    shapes = {f"net.{name}": tuple(value.shape) for name, value in state.items()} | {"classifier.weight": (2, 4)}
+    axes = describe(FAMILIES["vit"], shapes)
+    assert axes.prefix == "net."
+    assert axes.unknown == []
+    assert axes.tensors["net.blocks.0.mlp.fc1.weight"].dims == (("blocks.0.mlp",), ("embed",))
+
+
+def test_heads_are_composed_axes_and_blocks_of_stages_are_named_by_path() -> None:
+    shapes = {"blocks.0.attn.qkv.weight": (36, 8), "blocks.11.attn.proj.weight": (8, 12)}
+    axes = describe(FAMILIES["vit"], shapes)
+    assert axes.tensors["blocks.0.attn.qkv.weight"].dims[0] == ("qkv", "blocks.0.head", "blocks.0.head_dim")
+    assert axes.depths == {"": 12}
+
+
+@pytest.mark.parametrize(
+    "name", ["head.weight", "fc.bias", "classifier.weight", "head.fc.weight", "class_layers.out.bias"]
+)
+def test_classifiers_are_recognised(name: str) -> None:
+    assert is_classifier(name)
+
+
+@pytest.mark.parametrize("name", ["head.norm.weight", "conv_head.weight", "blocks.0.mlp.fc1.weight", "fc_norm.weight"])
+def test_other_layers_are_no_classifiers(name: str) -> None:
+    assert not is_classifier(name)
+
+
+def test_table_rows_name_axes_only_by_known_words() -> None:
+    words = re.compile(r"\{(s|b|block|in|out|last)\}")
+    for family in FAMILIES.values():
+        rows = [*family.tensors.values(), *(dims for _, table in family.blocks.values() for dims in table.values())]
+        assert all("{" not in words.sub("", dims) for dims in rows)
