@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from ..errors import SelectionError
-from .plan import SelectionPlan, SelectionReport, SelectionRow, plan_selection, select_weights
+from .plan import SelectionPlan, plan_selection, select_weights
+from .report import SelectionReport, SelectionRow
 from .rules import ELEMENT_RULES, LAYER_RULES
 
 __all__ = [

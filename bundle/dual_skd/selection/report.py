@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a selection did, one row per tensor, and its CSV form."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SelectionRow:
+    """What happens to one tensor of the small network.
+
+    Args:
+        name: name in the small network.
+        source: name in the large network, None where nothing is selected.
+        shape: shape in the small network.
+        source_shape: shape in the large network, None without a source.
+        kept: axis name -> indices kept of the large network's axis.
+        norm_share: squared norm of the kept entries over that of the whole source tensor, None without values.
+        reason: why nothing is selected, ``""`` for selected tensors.
+        note: what was adapted besides (input channels, kernel, positions), ``""`` for a plain copy.
+    """
+
+    name: str
+    source: str | None
+    shape: tuple[int, ...]
+    source_shape: tuple[int, ...] | None
+    kept: dict[str, list[int]]
+    norm_share: float | None
+    reason: str = ""
+    note: str = ""
+
+    @property
+    def selected(self) -> bool:
+        return not self.reason
+
+    def keys(self) -> list[str]:
+        """Column names: ``dict(row)`` gives the row as a dictionary."""
+        return [column.name for column in fields(self)]
+
+    def __getitem__(self, column: str) -> Any:
+        return getattr(self, column)
+
+
+class SelectionReport(list):
+    """The rows of a selection, one per tensor of the small network, in its order."""
+
+    def __init__(self, rows: Sequence[SelectionRow], *, verified: bool) -> None:
+        super().__init__(rows)
+        self.verified = verified
+
+    @property
+    def rows(self) -> list[SelectionRow]:
+        return list(self)
+
+    def write(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> Path:
+        """Writes the report as CSV; ``extra`` columns (constant) come first. Returns the path."""
+        extra = dict(extra or {})
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow([*extra, *(column.name for column in fields(SelectionRow)), "verified"])
+            writer.writerows([*extra.values(), *cells, self.verified] for cells in map(_cells, self))
+        return path
+
+
+def _cells(row: SelectionRow) -> list[Any]:
+    kept = json.dumps({axis: _compact(indices) for axis, indices in row.kept.items()}) if row.kept else ""
+    share = "" if row.norm_share is None else f"{row.norm_share:.6f}"
+    shape = "x".join(map(str, row.shape))
+    source_shape = "" if row.source_shape is None else "x".join(map(str, row.source_shape))
+    return [row.name, row.source or "", shape, source_shape, kept, share, row.reason, row.note]
+
+
+def _compact(indices: list[int]) -> str | list[int]:
+    """An evenly spaced list as ``start:stop:step``, any other as it is."""
+    steps = {after - before for before, after in zip(indices, indices[1:], strict=False)}
+    if len(steps) > 1 or not indices:
+        return indices
+    step = steps.pop() if steps else 1
+    return f"{indices[0]}:{indices[-1] + 1}:{step}"
