@@ -120,7 +120,16 @@ def test_two_calls_of_prepare_batch_are_two_views():
     assert prepare({"image": batch["image"]}, "cpu")[1] is None
 
 
-def test_a_batch_takes_milliseconds():
+@pytest.fixture
+def one_thread():
+    """On a shared machine two threads wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_batch_takes_milliseconds(one_thread):
     images = torch.rand(32, 1, 96, 96)
     augment = BatchAugment(2, rotate=10, scale=0.1, translate=0.05, contrast=0.1, brightness=0.1)
     times = []

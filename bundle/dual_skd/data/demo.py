@@ -21,7 +21,7 @@ import numpy as np
 
 from dual_skd.errors import InputError
 
-VERSION = 1
+VERSION = 2
 MARKER = "demo.json"
 CLASSES_2D = ("interstitial", "normal", "nodule")
 CLASSES_3D = ("atrophy", "lesion", "normal")
@@ -279,7 +279,7 @@ def head_volume(label: str, *, anatomy_seed: int, size: tuple[int, int, int] = S
         image -= 0.45 * _ellipsoid(grid, centre, ventricle * (wide, wide**0.5, wide**0.5), 0.12) * brain
     direction = rng.standard_normal(3)
     place = direction / np.linalg.norm(direction) * rng.uniform(0.45, 0.65) * (radii - 0.12)
-    radius, strength = rng.uniform(0.17, 0.23), rng.uniform(0.4, 0.55)
+    radius, strength = rng.uniform(0.18, 0.24), rng.uniform(0.6, 0.75)
     if label == "lesion":
         image += strength * _ellipsoid(grid, place, (radius, radius, radius * 1.3), 0.15)
     image += 0.02 * rng.standard_normal(size)

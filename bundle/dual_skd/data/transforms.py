@@ -113,11 +113,27 @@ def to_grey(image: torch.Tensor) -> torch.Tensor:
     if channels <= 2:
         grey = grey[:1]
     else:
-        weights = torch.tensor(LUMA, dtype=grey.dtype, device=grey.device).reshape(3, *[1] * (grey.ndim - 1))
-        grey = (grey[:3] * weights).sum(dim=0, keepdim=True)
+        red, green, blue = LUMA
+        grey = red * grey[0:1] + green * grey[1:2] + blue * grey[2:3]
     if _photometric(image) == "MONOCHROME1":
         grey = grey.amax() + grey.amin() - grey
     return grey
+
+
+def read_grey(path: str | Path) -> torch.Tensor:
+    """Reads a file as training does (:class:`MedicalReader`, channel first, :func:`to_grey`), without meta data.
+
+    Returns:
+        (W, H) or (X, Y, Z) float32.
+    """
+    reader = MedicalReader()
+    values, meta = reader.get_data(reader.read(path))
+    image = torch.from_numpy(np.asarray(values, dtype=np.float32))
+    # MONAI's mark of an array without channels is NaN; the readers here put channels last
+    has_channels = meta.get("original_channel_dim") == -1
+    image = image.movedim(-1, 0) if has_channels else image[None]
+    grey = to_grey(image)[0]
+    return grey.amax() + grey.amin() - grey if meta.get(PHOTOMETRIC) == "MONOCHROME1" else grey
 
 
 def window_range(window: str | Sequence[float] | None) -> tuple[float, float]:

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from dual_skd.data.demo import CLASSES_2D, CLASSES_3D, chest_xray, head_volume, write_demo
+from dual_skd.errors import InputError
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+FEW_2D = {"train": 18, "val": 6, "test": 6}
+FEW_3D = {"train": 3, "val": 3, "test": 3}
+
+
+def digests(directory: Path) -> dict[str, str]:
+    return {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def rows(directory: Path) -> list[dict]:
+    with (directory / "datalist.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(("dims", "counts"), [(2, FEW_2D), (3, FEW_3D)])
+def test_equal_seeds_give_equal_files_and_other_seeds_do_not(tmp_path, dims, counts):
+    one, two, other = (
+        digests(write_demo(tmp_path / name, spatial_dims=dims, seed=seed, counts=counts))
+        for name, seed in (("one", 0), ("two", 0), ("other", 1))
+    )
+    assert one == two and len(one) == sum(counts.values()) + 2
+    images = [name for name in one if name.startswith("images/")]
+    assert not any(one[name] == other.get(name) for name in images)
+
+
+def test_the_2d_set_is_real_dicom_of_12_bits_with_both_photometric_interpretations(tmp_path):
+    demo = write_demo(tmp_path / "demo", counts=FEW_2D)
+    listed = rows(demo)
+    assert Counter((row["split"], row["label"]) for row in listed) == {
+        (split, label): count // 3 for split, count in FEW_2D.items() for label in CLASSES_2D
+    }
+    kinds = Counter()
+    for row in listed:
+        dicom = pydicom.dcmread(demo / row["image"])
+        kinds[dicom.PhotometricInterpretation] += 1
+        assert (dicom.BitsAllocated, dicom.BitsStored, dicom.HighBit, dicom.Modality) == (16, 12, 11, "DX")
+        assert dicom.PatientID == row["patient"] and list(dicom.PixelSpacing) == [2.5, 2.5]
+        assert dicom.SOPInstanceUID == dicom.file_meta.MediaStorageSOPInstanceUID
+        bright = dicom.pixel_array if dicom.PhotometricInterpretation == "MONOCHROME2" else 4095 - dicom.pixel_array
+        patient, view = int(row["patient"][1:]), int(Path(row["image"]).stem[-1]) - 1
+        assert np.array_equal(bright, chest_xray(row["label"], anatomy_seed=patient, view_seed=view))
+    assert set(kinds) == {"MONOCHROME1", "MONOCHROME2"} and kinds["MONOCHROME2"] > kinds["MONOCHROME1"]
+
+
+def test_no_patient_stands_in_two_splits_and_some_have_several_images(tmp_path):
+    listed = rows(write_demo(tmp_path / "demo", counts=FEW_2D))
+    splits = {
+        patient: {r["split"] for r in listed if r["patient"] == patient} for patient in {r["patient"] for r in listed}
+    }
+    assert all(len(found) == 1 for found in splits.values())
+    assert len(splits) < len(listed)
+
+
+def test_the_3d_set_is_nifti_with_spacing_and_orientation(tmp_path):
+    demo = write_demo(tmp_path / "demo", spatial_dims=3, counts=FEW_3D)
+    listed = rows(demo)
+    assert {row["label"] for row in listed} == set(CLASSES_3D)
+    volume = nibabel.load(demo / listed[0]["image"])
+    assert volume.shape == (48, 48, 24) and volume.header.get_zooms() == (4.0, 4.0, 7.0)
+    assert nibabel.aff2axcodes(volume.affine) == ("R", "A", "S") and volume.get_data_dtype() == np.int16
+
+
+@pytest.mark.parametrize(
+    ("classes", "draw", "number"),
+    [
+        (CLASSES_2D, lambda label, seed: chest_xray(label, anatomy_seed=seed), 80),
+        (CLASSES_3D, lambda label, seed: head_volume(label, anatomy_seed=seed), 60),
+    ],
+)
+def test_mean_and_deviation_of_intensity_do_not_tell_the_class(classes, draw, number):
+    def features(first_seed: int) -> tuple[np.ndarray, np.ndarray]:
+        images = [draw(label, first_seed + k * number + i) for k, label in enumerate(classes) for i in range(number)]
+        return (
+            np.array([[image.mean() / 1000, image.std() / 1000] for image in images]),
+            np.repeat(np.arange(len(classes)), number),
+        )
+
+    train, labels = features(10_000)
+    test, truth = features(20_000)
+    for columns in ([0], [0, 1]):
+        scores = LogisticRegression().fit(train[:, columns], labels).predict_proba(test[:, columns])
+        assert roc_auc_score(truth, scores, multi_class="ovr") < 0.65
+
+
+def test_the_classes_differ_where_the_anatomy_says():
+    same = dict(anatomy_seed=5, view_seed=0)
+    normal, nodule, streaks = (
+        chest_xray(label, **same).astype(float) for label in ("normal", "nodule", "interstitial")
+    )
+
+    def difference(image: np.ndarray) -> np.ndarray:
+        change = (image - image.mean()) / image.std() - (normal - normal.mean()) / normal.std()
+        return np.abs(change - np.median(change)) > 0.3
+
+    assert 0.005 < difference(nodule).mean() < 0.05  # one small spot
+    assert 0.05 < difference(streaks).mean() < 0.4  # both lungs
+
+
+def test_the_second_call_reuses_the_files(tmp_path):
+    demo = write_demo(tmp_path / "demo", counts=FEW_2D)
+    before = (demo / "datalist.csv").stat().st_mtime_ns
+    assert write_demo(tmp_path / "demo", counts=FEW_2D) == demo
+    assert (demo / "datalist.csv").stat().st_mtime_ns == before
+    write_demo(tmp_path / "demo", counts={"train": 3})
+    assert len(rows(demo)) == 3 and len(list((demo / "images").iterdir())) == 3
+
+
+def test_a_folder_with_other_content_is_never_touched(tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    with pytest.raises(InputError, match="holds no demo data"):
+        write_demo(tmp_path, counts=FEW_2D)
+    assert (tmp_path / "thesis.txt").read_text() == "three years of work"
+    with pytest.raises(InputError, match="2 or 3"):
+        write_demo(tmp_path / "demo", spatial_dims=4)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dual_skd.data import check_records, drop_twins, load_records
+from dual_skd.data.demo import chest_xray, head_volume
+from dual_skd.data.integrity import TwinFinder, fine_structure, perceptual_hash
+from dual_skd.errors import InputError
+from PIL import Image, ImageEnhance
+from scipy.fft import dctn
+
+
+def xray(seed: int, view: int = 0, label: str = "normal") -> Image.Image:
+    return Image.fromarray((chest_xray(label, anatomy_seed=seed, view_seed=view) // 16).astype(np.uint8))
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    """Twelve different X-rays in train, six in test."""
+    for split, first, count in (("train", 100, 6), ("test", 200, 3)):
+        for place, label in enumerate(("normal", "nodule")):
+            (tmp_path / split / label).mkdir(parents=True)
+            for index in range(count):
+                xray(first + 50 * place + index, label=label).save(tmp_path / split / label / f"{index}.png")
+    return tmp_path
+
+
+def as_given(root: Path, **options):
+    return load_records(root, keep_twins=True, val_fraction=0, **options)
+
+
+def test_a_clean_set_has_no_findings(dataset):
+    findings = check_records(as_given(dataset))
+    assert findings.ok and not findings.warnings and not findings.twins
+    assert findings.counts["test"] == {"normal": 3, "nodule": 3}
+
+
+def test_copies_are_found_whatever_was_done_to_them(dataset):
+    source = Image.open(dataset / "train" / "normal" / "0.png")
+    copies = {
+        "exact.png": source,
+        "colour.png": source.convert("RGB"),
+        "smaller.png": source.resize((96, 96), Image.Resampling.BICUBIC),
+        "larger.png": source.resize((200, 180), Image.Resampling.BILINEAR),
+        "encoded.jpg": source,
+        "brighter.png": ImageEnhance.Brightness(source).enhance(1.3),
+        "flatter.png": ImageEnhance.Contrast(source).enhance(0.6),
+        "shifted.png": Image.fromarray(np.roll(np.asarray(source), 1, axis=1)),
+    }
+    for name, image in copies.items():
+        image.save(dataset / "test" / "normal" / name)
+    findings = check_records(as_given(dataset))
+    found = {Path(twin["image"]).name: twin for twin in findings.leaks}
+    assert set(found) == set(copies)
+    assert all(twin["twin"] == "train/normal/0.png" for twin in found.values())
+    assert {name for name, twin in found.items() if twin["exact"]} == {"exact.png", "colour.png"}
+    assert "8 test images have a twin in train (2 exact, 6 near copies)" in findings.errors[0]
+    cleaned = drop_twins(as_given(dataset))
+    assert len(cleaned.test) == 6 and not {Path(r["image"]).name for r in cleaned.test} & set(copies)
+    assert "8 of 14 test images were left out" in cleaned.notes[-1]
+
+
+def test_twins_with_different_labels_are_conflicts(dataset):
+    xray(100).save(dataset / "train" / "nodule" / "wrong.png")
+    findings = check_records(as_given(dataset))
+    assert [(twin["label"], twin["twin_label"]) for twin in findings.conflicts] in (
+        [("normal", "nodule")],
+        [("nodule", "normal")],
+    )
+    assert not findings.leaks and any("different labels" in error for error in findings.errors)
+    assert findings.warnings == ["1 pairs of twins stand inside the train split."]
+
+
+def test_likeness_within_a_patient_is_no_twin_but_an_equal_copy_is(dataset):
+    source = xray(100)
+    source.save(dataset / "train" / "normal" / "p1_a.png")
+    ImageEnhance.Brightness(source).enhance(1.2).save(dataset / "train" / "normal" / "p1_b.png")
+    (dataset / "train" / "normal" / "0.png").unlink()
+    assert len(check_records(as_given(dataset)).twins) == 1
+    assert check_records(as_given(dataset, patient_pattern="(p1)_")).twins == []
+    source.save(dataset / "train" / "normal" / "p1_c.png")
+    exact = [twin for twin in check_records(as_given(dataset, patient_pattern="(p1)_")).twins if twin["exact"]]
+    assert len(exact) == 1
+
+
+def test_unreadable_files_are_named_by_the_check_and_refused_by_training(dataset):
+    broken = dataset / "test" / "nodule" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    (dataset / "train" / "normal" / "0.png").write_bytes(b"")
+    findings = check_records(as_given(dataset))
+    assert {found["image"] for found in findings.unreadable} == {"test/nodule/0.png", "train/normal/0.png"}
+    assert "2 images can't be read" in findings.errors[0]
+    with pytest.raises(InputError, match=r"0.png \(and 1 more\) can't be read"):
+        load_records(dataset)
+
+
+def test_shared_patients_are_reported(dataset):
+    for split in ("train", "test"):
+        xray(300 + len(split)).save(dataset / split / "normal" / "person7_1.png")
+    findings = check_records(as_given(dataset, patient_pattern=r"(person\d+)", refuse_shared_patients=False))
+    assert findings.shared_patients == [{"patient": "person7", "splits": ["train", "test"]}]
+    assert "1 patients are in more than one split, for example person7 in train and test." in findings.errors
+
+
+def test_volumes_have_twins_too(tmp_path):
+    paths = []
+    for index, volume in enumerate([head_volume("normal", anatomy_seed=s) for s in (1, 2, 3, 1)]):
+        paths.append(str(tmp_path / f"{index}.npy"))
+        noise = np.random.default_rng(0).normal(0, 5, volume.shape) if index == 3 else 0
+        np.save(paths[-1], (volume + noise).astype(np.float32))
+    twins = TwinFinder(paths, spatial_dims=3).twins(paths, paths)
+    assert [(t.image, t.twin, t.exact) for t in twins] == [(paths[0], paths[3], False)]
+    assert "3 spatial axes where 2" in next(iter(TwinFinder(paths[:1]).unreadable.values()))
+
+
+def test_the_test_set_is_the_same_for_every_train_fraction(dataset):
+    xray(100).save(dataset / "test" / "normal" / "copy.png")
+    full, half = load_records(dataset, val_fraction=0), load_records(dataset, val_fraction=0, train_fraction=0.5)
+    assert full.test == half.test and len(full.test) == 6 and len(half.train) == 6
+
+
+def test_the_perceptual_hash_is_the_sign_of_the_low_cosine_frequencies():
+    thumbnails = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    small = thumbnails.reshape(3, 32, 2, 32, 2).mean((2, 4)).numpy()
+    for image, bits in zip(small, perceptual_hash(thumbnails), strict=True):
+        # scipy's orthonormal scaling would weigh the first row and column differently
+        low = dctn(image.astype(np.float64), type=2, norm=None)[:8, :8].flatten()
+        assert np.array_equal(bits.numpy() > 0, low > np.sort(low)[31])
+
+
+def test_fine_structure_is_blind_to_brightness_and_contrast_and_unit_long():
+    thumbnails = torch.rand(2, 1, 64, 64)
+    fine, changed = fine_structure(thumbnails), fine_structure(thumbnails * 3 + 7)
+    assert torch.allclose(fine, changed, atol=1e-5)
+    assert torch.allclose(fine.norm(dim=1), torch.ones(2)) and torch.allclose(
+        fine.mean(dim=1), torch.zeros(2), atol=1e-7
+    )
+    assert fine_structure(torch.zeros(1, 1, 64, 64)).abs().sum() == 0
