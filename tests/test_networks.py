@@ -7,6 +7,9 @@ import logging
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
+from torch import nn
+
 from dual_skd import networks
 from dual_skd.errors import InputError
 from dual_skd.networks import (
@@ -22,8 +25,6 @@ from dual_skd.networks import (
     pick_device,
     unwrap,
 )
-from safetensors.torch import save_file
-from torch import nn
 
 SMALL_VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dual_skd import outputs
-from dual_skd.errors import InputError
-from dual_skd.networks import build_network, load_pretrained
-from dual_skd.outputs import BestModelSaver, RunRecord, bundle_root, describe_architecture, load_model, save_model
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader
 from safetensors.torch import load_file
 from torch import nn
+
+from dual_skd import outputs
+from dual_skd.errors import InputError
+from dual_skd.networks import build_network, load_pretrained
+from dual_skd.outputs import BestModelSaver, RunRecord, bundle_root, describe_architecture, load_model, save_model
 
 ARCHITECTURE = {"name": "resnet18", "num_classes": 2, "in_channels": 1, "spatial_dims": 2,
                 "layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}  # fmt: skip

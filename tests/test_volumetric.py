@@ -4,11 +4,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.layers import StdConv2d
+from torch import nn
+
 from dual_skd.errors import InputError
 from dual_skd.networks import build_network
 from dual_skd.volumetric import AvgPool3dSame, Conv3dSame, MaxPool3dSame, to_volumetric
-from timm.layers import StdConv2d
-from torch import nn
 
 
 @pytest.mark.parametrize("size", [7, 8, 9, 12])

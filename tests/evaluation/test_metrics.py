@@ -4,12 +4,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dual_skd.errors import InputError
-from dual_skd.evaluation import area_under_roc, calibration_error, classification_metrics, mean_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation import area_under_roc, calibration_error, classification_metrics, mean_logits
 
 
 def random_case(seed: int, classes: int, images: int = 60):

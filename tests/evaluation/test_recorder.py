@@ -7,12 +7,13 @@ import math
 
 import pytest
 import torch
-from dual_skd.errors import InputError
-from dual_skd.evaluation import MetricsRecorder, classification_metrics, mean_logits
-from dual_skd.evaluator import DualModelEvaluator
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.handlers import CheckpointSaver
 from torch import nn
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation import MetricsRecorder, classification_metrics, mean_logits
+from dual_skd.evaluator import DualModelEvaluator
 
 NAMES = ["normal", "nodule"]
 IMAGES = [torch.tensor([[[x]]]) for x in (-2.0, -1.0, 0.5, 1.0, -0.5)]

@@ -9,9 +9,10 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
-from dual_skd.evaluation import MetricsRecorder, classification_metrics
 from ignite.engine import Engine
 from torch import multiprocessing
+
+from dual_skd.evaluation import MetricsRecorder, classification_metrics
 
 LOGITS = torch.tensor([[2.0, 0], [0, 1], [1, 0], [0, 3], [1, 2]])
 LABELS = torch.tensor([0, 1, 1, 1, 0])
