@@ -25,7 +25,7 @@ _HOME = {
     "load_model": "outputs",
 }
 # submodules that the configs' expressions reach after one "$import dual_skd"
-_MODULES = ("data", "errors", "evaluation", "label_free", "losses", "methods", "networks", "outputs")
+_MODULES = ("data", "distributed", "errors", "evaluation", "label_free", "losses", "methods", "networks", "outputs")
 __all__ = ["__version__", *_HOME]
 
 

@@ -275,7 +275,7 @@ class LastCheckpoint:
 
     def __init__(self, path: str | Path, objects: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        self.objects = {name: item for name, item in objects.items() if item is not None}
+        self.objects = present(objects)
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler at the end of every epoch."""
@@ -288,6 +288,11 @@ class LastCheckpoint:
         states = {name: unwrap(item).state_dict() if isinstance(item, nn.Module) else item.state_dict()
                   for name, item in self.objects.items()}  # fmt: skip
         _replace(self.path, lambda draft: torch.save(states, draft))
+
+
+def present(objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entries that are not None: what a run without auxiliary, say, can load from a checkpoint."""
+    return {name: item for name, item in objects.items() if item is not None}
 
 
 class RandomState:

@@ -55,7 +55,9 @@ def load_evaluation_records(
                 "or --split val for the images that chose the model (an optimistic number)."
             )
         return trained
-    source = read_source(Path(dataset_dir).expanduser().absolute(), spatial_dims=spatial_dims, label_column=label_column)
+    source = read_source(
+        Path(dataset_dir).expanduser().absolute(), spatial_dims=spatial_dims, label_column=label_column
+    )
     names = tuple(class_names)
     unknown = sorted({label for row in source.rows for label in row.labels if label_index(label, names) is None})
     if unknown:

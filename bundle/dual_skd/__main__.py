@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m dual_skd check ...`` and ``python -m dual_skd select ...``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from importlib import import_module
+
+from dual_skd.errors import InputError
+
+COMMANDS = {
+    "check": ("dual_skd.data.cli", "look through a data set before any training: unreadable files, leaks, labels"),
+    "select": ("dual_skd.selection.cli", "large weights in, small weights and a per-layer table out"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code; what the user can mend is one sentence on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m dual_skd", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    argv = sys.argv[1:] if argv is None else argv
+    for name, (module, purpose) in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=purpose)
+        if name in argv[:1]:  # each command imports what it needs, and no other
+            import_module(module).add_arguments(command)
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return import_module(COMMANDS[args.command][0]).main(args)
+    except InputError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
