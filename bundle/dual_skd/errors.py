@@ -7,7 +7,7 @@ import sys
 
 
 class InputError(ValueError):
-    """What the user gave can't be used. The message is one sentence: what was expected, found, where, and the remedy."""
+    """What the user gave can't be used. The message is one sentence: what was expected, found, where, the remedy."""
 
 
 class SelectionError(InputError):

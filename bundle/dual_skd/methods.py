@@ -2,8 +2,8 @@
 """The method and its controls by one word each.
 
 Every row fixes which weights of the large network the two light ones start from, and how the auxiliary moves. A rule
-is an element rule of :mod:`dual_skd.selection` (``uniform``, ``complement``, ...), or ``scratch``: random initialisation,
-chosen on purpose. The rows are the ones that a claim about the method has to be compared with.
+is an element rule of :mod:`dual_skd.selection` (``uniform``, ``complement``, ...), or ``scratch``: random
+initialisation, chosen on purpose. The rows are the ones that a claim about the method has to be compared with.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ METHODS: dict[str, Method] = {
     "frozen": Method("uniform", "complement", "frozen", "the auxiliary keeps its selected weights"),
     "same_rule": Method("uniform", "uniform", "ema", "plain mean teacher: does the second selection add anything?"),
     "random_auxiliary": Method("uniform", "scratch", "ema", "the auxiliary starts from random weights"),
-    "distill": Method("uniform", "teacher", "frozen", "the fine-tuned large network teaches (needs teacher_checkpoint)"),
+    "distill": Method("uniform", "teacher", "frozen", "the fine-tuned large network teaches (set teacher_checkpoint)"),
     "single": Method("uniform", None, "none", "weight selection alone, plain fine-tuning"),
     "scratch": Method("scratch", None, "none", "random initialisation, plain training"),
 }

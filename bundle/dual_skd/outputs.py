@@ -290,6 +290,40 @@ class LastCheckpoint:
         _replace(self.path, lambda draft: torch.save(states, draft))
 
 
+def resumable(path: str | Path | None, objects: Mapping[str, Any], *, epochs: int) -> str | None:
+    """Checks, before anything is loaded, that a run can go on from a checkpoint.
+
+    Args:
+        path: what :class:`LastCheckpoint` wrote, or None for a new run.
+        objects: what the resumed run holds, as for :class:`LastCheckpoint`.
+        epochs: epochs of the resumed run, those before included.
+
+    Returns:
+        the path, or None for a new run.
+
+    Raises:
+        InputError: no such file, it is of a run of another method, or that run has had all its epochs.
+    """
+    if path is None:
+        return None
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"No checkpoint {path} to resume from; give the last.pt of a run, or start one without it.")
+    try:
+        states = torch.load(path, "cpu", weights_only=True)
+        done = states["trainer"]["iteration"] // states["trainer"]["epoch_length"]
+    except Exception as error:  # pickle's own error isn't imported here
+        raise InputError(f"{path} can't be read as a checkpoint of a run; give the last.pt of a run.") from error
+    if states.keys() != present(objects).keys():
+        different = ", ".join(sorted(states.keys() ^ present(objects).keys()))
+        raise InputError(
+            f"{path} is of a run with other parts (different: {different}); resume with the settings of that run."
+        )
+    if done >= epochs:
+        raise InputError(f"{path} is of a run that has had {done} epochs; give --epochs larger than that to go on.")
+    return str(path)
+
+
 def present(objects: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the entries that are not None: what a run without auxiliary, say, can load from a checkpoint."""
     return {name: item for name, item in objects.items() if item is not None}

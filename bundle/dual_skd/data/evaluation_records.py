@@ -29,8 +29,8 @@ def load_evaluation_records(
     """Returns the images to evaluate on, under ``splits[split]``.
 
     Without ``dataset_dir``, or with the one that the model was trained on, these are the images of ``split`` as the
-    training run divided them. Any other data set is external: its test split where it has one, else all its images, less
-    those with a twin among the training and validation images of the run.
+    training run divided them. Any other data set is external: its test split where it has one, else all its images,
+    less those with a twin among the training and validation images of the run.
 
     Args:
         trained_on: ``datalist.json`` in the ``output_dir`` of the training run.

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dual_skd.errors import input_error_behind
+from dual_skd.methods import METHODS
+from dual_skd.networks import build_network
+from dual_skd.outputs import LastCheckpoint, load_model
+
+NAMES = ["interstitial", "nodule", "normal"]
+
+
+def student(directory: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    """Weights of the student after the last epoch."""
+    return torch.load(directory / name, weights_only=True)["network"]
+
+
+def assert_equal(first: dict, second: dict) -> None:
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+def test_metrics_are_written_for_student_auxiliary_and_mean(trained):
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["class_names"] == NAMES and metrics["key_metric"] == "macro_auc"
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
+    for who in ("student", "auxiliary", "mean"):
+        for name in ("accuracy", "balanced_accuracy", "macro_auc", "f1", "ece"):
+            assert 0 <= metrics["final"][who][name] <= 1
+    assert metrics["final"]["images"] == 9
+
+
+def test_the_run_is_recorded(trained, tiny):
+    record = json.loads((trained / "run.json").read_text())
+    assert {"versions", "seed", "config", "data_hash", "networks", "timings", "started", "finished", "device",
+            "selection"} <= record.keys()  # fmt: skip
+    assert record["config"]["image_size"] == 32 and record["config"]["method"] == "dual"
+    assert record["config"]["pretrained"] == tiny["pretrained"] and record["config"]["loss"] == "cross_entropy"
+    assert record["networks"]["student"]["parameters"] < record["networks"]["large"]["parameters"]
+    assert record["selection"]["student"]["rule"] == "uniform"
+    assert record["selection"]["auxiliary"]["rule"] == "complement"
+    assert [epoch["epoch"] for epoch in record["timings"]["epochs"]] == [1, 2] and record["finished"]
+
+
+def test_the_selection_report_has_a_row_per_tensor_of_both_networks(trained):
+    with (trained / "selection_report.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    tensors = set(student(trained))
+    for who in ("student", "auxiliary"):
+        assert {row["name"] for row in rows if row["network"] == who} == tensors
+    reasons = {row["name"]: row["reason"] for row in rows}
+    assert reasons["fc.weight"] and not reasons["conv1.weight"]
+
+
+def test_the_model_file_holds_the_student_alone_and_rebuilds_it(trained):
+    content = torch.load(trained / "models" / "model.pt", weights_only=True)
+    network = build_network(**content["architecture"])
+    network.load_state_dict(content["model"])
+    assert content["class_names"] == NAMES
+    assert content["preprocessing"] == {"spatial_dims": 2, "image_size": 32, "window": None}
+    assert_equal(load_file(trained / "models" / "model.safetensors"), content["model"])
+    assert load_model(trained / "models" / "auxiliary.pt")[1]["architecture"] == content["architecture"]
+
+
+def test_the_division_of_the_data_is_kept(trained, demo):
+    written = json.loads((trained / "datalist.json").read_text())
+    assert {key: len(written[key]) for key in ("training", "validation", "test")} == {
+        "training": 24, "validation": 9, "test": 9,
+    }  # fmt: skip
+    assert list(written["labels"].values()) == NAMES
+    assert written["test"][0].keys() == {"image", "label", "patient"}
+    assert list((trained / "tensorboard").glob("events.*"))
+
+
+def test_the_default_pair_trains_from_the_wheel(tmp_path, run, demo):
+    run("train.json", dataset_dir=str(demo), output_dir=str(tmp_path), image_size=32, epochs=1, batch_size=8)
+    record = json.loads((tmp_path / "run.json").read_text())
+    small, large = (record["networks"][role]["parameters"] for role in ("student", "large"))
+    assert small < large / 5
+    assert record["selection"]["student"]["verified"]
+
+
+@pytest.mark.parametrize("word", [word for word in METHODS if word not in ("dual", "distill")])
+def test_every_control_is_one_word(tmp_path, run, tiny, word):
+    run("train.json", **tiny, output_dir=str(tmp_path), method=word)
+    record = json.loads((tmp_path / "run.json").read_text())
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    row = METHODS[word]
+    assert record["selection"]["student"]["rule"] == row.student
+    assert (row.auxiliary is None) == ("auxiliary" not in metrics["final"])
+    assert (row.auxiliary is None) == (not (tmp_path / "models" / "auxiliary.pt").exists())
+    if row.auxiliary:
+        assert record["selection"]["auxiliary"]["rule"] == row.auxiliary
+
+
+def test_a_fine_tuned_large_network_teaches(tmp_path, run, tiny):
+    run(
+        "train.json", **tiny | {"small_options": tiny["large_options"]}, output_dir=str(tmp_path / "t"), method="single"
+    )
+    teacher = tmp_path / "t" / "models" / "model.pt"
+    run("train.json", **tiny, output_dir=str(tmp_path / "s"), method="distill", teacher_checkpoint=str(teacher))
+    # the best student of one epoch lies beside the teacher, which has not moved
+    assert_equal(
+        torch.load(tmp_path / "s" / "models" / "auxiliary.pt", weights_only=True)["model"],
+        torch.load(teacher, weights_only=True)["model"],
+    )
+    assert load_model(tmp_path / "s")[1]["architecture"]["channels"] == tiny["small_options"]["channels"]
+
+
+def test_distill_without_a_teacher_says_how_to_get_one(tmp_path, run, tiny):
+    with pytest.raises(Exception) as caught:
+        run("train.json", **tiny, output_dir=str(tmp_path), method="distill")
+    assert "teacher_checkpoint" in str(input_error_behind(caught.value))
+
+
+def test_label_free_epochs_come_before_the_labels(tmp_path, run, tiny):
+    done = run("train.json", **tiny | {"epochs": 2}, output_dir=str(tmp_path), label_free_epochs=1)
+    trainer = done.parser.get_parsed_content("train#trainer")
+    assert [trainer.schedule.stage(epoch) for epoch in range(2)] == ["label_free", "skd"]
+    assert "label_free_heads" in torch.load(tmp_path / "last.pt", weights_only=True)
+    assert "label_free_heads" not in str(load_model(tmp_path)[0].state_dict().keys())
+
+
+def test_one_seed_gives_equal_weights_and_another_seed_others(tmp_path, run, tiny, trained):
+    run("train.json", **tiny | {"epochs": 2}, output_dir=str(tmp_path / "a"))
+    assert_equal(student(tmp_path / "a"), student(trained))
+    run("train.json", **tiny | {"epochs": 2}, output_dir=str(tmp_path / "b"), seed=1)
+    assert not torch.equal(student(tmp_path / "b")["conv1.weight"], student(trained)["conv1.weight"])
+
+
+@pytest.mark.parametrize("word", ["dual", "mutual"])
+def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_interrupted(tmp_path, run, tiny, monkeypatch, word):
+    settings = tiny | {"epochs": 3, "method": word}
+    run("train.json", **settings, output_dir=str(tmp_path / "whole"))
+    write = LastCheckpoint.__call__
+
+    def write_and_stop(self, engine):
+        write(self, engine)
+        if engine.state.epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(BaseException):  # noqa: B017, PT011
+        patched.setattr(LastCheckpoint, "__call__", write_and_stop)
+        run("train.json", **settings, output_dir=str(tmp_path / "parts"))
+    before = torch.load(tmp_path / "parts" / "last.pt", weights_only=True)
+    assert before["trainer"]["iteration"] == 6  # two epochs of three batches
+
+    run("train.json", "resume.json", **settings, output_dir=str(tmp_path / "parts"))
+    whole, parts = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert_equal(parts["network"], whole["network"])
+    assert_equal(parts["auxiliary"], whole["auxiliary"])
+    assert parts["lr_scheduler"]["last_epoch"] == whole["lr_scheduler"]["last_epoch"] == 9
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "parts")]
+    assert metrics[0]["epochs"] == metrics[1]["epochs"] and metrics[0]["best"] == metrics[1]["best"]
+    assert parts["best"] == whole["best"]
+
+
+def test_resuming_from_what_is_not_there_or_finished_is_one_sentence(tmp_path, run, tiny, trained):
+    for directory, settings, words in (
+        (tmp_path, {}, "No checkpoint .*last.pt to resume from"),
+        (trained, {"epochs": 2}, "has had 2 epochs; give --epochs larger"),
+        (trained, {"epochs": 3, "method": "single"}, "other parts .different: auxiliary"),
+    ):
+        last = str(directory / "last.pt")
+        with pytest.raises(Exception) as caught:
+            run("train.json", **tiny | settings, output_dir=str(tmp_path), resume_from=last)
+        assert re.search(words, str(input_error_behind(caught.value)))
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path, run, tiny):
+    done = run("train.json", **tiny | {"epochs": 4}, output_dir=str(tmp_path), method="single")
+    scheduler = done.parser.get_parsed_content("lr_scheduler")
+    assert scheduler.last_epoch == done.parser.get_parsed_content("steps") == 12
+    assert scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_training_config_has_every_property_that_monai_asks_for(workflow, tiny, tmp_path):
+    built = workflow("train.json", **tiny, output_dir=str(tmp_path))
+    built.initialize()
+    assert built.check_properties() == []
+    assert built.bundle_root and built.max_epochs == 1 and built.val_interval == 1
