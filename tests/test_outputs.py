@@ -41,6 +41,7 @@ def test_a_saved_model_is_rebuilt_with_the_same_logits(tmp_path, chosen):
     torch.testing.assert_close(loaded(x), net.eval()(x), rtol=0, atol=0)
     assert info == {
         "architecture": ARCHITECTURE, "class_names": NAMES, "preprocessing": {"image_size": [32, 32], "window": None},
+        "multi_label": False,
     }  # fmt: skip
 
 

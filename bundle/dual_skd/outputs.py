@@ -28,6 +28,8 @@ from dual_skd.networks import build_network, count_macs, count_parameters, load_
 
 logger = logging.getLogger(__name__)
 
+INFO = ("architecture", "class_names", "preprocessing", "multi_label")  # what a model file holds beside the weights
+
 
 def bundle_root() -> str:
     """The bundle's folder: where this package lies beside ``configs``, else (installed) the nearest one from here."""
@@ -48,13 +50,14 @@ def save_model(
     architecture: Mapping[str, Any],
     class_names: Sequence[str],
     preprocessing: Mapping[str, Any] | None = None,
+    multi_label: bool = False,
     name: str = "model",
     safetensors: bool = True,
 ) -> Path:
     """Writes ``<name>.pt`` and ``<name>.safetensors``, each enough to rebuild the network.
 
-    ``model.pt`` is ``{"model": state dict, "architecture": ..., "class_names": ..., "preprocessing": ...}``: tensors
-    and plain values, so ``torch.load(weights_only=True)`` reads it and MONAI's
+    ``model.pt`` is ``{"model": state dict, "architecture": ..., "class_names": ..., "preprocessing": ...,
+    "multi_label": ...}``: tensors and plain values, so ``torch.load(weights_only=True)`` reads it and MONAI's
     ``CheckpointLoader(load_dict={"model": net})`` too. The .safetensors file carries the same as JSON in its metadata.
 
     Args:
@@ -63,6 +66,7 @@ def save_model(
         architecture: arguments of :func:`dual_skd.networks.build_network` that give this network.
         class_names: in the order of the logits.
         preprocessing: what an image needs before it enters the network (size, window, spacing), as plain values.
+        multi_label: whether an image may have any number of the classes, so that each has a probability of its own.
         name: name of the files without ending.
         safetensors: write the second file too.
 
@@ -74,7 +78,10 @@ def save_model(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    info = _plain({"architecture": architecture, "class_names": class_names, "preprocessing": preprocessing or {}})
+    info = _plain({
+        "architecture": architecture, "class_names": class_names, "preprocessing": preprocessing or {},
+        "multi_label": multi_label,
+    })  # fmt: skip
     state = {key: _own(value) for key, value in unwrap(network).state_dict().items()}
     path = directory / f"{name}.pt"
     _replace(path, lambda draft: torch.save({"model": state, **info}, draft))
@@ -92,7 +99,8 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
         device: where the network goes.
 
     Returns:
-        the network in evaluation mode, and the dict of ``architecture``, ``class_names`` and ``preprocessing``.
+        the network in evaluation mode, and the dict of ``architecture``, ``class_names``, ``preprocessing`` and
+        ``multi_label``.
 
     Raises:
         InputError: no such file, it holds no architecture, or its tensors aren't those of the architecture.
@@ -143,9 +151,10 @@ def _read_info(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             texts = file.metadata() or {}
-        return {key: json.loads(texts[key]) for key in ("architecture", "class_names", "preprocessing") if key in texts}
-    content = torch.load(path, "cpu", weights_only=True)
-    return {key: content[key] for key in ("architecture", "class_names", "preprocessing") if key in content}
+        content = {key: json.loads(texts[key]) for key in INFO if key in texts}
+    else:
+        content = torch.load(path, "cpu", weights_only=True)
+    return {key: content[key] for key in INFO if key in content}
 
 
 def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,6 +208,7 @@ class BestModelSaver:
         architecture: see :func:`save_model`.
         class_names: in the order of the logits.
         preprocessing: see :func:`save_model`.
+        multi_label: see :func:`save_model`.
         key_metric: name in ``engine.state.metrics``; lower is better for nll, ece and brier.
         auxiliary: the second network, or None.
         auxiliary_architecture: where it differs from the student's.
@@ -212,6 +222,7 @@ class BestModelSaver:
         architecture: Mapping[str, Any],
         class_names: Sequence[str],
         preprocessing: Mapping[str, Any] | None = None,
+        multi_label: bool = False,
         key_metric: str = "macro_auc",
         auxiliary: nn.Module | None = None,
         auxiliary_architecture: Mapping[str, Any] | None = None,
@@ -220,7 +231,9 @@ class BestModelSaver:
         self.network = network
         self.auxiliary = auxiliary
         self.key_metric = key_metric
-        self.described = {"class_names": list(class_names), "preprocessing": dict(preprocessing or {})}
+        self.described = {
+            "class_names": list(class_names), "preprocessing": dict(preprocessing or {}), "multi_label": multi_label,
+        }  # fmt: skip
         self.architecture = dict(architecture)
         self.auxiliary_architecture = dict(auxiliary_architecture or architecture)
         self.best = float("-inf")
@@ -251,6 +264,8 @@ class BestModelSaver:
                 self.directory, self.auxiliary, architecture=self.auxiliary_architecture, name="auxiliary",
                 safetensors=False, **self.described,
             )  # fmt: skip
+        else:  # of a former run in this folder
+            (self.directory / "auxiliary.pt").unlink(missing_ok=True)
         logger.info("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
 
     def state_dict(self) -> dict[str, float]:
@@ -351,12 +366,16 @@ class PredictionWriter:
         path: the CSV file.
         images: paths of the images in the order of the loader.
         class_names: in the order of the predictions.
+        multi_label: name every class above one half, joined by "|", instead of the most probable one.
     """
 
-    def __init__(self, path: str | Path, images: Sequence[str], class_names: Sequence[str]) -> None:
+    def __init__(
+        self, path: str | Path, images: Sequence[str], class_names: Sequence[str], *, multi_label: bool = False
+    ) -> None:
         self.path = Path(path)
         self.images = images
         self.class_names = class_names
+        self.multi_label = multi_label
         self._rows: list[list[float]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -374,9 +393,13 @@ class PredictionWriter:
             table = csv.writer(file)
             table.writerow(["image", "predicted", *(f"p_{name}" for name in self.class_names)])
             for image, row in zip(self.images, self._rows, strict=True):
-                predicted = self.class_names[max(range(len(row)), key=row.__getitem__)]
-                table.writerow([image, predicted, *(f"{value:.6f}" for value in row)])
+                table.writerow([image, self._predicted(row), *(f"{value:.6f}" for value in row)])
         logger.info("Predictions of %d images written to %s.", len(self._rows), self.path)
+
+    def _predicted(self, row: Sequence[float]) -> str:
+        if self.multi_label:
+            return "|".join(name for name, value in zip(self.class_names, row, strict=True) if value > 0.5)
+        return self.class_names[max(range(len(row)), key=row.__getitem__)]
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------

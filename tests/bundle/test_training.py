@@ -65,7 +65,7 @@ def test_the_model_file_holds_the_student_alone_and_rebuilds_it(trained):
     content = torch.load(trained / "models" / "model.pt", weights_only=True)
     network = build_network(**content["architecture"])
     network.load_state_dict(content["model"])
-    assert content["class_names"] == NAMES
+    assert content["class_names"] == NAMES and content["multi_label"] is False
     assert content["preprocessing"] == {"spatial_dims": 2, "image_size": 32, "window": None}
     assert_equal(load_file(trained / "models" / "model.safetensors"), content["model"])
     assert load_model(trained / "models" / "auxiliary.pt")[1]["architecture"] == content["architecture"]
@@ -103,9 +103,8 @@ def test_every_control_is_one_word(tmp_path, run, tiny, word):
 
 
 def test_a_fine_tuned_large_network_teaches(tmp_path, run, tiny):
-    run(
-        "train.json", **tiny | {"small_options": tiny["large_options"]}, output_dir=str(tmp_path / "t"), method="single"
-    )
+    as_large = tiny | {"small_options": tiny["large_options"]}
+    run("train.json", **as_large, output_dir=str(tmp_path / "t"), method="single")
     teacher = tmp_path / "t" / "models" / "model.pt"
     run("train.json", **tiny, output_dir=str(tmp_path / "s"), method="distill", teacher_checkpoint=str(teacher))
     # the best student of one epoch lies beside the teacher, which has not moved

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dual_skd.data.datalist import DEMO_NAMES, SPLITS, DataList, label_index, record_of, rows_with_patients
-from dual_skd.data.demo import write_demo
+from dual_skd.data.demo import MARKER, write_demo
 from dual_skd.data.integrity import TwinFinder
-from dual_skd.data.sources import TABLE_NAMES, find_image_files, read_source
+from dual_skd.data.sources import TABLE_NAMES, find_image_files, is_image, read_source
 from dual_skd.data.split_file import load_split
 from dual_skd.errors import InputError
 
@@ -28,9 +28,9 @@ def load_evaluation_records(
 ) -> DataList:
     """Returns the images to evaluate on, under ``splits[split]``.
 
-    Without ``dataset_dir``, or with the one that the model was trained on, these are the images of ``split`` as the
-    training run divided them. Any other data set is external: its test split where it has one, else all its images,
-    less those with a twin among the training and validation images of the run.
+    Without ``dataset_dir``, or with one that holds all that the model was trained on, these are the images of ``split``
+    as the training run divided them. Any other data set is external: its test split where it has one, else all its
+    images, less those with a twin among the training and validation images of the run.
 
     Args:
         trained_on: ``datalist.json`` in the ``output_dir`` of the training run.
@@ -48,16 +48,18 @@ def load_evaluation_records(
     trained = load_split(trained_on)
     if split not in SPLITS[1:]:
         raise InputError(f"split is {split!r}; evaluate on 'test' or 'val'.")
-    if dataset_dir is None or str(dataset_dir) in DEMO_NAMES or _is_training_data(dataset_dir, trained):
-        if not trained.splits[split]:
+    if dataset_dir is None or str(dataset_dir) in DEMO_NAMES:
+        if dataset_dir is not None and not _is_demo(trained):
             raise InputError(
-                f"The data of this run has no {split} images; give another data set as --dataset_dir, "
-                "or --split val for the images that chose the model (an optimistic number)."
+                f"The model in {Path(trained_on).parent} wasn't trained on the demo data; leave --dataset_dir out for "
+                "the images of its own run, or give a data set with its classes."
             )
-        return trained
+        return _own_images(trained, split)
     source = read_source(
         Path(dataset_dir).expanduser().absolute(), spatial_dims=spatial_dims, label_column=label_column
     )
+    if {record["image"] for record in trained.train} <= {str(row.image) for row in source.rows}:
+        return _own_images(trained, split)
     names = tuple(class_names)
     unknown = sorted({label for row in source.rows for label in row.labels if label_index(label, names) is None})
     if unknown:
@@ -65,6 +67,11 @@ def load_evaluation_records(
             f"{source.description} has labels that this model doesn't know: {', '.join(unknown)}; it was trained on "
             f"{', '.join(names)}. Rename or leave out those images."
         )
+    if source.multi_label and not trained.multi_label:
+        raise InputError(
+            f"{source.description} has images with several labels, but this model gives one; give one label per image."
+        )
+    source = replace(source, multi_label=trained.multi_label)
     divided = any(row.split for row in source.rows)
     rows = [row for row in rows_with_patients(source, patient_pattern) if row.split == split or not divided]
     records = [record_of(row, names, source) for row in rows]
@@ -109,9 +116,13 @@ def find_images(dataset_dir: str | Path, spatial_dims: int = 2, demo_dir: str | 
     is_table = location.suffix.lower() in (".csv", ".json") or any((location / name).is_file() for name in TABLE_NAMES)
     if not location.exists() or is_table:
         return [str(row.image) for row in read_source(location, spatial_dims=spatial_dims).rows]
-    found = find_image_files(location, spatial_dims)
+    if location.is_file():
+        found = [location] if is_image(location) else []
+    else:
+        found = find_image_files(location, spatial_dims)
     if not found:
-        raise InputError(f"No image was found in {location}; expected PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")
+        where = "is not an image" if location.is_file() else "holds no images"
+        raise InputError(f"{location} {where}; expected PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")
     return [str(path) for path in found]
 
 
@@ -120,8 +131,14 @@ def paths_of(records: Sequence[dict]) -> list[str]:
     return [record["image"] for record in records]
 
 
-def _is_training_data(dataset_dir: str | Path, trained: DataList) -> bool:
-    """Whether a path is the folder (or its table) that the run was trained on."""
-    location = Path(dataset_dir).expanduser().absolute()
-    folder = location.parent if location.is_file() else location
-    return all(Path(record["image"]).is_relative_to(folder) for record in trained.train)
+def _own_images(trained: DataList, split: str) -> DataList:
+    if not trained.splits[split]:
+        raise InputError(
+            f"The data of this run has no {split} images; give another data set as --dataset_dir, "
+            "or --split val for the images that chose the model (an optimistic number)."
+        )
+    return trained
+
+
+def _is_demo(trained: DataList) -> bool:
+    return (Path(trained.train[0]["image"]).parent.parent / MARKER).is_file()

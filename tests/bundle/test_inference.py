@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from dual_skd.errors import input_error_behind
+from dual_skd.outputs import bundle_root, load_model
+
+CONFIGS = Path(bundle_root()) / "configs"
+
+
+@pytest.fixture
+def finished(trained, tmp_path) -> Path:
+    """A copy of the finished run, to write into."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def predictions(directory: Path) -> list[dict]:
+    with (directory / "predictions.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_image_of_a_folder_gets_named_probabilities(finished, run, demo):
+    done = run("inference.json", output_dir=str(finished), dataset_dir=str(demo / "images"))
+    found = predictions(finished)
+    assert [row["image"] for row in found] == [str(path) for path in sorted((demo / "images").iterdir())]
+    names = load_model(finished)[1]["class_names"]
+    for row in found:
+        probabilities = {name: float(row[f"p_{name}"]) for name in names}
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert row["predicted"] == max(probabilities, key=probabilities.get)
+    images = done.parser.get_parsed_content("dataset")
+    assert images[0]["image"].shape == (1, 32, 32)
+
+
+def test_inference_and_evaluation_agree(finished, run):
+    run("evaluate.json", output_dir=str(finished))
+    run("inference.json", output_dir=str(finished), dataset_dir=str(finished / "datalist.json"), batch_size=5)
+    probabilities = {row["image"]: float(row["p_nodule"]) for row in predictions(finished)}
+    with (finished / "predictions_test.csv").open() as file:
+        for row in csv.DictReader(file):
+            assert probabilities[row["image"]] == pytest.approx(float(row["p_nodule"]), abs=2e-6)
+
+
+def test_one_image_is_enough(finished, run, demo):
+    image = sorted((demo / "images").iterdir())[0]
+    for given in (image, shutil.copytree(demo / "images", finished / "a" / "b") / image.name):
+        run("inference.json", output_dir=str(finished), dataset_dir=str(given))
+        assert [row["image"] for row in predictions(finished)] == [str(given)]
+
+
+def test_a_folder_without_images_is_one_sentence(finished, run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for given, words in ((tmp_path / "empty", "holds no images"), (tmp_path / "nowhere", "does not exist")):
+        with pytest.raises(Exception) as caught:
+            run("inference.json", output_dir=str(finished), dataset_dir=str(given))
+        assert words in str(input_error_behind(caught.value))
+
+
+def test_the_inference_config_is_what_monai_label_and_deploy_need(finished, workflow, demo):
+    built = workflow("inference.json", output_dir=str(finished), dataset_dir=str(demo / "images"))
+    built.initialize()
+    assert built.check_properties() == []
+    network = built.parser.get_parsed_content("network")
+    assert isinstance(network, torch.nn.Module) and not network.training
+    last = built.parser.get("postprocessing")["transforms"][-1]
+    assert last == {"_target_": "DeleteItemsd", "keys": ["image", "image_meta_dict"]}
+    assert "@_meta_" not in (CONFIGS / "inference.json").read_text()
