@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+import re
+from importlib import metadata as installed
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from jsonschema import Draft202012Validator
+from monai.bundle import ConfigParser, verify_net_in_out
+from packaging.requirements import Requirement
+from PIL import Image
+
+from dual_skd.data import write_demo
+from dual_skd.data.demo import CLASSES_2D
+from dual_skd.outputs import bundle_root, load_model
+
+CONFIGS = Path(bundle_root()) / "configs"
+WORKFLOWS = ("train.json", "evaluate.json", "inference.json")
+OVERRIDES = sorted(path.name for path in CONFIGS.glob("*.json") if path.name not in (*WORKFLOWS, "metadata.json"))
+WHAT_IS_FOUND = {"imports", "device", "bundle_root", "rank"}  # not chosen by a user's taste, so not a setting
+
+# The fields that MONAI's meta_schema_20240725.json requires, written out: a test has no network access.
+TENSORS = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {
+        "type": "object",
+        "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data",
+                     "channel_def"],
+        "properties": {
+            "num_channels": {"type": "integer", "minimum": 1},
+            "spatial_shape": {"type": "array", "items": {"type": ["integer", "string"]}},
+            "dtype": {"type": "string"},
+            "value_range": {"type": "array", "items": {"type": "number"}},
+            "is_patch_data": {"type": "boolean"},
+            "channel_def": {"type": "object", "patternProperties": {"^[0-9]+$": {"type": "string"}},
+                            "additionalProperties": False},
+        },
+    },
+}  # fmt: skip
+DATA_FORMAT = {
+    "type": "object", "required": ["inputs", "outputs"], "properties": {"inputs": TENSORS, "outputs": TENSORS},
+}  # fmt: skip
+VERSION = {"type": "string", "pattern": r"^\d+\.\d+\.\d+"}
+TEXT = {"type": "string", "minLength": 1}
+SCHEMA = {
+    "type": "object",
+    "required": ["schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version",
+                 "required_packages_version", "task", "description", "authors", "copyright", "network_data_format"],
+    "properties": {
+        "schema": {"const": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+                            "meta_schema_20240725.json"},
+        "version": VERSION, "monai_version": VERSION, "pytorch_version": VERSION, "numpy_version": VERSION,
+        "changelog": {"type": "object", "minProperties": 1, "additionalProperties": TEXT},
+        "required_packages_version": {"type": "object", "additionalProperties": VERSION},
+        "task": TEXT, "description": TEXT, "authors": TEXT, "copyright": TEXT,
+    },
+    "patternProperties": {"_data_format$": DATA_FORMAT},
+}  # fmt: skip
+
+
+def read(name: str) -> dict:
+    return json.loads((CONFIGS / name).read_text())
+
+
+def test_images_are_prepared_alike_in_training_evaluation_and_inference():
+    steps = {name: read(name)["preprocessing"]["transforms"] for name in WORKFLOWS}
+    assert steps["train.json"] == steps["evaluate.json"]
+    size = next(place for place, step in enumerate(steps["train.json"]) if step["_target_"] == "Resized")
+    assert steps["train.json"][: size + 1] == steps["inference.json"][: size + 1]
+    assert {step["_target_"] for step in steps["train.json"][size + 1 :]} == {"EnsureTyped", "SelectItemsd"}
+    assert [step["_target_"] for step in steps["inference.json"][size + 1 :]] == ["EnsureTyped"]
+
+
+def test_run_json_records_every_hyper_parameter_that_stands_above():
+    config = read("train.json")
+    above = list(config)[: list(config).index("settings")]
+    wanted = [name for name in above if name not in WHAT_IS_FOUND]
+    assert config["settings"] == {name: f"@{name}" for name in wanted}
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_an_override_is_short_and_names_what_train_json_has(name):
+    text = (CONFIGS / name).read_text()
+    assert len(text.splitlines()) < 30
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / name)])
+    known = read("train.json")
+    for key, value in json.loads(text).items():
+        plain = key.removeprefix("+")
+        assert plain.split("#")[0] in known or plain == "finalize"
+        if key == plain:
+            assert parser[key] == value
+        else:
+            assert all(item in parser[plain] for item in value) and len(parser[plain]) > len(value)
+
+
+def test_every_override_of_the_design_is_there():
+    assert set(OVERRIDES) == {
+        "volume.json", "vit.json", "convnext.json", "finetune.json", "resume.json", "multi_gpu_train.json",
+    }  # fmt: skip
+
+
+FAMILIES = {
+    "vit.json": (
+        {"embed_dim": 128, "num_heads": 2, "depth": 2}, {"embed_dim": 64, "num_heads": 1, "depth": 1}, 28,
+    ),
+    "convnext.json": (
+        {"depths": [1, 1, 2, 1], "dims": [16, 24, 32, 40]}, {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 20]}, 32,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_other_families_train_from_a_file(tmp_path, run, demo, name):
+    large_options, small_options, size = FAMILIES[name]
+    large = timm.create_model(read(name)["large"], num_classes=0, **large_options)
+    torch.save(large.state_dict(), tmp_path / "large.pt")
+    run(
+        "train.json", name, dataset_dir=str(demo), output_dir=str(tmp_path), epochs=1, batch_size=8, image_size=size,
+        pretrained=str(tmp_path / "large.pt"), large_options=large_options, small_options=small_options,
+    )  # fmt: skip
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["config"]["small"] == read(name)["large"]
+    for who in ("student", "auxiliary"):
+        summary = record["selection"][who]
+        assert summary["verified"] and summary["selected"] >= summary["tensors"] - 4  # head and fresh layers at most
+    assert load_model(tmp_path)[1]["architecture"]["name"] == read(name)["large"]
+
+
+def test_volumes_train_from_weights_of_images(tmp_path, run, tiny):
+    data = write_demo(tmp_path / "demo", spatial_dims=3, counts={"train": 6, "val": 3, "test": 3})
+    settings = tiny | {"dataset_dir": str(data), "image_size": [16, 16, 8], "batch_size": 3}
+    output = str(tmp_path / "run")
+    run("train.json", "volume.json", **settings, output_dir=output)
+    network, info = load_model(output)
+    assert network(torch.zeros(2, 1, 16, 16, 8)).shape == (2, 3)
+    assert network.conv1.weight.ndim == 5 and info["preprocessing"]["spatial_dims"] == 3
+    run("evaluate.json", output_dir=output)
+    assert json.loads(Path(output, "metrics.json").read_text())["test"]["images"] == 3
+    run("inference.json", output_dir=output, dataset_dir=str(data / "images"))
+    assert len(Path(output, "predictions.csv").read_text().splitlines()) == 13
+
+
+def test_fine_tuning_starts_from_a_model_of_other_classes(tmp_path, run, tiny, trained):
+    generator = np.random.default_rng(0)
+    for label in ("ill", "well"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for place in range(12):
+            picture = Image.fromarray(generator.integers(0, 256, (8, 8), dtype=np.uint8)).resize((32, 32))
+            picture.save(tmp_path / "data" / label / f"{place}.png")
+    settings = {name: tiny[name] for name in ("image_size", "epochs", "batch_size", "small", "small_options")}
+    run(
+        "train.json", "finetune.json", **settings, dataset_dir=str(tmp_path / "data"), output_dir=str(tmp_path / "run"),
+        pretrained=str(trained / "models" / "model.pt"), learning_rate=0.0,
+    )  # fmt: skip
+    before, after = (load_model(directory)[0].state_dict() for directory in (trained, tmp_path / "run"))
+    assert after["fc.weight"].shape[0] == 2 and before["fc.weight"].shape[0] == 3
+    weights = [name for name in before if name.endswith(("weight", "bias")) and not name.startswith("fc")]
+    assert all(torch.equal(before[name], after[name]) for name in weights)
+    with (tmp_path / "run" / "selection_report.csv").open() as file:
+        assert {row["name"] for row in csv.DictReader(file) if row["reason"]} == {"fc.weight", "fc.bias"}
+
+
+def test_the_metadata_have_the_fields_of_the_schema():
+    content = read("metadata.json")
+    errors = [error.message for error in Draft202012Validator(SCHEMA).iter_errors(content)]
+    assert errors == []
+    assert content["version"] in content["changelog"]
+
+
+def test_the_metadata_describe_the_default_run():
+    content, config = read("metadata.json"), read("train.json")
+    image = content["network_data_format"]["inputs"]["image"]
+    pred = content["network_data_format"]["outputs"]["pred"]
+    assert image["spatial_shape"] == [config["image_size"]] * config["spatial_dims"]
+    assert list(pred["channel_def"].values()) == sorted(CLASSES_2D) and pred["num_channels"] == len(CLASSES_2D)
+    scaling = next(s for s in config["preprocessing"]["transforms"] if s["_target_"].endswith("Percentilesd"))
+    assert image["value_range"] == [scaling["b_min"], scaling["b_max"]]
+    # a second network has a data format of its own, under its id
+    assert content["auxiliary_data_format"] == content["network_data_format"]
+
+
+def test_packages_of_the_metadata_are_declared_installed_and_recent_enough():
+    project = Path(bundle_root()).parent / "pyproject.toml"
+    if not project.is_file():
+        pytest.skip("the bundle folder alone, without the repository's pyproject.toml")
+    block = re.search(r"^dependencies = \[(.*?)^\]", project.read_text(), re.S | re.M)[1]
+    declared = {found.name.lower(): found for found in map(Requirement, re.findall(r'"(.+?)"', block))}
+    content = read("metadata.json")
+    wanted = content["required_packages_version"] | {
+        "monai": content["monai_version"], "torch": content["pytorch_version"], "numpy": content["numpy_version"],
+    }  # fmt: skip
+    for name, version in wanted.items():
+        assert name in declared and declared[name].specifier.contains(version), name
+        assert installed.version(name)
+
+
+def test_the_network_takes_and_gives_what_the_metadata_say(demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    verify_net_in_out(
+        net_id="network_def", meta_file=str(CONFIGS / "metadata.json"), config_file=str(CONFIGS / "train.json"),
+        device="cpu", dataset_dir=str(demo),
+    )  # fmt: skip
