@@ -57,16 +57,15 @@ def trainer_for(update: str, batches: list[dict], device: torch.device):
     from dual_skd import DualModelTrainer, Schedule, SelfDistillationLoss, build_network
 
     torch.manual_seed(0)
-    student = build_network(**STUDENT).to(device)
-    auxiliary = None if update == "none" else build_network(**STUDENT).to(device)
-    trained = list(student.parameters()) + (list(auxiliary.parameters()) if update == "mutual" else [])
+    student, auxiliary = (build_network(**STUDENT).to(device, memory_format=torch.channels_last) for _ in range(2))
     return DualModelTrainer(
         device=device,
         max_epochs=1,
         train_data_loader=batches,
         network=student,
-        auxiliary=auxiliary,
-        optimizer=torch.optim.AdamW(trained, lr=1e-4),
+        auxiliary=None if update == "none" else auxiliary,
+        optimizer=torch.optim.AdamW(student.parameters(), lr=1e-4),
+        auxiliary_optimizer=torch.optim.AdamW(auxiliary.parameters(), lr=1e-4) if update == "mutual" else None,
         loss_function=torch.nn.CrossEntropyLoss(),
         distillation=SelfDistillationLoss(),
         update=update,
@@ -88,7 +87,7 @@ def step_ratios(steps: int, rounds: int, image_size: int, batch_size: int, devic
     seconds: dict[str, list[float]] = {update: [] for update in trainers}
     for round_number in range(rounds + 1):
         for update, trainer in trainers.items():
-            trainer.state.max_epochs, trainer.state.epoch, trainer.state.iteration = None, 0, 0
+            trainer.state.epoch = trainer.state.iteration = 0
             if device.type == "cuda":
                 torch.cuda.synchronize()
             start = time.perf_counter()
@@ -126,17 +125,12 @@ def data_wait_share(image_size: int, batch_size: int) -> float:
         )
         workflow.initialize()
         trainer = workflow.trainer
-        waited = [0.0]
-        mark = [0.0]
-        spent = [0.0]
-        trainer.add_event_handler(Events.GET_BATCH_STARTED, lambda _: mark.__setitem__(0, time.perf_counter()))
-        trainer.add_event_handler(
-            Events.GET_BATCH_COMPLETED, lambda _: waited.__setitem__(0, waited[0] + time.perf_counter() - mark[0])
-        )
-        begin = time.perf_counter()
+        moments: dict[str, list[float]] = {"asked": [], "got": []}
+        trainer.add_event_handler(Events.GET_BATCH_STARTED, lambda _: moments["asked"].append(time.perf_counter()))
+        trainer.add_event_handler(Events.GET_BATCH_COMPLETED, lambda _: moments["got"].append(time.perf_counter()))
         workflow.run()
-        spent[0] = trainer.state.times["COMPLETED"] or time.perf_counter() - begin
-    return waited[0] / spent[0]
+        waited = sum(got - asked for asked, got in zip(moments["asked"], moments["got"], strict=False))
+    return waited / trainer.state.times["COMPLETED"]
 
 
 def selection_cost() -> tuple[float, float]:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -32,12 +33,10 @@ INFO = ("architecture", "class_names", "preprocessing", "multi_label")  # what a
 
 
 def bundle_root() -> str:
-    """The bundle's folder: where this package lies beside ``configs``, else (installed) the nearest one from here."""
+    """The bundle's folder: beside this package, else (installed) on the module path, where ``run`` puts it, else here."""
     here = Path.cwd()
-    for folder in (Path(__file__).resolve().parent.parent, here, here / "bundle"):
-        if (folder / "configs" / "metadata.json").is_file() or (folder / "configs" / "train.json").is_file():
-            return str(folder)
-    return str(here)
+    places = [Path(__file__).resolve().parent.parent, *map(Path, sys.path), here, here / "bundle"]
+    return str(next((place for place in places if (place / "configs" / "metadata.json").is_file()), here))
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
