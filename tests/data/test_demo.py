@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
@@ -132,3 +133,11 @@ def test_a_folder_with_other_content_is_never_touched(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "three years of work"
     with pytest.raises(InputError, match="2 or 3"):
         write_demo(tmp_path / "demo", spatial_dims=4)
+
+
+def test_processes_that_write_the_same_demo_at_once_all_find_it_whole(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        written = list(pool.map(lambda _: write_demo(tmp_path / "demo", counts=FEW_2D), range(4)))
+    assert set(written) == {tmp_path / "demo"} and len(rows(tmp_path / "demo")) == 30
+    assert all((tmp_path / "demo" / row["image"]).is_file() for row in rows(tmp_path / "demo"))
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]

@@ -70,7 +70,7 @@ def write_demo(
     if directory.is_dir() and any(directory.iterdir()):
         if not (directory / MARKER).is_file():
             raise InputError(f"{directory} is not empty and holds no demo data; give a new folder for the demo data.")
-        if json.loads((directory / MARKER).read_text(encoding="utf-8")) == marker:
+        if _holds(directory, marker):
             return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
     # written beside and moved in one step: a run that is interrupted leaves nothing half made
@@ -86,10 +86,21 @@ def write_demo(
             table.writerow(["image", "label", "split", "patient"])
             table.writerows([image.name, image.label, image.split, image.patient] for image in plan)
         (target / MARKER).write_text(json.dumps(marker), encoding="utf-8")
+        if _holds(directory, marker):  # another process of the same run was faster
+            return directory
         if directory.exists():
             shutil.rmtree(directory)
-        target.rename(directory)
+        try:
+            target.rename(directory)
+        except OSError:
+            if not _holds(directory, marker):
+                raise
     return directory
+
+
+def _holds(directory: Path, marker: dict) -> bool:
+    path = directory / MARKER
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == marker
 
 
 def _plan(spatial_dims: int, seed: int, counts: Mapping[str, int]) -> list[_Image]:

@@ -75,7 +75,7 @@ def read_source(location: Path, *, spatial_dims: int = 2, label_column: str | Se
         InputError: when the path is absent, holds no images, or a table can't be understood.
     """
     if not location.exists():
-        raise InputError(f"The data set {location} does not exist{_near_match(location)}.")
+        raise InputError(f"The data set {location} does not exist{_near_match(location)}")
     if location.is_file():
         return _read_table(location, label_column)
     for name in TABLE_NAMES:
@@ -99,12 +99,12 @@ def is_image(path: Path) -> bool:
 
 
 def _near_match(location: Path) -> str:
-    """A hint naming the most similar existing neighbour of a path that doesn't exist."""
+    """The end of a sentence that names the most similar existing neighbour of a path that doesn't exist."""
     parent = location.parent
     while not parent.is_dir() and parent != parent.parent:
         parent, location = parent.parent, parent
     near = difflib.get_close_matches(location.name, [entry.name for entry in parent.iterdir()], n=1, cutoff=0.6)
-    return f"; did you mean {parent / near[0]}?" if near else f" (looked in {parent})"
+    return f"; did you mean {parent / near[0]}?" if near else f" (looked in {parent})."
 
 
 # ---------------------------------------------------------------------------------------------------- class folders

@@ -44,4 +44,4 @@ def load_split(path: str | Path) -> DataList:
             "give the output_dir of a finished training run."
         )
     spatial_dims = int(json.loads(path.read_text(encoding="utf-8")).get("spatial_dims", 2))
-    return load_records(path, spatial_dims=spatial_dims, val_fraction=0.0, keep_twins=True)
+    return load_records(path, spatial_dims=spatial_dims, val_fraction=0.0, test_fraction=0.0, keep_twins=True)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from dual_skd.errors import InputError
 
 ECE_BINS = 15
+METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "ece", "nll", "brier")
 
 
 def classification_metrics(logits: Tensor, labels: Tensor, *, multi_label: bool = False) -> dict[str, float | None]:

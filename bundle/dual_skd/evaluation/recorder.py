@@ -17,7 +17,7 @@ from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.metrics import classification_metrics, mean_logits
+from dual_skd.evaluation.metrics import METRICS, classification_metrics, mean_logits
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,9 @@ class MetricsRecorder:
         predictions: CSV to write, one row per image: image, label, predicted, a probability per class.
         images: paths of the images in the order of evaluation, for ``predictions``; without them the paths come from
             the images' metadata, where the transforms keep it.
+
+    Raises:
+        InputError: there is no such key metric.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class MetricsRecorder:
         predictions: str | Path | None = None,
         images: Sequence[str] | None = None,
     ) -> None:
+        if key_metric not in METRICS:
+            raise InputError(f"Unknown key_metric {key_metric!r}; valid: {', '.join(METRICS)}.")
         self.path = Path(output_dir) / "metrics.json"
         self.class_names = [str(name) for name in class_names]
         self.split = split
@@ -103,8 +108,6 @@ class MetricsRecorder:
             metrics["auxiliary"] = self._measure(auxiliary, labels)
             metrics["mean"] = self._measure(mean_logits(student, auxiliary, multi_label=self.multi_label), labels)
         engine.state.metrics.update(_flat(metrics))
-        if self.key_metric not in metrics["student"]:
-            raise InputError(f"Unknown key_metric {self.key_metric!r}; valid: {', '.join(metrics['student'])}.")
         if getattr(engine.state, "rank", 0) == 0:
             self._write(engine.state.epoch, len(labels), metrics)
             if self.predictions:

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a process of its own shows; everything else is tested in this one, since each costs the imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dual_skd.__main__ import main
+from dual_skd.errors import input_error_behind
+from dual_skd.networks import build_network
+from dual_skd.outputs import bundle_root, load_model
+
+ROOT = Path(bundle_root())
+TRAIN = str(ROOT / "configs" / "train.json")
+RUN = ["-m", "monai.bundle", "run", "training"]
+
+
+def start(*arguments: object, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess:
+    """Runs this Python in ``cwd``, with ``path`` as PYTHONPATH or without any, and never on a GPU."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | ({} if path is None else {"PYTHONPATH": str(path)})
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def options(settings: dict) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+def test_a_copy_of_the_bundle_folder_trains_where_it_lies(tmp_path, tiny):
+    copy = shutil.copytree(ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__", "*.pt"))
+    done = start(*RUN, "--config_file", "configs/train.json", *options(tiny), "--output_dir", "out", cwd=copy)
+    assert done.returncode == 0, done.stderr
+    assert load_model(copy / "out")[1]["class_names"] == ["interstitial", "nodule", "normal"]
+    assert "student: macro_auc" in done.stdout and "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_wrong_path_from_another_folder_is_one_sentence(tmp_path, tiny, demo):
+    wrong = str(demo) + "_"
+    arguments = options(tiny | {"dataset_dir": wrong, "device": "cpu"})
+    done = start(*RUN, "--config_file", TRAIN, *arguments, cwd=tmp_path, path=ROOT)
+    assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == f"Error: The data set {wrong} does not exist; did you mean {demo}?"
+
+
+def test_two_processes_train_one_model(tmp_path, tiny):
+    files = [str(ROOT / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
+    done = start(
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *RUN, "--config_file", files,
+        *options(tiny | {"batch_size": 6, "output_dir": tmp_path, "device": "cpu"}), cwd=tmp_path, path=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert [epoch["images"] for epoch in metrics["epochs"]] == [9]  # both shares of the validation images
+    states = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert states["trainer"]["epoch_length"] == 2  # 24 images in two shares of two batches
+    assert not any(name.startswith("module.") for name in states["network"])
+    load_model(tmp_path)
+
+
+def refused(run, **overrides) -> str:
+    with pytest.raises(Exception) as caught:
+        run("train.json", **overrides)
+    return str(input_error_behind(caught.value))
+
+
+def test_what_the_user_can_mend_is_said_in_one_sentence(tmp_path, run, tiny, demo, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    shutil.copytree(demo / "images", tmp_path / "folders" / "full")
+    (tmp_path / "folders" / "empty").mkdir()
+    for wrong, words in (
+        ({"dataset_dir": str(tmp_path / "folders")}, "Class folders without images"),
+        ({"method": "duel"}, "Unknown method 'duel' (did you mean dual?)"),
+        ({"device": "cuda"}, "Device 'cuda' was asked for, but PyTorch sees no CUDA device(s)"),
+        ({"small": "resnet81"}, "Unknown network 'resnet81' (did you mean resnet18"),
+        ({"pretrained": str(tmp_path / "weights.pt")}, "No weights file"),
+        ({"key_metric": "auc"}, "Unknown key_metric 'auc'"),
+        ({"loss": "hinge"}, "hinge"),
+        ({"selection_student": "odd"}, "odd"),
+        ({"label_column": "diagnosis"}, "no column diagnosis; columns found: image, label, split, patient"),
+        ({"fine_tune_epochs": 5}, "don't fit into 1 epochs"),
+    ):
+        message = refused(run, **tiny | {"output_dir": str(tmp_path / "out")} | wrong)
+        assert words in message and len(message.splitlines()) == 1, wrong
+
+
+def test_the_check_command_looks_through_the_demo(demo, tmp_path, capsys):
+    assert main(["check", str(demo), "--json", str(tmp_path / "found.json")]) == 0
+    assert "No errors found." in capsys.readouterr().out
+    assert json.loads((tmp_path / "found.json").read_text())["ok"]
+    assert main(["check", str(tmp_path / "nowhere")]) == 1
+    assert capsys.readouterr().err.startswith("Error: The data set")
+
+
+def test_the_select_command_writes_small_weights_and_a_table(tmp_path, tiny):
+    small = build_network("resnet18", num_classes=5, in_channels=3, **tiny["small_options"])
+    torch.save(small.state_dict(), tmp_path / "shapes.pt")
+    done = start(
+        "-m", "dual_skd", "select", "--large", tiny["pretrained"], "--small", "shapes.pt", "--out", "small.safetensors",
+        "--report", "report.csv", cwd=tmp_path, path=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "axes consistent" in done.stdout
+    large = torch.load(tiny["pretrained"], weights_only=True)
+    selected = load_file(tmp_path / "small.safetensors")
+    assert torch.equal(selected["layer1.0.conv1.weight"], large["layer1.0.conv1.weight"][::2])
+    assert (tmp_path / "report.csv").is_file()
+
+
+def test_an_unknown_rule_of_the_select_command_is_one_sentence(tmp_path, tiny, capsys):
+    small = ["--small", "resnet18", "--small-options", json.dumps(tiny["small_options"])]
+    out = ["--out", str(tmp_path / "a.pt"), "--elements", "odd"]
+    assert main(["select", "--large", tiny["pretrained"], *small, *out]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("Error: ") and "odd" in message and message.count("\n") == 1

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from dual_skd.errors import InputError, SelectionError, input_error_behind, show_input_errors_plainly
+
+
+def wrapped(error: Exception, explicit: bool) -> Exception:
+    """The error as it arrives through three layers of a library."""
+    for layer in range(3):
+        try:
+            try:
+                raise error
+            except Exception as inner:
+                raise RuntimeError(f"layer {layer}") from (inner if explicit else None)
+        except RuntimeError as outer:
+            error = outer
+    return error
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_the_input_error_is_found_behind_its_wrappings(explicit):
+    cause = SelectionError("too wide")
+    assert input_error_behind(wrapped(cause, explicit)) is cause
+    assert input_error_behind(cause) is cause
+
+
+def test_other_errors_and_circles_hold_none():
+    assert input_error_behind(None) is None
+    assert input_error_behind(wrapped(ValueError("else"), True)) is None
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert input_error_behind(first) is None
+
+
+def test_an_input_error_is_shown_as_its_sentence_and_others_as_before(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(sys, "excepthook", lambda *arguments: seen.append(arguments))
+    show_input_errors_plainly()
+    error = wrapped(InputError("No images in here; add some."), True)
+    sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == "\nError: No images in here; add some.\n" and not seen
+    other = KeyError("x")
+    sys.excepthook(KeyError, other, None)
+    assert seen == [(KeyError, other, None)] and capsys.readouterr().err == ""
+
+
+def test_input_errors_are_value_errors():
+    assert issubclass(SelectionError, InputError) and issubclass(InputError, ValueError)

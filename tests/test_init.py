@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import dual_skd
+
+PACKAGES = ["dual_skd", "dual_skd.data"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_there_under_its_own_name(package):
+    module = import_module(package)
+    for name in module.__all__:
+        found = getattr(module, name)
+        assert name == "__version__" or found.__name__ == name
+    assert set(module.__all__) <= set(dir(module))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = module.nothing
+
+
+def test_modules_that_the_configs_name_are_reached_after_one_import():
+    for name in dual_skd._MODULES:
+        assert getattr(dual_skd, name) is import_module(f"dual_skd.{name}")
+
+
+def test_selection_and_the_command_line_do_not_import_monai():
+    code = (
+        "import sys, dual_skd, dual_skd.selection.cli, dual_skd.__main__; dual_skd.plan_selection; "
+        "print([name for name in ('monai', 'timm', 'ignite') if name in sys.modules])"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(dual_skd.__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dual_skd.errors import InputError
+from dual_skd.methods import METHODS, load_teacher, method
+from dual_skd.selection import ELEMENT_RULES
+from dual_skd.trainer import UPDATES
+
+
+def test_every_row_names_rules_and_updates_that_exist():
+    for name, row in METHODS.items():
+        assert method(name) is row
+        assert row.student in (*ELEMENT_RULES, "scratch")
+        assert row.auxiliary in (None, *ELEMENT_RULES, "scratch", "teacher")
+        assert row.update in UPDATES and row.purpose
+        assert (row.update == "none") == (row.auxiliary is None)
+    assert len(set(METHODS.values())) == len(METHODS)
+
+
+def test_the_method_is_two_different_selections_and_an_ema():
+    row = method("dual")
+    assert (row.student, row.auxiliary, row.update) == ("uniform", "complement", "ema")
+
+
+def test_an_unknown_method_is_refused_with_the_valid_words():
+    with pytest.raises(InputError, match=r"Unknown method 'singel' \(did you mean single\?\); valid: dual, mutual"):
+        method("singel")
+
+
+def test_a_teacher_takes_all_weights_of_a_checkpoint(tmp_path):
+    taught, teacher = nn.Linear(3, 2), nn.Linear(3, 2)
+    torch.save({"model": taught.state_dict(), "class_names": ["a", "b"]}, tmp_path / "model.pt")
+    load_teacher(teacher, str(tmp_path / "model.pt"))
+    assert torch.equal(teacher.weight, taught.weight) and torch.equal(teacher.bias, taught.bias)
+
+
+def test_a_teacher_that_is_absent_or_of_other_classes_is_refused(tmp_path):
+    torch.save({"model": nn.Linear(3, 4).state_dict()}, tmp_path / "model.pt")
+    for checkpoint, words in (
+        (None, "--teacher_checkpoint"),
+        (str(tmp_path / "none.pt"), "No weights file"),
+        (str(tmp_path / "model.pt"), "has other classes .*size mismatch for weight"),
+    ):
+        with pytest.raises(InputError, match=words):
+            load_teacher(nn.Linear(3, 2), checkpoint)
