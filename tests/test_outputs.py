@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -15,7 +16,20 @@ from torch import nn
 from dual_skd import outputs
 from dual_skd.errors import InputError
 from dual_skd.networks import build_network, load_pretrained
-from dual_skd.outputs import BestModelSaver, RunRecord, bundle_root, describe_architecture, load_model, save_model
+from dual_skd.outputs import (
+    BestModelSaver,
+    LastCheckpoint,
+    PredictionWriter,
+    RandomState,
+    RunRecord,
+    bundle_root,
+    describe_architecture,
+    find_model,
+    load_auxiliary,
+    load_model,
+    resumable,
+    save_model,
+)
 
 ARCHITECTURE = {"name": "resnet18", "num_classes": 2, "in_channels": 1, "spatial_dims": 2,
                 "layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}  # fmt: skip
@@ -157,3 +171,84 @@ def test_the_bundle_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Path(bundle_root()) == root
     assert (root / "configs").is_dir()
+
+
+def test_the_model_of_the_run_is_preferred_to_that_of_the_bundle(tmp_path):
+    run, root = tmp_path / "run", tmp_path / "bundle"
+    with pytest.raises(InputError, match="train one first"):
+        find_model(run, root)
+    ours = save(root / "models", network())
+    assert find_model(run, root) == str(ours)
+    assert find_model(run, root) != find_model(save(run / "models", network()).parent.parent, root)
+
+
+def test_an_auxiliary_is_found_beside_its_student_and_not_kept_from_a_former_run(tmp_path):
+    net, auxiliary = network(), network()
+    options = {"architecture": ARCHITECTURE, "class_names": NAMES}
+    assert load_auxiliary(save(tmp_path, net)) is None
+    BestModelSaver(tmp_path, net, auxiliary=auxiliary, **options)(engine_with({"macro_auc": 0.5}, 1))
+    found = load_auxiliary(tmp_path / "model.pt")
+    assert torch.equal(found.conv1.weight, auxiliary.conv1.weight) and not found.training
+    BestModelSaver(tmp_path, net, **options)(engine_with({"macro_auc": 0.5}, 1))  # a run without auxiliary
+    assert load_auxiliary(tmp_path / "model.pt") is None
+
+
+def trainer_with(objects: dict, path: Path, epochs: int) -> None:
+    trainer = Engine(lambda engine, batch: None)
+    LastCheckpoint(path, objects | {"trainer": trainer}).attach(trainer)
+    trainer.run([0, 0], max_epochs=epochs)
+
+
+def test_the_last_checkpoint_holds_what_is_there_without_wrappers_as_plain_tensors(tmp_path):
+    net = nn.Linear(2, 1)
+    objects = {"network": nn.DataParallel(net), "auxiliary": None, "random": RandomState()}
+    trainer_with(objects, tmp_path / "run" / "last.pt", epochs=3)
+    states = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert states.keys() == {"network", "random", "trainer"}
+    assert torch.equal(states["network"]["weight"], net.weight)
+    assert states["trainer"]["iteration"] == 6 and states["trainer"]["epoch_length"] == 2
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_run_goes_on_only_from_a_checkpoint_that_fits(tmp_path):
+    path, objects = tmp_path / "last.pt", {"network": nn.Linear(2, 1), "auxiliary": None, "trainer": object()}
+    assert resumable(None, objects, epochs=3) is None
+    with pytest.raises(InputError, match="No checkpoint"):
+        resumable(path, objects, epochs=3)
+    trainer_with({"network": nn.Linear(2, 1)}, path, epochs=2)
+    assert resumable(path, objects, epochs=3) == str(path)
+    with pytest.raises(InputError, match="has had 2 epochs"):
+        resumable(path, objects, epochs=2)
+    with pytest.raises(InputError, match=r"other parts \(different: auxiliary\)"):
+        resumable(path, objects | {"auxiliary": nn.Linear(2, 1)}, epochs=3)
+    path.write_bytes(b"half")
+    with pytest.raises(InputError, match="can't be read as a checkpoint"):
+        resumable(path, objects, epochs=3)
+
+
+def test_the_random_state_repeats_the_same_numbers():
+    state = RandomState()
+    saved = state.state_dict()
+    first = torch.rand(3)
+    state.load_state_dict(saved)
+    assert torch.equal(torch.rand(3), first)
+
+
+@pytest.mark.parametrize(("multi_label", "predicted"), [(False, ["normal", "nodule"]), (True, ["normal|nodule", ""])])
+def test_predictions_are_a_row_per_image_and_a_column_per_class(tmp_path, multi_label, predicted):
+    path = tmp_path / "out" / "predictions.csv"
+    engine = Engine(lambda engine, batch: [{"pred": row} for row in batch])
+    PredictionWriter(path, ["a.png", "b.png"], NAMES, multi_label=multi_label).attach(engine)
+    for _ in range(2):  # a second evaluation starts anew
+        engine.run([torch.tensor([[0.75, 0.625]]), torch.tensor([[0.25, 0.5]])])
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["a.png", "b.png"] and [row["predicted"] for row in rows] == predicted
+    assert rows[1] == {"image": "b.png", "predicted": predicted[1], "p_normal": "0.250000", "p_nodule": "0.500000"}
+
+
+def test_fewer_predictions_than_images_are_not_passed_over(tmp_path):
+    engine = Engine(lambda engine, batch: [{"pred": row} for row in batch])
+    PredictionWriter(tmp_path / "predictions.csv", ["a.png", "b.png"], NAMES).attach(engine)
+    with pytest.raises(ValueError, match="zip"):
+        engine.run([torch.tensor([[0.75, 0.25]])])

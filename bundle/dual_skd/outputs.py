@@ -33,7 +33,7 @@ INFO = ("architecture", "class_names", "preprocessing", "multi_label")  # what a
 
 
 def bundle_root() -> str:
-    """The bundle's folder: beside this package, else (installed) on the module path, where ``run`` puts it, else here."""
+    """The bundle's folder: beside this package, else (installed) where `run` puts it on the module path, else here."""
     here = Path.cwd()
     places = [Path(__file__).resolve().parent.parent, *map(Path, sys.path), here, here / "bundle"]
     return str(next((place for place in places if (place / "configs" / "metadata.json").is_file()), here))

@@ -12,7 +12,8 @@ from monai.handlers import CheckpointSaver
 from torch import nn
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation import MetricsRecorder, classification_metrics, mean_logits
+from dual_skd.evaluation import MetricsRecorder, classification_metrics, log_metrics, mean_logits
+from dual_skd.evaluation.metrics import METRICS
 from dual_skd.evaluator import DualModelEvaluator
 
 NAMES = ["normal", "nodule"]
@@ -148,3 +149,31 @@ def test_wrong_classes_key_metric_or_file_are_said_plainly(tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(InputError, match="metrics.json isn't JSON"):
         evaluator(MetricsRecorder(tmp_path, NAMES)).run()
+
+
+def test_one_line_per_network_is_logged(tmp_path, caplog):
+    caplog.set_level("INFO", logger="dual_skd")
+    engine = evaluator(MetricsRecorder(tmp_path, NAMES), auxiliary=Line(-1.0))
+    engine.run(global_epoch=2)
+    caplog.clear()
+    log_metrics(engine)
+    accuracy = [engine.state.metrics[f"{who}_accuracy"] for who in ("student", "auxiliary", "mean")]
+    for line, who, value in zip(caplog.messages, ("student", "auxiliary", "mean"), accuracy, strict=True):
+        assert line.startswith(f"Epoch 2, {who}: macro_auc ") and f" accuracy {value:.3f}," in line
+
+
+def test_undefined_metrics_and_absent_networks_are_not_logged(tmp_path, caplog):
+    caplog.set_level("INFO", logger="dual_skd")
+    records = [{"image": image, "label": 1} for image in IMAGES]
+    engine = evaluator(MetricsRecorder(tmp_path, NAMES), records=records)
+    engine.run()
+    caplog.clear()
+    log_metrics(engine)
+    (line,) = caplog.messages
+    assert "student" in line and "macro_auc" not in line and "accuracy" in line
+
+
+def test_the_names_of_the_metrics_are_those_that_are_measured():
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert tuple(classification_metrics(logits, torch.tensor([0, 1]))) == METRICS
+    assert tuple(classification_metrics(logits, torch.eye(2), multi_label=True)) == METRICS

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dual_skd.data import find_images, load_evaluation_records, load_records, paths_of, save_split, write_demo
+from dual_skd.errors import InputError
+
+NAMES = ("a", "b")
+
+
+def picture(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (16, 16), dtype=np.uint8)
+    Image.fromarray(coarse).resize((80, 80)).save(path)
+    return path
+
+
+def folders(root: Path, seeds: range) -> Path:
+    """A folder per class, without splits; the patient is the number in the name."""
+    for seed in seeds:
+        picture(root / NAMES[seed % 2] / f"person{seed}_1.png", seed)
+    return root
+
+
+def table(path: Path, entries: list[tuple]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label", "split", "patient"])
+        writer.writerows(entries)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """datalist.json of a run that was trained on 20 images of the folder ``own``."""
+    own = folders(tmp_path / "own", range(20))
+    return save_split(load_records(own, patient_pattern=r"person(\d+)"), tmp_path / "run" / "datalist.json")
+
+
+def evaluated(run: Path, dataset_dir=None, **options) -> list[str]:
+    data = load_evaluation_records(run, dataset_dir, class_names=NAMES, **options)
+    return paths_of(data.splits[options.get("split", "test")])
+
+
+def test_without_a_data_set_or_with_its_own_the_run_is_measured_on_its_own_split(run, tmp_path):
+    own = load_records(tmp_path / "own", patient_pattern=r"person(\d+)")
+    for given in (None, tmp_path / "own"):
+        assert evaluated(run, given) == paths_of(own.test)
+        assert evaluated(run, given, split="val") == paths_of(own.val)
+
+
+def test_a_table_beside_the_training_images_is_a_data_set_of_its_own(run, tmp_path):
+    held_out = picture(tmp_path / "own" / "more" / "new.png", 99)
+    listed = table(tmp_path / "own" / "held_out.csv", [("more/new.png", "a", "", "")])
+    assert evaluated(run, listed) == [str(held_out)]
+
+
+def test_of_an_external_set_the_test_split_is_taken_or_all(run, tmp_path):
+    other = folders(tmp_path / "other", range(30, 36))
+    assert len(evaluated(run, other)) == 6
+    entries = [(path, path.parent.name, "test" if "30" in path.name else "train", "") for path in other.rglob("*.png")]
+    listed = table(tmp_path / "other.csv", entries)
+    assert [Path(path).name for path in evaluated(run, listed)] == ["person30_1.png"]
+    with pytest.raises(InputError, match="has splits but no val images"):
+        evaluated(run, listed, split="val")
+
+
+def test_copies_of_training_images_are_left_out_and_said(run, tmp_path):
+    trained = load_evaluation_records(run, class_names=NAMES).train
+    other = folders(tmp_path / "other", range(30, 34))
+    shutil.copy(trained[0]["image"], other / "a" / "copy.png")
+    data = load_evaluation_records(run, other, class_names=NAMES)
+    assert "copy.png" not in {Path(path).name for path in paths_of(data.test)} and len(data.test) == 4
+    assert any("twin" in note for note in data.notes)
+    assert len(evaluated(run, other, keep_twins=True)) == 5
+
+
+def test_patients_of_the_training_data_are_refused_but_those_of_its_test_split_are_not(run, tmp_path):
+    own = load_evaluation_records(run, class_names=NAMES)
+    for records, shared in ((own.train, True), (own.val, True), (own.test, False)):
+        image = picture(tmp_path / "new.png", 77)
+        listed = table(tmp_path / "new.csv", [(image, "a", "", records[0]["patient"])])
+        if shared:
+            with pytest.raises(InputError, match=f"1 patients .for example {records[0]['patient']}. were in the train"):
+                evaluated(run, listed)
+        else:
+            assert evaluated(run, listed) == [str(image)]
+
+
+def test_what_can_not_be_evaluated_is_said(run, tmp_path):
+    other = folders(tmp_path / "other", range(30, 32))
+    (other / "b").rename(other / "c")
+    two = table(tmp_path / "two.csv", [(other / "a" / "person30_1.png", "a|b", "", "")])
+    for options, words in (
+        ({"split": "train"}, "split is 'train'; evaluate on 'test' or 'val'"),
+        ({"dataset_dir": other}, "labels that this model doesn't know: c; it was trained on a, b"),
+        ({"dataset_dir": "demo"}, "wasn't trained on the demo data"),
+        ({"dataset_dir": two}, "images with several labels, but this model gives one"),
+        ({"dataset_dir": tmp_path / "nowhere"}, "does not exist"),
+    ):
+        with pytest.raises(InputError, match=words):
+            evaluated(run, **options)
+
+
+def test_a_run_without_test_images_asks_for_others(tmp_path):
+    own = folders(tmp_path / "own", range(20))
+    run = save_split(load_records(own, test_fraction=0.0), tmp_path / "datalist.json")
+    with pytest.raises(InputError, match="no test images; give another data set"):
+        evaluated(run)
+    assert evaluated(run, split="val")
+
+
+def test_images_to_predict_are_found_in_a_folder_a_table_or_one_by_one(tmp_path):
+    root = folders(tmp_path / "images", range(4))
+    everything = [str(path) for path in sorted(root.rglob("*.png"))]
+    assert find_images(root) == everything
+    assert find_images(everything[0]) == everything[:1]
+    listed = table(tmp_path / "list.csv", [(everything[2], "a", "", "")])
+    assert find_images(listed) == [everything[2]]
+    assert find_images(write_demo(tmp_path / "demo", counts={"test": 3}) / "images")[0].endswith(".dcm")
+
+
+def test_a_place_without_images_to_predict_is_said(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no image")
+    for given, words in (("empty", "holds no images"), ("notes.txt", "is not an image"), ("gone", "does not exist")):
+        with pytest.raises(InputError, match=words):
+            find_images(tmp_path / given)
