@@ -5,7 +5,8 @@
     python scripts/collect_results.py runs/chest_dual_0 runs/chest_single_0 ... [--auxiliary]
 
 Numbers are those of the test split in metrics.json. The interval of balanced accuracy and AUC is the 2.5 to 97.5
-percentile over 1,000 bootstrap resamples of the test images, drawn within each class (seed 0), from predictions_test.csv.
+percentile over 1,000 bootstrap resamples of the test images, drawn within each class (seed 0), from
+predictions_test.csv.
 Seconds are those of the whole training with validation, after decoding.
 """
 
@@ -67,9 +68,10 @@ def rows_of(folder: Path, with_auxiliary: bool) -> list[list[str]]:
             text = f"{values[name]:.3f}"
             return f"{text} ({interval[name][0]:.3f} to {interval[name][1]:.3f})" if who == "student" else text
 
+        share = "" if config["train_fraction"] == 1 else f", {config['train_fraction']:.0%}"
         parameters = run["networks"]["student"]["parameters"]
         rows.append([
-            Path(config["dataset_dir"]).name + ("" if config["train_fraction"] == 1 else f", {config['train_fraction']:.0%}"),
+            Path(config["dataset_dir"]).name + share,
             config["method"] + ("" if who == "student" else f": {who}"),
             str(config["seed"]),
             f"{values['accuracy']:.3f}",

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+
 from dual_skd.data.augment import AugmentBatch, BatchAugment, sampling_grid
 from dual_skd.errors import InputError
 

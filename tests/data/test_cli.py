@@ -5,8 +5,9 @@ import argparse
 import json
 
 import numpy as np
-from dual_skd.data import cli
 from PIL import Image
+
+from dual_skd.data import cli
 
 
 def run(*arguments: str) -> int:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from dual_skd.data import load_records
 from dual_skd.errors import InputError
-from PIL import Image
 
 
 def picture(path: Path, value: int = 0) -> Path:

@@ -11,10 +11,11 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from dual_skd.data.demo import CLASSES_2D, CLASSES_3D, chest_xray, head_volume, write_demo
-from dual_skd.errors import InputError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+
+from dual_skd.data.demo import CLASSES_2D, CLASSES_3D, chest_xray, head_volume, write_demo
+from dual_skd.errors import InputError
 
 FEW_2D = {"train": 18, "val": 6, "test": 6}
 FEW_3D = {"train": 3, "val": 3, "test": 3}

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageEnhance
+from scipy.fft import dctn
+
 from dual_skd.data import check_records, drop_twins, load_records
 from dual_skd.data.demo import chest_xray, head_volume
 from dual_skd.data.integrity import TwinFinder, fine_structure, perceptual_hash
 from dual_skd.errors import InputError
-from PIL import Image, ImageEnhance
-from scipy.fft import dctn
 
 
 def xray(seed: int, view: int = 0, label: str = "normal") -> Image.Image:

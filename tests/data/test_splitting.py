@@ -3,9 +3,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from dual_skd.data.splitting import divide
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dual_skd.data.splitting import divide
 
 
 def record(number: int, label, patient: str = "") -> dict:

@@ -9,8 +9,6 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dual_skd.data.transforms import MedicalReader, read_grey, to_grey, window_range
-from dual_skd.errors import InputError
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import (
     Compose,
@@ -27,6 +25,9 @@ from monai.transforms import (
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from dual_skd.data.transforms import MedicalReader, read_grey, to_grey, window_range
+from dual_skd.errors import InputError
 
 SHAPE = (20, 32)  # rows, columns
 

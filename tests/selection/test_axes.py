@@ -9,11 +9,12 @@ from collections import defaultdict
 import pytest
 import torch
 import wiring
-from dual_skd.selection import ELEMENT_RULES, LAYER_RULES, plan_selection
-from dual_skd.selection.axes import FAMILIES, describe, find_family, is_classifier
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from wiring import Wiring, kept_indices
+
+from dual_skd.selection import ELEMENT_RULES, LAYER_RULES, plan_selection
+from dual_skd.selection.axes import FAMILIES, describe, find_family, is_classifier
 
 EXAMPLES = settings(
     max_examples=90,

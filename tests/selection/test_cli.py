@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import wiring
+
 from dual_skd.errors import InputError
 from dual_skd.selection import plan_selection
 from dual_skd.selection.cli import add_arguments, main, read_weights, write_weights

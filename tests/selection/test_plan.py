@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from dual_skd.selection import ELEMENT_RULES, SelectionError, plan_selection, select_weights
 from torch import Tensor, nn
+
+from dual_skd.selection import ELEMENT_RULES, SelectionError, plan_selection, select_weights
 
 timm = pytest.importorskip("timm")
 pytest.importorskip("monai")

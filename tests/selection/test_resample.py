@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
+
 from dual_skd.selection.resample import (
     guess_grid,
     inflate_kernel,
@@ -13,7 +15,6 @@ from dual_skd.selection.resample import (
     resize_patch_kernel,
     resize_positions,
 )
-from torch.nn import functional as F
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

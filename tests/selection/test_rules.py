@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dual_skd.errors import SelectionError
-from dual_skd.selection.rules import ELEMENT_RULES, choose_elements, choose_layers, complement, uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dual_skd.errors import SelectionError
+from dual_skd.selection.rules import ELEMENT_RULES, choose_elements, choose_layers, complement, uniform
 
 SIZES = st.integers(1, 300).flatmap(lambda large: st.tuples(st.just(large), st.integers(1, large)))
 
