@@ -92,8 +92,12 @@ def test_twins_of_training_images_are_dropped_from_an_external_set(finished, run
     run("evaluate.json", output_dir=str(finished), dataset_dir=str(other))
     found = {Path(row["image"]).name for row in rows(finished / "predictions_test.csv")}
     assert found == {Path(row["image"]).name for row in listed}
-    run("evaluate.json", output_dir=str(finished), dataset_dir=str(other), keep_twins=True)
-    assert len(rows(finished / "predictions_test.csv")) == 7
+    own = json.loads((finished / "metrics.json").read_text()).get("test")
+    run("evaluate.json", output_dir=str(finished), dataset_dir=str(other), keep_twins=True, report_as="elsewhere")
+    assert len(rows(finished / "predictions_elsewhere.csv")) == 7
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["test"] == own and metrics["elsewhere"]["images"] == 7
+    assert str(other) in metrics["elsewhere"]["source"]
 
 
 def test_without_a_model_or_a_known_label_the_remedy_is_said(finished, run, tmp_path):

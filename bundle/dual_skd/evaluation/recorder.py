@@ -42,6 +42,7 @@ class MetricsRecorder:
         key_metric: the student's metric that decides what is best; lower is better for nll, ece and brier.
         multi_label: see :func:`dual_skd.evaluation.metrics.classification_metrics`.
         predictions: CSV to write, one row per image: image, label, predicted, a probability per class.
+        source: which data are measured, for the entry of a split other than ``validation``.
         images: paths of the images in the order of evaluation, for ``predictions``; without them the paths come from
             the images' metadata, where the transforms keep it.
 
@@ -58,6 +59,7 @@ class MetricsRecorder:
         key_metric: str = "macro_auc",
         multi_label: bool = False,
         predictions: str | Path | None = None,
+        source: str | None = None,
         images: Sequence[str] | None = None,
     ) -> None:
         if key_metric not in METRICS:
@@ -68,6 +70,7 @@ class MetricsRecorder:
         self.key_metric = key_metric
         self.multi_label = multi_label
         self.predictions = Path(predictions) if predictions else None
+        self.source = source
         self.images = images
         self._first_of_run = True
         self._collected: dict[str, list[Any]] = {}
@@ -136,7 +139,7 @@ class MetricsRecorder:
             record["best"] = max(record["epochs"], key=lambda old: goodness(old["student"], self.key_metric))
             record["final"] = entry
         else:
-            record[self.split] = {"images": images, **metrics}
+            record[self.split] = {"images": images, "source": self.source, **metrics}
         self._first_of_run = False
         write_json(self.path, record)
 
