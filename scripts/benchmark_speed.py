@@ -29,26 +29,24 @@ STUDENT = {"name": "tf_efficientnet_lite2", "width": 0.4, "num_classes": 3, "in_
 
 # Runs in its own process, so that its peak memory is the selection's own. Prints seconds and peak memory over weights.
 SELECTION = """
-import resource, sys, time
+import resource, time
 import timm, torch
 from dual_skd.selection import plan_selection
 
+with torch.device("meta"):  # shapes alone, so that the peak before the selection is that of the weights
+    shapes = timm.create_model("vit_large_patch16_224").state_dict()
+    small = timm.create_model("vit_tiny_patch16_224")
 # random numbers, not zeros: untouched zero pages would not count as memory
-large = {k: torch.rand(v.shape) for k, v in timm.create_model("vit_large_patch16_224").state_dict().items()}
-small = timm.create_model("vit_tiny_patch16_224")
-size = sum(v.numel() * v.element_size() for v in large.values())
-import gc; gc.collect()
-seconds, growth = [], 0
+large = {name: torch.rand(tensor.shape) for name, tensor in shapes.items()}
+size = sum(tensor.numel() * tensor.element_size() for tensor in large.values())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+seconds = []
 for _ in range(5):
-    before = resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
     start = time.perf_counter()
-    plan = plan_selection(large, small)
-    weights = plan.apply(large)
+    weights = plan_selection(large, small).apply(large)
     seconds.append(time.perf_counter() - start)
-    resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-    growth = max(growth, resident - before)
-seconds.sort()
-print(seconds[2], 1 + growth / size)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(sorted(seconds)[2], 1 + (peak - before) / size)
 """
 
 
