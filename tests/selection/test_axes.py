@@ -7,10 +7,12 @@ import re
 from collections import defaultdict
 
 import pytest
+import timm
 import torch
 import wiring
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
+from monai.networks import nets
 from wiring import Wiring, kept_indices
 
 from dual_skd.selection import ELEMENT_RULES, LAYER_RULES, plan_selection
@@ -133,9 +135,6 @@ def test_a_resnet_that_drops_a_projection_is_not_called_consistent() -> None:
 
 
 def test_every_tensor_of_the_real_networks_is_in_a_table() -> None:
-    timm = pytest.importorskip("timm")
-    nets = pytest.importorskip("monai.networks.nets")
-    pytest.importorskip("einops")
     with torch.device("meta"):
         cases = {
             "efficientnet": [timm.create_model(name) for name in (

@@ -88,7 +88,6 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_small_network_can_be_named(files: tuple[Path, Path], tmp_path: Path) -> None:
-    pytest.importorskip("timm")
     from dual_skd.networks import build_network
 
     torch.manual_seed(0)

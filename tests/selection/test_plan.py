@@ -12,19 +12,16 @@ import time
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
+from monai.networks.nets import ResNet, ViT
+from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.convnext import ConvNeXt
+from timm.models.efficientnet import EfficientNet
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from dual_skd.selection import ELEMENT_RULES, SelectionError, plan_selection, select_weights
-
-timm = pytest.importorskip("timm")
-pytest.importorskip("monai")
-pytest.importorskip("einops")
-from monai.networks.nets import ResNet, ViT  # noqa: E402
-from timm.models._efficientnet_builder import decode_arch_def  # noqa: E402
-from timm.models.convnext import ConvNeXt  # noqa: E402
-from timm.models.efficientnet import EfficientNet  # noqa: E402
-from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
 
 def lite(scale: int = 1, blocks: int = 2, *, se: bool = False, image: int = 3, classes: int = 3) -> nn.Module:

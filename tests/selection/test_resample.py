@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+import timm.layers
 import torch
 from torch.nn import functional as F
 
@@ -43,9 +44,8 @@ def test_an_inflated_kernel_answers_a_constant_depth_volume_like_the_image() -> 
 
 @pytest.mark.parametrize("size", [(14, 14), (8, 8), (20, 20), (16, 12)])
 def test_patch_kernels_equal_those_of_timm(size: tuple[int, int]) -> None:
-    timm_layers = pytest.importorskip("timm.layers")
     weight = torch.randn(4, 3, 16, 16)
-    expected = timm_layers.resample_patch_embed(weight, list(size))
+    expected = timm.layers.resample_patch_embed(weight, list(size))
     torch.testing.assert_close(resize_patch_kernel(weight, size), expected, atol=1e-4, rtol=1e-3)
 
 
@@ -68,10 +68,9 @@ def test_kernels_of_other_layers_have_no_form() -> None:
 
 
 def test_positions_keep_their_leading_tokens_and_follow_timm() -> None:
-    timm_layers = pytest.importorskip("timm.layers")
     positions = torch.randn(1, 5 + 49, 6)
     resized = resize_positions(positions, old_grid=(7, 7), new_grid=(4, 5), old_prefix=5, new_prefix=5)
-    expected = timm_layers.resample_abs_pos_embed(positions, [4, 5], [7, 7], num_prefix_tokens=5)
+    expected = timm.layers.resample_abs_pos_embed(positions, [4, 5], [7, 7], num_prefix_tokens=5)
     torch.testing.assert_close(resized, expected)
     assert torch.equal(resized[:, :5], positions[:, :5])
 
