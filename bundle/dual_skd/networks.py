@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dual_skd.errors import InputError
+from dual_skd.momentum import unwrap
 from dual_skd.volumetric import to_volumetric
 
 logger = logging.getLogger(__name__)
@@ -261,17 +262,6 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 # --- looking into a network -------------------------------------------------------------------------------------------
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """Returns the module inside DistributedDataParallel, DataParallel or torch.compile wrappers."""
-    while True:
-        if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            network = network.module
-        elif hasattr(network, "_orig_mod"):
-            network = network._orig_mod
-        else:
-            return network
 
 
 def classifier_of(network: nn.Module) -> tuple[str, nn.Linear]:

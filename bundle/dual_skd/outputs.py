@@ -25,7 +25,8 @@ from torch import Tensor, nn
 import dual_skd
 from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import goodness, write_json
-from dual_skd.networks import build_network, count_macs, count_parameters, load_state_file, unwrap
+from dual_skd.momentum import unwrap
+from dual_skd.networks import build_network, count_macs, count_parameters, load_state_file
 
 logger = logging.getLogger(__name__)
 
