@@ -17,7 +17,6 @@ _HOME = {
     "load_split": "split_file",
     "save_split": "split_file",
     "check_records": "integrity",
-    "drop_twins": "integrity",
     "Findings": "integrity",
     "MedicalReader": "transforms",
     "to_grey": "transforms",

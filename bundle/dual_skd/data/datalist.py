@@ -212,11 +212,6 @@ def load_records(
     return data
 
 
-def with_splits(data: DataList, splits: dict[str, list[dict]], notes: Sequence[str] = ()) -> DataList:
-    """The same data set with other records and more notes."""
-    return replace(data, splits=splits, notes=[*data.notes, *notes])
-
-
 def _default_demo_dir(spatial_dims: int) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "dual_skd" / ("demo" if spatial_dims == 2 else "demo3d")

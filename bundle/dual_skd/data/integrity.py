@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from dual_skd.data.datalist import SPLITS, DataList, with_splits
+from dual_skd.data.datalist import SPLITS, DataList
 from dual_skd.data.transforms import read_grey
 from dual_skd.errors import InputError
 
@@ -230,24 +230,6 @@ class TwinFinder:
             image, problem = next(iter(self.unreadable.items()))
             others = f" (and {len(self.unreadable) - 1} more)" if len(self.unreadable) > 1 else ""
             raise InputError(f"The image {image}{others} can't be read: {problem}; replace or remove it.")
-
-
-def drop_twins(data: DataList, *, finder: TwinFinder | None = None) -> DataList:
-    """Removes the test and validation images that have a twin in the training set.
-
-    Args:
-        data: a divided data set.
-        finder: signatures of all its images; computed when not given.
-
-    Raises:
-        InputError: when an image can't be read.
-    """
-    finder = finder or _finder_of(data)
-    finder.refuse_unreadable()
-    notes: list[str] = []
-    val = finder.without_twins(data.val, data.train, notes, "val")
-    test = finder.without_twins(data.test, data.train + data.val, notes, "test")
-    return with_splits(data, {"train": data.train, "val": val, "test": test}, notes)
 
 
 # ------------------------------------------------------------------------------------------------------------ check
