@@ -5,13 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageEnhance
-from scipy.fft import dctn
 
 from dual_skd.data import check_records, load_records
-from dual_skd.data.demo import chest_xray, head_volume
-from dual_skd.data.integrity import TwinFinder, fine_structure, perceptual_hash
+from dual_skd.data.demo import chest_xray
 from dual_skd.errors import InputError
 
 
@@ -107,37 +104,7 @@ def test_shared_patients_are_reported(dataset):
     assert "1 patients are in more than one split, for example person7 in train and test." in findings.errors
 
 
-def test_volumes_have_twins_too(tmp_path):
-    paths = []
-    for index, volume in enumerate([head_volume("normal", anatomy_seed=s) for s in (1, 2, 3, 1)]):
-        paths.append(str(tmp_path / f"{index}.npy"))
-        noise = np.random.default_rng(0).normal(0, 5, volume.shape) if index == 3 else 0
-        np.save(paths[-1], (volume + noise).astype(np.float32))
-    twins = TwinFinder(paths, spatial_dims=3).twins(paths, paths)
-    assert [(t.image, t.twin, t.exact) for t in twins] == [(paths[0], paths[3], False)]
-    assert "3 spatial axes where 2" in next(iter(TwinFinder(paths[:1]).unreadable.values()))
-
-
 def test_the_test_set_is_the_same_for_every_train_fraction(dataset):
     xray(100).save(dataset / "test" / "normal" / "copy.png")
     full, half = load_records(dataset, val_fraction=0), load_records(dataset, val_fraction=0, train_fraction=0.5)
     assert full.test == half.test and len(full.test) == 6 and len(half.train) == 6
-
-
-def test_the_perceptual_hash_is_the_sign_of_the_low_cosine_frequencies():
-    thumbnails = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    small = thumbnails.reshape(3, 32, 2, 32, 2).mean((2, 4)).numpy()
-    for image, bits in zip(small, perceptual_hash(thumbnails), strict=True):
-        # scipy's orthonormal scaling would weigh the first row and column differently
-        low = dctn(image.astype(np.float64), type=2, norm=None)[:8, :8].flatten()
-        assert np.array_equal(bits.numpy() > 0, low > np.sort(low)[31])
-
-
-def test_fine_structure_is_blind_to_brightness_and_contrast_and_unit_long():
-    thumbnails = torch.rand(2, 1, 64, 64)
-    fine, changed = fine_structure(thumbnails), fine_structure(thumbnails * 3 + 7)
-    assert torch.allclose(fine, changed, atol=1e-5)
-    assert torch.allclose(fine.norm(dim=1), torch.ones(2)) and torch.allclose(
-        fine.mean(dim=1), torch.zeros(2), atol=1e-7
-    )
-    assert fine_structure(torch.zeros(1, 1, 64, 64)).abs().sum() == 0
