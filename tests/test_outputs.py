@@ -244,7 +244,21 @@ def test_predictions_are_a_row_per_image_and_a_column_per_class(tmp_path, multi_
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == ["a.png", "b.png"] and [row["predicted"] for row in rows] == predicted
-    assert rows[1] == {"image": "b.png", "predicted": predicted[1], "p_normal": "0.250000", "p_nodule": "0.500000"}
+    assert rows[1] == {
+        "image": "b.png", "predicted": predicted[1], "p_normal": "0.250000", "p_nodule": "0.500000", "problem": "",
+    }  # fmt: skip
+
+
+def test_an_image_that_could_not_be_used_has_a_row_without_numbers_and_is_counted(tmp_path, caplog):
+    engine = Engine(lambda engine, batch: [{"pred": torch.tensor([0.75, 0.25])} for _ in batch])
+    PredictionWriter(tmp_path / "predictions.csv", ["a.png", "b.png"], NAMES).attach(engine)
+    with caplog.at_level("INFO"):
+        engine.run([[{"problem": ""}, {"problem": "b.png is cut off."}]])
+    with (tmp_path / "predictions.csv").open() as file:
+        good, bad = csv.DictReader(file)
+    assert good["predicted"] == "normal" and good["problem"] == ""
+    assert bad == {"image": "b.png", "predicted": "", "p_normal": "", "p_nodule": "", "problem": "b.png is cut off."}
+    assert "Predictions of 1 images" in caplog.text and "1 images could not be used" in caplog.text
 
 
 def test_fewer_predictions_than_images_are_not_passed_over(tmp_path):

@@ -362,6 +362,9 @@ class RandomState:
 class PredictionWriter:
     """Handler of an evaluator without labels: a CSV row per image with the probability of every class.
 
+    An image that :class:`dual_skd.data.TolerantDataset` marked as unusable has a row too, with the problem instead of
+    numbers, and the log counts such images: nothing is left out silently.
+
     Args:
         path: the CSV file.
         images: paths of the images in the order of the loader.
@@ -377,24 +380,34 @@ class PredictionWriter:
         self.class_names = class_names
         self.multi_label = multi_label
         self._rows: list[list[float]] = []
+        self._problems: list[str] = []
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler; postprocessing has to turn logits into probabilities before."""
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda _: self._rows.clear())
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
 
+    def _start(self, engine: Engine) -> None:
+        self._rows, self._problems = [], []
+
     def _collect(self, engine: Engine) -> None:
         self._rows += [output["pred"].float().tolist() for output in engine.state.output]
+        for item in engine.state.batch:
+            self._problems.append(item.get("problem", "") if isinstance(item, Mapping) else "")
 
     def _write(self, engine: Engine) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(["image", "predicted", *(f"p_{name}" for name in self.class_names)])
-            for image, row in zip(self.images, self._rows, strict=True):
-                table.writerow([image, self._predicted(row), *(f"{value:.6f}" for value in row)])
-        logger.info("Predictions of %d images written to %s.", len(self._rows), self.path)
+            table.writerow(["image", "predicted", *(f"p_{name}" for name in self.class_names), "problem"])
+            for image, row, problem in zip(self.images, self._rows, self._problems, strict=True):
+                values = [""] * (len(row) + 1) if problem else [self._predicted(row), *(f"{value:.6f}" for value in row)]
+                table.writerow([image, *values, problem])
+        bad = sum(map(bool, self._problems))
+        logger.info("Predictions of %d images written to %s.", len(self._rows) - bad, self.path)
+        if bad:
+            logger.warning("%d images could not be used; the column problem of %s says why.", bad, self.path)
 
     def _predicted(self, row: Sequence[float]) -> str:
         if self.multi_label:

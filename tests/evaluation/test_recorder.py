@@ -177,3 +177,26 @@ def test_the_names_of_the_metrics_are_those_that_are_measured():
     logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert tuple(classification_metrics(logits, torch.tensor([0, 1]))) == METRICS
     assert tuple(classification_metrics(logits, torch.eye(2), multi_label=True)) == METRICS
+
+
+def test_images_with_a_twin_in_training_count_in_an_entry_of_their_own(tmp_path, caplog):
+    recorder = MetricsRecorder(
+        tmp_path, NAMES, split="test", twins=2, key_metric="accuracy", predictions=tmp_path / "p.csv", images="abcde"
+    )
+    engine = evaluator(recorder, auxiliary=Line(-1.0, 0.2))
+    with caplog.at_level("INFO"):
+        engine.run()
+    entry = json.loads((tmp_path / "metrics.json").read_text())["test"]
+    logits, labels = Line(1.0)(torch.stack(IMAGES)), torch.tensor(LABELS)
+    assert entry["images"] == 3 and entry["with_twins"]["images"] == 5
+    assert entry["student"] == pytest.approx(classification_metrics(logits[:3], labels[:3]), abs=1e-6)
+    assert entry["with_twins"]["student"] == pytest.approx(classification_metrics(logits, labels), abs=1e-6)
+    assert entry["with_twins"].keys() == {"images", "student", "auxiliary", "mean"}
+    assert engine.state.metrics["accuracy"] == pytest.approx(1.0)
+    assert [row["image"] for row in csv.DictReader((tmp_path / "p.csv").open())] == list("abc")
+    assert "accuracy 1.000 without them, 0.800 with them" in caplog.text
+
+
+def test_a_split_of_twins_only_says_nothing_of_new_images(tmp_path):
+    with pytest.raises(InputError, match="All 5 images of the test split have a twin"):
+        evaluator(MetricsRecorder(tmp_path, NAMES, split="test", twins=5)).run()

@@ -45,6 +45,8 @@ class MetricsRecorder:
         source: which data are measured, for the entry of a split other than ``validation``.
         images: paths of the images in the order of evaluation, for ``predictions``; without them the paths come from
             the images' metadata, where the transforms keep it.
+        twins: how many images at the end of the evaluation have a twin among the training images. They count in the
+            entry ``with_twins`` only, beside the numbers without them, and are not in ``predictions``.
 
     Raises:
         InputError: there is no such key metric.
@@ -61,6 +63,7 @@ class MetricsRecorder:
         predictions: str | Path | None = None,
         source: str | None = None,
         images: Sequence[str] | None = None,
+        twins: int = 0,
     ) -> None:
         if key_metric not in METRICS:
             raise InputError(f"Unknown key_metric {key_metric!r}; valid: {', '.join(METRICS)}.")
@@ -72,6 +75,7 @@ class MetricsRecorder:
         self.predictions = Path(predictions) if predictions else None
         self.source = source
         self.images = images
+        self.twins = twins
         self._first_of_run = True
         self._collected: dict[str, list[Any]] = {}
 
@@ -104,18 +108,42 @@ class MetricsRecorder:
         images = self._collected["image"] if self.images is None else list(self.images)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             collected, images = _gather(collected, images, engine.state.device)
+        clean = len(collected["label"]) - self.twins
+        if clean < 1:
+            raise InputError(
+                f"All {self.twins} images of the {self.split} split have a twin among the training images, so nothing "
+                "can be said of new images; evaluate on other data, or with keep_twins."
+            )
+        without_twins = {key: values[:clean] for key, values in collected.items()}
+        metrics = self._measure_all(without_twins)
+        engine.state.metrics.update(_flat(metrics))
+        if getattr(engine.state, "rank", 0) == 0:
+            entry: dict[str, Any] = {"images": clean, **metrics}
+            if self.twins:
+                entry["with_twins"] = {"images": clean + self.twins, **self._measure_all(collected)}
+                self._log_twins(entry)
+            self._write(engine.state.epoch, entry)
+            if self.predictions:
+                self._write_predictions(without_twins["pred"], without_twins["label"], images[:clean])
+        self._collected = {}
+
+    def _log_twins(self, entry: Mapping[str, Any]) -> None:
+        without, within = entry["student"][self.key_metric], entry["with_twins"]["student"][self.key_metric]
+        logger.info(
+            "%d images with a twin in training are left out of the numbers below: %s %s without them, %s with them.",
+            self.twins,
+            self.key_metric,
+            *("undefined" if value is None else f"{value:.3f}" for value in (without, within)),
+        )
+
+    def _measure_all(self, collected: Mapping[str, Tensor]) -> dict[str, dict[str, float | None]]:
         student, labels = collected["pred"], collected["label"]
         metrics = {"student": self._measure(student, labels)}
         if "auxiliary_pred" in collected:
             auxiliary = collected["auxiliary_pred"]
             metrics["auxiliary"] = self._measure(auxiliary, labels)
             metrics["mean"] = self._measure(mean_logits(student, auxiliary, multi_label=self.multi_label), labels)
-        engine.state.metrics.update(_flat(metrics))
-        if getattr(engine.state, "rank", 0) == 0:
-            self._write(engine.state.epoch, len(labels), metrics)
-            if self.predictions:
-                self._write_predictions(student, labels, images)
-        self._collected = {}
+        return metrics
 
     def _measure(self, logits: Tensor, labels: Tensor) -> dict[str, float | None]:
         if logits.shape[1] != len(self.class_names):
@@ -125,11 +153,11 @@ class MetricsRecorder:
             )
         return classification_metrics(logits, labels, multi_label=self.multi_label)
 
-    def _write(self, epoch: int, images: int, metrics: Mapping[str, Any]) -> None:
+    def _write(self, epoch: int, entry: dict[str, Any]) -> None:
         record = read_json(self.path)
         record["class_names"] = self.class_names
-        entry = {"epoch": epoch, "images": images, **metrics}
         if self.split == "validation":
+            entry = {"epoch": epoch, **entry}
             # A resumed run goes on where it stopped; a new run in the same folder starts anew.
             earlier = [old for old in record.get("epochs", []) if old["epoch"] < epoch]
             if self._first_of_run and not earlier:
@@ -139,7 +167,7 @@ class MetricsRecorder:
             record["best"] = max(record["epochs"], key=lambda old: goodness(old["student"], self.key_metric))
             record["final"] = entry
         else:
-            record[self.split] = {"images": images, "source": self.source, **metrics}
+            record[self.split] = {"source": self.source, **entry}
         self._first_of_run = False
         write_json(self.path, record)
 
