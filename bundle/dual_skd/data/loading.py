@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the readers of all formats share: the picture they return, its limits in memory, and how failures are told."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dual_skd.errors import InputError
+
+# 1.5 GiB for the stored and the float32 values of one image, so that a process that reads it stays under 2 GB:
+# a CT of 1,024 slices of 512 x 512 in 16 bits is the largest that fits
+MAX_BYTES = 3 * 2**29
+DEFLATE_RATIO = 1032  # zlib can't expand its input by more (zlib technical details, "maximum compression factor")
+
+Frame = int | Literal["middle"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded image or volume.
+
+    Args:
+        array: (W, H) or (X, Y, Z); colours (3) or grey and alpha (2, 4) in one more, last axis.
+        affine: (4, 4) from array indices to mm: to the patient's RAS axes for volumes, and only the pixel spacing for
+            images, because a plane in a 2D task has no third axis to be turned about.
+        spacing_known: whether the file states its spacing; else the affine counts pixels.
+        coloured: whether the last axis holds channels.
+        photometric: DICOM PhotometricInterpretation of ``array``, "" for other formats.
+        modality: DICOM Modality, "" for other formats.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    spacing_known: bool = False
+    coloured: bool = False
+    photometric: str = ""
+    modality: str = ""
+
+    @property
+    def spatial_dims(self) -> int:
+        return self.array.ndim - self.coloured
+
+
+def plane_affine(column: float = 1.0, row: float = 1.0) -> np.ndarray:
+    """Affine of a 2D image from the distances, in mm, of its columns and of its rows."""
+    return np.diag([column, row, 1.0, 1.0])
+
+
+def check_size(path: str | Path, shape: Sequence[int], bytes_stored: float) -> None:
+    """Refuses, before anything is allocated, what is empty or would not fit into memory.
+
+    Args:
+        path: named in the error.
+        shape: of the decoded array.
+        bytes_stored: bytes per value as stored in the file.
+
+    Raises:
+        InputError: for an empty shape, or more than ``MAX_BYTES`` for stored values and their float32 copy.
+    """
+    if not shape or min(shape) <= 0:
+        raise InputError(f"{path} is damaged or empty: its header declares a size of {_by(shape)}; leave it out.")
+    needed = prod(shape) * (bytes_stored + 4)
+    if needed > MAX_BYTES:
+        raise InputError(
+            f"{path} declares a size of {_by(shape)}, which needs {needed / 2**30:.1f} GiB of at most "
+            f"{MAX_BYTES / 2**30} GiB: the file is damaged, or has to be resampled or cut into parts."
+        )
+
+
+def check_stored(path: str | Path, expected: int, stored: int) -> None:
+    """Refuses a file whose header declares more bytes than the file can hold."""
+    if expected > stored:
+        raise InputError(
+            f"{path} is cut short or damaged: its header declares {expected} bytes of pixels, at most {stored} are "
+            "there; copy the file again or leave it out."
+        )
+
+
+def chosen_frame(frame: Frame, count: int, path: str | Path) -> int:
+    """The number of the frame, counted from 0, that ``frame`` ("middle" or a number) stands for."""
+    if frame == "middle":
+        return count // 2
+    if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < count:
+        raise InputError(f'Expected frame "middle" or a number from 0 to {count - 1}, found {frame!r} for {path}.')
+    return frame
+
+
+def too_many_frames(path: str | Path, count: int) -> InputError:
+    """What a 2D task says of a file with several frames or slices."""
+    return InputError(
+        f'Expected one image (spatial_dims 2), found {count} frames or slices in {path}: set frame to "middle" or '
+        f"a number, set spatial_dims 3, or name one frame in the record as {path}#frame=0."
+    )
+
+
+@contextmanager
+def failures_named(path: str | Path) -> Iterator[None]:
+    """Turns whatever a library raises while it reads a file into one sentence that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # damaged files make libraries raise anything from KeyError to MemoryError
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise InputError(
+            f"{path} can't be read, it is damaged or not what its name says ({type(error).__name__}: "
+            f"{reason[:300]}); copy the file again or leave it out."
+        ) from error
+
+
+class OncePerKind(logging.Filter):
+    """Lets each kind of message pass once per process: values and numbers in it don't make a new kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = re.sub(r"'[^']*'|\"[^\"]*\"|[\d.,()]+", "#", record.getMessage())[:80]
+        if kind in self._seen:
+            return False
+        self._seen.add(kind)
+        return True
+
+
+def quieten(logger: str, package: str) -> None:
+    """Keeps the remarks that a library makes file by file from flooding a log: one of each kind, through logging.
+
+    Args:
+        logger: name of the library's logger.
+        package: whose ``warnings`` repeat what is logged, and are dropped.
+    """
+    target = logging.getLogger(logger)
+    if not any(isinstance(known, OncePerKind) for known in target.filters):
+        target.addFilter(OncePerKind())
+        warnings.filterwarnings("ignore", module=rf"{package}\.")
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "nothing"
