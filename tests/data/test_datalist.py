@@ -114,7 +114,7 @@ def test_a_csv_with_splits_and_patients_is_read(tmp_path):
     )
     data = load(tmp_path)
     assert data.class_names == ("ill", "well")
-    assert data.test == [{"image": str(tmp_path / "img/e.png"), "label": 0, "patient": "p5"}]
+    assert data.test == [{"image": str(tmp_path / "img/e.png"), "label": 0, "patient": "p5", "site": ""}]
     assert [record["label"] for record in data.train] == [0, 1, 0, 1]
 
 
@@ -190,17 +190,6 @@ def test_twins_of_training_images_leave_the_test_set_by_default(tmp_path):
     gone = images(kept.test) - images(cleaned.test)
     assert str(tmp_path / "test" / "a" / "copy.png") in gone
     assert any("twin" in note for note in cleaned.notes)
-
-
-def test_a_folder_of_dicom_slices_is_one_volume_in_3d(tmp_path):
-    for label in "ab":
-        for series in range(3):
-            for number in range(4):
-                path = tmp_path / "train" / label / f"series{series}" / f"{number}.dcm"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(b"\0" * 128 + b"DICM" + bytes([series, number]))
-    assert len(load(tmp_path, spatial_dims=3, val_fraction=0).train) == 6
-    assert len(load(tmp_path, spatial_dims=2, val_fraction=0).train) == 24
 
 
 def fails(where: Path, *words: str, **options) -> None:

@@ -6,18 +6,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from dual_skd.data.demo import write_demo
-from dual_skd.data.sources import Row, Source, read_source
-from dual_skd.data.splitting import divide, positive_labels
+from dual_skd.data.locators import path_of
+from dual_skd.data.patients import refuse_shared_patients as refuse_patients_in_two_splits
+from dual_skd.data.patients import rows_with_patients
+from dual_skd.data.rows import Row, Source
+from dual_skd.data.sources import read_source
+from dual_skd.data.splitting import divide, divide_into_folds, positive_labels
+from dual_skd.data.twin_search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -33,12 +37,16 @@ class DataList:
     Args:
         root: folder that the data hash and the reports name images relative to.
         class_names: name of each class, in label order.
-        splits: "train", "val" and "test" -> records. A record is a dict of "image" (absolute path, str), "label" (int,
-            or a list of 0.0 / 1.0 per class when ``multi_label``) and "patient" (str, "" when unknown).
+        splits: "train", "val" and "test" -> records. A record is a dict of "image" (str, an absolute locator),
+            "label" (int, or a list of 0.0 / 1.0 per class when ``multi_label``), "patient" and "site" (str, "" when
+            unknown).
         source: what was read.
         notes: every decision taken on the way, in plain sentences.
         multi_label: whether an image may have any number of labels.
         spatial_dims: 2 for images, 3 for volumes.
+        left_out: validation and test records that are in no split, as a twin of them is in training: records with
+            "split", "twin" (image of the twin), "similarity" and "exact".
+        ignored: files that lie in the data set and are none of its images.
     """
 
     root: Path
@@ -48,6 +56,8 @@ class DataList:
     notes: list[str] = field(default_factory=list)
     multi_label: bool = False
     spatial_dims: int = 2
+    left_out: list[dict] = field(default_factory=list)
+    ignored: tuple[str, ...] = ()
 
     @property
     def train(self) -> list[dict]:
@@ -69,11 +79,14 @@ class DataList:
     def hash(self) -> str:
         """SHA-256 over relative paths, labels, splits and file sizes: equal for equal data, wherever it is stored."""
         digest = hashlib.sha256("\0".join(self.class_names).encode())
+        sizes: dict[Path, int] = {}  # many images may lie in one file or folder
         for split in SPLITS:
             for record in sorted(self.splits[split], key=lambda record: record["image"]):
-                path = Path(record["image"])
-                size = path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.iterdir())
-                digest.update(f"{split}\0{self.relative(path)}\0{record['label']}\0{size}\n".encode())
+                path = path_of(record["image"])
+                if path not in sizes:
+                    sizes[path] = _size(path)
+                name = self.relative(record["image"])
+                digest.update(f"{split}\0{name}\0{record['label']}\0{sizes[path]}\n".encode())
         return digest.hexdigest()
 
     def relative(self, image: str | Path) -> str:
@@ -118,32 +131,44 @@ def load_records(
     train_fraction: float = 1.0,
     val_fraction: float = 0.15,
     test_fraction: float = 0.2,
+    folds: int | None = None,
+    fold: int = 0,
     seed: int = 0,
     keep_twins: bool = False,
+    twin_search: str = "auto",
     refuse_shared_patients: bool = True,
     demo_dir: str | Path | None = None,
 ) -> DataList:
     """Reads a data set and divides it into training, validation and test records.
 
     A given split is kept as it is. A missing validation set is carved from the training set; a missing test set too,
-    but only where the source gives no split at all. Carving is seeded, stratified by label and keeps the images of a
-    patient together where patients are known.
+    but only where the source gives no split at all. Carving is seeded, stratified by label and by site, and keeps the
+    images of a patient together where patients are known.
 
     Args:
         dataset_dir: folder per class; train / val / test folders of class folders; a folder with datalist.csv,
-            datalist.json or dataset.json; such a file itself; or "demo" / "demo3d" for the generated data.
+            datalist.json, dataset.json or labels.csv; such a file itself, with a column of images, or of PatientIDs,
+            StudyInstanceUIDs or SeriesInstanceUIDs of the DICOM files beside it; an .npz file in MedMNIST's layout; or
+            "demo" / "demo3d" for the generated data.
         spatial_dims: 2 for images, 3 for volumes.
         class_names: names in label order; default: sorted names found (numbers in numeric order). Numeric labels that
             are not names themselves are places in this list.
         label_column: the label's column; several names mean one 0/1 column per label.
         patient_pattern: regular expression with one group that finds the patient in the image's relative path, for
-            example ``person(\\d+)``. The pattern is not used where a table has a patient column.
+            example ``person(\\d+)``. It is not used where a table has a patient column. Without it, patients are the
+            PatientIDs of DICOM files, else the folders inside the class folders where a class has several; with "",
+            only those that a table states.
         train_fraction: share of the training and validation images to keep; the test set never shrinks.
         val_fraction: share of the training images carved for validation.
         test_fraction: share of all images carved for the test.
+        folds: divide the training part (with a given validation set) into so many folds for cross-validation; one of
+            them is the validation set, in place of ``val_fraction``. The test set is the same for all folds.
+        fold: which one, counted from 0.
         seed: seed of all divisions.
         keep_twins: keep validation and test images although a copy or near copy of them is in the training set.
             By default they are left out, since a network may answer them from memory.
+        twin_search: unless ``keep_twins``: look for these copies "always", "never" (all images count as different), or
+            "auto", when no more than 20,000 images have to be decoded for it.
         refuse_shared_patients: refuse given splits that share patients; only a check, which reports them, turns it off.
         demo_dir: where "demo" data are written; default: the user's cache folder.
 
@@ -156,6 +181,9 @@ def load_records(
         low_ok = value > 0 if name == "train" else value >= 0
         if not (low_ok and value <= 1) or (name != "train" and value == 1):
             raise InputError(f"{name}_fraction must be a share between 0 and 1, found {value}.")
+    if not 0 <= fold < (folds or 1):
+        wanted = f"0 to {folds - 1} for {folds} folds" if folds else "0 without folds"
+        raise InputError(f"fold must be {wanted}, found {fold}.")
 
     if str(dataset_dir) in DEMO_NAMES:
         spatial_dims = max(spatial_dims, DEMO_NAMES[str(dataset_dir)])
@@ -164,27 +192,30 @@ def load_records(
     location = Path(dataset_dir).expanduser().absolute()
     source = read_source(location, spatial_dims=spatial_dims, label_column=label_column)
     names = _class_names(source, class_names)
-    rows = rows_with_patients(source, patient_pattern)
+    rows, of_patients = rows_with_patients(source, patient_pattern)
     records = {split: [record_of(row, names, source) for row in rows if row.split == split] for split in ("", *SPLITS)}
-    notes = list(source.notes)
+    notes = [*source.notes, *of_patients]
     if refuse_shared_patients and not records[""]:
-        _refuse_shared_patients(records, source)
+        refuse_patients_in_two_splits(records, source.description)
 
     if records[""] and test_fraction == 0:
         records["train"] = records.pop("")
     elif records[""]:
         records["test"], records["train"] = divide(records.pop(""), fraction=test_fraction, seed=seed, purpose="test")
         notes.append(f"no split was given: {len(records['test'])} test images were carved (seed {seed})")
-    twins = None
+    twins, left_out = None, list(source.left_out)
     if not keep_twins:
-        from dual_skd.data.integrity import TwinFinder  # decodes every image, so only where it is wanted
-
-        images = [record["image"] for split in SPLITS for record in records[split]]
-        twins = TwinFinder(images, spatial_dims=spatial_dims)
-        twins.refuse_unreadable()
-        # against all training images, so that the test set is the same for every train_fraction
+        twins = find_twins(
+            [record["image"] for split in SPLITS for record in records[split]],
+            spatial_dims=spatial_dims, search=twin_search, dataset_dir=dataset_dir, notes=notes,
+        )  # fmt: skip
+    if twins is not None:
+        # against all training images, so that the test set is the same for every train_fraction and fold
         known = records["train"] + records["val"]
-        records["test"] = twins.without_twins(records["test"], known, notes, "test")
+        records["test"] = leave_out_twins(twins, records["test"], known, split="test", notes=notes, left_out=left_out)
+    if folds and records["val"]:
+        notes.append(f"the {len(records['val'])} validation images joined the training images, to be divided in folds")
+        records["train"], records["val"] = records["train"] + records["val"], []
     if train_fraction < 1:
         for split in ("train", "val"):
             if not records[split]:
@@ -192,11 +223,18 @@ def load_records(
             kept, _ = divide(records[split], fraction=train_fraction, seed=seed, purpose="train_fraction")
             notes.append(f"{len(kept)} of {len(records[split])} {split} images were kept (train_fraction)")
             records[split] = kept
-    if not records["val"] and val_fraction > 0:
+    if folds:
+        parts = divide_into_folds(records["train"], folds=folds, seed=seed, class_names=names)
+        records["val"] = parts.pop(fold)
+        records["train"] = sorted((record for part in parts for record in part), key=lambda record: record["image"])
+        notes.append(f"the {len(records['val'])} validation images are fold {fold} of {folds} (seed {seed})")
+    elif not records["val"] and val_fraction > 0:
         records["val"], records["train"] = divide(records["train"], fraction=val_fraction, seed=seed, purpose="val")
         notes.append(f"{len(records['val'])} validation images were carved from the training images (seed {seed})")
     if twins is not None:
-        records["val"] = twins.without_twins(records["val"], records["train"], notes, "val")
+        records["val"] = leave_out_twins(
+            twins, records["val"], records["train"], split="val", notes=notes, left_out=left_out
+        )
 
     data = DataList(
         root=source.root,
@@ -206,10 +244,23 @@ def load_records(
         notes=notes,
         multi_label=source.multi_label,
         spatial_dims=spatial_dims,
+        left_out=left_out,
+        ignored=source.ignored,
     )
     _require_trainable(data)
+    notes += absent_classes(data)
     logger.info(data.describe())
     return data
+
+
+def absent_classes(data: DataList) -> list[str]:
+    """A sentence for each of validation and test set that lacks classes."""
+    notes = []
+    for split in SPLITS[1:]:
+        absent = [name for name, count in zip(data.class_names, data.class_counts(split), strict=True) if count == 0]
+        if data.splits[split] and absent:
+            notes.append(f"there are no {split} images of {', '.join(absent)}, so some metrics can't be computed")
+    return notes
 
 
 def _default_demo_dir(spatial_dims: int) -> Path:
@@ -219,7 +270,7 @@ def _default_demo_dir(spatial_dims: int) -> Path:
 
 def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
     found = {label for row in source.rows for label in row.labels}
-    ordered = sorted(found, key=int) if all(name.isdigit() for name in found) else sorted(found)
+    ordered = sorted(found, key=int) if all(name.isdecimal() for name in found) else sorted(found)
     names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
     if len(set(names)) < len(names):
         raise InputError(f"Class names must differ, found {', '.join(names)}.")
@@ -245,43 +296,20 @@ def label_index(label: str, names: tuple[str, ...]) -> int | None:
     """Place of a label in the class names: by name, else as a number counted from 0."""
     if label in names:
         return names.index(label)
-    return int(label) if label.isdigit() and int(label) < len(names) else None
-
-
-def rows_with_patients(source: Source, pattern: str | None) -> list[Row]:
-    rows = sorted(source.rows, key=lambda row: str(row.image))
-    if pattern is None or any(row.patient for row in rows):
-        return rows
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"patient_pattern {pattern!r} is not a regular expression: {error}.") from error
-    if expression.groups < 1:
-        raise InputError(f"patient_pattern {pattern!r} needs a group in parentheses around the patient's id.")
-    found = []
-    for row in rows:
-        match = expression.search(os.path.relpath(row.image, source.root))
-        found.append(replace(row, patient=(match.group(1) or "") if match else ""))
-    if not any(row.patient for row in found):
-        raise InputError(f"patient_pattern {pattern!r} matches no image, for example not {rows[0].image.name}.")
-    return found
+    return int(label) if label.isdecimal() and int(label) < len(names) else None
 
 
 def record_of(row: Row, names: tuple[str, ...], source: Source) -> dict:
     indices = [label_index(label, names) for label in row.labels]
     label = [float(place in indices) for place in range(len(names))] if source.multi_label else indices[0]
-    return {"image": str(row.image), "label": label, "patient": row.patient}
+    return {"image": row.image, "label": label, "patient": row.patient, "site": row.site}
 
 
-def _refuse_shared_patients(records: dict[str, list[dict]], source: Source) -> None:
-    patients = {split: {r["patient"] for r in records[split] if r["patient"]} for split in SPLITS}
-    for first, second in (("train", "test"), ("train", "val"), ("val", "test")):
-        shared = sorted(patients[first] & patients[second])
-        if shared:
-            raise InputError(
-                f"{source.description}: {len(shared)} patients have images in both {first} and {second} "
-                f"(for example {', '.join(shared[:3])}); move each patient to one split or leave the split out."
-            )
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the files in a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    return path.stat().st_size
 
 
 def _require_trainable(data: DataList) -> None:

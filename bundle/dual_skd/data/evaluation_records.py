@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dual_skd.data.datalist import DEMO_NAMES, SPLITS, DataList, label_index, record_of, rows_with_patients
+from dual_skd.data.datalist import DEMO_NAMES, SPLITS, DataList, absent_classes, label_index, record_of
 from dual_skd.data.demo import MARKER, write_demo
-from dual_skd.data.integrity import TwinFinder
-from dual_skd.data.sources import TABLE_NAMES, find_image_files, is_image, read_source
+from dual_skd.data.image_files import find_image_files, is_image
+from dual_skd.data.locators import split_locator
+from dual_skd.data.medmnist import list_medmnist
+from dual_skd.data.patients import rows_with_patients
+from dual_skd.data.rows import some
+from dual_skd.data.sources import find_table, id_column, read_source
 from dual_skd.data.split_file import load_split
+from dual_skd.data.tables import TABLE_SUFFIXES, locate_images, require_columns
+from dual_skd.data.twin_search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
 
 
@@ -25,8 +31,9 @@ def load_evaluation_records(
     label_column: str | Sequence[str] = "label",
     patient_pattern: str | None = None,
     keep_twins: bool = False,
+    twin_search: str = "auto",
 ) -> DataList:
-    """Returns the images to evaluate on, under ``splits[split]``.
+    """Returns the images to evaluate on, under ``splits[split]``, and those with a twin in training in ``left_out``.
 
     Without ``dataset_dir``, or with one that holds all that the model was trained on, these are the images of ``split``
     as the training run divided them. Any other data set is external: its test split where it has one, else all its
@@ -41,9 +48,10 @@ def load_evaluation_records(
         label_column: see :func:`dual_skd.data.load_records`.
         patient_pattern: see :func:`dual_skd.data.load_records`.
         keep_twins: keep external images with a twin in the run's training data.
+        twin_search: see :func:`dual_skd.data.load_records`.
 
     Raises:
-        InputError: there are no such images, or the external set shares patients with the training data.
+        InputError: there are no such images, or they share patients with the training data.
     """
     trained = load_split(trained_on)
     if split not in SPLITS[1:]:
@@ -58,7 +66,7 @@ def load_evaluation_records(
     source = read_source(
         Path(dataset_dir).expanduser().absolute(), spatial_dims=spatial_dims, label_column=label_column
     )
-    if {record["image"] for record in trained.train} <= {str(row.image) for row in source.rows}:
+    if {record["image"] for record in trained.train} <= {row.image for row in source.rows}:
         return _own_images(trained, split)
     names = tuple(class_names)
     unknown = sorted({label for row in source.rows for label in row.labels if label_index(label, names) is None})
@@ -73,37 +81,46 @@ def load_evaluation_records(
         )
     source = replace(source, multi_label=trained.multi_label)
     divided = any(row.split for row in source.rows)
-    rows = [row for row in rows_with_patients(source, patient_pattern) if row.split == split or not divided]
-    records = [record_of(row, names, source) for row in rows]
+    rows, of_patients = rows_with_patients(source, patient_pattern)
+    records = [record_of(row, names, source) for row in rows if row.split == split or not divided]
     if not records:
         raise InputError(f"{source.description} has splits but no {split} images; add some or choose another split.")
     seen = trained.train + trained.val
     shared = sorted({r["patient"] for r in records if r["patient"]} & {r["patient"] for r in seen if r["patient"]})
     if shared:
         raise InputError(
-            f"{source.description}: {len(shared)} patients (for example {', '.join(shared[:3])}) were in the training "
+            f"{source.description}: {len(shared)} patients (for example {some(shared)}) were in the training "
             "data of this model; remove their images, or rename the ids if they are other people."
         )
-    notes: list[str] = []
+    notes = [*source.notes, *of_patients]
+    left_out: list[dict] = []
     if not keep_twins:
-        finder = TwinFinder([r["image"] for r in records + seen], spatial_dims=spatial_dims)
-        finder.refuse_unreadable()
-        records = finder.without_twins(records, seen, notes, split)
-    return replace(
+        finder = find_twins(
+            [record["image"] for record in records + seen],
+            spatial_dims=spatial_dims, search=twin_search, dataset_dir=dataset_dir, notes=notes,
+        )  # fmt: skip
+        if finder is not None:
+            records = leave_out_twins(finder, records, seen, split=split, notes=notes, left_out=left_out)
+    data = replace(
         trained,
         root=source.root,
         splits={**{name: [] for name in SPLITS}, split: records},
         source=source.description,
-        notes=[*source.notes, *notes],
+        notes=notes,
+        left_out=left_out,
+        ignored=source.ignored,
     )
+    notes += absent_classes(data)
+    return data
 
 
 def find_images(dataset_dir: str | Path, spatial_dims: int = 2, demo_dir: str | Path = "demo") -> list[str]:
-    """Returns the paths of all images to predict: labels, where there are any, are not used.
+    """Returns the locators of all images to predict: labels, where there are any, are not used.
 
     Args:
-        dataset_dir: an image, a folder with images at any depth, a data list, or "demo" for the demo's test images.
-        spatial_dims: 2 for images, 3 for volumes (a folder of DICOM slices is one).
+        dataset_dir: an image (or one series or frame: see :mod:`dual_skd.data.locators`), a folder with images at any
+            depth, a table of images, an .npz file in MedMNIST's layout, or "demo" for the demo's test images.
+        spatial_dims: 2 for images, 3 for volumes (the slices of a DICOM series in one folder are one).
         demo_dir: where "demo" data are written.
 
     Raises:
@@ -111,19 +128,30 @@ def find_images(dataset_dir: str | Path, spatial_dims: int = 2, demo_dir: str | 
     """
     if str(dataset_dir) in DEMO_NAMES:
         table = write_demo(Path(demo_dir), spatial_dims=DEMO_NAMES[str(dataset_dir)])
-        return [str(row.image) for row in read_source(table).rows if row.split == "test"]
-    location = Path(dataset_dir).expanduser().absolute()
-    is_table = location.suffix.lower() in (".csv", ".json") or any((location / name).is_file() for name in TABLE_NAMES)
-    if not location.exists() or is_table:
-        return [str(row.image) for row in read_source(location, spatial_dims=spatial_dims).rows]
+        return [row.image for row in read_source(table).rows if row.split == "test"]
+    location, fragment = split_locator(Path(dataset_dir).expanduser().absolute())
+    if not location.exists():
+        read_source(location)  # says so, with the nearest name
+    if fragment:
+        return [f"{location}#{fragment}"]
+    if location.suffix.lower() == ".npz" and location.is_file():
+        return list_medmnist(location, spatial_dims=spatial_dims)
+    if location.is_dir() or location.suffix.lower() in TABLE_SUFFIXES:
+        table = find_table(location)
+        if table is not None and id_column(table):  # labels of the DICOM files beside it
+            location = table.path.parent
+        elif table is not None:
+            require_columns(table, ["image"])
+            return list(dict.fromkeys(locate_images(table, list(enumerate(table.entries, start=1)))))
     if location.is_file():
-        found = [location] if is_image(location) else []
+        found = [str(location)] if is_image(location) else []
     else:
-        found = find_image_files(location, spatial_dims)
+        found = [file.image for file in find_image_files(location, spatial_dims).images]
     if not found:
         where = "is not an image" if location.is_file() else "holds no images"
-        raise InputError(f"{location} {where}; expected PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")
-    return [str(path) for path in found]
+        wanted = "volumes" if spatial_dims == 3 else "images"
+        raise InputError(f"{location} {where}; expected {wanted} as PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")
+    return found
 
 
 def paths_of(records: Sequence[dict]) -> list[str]:
@@ -137,7 +165,7 @@ def _own_images(trained: DataList, split: str) -> DataList:
             f"The data of this run has no {split} images; give another data set as --dataset_dir, "
             "or --split val for the images that chose the model (an optimistic number)."
         )
-    return trained
+    return replace(trained, left_out=[record for record in trained.left_out if record.get("split") == split])
 
 
 def _is_demo(trained: DataList) -> bool:

@@ -13,7 +13,9 @@ SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # names o
 
 
 def save_split(data: DataList, path: str | Path) -> Path:
-    """Writes a Decathlon data list: classes, and per section image (absolute path), label and patient.
+    """Writes a Decathlon data list: classes, and per section image (absolute locator), label, patient and site.
+
+    A section "left_out" holds the validation and test images that have a twin in training, with the twin.
 
     Args:
         data: what a run trains on.
@@ -26,6 +28,7 @@ def save_split(data: DataList, path: str | Path) -> Path:
         "labels": {str(index): name for index, name in enumerate(data.class_names)},
         "spatial_dims": data.spatial_dims,
         **{SECTIONS[split]: records for split, records in data.splits.items()},
+        "left_out": data.left_out,
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
@@ -35,7 +38,7 @@ def load_split(path: str | Path) -> DataList:
     """Reads what :func:`save_split` wrote, twins and divisions as they are.
 
     Raises:
-        InputError: no such file, or images of it have gone.
+        InputError: no such file, images of it have gone, or a patient stands in two splits.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,5 +46,13 @@ def load_split(path: str | Path) -> DataList:
             f"{path} is not there, so the images that this model was trained on aren't known; "
             "give the output_dir of a finished training run."
         )
-    spatial_dims = int(json.loads(path.read_text(encoding="utf-8")).get("spatial_dims", 2))
-    return load_records(path, spatial_dims=spatial_dims, val_fraction=0.0, test_fraction=0.0, keep_twins=True)
+    try:
+        spatial_dims = int(json.loads(path.read_text(encoding="utf-8"))["spatial_dims"])
+    except (ValueError, TypeError, KeyError, OSError) as error:  # an unreadable or damaged file, or another list
+        raise InputError(
+            f"{path} is not the division that a training run wrote ({type(error).__name__}: {error}); give the "
+            "output_dir of a finished training run."
+        ) from error
+    return load_records(
+        path, spatial_dims=spatial_dims, val_fraction=0.0, test_fraction=0.0, keep_twins=True, patient_pattern=""
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded division of records, stratified by label and never through a patient."""
+"""Seeded division of records, stratified by label and site and never through a patient."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from dual_skd.errors import InputError
+
 
 def divide(records: Sequence[dict], *, fraction: float, seed: int, purpose: str) -> tuple[list[dict], list[dict]]:
-    """Takes about ``fraction`` of every class, whole patients at a time.
+    """Takes about ``fraction`` of every class, whole patients at a time, and of the sites in the same proportion.
 
     The order in which patients are taken depends on ``seed`` and ``purpose`` alone, so the share taken at a small
     fraction is contained in the one at a larger fraction (what a learning curve needs).
 
     Args:
-        records: dicts with "image", "label" (int, or a list of 0/1) and "patient" ("" when unknown).
+        records: dicts with "image", "label" (int, or a list of 0/1), "patient" ("" when unknown) and, if known, "site".
         fraction: share of images to take, 0 to 1. A class with two or more patients gives at least one, and keeps
             at least one, for any fraction strictly between.
         seed: seed of the random order.
@@ -28,19 +30,10 @@ def divide(records: Sequence[dict], *, fraction: float, seed: int, purpose: str)
         return [], list(records)
     if fraction >= 1:
         return list(records), []
-    groups: dict[str, list[dict]] = defaultdict(list)
-    for record in records:
-        # an image of an unknown patient is a patient of its own
-        groups[f"patient {record['patient']}" if record["patient"] else f"image {record['image']}"].append(record)
-    counts = Counter(label for record in records for label in positive_labels(record))
-    strata: dict[int, list[str]] = defaultdict(list)
-    for name, members in groups.items():
-        strata[_stratum(members, counts)].append(name)
-
+    groups = _by_patient(records)
     taken: set[str] = set()
-    for stratum, names in sorted(strata.items()):
-        names = sorted(names)
-        random.Random(f"{purpose}/{seed}/{stratum}").shuffle(names)
+    for stratum, names in _strata(records, groups):
+        names = _shuffled(names, groups, f"{purpose}/{seed}/{stratum}")
         wanted = fraction * sum(len(groups[name]) for name in names)
         most = max(len(names) - 1, 0)
         so_far = 0
@@ -55,6 +48,53 @@ def divide(records: Sequence[dict], *, fraction: float, seed: int, purpose: str)
     return [r for r in records if id(r) in chosen], [r for r in records if id(r) not in chosen]
 
 
+def divide_into_folds(
+    records: Sequence[dict], *, folds: int, seed: int, class_names: Sequence[str]
+) -> list[list[dict]]:
+    """Divides records into disjoint folds with equal shares of every class and site, whole patients each.
+
+    Args:
+        records: as for :func:`divide`.
+        folds: how many.
+        seed: seed of the random order.
+        class_names: names of the labels, for errors.
+
+    Returns:
+        ``folds`` lists, each in the order of ``records``.
+
+    Raises:
+        InputError: fewer than 2 folds, or more folds than patients of a class.
+    """
+    if folds < 2:
+        raise InputError(f"folds must be 2 or more, found {folds}; leave it out (null) for one validation set.")
+    groups = _by_patient(records)
+    for label, name in enumerate(class_names):
+        count = sum(any(label in positive_labels(r) for r in members) for members in groups.values())
+        if count < folds:
+            raise InputError(
+                f"{folds} folds need as many patients of every class, but there are {count} of {name} in the training "
+                "part (images of unknown patients count as one each); ask for fewer folds or add data."
+            )
+    held: list[Counter] = [Counter() for _ in range(folds)]
+    fold_of: dict[str, int] = {}
+    for stratum, names in _strata(records, groups):
+        names = _shuffled(names, groups, f"folds/{seed}/{stratum}")
+        # large ones first: the small ones then even out what these left uneven
+        for name in sorted(names, key=lambda name: -len(groups[name])):
+            site = _site(groups[name])
+            fold = min(
+                range(folds),
+                key=lambda k: (held[k][stratum, site], held[k][stratum], held[k]["images"]),  # noqa: B023
+            )
+            fold_of[name] = fold
+            for key in ((stratum, site), stratum, "images"):
+                held[fold][key] += len(groups[name])
+    parts: list[list[dict]] = [[] for _ in range(folds)]
+    for record in records:
+        parts[fold_of[_patient(record)]].append(record)
+    return parts
+
+
 def positive_labels(record: dict) -> list[int]:
     """Class indices that a record has: one, or those with flag 1 in a multi-label record."""
     label = record["label"]
@@ -63,7 +103,44 @@ def positive_labels(record: dict) -> list[int]:
     return [label]
 
 
-def _stratum(members: Sequence[dict], counts: Counter) -> int:
-    """The rarest label a patient has, or -1 for none: rare classes are the ones that a division could lose."""
-    labels = {label for record in members for label in positive_labels(record)}
-    return min(labels, key=lambda label: (counts[label], label), default=-1)
+def _patient(record: dict) -> str:
+    """The patient of a record; an image of an unknown patient is a patient of its own."""
+    return f"patient {record['patient']}" if record["patient"] else f"image {record['image']}"
+
+
+def _by_patient(records: Sequence[dict]) -> dict[str, list[dict]]:
+    groups: dict[str, list[dict]] = defaultdict(list)
+    for record in records:
+        groups[_patient(record)].append(record)
+    return groups
+
+
+def _strata(records: Sequence[dict], groups: dict[str, list[dict]]) -> list[tuple[int, list[str]]]:
+    """(label, its patients), by the rarest label a patient has: rare classes are the ones a division could lose.
+
+    Patients without any label have the label -1.
+    """
+    counts = Counter(label for record in records for label in positive_labels(record))
+    strata: dict[int, list[str]] = defaultdict(list)
+    for name, members in groups.items():
+        labels = {label for record in members for label in positive_labels(record)}
+        strata[min(labels, key=lambda label: (counts[label], label), default=-1)].append(name)
+    return sorted(strata.items())
+
+
+def _site(members: Sequence[dict]) -> str:
+    return min(record.get("site", "") for record in members)
+
+
+def _shuffled(names: Sequence[str], groups: dict[str, list[dict]], seed: str) -> list[str]:
+    """Patients in random order, in which every beginning has the sites in about the proportion of the whole."""
+    sites: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        sites[_site(groups[name])].append(name)
+    place: dict[str, float] = {}
+    for site, members in sorted(sites.items()):
+        generator = random.Random(f"{seed}/{site}" if site else seed)
+        generator.shuffle(members)
+        start = generator.random()
+        place.update({name: (rank + start) / len(members) for rank, name in enumerate(members)})
+    return sorted(place, key=place.__getitem__)

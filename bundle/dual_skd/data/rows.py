@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every kind of source is read into: one row per image, before labels become numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image as the source gives it.
+
+    Args:
+        image: locator with an absolute path: a file, the folder of a DICOM series, or either with a "#fragment".
+        labels: the label's name, or every positive label's name when ``multi_label`` is set in the :class:`Source`.
+        split: "train", "val", "test", or "" when the source gives none.
+        patient: patient id that the source states, or "".
+        site: where the image was made, or "".
+        folder: first folder between class folder and image, which may be the patient's, or "".
+        header: PatientID of the DICOM header, "" when it has none, None when no header was read.
+    """
+
+    image: str
+    labels: tuple[str, ...]
+    split: str = ""
+    patient: str = ""
+    site: str = ""
+    folder: str = ""
+    header: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """All rows of a data set, and what the source says about its classes.
+
+    Args:
+        root: folder that relative paths start from.
+        description: what was read, for the log.
+        rows: every image.
+        class_names: classes in the order that the source declares, empty when it declares none.
+        multi_label: whether an image may have any number of labels.
+        notes: decisions that the user should know of.
+        ignored: files that lie in the data set and are none of its images.
+        left_out: records that an earlier division left out as twins, from a split file.
+    """
+
+    root: Path
+    description: str
+    rows: tuple[Row, ...]
+    class_names: tuple[str, ...] = ()
+    multi_label: bool = False
+    notes: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    left_out: tuple[dict, ...] = ()
+
+
+def some(items: Sequence[str], most: int = 3) -> str:
+    """The first few of many names, for a sentence."""
+    return ", ".join(items[:most])
