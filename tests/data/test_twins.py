@@ -4,12 +4,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from scipy.fft import dctn
 
 from dual_skd.data.demo import chest_xray, head_volume
-from dual_skd.data.twins import TwinFinder, fine_structure, perceptual_hash
+from dual_skd.data.twins import TwinFinder
 
 
 def save_xray(path: Path, seed: int) -> str:
@@ -41,22 +39,3 @@ def test_volumes_have_twins_too(tmp_path):
     twins = TwinFinder(paths, spatial_dims=3).twins(paths, paths)
     assert [(t.image, t.twin, t.exact) for t in twins] == [(paths[0], paths[3], False)]
     assert "3 spatial axes where 2" in next(iter(TwinFinder(paths[:1]).unreadable.values()))
-
-
-def test_the_perceptual_hash_is_the_sign_of_the_low_cosine_frequencies():
-    thumbnails = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    small = thumbnails.reshape(3, 32, 2, 32, 2).mean((2, 4)).numpy()
-    for image, bits in zip(small, perceptual_hash(thumbnails), strict=True):
-        # scipy's orthonormal scaling would weigh the first row and column differently
-        low = dctn(image.astype(np.float64), type=2, norm=None)[:8, :8].flatten()
-        assert np.array_equal(bits.numpy() > 0, low > np.sort(low)[31])
-
-
-def test_fine_structure_is_blind_to_brightness_and_contrast_and_unit_long():
-    thumbnails = torch.rand(2, 1, 64, 64)
-    fine, changed = fine_structure(thumbnails), fine_structure(thumbnails * 3 + 7)
-    assert torch.allclose(fine, changed, atol=1e-5)
-    assert torch.allclose(fine.norm(dim=1), torch.ones(2)) and torch.allclose(
-        fine.mean(dim=1), torch.zeros(2), atol=1e-7
-    )
-    assert fine_structure(torch.zeros(1, 1, 64, 64)).abs().sum() == 0

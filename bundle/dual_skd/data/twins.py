@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import sys
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,33 +13,18 @@ from functools import partial
 
 import numpy as np
 import torch
-from PIL import Image
-from torch.nn import functional
+from tqdm import tqdm
 
-from dual_skd.data.transforms import read_grey
+from dual_skd.data import signature_cache
+from dual_skd.data.candidates import candidates
+from dual_skd.data.likeness import SIZE, likeness
+from dual_skd.data.signatures import NUMBERS, Signature, read_finite, signatures_of, sketch, views_of
 from dual_skd.errors import InputError
 
-THUMBNAIL = 64  # pixels per side of what is compared finely
-HASH_BITS = 14  # perceptual hashes that differ in more of their 64 bits are not compared finely
-SIMILARITY = 0.85  # correlation of fine structure from which two images count as near copies
-SKETCH = 256  # numbers that stand for a fine structure in a first, cheap comparison
-SKETCH_MARGIN = 0.35  # four standard deviations of that comparison's error
-CHUNK = 512
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What is kept of an image to recognise its copies.
-
-    Args:
-        digest: hash of size and decoded grey values; equal for equal pictures whatever the file format.
-        thumbnails: (V, 64, 64) float32: the picture, or the middle slices of a volume along its three axes.
-        problem: why the file can't be read, or "".
-    """
-
-    digest: str
-    thumbnails: np.ndarray
-    problem: str = ""
+SIMILARITY = 0.93  # likeness from which two images count as near copies
+CHUNK = 512  # images per step of decoding
+PAIRS = 64  # pairs per step of the fine comparison
+PICTURES = 1000  # decoded pictures kept for it, 36 kB each
 
 
 @dataclass(frozen=True)
@@ -49,7 +35,7 @@ class Twin:
         image: path of the one.
         twin: path of the other.
         exact: whether decoded grey values are equal.
-        similarity: correlation of the fine structure, 1 for exact copies.
+        similarity: likeness of the fine structure where it is least alike, 1 for exact copies.
     """
 
     image: str
@@ -58,76 +44,10 @@ class Twin:
     similarity: float
 
 
-# ------------------------------------------------------------------------------------------------------- signatures
-
-
-def sign(path: str, *, spatial_dims: int = 2) -> Signature:
-    """Decodes one image (as training does) and computes its signature; an unreadable file gives a ``problem``."""
-    try:
-        array = read_grey(path).numpy()
-        if array.ndim != spatial_dims:
-            raise InputError(f"it has {array.ndim} spatial axes where {spatial_dims} were expected")
-        if not np.isfinite(array).all():
-            raise InputError("it has values that are not finite")
-    except Exception as error:  # readers raise whatever their library raises; every kind means "unreadable" here
-        reason = str(error).strip().splitlines() or [""]
-        return Signature("", np.zeros((0, THUMBNAIL, THUMBNAIL), np.float32), f"{type(error).__name__}: {reason[-1]}")
-    digest = hashlib.blake2b(str(array.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array.round(2)).tobytes())
-    return Signature(digest.hexdigest(), np.stack([_thumbnail(view) for view in _views(array)]))
-
-
-def _views(array: np.ndarray) -> list[np.ndarray]:
-    """The picture itself, or the three middle slices of a volume, through-plane axis last."""
-    if array.ndim == 2:
-        return [array]
-    middle = [size // 2 for size in array.shape]
-    return [array[:, :, middle[2]], array[:, middle[1]], array[middle[0]]]
-
-
-def _thumbnail(view: np.ndarray) -> np.ndarray:
-    filter_ = Image.Resampling.BOX if min(view.shape) >= THUMBNAIL else Image.Resampling.BILINEAR
-    small = Image.fromarray(np.ascontiguousarray(view, dtype=np.float32)).resize((THUMBNAIL, THUMBNAIL), filter_)
-    return np.asarray(small)
-
-
-def perceptual_hash(thumbnails: torch.Tensor) -> torch.Tensor:
-    """Signs of the 8 x 8 lowest discrete cosine frequencies against their median (the "pHash" of Zauner, 2010).
-
-    Args:
-        thumbnails: (N, 64, 64).
-
-    Returns:
-        (N, 64) of -1 and 1: the number of bits that differ between a and b is (64 - a @ b) / 2.
-    """
-    size = 32
-    small = functional.avg_pool2d(thumbnails[:, None], THUMBNAIL // size)[:, 0]
-    place = torch.arange(size)
-    cosines = torch.cos(torch.pi / size * (place + 0.5) * place[:8, None])
-    low = (cosines @ small @ cosines.T).flatten(1)
-    return torch.where(low > low.median(dim=1, keepdim=True).values, 1.0, -1.0)
-
-
-def fine_structure(thumbnails: torch.Tensor) -> torch.Tensor:
-    """What is left of thumbnails without their local mean, as vectors whose dot products are correlations.
-
-    Two chest X-rays, or two heads, share their coarse shape: whole thumbnails of different patients correlate up to
-    0.96. Without the mean over 9 x 9 pixels, different patients stay under 0.75 in the sets that we looked at, and
-    rescaled or re-encoded copies lie above 0.86.
-
-    Args:
-        thumbnails: (N, V, 64, 64).
-
-    Returns:
-        (N, V * 4096), zero mean and unit norm each.
-    """
-    padded = functional.pad(thumbnails, (4, 4, 4, 4), mode="replicate")
-    fine = (thumbnails - functional.avg_pool2d(padded, 9, stride=1)).flatten(1)
-    fine = fine - fine.mean(dim=1, keepdim=True)
-    return fine / fine.norm(dim=1, keepdim=True).clamp_min(1e-6)
-
-
-# ------------------------------------------------------------------------------------------------------------ twins
+def count_cached(images: Sequence[str], *, spatial_dims: int = 2) -> int:
+    """How many images a :class:`TwinFinder` would not have to decode, as an earlier one has kept their signatures."""
+    keys = (signature_cache.key_of(image, spatial_dims=spatial_dims) for image in images)
+    return signature_cache.count([key for key in keys if key])
 
 
 class TwinFinder:
@@ -137,74 +57,131 @@ class TwinFinder:
         images: paths.
         spatial_dims: 2 for images, 3 for volumes.
         workers: decoding threads; default one per processor.
+        cache: whether signatures are kept on disk and taken from there (:mod:`dual_skd.data.signature_cache`).
+        progress: whether progress is shown; default when the error output is a terminal.
     """
 
-    def __init__(self, images: Iterable[str], *, spatial_dims: int = 2, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        images: Iterable[str],
+        *,
+        spatial_dims: int = 2,
+        workers: int | None = None,
+        cache: bool = True,
+        progress: bool | None = None,
+    ) -> None:
+        self._spatial_dims = spatial_dims
+        self._workers = workers or os.cpu_count() or 1
+        self._progress = sys.stderr.isatty() if progress is None else progress
         images = list(dict.fromkeys(images))
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-            signatures = pool.map(partial(sign, spatial_dims=spatial_dims), images)
-            self.signatures: dict[str, Signature] = dict(zip(images, signatures, strict=True))
-        readable = [image for image in images if not self.signatures[image].problem]
-        self._row = {image: row for row, image in enumerate(readable)}
-        # a copy is twice as small in half precision, and 6,000 images take 50 MB
-        views = 1 if spatial_dims == 2 else 3
-        self._bits = torch.empty(len(readable), 64)
-        self._fine = torch.empty(len(readable), views * THUMBNAIL**2, dtype=torch.float16)
-        self._sketch = torch.empty(len(readable), SKETCH)
-        # a random projection keeps correlations to about 1 / 16 (Johnson and Lindenstrauss, 1984)
-        projection = torch.randn(views * THUMBNAIL**2, SKETCH, generator=torch.Generator().manual_seed(0)) / SKETCH**0.5
-        for start in range(0, len(readable), CHUNK):
-            chunk = readable[start : start + CHUNK]
-            thumbnails = torch.from_numpy(np.stack([self.signatures[image].thumbnails for image in chunk]))
-            rows = slice(start, start + len(chunk))
-            fine = fine_structure(thumbnails)
-            self._bits[rows], self._fine[rows] = perceptual_hash(thumbnails[:, 0]), fine.half()
-            self._sketch[rows] = fine @ projection
+        keys = dict.fromkeys(images)
+        if cache:
+            keys = {image: signature_cache.key_of(image, spatial_dims=spatial_dims) for image in images}
+        stored = signature_cache.load([key for key in keys.values() if key])
+        self.unreadable: dict[str, str] = {}  # path -> problem of every file that can't be used
+        self._digest: dict[str, str] = {}
+        self._members: dict[str, list[str]] = defaultdict(list)  # equal images by digest
+        self._descriptors = np.empty((len(images), NUMBERS * (1 if spatial_dims == 2 else 3)), np.float16)
+        self._row: dict[str, int] = {}  # digest -> row of the descriptors
+        unknown = [image for image in images if keys[image] not in stored]
+        for image in images:
+            if keys[image] in stored:
+                self._add(image, stored[keys[image]])
+        with ThreadPoolExecutor(self._workers) as pool, self._bar("Looking at images", len(unknown)) as bar:
+            for start in range(0, len(unknown), CHUNK):
+                chunk = unknown[start : start + CHUNK]
+                sketches = []
+                for found in pool.map(partial(sketch, spatial_dims=spatial_dims), chunk):
+                    sketches.append(found)
+                    bar.update()
+                new = dict(zip(chunk, signatures_of(sketches), strict=True))
+                for image, signature in new.items():
+                    self._add(image, signature)
+                if cache:
+                    signature_cache.store({keys[image]: s for image, s in new.items() if keys[image]})
+        self._descriptors = self._descriptors[: len(self._row)]
 
-    @property
-    def unreadable(self) -> dict[str, str]:
-        """Path -> problem of every file that can't be used."""
-        return {image: signature.problem for image, signature in self.signatures.items() if signature.problem}
+    def _add(self, image: str, signature: Signature) -> None:
+        if signature.problem:
+            self.unreadable[image] = signature.problem
+            return
+        self._digest[image] = signature.digest
+        self._members[signature.digest].append(image)
+        if signature.digest not in self._row:
+            self._descriptors[len(self._row)] = signature.descriptor
+            self._row[signature.digest] = len(self._row)
+
+    def _bar(self, what: str, total: int) -> tqdm:
+        return tqdm(total=total, desc=what, delay=2, disable=not self._progress, file=sys.stderr, leave=False)
 
     def twins(self, images: Sequence[str], others: Sequence[str], *, similarity: float = SIMILARITY) -> list[Twin]:
         """All pairs of one of ``images`` with one of ``others`` that are copies, each pair once, no image with itself.
 
-        Only pairs with close perceptual hashes are compared finely, so 5,000 images against 5,000 take a second or two.
+        Where both images of a pair are in both lists, the one that comes first in ``images`` is ``Twin.image``.
+
+        Args:
+            images: paths that were given to the finder; unreadable ones are passed over.
+            others: the same.
+            similarity: likeness from which two images that are not equal count as copies.
         """
-        rows = [self._row[path] for path in dict.fromkeys(images) if path in self._row]
-        columns = [self._row[path] for path in dict.fromkeys(others) if path in self._row]
-        names = list(self._row)
-        found: dict[tuple[int, int], Twin] = {}
+        first, second = self._by_digest(images), self._by_digest(others)
+        place = {image: number for number, image in enumerate(images)}
+        swappable = set(images) & set(others)
+        found: dict[frozenset[str], Twin] = {}
 
-        def add(row: int, column: int, exact: bool, value: float) -> None:
-            pair = (min(row, column), max(row, column))
-            if row != column and pair not in found:
-                found[pair] = Twin(names[row], names[column], exact, round(min(value, 1.0), 4))
+        def add(digest: str, other: str, exact: bool, value: float) -> None:
+            for image in first.get(digest, ()):
+                for twin in second.get(other, ()):
+                    pair = frozenset((image, twin))
+                    if image == twin or pair in found:
+                        continue
+                    if {image, twin} <= swappable and place[image] > place[twin]:
+                        found[pair] = Twin(twin, image, exact, round(value, 4))
+                    else:
+                        found[pair] = Twin(image, twin, exact, round(value, 4))
 
-        by_digest: dict[str, list[int]] = {}
-        for column in columns:
-            by_digest.setdefault(self.signatures[names[column]].digest, []).append(column)
-        for row in rows:
-            for column in by_digest.get(self.signatures[names[row]].digest, ()):
-                add(row, column, True, 1.0)
-        for row, column, value in self._near(torch.tensor(rows), torch.tensor(columns), similarity):
-            add(row, column, False, value)
+        for digest in first:
+            add(digest, digest, True, 1.0)
+        for digest, other, value in self._near(list(first), list(second), similarity):
+            add(digest, other, False, value)
+            add(other, digest, False, value)
         return list(found.values())
 
-    def _near(self, rows: torch.Tensor, columns: torch.Tensor, similarity: float) -> Iterator[tuple[int, int, float]]:
-        """Pairs (row, column, correlation) above ``similarity``, from cheap comparison to dear."""
-        if len(columns) == 0:
-            return
-        bits = self._bits[columns].T
-        for chunk in rows.split(CHUNK) if len(rows) else ():
-            first, second = torch.nonzero(self._bits[chunk] @ bits >= 64 - 2 * HASH_BITS, as_tuple=True)
-            for r, c in zip(chunk[first].split(2**15), columns[second].split(2**15), strict=True):
-                rough = (self._sketch[r] * self._sketch[c]).sum(dim=1) >= similarity - SKETCH_MARGIN
-                r, c = r[rough], c[rough]
-                for some_r, some_c in zip(r.split(2**11), c.split(2**11), strict=True):
-                    values = (self._fine[some_r].float() * self._fine[some_c].float()).sum(dim=1)
-                    for k in torch.nonzero(values >= similarity).flatten().tolist():
-                        yield int(some_r[k]), int(some_c[k]), values[k].item()
+    def _by_digest(self, images: Sequence[str]) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = defaultdict(list)
+        for image in dict.fromkeys(images):
+            if image in self._digest:
+                groups[self._digest[image]].append(image)
+        return groups
+
+    def _near(self, first: list[str], second: list[str], similarity: float) -> Iterator[tuple[str, str, float]]:
+        """Pairs of digests with likeness of at least ``similarity``."""
+        digests = list(self._row)
+        rows, columns = (torch.tensor([self._row[d] for d in some], dtype=torch.int64) for some in (first, second))
+        pairs = candidates(torch.from_numpy(self._descriptors), rows, columns)
+        pictures: OrderedDict[int, torch.Tensor] = OrderedDict()
+
+        def decode(row: int) -> torch.Tensor:
+            image = self._members[digests[row]][0]
+            return torch.from_numpy(views_of(read_finite(image, spatial_dims=self._spatial_dims), SIZE))
+
+        with ThreadPoolExecutor(self._workers) as pool, self._bar("Comparing likely copies", len(pairs)) as bar:
+            for start in range(0, len(pairs), PAIRS):
+                some = pairs[start : start + PAIRS]
+                wanted = list(dict.fromkeys(row for pair in some for row in pair))
+                missing = [row for row in wanted if row not in pictures]
+                pictures.update(zip(missing, pool.map(decode, missing), strict=True))
+                for row in wanted:
+                    pictures.move_to_end(row)
+                one, two = (torch.cat([pictures[pair[side]] for pair in some]) for side in (0, 1))
+                views = len(one) // len(some)
+                values = likeness(one, two).view(-1, views).amin(dim=1)
+                for (row, column), value in zip(some, values.tolist(), strict=True):
+                    if value >= similarity:
+                        yield digests[row], digests[column], min(value, 1.0)
+                while len(pictures) > PICTURES:
+                    pictures.popitem(last=False)
+                bar.update(len(some))
 
     def drop_twins(self, records: Sequence[dict], known: Sequence[dict]) -> tuple[list[dict], list[dict]]:
         """Separates the records with a twin among ``known`` ones from the rest.
@@ -217,10 +194,13 @@ class TwinFinder:
             (kept, left_out): the records without a twin as they are, and the others with the keys "twin" (path of the
             most similar known image), "similarity" and "exact" added; the order is kept in both.
         """
+        images, known_images = ([record["image"] for record in some] for some in (records, known))
         best: dict[str, Twin] = {}
-        for twin in self.twins([r["image"] for r in records], [r["image"] for r in known]):
+        for twin in self.twins(images, known_images):
             if twin.image not in best or twin.similarity > best[twin.image].similarity:
                 best[twin.image] = twin
+        # the same file in both lists is the plainest twin of all
+        best.update({image: Twin(image, image, True, 1.0) for image in set(images) & set(known_images)})
         kept = [record for record in records if record["image"] not in best]
         left_out = [
             {**record, "twin": twin.twin, "similarity": twin.similarity, "exact": twin.exact}
