@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of findings, worst first: how bad each is, how it is told, what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of finding: how bad it is, how it is said of one and of many, and what to do about it."""
+
+    severity: str
+    one: str
+    many: str
+    remedy: str = ""
+
+
+_FILE = "replace or remove the file"
+_LOOK = "look at the image, and remove or correct it if it is wrong"
+KINDS: dict[str, Kind] = {
+    "data_set": Kind("error", "The data set can't be used", "The data set can't be used"),
+    "missing": Kind("error", "image is missing", "images are missing", _FILE),
+    "empty": Kind("error", "image file is empty", "image files are empty", _FILE),
+    "not_an_image": Kind("error", "file is no image", "files are no images", _FILE),
+    "truncated": Kind("error", "image is cut short", "images are cut short", _FILE),
+    "unreadable": Kind("error", "image can't be read", "images can't be read", _FILE),
+    "missing_slices": Kind("error", "series lacks slices", "series lack slices", _FILE),
+    "wrong_dims": Kind("error", "image has other dimensions than asked for", "images have other dimensions", _FILE),
+    "not_finite": Kind("error", "image has NaN or infinite values", "images have NaN or infinite values", _FILE),
+    "constant": Kind("error", "image has one value everywhere", "images have one value everywhere", _FILE),
+    "unknown_label": Kind(
+        "error",
+        "image has a label that is none of the classes",
+        "images have labels that are none of the classes",
+        "correct the label, or the list of classes",
+    ),
+    "shared_patient": Kind(
+        "error",
+        "patient is in more than one split",
+        "patients are in more than one split",
+        "move all images of the patient to one split",
+    ),
+    "label_conflict": Kind(
+        "error",
+        "pair of twins has different labels",
+        "pairs of twins have different labels",
+        "find out which label is right, and remove the other entry",
+    ),
+    "twin_across_splits": Kind(
+        "error", "", "", "remove one of the two (training leaves the validation or test image out by itself)"
+    ),
+    "class_absent_in_train": Kind(
+        "error", "class has no training image", "classes have no training images", "add training images of the class"
+    ),
+    "twin_within_split": Kind("warning", "", "", "keep one of the two, unless both are wanted"),
+    "class_absent": Kind(
+        "warning",
+        "class is missing from a split",
+        "classes are missing from a split",
+        "add images of it, or leave the split out to have one made",
+    ),
+    "class_imbalance": Kind(
+        "warning",
+        "class is rare",
+        "classes are rare",
+        "train with class_weights, and judge by balanced accuracy or AUC",
+    ),
+    "shortcut": Kind("warning", "", ""),
+    "wrong_suffix": Kind(
+        "warning",
+        "file is something else than its name says",
+        "files are something else than their names say",
+        "rename the file",
+    ),
+    "inverted": Kind("warning", "image looks inverted", "images look inverted", _LOOK),
+    "wrong_photometric": Kind(
+        "warning",
+        "image has no usable photometric interpretation",
+        "images have no usable photometric interpretation",
+        "set PhotometricInterpretation to MONOCHROME1 or MONOCHROME2 after a look at the image",
+    ),
+    "size": Kind("warning", "image has an unusual size", "images have an unusual size", _LOOK),
+    "spacing": Kind("warning", "image has an unusual spacing", "images have an unusual spacing", _LOOK),
+    "orientation": Kind("warning", "image has an unusual orientation", "images have an unusual orientation", _LOOK),
+    "mixed_modality": Kind(
+        "warning",
+        "image is of another modality",
+        "images are of another modality",
+        "remove it, or train one model per modality",
+    ),
+    "series": Kind("warning", "series is irregular", "series are irregular", _LOOK),
+    "saturated": Kind(
+        "warning",
+        "image is saturated",
+        "images are saturated",
+        "export the image again with a wider window, or crop a white margin",
+    ),
+    "nearly_constant": Kind("warning", "image is nearly uniform", "images are nearly uniform", _LOOK),
+    "left_out_image": Kind(
+        "warning",
+        "image was left out because of its name",
+        "images were left out because of their names",
+        "rename or convert it to a format that is read (PNG, JPEG, TIFF, DICOM, NIfTI)",
+    ),
+    "junk": Kind("warning", "file is no image and was left out", "files are no images and were left out", "remove it"),
+}
+# problems of single files, which keep training from using them
+OF_FILES = tuple(list(KINDS)[1 : list(KINDS).index("unknown_label")])
+ORDER = {kind: place for place, kind in enumerate(KINDS)}
