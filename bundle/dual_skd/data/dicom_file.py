@@ -53,15 +53,25 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
         )
     if DeflatedExplicitVRLittleEndian.encode() in start:
         _check_deflated(path)
-    dataset = pydicom.dcmread(path, force=True, stop_before_pixels=tags is not None, specific_tags=tags)
+    with open(path, "rb") as file:
+        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=tags is not None, specific_tags=tags)
+        left = size - file.tell()
     kind = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
     if kind == MediaStorageDirectoryStorage:
         raise NotAnImage(f"{path} is a DICOMDIR, an index of other files; name the folders with the images instead.")
     if "Rows" not in dataset or "Columns" not in dataset:
+        if not kind or kind.name.endswith("Image Storage"):
+            raise InputError(
+                f"{path} is cut short or damaged: its header has no image size; copy it again or leave it out."
+            )
         raise NotAnImage(f"{path} is a DICOM object without pixels ({kind.name or 'of no stated kind'}); leave it out.")
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
-    _check_pixels(dataset, path, size)
+    if "PixelData" in dataset:
+        left = len(dataset.PixelData or b"")
+    elif tags is None:  # floating-point pixels, or none; the decoder will see
+        left = size
+    _check_pixels(dataset, path, left)
     return dataset
 
 
@@ -89,8 +99,8 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | N
     return values if len(values) == count and np.isfinite(values).all() else None
 
 
-def _check_pixels(dataset: Dataset, path: str | Path, size: int) -> None:
-    """Compares the declared size of the pixels with memory and with the file."""
+def _check_pixels(dataset: Dataset, path: str | Path, stored: int) -> None:
+    """Compares the declared size of the pixels with memory and with the bytes ``stored`` for them."""
     shape = (int(dataset.Columns), int(dataset.Rows), frames_of(dataset), int(number(dataset, "SamplesPerPixel") or 1))
     bits = int(number(dataset, "BitsAllocated") or 8)
     check_size(path, shape, bits / 8)
@@ -103,7 +113,7 @@ def _check_pixels(dataset: Dataset, path: str | Path, size: int) -> None:
         expected = count * 2 * bits // 8
     else:
         expected = count * shape[3] * bits // 8
-    check_stored(path, expected, size)
+    check_stored(path, expected, stored)
 
 
 def _check_deflated(path: str | Path) -> None:

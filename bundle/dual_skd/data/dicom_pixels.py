@@ -324,7 +324,7 @@ def _stacked(frames: Iterator[np.ndarray], count: int) -> np.ndarray:
             volume = np.empty((frame.shape[1], frame.shape[0], count, *frame.shape[2:]), np.float32)
         block.append(frame)
         if len(block) == BLOCK or index + 1 == count:
-            volume[:, :, index + 1 - len(block) : index + 1] = np.stack(block).swapaxes(0, 2)
+            volume[:, :, index + 1 - len(block) : index + 1] = np.stack(block, axis=2).swapaxes(0, 1)
             block = []
     return volume
 
