@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dual_skd.data.bad_files import TolerantDataset
+from dual_skd.data.preprocessing import image_transforms
+from dual_skd.errors import InputError, input_error_behind
+
+
+@pytest.fixture
+def records(tmp_path) -> list[dict]:
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:50])
+    return [{"image": str(tmp_path / name)} for name in ("good.png", "bad.png")]
+
+
+def test_a_bad_file_leaves_a_gap_that_says_what_is_wrong(records, caplog):
+    good, bad = TolerantDataset(records, image_transforms(2, 8), shape=(1, 8, 8))
+    assert good["problem"] == "" and good["image"].abs().max() == 1
+    assert "bad.png" in bad["problem"] and torch.equal(bad["image"], torch.zeros(1, 8, 8))
+    assert "Skipped" in caplog.text and "bad.png" in caplog.text
+
+
+def test_with_the_policy_error_it_ends_the_run(records):
+    dataset = TolerantDataset(records, image_transforms(2, 8), shape=(1, 8, 8), on_bad_file="error")
+    with pytest.raises(Exception) as caught:
+        dataset[1]
+    assert "bad.png" in str(input_error_behind(caught.value))
+    with pytest.raises(InputError, match="error, skip"):
+        TolerantDataset(records, image_transforms(2, 8), shape=(1, 8, 8), on_bad_file="ignore")
+
+
+def test_an_error_that_is_not_about_the_file_is_not_hidden(records):
+    def broken(_):
+        raise MemoryError("full")
+
+    with pytest.raises(RuntimeError) as caught:
+        TolerantDataset(records, broken, shape=(1, 8, 8))[0]
+    assert isinstance(caught.value.__cause__, MemoryError)
