@@ -18,6 +18,7 @@ from dual_skd.errors import InputError
 
 if TYPE_CHECKING:
     from dual_skd.data.dicom import Header
+    from dual_skd.data.dicom_ids import Ids
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def read_dicom_tree(
     dicom = [file for file in files if is_dicom(file)]
     ignored = [file for file in [*others, *set(files).difference(dicom)] if Path(file) != table.path]
     logger.info("Reading the headers of %d DICOM files in %s.", len(dicom), root)
-    headers, broken, no_images = headers_of(dicom)
+    headers, broken, no_images = headers_of(dicom, only_ids=spatial_dims == 2)
     images, single_slices = _images(headers, spatial_dims)
     ignored += no_images
     matched: set[str] = set()
@@ -116,12 +117,12 @@ def _rows_by_id(table: Table, column: str, entries: Sequence[tuple[int, dict, Ro
     return by_id
 
 
-def _images(headers: list[Header], spatial_dims: int) -> tuple[list[tuple[ImageFile, Header]], list[str]]:
+def _images(headers: list[Header | Ids], spatial_dims: int) -> tuple[list[tuple[ImageFile, Header | Ids]], list[str]]:
     """(every image with a header of it, single slices that were left out in 3D)."""
     if spatial_dims == 2:
         return [(ImageFile(header.path, header.patient), header) for header in headers], []
     found, single_slices = volumes(headers)
-    of_locator: dict[str, Header] = {}
+    of_locator: dict[str, Header | Ids] = {}
     for header in headers:
         folder = os.path.dirname(header.path)
         for locator in (header.path, folder, f"{folder}#{header.series}"):

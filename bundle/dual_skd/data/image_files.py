@@ -13,6 +13,7 @@ from dual_skd.errors import InputError
 
 if TYPE_CHECKING:
     from dual_skd.data.dicom import Header
+    from dual_skd.data.dicom_ids import Ids
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".npy")
@@ -90,19 +91,26 @@ def find_image_files(folder: str | Path, spatial_dims: int) -> Found:
     return Found(sorted(images, key=lambda image: image.image), sorted(others + no_images), sorted(single_slices))
 
 
-def headers_of(files: list[str]) -> tuple[list[Header], list[tuple[str, InputError]], list[str]]:
+def headers_of(
+    files: list[str], *, only_ids: bool = False
+) -> tuple[list[Header | Ids], list[tuple[str, InputError]], list[str]]:
     """Reads the headers of DICOM files.
+
+    Args:
+        files: DICOM files.
+        only_ids: read no more than the ids, which is faster.
 
     Returns:
         (headers, files that can't be read with the reason, DICOM files that hold no image, such as reports).
     """
     from dual_skd.data.dicom import read_headers  # pydicom is only loaded where there is DICOM
     from dual_skd.data.dicom_file import NotAnImage
+    from dual_skd.data.dicom_ids import read_ids
 
-    headers: list[Header] = []
+    headers: list[Header | Ids] = []
     broken: list[tuple[str, InputError]] = []
     no_images: list[str] = []
-    for file, header in zip(files, read_headers(files), strict=True):
+    for file, header in zip(files, (read_ids if only_ids else read_headers)(files), strict=True):
         if isinstance(header, NotAnImage) and _has_dicom_mark(file):
             no_images.append(file)
         elif isinstance(header, InputError):

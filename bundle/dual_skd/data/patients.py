@@ -81,12 +81,12 @@ def _by_header(rows: list[Row]) -> tuple[list[Row], list[str]]:
     unread = [place for place, row in enumerate(rows) if not row.patient and row.header is None and is_dicom(row.image)]
     files = {place: file for place in unread if (file := _a_file_of(rows[place].image))}
     if files:
-        from dual_skd.data.dicom import read_headers
+        from dual_skd.data.dicom_ids import read_ids  # pydicom is only loaded where there is DICOM
 
         rows = list(rows)
-        for place, header in zip(files, read_headers(files.values()), strict=True):
+        for place, ids in zip(files, read_ids(files.values(), until="patient"), strict=True):
             # a file that can't be read has no patient; whoever opens it says what is wrong
-            rows[place] = replace(rows[place], header="" if isinstance(header, InputError) else header.patient)
+            rows[place] = replace(rows[place], header="" if isinstance(ids, InputError) else ids.patient)
     headers = [row.header for row in rows if row.header and not row.patient]
     patients = set(headers)
     if not patients:

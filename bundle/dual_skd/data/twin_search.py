@@ -35,11 +35,11 @@ def find_twins(
     """
     if search not in SEARCHES:
         raise InputError(f"twin_search is {search!r}; use one of {', '.join(SEARCHES)}.")
-    from dual_skd.data import twins  # loads torch and the readers, so only where they are wanted
-
     if search == "never":
         notes.append(f"{len(images)} images were not searched for copies across the splits (twin_search is never)")
         return None
+    from dual_skd.data import twins  # loads the readers, so only where they are wanted
+
     if search == "auto" and len(images) > MOST:
         unknown = len(images) - twins.count_cached(images, spatial_dims=spatial_dims)
         if unknown > MOST:
