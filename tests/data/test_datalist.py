@@ -192,6 +192,88 @@ def test_twins_of_training_images_leave_the_test_set_by_default(tmp_path):
     assert any("twin" in note for note in cleaned.notes)
 
 
+def test_images_that_left_as_twins_are_kept_apart_with_their_twin(tmp_path):
+    class_folders(tmp_path / "train", {"a": 8, "b": 8})
+    class_folders(tmp_path / "test", {"c_a": 3})
+    (tmp_path / "test" / "c_a").rename(tmp_path / "test" / "a")
+    copied = tmp_path / "train" / "a" / "a_005.png"
+    copy = tmp_path / "test" / "a" / "copy.png"
+    copy.write_bytes(copied.read_bytes())
+    data = load_records(tmp_path, val_fraction=0)
+    (left_out,) = data.left_out
+    assert left_out == {
+        "image": str(copy), "label": 0, "patient": "", "site": "",
+        "split": "test", "twin": str(copied), "similarity": 1.0, "exact": True,
+    }  # fmt: skip
+    assert len(data.test) == 3 and load(tmp_path).left_out == []
+    unsearched = load_records(tmp_path, val_fraction=0, twin_search="never")
+    assert len(unsearched.test) == 4 and any("not searched for copies" in note for note in unsearched.notes)
+
+
+def test_folds_share_the_test_set_and_divide_the_rest(tmp_path):
+    class_folders(tmp_path, {"a": 50, "b": 50})
+    parts = [load(tmp_path, folds=4, fold=fold) for fold in range(4)]
+    assert len({frozenset(images(data.test)) for data in parts}) == 1 and len(parts[0].test) == 20
+    assert [len(data.val) for data in parts] == [20] * 4
+    everything = images(parts[0].train + parts[0].val)
+    assert set.union(*[images(data.val) for data in parts]) == everything and len(everything) == 80
+    assert all(images(data.train) == everything - images(data.val) for data in parts)
+    assert "the 20 validation images are fold 3 of 4 (seed 0)" in parts[3].notes
+    assert images(load(tmp_path, folds=4, seed=1).test) != images(parts[0].test)
+
+
+def test_a_given_validation_set_joins_the_folds(tmp_path):
+    for split, count in (("train", 6), ("val", 3), ("test", 2)):
+        class_folders(tmp_path / split, {"a": count, "b": count})
+    data = load(tmp_path, folds=3)
+    assert (len(data.train), len(data.val), len(data.test)) == (12, 6, 4)
+    assert "the 6 validation images joined the training images, to be divided in folds" in data.notes
+
+
+def test_a_class_that_a_test_set_lacks_is_told(tmp_path):
+    class_folders(tmp_path / "train", {"a": 9, "b": 9, "c": 9})
+    class_folders(tmp_path / "test", {"a": 3})
+    data = load(tmp_path)
+    assert "there are no test images of b, c, so some metrics can't be computed" in data.notes
+
+
+def test_sites_are_kept_and_divided_in_proportion(tmp_path):
+    names = [picture(tmp_path / f"{i}.png", i).name for i in range(80)]
+    rows = [f"{name},{'ab'[i % 2]},{'north' if i % 4 < 2 else 'south'}" for i, name in enumerate(names)]
+    data = load(table(tmp_path / "t.csv", "image,label,site", rows))
+    assert Counter((r["label"], r["site"]) for r in data.test) == {
+        (0, "north"): 4, (0, "south"): 4, (1, "north"): 4, (1, "south"): 4,
+    }  # fmt: skip
+
+
+def test_patients_of_folders_stay_together_and_are_told(tmp_path):
+    for patient in range(20):
+        for number in range(3):
+            picture(tmp_path / "ab"[patient % 2] / f"p{patient}" / f"{number}.png", patient)
+    (tmp_path / "a" / ".DS_Store").touch()
+    data = load(tmp_path)
+    assert "patients are the folders inside the class folders (20)" in data.notes
+    assert data.ignored == (str(tmp_path / "a" / ".DS_Store"),)
+    patients = [{r["patient"] for r in data.splits[split]} for split in data.splits]
+    assert sum(map(len, patients)) == 20 == len(set.union(*patients))
+    assert {r["patient"] for r in load(tmp_path, patient_pattern="").train} == {""}
+
+
+def test_medmnist_files_series_and_fragments_have_a_hash(tmp_path):
+    shapes = {f"{split}_images": np.zeros((count, 8, 8), np.uint8) for split, count in (("train", 8), ("test", 4))}
+    labels = {f"{split}_labels": np.arange(count)[:, None] % 2 for split, count in (("train", 8), ("test", 4))}
+    np.savez(tmp_path / "s.npz", **shapes, **labels)
+    data = load(tmp_path / "s.npz", class_names=["well", "ill"])
+    assert data.class_counts("test") == [2, 2] and data.test[1]["image"] == f"{tmp_path / 's.npz'}#test/1"
+    assert data.hash != load(tmp_path / "s.npz", seed=1).hash
+    for name in ("series", "several"):
+        picture(tmp_path / name / "1.png")
+    lines = ["series,a,train", "several#1.2.3,b,train", "several#1.2.4,a,test"]
+    first = load(table(tmp_path / "t.csv", "image,label,split", lines)).hash
+    (tmp_path / "several" / "1.png").write_bytes(b"other size")
+    assert load(tmp_path / "t.csv").hash != first
+
+
 def fails(where: Path, *words: str, **options) -> None:
     with pytest.raises(InputError) as caught:
         load(where, **options)
@@ -212,6 +294,9 @@ def test_folders_that_cannot_be_used_say_why(tmp_path):
     class_folders(tmp_path / "hole", {"a": 3, "b": 3})
     (tmp_path / "hole" / "c").mkdir()
     fails(tmp_path / "hole", "without images", "c;")
+    class_folders(tmp_path / "absent" / "train", {"a": 3})
+    class_folders(tmp_path / "absent" / "test", {"a": 3, "b": 3})
+    fails(tmp_path / "absent", "No training images of b")
     fails(class_folders(tmp_path / "single", {"a": 3}), "one class only", "(a)")
     fails(class_folders(tmp_path / "only" / "test", {"a": 3, "b": 3}).parent, "no train folder")
     fails(tmp_path / "hole" / "a" / "a_000.png", "neither a folder nor")
@@ -260,6 +345,11 @@ def test_options_that_cannot_be_used_say_why(tmp_path):
     fails(tmp_path, "between 0 and 1", train_fraction=0)
     fails(tmp_path, "between 0 and 1", val_fraction=1.0)
     fails(tmp_path, "2 or 3", spatial_dims=4)
+    fails(tmp_path, "fold must be 0 to 4 for 5 folds, found 5", folds=5, fold=5)
+    fails(tmp_path, "fold must be 0 without folds, found 1", fold=1)
+    fails(tmp_path, "folds must be 2 or more", folds=1)
+    fails(tmp_path, "9 folds need as many patients of every class, but there are 4 of a", folds=9)
+    fails(tmp_path, "twin_search is 'no'", twin_search="no", keep_twins=False)
     fails(tmp_path, "needs a group", patient_pattern="person")
     fails(tmp_path, "matches no image", patient_pattern=r"person(\d)")
     fails(tmp_path, "not a regular expression", patient_pattern="(")

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import write_ct
 from PIL import Image
 
 from dual_skd.data import find_images, load_evaluation_records, load_records, paths_of, save_split, write_demo
@@ -79,7 +81,45 @@ def test_copies_of_training_images_are_left_out_and_said(run, tmp_path):
     data = load_evaluation_records(run, other, class_names=NAMES)
     assert "copy.png" not in {Path(path).name for path in paths_of(data.test)} and len(data.test) == 4
     assert any("twin" in note for note in data.notes)
+    (left_out,) = data.left_out
+    assert left_out["image"] == str(other / "a" / "copy.png") and left_out["twin"] == trained[0]["image"]
+    assert left_out["split"] == "test" and left_out["exact"]
     assert len(evaluated(run, other, keep_twins=True)) == 5
+
+
+def test_images_that_the_run_left_out_come_with_its_own_split(tmp_path):
+    own = folders(tmp_path / "own", range(20))
+    shutil.copytree(own, tmp_path / "d" / "train")
+    folders(tmp_path / "d" / "test", range(50, 54))
+    shutil.copy(own / "a" / "person0_1.png", tmp_path / "d" / "test" / "a" / "copy.png")
+    run = save_split(load_records(tmp_path / "d"), tmp_path / "run" / "datalist.json")
+    data = load_evaluation_records(run, class_names=NAMES)
+    assert len(data.test) == 4 and [Path(r["image"]).name for r in data.left_out] == ["copy.png"]
+    assert load_evaluation_records(run, class_names=NAMES, split="val").left_out == []
+
+
+def test_a_split_file_whose_patients_were_mixed_is_refused(run):
+    content = json.loads(run.read_text())
+    content["test"][0]["patient"] = content["training"][0]["patient"]
+    run.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="1 patients have images in both train and test"):
+        evaluated(run)
+
+
+def test_patient_ids_of_dicom_headers_count_too(run, tmp_path):
+    patient = load_evaluation_records(run, class_names=NAMES).train[0]["patient"]
+    noise = np.random.default_rng(5).integers(0, 900, (2, 80, 80))
+    for label, name, pixels in zip(NAMES, (patient, "other"), noise, strict=True):
+        write_ct(tmp_path / "new" / label / "1.dcm", pixels, PatientID=name)
+    with pytest.raises(InputError, match=f"1 patients .for example {patient}. were in the training data"):
+        evaluated(run, tmp_path / "new")
+    assert len(evaluated(run, tmp_path / "new", patient_pattern="")) == 2
+
+
+def test_a_class_that_the_external_set_lacks_is_told(run, tmp_path):
+    picture(tmp_path / "new" / "a" / "1.png", 91)
+    notes = load_evaluation_records(run, tmp_path / "new", class_names=NAMES).notes
+    assert "there are no test images of b, so some metrics can't be computed" in notes
 
 
 def test_patients_of_the_training_data_are_refused_but_those_of_its_test_split_are_not(run, tmp_path):
@@ -125,6 +165,32 @@ def test_images_to_predict_are_found_in_a_folder_a_table_or_one_by_one(tmp_path)
     listed = table(tmp_path / "list.csv", [(everything[2], "a", "", "")])
     assert find_images(listed) == [everything[2]]
     assert find_images(write_demo(tmp_path / "demo", counts={"test": 3}) / "images")[0].endswith(".dcm")
+
+
+def test_junk_is_passed_over_and_tables_need_no_labels(tmp_path):
+    root = folders(tmp_path / "images", range(2))
+    for name in (".DS_Store", "__MACOSX/._x.png", "readme.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    assert len(find_images(root)) == 2
+    (root / "list.csv").write_text("image\na/person0_1.png\nb\\person1_1.png\n")
+    assert [Path(path).name for path in find_images(root / "list.csv")] == ["person0_1.png", "person1_1.png"]
+
+
+def test_series_dicom_trees_and_parts_of_files_are_found(tmp_path):
+    for uid in ("1.2.1", "1.2.2"):
+        for number in range(2):
+            tags = dict(SeriesInstanceUID=uid, InstanceNumber=number)
+            write_ct(tmp_path / "exam" / f"{uid}_{number}.dcm", np.zeros((4, 4)), **tags)
+    (tmp_path / "exam" / "labels.csv").write_text("SeriesInstanceUID,label\n1.2.1,a\n")
+    both = [f"{tmp_path / 'exam'}#1.2.1", f"{tmp_path / 'exam'}#1.2.2"]
+    assert find_images(tmp_path / "exam", 3) == both, "labels are not used, so unlabelled images count too"
+    assert find_images(tmp_path / "exam" / "labels.csv", 3) == both
+    assert len(find_images(tmp_path / "exam")) == 4
+    assert find_images(both[1], 3) == [both[1]]
+    np.savez(tmp_path / "s.npz", test_images=np.zeros((2, 8, 8)))
+    assert find_images(tmp_path / "s.npz") == [f"{tmp_path}/s.npz#test/0", f"{tmp_path}/s.npz#test/1"]
+    assert find_images(f"{tmp_path}/s.npz#test/1") == [f"{tmp_path}/s.npz#test/1"]
 
 
 def test_a_place_without_images_to_predict_is_said(tmp_path):

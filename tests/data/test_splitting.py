@@ -3,14 +3,20 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dual_skd.data.splitting import divide
+from dual_skd.data.splitting import divide, divide_into_folds
+from dual_skd.errors import InputError
 
 
-def record(number: int, label, patient: str = "") -> dict:
-    return {"image": f"{number:03d}.png", "label": label, "patient": patient}
+def record(number: int, label, patient: str = "", site: str = "") -> dict:
+    return {"image": f"{number:03d}.png", "label": label, "patient": patient, "site": site}
+
+
+def fold_sizes(parts: list[list[dict]], key: str) -> list[Counter]:
+    return [Counter(record[key] for record in part) for part in parts]
 
 
 @settings(deadline=None)
@@ -49,3 +55,64 @@ def test_multi_label_records_are_stratified_by_their_rarest_label():
     records = [record(i, [1.0, float(i < 4)]) for i in range(40)]
     taken, _ = divide(records, fraction=0.5, seed=0, purpose="val")
     assert sum(r["label"][1] for r in taken) == 2 and len(taken) == 20
+
+
+def test_sites_give_in_proportion_and_shares_stay_nested():
+    records = [record(i, i % 2, f"p{i // 2}", "ABBC"[i // 2 % 4]) for i in range(800)]
+    parts = [divide(records, fraction=f, seed=1, purpose="p")[0] for f in (0.05, 0.1, 0.4)]
+    names = [{r["image"] for r in part} for part in parts]
+    assert names[0] < names[1] < names[2]
+    for fraction, part in zip((0.05, 0.1, 0.4), parts, strict=True):
+        counts = Counter(r["site"] for r in part)
+        for site, share in (("A", 0.25), ("B", 0.5), ("C", 0.25)):
+            assert abs(counts[site] - 800 * fraction * share) <= 4, (fraction, counts)
+
+
+def test_many_small_sites_do_not_make_a_share_larger():
+    records = [record(i, 0, site=f"s{i // 3}") for i in range(300)]
+    assert len(divide(records, fraction=0.1, seed=0, purpose="p")[0]) == 30
+
+
+def test_folds_are_disjoint_equal_in_every_class_and_seeded():
+    records = [record(i, 0 if i % 5 else 1) for i in range(100)]
+    parts = divide_into_folds(records, folds=5, seed=0, class_names=["a", "b"])
+    assert sorted(r["image"] for part in parts for r in part) == [r["image"] for r in records]
+    assert fold_sizes(parts, "label") == [Counter({0: 16, 1: 4})] * 5
+    turned = divide_into_folds(records[::-1], folds=5, seed=0, class_names=["a", "b"])
+    assert parts == [part[::-1] for part in turned], "the order of the records doesn't matter"
+    assert parts != divide_into_folds(records, folds=5, seed=1, class_names=["a", "b"])
+
+
+def test_folds_are_equal_in_every_site_too():
+    records = [record(i, i % 2, f"p{i // 2}", "AABC"[i // 2 % 4]) for i in range(240)]
+    for part in fold_sizes(divide_into_folds(records, folds=4, seed=0, class_names=["a", "b"]), "site"):
+        assert abs(part["A"] - 30) <= 4 and abs(part["B"] - 15) <= 4 and abs(part["C"] - 15) <= 4
+
+
+@settings(deadline=None)
+@given(
+    members=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 25)), min_size=1, max_size=80),
+    folds=st.integers(2, 5),
+)
+def test_no_patient_is_in_two_folds_and_nothing_is_lost(members, folds):
+    records = [record(i, label, f"p{patient}" if patient else "") for i, (label, patient) in enumerate(members)]
+    # so many patients of both classes that any number of folds is possible
+    records += [record(100 + i, i % 2, f"q{i}") for i in range(10)]
+    parts = divide_into_folds(records, folds=folds, seed=0, class_names=["a", "b"])
+    assert sorted(r["image"] for part in parts for r in part) == [r["image"] for r in records]
+    patients = [{r["patient"] for r in part if r["patient"]} for part in parts]
+    assert sum(map(len, patients)) == len(set.union(*patients))
+
+
+def test_folds_of_unequal_patients_are_about_equal():
+    records = [record(i, 0, f"p{min(i // 10, 3 + i)}" if i < 40 else f"q{i}") for i in range(100)]
+    sizes = [len(part) for part in divide_into_folds(records, folds=5, seed=0, class_names=["a"])]
+    assert sum(sizes) == 100 and max(sizes) - min(sizes) <= 2
+
+
+def test_impossible_folds_are_refused():
+    records = [record(i, int(i < 9), f"p{i // 3}") for i in range(30)]
+    with pytest.raises(InputError, match="5 folds need as many patients of every class, but there are 3 of ill"):
+        divide_into_folds(records, folds=5, seed=0, class_names=["well", "ill"])
+    with pytest.raises(InputError, match="folds must be 2 or more, found 1"):
+        divide_into_folds(records, folds=1, seed=0, class_names=["well", "ill"])
