@@ -41,11 +41,10 @@ def dataset(tmp_path):
 def test_a_clean_set_is_told_so_with_exit_code_0(dataset, tmp_path, capsys):
     assert run(dataset, "--json", tmp_path / "out" / "found.json", "--fix-list", tmp_path / "fix.csv") == 0
     printed = capsys.readouterr().out
-    assert printed.endswith("No errors found, no warnings: the set can be trained on.\n")
+    assert printed.endswith("No errors and no warnings found: the set can be trained on.\n")
     table = [line.split() for line in printed.splitlines() if line.split()[:1] in (["train"], ["val"], ["test"])]
     assert table == [
         ["train", "2", "2", "4", "unknown"],
-        ["val", "0", "0", "0", "unknown"],
         ["test", "2", "2", "4", "unknown"],
     ]
     found = json.loads((tmp_path / "out" / "found.json").read_text())
@@ -59,7 +58,7 @@ def test_leakage_and_contradicting_labels_end_with_exit_code_1(dataset, tmp_path
     printed = capsys.readouterr().out
     assert "- 1 test image has a twin in train (1 exact, 0 near copies)." in printed
     assert "- 1 pair of twins has different labels." in printed
-    assert printed.splitlines()[-1].startswith("2 kinds of errors (2 images) found: ")
+    assert printed.splitlines()[-1].startswith("2 kinds of error (2 images) and 0 kinds of warning found: ")
     found = json.loads((tmp_path / "found.json").read_text())
     assert not found["ok"] and found["twins"][0]["twin"] == "train/a/0_train.png"
     with (tmp_path / "fix.csv").open(newline="") as file:
@@ -136,6 +135,16 @@ def test_tables_with_several_labels_are_checked_too(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "copy.png (test): the same picture as 1.png, which is oedema" in printed
     assert "1.png (train, oedema): the same picture as copy.png, which is without label" in printed
+
+
+def test_a_set_without_a_split_is_shown_as_one(tmp_path, capsys):
+    for seed in range(4):
+        (tmp_path / "ab"[seed % 2]).mkdir(exist_ok=True)
+        picture(seed).save(tmp_path / "ab"[seed % 2] / f"{seed}.png")
+    assert run(tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["all", "2", "2", "4", "unknown"] in [line.split() for line in lines]
+    assert "  No split is given: training makes one." in lines
 
 
 def test_archives_and_volumes_are_checked_too(tmp_path, capsys):

@@ -63,7 +63,8 @@ def test_copies_across_splits_are_errors_and_all_are_listed(dataset):
     assert findings.leaks[0]["exact"] and findings.leaks[0]["similarity"] == 1
     # the two copies are alike, too
     assert findings.warnings == [
-        "1 pair of twins stands inside the test split, for example test/normal/exact.png and test/normal/smaller.png."
+        "1 test image has a twin in the same split (0 exact, 1 near copy), for example test/normal/exact.png and "
+        "test/normal/smaller.png."
     ]
 
 
@@ -78,6 +79,16 @@ def test_twins_with_different_labels_are_conflicts_told_from_both_sides(dataset)
         ("train/nodule/wrong.png", "train/normal/0.png"),
         ("train/normal/0.png", "train/nodule/wrong.png"),
     }
+
+
+def test_removing_what_is_listed_leaves_one_of_several_copies(dataset):
+    for name in ("x", "y", "z"):
+        xray(7).save(dataset / "train" / "normal" / f"{name}.png")
+    findings = check_records(as_given(dataset))
+    assert len(findings.twins) == 3
+    listed = [one["image"] for one in of_kind(findings, "twin_within_split")]
+    assert listed == ["train/normal/x.png", "train/normal/y.png"]
+    assert findings.warnings[0].startswith("2 train images have a twin in the same split (2 exact, 0 near copies), ")
 
 
 def test_likeness_within_a_patient_is_no_twin_but_an_equal_copy_is(dataset):

@@ -43,7 +43,7 @@ def test_a_mode_that_goes_with_the_class_is_reported_with_numbers():
     assert found.property == "mode" and found.auc == pytest.approx(0.9, abs=0.02) and 0.8 < found.low < 0.9
     assert found.sentence == (
         f"the class can be told from the mode without looking at the image, AUC = {found.auc:.2f} "
-        "(RGBA: 100 % covid of 80 images; RGB: 83 % noncovid of 120 images)"
+        "(RGBA: 80 images, 100 % covid; RGB: 120 images, 83 % noncovid)"
     )
     assert found.remedy
 
@@ -65,7 +65,7 @@ def test_the_best_class_of_several_is_named():
     makers = ["ACME" if label == 2 else ["ACME", "Other"][index % 2] for index, label in enumerate(labels)]
     makers = ["Third" if label == 2 else maker for label, maker in zip(labels, makers, strict=True)]
     (found,) = find_shortcuts(records_of(labels), facts_of(120, manufacturer=makers), ("a", "b", "c"))
-    assert (found.property, found.label) == ("manufacturer", "c") and "Third: 100 % c of 40 images" in found.evidence
+    assert (found.property, found.label) == ("manufacturer", "c") and "Third: 40 images, 100 % c" in found.evidence
 
 
 def test_a_site_that_goes_with_a_label_is_found_in_multi_label_sets():
@@ -86,6 +86,14 @@ def test_one_value_per_patient_is_not_learnt_by_heart():
     labels = [int(rng.integers(0, 2)) for _ in range(40) for _ in range(10)]
     shapes = [(100 + int(patient), 100) for patient in patients]
     assert find_shortcuts(records_of(labels, patients), facts_of(400, shape=shapes), NAMES) == []
+
+
+def test_the_length_of_an_uncompressed_file_says_nothing():
+    labels = [0, 1] * 50
+    columns = {"shape": [(64, 64)] * 100, "size": [4500 + 100 * label for label in labels]}
+    assert find_shortcuts(records_of(labels), facts_of(100, format=["BMP"] * 100, **columns), NAMES) == []
+    (found,) = find_shortcuts(records_of(labels), facts_of(100, format=["PNG"] * 100, **columns), NAMES)
+    assert found.property == "bytes per pixel" and "fine detail compresses less" in found.remedy
 
 
 def test_sets_too_small_for_a_verdict_give_none():

@@ -6,9 +6,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import logging
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -40,12 +42,13 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.data.salvage import load_for_check
 
     columns = args.label_column or ["label"]
-    data, known = load_for_check(
-        args.dataset_dir,
-        spatial_dims=args.spatial_dims,
-        label_column=columns[0] if len(columns) == 1 else columns,
-        patient_pattern=args.patient_pattern,
-    )
+    with _without_log("dual_skd.data.datalist"):  # the report says it all
+        data, known = load_for_check(
+            args.dataset_dir,
+            spatial_dims=args.spatial_dims,
+            label_column=columns[0] if len(columns) == 1 else columns,
+            patient_pattern=args.patient_pattern,
+        )
     findings = check_records(data, known=known, twins=not args.no_twins, progress=not args.quiet)
     if args.json is not None:
         content = {"data": str(args.dataset_dir), "hash": data.hash if data.source else "", **findings.as_dict()}
@@ -67,7 +70,8 @@ def report(data: DataList, findings: Findings) -> Iterator[str]:
     """What was read and what was found, line by line, the gravest first."""
     yield f"Data: {data.source}"
     yield from _table_of_counts(data, findings)
-    for note in data.notes:
+    notes = list(data.notes) if data.val or data.test else ["no split is given: training makes one", *data.notes]
+    for note in notes:
         yield from _wrapped(f"{note[0].upper()}{note[1:]}.", "  ")
     for severity, heading in (("error", "ERRORS"), ("warning", "WARNINGS")):
         groups = findings.groups(severity)
@@ -82,10 +86,14 @@ def report(data: DataList, findings: Findings) -> Iterator[str]:
 
 def _table_of_counts(data: DataList, findings: Findings) -> Iterator[str]:
     rows = [["", *data.class_names, "images", "patients"]]
+    divided = bool(data.val or data.test)
     for split, counts in findings.counts.items():
         records = data.splits[split]
+        if not records:
+            continue
         patients = len({record["patient"] for record in records if record["patient"]})
-        rows.append([split, *map(str, counts.values()), str(len(records)), str(patients) if patients else "unknown"])
+        name = split if divided else "all"
+        rows.append([name, *map(str, counts.values()), str(len(records)), str(patients) if patients else "unknown"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if sum(widths) + 2 * len(widths) > 2 * WIDTH:  # a table of very many classes can't be read in a terminal
         rows = [[row[0], *row[-2:]] for row in rows]
@@ -110,15 +118,15 @@ def _group(group: Group) -> Iterator[str]:
 
 def _closing(findings: Findings) -> str:
     errors, warnings = len(findings.errors), len(findings.warnings)
-    to_look_at = f"{warnings} {'kind' if warnings == 1 else 'kinds'} of warnings" if warnings else "no warnings"
+    of_warnings = f"{warnings} {'kind' if warnings == 1 else 'kinds'} of warning"
     if errors:
         images = len({one["image"] for one in findings.offenders if one["severity"] == "error" and one["image"]})
-        kinds = f"{errors} {'kind' if errors == 1 else 'kinds'} of errors"
         concerned = f" ({images} {'image' if images == 1 else 'images'})" if images else ""
-        return f"{kinds}{concerned} found: no result counts before they are mended; and {to_look_at}."
+        found = f"{errors} {'kind' if errors == 1 else 'kinds'} of error{concerned} and {of_warnings} found"
+        return f"{found}: no result counts before the errors are mended."
     if warnings:
-        return f"No errors found, {to_look_at}: the set can be trained on, after a look at them."
-    return "No errors found, no warnings: the set can be trained on."
+        return f"No errors and {of_warnings} found: the set can be trained on, after a look at the warnings."
+    return "No errors and no warnings found: the set can be trained on."
 
 
 def _wrapped(text: str, mark: str) -> list[str]:
@@ -138,3 +146,14 @@ def _open_to_write(path: Path) -> TextIO:
         return path.open("w", encoding="utf-8", newline="")
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror}; give another file.") from error
+
+
+@contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -53,7 +53,7 @@ KINDS: dict[str, Kind] = {
     "class_absent_in_train": Kind(
         "error", "class has no training image", "classes have no training images", "add training images of the class"
     ),
-    "twin_within_split": Kind("warning", "", "", "keep one of the two, unless both are wanted"),
+    "twin_within_split": Kind("warning", "", "", "keep one of the copies"),
     "class_absent": Kind(
         "warning",
         "class is missing from a split",
@@ -73,7 +73,7 @@ KINDS: dict[str, Kind] = {
         "files are something else than their names say",
         "rename the file",
     ),
-    "inverted": Kind("warning", "image looks inverted", "images look inverted", _LOOK),
+    "inverted": Kind("warning", "image may be inverted", "images may be inverted", _LOOK),
     "wrong_photometric": Kind(
         "warning",
         "image has no usable photometric interpretation",

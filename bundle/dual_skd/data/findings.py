@@ -141,10 +141,10 @@ class Findings:
             example = f"{pair['image']} ({pair['label']}) and {pair['twin']} ({pair['twin_label']})"
             return _count(kind, len(self.conflicts)), example
         if kind == "twin_across_splits":
-            return _leaks_in_words(self.leaks, first["split"])
+            return _twins_in_words(self.leaks, first["split"])
         if kind == "twin_within_split":
-            noun = "1 pair of twins stands" if len(members) == 1 else f"{len(members)} pairs of twins stand"
-            return f"{noun} inside the {first['split']} split", f"{first['image']} and {first['twin']}"
+            inside = [twin for twin in self.twins if twin["split"] == twin["twin_split"]]
+            return _twins_in_words(inside, first["split"])
         example = f"{first['image']}: {first['detail']}" if first["image"] else first["detail"]
         return _count(kind, len(members)), example
 
@@ -191,8 +191,9 @@ def check_records(
     shared = reports.add_labels_and_patients()
     pairs = []
     if twins and usable:
-        finder = finder or TwinFinder([record["image"] for record in usable], spatial_dims=data.spatial_dims)
-        pairs = reports.add_twins(finder, [record["image"] for record in usable])
+        images = [record["image"] for record in usable]
+        finder = finder or TwinFinder(images, spatial_dims=data.spatial_dims, progress=progress)
+        pairs = reports.add_twins(finder, images)
     for oddity in find_oddities([facts[record["image"]] for record in records]):
         reports.add(oddity.kind, oddity.image, oddity.detail)
     for shortcut in find_shortcuts(usable, [facts[record["image"]] for record in usable], data.class_names):
@@ -276,7 +277,7 @@ class _Reports:
                 continue
             pairs.append((one, other, twin))
         pairs.sort(key=lambda pair: (-pair[2].similarity, pair[0], pair[1]))
-        told: set[str] = set()
+        told: set[tuple[str, bool]] = set()
         for one, other, twin in pairs:
             likeness = "the same picture as" if twin.exact else f"nearly the same picture ({twin.similarity:.2f}) as"
             across = self.split_of[one] != self.split_of[other]
@@ -285,11 +286,14 @@ class _Reports:
                 for this, that in ((one, other), (other, one)):
                     detail = f"{likeness} {names[that]}, which is {self.label(that) or 'without label'}"
                     self.add("label_conflict", this, detail, twin=that)
-            if not across:
-                self.add("twin_within_split", one, f"{likeness} {names[other]}", twin=other)
-            elif one not in told:  # its best twin is enough to remove it
-                told.add(one)
+            # its best twin is enough to remove an image; the last one of several equal images is never listed
+            if (one, across) in told:
+                continue
+            told.add((one, across))
+            if across:
                 self.add("twin_across_splits", one, f"{likeness} {names[other]} in {self.split_of[other]}", twin=other)
+            else:
+                self.add("twin_within_split", one, f"{likeness} {names[other]}", twin=other)
         return [
             {
                 "image": self.data.relative(one),
@@ -338,12 +342,13 @@ def _count(kind: str, count: int) -> str:
     return f"1 {KINDS[kind].one}" if count == 1 else f"{count} {KINDS[kind].many}"
 
 
-def _leaks_in_words(leaks: Sequence[dict], split: str) -> tuple[str, str]:
-    """The leaks of one split: how many of its images have a twin, and where."""
-    mine = [twin for twin in leaks if twin["split"] == split]
+def _twins_in_words(twins: Sequence[dict], split: str) -> tuple[str, str]:
+    """The twins of one split: how many of its images have one, and where."""
+    mine = [twin for twin in twins if twin["split"] == split]
     images = {twin["image"] for twin in mine}
     exact = {twin["image"] for twin in mine if twin["exact"]}
     others = " and ".join(sorted({twin["twin_split"] for twin in mine}, key=SPLITS.index))
+    others = "the same split" if others == split else others
     subject = f"1 {split} image has" if len(images) == 1 else f"{len(images)} {split} images have"
     near = len(images) - len(exact)
     counts = f"{len(exact)} exact, {near} near {'copy' if near == 1 else 'copies'}"

@@ -17,9 +17,9 @@ DEVIATIONS = 3.5  # robust z-score from which a value is an outlier (Iglewicz an
 SPREAD = 0.05  # least relative spread that is assumed, so that a set of equal values has outliers too
 MINORITY = 0.05  # what more of the images have than this is a property of the set, not an outlier
 FEWEST = 10  # with fewer images nothing is called usual
-UNLIKE = -0.15  # correlation with the average image below which brightness is called inverted
+UNLIKE = -0.25  # correlation with the average image below which brightness is called inverted
 ALIKE = 0.5  # median of that correlation which a set needs for such a verdict
-SATURATED = 0.25  # share of pixels at the highest value
+SATURATED = 0.4  # share of pixels at the highest value
 UNIFORM = 0.98  # share of pixels at one value
 PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_")  # of DICOM PS3.3 C.7.6.3.1.2
 
