@@ -90,7 +90,8 @@ def load_evaluation_records(
     if shared:
         raise InputError(
             f"{source.description}: {len(shared)} patients (for example {some(shared)}) were in the training "
-            "data of this model; remove their images, or rename the ids if they are other people."
+            "data of this model; remove their images, or, if they are other people, rename the ids or pass over those "
+            'of DICOM headers and folders with patient_pattern "".'
         )
     notes = [*source.notes, *of_patients]
     left_out: list[dict] = []
