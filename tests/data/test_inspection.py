@@ -205,3 +205,24 @@ def test_the_quick_look_takes_less_than_a_millisecond_a_file(tmp_path):
     for _ in range(200):
         quick_facts(path)
     assert time.perf_counter() - start < 0.2
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom says what it stumbles over
+def test_damaged_files_are_told_and_never_end_the_check(tmp_path):
+    rng = np.random.default_rng(0)
+    volume = rng.integers(0, 99, (9, 9, 9)).astype(np.int16)
+    files = [
+        (write_png(tmp_path / "a.png"), 2),
+        (write_dicom(tmp_path / "a.dcm"), 2),
+        (write_volume(tmp_path / "a.nii", volume), 3),
+        (write_volume(tmp_path / "a.nii.gz", volume), 3),
+    ]
+    for path, spatial_dims in files:
+        good = path.read_bytes()
+        for mutant in range(60):
+            content = bytearray(good)
+            for place in rng.integers(0, min(len(good), 400), 1 + mutant % 5):
+                content[place] ^= 1 << int(rng.integers(0, 8))
+            path.write_bytes(content[: rng.integers(0, len(good))] if mutant % 3 == 0 else content)
+            quick, full = quick_facts(str(path), spatial_dims), inspect(str(path), spatial_dims)
+            assert quick.problem in ("", full.problem) and (not full.problem or (full.detail and full.remedy))

@@ -79,6 +79,11 @@ def test_a_site_that_goes_with_a_label_is_found_in_multi_label_sets():
     assert (found.property, found.label) == ("site", "effusion") and found.auc > 0.99
 
 
+def test_a_site_that_is_the_label_is_no_news():
+    records = [{"image": str(i), "label": i % 2, "patient": "", "site": NAMES[i % 2]} for i in range(60)]
+    assert find_shortcuts(records, facts_of(60), NAMES) == []
+
+
 def test_one_value_per_patient_is_not_learnt_by_heart():
     # 40 patients with 10 images each; every patient has a size of his own and a random label
     rng = np.random.default_rng(1)

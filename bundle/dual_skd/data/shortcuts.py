@@ -109,7 +109,9 @@ def find_shortcuts(
     first = len(class_names) - len(flags)
     folds, shrink = _folds(records, flags, seed)
     values = {name: [read(f, r) for f, r in zip(facts, records, strict=True)] for name, (read, _) in PROPERTIES.items()}
-    values = {name: column for name, column in values.items() if len(set(column)) > 1}
+    labels = ["|".join(class_names[index] for index in positive_labels(record)) for record in records]
+    # a property that is the label itself, such as the site where sites are the classes, is no news
+    values = {name: column for name, column in values.items() if len(set(column)) > 1 and column != labels}
     enough = [place for place, flag in enumerate(flags) if _enough(flag, shrink)]
     tests = len(values) * len(enough)
     found = []
