@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder, iter_pixels, pixel_array
-from pydicom.uid import UID
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, iter_pixels
 
 from dual_skd.data.dicom import (
     Header,
@@ -25,6 +24,7 @@ from dual_skd.data.dicom import (
     stack_of,
     volume_affine,
 )
+from dual_skd.data.dicom_decoders import decoder_for
 from dual_skd.data.dicom_file import NotAnImage, first_item, number, numbers, open_dicom
 from dual_skd.data.loading import (
     Frame,
@@ -97,7 +97,7 @@ def read_dicom_folder(
     if any(header.frames > 1 for header in headers):
         raise InputError(f"{folder} holds several multi-frame files; give each one as an image of its own.")
 
-    check_size(folder, (first.columns, first.rows, len(headers)), 2)
+    check_size(folder, (first.columns, first.rows, len(headers)), 0)
     middle = headers[len(headers) // 2].path
     voi = _voi_source(open_dicom(middle), 0, middle) if voi_lut else None
     slices = (_only_frame(header.path, voi) for header in headers)
@@ -168,7 +168,7 @@ def _without_equal_images(series: Series) -> Iterator[Header]:
     previous = None
     for header in series.headers:
         if previous is not None and same_position(previous, header):
-            one, other = (pixel_array(open_dicom(each.path)) for each in (previous, header))
+            one, other = (_only_frame(each.path, None) for each in (previous, header))
             if not np.array_equal(one, other):
                 raise InputError(
                     f"The DICOM series {series.uid} holds different images of one position ({previous.path} and "
@@ -229,11 +229,11 @@ def _stack_of_frames(dataset: Dataset, header: Header) -> Series:
 
 def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dataset | None) -> Iterator[np.ndarray]:
     """Decoded frames (rows, columns[, 3]) in float32, after the VOI LUT of ``voi``."""
-    _check_decoder(dataset, path)
+    plugin = decoder_for(dataset, path)
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     if photometric not in GREYS + COLOURS:
         raise InputError(f"Expected a grey or RGB image, found PhotometricInterpretation {photometric!r} in {path}.")
-    for index, stored in zip(indices, iter_pixels(dataset, indices=indices), strict=True):
+    for index, stored in zip(indices, iter_pixels(dataset, indices=indices, decoding_plugin=plugin), strict=True):
         if photometric == "PALETTE COLOR":
             yield apply_color_lut(stored, dataset).astype(np.float32)
             continue
@@ -243,23 +243,6 @@ def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dat
         values = apply_modality_lut(stored, _lut_source(dataset, index)).astype(np.float32)
         _fill_padding(values, dataset, stored)
         yield values if voi is None else apply_voi_lut(values, voi).astype(np.float32)
-
-
-def _check_decoder(dataset: Dataset, path: str | Path) -> None:
-    if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise InputError(f"{path} has no pixel data: it is cut short or its images were removed; copy the file again.")
-    syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        raise InputError(
-            f"{path} is compressed as {syntax.name}, which can't be read; convert it to plain or JPEG 2000 DICOM."
-        ) from None
-    if not available:
-        raise InputError(
-            f"{path} is compressed as {syntax.name}, for which no decoder is installed: "
-            'pip install "dual-skd[dicom]", or decompress the file.'
-        )
 
 
 def _lut_source(dataset: Dataset, index: int) -> Dataset:

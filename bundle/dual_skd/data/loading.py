@@ -17,9 +17,9 @@ import numpy as np
 
 from dual_skd.errors import InputError
 
-# 1.5 GiB for the stored and the float32 values of one image, so that a process that reads it stays under 2 GB:
-# a CT of 1,024 slices of 512 x 512 in 16 bits is the largest that fits
-MAX_BYTES = 3 * 2**29
+# for the stored and the float32 values of one image: with nearly 0.9 GiB of libraries, a process that reads it stays
+# under 2 GB; a DICOM series of 1,024 slices of 512 x 512 is the largest that fits (its files are read one by one)
+MAX_BYTES = 2**30
 DEFLATE_RATIO = 1032  # zlib can't expand its input by more (zlib technical details, "maximum compression factor")
 
 Frame = int | Literal["middle"]
@@ -73,7 +73,7 @@ def check_size(path: str | Path, shape: Sequence[int], bytes_stored: float) -> N
     if needed > MAX_BYTES:
         raise InputError(
             f"{path} declares a size of {_by(shape)}, which needs {needed / 2**30:.1f} GiB of at most "
-            f"{MAX_BYTES / 2**30} GiB: the file is damaged, or has to be resampled or cut into parts."
+            f"{MAX_BYTES / 2**30:.1f} GiB: the file is damaged, or has to be resampled or cut into parts."
         )
 
 

@@ -190,6 +190,13 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
         image.seek(index)
     bands = len(image.getbands())
     check_size(path, (*image.size, pages, bands), 4 if image.mode in ("I", "F") else 2)
+    # compression of PNG and JPEG has limits; plain TIFF has none of it
+    ratio = {"PNG": DEFLATE_RATIO, "JPEG": DEFLATE_RATIO}.get(image.format, 0)
+    if image.format == "TIFF" and image.info.get("compression") == "raw":
+        ratio = 1
+    if ratio:
+        bits = 1 if image.mode in ("1", "P", "L") else 8  # at least; grey of 1, 2 and 4 bits is opened as 8
+        check_stored(path, image.width * image.height * bands * bits // 8, os.path.getsize(path) * ratio)
     page = ImageOps.exif_transpose(image)
     if page.mode == "1":
         page = page.convert("L")
@@ -221,10 +228,10 @@ def _read_nifti(path: Path, spatial_dims: int | None) -> Picture:
     if coloured:  # RGB24 and RGBA32 are records of bytes
         values = np.stack([values[name] for name in stored.names], axis=-1)
     else:
-        slope, intercept = header.get_slope_inter()
+        slope, intercept = header_image.dataobj.slope, header_image.dataobj.inter
         with np.errstate(over="ignore", invalid="ignore"):
-            values = values.astype(np.float32, order="C")
-            if slope is not None and (slope, intercept) != (1, 0):
+            values = np.array(values, np.float32, order="C")
+            if (slope, intercept) != (1, 0):
                 values *= np.float32(slope)
                 values += np.float32(intercept)
     known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0 or set(header.get_zooms()[:3]) != {1.0}
