@@ -7,17 +7,17 @@ import logging
 
 import torch
 
-from dual_skd.data.signatures import NUMBERS, turning, unit
+from dual_skd.data.signatures import NUMBERS, mirroring, turning, unit
 
 logger = logging.getLogger(__name__)
 
 CANDIDATE = 0.6  # correlation of distinct descriptors from which two images are compared finely
-ANGLES = (0.0, -3.3, 3.3)  # degrees by which a picture is turned; what lies between is alike enough
+ANGLES = (-3.3, 3.3)  # degrees by which a picture is turned besides 0; what lies between is alike enough
 MOST = 50  # candidates per image
 ROWS, COLUMNS = 512, 8192  # of a block of the all-pairs comparison
 
 
-def candidates(descriptors: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> list[tuple[int, int]]:
+def candidates(descriptors: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> list[tuple[int, int, int]]:
     """Pairs of images with similar descriptors, found in blocks: memory doesn't grow with the number of all pairs.
 
     Args:
@@ -26,22 +26,24 @@ def candidates(descriptors: torch.Tensor, first: torch.Tensor, second: torch.Ten
         second: (B,) rows of the others.
 
     Returns:
-        (one, other), every pair once.
+        (one, other, which axes of the one are to be mirrored: 1 first, 2 second, 3 both), every pair once.
     """
     if not len(first) or not len(second):
         return []
     mean, matrix = contrast(descriptors)
-    # volumes are not turned: a turn about one axis changes the slices along the others
-    angles = ANGLES if descriptors.shape[1] == NUMBERS else ANGLES[:1]
+    # volumes are taken as they are: a turn or a mirror image would put other slices into their middle
+    plane = descriptors.shape[1] == NUMBERS
+    changes = [turning(angle) for angle in ANGLES] + [mirroring(axes) for axes in (1, 2, 3)] if plane else []
+    mirrors = torch.tensor([0, *(0 for _ in ANGLES), 1, 2, 3] if plane else [0])
     distinct = torch.cat([unit((descriptors[rows].float() - mean) @ matrix) for rows in second.split(COLUMNS)])
     symmetric = torch.equal(first, second)  # then the blocks below the diagonal hold the same pairs again
-    found: dict[tuple[int, int], None] = {}
+    found: dict[tuple[int, int], int] = {}
     crowded = 0
     for start in range(0, len(first), ROWS):
         rows = first[start : start + ROWS]
         upright = descriptors[rows].float()
-        turned = [(unit(upright @ turning(angle)) if angle else upright) - mean for angle in angles]
-        queries = [unit(query @ matrix) for query in turned]
+        versions = [upright, *(unit(upright @ change) for change in changes)]
+        queries = torch.stack([unit((version - mean) @ matrix) for version in versions])
         hits = []
         for left in range(start if symmetric else 0, len(second), COLUMNS):
             block = distinct[left : left + COLUMNS].T
@@ -49,17 +51,23 @@ def candidates(descriptors: torch.Tensor, first: torch.Tensor, second: torch.Ten
             for query in queries[1:]:
                 torch.maximum(best, query @ block, out=best)
             row, column = torch.nonzero(best >= CANDIDATE, as_tuple=True)
-            hits.append((row, second[column + left], best[row, column]))
-        row, column, value = (torch.cat(part) for part in zip(*hits, strict=True))
-        row, column, value = (part[rows[row] != column] for part in (row, column, value))
+            hits.append((row, column + left))
+        row, column = (torch.cat(part) for part in zip(*hits, strict=True))
+        differ = rows[row] != second[column]
+        row, column = row[differ], column[differ]
+        value, version = _best(queries, distinct, row, column)
+        column, mirror = second[column], mirrors[version]
         order = value.argsort(descending=True, stable=True)
         order = order[row[order].argsort(stable=True)]  # by row, best first
-        row, column = row[order], column[order]
+        row, column, mirror = row[order], column[order], mirror[order]
         rank = torch.arange(len(row)) - torch.searchsorted(row, row)
         crowded += int((rank == MOST).sum())
-        for pair in zip(rows[row[rank < MOST]].tolist(), column[rank < MOST].tolist(), strict=True):
-            if pair[::-1] not in found:
-                found[pair] = None
+        kept = rank < MOST
+        for one, other, axes in zip(
+            rows[row[kept]].tolist(), column[kept].tolist(), mirror[kept].tolist(), strict=True
+        ):
+            if (other, one) not in found:
+                found[one, other] = axes
     if crowded:
         logger.warning(
             "%d images resemble more than %d others each: only the most similar %d were compared finely.",
@@ -67,7 +75,17 @@ def candidates(descriptors: torch.Tensor, first: torch.Tensor, second: torch.Ten
             MOST,
             MOST,
         )
-    return list(found)
+    return [(one, other, axes) for (one, other), axes in found.items()]
+
+
+def _best(
+    queries: torch.Tensor, distinct: torch.Tensor, row: torch.Tensor, column: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Highest correlation over the versions of a query, and which version has it, for every pair of row and column."""
+    parts = zip(row.split(COLUMNS), column.split(COLUMNS), strict=True)
+    values = [(queries[:, r] * distinct[c]).sum(dim=2) for r, c in parts]
+    best = torch.cat(values, dim=1).max(dim=0)
+    return best.values, best.indices
 
 
 def contrast(descriptors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,8 @@ SIZE = 96  # pixels per side of what is compared
 COARSE = ((24, 6), (48, 5))  # (pixels per side, Gauss-Newton steps): rough alignment of every candidate
 FINE = ((96, 3),)  # and of what is still alike then
 PROMISING = 0.5  # likeness after the rough alignment from which the fine one is worth its time
+OVERLAP = 0.5  # share of the second picture that the first must cover
+SEEN = 0.05  # share of the second picture that must be comparable: covered and not clipped
 CLIPPED = 0.01  # share of the grey range at either end that counts as clipped
 
 
@@ -59,8 +61,17 @@ def likeness(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     go_on = torch.nonzero(found >= PROMISING).flatten()
     if len(go_on):
         a, b = first[go_on], second[go_on]
-        found[go_on] = _agreement(a, b, _align(a, b, theta[go_on], FINE))
+        theta = _align(a, b, theta[go_on], FINE)
+        # interpolation smooths the one that is mapped; a copy may itself be the smoother one, so both ways are tried
+        found[go_on] = torch.maximum(_agreement(a, b, theta), _agreement(b, a, _inverse(theta)))
     return found
+
+
+def _inverse(theta: torch.Tensor) -> torch.Tensor:
+    """The affine maps (N, 2, 3) that undo these; one that can't be undone becomes zero."""
+    square, singular = torch.linalg.inv_ex(theta[:, :, :2])
+    square = torch.where((singular == 0)[:, None, None], square, torch.zeros_like(square))
+    return torch.cat([square, -square @ theta[:, :, 2:]], dim=2)
 
 
 def _shrunk(pictures: torch.Tensor, size: int) -> torch.Tensor:
@@ -121,8 +132,9 @@ def _agreement(first: torch.Tensor, second: torch.Tensor, theta: torch.Tensor, s
     a, b = (blur(standardise(x, width), 0.7) for x in (first, second))
     grid = _grid(theta, size)
     inside = (grid.abs() <= 1 - 4 / size).all(dim=-1).float()
-    both = functional.grid_sample(torch.stack([a, _visible(first)], dim=1), grid, align_corners=False)
-    a, seen = both.unbind(dim=1)
+    # linear interpolation would make the first blurred beside the second
+    a = functional.grid_sample(a[:, None], grid, mode="bicubic", align_corners=False)[:, 0]
+    seen = functional.grid_sample(_visible(first)[:, None], grid, align_corners=False)[:, 0]
     mask = inside * (seen > 0.5) * _visible(second)
 
     def pooled(values: torch.Tensor) -> torch.Tensor:
@@ -140,4 +152,6 @@ def _agreement(first: torch.Tensor, second: torch.Tensor, theta: torch.Tensor, s
     total = reached[:, -1:]
     place = (reached < share * total).sum(dim=1, keepdim=True).clamp_max(order.shape[1] - 1)
     found = correlation.gather(1, order).gather(1, place)[:, 0]
-    return torch.where(total[:, 0] > 0, found, torch.full_like(found, -1.0))
+    # a few comparable pixels are no ground for a verdict
+    enough = (total[:, 0] > 0) & (inside.mean((1, 2)) >= OVERLAP) & (mask.mean((1, 2)) >= SEEN)
+    return torch.where(enough, found, torch.full_like(found, -1.0))

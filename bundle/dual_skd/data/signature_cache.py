@@ -8,13 +8,16 @@ import hashlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from dual_skd.data.locators import path_of
 from dual_skd.data.signatures import VERSION, Signature
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -45,26 +48,17 @@ def key_of(image: str, *, spatial_dims: int) -> str | None:
 
 def load(keys: Sequence[str]) -> dict[str, Signature]:
     """Signatures that are stored under any of ``keys``; none when there is no cache."""
-    found: dict[str, Signature] = {}
-    with _opened(create=False) as database:
-        if database is not None:
-            for some in _parts(keys):
-                marks = ",".join("?" * len(some))
-                question = f"SELECT key, digest, descriptor FROM signatures WHERE key IN ({marks})"
-                for key, digest, descriptor in database.execute(question, some):
-                    found[key] = Signature(digest, np.frombuffer(descriptor, np.float16))
-    return found
+
+    def read(database: sqlite3.Connection) -> dict[str, Signature]:
+        rows = _select(database, "key, digest, descriptor", keys)
+        return {key: Signature(digest, np.frombuffer(numbers, np.float16)) for key, digest, numbers in rows}
+
+    return _use(read, {})
 
 
 def count(keys: Sequence[str]) -> int:
     """How many of ``keys`` are stored."""
-    known = 0
-    with _opened(create=False) as database:
-        if database is not None:
-            for some in _parts(keys):
-                marks = ",".join("?" * len(some))
-                known += database.execute(f"SELECT COUNT(*) FROM signatures WHERE key IN ({marks})", some).fetchone()[0]
-    return known
+    return _use(lambda database: sum(number for (number,) in _select(database, "COUNT(*)", keys)), 0)
 
 
 def store(signatures: Mapping[str, Signature]) -> None:
@@ -73,37 +67,28 @@ def store(signatures: Mapping[str, Signature]) -> None:
     What can't be read is not stored: tomorrow a decoder may be installed for it.
     """
     rows = [(key, s.digest, s.descriptor.tobytes()) for key, s in signatures.items() if not s.problem]
-    with _opened(create=True) as database:
-        if database is not None:
-            database.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?)", rows)
+    _use(lambda database: database.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?)", rows), None)
 
 
-def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE))
+def _select(database: sqlite3.Connection, what: str, keys: Sequence[str]) -> Iterator[tuple]:
+    for start in range(0, len(keys), AT_ONCE):
+        some = keys[start : start + AT_ONCE]
+        marks = ",".join("?" * len(some))
+        yield from database.execute(f"SELECT {what} FROM signatures WHERE key IN ({marks})", some)
 
 
-@contextlib.contextmanager
-def _opened(*, create: bool) -> Iterator[sqlite3.Connection | None]:
-    """The data base, committed at the end, or None when it can't be used; other processes may write meanwhile."""
+def _use(action: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
+    """What ``action`` returns for the data base, which other processes may use meanwhile; ``otherwise`` without one."""
     path = cache_file()
     try:
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                os.close(os.open(path, os.O_CREAT, 0o600))  # it is made of patients' images: for the user alone
-        elif not path.is_file():
-            yield None
-            return
-        database = sqlite3.connect(path, timeout=30)
-    except (OSError, sqlite3.Error) as error:
-        logger.debug("Signatures are not kept: %s can't be used (%s).", path, error)
-        yield None
-        return
-    try:
-        with contextlib.closing(database), database:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT, 0o600))  # it is made of patients' images: for the user alone
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as database, database:
             database.execute(
                 "CREATE TABLE IF NOT EXISTS signatures (key TEXT PRIMARY KEY, digest TEXT, descriptor BLOB)"
             )
-            yield database
-    except sqlite3.Error as error:
+            return action(database)
+    except (OSError, sqlite3.Error) as error:
         logger.debug("Signatures are not kept: %s can't be used (%s).", path, error)
+        return otherwise

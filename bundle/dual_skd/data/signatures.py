@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn import functional
 
 from dual_skd.data.likeness import standardise
-from dual_skd.data.transforms import read_grey
+from dual_skd.data.reader import read_grey
 from dual_skd.errors import InputError
 
 VERSION = 1  # of digest and descriptor: stored signatures of another version are not used
@@ -48,13 +48,12 @@ def read_finite(image: str, *, spatial_dims: int = 2) -> np.ndarray:
         (W, H) or (X, Y, Z) float32.
 
     Raises:
-        InputError: another number of axes than ``spatial_dims``, or values that are not finite; readers add theirs.
+        InputError: the image can't be read, has another number of axes than ``spatial_dims``, or values that are not
+            finite.
     """
-    array = read_grey(image).numpy()
-    if array.ndim != spatial_dims:
-        raise InputError(f"it has {array.ndim} spatial axes where {spatial_dims} were expected")
+    array = read_grey(image, spatial_dims=spatial_dims).numpy()
     if not np.isfinite(array).all():
-        raise InputError("it has values that are not finite")
+        raise InputError(f"{image} has values that are not finite (NaN or infinity); export it again or leave it out.")
     return array
 
 
@@ -84,10 +83,9 @@ def sketch(image: str, *, spatial_dims: int = 2) -> tuple[str, np.ndarray, str]:
     try:
         array = read_finite(image, spatial_dims=spatial_dims)
         return digest_of(array), views_of(array, THUMBNAIL), ""
-    except Exception as error:  # readers raise whatever their library raises; every kind means "unreadable" here
-        reason = str(error).strip().splitlines() or [""]
+    except InputError as error:
         views = 1 if spatial_dims == 2 else 3
-        return "", np.zeros((views, THUMBNAIL, THUMBNAIL), np.float32), f"{type(error).__name__}: {reason[-1]}"
+        return "", np.zeros((views, THUMBNAIL, THUMBNAIL), np.float32), str(error)
 
 
 def describe(thumbnails: torch.Tensor) -> torch.Tensor:
@@ -124,16 +122,32 @@ def turning(degrees: float) -> torch.Tensor:
     return (turned.flatten(1) @ waves.flatten(1).T) * weights / weights[:, None]
 
 
+@lru_cache(maxsize=4)
+def mirroring(axes: int) -> torch.Tensor:
+    """(256, 256) that makes of a picture's descriptor the one of its mirror image along axis 1, 2 or both (3)."""
+    lowest = _lowest()[0]
+    odd = (axes & 1) * (lowest // THUMBNAIL) + (axes >> 1) * (lowest % THUMBNAIL)
+    return torch.diag(1.0 - 2.0 * (odd % 2))
+
+
 @lru_cache(maxsize=1)
-def _cosines() -> tuple[torch.Tensor, torch.Tensor]:
-    """The 256 lowest two-dimensional cosine waves but the constant one, (256, 48, 48), orthonormal, and weights."""
+def _lowest() -> tuple[torch.Tensor, torch.Tensor]:
+    """Place and frequency, in half cycles per side, of the 256 lowest cosine waves but the constant one."""
     place = torch.arange(THUMBNAIL)
     frequency = (place[:, None] ** 2 + place**2).flatten().float().sqrt()
     lowest = frequency.argsort(stable=True)[1 : NUMBERS + 1]
+    return lowest, frequency[lowest]
+
+
+@lru_cache(maxsize=1)
+def _cosines() -> tuple[torch.Tensor, torch.Tensor]:
+    """The 256 lowest two-dimensional cosine waves, (256, 48, 48), orthonormal, and their weights (256,)."""
+    lowest, frequency = _lowest()
+    place = torch.arange(THUMBNAIL)
     waves = torch.cos(torch.pi / THUMBNAIL * (place + 0.5) * place[:, None]) * (2 / THUMBNAIL) ** 0.5
     waves[0] /= 2**0.5
     pictures = waves[lowest // THUMBNAIL][:, :, None] * waves[lowest % THUMBNAIL][:, None, :]
-    return pictures, torch.exp(-0.5 * (frequency[lowest] / FREQUENCY_SCALE) ** 2)
+    return pictures, torch.exp(-0.5 * (frequency / FREQUENCY_SCALE) ** 2)
 
 
 @lru_cache(maxsize=1)

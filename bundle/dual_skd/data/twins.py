@@ -23,6 +23,7 @@ from dual_skd.errors import InputError
 
 SIMILARITY = 0.93  # likeness from which two images count as near copies
 CHUNK = 512  # images per step of decoding
+MIRRORED = ((), (1,), (2,), (1, 2))  # axes of (V, W, H), by the code that candidates() gives
 PAIRS = 64  # pairs per step of the fine comparison
 PICTURES = 1000  # decoded pictures kept for it, 36 kB each
 
@@ -168,15 +169,16 @@ class TwinFinder:
         with ThreadPoolExecutor(self._workers) as pool, self._bar("Comparing likely copies", len(pairs)) as bar:
             for start in range(0, len(pairs), PAIRS):
                 some = pairs[start : start + PAIRS]
-                wanted = list(dict.fromkeys(row for pair in some for row in pair))
+                wanted = list(dict.fromkeys(row for pair in some for row in pair[:2]))
                 missing = [row for row in wanted if row not in pictures]
                 pictures.update(zip(missing, pool.map(decode, missing), strict=True))
                 for row in wanted:
                     pictures.move_to_end(row)
-                one, two = (torch.cat([pictures[pair[side]] for pair in some]) for side in (0, 1))
+                one = torch.cat([pictures[a].flip(MIRRORED[axes]) for a, _, axes in some])
+                two = torch.cat([pictures[b] for _, b, _ in some])
                 views = len(one) // len(some)
                 values = likeness(one, two).view(-1, views).amin(dim=1)
-                for (row, column), value in zip(some, values.tolist(), strict=True):
+                for (row, column, _), value in zip(some, values.tolist(), strict=True):
                     if value >= similarity:
                         yield digests[row], digests[column], min(value, 1.0)
                 while len(pictures) > PICTURES:
@@ -209,20 +211,9 @@ class TwinFinder:
         ]
         return kept, left_out
 
-    def without_twins(self, records: list[dict], known: list[dict], notes: list[str], split: str) -> list[dict]:
-        """Leaves out the records with a twin among ``known`` ones, and adds a note saying how many."""
-        kept, left_out = self.drop_twins(records, known)
-        if left_out:
-            exact = sum(record["exact"] for record in left_out)
-            notes.append(
-                f"{len(left_out)} of {len(records)} {split} images were left out because a twin of them is "
-                f"in training ({exact} exact, {len(left_out) - exact} near copies)"
-            )
-        return kept
-
     def refuse_unreadable(self) -> None:
         """Raises :class:`InputError` when any image can't be read."""
         if self.unreadable:
             image, problem = next(iter(self.unreadable.items()))
             others = f" (and {len(self.unreadable) - 1} more)" if len(self.unreadable) > 1 else ""
-            raise InputError(f"The image {image}{others} can't be read: {problem}; replace or remove it.")
+            raise InputError(f"The image {image}{others} can't be read: {problem}")
