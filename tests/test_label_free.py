@@ -20,9 +20,7 @@ def setting() -> tuple:
 def test_the_loss_is_byols_formula_with_both_directions():
     heads, student, auxiliary, v1, v2 = setting()
     g, q, g_a = (copy.deepcopy(part) for part in (heads.projector, heads.predictor, heads.auxiliary_projector))
-    cosines = [
-        F.cosine_similarity(q(g(student(a))), g_a(auxiliary(b)), dim=1).mean() for a, b in ((v1, v2), (v2, v1))
-    ]
+    cosines = [F.cosine_similarity(q(g(student(a))), g_a(auxiliary(b)), dim=1).mean() for a, b in ((v1, v2), (v2, v1))]
     assert torch.allclose(heads(student, auxiliary, v1, v2), 4 - 2 * sum(cosines), atol=1e-6)
 
 

@@ -248,9 +248,7 @@ def test_prefixes_of_wrappers_are_removed(tmp_path):
 def test_a_file_of_another_network_is_refused_with_the_first_tensor_that_is_wrong(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file(tiny().state_dict(), path)
-    with pytest.raises(
-        InputError, match=r"layer1.0.conv1.weight .* \(4, 64, 3, 3\), resnet18 needs \(64, 64, 3, 3\)"
-    ):
+    with pytest.raises(InputError, match=r"layer1.0.conv1.weight .* \(4, 64, 3, 3\), resnet18 needs \(64, 64, 3, 3\)"):
         load_pretrained("resnet18", str(path))
     with pytest.raises(InputError, match="no tensor 'conv_stem.weight' of tf_efficientnet_lite2"):
         load_pretrained("tf_efficientnet_lite2", str(path))

@@ -402,8 +402,8 @@ class PredictionWriter:
             table = csv.writer(file)
             table.writerow(["image", "predicted", *(f"p_{name}" for name in self.class_names), "problem"])
             for image, row, problem in zip(self.images, self._rows, self._problems, strict=True):
-                values = [""] * (len(row) + 1) if problem else [self._predicted(row), *(f"{value:.6f}" for value in row)]
-                table.writerow([image, *values, problem])
+                values = [self._predicted(row), *(f"{value:.6f}" for value in row)]
+                table.writerow([image, *([""] * len(values) if problem else values), problem])
         bad = sum(map(bool, self._problems))
         logger.info("Predictions of %d images written to %s.", len(self._rows) - bad, self.path)
         if bad:

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser, verify_net_in_out
 from packaging.requirements import Requirement
 from PIL import Image
 
-from dual_skd.data import write_demo
+from dual_skd.data import scale_intensity, write_demo
 from dual_skd.data.demo import CLASSES_2D
 from dual_skd.outputs import bundle_root, load_model
 
@@ -70,12 +70,15 @@ def read(name: str) -> dict:
 
 
 def test_images_are_prepared_alike_in_training_evaluation_and_inference():
-    steps = {name: read(name)["preprocessing"]["transforms"] for name in WORKFLOWS}
-    assert steps["train.json"] == steps["evaluate.json"]
-    size = next(place for place, step in enumerate(steps["train.json"]) if step["_target_"] == "Resized")
-    assert steps["train.json"][: size + 1] == steps["inference.json"][: size + 1]
-    assert {step["_target_"] for step in steps["train.json"][size + 1 :]} == {"EnsureTyped", "SelectItemsd"}
-    assert [step["_target_"] for step in steps["inference.json"][size + 1 :]] == ["EnsureTyped"]
+    steps = {name: read(name)["preprocessing"] for name in WORKFLOWS}
+    assert steps["train.json"] == steps["evaluate.json"] | {"window": "@intensity"}
+    assert steps["evaluate.json"] == steps["inference.json"] | {"with_label": True}
+    # what training keeps in the model's file is what the two others read from it, and all that decides the images
+    kept = read("train.json")["input_settings"]
+    assert kept == {name: steps["train.json"][name] for name in kept}
+    assert set(kept) == set(steps["inference.json"]) - {"_target_"}
+    for name in WORKFLOWS[1:]:
+        assert all("info['preprocessing']" in str(read(name)[key]) for key in kept)
 
 
 def test_run_json_records_every_hyper_parameter_that_stands_above():
@@ -181,8 +184,8 @@ def test_the_metadata_describe_the_default_run():
     pred = content["network_data_format"]["outputs"]["pred"]
     assert image["spatial_shape"] == [config["image_size"]] * config["spatial_dims"]
     assert list(pred["channel_def"].values()) == sorted(CLASSES_2D) and pred["num_channels"] == len(CLASSES_2D)
-    scaling = next(s for s in config["preprocessing"]["transforms"] if s["_target_"].endswith("Percentilesd"))
-    assert image["value_range"] == [scaling["b_min"], scaling["b_max"]]
+    scaled = scale_intensity("percentile")({"image": torch.arange(100.0)[None]})["image"]
+    assert image["value_range"] == [scaled.min(), scaled.max()]
     # a second network has a data format of its own, under its id
     assert content["auxiliary_data_format"] == content["network_data_format"]
 

@@ -89,14 +89,21 @@ def test_twins_of_training_images_are_dropped_from_an_external_set(finished, run
     listed = rows(elsewhere / "datalist.csv")
     records = [{"image": row["image"], "label": names.index(row["label"]), "patient": ""} for row in listed]
     other = table(elsewhere / "all.csv", [*records, {"image": copied, "label": 0, "patient": ""}], names)
-    run("evaluate.json", output_dir=str(finished), dataset_dir=str(other))
+    # the phantoms' PatientIDs are those of the training data, but these are other people
+    run("evaluate.json", output_dir=str(finished), dataset_dir=str(other), patient_pattern="")
     found = {Path(row["image"]).name for row in rows(finished / "predictions_test.csv")}
     assert found == {Path(row["image"]).name for row in listed}
     own = json.loads((finished / "metrics.json").read_text()).get("test")
-    run("evaluate.json", output_dir=str(finished), dataset_dir=str(other), keep_twins=True, report_as="elsewhere")
+    assert own["images"] == 6 and own["with_twins"]["images"] == 7
+    assert own["student"] != own["with_twins"]["student"]
+    run(
+        "evaluate.json", output_dir=str(finished), dataset_dir=str(other), keep_twins=True, report_as="elsewhere",
+        patient_pattern="",
+    )  # fmt: skip
     assert len(rows(finished / "predictions_elsewhere.csv")) == 7
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["test"] == own and metrics["elsewhere"]["images"] == 7
+    assert metrics["elsewhere"]["student"] == pytest.approx(own["with_twins"]["student"])
     assert str(other) in metrics["elsewhere"]["source"]
 
 

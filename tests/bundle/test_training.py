@@ -66,7 +66,8 @@ def test_the_model_file_holds_the_student_alone_and_rebuilds_it(trained):
     network = build_network(**content["architecture"])
     network.load_state_dict(content["model"])
     assert content["class_names"] == NAMES and content["multi_label"] is False
-    assert content["preprocessing"] == {"spatial_dims": 2, "image_size": 32, "window": None}
+    settings = {"spatial_dims": 2, "image_size": 32, "window": "percentile", "spacing": None, "frame": None}
+    assert content["preprocessing"] == settings
     assert_equal(load_file(trained / "models" / "model.safetensors"), content["model"])
     assert load_model(trained / "models" / "auxiliary.pt")[1]["architecture"] == content["architecture"]
 
@@ -77,7 +78,7 @@ def test_the_division_of_the_data_is_kept(trained, demo):
         "training": 24, "validation": 9, "test": 9,
     }  # fmt: skip
     assert list(written["labels"].values()) == NAMES
-    assert written["test"][0].keys() == {"image", "label", "patient"}
+    assert written["test"][0].keys() == {"image", "label", "patient", "site"}
     assert list((trained / "tensorboard").glob("events.*"))
 
 

@@ -1,51 +1,79 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small DICOM files for tests."""
+"""DICOM files, written as small as the standard allows, for tests."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 
 
-def write_ct(path: Path, hounsfield: np.ndarray, **tags: Any) -> Path:
-    """A CT slice (rows, columns) in HU, stored with offset 1024 and slope 1, 0.5 mm x 1.5 mm pixels."""
+def write_dicom(path: Path, stored: np.ndarray, *, syntax: str = ExplicitVRLittleEndian, **tags) -> Path:
+    """Writes ``stored``: (rows, columns), (rows, columns, 3) or, with NumberOfFrames, frames first.
+
+    ``tags`` win over what follows from the array; those of None are left out.
+    """
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, syntax
     meta.MediaStorageSOPInstanceUID = generate_uid()
-    dicom = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    little = syntax != ExplicitVRBigEndian
+    dicom = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128, is_little_endian=little)
     dicom.SOPClassUID, dicom.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    dicom.Modality, dicom.PatientID, dicom.StudyInstanceUID = "CT", "p", "1.2.3"
-    dicom.SeriesInstanceUID, dicom.InstanceNumber = "1.2.3.4", 1
-    dicom.SamplesPerPixel, dicom.PhotometricInterpretation, dicom.PixelRepresentation = 1, "MONOCHROME2", 0
-    dicom.Rows, dicom.Columns = hounsfield.shape
-    dicom.BitsAllocated, dicom.BitsStored, dicom.HighBit = 16, 12, 11
-    dicom.RescaleSlope, dicom.RescaleIntercept = "1", "-1024"
-    dicom.PixelSpacing = [0.5, 1.5]  # between rows, between columns
-    return _save(dicom, path, (hounsfield + 1024).astype("<u2").tobytes(), tags)
-
-
-def write_picture(path: Path, stored: np.ndarray, **tags: Any) -> Path:
-    """An 8-bit secondary capture (rows, columns), without spacing or position."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = SecondaryCaptureImageStorage, ExplicitVRLittleEndian
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    dicom = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    dicom.SOPClassUID, dicom.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    dicom.Modality, dicom.PatientID = "OT", "p"
-    dicom.SamplesPerPixel, dicom.PhotometricInterpretation, dicom.PixelRepresentation = 1, "MONOCHROME2", 0
-    dicom.Rows, dicom.Columns = stored.shape
-    dicom.BitsAllocated, dicom.BitsStored, dicom.HighBit = 8, 8, 7
-    return _save(dicom, path, stored.astype(np.uint8).tobytes(), tags)
-
-
-def _save(dicom: FileDataset, path: Path, pixels: bytes, tags: dict[str, Any]) -> Path:
-    dicom.PixelData = pixels + b"\0" * (len(pixels) % 2)  # an even number of bytes, says the standard
-    for name, value in tags.items():
-        setattr(dicom, name, value)
+    coloured = stored.ndim - ("NumberOfFrames" in tags) == 3
+    size = stored.shape[1:] if "NumberOfFrames" in tags else stored.shape
+    dicom.Rows, dicom.Columns = size[:2]
+    dicom.SamplesPerPixel, dicom.PhotometricInterpretation = (3, "RGB") if coloured else (1, "MONOCHROME2")
+    if coloured:
+        dicom.PlanarConfiguration = 0
+    dicom.BitsAllocated = dicom.BitsStored = 8 * stored.itemsize
+    dicom.HighBit, dicom.PixelRepresentation = dicom.BitsStored - 1, int(stored.dtype.kind == "i")
+    dicom.PixelData = stored.astype(stored.dtype.newbyteorder("<" if little else ">")).tobytes()
+    dicom["PixelData"].VR = "OW"
+    for name, value in {"Modality": "CT", "PatientID": "p", "SeriesInstanceUID": "1.2.3", **tags}.items():
+        if value is not None:
+            setattr(dicom, name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     dicom.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_series(
+    folder: Path,
+    volume: np.ndarray,
+    *,
+    origin=(-30.0, 20.0, 5.0),
+    rows=(1.0, 0.0, 0.0),
+    columns=(0.0, 1.0, 0.0),
+    spacing=(0.7, 0.5),
+    step=None,
+    **tags,
+) -> Path:
+    """Writes slices ``volume`` (slices, rows, columns), 2.5 mm apart unless ``step`` says otherwise.
+
+    The order of file names and of instance numbers is not that of the positions.
+    """
+    if step is None:
+        step = 2.5 * np.cross(rows, columns)
+    order = np.random.default_rng(len(volume)).permutation(len(volume))
+    for index, stored in enumerate(volume):
+        geometry = {
+            "ImagePositionPatient": [round(float(v), 6) for v in np.add(origin, np.multiply(step, index))],
+            "ImageOrientationPatient": [*map(float, rows), *map(float, columns)],
+            "PixelSpacing": list(spacing),
+            "InstanceNumber": int(order[index]),
+        }
+        write_dicom(folder / f"{order[index]:03d}.dcm", stored, **{**geometry, **tags})
+    return folder
+
+
+def write_ct(path: Path, hounsfield: np.ndarray, **tags) -> Path:
+    """A CT slice (rows, columns) in HU, stored with offset 1024, of pixels 0.5 mm high and 1.5 mm wide."""
+    rescale = {"RescaleSlope": "1", "RescaleIntercept": "-1024", "PixelSpacing": [0.5, 1.5]}
+    return write_dicom(path, (hounsfield + 1024).astype(np.uint16), **rescale | tags)
+
+
+def write_picture(path: Path, stored: np.ndarray, **tags) -> Path:
+    """An 8-bit picture (rows, columns) of no modality in particular."""
+    return write_dicom(path, stored.astype(np.uint8), **{"Modality": "OT"} | tags)

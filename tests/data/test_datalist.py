@@ -62,7 +62,7 @@ def test_the_hash_does_not_depend_on_where_the_data_lie_but_on_their_files(tmp_p
     two = load(class_folders(tmp_path / "two", {"a": 5, "b": 5}))
     assert one.hash == two.hash
     Path(two.train[0]["image"]).write_bytes(b"other length")
-    assert one.hash != load(tmp_path / "two").hash
+    assert one.hash != load(tmp_path / "two", on_bad_file=None).hash
 
 
 def test_given_splits_are_kept_under_all_their_names(tmp_path):
@@ -269,9 +269,9 @@ def test_medmnist_files_series_and_fragments_have_a_hash(tmp_path):
     for name in ("series", "several"):
         picture(tmp_path / name / "1.png")
     lines = ["series,a,train", "several#1.2.3,b,train", "several#1.2.4,a,test"]
-    first = load(table(tmp_path / "t.csv", "image,label,split", lines)).hash
+    first = load(table(tmp_path / "t.csv", "image,label,split", lines), on_bad_file=None).hash
     (tmp_path / "several" / "1.png").write_bytes(b"other size")
-    assert load(tmp_path / "t.csv").hash != first
+    assert load(tmp_path / "t.csv", on_bad_file=None).hash != first
 
 
 def fails(where: Path, *words: str, **options) -> None:
@@ -353,3 +353,42 @@ def test_options_that_cannot_be_used_say_why(tmp_path):
     fails(tmp_path, "needs a group", patient_pattern="person")
     fails(tmp_path, "matches no image", patient_pattern=r"person(\d)")
     fails(tmp_path, "not a regular expression", patient_pattern="(")
+
+
+def test_a_file_that_can_not_be_used_ends_the_run_or_is_skipped_and_listed(tmp_path, caplog):
+    class_folders(tmp_path, {"a": 6, "b": 6})
+    bad = sorted((tmp_path / "a").iterdir())[2]
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2])
+    fails(tmp_path, str(bad), "python -m dual_skd check", "on_bad_file")
+    data = load(tmp_path, on_bad_file="skip")
+    assert str(bad) not in images(data.train + data.val + data.test)
+    assert [one["image"] for one in data.unusable] == [str(bad)] and str(bad) in caplog.text
+    assert any("1 files that can't be used were skipped" in note for note in data.notes)
+    assert len(data.train + data.val + data.test) == 11
+    fails(tmp_path, "on_bad_file is 'ignore'", on_bad_file="ignore")
+
+
+def test_frames_of_a_file_are_divided_together(tmp_path):
+    for label in "ab":
+        for number in range(6):
+            pages = [
+                Image.fromarray(np.random.default_rng(page).integers(0, 255, (8, 8), np.uint8)) for page in range(4)
+            ]
+            (tmp_path / label).mkdir(exist_ok=True)
+            pages[0].save(tmp_path / label / f"{number}.tif", save_all=True, append_images=pages[1:])
+    assert sum(map(len, load(tmp_path, frame="middle").splits.values())) == 12
+    data = load(tmp_path, frame="all")
+    files = {split: {record["image"].split("#")[0] for record in data.splits[split]} for split in data.splits}
+    assert sum(map(len, data.splits.values())) == 48
+    assert not files["train"] & files["test"] and not files["train"] & files["val"]
+
+
+def test_the_measured_images_of_a_split_are_its_own_and_then_its_twins(tmp_path):
+    class_folders(tmp_path / "train", {"a": 8, "b": 8})
+    class_folders(tmp_path / "test", {"a": 2, "b": 2})
+    data = load(tmp_path)
+    twin = {**data.test[0], "image": "twin.png", "split": "test", "twin": "other.png"}
+    data.left_out.append(twin)
+    data.left_out.append({**twin, "split": "val"})
+    assert data.measured("test") == [*data.test, twin]

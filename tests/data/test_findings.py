@@ -33,7 +33,7 @@ def dataset(tmp_path) -> Path:
 
 
 def as_given(root: Path, **options) -> DataList:
-    return load_records(root, keep_twins=True, val_fraction=0, **options)
+    return load_records(root, keep_twins=True, val_fraction=0, on_bad_file=None, **options)
 
 
 def of_kind(findings: Findings, kind: str) -> list[dict]:

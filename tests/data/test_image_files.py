@@ -86,7 +86,7 @@ def test_a_series_beside_other_images_is_named_by_its_uid(tmp_path):
 def test_single_slices_are_no_volume_but_multi_frame_files_are(tmp_path):
     series(tmp_path / "a", "1.2.1", 3)
     write_ct(tmp_path / "a" / "localiser.dcm", SLICE, SeriesInstanceUID="1.2.9", ImageOrientationPatient=UPRIGHT)
-    write_ct(tmp_path / "b" / "cine.dcm", np.zeros((4, 6)), NumberOfFrames=2, PixelData=bytes(2 * 2 * 24))
+    write_ct(tmp_path / "b" / "cine.dcm", np.zeros((2, 4, 6)), NumberOfFrames=2)
     found = find_image_files(tmp_path, 3)
     assert names(found, tmp_path) == ["a#1.2.1", "b/cine.dcm"]
     assert found.single_slices == [str(tmp_path / "a" / "localiser.dcm")]

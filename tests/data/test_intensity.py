@@ -59,9 +59,7 @@ def ct(folder: Path, part: str | None = None, count: int = 3) -> list[str]:
     return [str(write_ct(folder / f"{part}{place}.dcm", PHANTOM, **tags)) for place in range(count)]
 
 
-@pytest.mark.parametrize(
-    ("part", "name"), [("CHEST", "lung"), ("HEAD", "brain"), (None, "wide"), ("ABDOMEN", "wide")]
-)
+@pytest.mark.parametrize(("part", "name"), [("CHEST", "lung"), ("HEAD", "brain"), (None, "wide"), ("ABDOMEN", "wide")])
 def test_a_ct_data_set_gets_the_window_of_its_body_part_and_the_log_says_so(tmp_path, caplog, part, name):
     with caplog.at_level(logging.INFO):
         assert choose_window("auto", ct(tmp_path, part)) == list(WINDOWS[name])

@@ -4,9 +4,8 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import ScaleIntensityRanged
 
-from dual_skd.data.transforms import to_grey, window_range
+from dual_skd.data.transforms import to_grey
 from dual_skd.errors import InputError
 
 
@@ -22,21 +21,6 @@ def test_colour_becomes_bt601_luma():
     assert to_grey(torch.ones(3, 2, 2, dtype=torch.uint8)).dtype == torch.float32
     with pytest.raises(InputError, match="7 channels"):
         to_grey(torch.zeros(7, 4, 4))
-
-
-def test_windows_are_centre_and_width_in_hounsfield_units():
-    assert window_range("lung") == (-1350.0, 150.0)
-    assert window_range("brain") == (0.0, 80.0)
-    assert window_range([40, 400]) == window_range("mediastinum") == (-160.0, 240.0)
-    assert window_range(None) == (0.0, 1.0)
-    low, high = window_range("lung")
-    scaled = ScaleIntensityRanged("image", low, high, -1, 1, clip=True)(
-        {"image": torch.tensor([-2000.0, -600.0, 900.0])}
-    )
-    assert scaled["image"].tolist() == [-1.0, 0.0, 1.0]
-    for wrong in ("lungs", [40], [40, 0], ["a", "b"]):
-        with pytest.raises(InputError):
-            window_range(wrong)
 
 
 def test_values_that_are_not_finite_are_left_alone_by_the_inversion():

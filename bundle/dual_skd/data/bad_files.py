@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.data import Dataset
@@ -13,9 +15,66 @@ from monai.transforms import Compose
 
 from dual_skd.errors import InputError, input_error_behind
 
+if TYPE_CHECKING:
+    from dual_skd.data.rows import Row
+
 logger = logging.getLogger(__name__)
 
 POLICIES = ("error", "skip")
+
+
+def usable_rows(
+    rows: Sequence[Row], *, spatial_dims: int, on_bad_file: str | None, dataset_dir: str | Path
+) -> tuple[list[Row], list[dict]]:
+    """The rows whose file can be used, and what is wrong with the others.
+
+    Args:
+        rows: images of a data set.
+        spatial_dims: 2 for images, 3 for volumes.
+        on_bad_file: "error" looks at the beginning and the end of every file, some 10,000 in a second, and refuses
+            bad ones; "skip" decodes every file, so that damage in the middle is found too; None takes all rows.
+        dataset_dir: what the user gave, for the remedy.
+
+    Returns:
+        (usable rows, {"image", "problem", "remedy"} of the others).
+
+    Raises:
+        InputError: with "error", for the first bad file; for another ``on_bad_file``.
+    """
+    if on_bad_file is None:
+        return list(rows), []
+    if on_bad_file not in POLICIES:
+        raise InputError(f"on_bad_file is {on_bad_file!r}; use one of {', '.join(POLICIES)}.")
+    from dual_skd.data import inspection  # loads the readers, so only where files are looked at
+
+    images = [row.image for row in rows]
+    if on_bad_file == "error":
+        facts = inspection.quick_facts_of_all(images, spatial_dims)
+    else:
+        facts = list(inspection.inspect_all(images, spatial_dims, progress=True).values())
+    bad = {one.image: one for one in facts if one.problem}
+    if bad and on_bad_file == "error":
+        first = next(iter(bad.values()))
+        others = f" (and {len(bad) - 1} other files can't be used)" if len(bad) > 1 else ""
+        raise InputError(
+            f"{first.image}: {first.detail}{others}; {first.remedy}, or set on_bad_file to skip; "
+            f"`python -m dual_skd check {dataset_dir}` lists all such files."
+        )
+    unusable = [{"image": image, "problem": one.detail, "remedy": one.remedy} for image, one in bad.items()]
+    for one in unusable:
+        logger.warning("Skipped: %s: %s; %s.", one["image"], one["problem"], one["remedy"])
+    return [row for row in rows if row.image not in bad], unusable
+
+
+def skipped(unusable: Sequence[dict]) -> list[str]:
+    """A note that counts the files that were skipped, by problem."""
+    if not unusable:
+        return []
+    counts = Counter(one["problem"] for one in unusable).most_common(3)
+    kinds = "; ".join(f"{problem} ({count})" for problem, count in counts)
+    return [
+        f"{len(unusable)} files that can't be used were skipped, they are listed above and in datalist.json: {kinds}"
+    ]
 
 
 class TolerantDataset(Dataset):

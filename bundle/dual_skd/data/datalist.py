@@ -14,7 +14,9 @@ from pathlib import Path
 
 import torch
 
+from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.demo import write_demo
+from dual_skd.data.frames import rows_of_frames
 from dual_skd.data.locators import path_of
 from dual_skd.data.patients import refuse_shared_patients as refuse_patients_in_two_splits
 from dual_skd.data.patients import rows_with_patients
@@ -47,6 +49,7 @@ class DataList:
         left_out: validation and test records that are in no split, as a twin of them is in training: records with
             "split", "twin" (image of the twin), "similarity" and "exact".
         ignored: files that lie in the data set and are none of its images.
+        unusable: images that were skipped as they can't be used: "image", "problem" and "remedy".
     """
 
     root: Path
@@ -58,6 +61,7 @@ class DataList:
     spatial_dims: int = 2
     left_out: list[dict] = field(default_factory=list)
     ignored: tuple[str, ...] = ()
+    unusable: list[dict] = field(default_factory=list)
 
     @property
     def train(self) -> list[dict]:
@@ -70,6 +74,10 @@ class DataList:
     @property
     def test(self) -> list[dict]:
         return self.splits["test"]
+
+    def measured(self, split: str) -> list[dict]:
+        """The records of a split, and after them those that were left out of it as twins of training images."""
+        return self.splits[split] + [record for record in self.left_out if record["split"] == split]
 
     @property
     def num_classes(self) -> int:
@@ -136,6 +144,8 @@ def load_records(
     seed: int = 0,
     keep_twins: bool = False,
     twin_search: str = "auto",
+    on_bad_file: str | None = "error",
+    frame: int | str | None = None,
     refuse_shared_patients: bool = True,
     demo_dir: str | Path | None = None,
 ) -> DataList:
@@ -169,6 +179,10 @@ def load_records(
             By default they are left out, since a network may answer them from memory.
         twin_search: unless ``keep_twins``: look for these copies "always", "never" (all images count as different), or
             "auto", when no more than 20,000 images have to be decoded for it.
+        on_bad_file: "error" looks at the beginning and end of every file and refuses to go on when one can't be used;
+            "skip" decodes every file and leaves out, and lists, those; None looks at none.
+        frame: of files with several frames, pages or slices a 2D task takes the "middle" one, a number counted from 0,
+            or "all"; None refuses such files.
         refuse_shared_patients: refuse given splits that share patients; only a check, which reports them, turns it off.
         demo_dir: where "demo" data are written; default: the user's cache folder.
 
@@ -193,8 +207,10 @@ def load_records(
     source = read_source(location, spatial_dims=spatial_dims, label_column=label_column)
     names = _class_names(source, class_names)
     rows, of_patients = rows_with_patients(source, patient_pattern)
+    rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)
+    rows, unusable = usable_rows(rows, spatial_dims=spatial_dims, on_bad_file=on_bad_file, dataset_dir=dataset_dir)
     records = {split: [record_of(row, names, source) for row in rows if row.split == split] for split in ("", *SPLITS)}
-    notes = [*source.notes, *of_patients]
+    notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
     if refuse_shared_patients and not records[""]:
         refuse_patients_in_two_splits(records, source.description)
 
@@ -246,6 +262,7 @@ def load_records(
         spatial_dims=spatial_dims,
         left_out=left_out,
         ignored=source.ignored,
+        unusable=unusable,
     )
     _require_trainable(data)
     notes += absent_classes(data)

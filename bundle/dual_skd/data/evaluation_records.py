@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.datalist import DEMO_NAMES, SPLITS, DataList, absent_classes, label_index, record_of
 from dual_skd.data.demo import MARKER, write_demo
+from dual_skd.data.frames import frames_of, rows_of_frames
 from dual_skd.data.image_files import find_image_files, is_image
 from dual_skd.data.locators import split_locator
 from dual_skd.data.medmnist import list_medmnist
@@ -32,6 +34,8 @@ def load_evaluation_records(
     patient_pattern: str | None = None,
     keep_twins: bool = False,
     twin_search: str = "auto",
+    on_bad_file: str = "error",
+    frame: int | str | None = None,
 ) -> DataList:
     """Returns the images to evaluate on, under ``splits[split]``, and those with a twin in training in ``left_out``.
 
@@ -49,6 +53,8 @@ def load_evaluation_records(
         patient_pattern: see :func:`dual_skd.data.load_records`.
         keep_twins: keep external images with a twin in the run's training data.
         twin_search: see :func:`dual_skd.data.load_records`.
+        on_bad_file: what becomes of bad files of an external set, see :func:`dual_skd.data.load_records`.
+        frame: which frames of its files are taken, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: there are no such images, or they share patients with the training data.
@@ -82,7 +88,11 @@ def load_evaluation_records(
     source = replace(source, multi_label=trained.multi_label)
     divided = any(row.split for row in source.rows)
     rows, of_patients = rows_with_patients(source, patient_pattern)
-    records = [record_of(row, names, source) for row in rows if row.split == split or not divided]
+    rows, of_frames = rows_of_frames(
+        (row for row in rows if row.split == split or not divided), frame if spatial_dims == 2 else None
+    )
+    rows, unusable = usable_rows(rows, spatial_dims=spatial_dims, on_bad_file=on_bad_file, dataset_dir=dataset_dir)
+    records = [record_of(row, names, source) for row in rows]
     if not records:
         raise InputError(f"{source.description} has splits but no {split} images; add some or choose another split.")
     seen = trained.train + trained.val
@@ -93,7 +103,7 @@ def load_evaluation_records(
             "data of this model; remove their images, or, if they are other people, rename the ids or pass over those "
             'of DICOM headers and folders with patient_pattern "".'
         )
-    notes = [*source.notes, *of_patients]
+    notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
     left_out: list[dict] = []
     if not keep_twins:
         finder = find_twins(
@@ -110,12 +120,15 @@ def load_evaluation_records(
         notes=notes,
         left_out=left_out,
         ignored=source.ignored,
+        unusable=unusable,
     )
     notes += absent_classes(data)
     return data
 
 
-def find_images(dataset_dir: str | Path, spatial_dims: int = 2, demo_dir: str | Path = "demo") -> list[str]:
+def find_images(
+    dataset_dir: str | Path, spatial_dims: int = 2, demo_dir: str | Path = "demo", frame: int | str | None = None
+) -> list[str]:
     """Returns the locators of all images to predict: labels, where there are any, are not used.
 
     Args:
@@ -123,10 +136,16 @@ def find_images(dataset_dir: str | Path, spatial_dims: int = 2, demo_dir: str | 
             depth, a table of images, an .npz file in MedMNIST's layout, or "demo" for the demo's test images.
         spatial_dims: 2 for images, 3 for volumes (the slices of a DICOM series in one folder are one).
         demo_dir: where "demo" data are written.
+        frame: which frames of files with several a 2D task takes, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: there is no such path, or no image in it.
     """
+    found = _find_images(dataset_dir, spatial_dims, demo_dir)
+    return [image for images in frames_of(found, frame if spatial_dims == 2 else None) for image in images]
+
+
+def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Path) -> list[str]:
     if str(dataset_dir) in DEMO_NAMES:
         table = write_demo(Path(demo_dir), spatial_dims=DEMO_NAMES[str(dataset_dir)])
         return [row.image for row in read_source(table).rows if row.split == "test"]

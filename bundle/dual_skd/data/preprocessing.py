@@ -56,7 +56,8 @@ def image_transforms(
     """
     size = ensure_tuple_rep(image_size, spatial_dims)
     window = window or "percentile"
-    reader = MedicalReader(spatial_dims, frame=frame, voi_lut=window == "file")
+    # a run that took "all" frames names each of them in its records
+    reader = MedicalReader(spatial_dims, frame=None if frame == "all" else frame, voi_lut=window == "file")
     steps = [
         LoadImaged("image", reader=reader),
         EnsureChannelFirstd("image"),

@@ -37,6 +37,7 @@ def load_for_check(
             val_fraction=0.0,
             test_fraction=0.0,
             keep_twins=True,
+            on_bad_file=None,
             refuse_shared_patients=False,
         )
         return data, []

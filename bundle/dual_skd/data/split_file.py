@@ -15,7 +15,8 @@ SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # names o
 def save_split(data: DataList, path: str | Path) -> Path:
     """Writes a Decathlon data list: classes, and per section image (absolute locator), label, patient and site.
 
-    A section "left_out" holds the validation and test images that have a twin in training, with the twin.
+    A section "left_out" holds the validation and test images that have a twin in training, with the twin; a section
+    "unusable" the files that were skipped, and why.
 
     Args:
         data: what a run trains on.
@@ -29,6 +30,7 @@ def save_split(data: DataList, path: str | Path) -> Path:
         "spatial_dims": data.spatial_dims,
         **{SECTIONS[split]: records for split, records in data.splits.items()},
         "left_out": data.left_out,
+        "unusable": data.unusable,
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
@@ -54,5 +56,11 @@ def load_split(path: str | Path) -> DataList:
             "output_dir of a finished training run."
         ) from error
     return load_records(
-        path, spatial_dims=spatial_dims, val_fraction=0.0, test_fraction=0.0, keep_twins=True, patient_pattern=""
+        path,
+        spatial_dims=spatial_dims,
+        val_fraction=0.0,
+        test_fraction=0.0,
+        keep_twins=True,
+        patient_pattern="",
+        on_bad_file=None,
     )

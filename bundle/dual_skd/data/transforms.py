@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few image steps that MONAI has no transform for: grey values and intensity windows."""
+"""The image step that MONAI has no transform for: any picture as one grey channel."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 
@@ -11,15 +9,6 @@ from dual_skd.errors import InputError
 
 # Luma of ITU-R Recommendation BT.601, section 2.5.1
 LUMA = (0.299, 0.587, 0.114)
-
-# (centre, width) in Hounsfield units, as radiology text books and viewers preset them
-WINDOWS = {
-    "lung": (-600.0, 1500.0),
-    "mediastinum": (40.0, 400.0),
-    "brain": (40.0, 80.0),
-    "bone": (500.0, 2000.0),
-    "soft_tissue": (50.0, 350.0),
-}
 
 PHOTOMETRIC = "00280004"  # DICOM PhotometricInterpretation, as the JSON tag that MONAI's readers use
 
@@ -59,30 +48,6 @@ def to_grey(image: torch.Tensor, *, photometric: str | None = None) -> torch.Ten
     return grey
 
 
-def window_range(window: str | Sequence[float] | None) -> tuple[float, float]:
-    """Lowest and highest value of an intensity window, for ``ScaleIntensityRanged(a_min, a_max)``.
-
-    Args:
-        window: "lung", "mediastinum", "brain", "bone", "soft_tissue", or [centre, width] in the image's units
-            (HU for CT). None (no window, percentiles are used) gives (0, 1), which nothing should read.
-
-    Raises:
-        InputError: for an unknown name or a width that is not positive.
-    """
-    if window is None:
-        return 0.0, 1.0
-    if isinstance(window, str):
-        if window not in WINDOWS:
-            raise InputError(f"Unknown window {window!r}; use one of {', '.join(WINDOWS)}, or [centre, width] in HU.")
-        centre, width = WINDOWS[window]
-    else:
-        values = list(window)
-        if len(values) != 2 or not all(isinstance(v, (int, float)) for v in values) or values[1] <= 0:
-            raise InputError(f"A window is [centre, width] with a positive width, found {window}.")
-        centre, width = map(float, values)
-    return centre - width / 2, centre + width / 2
-
-
 def _photometric(image: torch.Tensor) -> str:
     value = getattr(image, "meta", {}).get(PHOTOMETRIC, "")
     if isinstance(value, dict):  # the nested form of PydicomReader(prune_metadata=False)
@@ -92,11 +57,3 @@ def _photometric(image: torch.Tensor) -> str:
 
 def _name_of(image: torch.Tensor) -> str:
     return str(getattr(image, "meta", {}).get("filename_or_obj", "an image"))
-
-
-def __getattr__(name: str):
-    if name == "read_grey":
-        from dual_skd.data.reader import read_grey
-
-        return read_grey
-    raise AttributeError(name)
