@@ -256,6 +256,19 @@ class BestModelSaver:
         if self.best_epoch and value <= self.best:
             return
         self.best, self.best_epoch = value, engine.state.epoch
+        self._save(engine)
+        logger.info("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
+
+    def keep_last(self, trainer: Engine) -> None:
+        """Registers with the trainer as well: a run without validation images keeps the model of its last epoch."""
+        trainer.add_event_handler(Events.COMPLETED, self._save_unless_best)
+
+    def _save_unless_best(self, trainer: Engine) -> None:
+        if self.best_epoch == 0:
+            logger.warning("No validation images, so the model of the last epoch, %d, is kept.", trainer.state.epoch)
+            self._save(trainer)
+
+    def _save(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:
             return
         save_model(self.directory, self.network, architecture=self.architecture, **self.described)
@@ -266,7 +279,6 @@ class BestModelSaver:
             )  # fmt: skip
         else:  # of a former run in this folder
             (self.directory / "auxiliary.pt").unlink(missing_ok=True)
-        logger.info("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
 
     def state_dict(self) -> dict[str, float]:
         """What a resumed run needs to know."""

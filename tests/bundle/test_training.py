@@ -189,3 +189,17 @@ def test_the_training_config_has_every_property_that_monai_asks_for(workflow, ti
     built.initialize()
     assert built.check_properties() == []
     assert built.bundle_root and built.max_epochs == 1 and built.val_interval == 1
+
+
+def test_without_validation_images_the_model_of_the_last_epoch_is_kept(tmp_path, run, tiny, demo, caplog):
+    rows = list(csv.DictReader((demo / "datalist.csv").open()))
+    path = demo / "no_validation.csv"
+    lines = [f"{row['image']},{row['label']},{row['split']}" for row in rows if row["split"] != "val"]
+    path.write_text("\n".join(["image,label,split", *lines]))
+    settings = {"dataset_dir": str(path), "output_dir": str(tmp_path), "val_fraction": 0.0, "patient_pattern": ""}
+    with caplog.at_level("WARNING"):
+        run("train.json", **tiny | settings)
+    assert "the model of the last epoch, 1, is kept" in caplog.text
+    assert_equal(load_model(tmp_path)[0].state_dict(), student(tmp_path))
+    run("evaluate.json", output_dir=str(tmp_path))
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["images"] == 9

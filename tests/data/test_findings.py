@@ -14,6 +14,7 @@ from dual_skd.data.demo import chest_xray
 from dual_skd.data.finding_kinds import KINDS
 from dual_skd.data.findings import COLUMNS, Findings
 from dual_skd.data.inspection import FileFacts
+from dual_skd.data.twins import Twin
 from dual_skd.errors import InputError
 
 
@@ -224,3 +225,18 @@ def test_findings_survive_json_and_have_all_columns(dataset):
 def test_every_kind_says_what_to_do_or_each_of_its_findings_does():
     assert all(kind.remedy for name, kind in KINDS.items() if name not in ("data_set", "shortcut"))
     assert all(kind.severity in ("error", "warning") for kind in KINDS.values())
+
+
+def test_images_that_are_much_alike_across_splits_are_told_but_no_copies(dataset):
+    data = as_given(dataset)
+    train, test = data.train[0]["image"], data.test[0]["image"]
+
+    class Finder:
+        def twins(self, images, others, *, similarity):
+            assert similarity < 0.85
+            return [Twin(train, test, False, 0.85), Twin(train, data.train[1]["image"], False, 0.9)]
+
+    findings = check_records(data, finder=Finder())
+    assert findings.ok and not findings.twins
+    (one,) = of_kind(findings, "probable_twin")
+    assert one["image"] == data.relative(test) and one["twin"] == data.relative(train) and "(0.85)" in one["detail"]

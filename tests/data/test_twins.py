@@ -149,11 +149,21 @@ def test_a_picture_is_decoded_once_for_its_signature_and_again_when_it_changes(t
     assert sorted(names) == paths
 
 
+def test_two_pictures_are_compared_finely_once(tmp_path, monkeypatch):
+    paths = [saved(xray(1), tmp_path / "a.png"), saved(_jpeg(xray(1), 60), tmp_path / "b.png")]
+    first = TwinFinder(paths).twins(paths, paths)
+    names = decoded(monkeypatch)
+    again = TwinFinder(paths)
+    assert again.twins(paths, paths) == first and len(first) == 1 and names == []
+    assert again.twins(paths, paths, similarity=0.999) == []
+    assert TwinFinder(paths, cache=False).twins(paths, paths) == first and len(names) > 2
+
+
 def test_what_is_kept_between_runs_is_no_picture_and_the_users_alone(tmp_path, monkeypatch):
     from dual_skd.data.signature_cache import cache_file
 
     TwinFinder([saved(xray(1), tmp_path / "a.png")])
-    assert cache_file().stat().st_mode & 0o077 == 0 and cache_file().stat().st_size < 20_000
+    assert cache_file().stat().st_mode & 0o077 == 0 and cache_file().stat().st_size < 30_000
     assert str(tmp_path).encode() not in cache_file().read_bytes()
 
 

@@ -53,6 +53,13 @@ KINDS: dict[str, Kind] = {
     "class_absent_in_train": Kind(
         "error", "class has no training image", "classes have no training images", "add training images of the class"
     ),
+    "probable_twin": Kind(
+        "warning",
+        "image is much like one in another split, less than a copy",
+        "images are much like one in another split, less than copies",
+        "look at some of these pairs: neighbouring slices need patient ids that keep them in one split, edited copies "
+        "are to be removed",
+    ),
     "twin_within_split": Kind("warning", "", "", "keep one of the copies"),
     "class_absent": Kind(
         "warning",

@@ -14,7 +14,7 @@ from dual_skd.data.formats import HEAD, IMAGE_FORMATS, format_of
 from dual_skd.data.inspection import FileFacts, inspect_all, quick_facts_of_all
 from dual_skd.data.outliers import Oddity, find_oddities
 from dual_skd.data.shortcuts import find_shortcuts
-from dual_skd.data.twins import TwinFinder
+from dual_skd.data.twins import PROBABLE, SIMILARITY, TwinFinder
 from dual_skd.errors import InputError
 
 IMBALANCE = 10  # times as many images of one class as of another
@@ -268,9 +268,13 @@ class _Reports:
     def add_twins(self, finder: TwinFinder, images: list[str]) -> list[dict]:
         """Adds copies; returns all pairs, most similar first."""
         images = sorted(images, key=self._place)
-        pairs = []
-        for twin in finder.twins(images, images):
+        pairs, probable = [], {}
+        for twin in finder.twins(images, images, similarity=PROBABLE):
             one, other = sorted((twin.image, twin.twin), key=self._place)
+            if not twin.exact and twin.similarity < SIMILARITY:
+                if self.split_of[one] != self.split_of[other] and twin.similarity > probable.get(one, ("", 0.0))[1]:
+                    probable[one] = other, twin.similarity
+                continue
             patients = {self.record_of[one]["patient"], self.record_of[other]["patient"]}
             # neighbouring slices and registered sequences of one patient are alike and no copies
             if not twin.exact and len(patients) == 1 and patients != {""}:
@@ -294,6 +298,10 @@ class _Reports:
                 self.add("twin_across_splits", one, f"{likeness} {names[other]} in {self.split_of[other]}", twin=other)
             else:
                 self.add("twin_within_split", one, f"{likeness} {names[other]}", twin=other)
+        for one, (other, similarity) in probable.items():
+            if (one, True) not in told:
+                where = f"{self.data.relative(other)} in {self.split_of[other]}"
+                self.add("probable_twin", one, f"much like {where} ({similarity:.2f})", twin=other)
         return [
             {
                 "image": self.data.relative(one),

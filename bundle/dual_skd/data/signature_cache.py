@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps signatures between runs, so that an unchanged image is decoded once."""
+"""Keeps signatures and comparisons between runs, so that unchanged images are decoded and compared once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def load(keys: Sequence[str]) -> dict[str, Signature]:
     """Signatures that are stored under any of ``keys``; none when there is no cache."""
 
     def read(database: sqlite3.Connection) -> dict[str, Signature]:
-        rows = _select(database, "key, digest, descriptor", keys)
+        rows = _select(database, "key, digest, descriptor FROM signatures", keys)
         return {key: Signature(digest, np.frombuffer(numbers, np.float16)) for key, digest, numbers in rows}
 
     return _use(read, {})
@@ -58,7 +58,7 @@ def load(keys: Sequence[str]) -> dict[str, Signature]:
 
 def count(keys: Sequence[str]) -> int:
     """How many of ``keys`` are stored."""
-    return _use(lambda database: sum(number for (number,) in _select(database, "COUNT(*)", keys)), 0)
+    return _use(lambda database: sum(number for (number,) in _select(database, "COUNT(*) FROM signatures", keys)), 0)
 
 
 def store(signatures: Mapping[str, Signature]) -> None:
@@ -70,11 +70,27 @@ def store(signatures: Mapping[str, Signature]) -> None:
     _use(lambda database: database.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?)", rows), None)
 
 
+def pair_key(digest: str, other: str, mirrored: int) -> str:
+    """Name of the fine comparison of two images, by their digests and the axes along which the first is mirrored."""
+    return f"{VERSION}|{digest}|{other}|{mirrored}"
+
+
+def load_likenesses(keys: Sequence[str]) -> dict[str, float]:
+    """Results of fine comparisons that are stored under any of ``keys``."""
+    return _use(lambda database: dict(_select(database, "key, value FROM likenesses", keys)), {})
+
+
+def store_likenesses(values: Mapping[str, float]) -> None:
+    """Stores results of fine comparisons by key; a cache that can't be written is no error."""
+    rows = list(values.items())
+    _use(lambda database: database.executemany("INSERT OR REPLACE INTO likenesses VALUES (?, ?)", rows), None)
+
+
 def _select(database: sqlite3.Connection, what: str, keys: Sequence[str]) -> Iterator[tuple]:
     for start in range(0, len(keys), AT_ONCE):
         some = keys[start : start + AT_ONCE]
         marks = ",".join("?" * len(some))
-        yield from database.execute(f"SELECT {what} FROM signatures WHERE key IN ({marks})", some)
+        yield from database.execute(f"SELECT {what} WHERE key IN ({marks})", some)
 
 
 def _use(action: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
@@ -88,6 +104,7 @@ def _use(action: Callable[[sqlite3.Connection], Result], otherwise: Result) -> R
             database.execute(
                 "CREATE TABLE IF NOT EXISTS signatures (key TEXT PRIMARY KEY, digest TEXT, descriptor BLOB)"
             )
+            database.execute("CREATE TABLE IF NOT EXISTS likenesses (key TEXT PRIMARY KEY, value REAL)")
             return action(database)
     except (OSError, sqlite3.Error) as error:
         logger.debug("Signatures are not kept: %s can't be used (%s).", path, error)

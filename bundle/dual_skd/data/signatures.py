@@ -17,7 +17,7 @@ from dual_skd.data.likeness import standardise
 from dual_skd.data.reader import read_grey
 from dual_skd.errors import InputError
 
-VERSION = 1  # of digest and descriptor: stored signatures of another version are not used
+VERSION = 1  # of digest, descriptor and likeness: what is stored of another version is not used
 THUMBNAIL = 48  # pixels per side of what a descriptor is computed from
 NEIGHBOURHOOD = 5.0  # pixels of a thumbnail over which brightness and contrast are evened out
 NUMBERS = 256  # cosine frequencies kept of a view: all up to 9 cycles per picture side

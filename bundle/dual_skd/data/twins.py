@@ -22,6 +22,7 @@ from dual_skd.data.signatures import NUMBERS, Signature, read_finite, signatures
 from dual_skd.errors import InputError
 
 SIMILARITY = 0.93  # likeness from which two images count as near copies
+PROBABLE = 0.80  # from here, in some sets, pairs are sharpened copies, in others neighbouring slices: for a user to see
 CHUNK = 512  # images per step of decoding
 MIRRORED = ((), (1,), (2,), (1, 2))  # axes of (V, W, H), by the code that candidates() gives
 PAIRS = 64  # pairs per step of the fine comparison
@@ -72,6 +73,7 @@ class TwinFinder:
         progress: bool | None = None,
     ) -> None:
         self._spatial_dims = spatial_dims
+        self._cache = cache
         self._workers = workers or os.cpu_count() or 1
         self._progress = sys.stderr.isatty() if progress is None else progress
         images = list(dict.fromkeys(images))
@@ -160,6 +162,23 @@ class TwinFinder:
         digests = list(self._row)
         rows, columns = (torch.tensor([self._row[d] for d in some], dtype=torch.int64) for some in (first, second))
         pairs = candidates(torch.from_numpy(self._descriptors), rows, columns)
+        keys = {pair: signature_cache.pair_key(digests[pair[0]], digests[pair[1]], pair[2]) for pair in pairs}
+        known = signature_cache.load_likenesses(list(keys.values())) if self._cache else {}
+        for pair in pairs:
+            if known.get(keys[pair], 0.0) >= similarity:
+                yield digests[pair[0]], digests[pair[1]], known[keys[pair]]
+        pairs = [pair for pair in pairs if keys[pair] not in known]
+        for some, values in self._compared(pairs, digests):
+            if self._cache:
+                signature_cache.store_likenesses({keys[pair]: value for pair, value in zip(some, values, strict=True)})
+            for (row, column, _), value in zip(some, values, strict=True):
+                if value >= similarity:
+                    yield digests[row], digests[column], value
+
+    def _compared(
+        self, pairs: list[tuple[int, int, int]], digests: list[str]
+    ) -> Iterator[tuple[list[tuple[int, int, int]], list[float]]]:
+        """Candidate pairs with their likeness, some at a time."""
         pictures: OrderedDict[int, torch.Tensor] = OrderedDict()
 
         def decode(row: int) -> torch.Tensor:
@@ -177,10 +196,7 @@ class TwinFinder:
                 one = torch.cat([pictures[a].flip(MIRRORED[axes]) for a, _, axes in some])
                 two = torch.cat([pictures[b] for _, b, _ in some])
                 views = len(one) // len(some)
-                values = likeness(one, two).view(-1, views).amin(dim=1)
-                for (row, column, _), value in zip(some, values.tolist(), strict=True):
-                    if value >= similarity:
-                        yield digests[row], digests[column], min(value, 1.0)
+                yield some, likeness(one, two).view(-1, views).amin(dim=1).clamp(max=1.0).tolist()
                 while len(pictures) > PICTURES:
                     pictures.popitem(last=False)
                 bar.update(len(some))
