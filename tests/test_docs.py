@@ -13,7 +13,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "bundle" / "docs").glob("*.md"))]
-MODULES = ["networks", "schedule", "label_free", "losses", "momentum", "selection.plan", "data.transforms"]
+MODULES = [
+    "networks",
+    "schedule",
+    "label_free",
+    "losses",
+    "momentum",
+    "selection.plan",
+    "data.reading.grey",
+    "data.reading.locators",
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

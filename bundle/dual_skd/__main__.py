@@ -11,7 +11,10 @@ from importlib import import_module
 from dual_skd.errors import InputError
 
 COMMANDS = {
-    "check": ("dual_skd.data.cli", "look through a data set before any training: unreadable files, leaks, labels"),
+    "check": (
+        "dual_skd.data.checking.cli",
+        "look through a data set before any training: bad files, leaks, labels",
+    ),
     "select": ("dual_skd.selection.cli", "large weights in, small weights and a per-layer table out"),
 }
 

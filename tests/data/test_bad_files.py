@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dual_skd.data.bad_files import TolerantDataset
-from dual_skd.data.preprocessing import image_transforms
+from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.errors import InputError, input_error_behind
 
 

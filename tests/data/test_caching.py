@@ -11,7 +11,7 @@ from PIL import Image
 
 from dual_skd.data import caching
 from dual_skd.data.caching import cached_dataset, free_memory, loader_workers
-from dual_skd.data.preprocessing import image_transforms
+from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.errors import InputError, input_error_behind
 
 SETTINGS = {"spatial_dims": 2, "image_size": 8, "window": "percentile"}

@@ -100,7 +100,7 @@ def test_a_thousand_mutants_are_read_or_refused_by_name_within_time_and_memory(t
 
 def read_all(folder: str) -> None:
     """Reads every file of a folder in a process that may not take more memory, and prints what happened."""
-    from dual_skd.data.reader import read_image
+    from dual_skd.data.reading.reader import read_image
     from dual_skd.errors import InputError
 
     found = {"read": 0, "refused": 0, "unnamed": [], "slow": []}

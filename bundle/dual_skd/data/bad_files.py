@@ -16,7 +16,7 @@ from monai.transforms import Compose
 from dual_skd.errors import InputError, input_error_behind
 
 if TYPE_CHECKING:
-    from dual_skd.data.rows import Row
+    from dual_skd.data.records.rows import Row
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def usable_rows(
         return list(rows), []
     if on_bad_file not in POLICIES:
         raise InputError(f"on_bad_file is {on_bad_file!r}; use one of {', '.join(POLICIES)}.")
-    from dual_skd.data import inspection  # loads the readers, so only where files are looked at
+    from dual_skd.data.checking import inspection  # loads the readers, so only where files are looked at
 
     images = [row.image for row in rows]
     if on_bad_file == "error":

@@ -17,7 +17,7 @@ import torch
 from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose
 
-from dual_skd.data.locators import path_of, split_locator
+from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m dual_skd check D``: files, labels, leaks and shortcuts of a data set, before any training."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from dual_skd.errors import InputError
+
+if TYPE_CHECKING:
+    from dual_skd.data.checking.findings import Findings, Group
+    from dual_skd.data.records.datalist import DataList
+
+SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
+WIDTH = 120
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of ``check``."""
+    parser.add_argument("dataset_dir", help="folder of class folders, folder with a datalist, the datalist, or demo")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
+    parser.add_argument("--fix-list", type=Path, metavar="FILE", help="write a CSV table of all images to look at")
+    parser.add_argument("--spatial-dims", type=int, choices=(2, 3), default=2, help="2 for images, 3 for volumes")
+    parser.add_argument("--label-column", action="append", help="column of the label; repeat it for multi-label tables")
+    parser.add_argument("--patient-pattern", help="regular expression whose group finds the patient in a file name")
+    parser.add_argument("--no-twins", action="store_true", help="don't look for copies among the images")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Checks, prints what was found, and returns 0 when nothing is wrong, else 1."""
+    from dual_skd.data.checking.findings import COLUMNS, check_records
+    from dual_skd.data.checking.salvage import load_for_check
+
+    columns = args.label_column or ["label"]
+    with _without_log("dual_skd.data.records.datalist"):  # the report says it all
+        data, known = load_for_check(
+            args.dataset_dir,
+            spatial_dims=args.spatial_dims,
+            label_column=columns[0] if len(columns) == 1 else columns,
+            patient_pattern=args.patient_pattern,
+        )
+    findings = check_records(data, known=known, twins=not args.no_twins, progress=not args.quiet)
+    if args.json is not None:
+        content = {"data": str(args.dataset_dir), "hash": data.hash if data.source else "", **findings.as_dict()}
+        with _open_to_write(args.json) as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+    if args.fix_list is not None:
+        with _open_to_write(args.fix_list) as file:
+            table = csv.DictWriter(file, COLUMNS)
+            table.writeheader()
+            table.writerows(findings.offenders)
+    if not data.source:  # nothing could be read at all
+        sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
+        return 1
+    sys.stdout.write("\n".join(report(data, findings)) + "\n")
+    return 0 if findings.ok else 1
+
+
+def report(data: DataList, findings: Findings) -> Iterator[str]:
+    """What was read and what was found, line by line, the gravest first."""
+    yield f"Data: {data.source}"
+    yield from _table_of_counts(data, findings)
+    notes = list(data.notes) if data.val or data.test else ["no split is given: training makes one", *data.notes]
+    for note in notes:
+        yield from _wrapped(f"{note[0].upper()}{note[1:]}.", "  ")
+    for severity, heading in (("error", "ERRORS"), ("warning", "WARNINGS")):
+        groups = findings.groups(severity)
+        if groups:
+            yield ""
+            yield heading
+        for group in groups:
+            yield from _group(group)
+    yield ""
+    yield _closing(findings)
+
+
+def _table_of_counts(data: DataList, findings: Findings) -> Iterator[str]:
+    rows = [["", *data.class_names, "images", "patients"]]
+    divided = bool(data.val or data.test)
+    for split, counts in findings.counts.items():
+        records = data.splits[split]
+        if not records:
+            continue
+        patients = len({record["patient"] for record in records if record["patient"]})
+        name = split if divided else "all"
+        rows.append([name, *map(str, counts.values()), str(len(records)), str(patients) if patients else "unknown"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if sum(widths) + 2 * len(widths) > 2 * WIDTH:  # a table of very many classes can't be read in a terminal
+        rows = [[row[0], *row[-2:]] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+
+
+def _group(group: Group) -> Iterator[str]:
+    yield from _wrapped(f"{group.headline}.", "- ")
+    named = [offender for offender in group.offenders if offender["image"]]
+    for offender in named[:SHOWN]:
+        where = ", ".join(filter(None, (offender["split"], offender["label"])))
+        yield from _wrapped(f"{offender['image']}{f' ({where})' if where else ''}: {offender['detail']}", "    ")
+    if len(named) > SHOWN:
+        yield f"    ... and {len(named) - SHOWN} more (--fix-list FILE.csv or --json FILE writes all)"
+    if not named and group.example:
+        yield from _wrapped("; ".join(offender["detail"] for offender in group.offenders[:SHOWN]), "    ")
+    for remedy in group.remedies[:3]:
+        yield from _wrapped(f"{remedy[0].upper()}{remedy[1:]}.", "  > ")
+
+
+def _closing(findings: Findings) -> str:
+    errors, warnings = len(findings.errors), len(findings.warnings)
+    of_warnings = f"{warnings} {'kind' if warnings == 1 else 'kinds'} of warning"
+    if errors:
+        images = len({one["image"] for one in findings.offenders if one["severity"] == "error" and one["image"]})
+        concerned = f" ({images} {'image' if images == 1 else 'images'})" if images else ""
+        found = f"{errors} {'kind' if errors == 1 else 'kinds'} of error{concerned} and {of_warnings} found"
+        return f"{found}: no result counts before the errors are mended."
+    if warnings:
+        return f"No errors and {of_warnings} found: the set can be trained on, after a look at the warnings."
+    return "No errors and no warnings found: the set can be trained on."
+
+
+def _wrapped(text: str, mark: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=mark,
+        subsequent_indent=" " * len(mark) + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _open_to_write(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror}; give another file.") from error
+
+
+@contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens one file, or all of them, and keeps facts: what it is, whether training can use it, how it was stored."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from dual_skd.data.checking.formats import (
+    DICOM,
+    HEAD,
+    IMAGE_FORMATS,
+    NIFTI,
+    format_of,
+    format_of_suffix,
+    nifti_axes,
+    seems_whole,
+)
+from dual_skd.data.reading.dicom import group_series, read_header, read_headers
+from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
+from dual_skd.data.reading.locators import path_of, split_locator
+from dual_skd.data.reading.reader import read_image
+from dual_skd.errors import InputError
+
+COARSE = 8  # pixels per side of the picture that is kept to compare brightness between images
+BATCH = 1024  # files that are under way at a time, so that memory doesn't grow with their number
+PIXEL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+
+# kind of problem -> what to do about it
+REMEDIES = {
+    "missing": "restore the file, correct its path, or remove its entry",
+    "empty": "copy the file again from its source, or remove it",
+    "not_an_image": "remove it from the data set, or export the image again",
+    "truncated": "copy the file again from its source, or remove it",
+    "unreadable": "export the image again, or remove it",
+    "missing_slices": "export the whole series again, or remove it",
+    "wrong_dims": "give the right --spatial-dims, or remove it",
+    "not_finite": "export the image again without NaN or infinite values, or remove it",
+    "constant": "remove it: there is nothing in it to learn from",
+}
+
+_BITS = {"1": 1, "L": 8, "P": 8, "PA": 8, "LA": 8, "RGB": 8, "RGBA": 8, "CMYK": 8, "YCbCr": 8, "I": 32, "F": 32}
+# kind of problem -> how readers word it
+_PROBLEMS = (
+    ("missing_slices", re.compile(r"slices? (is|are) missing")),
+    ("wrong_dims", re.compile(r"spatial_dims|spatial axes")),
+    (
+        "truncated",
+        re.compile(r"truncat|end.of.(file|stream|data)|\beof\b|incomplete|cut short|declares .+ bytes", re.I),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What is known about one image; everything but ``image`` may be unknown ("" or None).
+
+    Args:
+        image: its locator, as in the records.
+        problem: a key of :data:`REMEDIES` when training can't use it, else "".
+        detail: the problem in words.
+        remedy: what to do about it.
+        format: what the content is ("PNG", "DICOM", ...), whatever the name says.
+        mode: how pixels are stored: "L", "RGB", "RGBA", "I;16", "MONOCHROME2", "uint16", ...
+        bits: bits per stored value.
+        shape: (W, H) or (X, Y, Z) as training reads it.
+        frames: pictures in the file, or slices of the series.
+        size: bytes of the file; None where the file holds other images as well.
+        minimum, maximum, mean, std: of the grey values, in the image's units (HU for CT).
+        commonest: share of the pixels that have the most frequent value.
+        saturated: share of the pixels that have the highest value.
+        modality, manufacturer, institution, photometric, transfer_syntax: from the DICOM header.
+        spacing: mm along each axis, None when the file doesn't say.
+        orientation: axis codes such as "RAS" of a volume that has a place in space.
+        series_problems: what is odd about a DICOM series (missing slices, gantry tilt, ...).
+        coarse: 8 x 8 block means scaled to 0..255, one byte each, to compare images with one another.
+    """
+
+    image: str
+    problem: str = ""
+    detail: str = ""
+    remedy: str = ""
+    format: str = ""
+    mode: str = ""
+    bits: int | None = None
+    shape: tuple[int, ...] = ()
+    frames: int | None = None
+    size: int | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    commonest: float | None = None
+    saturated: float | None = None
+    modality: str = ""
+    manufacturer: str = ""
+    institution: str = ""
+    photometric: str = ""
+    transfer_syntax: str = ""
+    spacing: tuple[float, ...] | None = None
+    orientation: str = ""
+    series_problems: tuple[str, ...] = ()
+    coarse: bytes = b""
+
+
+def inspect(image: str, spatial_dims: int = 2) -> FileFacts:
+    """Decodes one image as training does and returns its facts; whatever is wrong becomes ``problem`` and ``detail``.
+
+    Args:
+        image: a locator: a file, a folder with a DICOM series, or either with a "#fragment".
+        spatial_dims: 2 for images, 3 for volumes.
+    """
+    facts, _ = _look(image)
+    if facts.problem:
+        return facts
+    try:
+        facts = _with_header(facts)
+        array, meta = read_image(image, spatial_dims=spatial_dims)
+        grey = _grey(array, meta)
+    except Exception as error:  # a check goes on to the next file, whatever a decoder raises
+        return _bad(facts, *_problem_of(error, image))
+    facts = _with_geometry(facts, grey, meta)
+    if not facts.mode:
+        facts = replace(facts, mode=str(array.dtype), bits=array.dtype.itemsize * 8)
+    if grey.ndim != spatial_dims:
+        found = " x ".join(map(str, grey.shape))
+        return _bad(facts, "wrong_dims", f"it has {grey.ndim} axes ({found}), not {spatial_dims}")
+    return _with_values(facts, grey)
+
+
+def inspect_all(
+    images: Iterable[str], spatial_dims: int = 2, *, workers: int | None = None, progress: bool = False
+) -> dict[str, FileFacts]:
+    """Facts of every image, decoded in parallel; only the facts stay in memory.
+
+    Args:
+        images: locators; each is opened once.
+        spatial_dims: 2 for images, 3 for volumes.
+        workers: threads; default one per processor.
+        progress: show a bar on stderr.
+    """
+    inspect_one = partial(inspect, spatial_dims=spatial_dims)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # decoders warn of what is reported here, a line per file
+        return {facts.image: facts for facts in _in_parallel(inspect_one, images, workers, progress)}
+
+
+def quick_facts(image: str, spatial_dims: int = 2) -> FileFacts:
+    """Looks at header and size only, and decodes the image where these look wrong.
+
+    So a problem that it names is a problem that :func:`inspect` names too, but damaged pixels go unseen.
+    """
+    facts, suspicious = _look(image, spatial_dims)
+    return inspect(image, spatial_dims) if suspicious and not facts.problem else facts
+
+
+def quick_facts_of_all(images: Iterable[str], spatial_dims: int = 2, *, workers: int | None = None) -> list[FileFacts]:
+    """:func:`quick_facts` of one image per file: the images of an archive stand or fall together."""
+    first_of_file: dict[str, str] = {}
+    for image in images:
+        first_of_file.setdefault(split_locator(image)[0].as_posix(), image)
+    return list(_in_parallel(partial(quick_facts, spatial_dims=spatial_dims), first_of_file.values(), workers, False))
+
+
+def _in_parallel(
+    function: Callable[[str], FileFacts], images: Iterable[str], workers: int | None, progress: bool
+) -> Iterator[FileFacts]:
+    unique = list(dict.fromkeys(images))
+    remaining = iter(unique)
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
+        tqdm(
+            total=len(unique), desc="opening images", unit=" images", disable=not (progress and unique), mininterval=1.0
+        ) as bar,
+    ):
+        while batch := list(islice(remaining, BATCH)):
+            for facts in pool.map(function, batch):
+                bar.update()
+                yield facts
+
+
+# ------------------------------------------------------------------------------------------------- without decoding
+
+
+def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]:
+    """Facts from the first and last bytes, and whether a decoder should have a look."""
+    path, fragment = split_locator(image)
+    facts = FileFacts(image=str(image))
+    if not path.exists():
+        return _bad(facts, "missing", "there is no such file"), True
+    try:
+        files = [path] if path.is_file() else _files_of(path)
+        if not files:
+            return _bad(facts, "empty", "the folder has no files"), True
+        heads = ((file, file.stat().st_size, _head(file)) for file in files)
+        if path.is_dir():
+            return _look_at_series(facts, heads)
+        _, size, head = next(heads)
+    except OSError as error:
+        return _bad(facts, "unreadable", f"the file can't be opened ({error.strerror})"), True
+    if size == 0:
+        return _bad(facts, "empty", "the file has 0 bytes"), True
+    kind = format_of(head)
+    facts = replace(facts, format=kind, size=None if fragment else size)
+    if kind and kind not in IMAGE_FORMATS:
+        detail = f"the content is a {kind}, which training doesn't read"
+        return _bad(facts, "not_an_image", detail), True
+    if not kind:
+        return _bad(facts, "not_an_image", "the content is no known image format"), True
+    # readers go by the name, and take files without a known suffix for DICOM
+    announced = format_of_suffix(path) or DICOM
+    alike = kind == announced or (kind in PIXEL_FORMATS and announced in PIXEL_FORMATS)
+    suspicious = not alike or not seems_whole(path, kind, head, size)
+    if spatial_dims == 3:
+        suspicious |= kind in PIXEL_FORMATS
+    if kind == NIFTI and spatial_dims:
+        suspicious |= nifti_axes(head) != spatial_dims
+    return facts, suspicious
+
+
+def _look_at_series(facts: FileFacts, heads: Iterable[tuple[Path, int, bytes]]) -> tuple[FileFacts, bool]:
+    kinds = [(format_of(head), size > 0 and seems_whole(path, DICOM, head, size)) for path, size, head in heads]
+    whole = [good for kind, good in kinds if kind == DICOM]
+    if not whole:
+        return _bad(facts, "not_an_image", "no file in the folder is DICOM"), True
+    return replace(facts, format=DICOM), not all(whole)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+# ---------------------------------------------------------------------------------------------------- with decoding
+
+
+def _with_header(facts: FileFacts) -> FileFacts:
+    path = path_of(facts.image)
+    if facts.format in PIXEL_FORMATS:
+        with Image.open(path) as picture:
+            bits = _BITS.get(picture.mode, 16 if picture.mode.startswith("I;16") else None)
+            return replace(facts, mode=picture.mode, bits=bits, frames=getattr(picture, "n_frames", 1))
+    if facts.format == NIFTI:
+        kind = nibabel.load(path).header.get_data_dtype()
+        return replace(facts, mode=str(kind), bits=kind.itemsize * 8, frames=1)
+    if facts.format != DICOM:
+        return facts
+    header, problems, frames = read_header(path) if path.is_file() else None, (), None
+    if header is None:
+        header, problems, frames = _series_header(facts.image)
+    return replace(
+        facts,
+        mode=header.photometric,
+        bits=header.bits_stored,
+        frames=frames or header.frames,
+        modality=header.modality,
+        manufacturer=header.manufacturer,
+        institution=header.institution,
+        photometric=header.photometric,
+        transfer_syntax=header.transfer_syntax,
+        series_problems=problems,
+    )
+
+
+def _series_header(image: str):
+    """(first header, problems, number of slices) of the series that a folder, or folder#UID, names."""
+    folder, uid = split_locator(image)
+    headers = [header for header in read_headers(_files_of(folder), workers=1) if not isinstance(header, InputError)]
+    series = [one for one in group_series(headers) if uid in ("", one.uid, one.headers[0].series)]
+    if not series:
+        raise InputError(f"{image} has no DICOM series{' ' + uid if uid else ''}; correct the path.")
+    largest = max(series, key=lambda one: len(one.headers))
+    return largest.headers[0], tuple(largest.problems), len(largest.headers)
+
+
+def _grey(array: np.ndarray, meta: dict) -> np.ndarray:
+    """The grey picture that training makes of what the reader returns."""
+    values = torch.from_numpy(array.astype(np.float32, copy=False))
+    channels = values.movedim(-1, 0) if meta["original_channel_dim"] == -1 else values[None]
+    return to_grey(channels, photometric=meta[PHOTOMETRIC])[0].numpy()
+
+
+def _with_geometry(facts: FileFacts, grey: np.ndarray, meta: dict) -> FileFacts:
+    facts = replace(facts, shape=tuple(map(int, grey.shape)))
+    if not meta["spacing_known"]:
+        return facts
+    affine = np.asarray(meta["affine"], dtype=float)
+    lengths = np.linalg.norm(affine[:3, : grey.ndim], axis=0)
+    axes = "".join(map(str, nibabel.aff2axcodes(affine))) if grey.ndim == 3 else ""
+    return replace(facts, spacing=tuple(round(float(length), 4) for length in lengths), orientation=axes)
+
+
+def _with_values(facts: FileFacts, grey: np.ndarray) -> FileFacts:
+    infinite = int(grey.size - np.isfinite(grey).sum())
+    if infinite:
+        detail = f"{infinite} of {grey.size} values are NaN or infinite"
+        return _bad(facts, "not_finite", detail)
+    low, high = float(grey.min()), float(grey.max())
+    facts = replace(facts, minimum=low, maximum=high)
+    if low == high:
+        return _bad(facts, "constant", f"every pixel has the value {low:g}")
+    return replace(
+        facts,
+        mean=float(grey.mean()),
+        std=float(grey.std()),
+        commonest=_commonest(grey, low, high),
+        saturated=float((grey == high).mean()),
+        coarse=_coarse(grey),
+    )
+
+
+def _commonest(grey: np.ndarray, low: float, high: float) -> float:
+    """Share of the most frequent value; of every n-th pixel where values are not whole numbers."""
+    # grey stored as RGB comes back a rounding error beside its whole number
+    if high - low < 2**16 and np.abs(grey - (whole := np.rint(grey))).max() < 1e-3:
+        return float(np.bincount((whole - whole.min()).astype(np.int64).ravel()).max() / grey.size)
+    some = grey.ravel()[:: max(grey.size // 2**16, 1)]
+    return float(np.unique(some, return_counts=True)[1].max() / some.size)
+
+
+def _coarse(grey: np.ndarray) -> bytes:
+    view = grey if grey.ndim == 2 else grey[:, :, grey.shape[2] // 2]
+    picture = Image.fromarray(np.ascontiguousarray(view, dtype=np.float32))
+    small = np.asarray(picture.resize((COARSE, COARSE), Image.Resampling.BOX))
+    extent = float(small.max() - small.min())
+    return np.rint((small - small.min()) * (255 / extent if extent > 0 else 0)).astype(np.uint8).tobytes()
+
+
+def _bad(facts: FileFacts, problem: str, detail: str, remedy: str = "") -> FileFacts:
+    return replace(facts, problem=problem, detail=detail, remedy=remedy or REMEDIES[problem])
+
+
+def _problem_of(error: BaseException, image: str) -> tuple[str, str, str]:
+    """(kind, detail, remedy) of what a reader raised; readers say "what is wrong; what to do."."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    said = " ".join(map(str, chain))
+    kinds = (kind for kind, pattern in _PROBLEMS if pattern.search(said))
+    kind = next(kinds, "truncated" if any(isinstance(one, EOFError) for one in chain) else "unreadable")
+    words = " ".join(str(error).split()) or type(error).__name__
+    for name in (str(image), str(path_of(image))):  # every report names the file anyway
+        words = words.replace(name, Path(name).name)
+    detail, mark, remedy = words.rpartition("; ")
+    return (kind, detail, remedy.removesuffix(".")) if mark else (kind, words.removesuffix("."), "")

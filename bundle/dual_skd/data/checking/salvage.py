@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads a data set for the check: what keeps training from starting must not hide what else is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dual_skd.data.checking.outliers import Oddity
+from dual_skd.data.records.datalist import SPLITS, DataList, label_index, load_records, record_of
+from dual_skd.data.records.patients import rows_with_patients
+from dual_skd.data.records.rows import Source
+from dual_skd.data.records.sources import find_table, id_column, read_source
+from dual_skd.data.records.tables import Table, locate_images, read_image_table
+from dual_skd.errors import InputError
+
+
+def load_for_check(
+    dataset_dir: str | Path, *, spatial_dims: int, label_column: str | Sequence[str], patient_pattern: str | None
+) -> tuple[DataList, list[Oddity]]:
+    """Reads a data set as it is given: nothing carved, nothing left out.
+
+    Args:
+        dataset_dir, spatial_dims, label_column, patient_pattern: see :func:`dual_skd.data.load_records`.
+
+    Returns:
+        (the data set, what was wrong on the way). A set that training refuses comes back with all the records that
+        can be made of it, and with none and an empty ``source`` when there are none.
+    """
+    options = {"spatial_dims": spatial_dims, "label_column": label_column}
+    try:
+        data = load_records(
+            dataset_dir,
+            **options,
+            patient_pattern=patient_pattern,
+            val_fraction=0.0,
+            test_fraction=0.0,
+            keep_twins=True,
+            on_bad_file=None,
+            refuse_shared_patients=False,
+        )
+        return data, []
+    except InputError as error:
+        refusal = Oddity("", "data_set", str(error))
+    location = Path(dataset_dir).expanduser().absolute()
+    try:
+        source, missing = _present_part(location, **options)
+    except InputError:
+        return DataList(location, (), {split: [] for split in SPLITS}, "", spatial_dims=spatial_dims), [refusal]
+    data, unknown = _records_of(source, patient_pattern, spatial_dims)
+    # the refusal is told in full by the images behind it, where there are any
+    return data, missing + unknown or [refusal]
+
+
+def _present_part(
+    location: Path, *, spatial_dims: int, label_column: str | Sequence[str]
+) -> tuple[Source, list[Oddity]]:
+    """The source without the entries whose image doesn't exist, and these."""
+    table = find_table(location) if location.exists() else None
+    if table is None or id_column(table) is not None or "image" not in table.columns:
+        return read_source(location, spatial_dims=spatial_dims, label_column=label_column), []
+    present, missing = [], []
+    for number, entry in enumerate(table.entries, start=1):
+        try:
+            locate_images(table, [(number, entry)])
+            present.append(entry)
+        except InputError:
+            name = str(entry.get("image") or "").strip()
+            detail = f"entry {number} of {table.path.name} names a file that isn't there"
+            missing.append(Oddity(str(table.path.parent / name), "missing", detail))
+    kept = Table(table.path, present, table.class_names, table.left_out)
+    return read_image_table(kept, label_column), missing
+
+
+def _records_of(source: Source, patient_pattern: str | None, spatial_dims: int) -> tuple[DataList, list[Oddity]]:
+    try:
+        rows, notes = rows_with_patients(source, patient_pattern)
+    except InputError:
+        rows, notes = list(source.rows), []
+    found = sorted({label for row in rows for label in row.labels})
+    names = source.class_names or tuple(sorted(found, key=int) if all(map(str.isdecimal, found)) else found)
+    known, unknown = [], []
+    for row in rows:
+        strange = [label for label in row.labels if label_index(label, names) is None]
+        if strange:
+            detail = f"the label {', '.join(strange)} is none of {', '.join(names)}"
+            unknown.append(Oddity(str(row.image), "unknown_label", detail))
+        else:
+            known.append(replace(row, split=row.split or "train"))
+    splits = {split: [record_of(row, names, source) for row in known if row.split == split] for split in SPLITS}
+    data = DataList(
+        root=source.root,
+        class_names=names,
+        splits=splits,
+        source=source.description,
+        notes=[*source.notes, *notes],
+        multi_label=source.multi_label,
+        spatial_dims=spatial_dims,
+        ignored=source.ignored,
+    )
+    return data, unknown

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens DICOM files: which files are images, whether they fit into memory, and values of tags that may be anything."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
+
+from dual_skd.data.reading.loading import MAX_BYTES, check_size, check_stored, quieten
+from dual_skd.errors import InputError
+
+quieten("pydicom", "pydicom")
+
+
+class NotAnImage(InputError):
+    """A readable DICOM object without pixels (a report, a presentation state, an index), or no DICOM file at all."""
+
+
+def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
+    """Parses a DICOM file: all of it, or only ``tags``.
+
+    A file without the "DICM" mark is taken when its first bytes look like DICOM elements.
+
+    Raises:
+        NotAnImage: for other files, DICOMDIR and objects without pixels.
+        InputError: if it is empty, or too large for memory.
+    """
+    size = os.stat(path).st_size
+    if size > MAX_BYTES:
+        check_size(path, (size,), 0)
+        raise InputError(f"{path} has {size / 2**30:.1f} GiB, more than can be read as one image; cut it into parts.")
+    with open(path, "rb") as file:
+        start = file.read(1024)
+    if not start:
+        raise InputError(f"{path} is empty (0 bytes); copy the file again or leave it out.")
+    if start[128:132] != b"DICM" and start[:2] not in (b"\x02\x00", b"\x08\x00"):
+        raise NotAnImage(
+            f"Expected PNG, JPEG, BMP, TIFF, NIfTI, NumPy or DICOM, found a file of another kind: {path}; leave it out."
+        )
+    if DeflatedExplicitVRLittleEndian.encode() in start:
+        _check_deflated(path)
+    with open(path, "rb") as file:
+        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=tags is not None, specific_tags=tags)
+        left = size - file.tell()
+    kind = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
+    if kind == MediaStorageDirectoryStorage:
+        raise NotAnImage(f"{path} is a DICOMDIR, an index of other files; name the folders with the images instead.")
+    if "Rows" not in dataset or "Columns" not in dataset:
+        if not kind or kind.name.endswith("Image Storage"):
+            raise InputError(
+                f"{path} is cut short or damaged: its header has no image size; copy it again or leave it out."
+            )
+        raise NotAnImage(f"{path} is a DICOM object without pixels ({kind.name or 'of no stated kind'}); leave it out.")
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
+    if "PixelData" in dataset:
+        left = len(dataset.PixelData or b"")
+    elif tags is None:  # floating-point pixels, or none; the decoder will see
+        left = size
+    _check_pixels(dataset, path, left)
+    return dataset
+
+
+def frames_of(dataset: Dataset) -> int:
+    return int(number(dataset, "NumberOfFrames") or 1)
+
+
+def first_item(dataset: Dataset, keyword: str) -> Dataset:
+    items = dataset.get(keyword)
+    return items[0] if items else Dataset()
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    values = numbers(dataset, keyword, 1)
+    return values[0] if values else None
+
+
+def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """The values of an optional tag; None unless there are ``count`` finite ones (hospital files hold anything)."""
+    try:
+        value = dataset.get(keyword)
+        values = tuple(float(part) for part in (value if count > 1 else [value]))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return values if len(values) == count and np.isfinite(values).all() else None
+
+
+def _check_pixels(dataset: Dataset, path: str | Path, stored: int) -> None:
+    """Compares the declared size of the pixels with memory and with the bytes ``stored`` for them."""
+    shape = (int(dataset.Columns), int(dataset.Rows), frames_of(dataset), int(number(dataset, "SamplesPerPixel") or 1))
+    bits = int(number(dataset, "BitsAllocated") or 8)
+    check_size(path, shape, bits / 8)
+    syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+    count = shape[0] * shape[1] * shape[2]
+    if syntax.is_compressed:
+        # deflated files are measured when they are opened; every compressed frame is an item with 8 bytes before it
+        expected = 8 * shape[2] if syntax.is_encapsulated else 0
+    elif dataset.get("PhotometricInterpretation") == "YBR_FULL_422":
+        expected = count * 2 * bits // 8
+    else:
+        expected = count * shape[3] * bits // 8
+    check_stored(path, expected, stored)
+
+
+def _check_deflated(path: str | Path) -> None:
+    """Refuses a deflated file that expands to more than memory holds; pydicom expands it in one piece."""
+    with open(path, "rb") as file:
+        file.seek(140)  # preamble 128, "DICM" 4, group length element: tag 4, VR 2, length 2, then its value
+        meta = int.from_bytes(file.read(4), "little")
+        file.seek(144 + meta)
+        inflater, expanded, block = zlib.decompressobj(-zlib.MAX_WBITS), 0, file.read(2**16)
+        while block and not inflater.eof:
+            expanded += len(inflater.decompress(block, 2**20))
+            if expanded > MAX_BYTES:
+                raise InputError(f"{path} expands to more than {MAX_BYTES / 2**30} GiB; it is damaged, leave it out.")
+            block = inflater.unconsumed_tail or file.read(2**16)
+
+
+def _guessed_syntax(dataset: Dataset) -> UID:
+    """Of a file without file meta information: pydicom has found out how it is encoded while it parsed it."""
+    implicit, little = dataset.original_encoding
+    if not little:
+        return ExplicitVRBigEndian
+    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian

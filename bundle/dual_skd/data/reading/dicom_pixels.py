@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DICOM pixels as numbers that mean something: Hounsfield units in CT, RGB colours, volumes with their affine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, iter_pixels
+
+from dual_skd.data.reading.dicom import (
+    Header,
+    Series,
+    group_series,
+    header_of,
+    read_headers,
+    same_position,
+    stack_of,
+    volume_affine,
+)
+from dual_skd.data.reading.dicom_decoders import decoder_for
+from dual_skd.data.reading.dicom_file import NotAnImage, first_item, number, numbers, open_dicom
+from dual_skd.data.reading.loading import (
+    Frame,
+    Picture,
+    check_size,
+    chosen_frame,
+    failures_named,
+    plane_affine,
+    too_many_frames,
+)
+from dual_skd.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+GREYS = ("MONOCHROME1", "MONOCHROME2")
+BLOCK = 16  # slices that are laid into a volume together: 16 float32 fill a cache line
+
+
+def read_dicom_file(
+    path: Path, *, spatial_dims: int | None = None, frame: Frame | None = None, voi_lut: bool = False
+) -> Picture:
+    """Reads one DICOM file: an image, one frame of several, or all of them as a volume.
+
+    The Modality LUT (rescale, e.g. to HU) is always applied; the VOI LUT or window of the file with ``voi_lut``, in
+    volumes that of the middle slice, so that all slices keep one scale. Pixels with PixelPaddingValue (outside the
+    field of view) get the lowest real value of their slice, with MONOCHROME1 the highest, so that they show black and
+    don't move percentiles. MONOCHROME1 itself is not inverted here.
+
+    Args:
+        path: the file.
+        spatial_dims: 2 refuses several frames unless ``frame`` is given; 3 gives a volume.
+        frame: "middle" or a number, counted from 0 in the order of the file.
+        voi_lut: whether to apply the VOI LUT of the file, else its first window.
+
+    Raises:
+        InputError: naming the file, the problem and the remedy.
+    """
+    dataset = open_dicom(path)
+    header = header_of(dataset, path)
+    if frame is None and header.frames > 1:
+        if spatial_dims == 2:
+            raise too_many_frames(path, header.frames)
+        return _volume_of_frames(dataset, header, voi_lut)
+    chosen = chosen_frame(0 if frame is None else frame, header.frames, path)
+    voi = _voi_source(dataset, chosen, path) if voi_lut else None
+    array = next(_frames(dataset, path, [chosen], voi))
+    return _picture(array.swapaxes(0, 1), header, *_plane(header))
+
+
+def read_dicom_folder(
+    folder: Path, uid: str = "", *, spatial_dims: int | None = None, frame: Frame | None = None, voi_lut: bool = False
+) -> Picture:
+    """Reads the one DICOM series of a folder, or the one with SeriesInstanceUID ``uid``.
+
+    Files that are no images are passed over; a damaged one is an error, because the volume would lack a slice.
+    Arguments are those of :func:`read_dicom_file`; ``frame`` counts slices along the sorted stack.
+    """
+    series = _series_in(folder, uid)
+    first = series.headers[0]
+    if len(series.headers) == 1:
+        return read_dicom_file(Path(first.path), spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
+    _refuse_or_tell(series, folder)
+    headers = tuple(_without_equal_images(series))
+    if frame is not None:
+        chosen = headers[chosen_frame(frame, len(headers), folder)]
+        return read_dicom_file(Path(chosen.path), spatial_dims=2, voi_lut=voi_lut)
+    if spatial_dims == 2:
+        raise too_many_frames(folder, len(headers))
+    if any(header.frames > 1 for header in headers):
+        raise InputError(f"{folder} holds several multi-frame files; give each one as an image of its own.")
+
+    check_size(folder, (first.columns, first.rows, len(headers)), 0)
+    middle = headers[len(headers) // 2].path
+    voi = _voi_source(open_dicom(middle), 0, middle) if voi_lut else None
+    slices = (_only_frame(header.path, voi) for header in headers)
+    affine, known = volume_affine(headers)
+    return _picture(_stacked(slices, len(headers)), first, affine, known)
+
+
+def _only_frame(path: str, voi: Dataset | None) -> np.ndarray:
+    with failures_named(path):
+        return next(_frames(open_dicom(path), path, [0], voi))
+
+
+# ------------------------------------------------------------------------------------------------------------ series
+
+
+def _series_in(folder: Path, uid: str) -> Series:
+    found = _index(str(folder), os.stat(folder).st_mtime_ns)
+    if not found:
+        raise InputError(f"Expected a folder with the DICOM images of one series, found none in {folder}.")
+    if uid:
+        matching = [series for series in found if series.uid == uid]
+        if not matching:
+            raise InputError(f"Expected a series {uid} in {folder}, found {', '.join(s.uid for s in found)}.")
+        return matching[0]
+    if len(found) > 1:
+        raise InputError(
+            f"Expected one DICOM series in {folder}, found {len(found)}: name one of them in the record, as in "
+            f"{folder}#{found[0].uid}, or keep one per folder."
+        )
+    return found[0]
+
+
+@lru_cache(maxsize=4)
+def _index(folder: str, changed: int) -> tuple[Series, ...]:
+    """The series of a folder; a few are remembered, for records that name one series each of the same folder."""
+    paths = sorted(entry.path for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+    headers = []
+    for path, header in zip(paths, read_headers(paths), strict=True):
+        if isinstance(header, Header):
+            headers.append(header)
+        elif not isinstance(header, NotAnImage) or path.lower().endswith((".dcm", ".ima")) and not _is_dicom(path):
+            raise header
+    return tuple(group_series(headers))
+
+
+def _is_dicom(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _refuse_or_tell(series: Series, path: str | Path) -> None:
+    if series.refusal:
+        raise InputError(
+            f"The DICOM series {series.uid} in {path} does not make a volume: {series.refusal}; add what is missing, "
+            "split it into one series per stack, or leave it out."
+        )
+    if series.problems:
+        _tell_once(f"{path}: {'; '.join(series.problems)}")
+
+
+@lru_cache(maxsize=4096)
+def _tell_once(message: str) -> None:
+    logger.warning(message)
+
+
+def _without_equal_images(series: Series) -> Iterator[Header]:
+    """The slices of a stack with one image per position."""
+    previous = None
+    for header in series.headers:
+        if previous is not None and same_position(previous, header):
+            one, other = (_only_frame(each.path, None) for each in (previous, header))
+            if not np.array_equal(one, other):
+                raise InputError(
+                    f"The DICOM series {series.uid} holds different images of one position ({previous.path} and "
+                    f"{header.path}), as with several time points, echoes or b-values; keep one of each in the folder."
+                )
+            continue
+        previous = header
+        yield header
+
+
+# ------------------------------------------------------------------------------------------------------------ frames
+
+
+def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Picture:
+    """All frames of a file, sorted along the normal where the file states their positions."""
+    stack = _stack_of_frames(dataset, header)
+    order = [frame.instance_number for frame in stack.headers]
+    affine, known = volume_affine(stack.headers)
+    voi = _voi_source(dataset, order[len(order) // 2], header.path) if voi_lut else None
+    frames = _frames(dataset, header.path, order, voi)
+    return _picture(_stacked(frames, len(order)), header, affine, known)
+
+
+def _stack_of_frames(dataset: Dataset, header: Header) -> Series:
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if len(groups) != header.frames:
+        return Series(header.series, tuple(replace(header, instance_number=i) for i in range(header.frames)))
+    frames = []
+    for index, group in enumerate(groups):
+        plane, orientation = first_item(group, "PlanePositionSequence"), first_item(group, "PlaneOrientationSequence")
+        spacing = numbers(first_item(group, "PixelMeasuresSequence"), "PixelSpacing", 2)
+        frames.append(
+            replace(
+                header,
+                instance=f"{header.instance} frame {index}",
+                instance_number=index,
+                position=numbers(plane, "ImagePositionPatient", 3),
+                orientation=numbers(orientation, "ImageOrientationPatient", 6) or header.orientation,
+                pixel_spacing=spacing or header.pixel_spacing,
+            )
+        )
+    if not all(frame.position and frame.orientation for frame in frames):
+        return Series(header.series, tuple(frames))
+    stack = stack_of(frames)
+    _refuse_or_tell(stack, header.path)
+    kept = [
+        frame
+        for index, frame in enumerate(stack.headers)
+        if not index or not same_position(stack.headers[index - 1], frame)
+    ]
+    if len(kept) < len(stack.headers):
+        raise InputError(
+            f"{header.path} holds {len(stack.headers)} frames at {len(kept)} positions, as with several time points, "
+            "echoes or b-values; write one file for each, or name one frame in the record with #frame=0."
+        )
+    return stack
+
+
+def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dataset | None) -> Iterator[np.ndarray]:
+    """Decoded frames (rows, columns[, 3]) in float32, after the VOI LUT of ``voi``."""
+    plugin = decoder_for(dataset, path)
+    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    if photometric not in GREYS + COLOURS:
+        raise InputError(f"Expected a grey or RGB image, found PhotometricInterpretation {photometric!r} in {path}.")
+    for index, stored in zip(indices, iter_pixels(dataset, indices=indices, decoding_plugin=plugin), strict=True):
+        if photometric == "PALETTE COLOR":
+            yield apply_color_lut(stored, dataset).astype(np.float32)
+            continue
+        if photometric in COLOURS:
+            yield stored.astype(np.float32)  # pydicom has made RGB of all YBR
+            continue
+        values = apply_modality_lut(stored, _lut_source(dataset, index)).astype(np.float32)
+        _fill_padding(values, dataset, stored)
+        yield values if voi is None else apply_voi_lut(values, voi).astype(np.float32)
+
+
+def _lut_source(dataset: Dataset, index: int) -> Dataset:
+    """What holds the rescale of a frame: the file itself, or in enhanced objects a functional group."""
+    for group in (dataset, *_groups(dataset, index, "PixelValueTransformationSequence")):
+        if group.get("ModalityLUTSequence") or _has_numbers(group, "RescaleSlope", "RescaleIntercept"):
+            return group
+    return Dataset()
+
+
+def _voi_source(dataset: Dataset, index: int, path: str | Path) -> Dataset:
+    """A data set with the VOI LUT or window of a frame, and what its application depends on."""
+    for group in (dataset, *_groups(dataset, index, "FrameVOILUTSequence")):
+        if group.get("VOILUTSequence") or _has_numbers(group, "WindowCenter", "WindowWidth"):
+            source = Dataset()
+            for holder in (dataset, _lut_source(dataset, index), group):
+                for keyword in _VOI_TAGS:
+                    if keyword in holder:
+                        source[keyword] = holder[keyword]
+            return source
+    raise InputError(f"{path} has no VOI LUT and no window to apply; set voi_lut false, or window by centre and width.")
+
+
+_VOI_TAGS = """PhotometricInterpretation BitsStored BitsAllocated PixelRepresentation RescaleSlope RescaleIntercept
+ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth VOILUTFunction""".split()
+
+
+def _groups(dataset: Dataset, index: int, keyword: str) -> Iterator[Dataset]:
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if index < len(frames):
+        yield first_item(frames[index], keyword)
+    yield first_item(first_item(dataset, "SharedFunctionalGroupsSequence"), keyword)
+
+
+def _has_numbers(dataset: Dataset, *keywords: str) -> bool:
+    return all(dataset.get(keyword) not in (None, "") for keyword in keywords)
+
+
+def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> None:
+    """Gives padding (PS3.3, C.7.5.1.1.2), in place, the lowest real value, or with MONOCHROME1 the highest."""
+    value = number(dataset, "PixelPaddingValue")
+    if value is None or stored.dtype.kind == "f":
+        return
+    limit = number(dataset, "PixelPaddingRangeLimit")
+    ends = [value, value if limit is None else limit]
+    if stored.dtype.kind == "i":  # some files state the bits of a negative number as an unsigned one
+        ends = [end - 2 ** (8 * stored.itemsize) if end >= 2 ** (8 * stored.itemsize - 1) else end for end in ends]
+    padding = (stored >= min(ends)) & (stored <= max(ends))
+    if padding.any() and not padding.all():
+        real = values[~padding]
+        values[padding] = real.max() if dataset.PhotometricInterpretation == "MONOCHROME1" else real.min()
+
+
+# ----------------------------------------------------------------------------------------------------------- results
+
+
+def _stacked(frames: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """Frames (rows, columns[, 3]) as a contiguous volume (X, Y, Z[, 3])."""
+    volume, block = None, []
+    for index, frame in enumerate(frames):
+        if volume is None:
+            volume = np.empty((frame.shape[1], frame.shape[0], count, *frame.shape[2:]), np.float32)
+        block.append(frame)
+        if len(block) == BLOCK or index + 1 == count:
+            volume[:, :, index + 1 - len(block) : index + 1] = np.stack(block, axis=2).swapaxes(0, 1)
+            block = []
+    return volume
+
+
+def _plane(header: Header) -> tuple[np.ndarray, bool]:
+    if header.pixel_spacing is None:
+        return plane_affine(), False
+    row, column = header.pixel_spacing
+    return plane_affine(column, row), True
+
+
+def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool) -> Picture:
+    coloured = header.photometric in COLOURS
+    return Picture(
+        np.ascontiguousarray(array),
+        affine,
+        spacing_known=known,
+        coloured=coloured,
+        photometric="RGB" if coloured else header.photometric,
+        modality=header.modality,
+    )

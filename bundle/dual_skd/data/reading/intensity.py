@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From stored values to the range that the networks take: windows in HU, percentiles, z-score, chosen by modality."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai.transforms import (
+    Compose,
+    MapTransform,
+    NormalizeIntensityd,
+    ScaleIntensityRanged,
+    ScaleIntensityRangePercentilesd,
+)
+
+from dual_skd.data.reading.dicom import read_header
+from dual_skd.data.reading.locators import split_locator
+from dual_skd.data.reading.reader import read_image
+from dual_skd.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# (centre, width) in Hounsfield units, as radiology text books and viewers preset them
+WINDOWS = {
+    "lung": (-600.0, 1500.0),
+    "mediastinum": (40.0, 400.0),
+    "brain": (40.0, 80.0),
+    "bone": (500.0, 2000.0),
+    "soft_tissue": (50.0, 350.0),
+    "wide": (0.0, 2000.0),
+}
+# the window of a CT data set by DICOM BodyPartExamined; any other part keeps all tissues in the wide window
+BODY_PARTS = {"CHEST": "lung", "LUNG": "lung", "THORAX": "lung", "HEAD": "brain", "BRAIN": "brain", "SKULL": "brain"}
+WORDS = ("auto", "percentile", "zscore", "file", *WINDOWS)
+SAMPLES = 24  # images that a data set's modality is read from
+AIR = -300.0  # HU: stored values below are air, which only CT has
+
+Window = str | Sequence[float] | None
+
+
+def window_range(window: str | Sequence[float]) -> tuple[float, float]:
+    """Lowest and highest value of an intensity window, for ``ScaleIntensityRanged(a_min, a_max)``.
+
+    Args:
+        window: "lung", "mediastinum", "brain", "bone", "soft_tissue", "wide", or [centre, width] in the image's units
+            (HU for CT).
+
+    Raises:
+        InputError: for an unknown name or a width that is not positive.
+    """
+    if isinstance(window, str):
+        if window not in WINDOWS:
+            raise InputError(
+                f"Unknown window {window!r}; use one of {', '.join(WORDS)}, or [centre, width] in HU for CT."
+            )
+        centre, width = WINDOWS[window]
+    else:
+        values = list(window)
+        if len(values) != 2 or not all(isinstance(v, (int, float)) for v in values) or values[1] <= 0:
+            raise InputError(f"A window is [centre, width] with a positive width, found {window}.")
+        centre, width = map(float, values)
+    return centre - width / 2, centre + width / 2
+
+
+def choose_window(window: Window, images: Sequence[str | Path], *, spatial_dims: int = 2) -> str | list[float]:
+    """Settles how a data set's values are scaled, and says so in the log.
+
+    "auto" reads the modality of a sample of the images. CT (by the DICOM header, or by values below -300 in a file
+    that keeps HU) gets a window: lung for the chest, brain for the head, else the wide one. Everything else, X-ray and
+    MR, whose values have no fixed unit, and mixtures of modalities, is scaled by its own percentiles.
+
+    Args:
+        window: "auto", "percentile", "zscore", "file" (the VOI LUT or window inside each DICOM file), the name of a
+            window, [centre, width], or None, which means "percentile".
+        images: of the training data, files or other locators.
+        spatial_dims: 2 for images, 3 for volumes.
+
+    Returns:
+        "percentile", "zscore", "file" or [centre, width]: numbers rather than names, so that a stored model does not
+        change its meaning with a later table of windows.
+
+    Raises:
+        InputError: for an unknown word, or an image that can't be read.
+    """
+    if window is None or window in ("percentile", "zscore", "file"):
+        return window or "percentile"
+    if window != "auto":
+        low, high = window_range(window)
+        return [(low + high) / 2, high - low]
+    step = max(len(images) // SAMPLES, 1)
+    found = Counter(_modality(image, spatial_dims) for image in images[::step][:SAMPLES])
+    kinds = {kind.split(" ")[0] for kind in found}
+    if kinds == {"CT"}:
+        parts = {BODY_PARTS.get(kind.partition(" ")[2], "wide") for kind in found}
+        name = parts.pop() if len(parts) == 1 else "wide"
+        centre, width = WINDOWS[name]
+        logger.info(
+            "Intensities: CT (%s), so the %s window, centre %g and width %g HU, is used; --window NAME or "
+            '--window "[centre,width]" changes it.',
+            ", ".join(sorted(found)),
+            name,
+            centre,
+            width,
+        )
+        return [centre, width]
+    logger.info(
+        "Intensities: %s, so every image is scaled between its own 0.5 and 99.5 percentiles; --window changes it.",
+        ", ".join(sorted(found)) or "no images",
+    )
+    return "percentile"
+
+
+def _modality(image: str | Path, spatial_dims: int) -> str:
+    """ "CT CHEST", "MR", "DX" ... of a DICOM file, "CT" for a file without header that has values below air's."""
+    path, fragment = split_locator(image)
+    name = path.name.lower()
+    if name.endswith((".png", ".jpg", ".jpeg", ".bmp", ".npz")):
+        return "pictures without units"  # eight or sixteen unsigned bits: no HU in there
+    if path.is_dir() or not name.endswith((".tif", ".tiff", ".nii", ".nii.gz", ".npy")):
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in files:
+            try:
+                header = read_header(file)
+            except InputError:
+                continue  # not a DICOM file: reading the image below decides
+            if not path.is_dir() or header.series == (fragment or header.series):
+                body_part = header.body_part.upper() if header.modality == "CT" else ""
+                return f"{header.modality or 'images without a modality'} {body_part}".strip()
+    # pixels tell, and name a file that can't be read
+    values, meta = read_image(image, spatial_dims=spatial_dims, frame="middle" if spatial_dims == 2 else None)
+    return meta["modality"] or ("CT" if float(values.min()) < AIR else "images without a modality")
+
+
+def scale_intensity(window: str | Sequence[float], keys: str = "image") -> MapTransform | Compose:
+    """The MONAI transform for what :func:`choose_window` returned.
+
+    Windows and percentiles end in [-1, 1], which pretrained networks expect; values outside are clipped. "file" maps
+    the range that the file's own VOI LUT gives to [-1, 1]. "zscore" has mean 0 and standard deviation 1 per image.
+    """
+    if window == "percentile":
+        return ScaleIntensityRangePercentilesd(keys, 0.5, 99.5, -1.0, 1.0, clip=True)
+    if window == "file":
+        return ScaleIntensityRangePercentilesd(keys, 0.0, 100.0, -1.0, 1.0, clip=True)
+    if window == "zscore":
+        return NormalizeIntensityd(keys)
+    low, high = window_range(window)
+    return ScaleIntensityRanged(keys, low, high, -1.0, 1.0, clip=True)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images of MedMNIST-style .npz files, one at a time, without holding the file in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from dual_skd.data.reading.loading import DEFLATE_RATIO, check_stored, failures_named
+from dual_skd.errors import InputError
+
+_LOCK = threading.Lock()
+
+
+def npz_array(path: Path, member: str) -> np.ndarray:
+    """An array of an .npz file, memory-mapped and read-only.
+
+    The array is unpacked once into ``${XDG_CACHE_HOME:-~/.cache}/dual_skd`` under a name made from the path, size and
+    time of the file, whole or not at all, so that threads and processes can share it. The folder may be deleted at
+    any time that nothing is being read.
+
+    Raises:
+        InputError: if the file is damaged, lacks the array, holds Python objects, or the disk is too small.
+    """
+    facts = os.stat(path)
+    with _LOCK, failures_named(path):
+        return _mapped(str(path.resolve()), facts.st_size, facts.st_mtime_ns, member)
+
+
+@lru_cache(maxsize=16)
+def _mapped(path: str, size: int, changed: int, member: str) -> np.ndarray:
+    key = hashlib.blake2b(f"{path}\0{size}\0{changed}".encode(), digest_size=12).hexdigest()
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dual_skd" / "npz"
+    unpacked = root / key / f"{member}.npy"
+    if not unpacked.exists():
+        unpacked.parent.mkdir(parents=True, exist_ok=True)
+        _unpack(path, member, unpacked)
+    return np.load(unpacked, mmap_mode="r", allow_pickle=False)
+
+
+def _unpack(path: str, member: str, target: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if f"{member}.npy" not in archive.namelist():
+            names = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
+            raise InputError(f"Expected an array {member} in {path}, found {names or 'none'}.")
+        declared = archive.getinfo(f"{member}.npy").file_size
+        check_stored(path, declared, os.path.getsize(path) * DEFLATE_RATIO)
+        free = shutil.disk_usage(target.parent).free
+        if declared > free:
+            raise InputError(
+                f"Unpacking {member} of {path} takes {declared / 2**30:.1f} GiB, {target.parent} has "
+                f"{free / 2**30:.1f}: free some space or set XDG_CACHE_HOME to a larger disk."
+            )
+        descriptor, name = tempfile.mkstemp(dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as copy, archive.open(f"{member}.npy") as file:
+                shutil.copyfileobj(file, copy, 2**20)
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one way from a file to what a network takes, shared by training, evaluation, inference and Python users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    EnsureTyped,
+    Lambdad,
+    LoadImaged,
+    Orientationd,
+    Resized,
+    ResizeWithPadOrCropd,
+    SelectItemsd,
+    Spacingd,
+    Transposed,
+)
+from monai.utils import ensure_tuple_rep
+
+from dual_skd.data.reading.grey import to_grey
+from dual_skd.data.reading.intensity import scale_intensity
+from dual_skd.data.reading.reader import MedicalReader
+from dual_skd.errors import InputError
+
+
+def image_transforms(
+    spatial_dims: int = 2,
+    image_size: int | Sequence[int] = 96,
+    window: str | Sequence[float] | None = "percentile",
+    spacing: float | Sequence[float] | None = None,
+    frame: int | str | None = None,
+    *,
+    with_label: bool = False,
+) -> Compose:
+    """Everything between a record's file and the network: read, grey, upright, resample, scale, size.
+
+    ``load_model`` gives these arguments under ``info["preprocessing"]``, so that a model can be used as it was trained:
+    ``image_transforms(**info["preprocessing"])({"image": "scan.dcm"})["image"]``.
+
+    Args:
+        spatial_dims: 2 gives (1, H, W), 3 gives (1, X, Y, Z) turned to RAS: left to right, back to front, feet to head.
+        image_size: the network's input, pixels, one number or one per axis.
+        window: see :func:`dual_skd.data.choose_window`, already settled (not "auto").
+        spacing: mm per pixel, one number or one per axis: images are resampled to it and then cropped or padded about
+            their middle to ``image_size``. None: images are resized to ``image_size`` whatever their spacing.
+        frame: which frame of multi-frame files a 2D task takes, "middle" or a number.
+        with_label: keep "label" beside "image", as a tensor.
+
+    Raises:
+        InputError: on use, naming the file: it can't be read, has other axes than ``spatial_dims``, values that are
+            not finite, or no known spacing where one is asked for.
+    """
+    size = ensure_tuple_rep(image_size, spatial_dims)
+    window = window or "percentile"
+    # a run that took "all" frames names each of them in its records
+    reader = MedicalReader(spatial_dims, frame=None if frame == "all" else frame, voi_lut=window == "file")
+    steps = [
+        LoadImaged("image", reader=reader),
+        EnsureChannelFirstd("image"),
+        Lambdad("image", to_grey),
+        Lambdad("image", require_finite),
+    ]
+    if spatial_dims == 3:
+        steps.append(Orientationd("image", axcodes="RAS", labels=None))
+    if spacing is not None:
+        pixdim = [float(value) for value in ensure_tuple_rep(spacing, spatial_dims)]
+        if min(pixdim) <= 0:
+            raise InputError(f"spacing is in mm and must be positive, found {spacing}.")
+        steps += [
+            Lambdad("image", require_spacing),
+            Spacingd("image", pixdim=pixdim, mode="bilinear", padding_mode="border"),
+        ]
+    if spatial_dims == 2:
+        steps.append(Transposed("image", indices=[0, 2, 1]))  # readers give (W, H)
+    steps.append(scale_intensity(window))
+    if spacing is None:
+        steps.append(Resized("image", spatial_size=size, mode="area"))
+    else:
+        steps.append(ResizeWithPadOrCropd("image", spatial_size=size, mode="constant", value=-1.0))
+    steps.append(EnsureTyped("image", dtype=torch.float32, track_meta=False))
+    if with_label:
+        steps += [EnsureTyped("label", track_meta=False), SelectItemsd(["image", "label"])]
+    return Compose(steps)
+
+
+def require_finite(image: torch.Tensor) -> torch.Tensor:
+    """Returns the image, or raises InputError naming its file where a value is NaN or infinite."""
+    if not torch.isfinite(image).all():
+        raise InputError(
+            f"{_name_of(image)} has values that are NaN or infinite; mend or remove it (`python -m dual_skd check` "
+            "lists all such files)."
+        )
+    return image
+
+
+def require_spacing(image: torch.Tensor) -> torch.Tensor:
+    """Returns the image, its affine fit for resampling, or raises InputError where its file has no spacing."""
+    if not image.meta.get("spacing_known", True):
+        raise InputError(
+            f"{_name_of(image)} has no pixel spacing, so it can't be resampled to a spacing in mm; leave --spacing out."
+        )
+    if image.ndim == 3:
+        # the plane of a slice in the patient does not matter to a 2D task, the size of its pixels does
+        lengths = image.affine[:3, :2].norm(dim=0).tolist()
+        image.affine = torch.diag(torch.tensor([*lengths, 1.0, 1.0], dtype=torch.float64))
+    return image
+
+
+def _name_of(image: torch.Tensor) -> str:
+    return str(getattr(image, "meta", {}).get("filename_or_obj", "An image"))

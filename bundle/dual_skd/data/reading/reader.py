@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One reader for all formats: DICOM, NIfTI, PNG, JPEG, BMP, TIFF, NumPy and MedMNIST-style files."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from monai.data import ImageReader
+from PIL import Image, ImageOps
+
+from dual_skd.data.reading.dicom_pixels import read_dicom_file, read_dicom_folder
+from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
+from dual_skd.data.reading.loading import (
+    DEFLATE_RATIO,
+    Frame,
+    Picture,
+    check_size,
+    check_stored,
+    chosen_frame,
+    failures_named,
+    plane_affine,
+    quieten,
+    too_many_frames,
+)
+from dual_skd.data.reading.locators import split_locator
+from dual_skd.data.reading.npz_cache import npz_array
+from dual_skd.errors import InputError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # never EPS and the like, which start programs
+KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB
+
+quieten("nibabel.global", "nibabel")
+# LoadImage makes every reader that MONAI has, and one of them warns each time; none of them is used beside this one
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+
+
+class MedicalReader(ImageReader):
+    """Reads every format of :func:`read_image` for MONAI's ``LoadImage``.
+
+    ``read`` only remembers the name: ``LoadImage`` swallows what it raises, and ``get_data`` may speak. The reader
+    has no state, so that the threads of a caching data set can share it.
+
+    Args:
+        spatial_dims: 2 for images, 3 for volumes; None takes what the file holds.
+        frame: which frame or slice of several to take as an image: "middle" or a number from 0.
+        voi_lut: whether to apply the VOI LUT or window of DICOM files; other formats have none.
+    """
+
+    def __init__(self, spatial_dims: int | None = None, *, frame: Frame | None = None, voi_lut: bool = False) -> None:
+        self.options = {"spatial_dims": spatial_dims, "frame": frame, "voi_lut": voi_lut}
+
+    def verify_suffix(self, filename: str | Path | Sequence[str | Path]) -> bool:
+        return True
+
+    def read(self, data: str | Path | Sequence[str | Path], **kwargs) -> list[str]:
+        return [str(data)] if isinstance(data, (str, Path)) else [str(name) for name in data]
+
+    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict]:
+        if len(img) != 1:
+            raise InputError(f"Expected one file or folder per image, found {len(img)}: {', '.join(img)}.")
+        return read_image(img[0], **self.options)
+
+
+def read_image(
+    image: str | Path, *, spatial_dims: int | None = None, frame: Frame | None = None, voi_lut: bool = False
+) -> tuple[np.ndarray, dict]:
+    """Reads an image or a volume, whatever its format.
+
+    Axes are those of MONAI's readers: (W, H) for images, (X, Y, Z) for volumes, channels last where there are any;
+    NumPy arrays stay as they are, MedMNIST's (H, W) and (D, H, W) are turned like pictures. DICOM: see
+    :func:`~dual_skd.data.reading.dicom_pixels.read_dicom_file`. EXIF orientation is applied, as viewers do. Palettes,
+    CMYK and bi-level pictures become RGB or grey; the pages of a TIFF are frames.
+
+    Args:
+        image: a locator, see :func:`~dual_skd.data.reading.locators.split_locator`.
+        spatial_dims: 2 or 3 to insist on an image or a volume; None takes what the file holds.
+        frame: which frame, page or slice (of the last axis) of several to take: "middle" or a number from 0.
+        voi_lut: whether to apply the VOI LUT or window of DICOM files.
+
+    Returns:
+        The array and its meta data: "affine", "original_affine" (:class:`~dual_skd.data.reading.loading.Picture`),
+        "spacing_known", "modality", PhotometricInterpretation, "spatial_shape", "original_channel_dim",
+        "filename_or_obj". NaN and infinite values are left in.
+
+    Raises:
+        InputError: whatever is wrong, in one sentence with the file, the problem and the remedy.
+    """
+    path, fragment = split_locator(image)
+    with failures_named(image):
+        picture = _read(path, fragment, spatial_dims, frame, voi_lut)
+    if spatial_dims == 3 and picture.spatial_dims == 2:
+        raise InputError(
+            f"Expected a volume (spatial_dims 3), found one image in {image}: set spatial_dims 2, or name the folder "
+            "of a DICOM series or a NIfTI file."
+        )
+    if spatial_dims not in (None, picture.spatial_dims):
+        raise too_many_frames(image, picture.array.shape[2])
+    return picture.array, {
+        "affine": picture.affine,
+        "original_affine": picture.affine.copy(),
+        "spacing_known": picture.spacing_known,
+        "modality": picture.modality,
+        PHOTOMETRIC: picture.photometric,
+        "spatial_shape": np.array(picture.array.shape[: picture.spatial_dims]),
+        "original_channel_dim": -1 if picture.coloured else float("nan"),
+        "filename_or_obj": str(image),
+    }
+
+
+def read_grey(
+    image: str | Path, *, spatial_dims: int | None = None, frame: Frame | None = None, voi_lut: bool = False
+) -> torch.Tensor:
+    """Reads an image as training does (:func:`read_image`, channel first, :func:`to_grey`), without meta data.
+
+    Returns:
+        (W, H) or (X, Y, Z) float32.
+    """
+    array, meta = read_image(image, spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
+    values = torch.from_numpy(array.astype(np.float32, copy=False))
+    channels = values.movedim(-1, 0) if meta["original_channel_dim"] == -1 else values[None]
+    return to_grey(channels, photometric=meta[PHOTOMETRIC])[0]
+
+
+def _read(path: Path, fragment: str, spatial_dims: int | None, frame: Frame | None, voi_lut: bool) -> Picture:
+    if not path.exists():
+        raise InputError(f"{path} does not exist; correct the path in the records.")
+    if path.is_dir():
+        return read_dicom_folder(path, fragment, spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
+    name = path.name.lower()
+    if name.endswith(".npz"):
+        return _read_npz(path, fragment, spatial_dims)
+    if fragment:
+        number = re.fullmatch(r"frame=(\d+)", fragment)
+        if not number:
+            raise InputError(f'Expected "frame=" and a number after "#", found {fragment!r} for {path}.')
+        frame = int(number[1])
+    if not os.path.getsize(path):
+        raise InputError(f"{path} is empty (0 bytes); copy the file again or leave it out.")
+    if name.endswith(PICTURES):
+        return _read_picture(path, spatial_dims, frame)
+    if name.endswith((".nii", ".nii.gz")):
+        return _slice(_read_nifti(path, spatial_dims), frame, path)
+    if name.endswith(".npy"):
+        return _slice(_arranged(np.load(path, mmap_mode="r", allow_pickle=False), path, spatial_dims), frame, path)
+    return read_dicom_file(path, spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
+
+
+def _slice(picture: Picture, frame: Frame | None, path: Path) -> Picture:
+    """One slice of a volume along its last axis, if ``frame`` asks for it."""
+    if frame is None or picture.spatial_dims == 2:
+        return picture
+    chosen = chosen_frame(frame, picture.array.shape[2], path)
+    array = np.ascontiguousarray(picture.array[:, :, chosen])
+    spacing = np.linalg.norm(picture.affine[:3, :2], axis=0)
+    return Picture(array, plane_affine(*spacing), picture.spacing_known, picture.coloured)
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures
+
+
+def _read_picture(path: Path, spatial_dims: int | None, frame: Frame | None) -> Picture:
+    with Image.open(path, formats=FORMATS) as image:
+        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        if frame is None and pages > 1:
+            if spatial_dims == 2:
+                raise too_many_frames(path, pages)
+            layers = [_page(image, index, path, pages) for index in range(pages)]
+            if len({layer.shape for layer in layers}) > 1:
+                raise InputError(f"{path} has pages of different sizes, which make no volume; set frame to a number.")
+            array, affine = np.stack(layers, axis=2), np.eye(4)
+        else:
+            array = _page(image, chosen_frame(0 if frame is None else frame, pages, path), path, 1)
+            affine = plane_affine()
+    return Picture(np.ascontiguousarray(array), affine, coloured=array.ndim > (3 if pages > 1 and frame is None else 2))
+
+
+def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
+    if index:
+        image.seek(index)
+    bands = len(image.getbands())
+    check_size(path, (*image.size, pages, bands), 4 if image.mode in ("I", "F") else 2)
+    # compression of PNG and JPEG has limits; plain TIFF has none of it
+    ratio = {"PNG": DEFLATE_RATIO, "JPEG": DEFLATE_RATIO}.get(image.format, 0)
+    if image.format == "TIFF" and image.info.get("compression") == "raw":
+        ratio = 1
+    if ratio:
+        bits = 1 if image.mode in ("1", "P", "L") else 8  # at least; grey of 1, 2 and 4 bits is opened as 8
+        check_stored(path, image.width * image.height * bands * bits // 8, os.path.getsize(path) * ratio)
+    page = ImageOps.exif_transpose(image)
+    if page.mode == "1":
+        page = page.convert("L")
+    return np.asarray(page if page.mode in KEPT_MODES else page.convert("RGB")).swapaxes(0, 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- NIfTI
+
+
+def _read_nifti(path: Path, spatial_dims: int | None) -> Picture:
+    header_image = nibabel.load(path)
+    if not isinstance(header_image, nibabel.Nifti1Image):  # Nifti2Image is one, too
+        raise InputError(f"Expected a NIfTI file, found {type(header_image).__name__} in {path}; convert it to NIfTI.")
+    header, affine, stored = header_image.header, header_image.affine, header_image.get_data_dtype()
+    shape = tuple(int(size) for size in header_image.shape)
+    while len(shape) > 2 + (spatial_dims != 2) and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (2, 3):
+        raise InputError(
+            f"Expected an image or a volume, found {len(shape)} axes ({' x '.join(map(str, shape))}) in {path}: write "
+            "one file per time point or channel."
+        )
+    if stored.kind == "c":
+        raise InputError(f"Expected real numbers, found complex ones in {path}: write magnitudes.")
+    check_size(path, shape, stored.itemsize)
+    start = header_image.dataobj.offset
+    values = _values_of(path, start, shape, stored)
+    coloured = stored.names is not None
+    if coloured:  # RGB24 and RGBA32 are records of bytes
+        values = np.stack([values[name] for name in stored.names], axis=-1)
+    else:
+        slope, intercept = header_image.dataobj.slope, header_image.dataobj.inter
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.array(values, np.float32, order="C")
+            if (slope, intercept) != (1, 0):
+                values *= np.float32(slope)
+                values += np.float32(intercept)
+    known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0 or set(header.get_zooms()[:3]) != {1.0}
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise InputError(f"{path} has an affine that can't be inverted; repair its sform or qform.")
+    if len(shape) == 2:
+        affine = plane_affine(*np.linalg.norm(affine[:3, :2], axis=0))
+    return Picture(values, affine, spacing_known=known, coloured=coloured)
+
+
+def _values_of(path: Path, start: int, shape: tuple[int, ...], stored: np.dtype) -> np.ndarray:
+    """The stored values of a NIfTI file, checked against the length of the file, and with gzip against its checksum."""
+    end = start + int(np.prod(shape, dtype=object)) * stored.itemsize
+    size = os.path.getsize(path)
+    if not path.name.lower().endswith(".gz"):
+        check_stored(path, end, size)
+        return np.memmap(path, stored, mode="r", offset=start, shape=shape, order="F")
+    check_stored(path, end, size * DEFLATE_RATIO)
+    with gzip.open(path) as file:
+        file.read(start)
+        content = file.read(end - start)
+        file.read(2**20)  # up to the end, where the checksum is
+    check_stored(path, end - start, len(content))
+    return np.ndarray(shape, stored, content, order="F")
+
+
+# ------------------------------------------------------------------------------------------------------------- NumPy
+
+
+def _read_npz(path: Path, fragment: str, spatial_dims: int | None) -> Picture:
+    split, mark, index = fragment.partition("/")
+    if not mark or not index.isdecimal():
+        raise InputError(f"Expected the split and number of an image, as in {path}#train/0, found {path}#{fragment}.")
+    images = npz_array(path, f"{split}_images")
+    if images.ndim < 3 or int(index) >= len(images):
+        raise InputError(f"Expected image {index} in {split}_images of {path}, found an array of shape {images.shape}.")
+    picture = _arranged(images[int(index)], path, spatial_dims)
+    # MedMNIST has rows first: (H, W), (H, W, 3) and (D, H, W)
+    return Picture(
+        np.ascontiguousarray(np.swapaxes(picture.array, 0, picture.spatial_dims - 1)),
+        picture.affine,
+        coloured=picture.coloured,
+    )
+
+
+def _arranged(array: np.ndarray, path: Path, spatial_dims: int | None) -> Picture:
+    """An array as it is; 3 or 4 values along the last axis are colours unless it has to be a volume."""
+    if array.dtype.kind not in "buif":
+        raise InputError(f"Expected an array of numbers, found {array.dtype} in {path}; save it as float32.")
+    check_size(path, array.shape, array.dtype.itemsize)
+    if spatial_dims == 2 and array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    coloured = array.ndim == 4 or (array.ndim == 3 and array.shape[-1] in (2, 3, 4) and spatial_dims != 3)
+    if array.ndim - coloured not in (2, 3):
+        raise InputError(f"Expected 2 or 3 axes and at most one of channels, found shape {array.shape} in {path}.")
+    kept = array.astype(np.uint8) if array.dtype.kind == "b" else np.array(array)
+    return Picture(kept, plane_affine(), coloured=coloured)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a folder per class, with or without train / val / test folders above and folders of patients below."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dual_skd.data.records.image_files import IMAGE_SUFFIXES, Found, find_image_files, is_image, is_junk, list_files
+from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
+from dual_skd.errors import InputError
+
+
+@dataclass
+class _Tally:
+    """What is met on the way and isn't a row."""
+
+    ignored: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    single_slices: list[str] = field(default_factory=list)
+
+
+def read_class_folders(root: Path, spatial_dims: int) -> Source:
+    """Reads ``class/...`` or ``train|val|test/class/...``; images may lie at any depth below the class folder.
+
+    Raises:
+        InputError: there are no images, a class has none, or folders contradict each other.
+    """
+    tally = _Tally()
+    folders = _class_folders(root, tally)
+    split_folders = [folder for folder in folders if _split(folder)]
+    if split_folders:
+        by_split: dict[str, Path] = {}
+        for folder in split_folders:
+            split = _split(folder)
+            if split in by_split:
+                names = f"{by_split[split].name} and {folder.name}"
+                raise InputError(f"{root} has two folders for the {split} split, {names}; keep one of them.")
+            by_split[split] = folder
+        if "train" not in by_split:
+            raise InputError(
+                f"{root} has a folder {split_folders[0].name} but no train folder; add one or give a data list."
+            )
+        rows = []
+        for split, folder in by_split.items():
+            rows += _rows_of_classes(folder, _class_folders(folder, tally), split, spatial_dims, tally)
+        description = f"{' / '.join(by_split)} folders of class folders in {root}"
+    else:
+        rows = _rows_of_classes(root, folders, "", spatial_dims, tally)
+        description = f"class folders in {root}"
+    notes = []
+    unused = [folder for folder in folders if split_folders and not _split(folder)]
+    if unused:
+        notes.append(f"folders left out, as they name no split: {', '.join(folder.name for folder in unused)}")
+        tally.outside += [file for folder in unused for file in list_files(folder)[0]]
+    return Source(
+        root=root,
+        description=description,
+        rows=tuple(rows),
+        notes=(*notes, *_notes(tally, root)),
+        ignored=tuple(tally.ignored + tally.outside + tally.single_slices),
+    )
+
+
+def ignored_note(files: list[str], root: Path) -> list[str]:
+    """One sentence about the files that are no images, or none."""
+    if not files:
+        return []
+    names = sorted(os.path.relpath(file, root) for file in files)
+    subject = "1 file that is no image was" if len(files) == 1 else f"{len(files)} files that are no images were"
+    return [f"{subject} left out, for example {some(names)}"]
+
+
+def single_slice_note(files: list[str]) -> list[str]:
+    """One sentence about DICOM files that are no volume, or none."""
+    return [f"{len(files)} DICOM files were left out, as a single slice is no volume"] if files else []
+
+
+def _notes(tally: _Tally, root: Path) -> list[str]:
+    notes = ignored_note(tally.ignored, root)
+    if tally.outside:
+        names = sorted(os.path.relpath(file, root) for file in tally.outside)
+        notes.append(f"{len(names)} images outside the class folders were left out, for example {some(names)}")
+    return notes + single_slice_note(tally.single_slices)
+
+
+def _split(folder: Path) -> str:
+    return SPLIT_WORDS.get(folder.name.lower(), "")
+
+
+def _class_folders(parent: Path, tally: _Tally) -> list[Path]:
+    """The folders inside a folder; loose files and hidden folders are counted as left out."""
+    folders = []
+    for entry in sorted(parent.iterdir()):
+        if not entry.is_dir():
+            (tally.outside if is_image(entry) else tally.ignored).append(str(entry))
+        elif is_junk(entry.name) or entry.name.startswith("_"):
+            images, others = list_files(entry)
+            tally.ignored += images + others
+        else:
+            folders.append(entry)
+    return folders
+
+
+def _rows_of_classes(parent: Path, classes: list[Path], split: str, spatial_dims: int, tally: _Tally) -> list[Row]:
+    rows: list[Row] = []
+    empty: list[str] = []
+    for folder in classes:
+        found = find_image_files(folder, spatial_dims)
+        tally.ignored += found.others
+        tally.single_slices += found.single_slices
+        if not found.images:
+            empty.append(folder.name)
+        rows += _rows_of_class(folder, found, split)
+    if not rows:
+        raise InputError(_why_nothing(parent, classes, tally))
+    if empty and split in ("", "train"):
+        raise InputError(
+            f"Class folders without images in {parent}: {', '.join(empty)}; add images there or remove the folders."
+        )
+    return rows
+
+
+def _rows_of_class(folder: Path, found: Found, split: str) -> list[Row]:
+    start = len(str(folder)) + 1
+    below = [image.image[start:].split(os.sep) for image in found.images]
+    firsts = {parts[0] for parts in below if len(parts) > 1}
+    if firsts and all(name.lower() in SPLIT_WORDS for name in firsts):
+        name = sorted(firsts)[0]
+        raise InputError(
+            f"The split folders lie inside the class folder {folder} ({', '.join(sorted(firsts))}); expected the class "
+            f"folders inside the split folders: {name}/{folder.name} instead of {folder.name}/{name}."
+        )
+    return [
+        Row(image.image, (folder.name,), split, folder=parts[0] if len(parts) > 1 else "", header=image.patient)
+        for image, parts in zip(found.images, below, strict=True)
+    ]
+
+
+def _why_nothing(parent: Path, classes: list[Path], tally: _Tally) -> str:
+    if tally.single_slices:
+        return (
+            f"No volumes found in {parent}, only {len(tally.single_slices)} single DICOM slices; expected series of "
+            "two or more slices for spatial_dims 3, use spatial_dims 2 for single images."
+        )
+    sets = [entry.name for entry in sorted(parent.iterdir()) if entry.suffix.lower() in (".npz", ".csv", ".json")]
+    remedy = f"; give a file such as {parent / sets[0]} itself if it is the data set" if sets else ""
+    found = f"{len(classes)} folders without images" if classes else "no class folders"
+    return (
+        f"No images found in {parent}: expected one folder per class or a data list, found {found}; image files end "
+        f"with {' '.join(IMAGE_SUFFIXES)}{remedy}."
+    )

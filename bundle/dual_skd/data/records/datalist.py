@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a path to lists of records: which image, which label, which split."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from dual_skd.data.bad_files import skipped, usable_rows
+from dual_skd.data.demo import write_demo
+from dual_skd.data.reading.locators import path_of
+from dual_skd.data.records.frames import rows_of_frames
+from dual_skd.data.records.patients import refuse_shared_patients as refuse_patients_in_two_splits
+from dual_skd.data.records.patients import rows_with_patients
+from dual_skd.data.records.rows import Row, Source
+from dual_skd.data.records.sources import read_source
+from dual_skd.data.records.splitting import divide, divide_into_folds, positive_labels
+from dual_skd.data.twins.search import find_twins, leave_out_twins
+from dual_skd.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+DEMO_NAMES = {"demo": 2, "demo3d": 3}
+
+
+@dataclass(frozen=True)
+class DataList:
+    """A data set, divided, with numeric labels.
+
+    Args:
+        root: folder that the data hash and the reports name images relative to.
+        class_names: name of each class, in label order.
+        splits: "train", "val" and "test" -> records. A record is a dict of "image" (str, an absolute locator),
+            "label" (int, or a list of 0.0 / 1.0 per class when ``multi_label``), "patient" and "site" (str, "" when
+            unknown).
+        source: what was read.
+        notes: every decision taken on the way, in plain sentences.
+        multi_label: whether an image may have any number of labels.
+        spatial_dims: 2 for images, 3 for volumes.
+        left_out: validation and test records that are in no split, as a twin of them is in training: records with
+            "split", "twin" (image of the twin), "similarity" and "exact".
+        ignored: files that lie in the data set and are none of its images.
+        unusable: images that were skipped as they can't be used: "image", "problem" and "remedy".
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    splits: dict[str, list[dict]]
+    source: str
+    notes: list[str] = field(default_factory=list)
+    multi_label: bool = False
+    spatial_dims: int = 2
+    left_out: list[dict] = field(default_factory=list)
+    ignored: tuple[str, ...] = ()
+    unusable: list[dict] = field(default_factory=list)
+
+    @property
+    def train(self) -> list[dict]:
+        return self.splits["train"]
+
+    @property
+    def val(self) -> list[dict]:
+        return self.splits["val"]
+
+    @property
+    def test(self) -> list[dict]:
+        return self.splits["test"]
+
+    def measured(self, split: str) -> list[dict]:
+        """The records of a split, and after them those that were left out of it as twins of training images."""
+        return self.splits[split] + [record for record in self.left_out if record["split"] == split]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over relative paths, labels, splits and file sizes: equal for equal data, wherever it is stored."""
+        digest = hashlib.sha256("\0".join(self.class_names).encode())
+        sizes: dict[Path, int] = {}  # many images may lie in one file or folder
+        for split in SPLITS:
+            for record in sorted(self.splits[split], key=lambda record: record["image"]):
+                path = path_of(record["image"])
+                if path not in sizes:
+                    sizes[path] = _size(path)
+                name = self.relative(record["image"])
+                digest.update(f"{split}\0{name}\0{record['label']}\0{sizes[path]}\n".encode())
+        return digest.hexdigest()
+
+    def relative(self, image: str | Path) -> str:
+        """The name of an image in reports: relative to the data set where it lies inside."""
+        path = Path(image)
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+
+    def class_counts(self, split: str = "train") -> list[int]:
+        """Images per class of one split, in label order."""
+        counts = Counter(label for record in self.splits[split] for label in positive_labels(record))
+        return [counts[label] for label in range(self.num_classes)]
+
+    def class_weights(self, split: str = "train") -> torch.Tensor:
+        """Weights (K,) that make every class count the same in a loss.
+
+        Single label: n / (K * n_k), with mean 1 over the images. Multi-label: negatives / positives per class, the
+        ``pos_weight`` of a binary cross-entropy.
+        """
+        counts = torch.tensor(self.class_counts(split), dtype=torch.float32).clamp_min(1)
+        total = len(self.splits[split])
+        return (total - counts).clamp_min(1) / counts if self.multi_label else total / (self.num_classes * counts)
+
+    def describe(self) -> str:
+        """One paragraph for the log: source, classes, counts, decisions."""
+        parts = [f"Data: {self.source}; {self.num_classes} classes ({', '.join(self.class_names)})."]
+        for split in SPLITS:
+            records = self.splits[split]
+            patients = {record["patient"] for record in records if record["patient"]}
+            of_patients = f" of {len(patients)} patients" if patients else ""
+            counts = " + ".join(map(str, self.class_counts(split)))
+            parts.append(f"{split}: {len(records)} images{of_patients} ({counts}).")
+        return " ".join(parts + [f"{note[0].upper()}{note[1:]}." for note in self.notes])
+
+
+def load_records(
+    dataset_dir: str | Path,
+    *,
+    spatial_dims: int = 2,
+    class_names: Sequence[str] | None = None,
+    label_column: str | Sequence[str] = "label",
+    patient_pattern: str | None = None,
+    train_fraction: float = 1.0,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.2,
+    folds: int | None = None,
+    fold: int = 0,
+    seed: int = 0,
+    keep_twins: bool = False,
+    twin_search: str = "auto",
+    on_bad_file: str | None = "error",
+    frame: int | str | None = None,
+    refuse_shared_patients: bool = True,
+    demo_dir: str | Path | None = None,
+) -> DataList:
+    """Reads a data set and divides it into training, validation and test records.
+
+    A given split is kept as it is. A missing validation set is carved from the training set; a missing test set too,
+    but only where the source gives no split at all. Carving is seeded, stratified by label and by site, and keeps the
+    images of a patient together where patients are known.
+
+    Args:
+        dataset_dir: folder per class; train / val / test folders of class folders; a folder with datalist.csv,
+            datalist.json, dataset.json or labels.csv; such a file itself, with a column of images, or of PatientIDs,
+            StudyInstanceUIDs or SeriesInstanceUIDs of the DICOM files beside it; an .npz file in MedMNIST's layout; or
+            "demo" / "demo3d" for the generated data.
+        spatial_dims: 2 for images, 3 for volumes.
+        class_names: names in label order; default: sorted names found (numbers in numeric order). Numeric labels that
+            are not names themselves are places in this list.
+        label_column: the label's column; several names mean one 0/1 column per label.
+        patient_pattern: regular expression with one group that finds the patient in the image's relative path, for
+            example ``person(\\d+)``. It is not used where a table has a patient column. Without it, patients are the
+            PatientIDs of DICOM files, else the folders inside the class folders where a class has several; with "",
+            only those that a table states.
+        train_fraction: share of the training and validation images to keep; the test set never shrinks.
+        val_fraction: share of the training images carved for validation.
+        test_fraction: share of all images carved for the test.
+        folds: divide the training part (with a given validation set) into so many folds for cross-validation; one of
+            them is the validation set, in place of ``val_fraction``. The test set is the same for all folds.
+        fold: which one, counted from 0.
+        seed: seed of all divisions.
+        keep_twins: keep validation and test images although a copy or near copy of them is in the training set.
+            By default they are left out, since a network may answer them from memory.
+        twin_search: unless ``keep_twins``: look for these copies "always", "never" (all images count as different), or
+            "auto", when no more than 20,000 images have to be decoded for it.
+        on_bad_file: "error" looks at the beginning and end of every file and refuses to go on when one can't be used;
+            "skip" decodes every file and leaves out, and lists, those; None looks at none.
+        frame: of files with several frames, pages or slices a 2D task takes the "middle" one, a number counted from 0,
+            or "all"; None refuses such files.
+        refuse_shared_patients: refuse given splits that share patients; only a check, which reports them, turns it off.
+        demo_dir: where "demo" data are written; default: the user's cache folder.
+
+    Raises:
+        InputError: when anything of the above can't be found or contradicts itself.
+    """
+    if spatial_dims not in (2, 3):
+        raise InputError(f"spatial_dims must be 2 or 3, found {spatial_dims}.")
+    for name, value in (("train", train_fraction), ("val", val_fraction), ("test", test_fraction)):
+        low_ok = value > 0 if name == "train" else value >= 0
+        if not (low_ok and value <= 1) or (name != "train" and value == 1):
+            raise InputError(f"{name}_fraction must be a share between 0 and 1, found {value}.")
+    if not 0 <= fold < (folds or 1):
+        wanted = f"0 to {folds - 1} for {folds} folds" if folds else "0 without folds"
+        raise InputError(f"fold must be {wanted}, found {fold}.")
+
+    if str(dataset_dir) in DEMO_NAMES:
+        spatial_dims = max(spatial_dims, DEMO_NAMES[str(dataset_dir)])
+        target = Path(demo_dir) if demo_dir is not None else _default_demo_dir(spatial_dims)
+        dataset_dir = write_demo(target, spatial_dims=spatial_dims)
+    location = Path(dataset_dir).expanduser().absolute()
+    source = read_source(location, spatial_dims=spatial_dims, label_column=label_column)
+    names = _class_names(source, class_names)
+    rows, of_patients = rows_with_patients(source, patient_pattern)
+    rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)
+    rows, unusable = usable_rows(rows, spatial_dims=spatial_dims, on_bad_file=on_bad_file, dataset_dir=dataset_dir)
+    records = {split: [record_of(row, names, source) for row in rows if row.split == split] for split in ("", *SPLITS)}
+    notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
+    if refuse_shared_patients and not records[""]:
+        refuse_patients_in_two_splits(records, source.description)
+
+    if records[""] and test_fraction == 0:
+        records["train"] = records.pop("")
+    elif records[""]:
+        records["test"], records["train"] = divide(records.pop(""), fraction=test_fraction, seed=seed, purpose="test")
+        notes.append(f"no split was given: {len(records['test'])} test images were carved (seed {seed})")
+    twins, left_out = None, list(source.left_out)
+    if not keep_twins:
+        twins = find_twins(
+            [record["image"] for split in SPLITS for record in records[split]],
+            spatial_dims=spatial_dims, search=twin_search, dataset_dir=dataset_dir, notes=notes,
+        )  # fmt: skip
+    if twins is not None:
+        # against all training images, so that the test set is the same for every train_fraction and fold
+        known = records["train"] + records["val"]
+        records["test"] = leave_out_twins(twins, records["test"], known, split="test", notes=notes, left_out=left_out)
+    if folds and records["val"]:
+        notes.append(f"the {len(records['val'])} validation images joined the training images, to be divided in folds")
+        records["train"], records["val"] = records["train"] + records["val"], []
+    if train_fraction < 1:
+        for split in ("train", "val"):
+            if not records[split]:
+                continue
+            kept, _ = divide(records[split], fraction=train_fraction, seed=seed, purpose="train_fraction")
+            notes.append(f"{len(kept)} of {len(records[split])} {split} images were kept (train_fraction)")
+            records[split] = kept
+    if folds:
+        parts = divide_into_folds(records["train"], folds=folds, seed=seed, class_names=names)
+        records["val"] = parts.pop(fold)
+        records["train"] = sorted((record for part in parts for record in part), key=lambda record: record["image"])
+        notes.append(f"the {len(records['val'])} validation images are fold {fold} of {folds} (seed {seed})")
+    elif not records["val"] and val_fraction > 0:
+        records["val"], records["train"] = divide(records["train"], fraction=val_fraction, seed=seed, purpose="val")
+        notes.append(f"{len(records['val'])} validation images were carved from the training images (seed {seed})")
+    if twins is not None:
+        records["val"] = leave_out_twins(
+            twins, records["val"], records["train"], split="val", notes=notes, left_out=left_out
+        )
+
+    data = DataList(
+        root=source.root,
+        class_names=names,
+        splits={split: records[split] for split in SPLITS},
+        source=source.description,
+        notes=notes,
+        multi_label=source.multi_label,
+        spatial_dims=spatial_dims,
+        left_out=left_out,
+        ignored=source.ignored,
+        unusable=unusable,
+    )
+    _require_trainable(data)
+    notes += absent_classes(data)
+    logger.info(data.describe())
+    return data
+
+
+def absent_classes(data: DataList) -> list[str]:
+    """A sentence for each of validation and test set that lacks classes."""
+    notes = []
+    for split in SPLITS[1:]:
+        absent = [name for name, count in zip(data.class_names, data.class_counts(split), strict=True) if count == 0]
+        if data.splits[split] and absent:
+            notes.append(f"there are no {split} images of {', '.join(absent)}, so some metrics can't be computed")
+    return notes
+
+
+def _default_demo_dir(spatial_dims: int) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "dual_skd" / ("demo" if spatial_dims == 2 else "demo3d")
+
+
+def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
+    found = {label for row in source.rows for label in row.labels}
+    ordered = sorted(found, key=int) if all(name.isdecimal() for name in found) else sorted(found)
+    names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
+    if len(set(names)) < len(names):
+        raise InputError(f"Class names must differ, found {', '.join(names)}.")
+    unknown = sorted(label for label in found if label_index(label, names) is None)
+    if unknown:
+        raise InputError(
+            f"{source.description} has labels that are none of the classes: {', '.join(unknown)}; "
+            f"expected {', '.join(names)}. Correct the labels or class_names."
+        )
+    present = {label_index(label, names) for label in found}
+    if len(present) == 1 and not source.multi_label:
+        raise InputError(
+            f"{source.description} has one class only ({ordered[0]}); a classifier needs at least two: give the "
+            "folder above the class folders, or a table with two or more labels."
+        )
+    absent = [name for index, name in enumerate(names) if index not in present]
+    if absent:
+        raise InputError(f"{source.description} has no images of {', '.join(absent)}; add some or change class_names.")
+    return names
+
+
+def label_index(label: str, names: tuple[str, ...]) -> int | None:
+    """Place of a label in the class names: by name, else as a number counted from 0."""
+    if label in names:
+        return names.index(label)
+    return int(label) if label.isdecimal() and int(label) < len(names) else None
+
+
+def record_of(row: Row, names: tuple[str, ...], source: Source) -> dict:
+    indices = [label_index(label, names) for label in row.labels]
+    label = [float(place in indices) for place in range(len(names))] if source.multi_label else indices[0]
+    return {"image": row.image, "label": label, "patient": row.patient, "site": row.site}
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the files in a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    return path.stat().st_size
+
+
+def _require_trainable(data: DataList) -> None:
+    if not data.splits["train"]:
+        raise InputError(f"{data.source} has no training images; expected a train split or no split at all.")
+    lost = [name for name, count in zip(data.class_names, data.class_counts("train"), strict=True) if count == 0]
+    if lost:
+        raise InputError(
+            f"No training images of {', '.join(lost)} are left in {data.source}; add images of it, "
+            "or lower val_fraction / test_fraction, or raise train_fraction."
+        )

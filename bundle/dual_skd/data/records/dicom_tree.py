@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a tree of DICOM files with a table that labels patients, studies or series by their ids."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dual_skd.data.records.class_folders import ignored_note, single_slice_note
+from dual_skd.data.records.image_files import ImageFile, headers_of, is_dicom, list_files, volumes
+from dual_skd.data.records.rows import Row, Source, some
+from dual_skd.data.records.tables import Table, labelled_entries, refuse_contradiction
+from dual_skd.errors import InputError
+
+if TYPE_CHECKING:
+    from dual_skd.data.reading.dicom import Header
+    from dual_skd.data.records.dicom_ids import Ids
+
+logger = logging.getLogger(__name__)
+
+# attribute of a header -> how a column of its ids may be called, finest first
+KEYS = {
+    "series": ("seriesinstanceuid", "seriesuid"),
+    "study": ("studyinstanceuid", "studyuid"),
+    "patient": ("patientid", "patient"),
+}
+
+
+def key_column(table: Table) -> tuple[str, str] | None:
+    """Returns (attribute of a header, column) that a table labels DICOM files by, or None; the finest id wins."""
+    bare = {"".join(filter(str.isalnum, name.lower())): name for name in table.columns}
+    for attribute, names in KEYS.items():
+        for name in names:
+            if name in bare:
+                return attribute, bare[name]
+    return None
+
+
+def read_dicom_tree(
+    table: Table, key: tuple[str, str], *, spatial_dims: int = 2, label_column: str | Sequence[str] = "label"
+) -> Source:
+    """Gives every DICOM file (2D) or series (3D) beside a table the label that the table has for its id.
+
+    Args:
+        table: in the folder that holds the DICOM files, at any depth.
+        key: from :func:`key_column`.
+        spatial_dims: 2 for images, 3 for volumes.
+        label_column: see :func:`dual_skd.data.load_records`.
+
+    Raises:
+        InputError: entries contradict each other, or no file matches any of them.
+    """
+    attribute, column = key
+    root = table.path.parent
+    labelled = labelled_entries(table, label_column)
+    by_id = _rows_by_id(table, column, labelled.entries)
+    files, others = list_files(root)
+    dicom = [file for file in files if is_dicom(file)]
+    ignored = [file for file in [*others, *set(files).difference(dicom)] if Path(file) != table.path]
+    logger.info("Reading the headers of %d DICOM files in %s.", len(dicom), root)
+    headers, broken, no_images = headers_of(dicom, only_ids=spatial_dims == 2)
+    images, single_slices = _images(headers, spatial_dims)
+    ignored += no_images
+    matched: set[str] = set()
+    strangers: list[str] = []
+    rows: list[Row] = []
+    for image, header in images:
+        identity = getattr(header, attribute)
+        if identity not in by_id:
+            strangers.append(image.image)
+            continue
+        matched.add(identity)
+        rows.append(replace(by_id[identity][1], image=image.image, header=header.patient))
+    if not rows:
+        found = f"the files have, for example, {getattr(images[0][1], attribute)!r}" if images else "there are none"
+        raise InputError(
+            f"No DICOM image below {root} has a {column} of {table.path.name}: the table has, for example, "
+            f"{next(iter(by_id))!r}, {found}; correct the ids or the folder."
+        )
+    notes = [*labelled.notes, *ignored_note(ignored, root), *single_slice_note(single_slices)]
+    if broken:
+        notes.append(f"{len(broken)} DICOM files can't be read and were left out: {broken[0][1]}".rstrip("."))
+    unmatched = [identity for identity in by_id if identity not in matched]
+    if unmatched:
+        notes.append(
+            f"{len(unmatched)} of {len(by_id)} ids in {table.path.name} match no DICOM image, "
+            f"for example {some(unmatched)}"
+        )
+    if strangers:
+        names = [os.path.relpath(image, root) for image in sorted(strangers)]
+        notes.append(
+            f"{len(names)} DICOM images without a label in {table.path.name} were left out, for example {some(names)}"
+        )
+    return Source(
+        root=root,
+        description=f"DICOM files in {root}, labelled by {column} in {table.path.name}",
+        rows=tuple(rows),
+        class_names=labelled.class_names,
+        multi_label=labelled.multi_label,
+        notes=tuple(notes),
+        ignored=tuple(ignored + single_slices + strangers + [file for file, _ in broken]),
+    )
+
+
+def _rows_by_id(table: Table, column: str, entries: Sequence[tuple[int, dict, Row]]) -> dict[str, tuple[int, Row]]:
+    by_id: dict[str, tuple[int, Row]] = {}
+    for number, entry, row in entries:
+        identity = str(entry.get(column) or "").strip()
+        if not identity:
+            raise InputError(f"{table.path}, entry {number}: the {column} is empty; fill it in or remove the entry.")
+        first = by_id.setdefault(identity, (number, row))
+        refuse_contradiction(f"{table.path} has the {column} {identity} twice", first, (number, row))
+    return by_id
+
+
+def _images(headers: list[Header | Ids], spatial_dims: int) -> tuple[list[tuple[ImageFile, Header | Ids]], list[str]]:
+    """(every image with a header of it, single slices that were left out in 3D)."""
+    if spatial_dims == 2:
+        return [(ImageFile(header.path, header.patient), header) for header in headers], []
+    found, single_slices = volumes(headers)
+    of_locator: dict[str, Header | Ids] = {}
+    for header in headers:
+        folder = os.path.dirname(header.path)
+        for locator in (header.path, folder, f"{folder}#{header.series}"):
+            of_locator.setdefault(locator, header)
+    return [(image, of_locator[image.image]) for image in found], single_slices

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which images a trained model is measured on, or asked about, and that it has not seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dual_skd.data.bad_files import skipped, usable_rows
+from dual_skd.data.demo import MARKER, write_demo
+from dual_skd.data.reading.locators import split_locator
+from dual_skd.data.records.datalist import DEMO_NAMES, SPLITS, DataList, absent_classes, label_index, record_of
+from dual_skd.data.records.frames import frames_of, rows_of_frames
+from dual_skd.data.records.image_files import find_image_files, is_image
+from dual_skd.data.records.medmnist import list_medmnist
+from dual_skd.data.records.patients import rows_with_patients
+from dual_skd.data.records.rows import some
+from dual_skd.data.records.sources import find_table, id_column, read_source
+from dual_skd.data.records.split_file import load_split
+from dual_skd.data.records.tables import TABLE_SUFFIXES, locate_images, require_columns
+from dual_skd.data.twins.search import find_twins, leave_out_twins
+from dual_skd.errors import InputError
+
+
+def load_evaluation_records(
+    trained_on: str | Path,
+    dataset_dir: str | Path | None = None,
+    *,
+    class_names: Sequence[str],
+    split: str = "test",
+    spatial_dims: int = 2,
+    label_column: str | Sequence[str] = "label",
+    patient_pattern: str | None = None,
+    keep_twins: bool = False,
+    twin_search: str = "auto",
+    on_bad_file: str = "error",
+    frame: int | str | None = None,
+) -> DataList:
+    """Returns the images to evaluate on, under ``splits[split]``, and those with a twin in training in ``left_out``.
+
+    Without ``dataset_dir``, or with one that holds all that the model was trained on, these are the images of ``split``
+    as the training run divided them. Any other data set is external: its test split where it has one, else all its
+    images, less those with a twin among the training and validation images of the run.
+
+    Args:
+        trained_on: ``datalist.json`` in the ``output_dir`` of the training run.
+        dataset_dir: another data set, in any form that training takes.
+        class_names: the model's classes; the labels have to be among them.
+        split: "test" or "val".
+        spatial_dims: 2 for images, 3 for volumes.
+        label_column: see :func:`dual_skd.data.load_records`.
+        patient_pattern: see :func:`dual_skd.data.load_records`.
+        keep_twins: keep external images with a twin in the run's training data.
+        twin_search: see :func:`dual_skd.data.load_records`.
+        on_bad_file: what becomes of bad files of an external set, see :func:`dual_skd.data.load_records`.
+        frame: which frames of its files are taken, see :func:`dual_skd.data.load_records`.
+
+    Raises:
+        InputError: there are no such images, or they share patients with the training data.
+    """
+    trained = load_split(trained_on)
+    if split not in SPLITS[1:]:
+        raise InputError(f"split is {split!r}; evaluate on 'test' or 'val'.")
+    if dataset_dir is None or str(dataset_dir) in DEMO_NAMES:
+        if dataset_dir is not None and not _is_demo(trained):
+            raise InputError(
+                f"The model in {Path(trained_on).parent} wasn't trained on the demo data; leave --dataset_dir out for "
+                "the images of its own run, or give a data set with its classes."
+            )
+        return _own_images(trained, split)
+    source = read_source(
+        Path(dataset_dir).expanduser().absolute(), spatial_dims=spatial_dims, label_column=label_column
+    )
+    if {record["image"] for record in trained.train} <= {row.image for row in source.rows}:
+        return _own_images(trained, split)
+    names = tuple(class_names)
+    unknown = sorted({label for row in source.rows for label in row.labels if label_index(label, names) is None})
+    if unknown:
+        raise InputError(
+            f"{source.description} has labels that this model doesn't know: {', '.join(unknown)}; it was trained on "
+            f"{', '.join(names)}. Rename or leave out those images."
+        )
+    if source.multi_label and not trained.multi_label:
+        raise InputError(
+            f"{source.description} has images with several labels, but this model gives one; give one label per image."
+        )
+    source = replace(source, multi_label=trained.multi_label)
+    divided = any(row.split for row in source.rows)
+    rows, of_patients = rows_with_patients(source, patient_pattern)
+    rows, of_frames = rows_of_frames(
+        (row for row in rows if row.split == split or not divided), frame if spatial_dims == 2 else None
+    )
+    rows, unusable = usable_rows(rows, spatial_dims=spatial_dims, on_bad_file=on_bad_file, dataset_dir=dataset_dir)
+    records = [record_of(row, names, source) for row in rows]
+    if not records:
+        raise InputError(f"{source.description} has splits but no {split} images; add some or choose another split.")
+    seen = trained.train + trained.val
+    shared = sorted({r["patient"] for r in records if r["patient"]} & {r["patient"] for r in seen if r["patient"]})
+    if shared:
+        raise InputError(
+            f"{source.description}: {len(shared)} patients (for example {some(shared)}) were in the training "
+            "data of this model; remove their images, or, if they are other people, rename the ids or pass over those "
+            'of DICOM headers and folders with patient_pattern "".'
+        )
+    notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
+    left_out: list[dict] = []
+    if not keep_twins:
+        finder = find_twins(
+            [record["image"] for record in records + seen],
+            spatial_dims=spatial_dims, search=twin_search, dataset_dir=dataset_dir, notes=notes,
+        )  # fmt: skip
+        if finder is not None:
+            records = leave_out_twins(finder, records, seen, split=split, notes=notes, left_out=left_out)
+    data = replace(
+        trained,
+        root=source.root,
+        splits={**{name: [] for name in SPLITS}, split: records},
+        source=source.description,
+        notes=notes,
+        left_out=left_out,
+        ignored=source.ignored,
+        unusable=unusable,
+    )
+    notes += absent_classes(data)
+    return data
+
+
+def find_images(
+    dataset_dir: str | Path, spatial_dims: int = 2, demo_dir: str | Path = "demo", frame: int | str | None = None
+) -> list[str]:
+    """Returns the locators of all images to predict: labels, where there are any, are not used.
+
+    Args:
+        dataset_dir: an image (or one series or frame: see :mod:`dual_skd.data.reading.locators`), a folder with images
+            at any depth, a table of images, an .npz file in MedMNIST's layout, or "demo" for the demo's test images.
+        spatial_dims: 2 for images, 3 for volumes (the slices of a DICOM series in one folder are one).
+        demo_dir: where "demo" data are written.
+        frame: which frames of files with several a 2D task takes, see :func:`dual_skd.data.load_records`.
+
+    Raises:
+        InputError: there is no such path, or no image in it.
+    """
+    found = _find_images(dataset_dir, spatial_dims, demo_dir)
+    return [image for images in frames_of(found, frame if spatial_dims == 2 else None) for image in images]
+
+
+def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Path) -> list[str]:
+    if str(dataset_dir) in DEMO_NAMES:
+        table = write_demo(Path(demo_dir), spatial_dims=DEMO_NAMES[str(dataset_dir)])
+        return [row.image for row in read_source(table).rows if row.split == "test"]
+    location, fragment = split_locator(Path(dataset_dir).expanduser().absolute())
+    if not location.exists():
+        read_source(location)  # says so, with the nearest name
+    if fragment:
+        return [f"{location}#{fragment}"]
+    if location.suffix.lower() == ".npz" and location.is_file():
+        return list_medmnist(location, spatial_dims=spatial_dims)
+    if location.is_dir() or location.suffix.lower() in TABLE_SUFFIXES:
+        table = find_table(location)
+        if table is not None and id_column(table):  # labels of the DICOM files beside it
+            location = table.path.parent
+        elif table is not None:
+            require_columns(table, ["image"])
+            return list(dict.fromkeys(locate_images(table, list(enumerate(table.entries, start=1)))))
+    if location.is_file():
+        found = [str(location)] if is_image(location) else []
+    else:
+        found = [file.image for file in find_image_files(location, spatial_dims).images]
+    if not found:
+        where = "is not an image" if location.is_file() else "holds no images"
+        wanted = "volumes" if spatial_dims == 3 else "images"
+        raise InputError(f"{location} {where}; expected {wanted} as PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")
+    return found
+
+
+def paths_of(records: Sequence[dict]) -> list[str]:
+    """Returns the images of records, in order."""
+    return [record["image"] for record in records]
+
+
+def _own_images(trained: DataList, split: str) -> DataList:
+    if not trained.splits[split]:
+        raise InputError(
+            f"The data of this run has no {split} images; give another data set as --dataset_dir, "
+            "or --split val for the images that chose the model (an optimistic number)."
+        )
+    return replace(trained, left_out=[record for record in trained.left_out if record.get("split") == split])
+
+
+def _is_demo(trained: DataList) -> bool:
+    return (Path(trained.train[0]["image"]).parent.parent / MARKER).is_file()

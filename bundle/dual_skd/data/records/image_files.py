@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files below a folder are images, and which of them make one volume."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dual_skd.errors import InputError
+
+if TYPE_CHECKING:
+    from dual_skd.data.reading.dicom import Header
+    from dual_skd.data.records.dicom_ids import Ids
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".npy")
+IMAGE_SUFFIXES = (*OTHER_SUFFIXES, *DICOM_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image below a folder.
+
+    Args:
+        image: its locator.
+        patient: PatientID of its DICOM header, None when no header was read.
+    """
+
+    image: str
+    patient: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below a folder.
+
+    Args:
+        images: every image, sorted.
+        others: files that are no images, sorted.
+        single_slices: DICOM files that were left out, as they are no volume.
+    """
+
+    images: list[ImageFile]
+    others: list[str]
+    single_slices: list[str] = field(default_factory=list)
+
+
+def is_image(path: str | Path) -> bool:
+    """Tells whether a file is an image: by its suffix, else by the mark of a DICOM file."""
+    name = os.path.basename(path).lower()
+    if is_junk(name):
+        return False
+    # PACS exports often name slices by number or UID: DICOM part 10 has "DICM" after 128 bytes
+    return name.endswith(IMAGE_SUFFIXES) or _has_dicom_mark(path)
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Tells whether an image file is a DICOM file: every image without one of the other formats' suffixes is."""
+    return not str(path).lower().endswith((*OTHER_SUFFIXES, ".npz"))
+
+
+def is_junk(name: str) -> bool:
+    """Names of what operating systems and viewers leave in folders, and of the index of a DICOM medium."""
+    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "dicomdir")
+
+
+def find_image_files(folder: str | Path, spatial_dims: int) -> Found:
+    """Lists the images below a folder, at any depth.
+
+    In 3D the slices of a DICOM series in one folder are one volume: the folder where it holds nothing else, else
+    ``folder#SERIES_UID``. Headers are read for that, in 3D only.
+
+    Args:
+        folder: where to look; linked folders are followed.
+        spatial_dims: 2 for images, 3 for volumes.
+
+    Raises:
+        InputError: a folder can't be opened.
+    """
+    files, others = list_files(folder)
+    if spatial_dims == 2:
+        return Found([ImageFile(file) for file in files], others)
+    headers, broken, no_images = headers_of([file for file in files if is_dicom(file)])
+    # what can't be read is listed on its own, so that it is named when it is opened
+    plain = [file for file in files if not is_dicom(file)] + [file for file, _ in broken]
+    images, single_slices = volumes(headers, beside=plain)
+    images += [ImageFile(file) for file in plain]
+    return Found(sorted(images, key=lambda image: image.image), sorted(others + no_images), sorted(single_slices))
+
+
+def headers_of(
+    files: list[str], *, only_ids: bool = False
+) -> tuple[list[Header | Ids], list[tuple[str, InputError]], list[str]]:
+    """Reads the headers of DICOM files.
+
+    Args:
+        files: DICOM files.
+        only_ids: read no more than the ids, which is faster.
+
+    Returns:
+        (headers, files that can't be read with the reason, DICOM files that hold no image, such as reports).
+    """
+    from dual_skd.data.reading.dicom import read_headers  # pydicom is only loaded where there is DICOM
+    from dual_skd.data.reading.dicom_file import NotAnImage
+    from dual_skd.data.records.dicom_ids import read_ids
+
+    headers: list[Header | Ids] = []
+    broken: list[tuple[str, InputError]] = []
+    no_images: list[str] = []
+    for file, header in zip(files, (read_ids if only_ids else read_headers)(files), strict=True):
+        if isinstance(header, NotAnImage) and _has_dicom_mark(file):
+            no_images.append(file)
+        elif isinstance(header, InputError):
+            broken.append((file, header))
+        else:
+            headers.append(header)
+    return headers, broken, no_images
+
+
+def list_files(folder: str | Path) -> tuple[list[str], list[str]]:
+    """Returns (image files, other files) below a folder, sorted; a linked folder that was met before isn't entered."""
+    images: list[str] = []
+    others: list[str] = []
+    entered = {os.path.realpath(folder)}
+
+    def visit(path: str, junk: bool) -> None:
+        try:
+            with os.scandir(path) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise InputError(f"The folder {path} can't be opened: {error.strerror}; make it readable.") from error
+        for entry in listed:
+            is_left_out = junk or is_junk(entry.name)
+            if entry.is_dir():
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    if target in entered:
+                        continue
+                    entered.add(target)
+                visit(entry.path, is_left_out)
+            elif not is_left_out and is_image(entry.path):
+                images.append(entry.path)
+            else:
+                others.append(entry.path)
+
+    visit(str(folder), False)
+    return sorted(images), sorted(others)
+
+
+def volumes(headers: Iterable[Header], *, beside: Iterable[str] = ()) -> tuple[list[ImageFile], list[str]]:
+    """Groups DICOM files into volumes, by folder and by series.
+
+    Args:
+        headers: of files in any folders.
+        beside: other images, so that a folder with more than one series is not taken for one.
+
+    Returns:
+        (volumes, files of single slices, which are no volume).
+    """
+    from dual_skd.data.reading.dicom import group_series
+
+    shared = {os.path.dirname(file) for file in beside}
+    folders: dict[str, list[Header]] = {}
+    images: list[ImageFile] = []
+    single: list[str] = []
+    for header in headers:
+        folder = os.path.dirname(header.path)
+        if header.frames > 1:
+            images.append(ImageFile(header.path, header.patient))
+            shared.add(folder)
+        else:
+            folders.setdefault(folder, []).append(header)
+    for folder, members in folders.items():
+        found = group_series(members)
+        alone = len(found) == 1 and folder not in shared
+        for series in found:
+            if len(series.headers) > 1:
+                locator = folder if alone or not series.uid else f"{folder}#{series.uid}"
+                images.append(ImageFile(locator, series.headers[0].patient))
+            else:  # a localiser, or a picture
+                single += [header.path for header in (*series.headers, *series.left_out)]
+    return images, single
+
+
+def _has_dicom_mark(path: str | Path) -> bool:
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:  # whoever may not read a file is told that it was left out
+        return False

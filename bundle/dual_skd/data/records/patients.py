@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose image it is: from the source, a pattern, the DICOM header or the folder; and that no split shares a patient."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dual_skd.data.reading.locators import path_of
+from dual_skd.data.records.image_files import is_dicom, is_junk
+from dual_skd.data.records.rows import Row, Source, some
+from dual_skd.errors import InputError
+
+
+def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list[Row], list[str]]:
+    """Fills in the patients of the rows, sorted by image.
+
+    A patient that the source states stays. For the others, ``pattern`` decides; without one the PatientID of a DICOM
+    file, unless all files have the same, which then is a placeholder; else the folder inside the class folder, if any
+    class has several. An empty pattern turns all of this off.
+
+    Args:
+        source: of the rows.
+        pattern: regular expression with one group, for the path relative to the source's root; not used where the
+            source states patients.
+
+    Returns:
+        (rows, notes that say where the patients come from).
+
+    Raises:
+        InputError: the pattern can't be used, or matches nothing.
+    """
+    rows = sorted(source.rows, key=lambda row: row.image)
+    if pattern == "":
+        return rows, []
+    if pattern is not None:
+        return (rows, []) if any(row.patient for row in rows) else (_by_pattern(rows, source.root, pattern), [])
+    rows, notes = _by_header(rows)
+    return _by_folder(rows, notes)
+
+
+def refuse_shared_patients(records: dict[str, Sequence[dict]], what: str) -> None:
+    """Raises :class:`InputError` when two splits have images of one patient.
+
+    Args:
+        records: split -> records.
+        what: where they come from, for the error.
+    """
+    patients = {split: {r["patient"] for r in members if r["patient"]} for split, members in records.items()}
+    for first, second in (("train", "test"), ("train", "val"), ("val", "test")):
+        shared = sorted(patients[first] & patients[second])
+        if shared:
+            raise InputError(
+                f"{what}: {len(shared)} patients have images in both {first} and {second} (for example "
+                f"{some(shared)}); move each patient to one split or leave the split out; if these are no patients, "
+                'say with patient_pattern where in the path the patient stands ("" for nowhere).'
+            )
+
+
+def _by_pattern(rows: list[Row], root: Path, pattern: str) -> list[Row]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"patient_pattern {pattern!r} is not a regular expression: {error}.") from error
+    if expression.groups < 1:
+        raise InputError(f"patient_pattern {pattern!r} needs a group in parentheses around the patient's id.")
+    found = []
+    for row in rows:
+        match = expression.search(os.path.relpath(row.image, root))
+        found.append(replace(row, patient=(match.group(1) or "") if match else ""))
+    if not any(row.patient for row in found):
+        name = os.path.relpath(rows[0].image, root)
+        raise InputError(f"patient_pattern {pattern!r} matches no image, for example not {name}.")
+    return found
+
+
+def _by_header(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    unread = [place for place, row in enumerate(rows) if not row.patient and row.header is None and is_dicom(row.image)]
+    files = {place: file for place in unread if (file := _a_file_of(rows[place].image))}
+    if files:
+        from dual_skd.data.records.dicom_ids import read_ids  # pydicom is only loaded where there is DICOM
+
+        rows = list(rows)
+        for place, ids in zip(files, read_ids(files.values(), until="patient"), strict=True):
+            # a file that can't be read has no patient; whoever opens it says what is wrong
+            rows[place] = replace(rows[place], header="" if isinstance(ids, InputError) else ids.patient)
+    headers = [row.header for row in rows if row.header and not row.patient]
+    patients = set(headers)
+    if not patients:
+        return rows, []
+    if len(patients) == 1 and len(headers) > 1 and not any(row.patient for row in rows):
+        return rows, [f"all DICOM headers have the PatientID {headers[0]!r}, so it names no patients"]
+    rows = [replace(row, patient=row.header) if row.header and not row.patient else row for row in rows]
+    return rows, [f"patients are the PatientIDs of the DICOM headers ({len(patients)})"]
+
+
+def _by_folder(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]:
+    folders: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        if row.folder and not row.patient:
+            folders.setdefault((row.split, *row.labels), set()).add(row.folder)
+    if not any(len(names) > 1 for names in folders.values()):
+        return rows, notes
+    patients = set.union(*folders.values())
+    rows = [replace(row, patient=row.folder) if row.folder and not row.patient else row for row in rows]
+    return rows, [*notes, f"patients are the folders inside the class folders ({len(patients)})"]
+
+
+def _a_file_of(image: str) -> str | None:
+    """A DICOM file of an image, or None where only all headers could tell which file belongs to it."""
+    path = path_of(image) if "#" in image else Path(image)
+    if not is_dicom(path):
+        return None
+    if path.is_file():
+        return str(path)
+    if str(path) != image or not path.is_dir():
+        return None
+    return next((str(file) for file in sorted(path.iterdir()) if file.is_file() and not is_junk(file.name)), None)

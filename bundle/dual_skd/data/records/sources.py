@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what a user has (class folders, a table, a DICOM tree, an .npz file) into one kind of row."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from dual_skd.data.records.class_folders import read_class_folders
+from dual_skd.data.records.dicom_tree import key_column, read_dicom_tree
+from dual_skd.data.records.medmnist import read_medmnist
+from dual_skd.data.records.rows import Source
+from dual_skd.data.records.tables import Table, read_image_table, read_table
+from dual_skd.errors import InputError
+
+TABLE_NAMES = ("datalist.csv", "datalist.json", "dataset.json", "labels.csv")
+
+
+def read_source(location: Path, *, spatial_dims: int = 2, label_column: str | Sequence[str] = "label") -> Source:
+    """Reads a data set in any of its forms.
+
+    Args:
+        location: a folder of class folders; a folder with a table of one of :data:`TABLE_NAMES`; a .csv, .tsv or .json
+            table of images, or of ids beside a DICOM tree; or an .npz file in MedMNIST's layout.
+        spatial_dims: with 3, the slices of a DICOM series are one image.
+        label_column: the column (CSV) or key (JSON) of the label; several names mean one 0/1 column per label.
+
+    Raises:
+        InputError: when the path is absent, holds no images, or a table can't be understood.
+    """
+    if not location.exists():
+        raise InputError(f"The data set {location} does not exist{_near_match(location)}")
+    if location.suffix.lower() == ".npz" and location.is_file():
+        return read_medmnist(location, spatial_dims=spatial_dims)
+    table = find_table(location)
+    if table is None:
+        return read_class_folders(location, spatial_dims)
+    key = id_column(table)
+    if key is not None:
+        return read_dicom_tree(table, key, spatial_dims=spatial_dims, label_column=label_column)
+    return read_image_table(table, label_column)
+
+
+def find_table(location: Path) -> Table | None:
+    """Reads the table at a path or in a folder; None for a folder without one.
+
+    Raises:
+        InputError: the table can't be understood, or a file is no table.
+    """
+    if location.is_file():
+        return read_table(location)
+    for name in TABLE_NAMES:
+        if (location / name).is_file():
+            table = read_table(location / name)
+            # a labels.csv of another kind doesn't keep class folders from being read
+            if name != "labels.csv" or "image" in table.columns or key_column(table):
+                return table
+    return None
+
+
+def id_column(table: Table) -> tuple[str, str] | None:
+    """Returns what :func:`key_column` finds in a table without a column of images, else None."""
+    return None if "image" in table.columns else key_column(table)
+
+
+def _near_match(location: Path) -> str:
+    """The end of a sentence that names the most similar existing neighbour of a path that doesn't exist."""
+    parent = location.parent
+    while not parent.is_dir() and parent != parent.parent:
+        parent, location = parent.parent, parent
+    near = difflib.get_close_matches(location.name, [entry.name for entry in parent.iterdir()], n=1, cutoff=0.6)
+    return f"; did you mean {parent / near[0]}?" if near else f" (looked in {parent})."

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The division that a run used, as a file: written beside the run, and able to be given back as ``dataset_dir``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dual_skd.data.records.datalist import DataList, load_records
+from dual_skd.errors import InputError
+
+SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # names of MONAI's Decathlon data list
+
+
+def save_split(data: DataList, path: str | Path) -> Path:
+    """Writes a Decathlon data list: classes, and per section image (absolute locator), label, patient and site.
+
+    A section "left_out" holds the validation and test images that have a twin in training, with the twin; a section
+    "unusable" the files that were skipped, and why.
+
+    Args:
+        data: what a run trains on.
+        path: the JSON file; its folder is made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "description": " ".join([data.source, *data.notes]),
+        "labels": {str(index): name for index, name in enumerate(data.class_names)},
+        "spatial_dims": data.spatial_dims,
+        **{SECTIONS[split]: records for split, records in data.splits.items()},
+        "left_out": data.left_out,
+        "unusable": data.unusable,
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def load_split(path: str | Path) -> DataList:
+    """Reads what :func:`save_split` wrote, twins and divisions as they are.
+
+    Raises:
+        InputError: no such file, images of it have gone, or a patient stands in two splits.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path} is not there, so the images that this model was trained on aren't known; "
+            "give the output_dir of a finished training run."
+        )
+    try:
+        spatial_dims = int(json.loads(path.read_text(encoding="utf-8"))["spatial_dims"])
+    except (ValueError, TypeError, KeyError, OSError) as error:  # an unreadable or damaged file, or another list
+        raise InputError(
+            f"{path} is not the division that a training run wrote ({type(error).__name__}: {error}); give the "
+            "output_dir of a finished training run."
+        ) from error
+    return load_records(
+        path,
+        spatial_dims=spatial_dims,
+        val_fraction=0.0,
+        test_fraction=0.0,
+        keep_twins=True,
+        patient_pattern="",
+        on_bad_file=None,
+    )

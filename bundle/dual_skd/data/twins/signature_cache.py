@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps signatures and comparisons between runs, so that unchanged images are decoded and compared once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from dual_skd.data.reading.locators import path_of
+from dual_skd.data.twins.signatures import VERSION, Signature
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 500  # SQLite's smallest limit of variables in one statement is 999
+
+
+def cache_file() -> Path:
+    """The file that holds the signatures: ``$XDG_CACHE_HOME/dual_skd/signatures.sqlite`` (default ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dual_skd" / "signatures.sqlite"
+
+
+def key_of(image: str, *, spatial_dims: int) -> str | None:
+    """Hash of path, size and time of change (of all its files, for a folder); None when there is no such file."""
+    digest = hashlib.blake2b(f"{VERSION}|{spatial_dims}|{os.path.abspath(image)}".encode(), digest_size=16)
+    path = path_of(image)
+    try:
+        if path.is_dir():
+            with os.scandir(path) as entries:
+                files = sorted((entry.name, entry.stat()) for entry in entries if entry.is_file())
+        else:
+            files = [("", path.stat())]
+    except OSError:
+        return None
+    for name, stat in files:
+        digest.update(f"|{name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def load(keys: Sequence[str]) -> dict[str, Signature]:
+    """Signatures that are stored under any of ``keys``; none when there is no cache."""
+
+    def read(database: sqlite3.Connection) -> dict[str, Signature]:
+        rows = _select(database, "key, digest, descriptor FROM signatures", keys)
+        return {key: Signature(digest, np.frombuffer(numbers, np.float16)) for key, digest, numbers in rows}
+
+    return _use(read, {})
+
+
+def count(keys: Sequence[str]) -> int:
+    """How many of ``keys`` are stored."""
+    return _use(lambda database: sum(number for (number,) in _select(database, "COUNT(*) FROM signatures", keys)), 0)
+
+
+def store(signatures: Mapping[str, Signature]) -> None:
+    """Stores readable images' signatures by key; a cache that can't be written is no error.
+
+    What can't be read is not stored: tomorrow a decoder may be installed for it.
+    """
+    rows = [(key, s.digest, s.descriptor.tobytes()) for key, s in signatures.items() if not s.problem]
+    _use(lambda database: database.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?)", rows), None)
+
+
+def pair_key(digest: str, other: str, mirrored: int) -> str:
+    """Name of the fine comparison of two images, by their digests and the axes along which the first is mirrored."""
+    return f"{VERSION}|{digest}|{other}|{mirrored}"
+
+
+def load_likenesses(keys: Sequence[str]) -> dict[str, float]:
+    """Results of fine comparisons that are stored under any of ``keys``."""
+    return _use(lambda database: dict(_select(database, "key, value FROM likenesses", keys)), {})
+
+
+def store_likenesses(values: Mapping[str, float]) -> None:
+    """Stores results of fine comparisons by key; a cache that can't be written is no error."""
+    rows = list(values.items())
+    _use(lambda database: database.executemany("INSERT OR REPLACE INTO likenesses VALUES (?, ?)", rows), None)
+
+
+def _select(database: sqlite3.Connection, what: str, keys: Sequence[str]) -> Iterator[tuple]:
+    for start in range(0, len(keys), AT_ONCE):
+        some = keys[start : start + AT_ONCE]
+        marks = ",".join("?" * len(some))
+        yield from database.execute(f"SELECT {what} WHERE key IN ({marks})", some)
+
+
+def _use(action: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
+    """What ``action`` returns for the data base, which other processes may use meanwhile; ``otherwise`` without one."""
+    path = cache_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT, 0o600))  # it is made of patients' images: for the user alone
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as database, database:
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS signatures (key TEXT PRIMARY KEY, digest TEXT, descriptor BLOB)"
+            )
+            database.execute("CREATE TABLE IF NOT EXISTS likenesses (key TEXT PRIMARY KEY, value REAL)")
+            return action(database)
+    except (OSError, sqlite3.Error) as error:
+        logger.debug("Signatures are not kept: %s can't be used (%s).", path, error)
+        return otherwise

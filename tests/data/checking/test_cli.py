@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dual_skd.data.checking import cli
+from dual_skd.data.checking.findings import COLUMNS
+from dual_skd.errors import InputError
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    return cli.main(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def picture(seed: int) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (16, 16), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((80, 80))
+
+
+def write(root, split: str, label: str, seed: int) -> None:
+    folder = root / split / label
+    folder.mkdir(parents=True, exist_ok=True)
+    picture(seed).save(folder / f"{seed}_{split}.png")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for seed in range(8):
+        write(tmp_path / "d", "train" if seed < 4 else "test", "ab"[seed % 2], seed)
+    return tmp_path / "d"
+
+
+def test_a_clean_set_is_told_so_with_exit_code_0(dataset, tmp_path, capsys):
+    assert run(dataset, "--json", tmp_path / "out" / "found.json", "--fix-list", tmp_path / "fix.csv") == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith("No errors and no warnings found: the set can be trained on.\n")
+    table = [line.split() for line in printed.splitlines() if line.split()[:1] in (["train"], ["val"], ["test"])]
+    assert table == [
+        ["train", "2", "2", "4", "unknown"],
+        ["test", "2", "2", "4", "unknown"],
+    ]
+    found = json.loads((tmp_path / "out" / "found.json").read_text())
+    assert found["ok"] and found["counts"]["test"] == {"a": 2, "b": 2} and len(found["hash"]) == 64
+    assert (tmp_path / "fix.csv").read_text().splitlines() == [",".join(COLUMNS)]
+
+
+def test_leakage_and_contradicting_labels_end_with_exit_code_1(dataset, tmp_path, capsys):
+    write(dataset, "test", "b", 0)  # the picture stands in train as "a"
+    assert run(dataset, "--json", tmp_path / "found.json", "--fix-list", tmp_path / "fix.csv") == 1
+    printed = capsys.readouterr().out
+    assert "- 1 test image has a twin in train (1 exact, 0 near copies)." in printed
+    assert "- 1 pair of twins has different labels." in printed
+    assert printed.splitlines()[-1].startswith("2 kinds of error (2 images) and 0 kinds of warning found: ")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert not found["ok"] and found["twins"][0]["twin"] == "train/a/0_train.png"
+    with (tmp_path / "fix.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    leak = next(row for row in rows if row["kind"] == "twin_across_splits")
+    assert (leak["image"], leak["split"], leak["label"], leak["severity"], leak["twin"]) == (
+        "test/b/0_test.png",
+        "test",
+        "b",
+        "error",
+        "train/a/0_train.png",
+    )
+    assert rows == [{key: str(value) for key, value in one.items()} for one in found["offenders"]]
+
+
+def test_without_the_twin_search_leaks_stay_unknown(dataset):
+    write(dataset, "test", "b", 0)
+    assert run(dataset, "--no-twins") == 0
+
+
+def test_ten_offenders_are_shown_and_all_are_written(dataset, tmp_path, capsys):
+    for index in range(13):
+        (dataset / "train" / "a" / f"empty{index:02d}.png").touch()
+    assert run(dataset, "--fix-list", tmp_path / "fix.csv") == 1
+    printed = capsys.readouterr().out
+    assert "- 13 image files are empty." in printed and "... and 3 more (--fix-list" in printed
+    assert printed.count("(train, a): the file has 0 bytes") == 10
+    assert "> Copy the file again from its source, or remove it." in printed
+    assert len((tmp_path / "fix.csv").read_text().splitlines()) == 14
+
+
+def test_the_report_is_the_same_each_time(dataset, capsys):
+    write(dataset, "test", "b", 0), write(dataset, "test", "a", 1), (dataset / "test" / "a" / "x.png").touch()
+    printed = []
+    for _ in range(2):
+        run(dataset, "--quiet")
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_the_bar_goes_to_the_error_output_unless_quiet(dataset, capsys):
+    run(dataset)
+    assert "opening images" in capsys.readouterr().err
+    run(dataset, "--quiet")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_path_that_is_not_there_is_one_sentence_with_exit_code_1(tmp_path, capsys):
+    assert run(tmp_path / "nowhere", "--json", tmp_path / "found.json", "--fix-list", tmp_path / "fix.csv") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("Error: The data set") and message.count("\n") == 1
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["errors"] == [message.removeprefix("Error: ").strip()] and not found["ok"] and found["hash"] == ""
+    assert "data_set" in (tmp_path / "fix.csv").read_text()
+
+
+def test_what_training_refuses_does_not_hide_bad_files(tmp_path, capsys):
+    write(tmp_path, "train", "a", 0)
+    (tmp_path / "train" / "a" / "x.png").touch()
+    assert run(tmp_path) == 1
+    printed = " ".join(capsys.readouterr().out.split())  # lines are wrapped
+    assert "has one class only" in printed and "- 1 image file is empty." in printed
+
+
+def test_tables_with_several_labels_are_checked_too(tmp_path, capsys):
+    rows = ["image,oedema,effusion,split"]
+    for seed in range(6):
+        picture(seed).save(tmp_path / f"{seed}.png")
+        rows.append(f"{seed}.png,{seed % 2},{int(seed > 2)},{'train' if seed < 4 else 'test'}")
+    picture(1).save(tmp_path / "copy.png")
+    rows.append("copy.png,0,0,test")
+    (tmp_path / "datalist.csv").write_text("\n".join(rows))
+    assert run(tmp_path, "--label-column", "oedema", "--label-column", "effusion") == 1
+    printed = capsys.readouterr().out
+    assert "copy.png (test): the same picture as 1.png, which is oedema" in printed
+    assert "1.png (train, oedema): the same picture as copy.png, which is without label" in printed
+
+
+def test_a_set_without_a_split_is_shown_as_one(tmp_path, capsys):
+    for seed in range(4):
+        (tmp_path / "ab"[seed % 2]).mkdir(exist_ok=True)
+        picture(seed).save(tmp_path / "ab"[seed % 2] / f"{seed}.png")
+    assert run(tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["all", "2", "2", "4", "unknown"] in [line.split() for line in lines]
+    assert "  No split is given: training makes one." in lines
+
+
+def test_archives_and_volumes_are_checked_too(tmp_path, capsys):
+    images = np.stack([np.asarray(picture(seed)) for seed in range(6)])
+    arrays = {f"{split}_images": images[i : i + 2] for i, split in ((0, "train"), (2, "val"), (4, "test"))}
+    arrays |= {f"{split}_labels": np.array([[0], [1]]) for split in ("train", "val", "test")}
+    arrays["val_images"] = images[:2]  # the training images again
+    np.savez(tmp_path / "set.npz", **arrays)
+    assert run(tmp_path / "set.npz") == 1
+    printed = capsys.readouterr().out
+    assert "- 2 val images have a twin in train (2 exact, 0 near copies)." in printed and "#val/0" in printed
+    for place, label in enumerate("ab"):
+        for index in range(3):
+            (tmp_path / "v" / label).mkdir(parents=True, exist_ok=True)
+            volume = np.random.default_rng(10 * place + index).normal(size=(12, 12, 12)).astype(np.float32)
+            np.save(tmp_path / "v" / label / f"{index}.npy", volume)
+    assert run(tmp_path / "v", "--spatial-dims", "3") == 0
+    assert run(tmp_path / "v") == 1
+    assert "6 images have other dimensions" in capsys.readouterr().out
+
+
+def test_a_result_that_cannot_be_written_is_one_sentence(dataset, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="can't be written"):
+        run(dataset, "--json", tmp_path / "file" / "found.json")

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from dual_skd.data import check_records, load_records, quick_check
+from dual_skd.data.checking.finding_kinds import KINDS
+from dual_skd.data.checking.findings import COLUMNS, Findings
+from dual_skd.data.checking.inspection import FileFacts
+from dual_skd.data.demo import chest_xray
+from dual_skd.data.records.datalist import DataList
+from dual_skd.data.twins.finder import Twin
+from dual_skd.errors import InputError
+
+
+def xray(seed: int, label: str = "normal") -> Image.Image:
+    return Image.fromarray((chest_xray(label, anatomy_seed=seed) // 16).astype(np.uint8))
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    """Twelve different X-rays in train, six in test."""
+    for split, first, count in (("train", 100, 6), ("test", 200, 3)):
+        for place, label in enumerate(("normal", "nodule")):
+            (tmp_path / split / label).mkdir(parents=True)
+            for index in range(count):
+                xray(first + 50 * place + index, label).save(tmp_path / split / label / f"{index}.png")
+    return tmp_path
+
+
+def as_given(root: Path, **options) -> DataList:
+    return load_records(root, keep_twins=True, val_fraction=0, on_bad_file=None, **options)
+
+
+def of_kind(findings: Findings, kind: str) -> list[dict]:
+    return [one for one in findings.offenders if one["kind"] == kind]
+
+
+def test_a_clean_set_has_no_findings(dataset):
+    findings = check_records(as_given(dataset))
+    assert findings.ok and findings.offenders == findings.warnings == findings.twins == []
+    assert findings.counts["test"] == {"normal": 3, "nodule": 3}
+    assert findings.counts["val"] == {"normal": 0, "nodule": 0}  # an empty split lacks no class
+
+
+def test_copies_across_splits_are_errors_and_all_are_listed(dataset):
+    source = Image.open(dataset / "train" / "normal" / "0.png")
+    source.save(dataset / "test" / "normal" / "exact.png")
+    source.resize((120, 120), Image.Resampling.BICUBIC).save(dataset / "test" / "normal" / "smaller.png")
+    findings = check_records(as_given(dataset))
+    assert findings.errors == [
+        "2 test images have a twin in train (1 exact, 1 near copy), for example test/normal/exact.png and "
+        "train/normal/0.png."
+    ]
+    exact, smaller = of_kind(findings, "twin_across_splits")
+    assert exact["image"] == "test/normal/exact.png" and exact["twin"] == "train/normal/0.png"
+    assert exact["detail"] == "the same picture as train/normal/0.png in train"
+    assert smaller["detail"].startswith("nearly the same picture (0.9")
+    assert findings.leaks[0]["exact"] and findings.leaks[0]["similarity"] == 1
+    # the two copies are alike, too
+    assert findings.warnings == [
+        "1 test image has a twin in the same split (0 exact, 1 near copy), for example test/normal/exact.png and "
+        "test/normal/smaller.png."
+    ]
+
+
+def test_twins_with_different_labels_are_conflicts_told_from_both_sides(dataset):
+    xray(100).save(dataset / "train" / "nodule" / "wrong.png")
+    findings = check_records(as_given(dataset))
+    assert findings.errors == [
+        "1 pair of twins has different labels, for example train/nodule/wrong.png (nodule) and train/normal/0.png "
+        "(normal)."
+    ]
+    assert {(one["image"], one["twin"]) for one in of_kind(findings, "label_conflict")} == {
+        ("train/nodule/wrong.png", "train/normal/0.png"),
+        ("train/normal/0.png", "train/nodule/wrong.png"),
+    }
+
+
+def test_removing_what_is_listed_leaves_one_of_several_copies(dataset):
+    for name in ("x", "y", "z"):
+        xray(7).save(dataset / "train" / "normal" / f"{name}.png")
+    findings = check_records(as_given(dataset))
+    assert len(findings.twins) == 3
+    listed = [one["image"] for one in of_kind(findings, "twin_within_split")]
+    assert listed == ["train/normal/x.png", "train/normal/y.png"]
+    assert findings.warnings[0].startswith("2 train images have a twin in the same split (2 exact, 0 near copies), ")
+
+
+def test_likeness_within_a_patient_is_no_twin_but_an_equal_copy_is(dataset):
+    source = xray(100)
+    source.save(dataset / "train" / "normal" / "p1_a.png")
+    ImageEnhance.Brightness(source).enhance(1.2).save(dataset / "train" / "normal" / "p1_b.png")
+    (dataset / "train" / "normal" / "0.png").unlink()
+    assert len(check_records(as_given(dataset)).twins) == 1
+    assert check_records(as_given(dataset, patient_pattern="(p1)_")).twins == []
+    source.save(dataset / "train" / "normal" / "p1_c.png")
+    exact = [twin for twin in check_records(as_given(dataset, patient_pattern="(p1)_")).twins if twin["exact"]]
+    assert len(exact) == 1
+    assert check_records(as_given(dataset), twins=False).twins == []
+
+
+def test_every_bad_file_is_named_with_its_remedy(dataset):
+    broken = dataset / "test" / "nodule" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    (dataset / "train" / "normal" / "0.png").write_bytes(b"")
+    Image.new("L", (64, 64)).save(dataset / "train" / "normal" / "1.png")
+    findings = check_records(as_given(dataset))
+    assert [(one["image"], one["split"], one["label"], one["kind"]) for one in findings.offenders] == [
+        ("train/normal/0.png", "train", "normal", "empty"),
+        ("test/nodule/0.png", "test", "nodule", "truncated"),
+        ("train/normal/1.png", "train", "normal", "constant"),
+    ]
+    assert all(one["severity"] == "error" and one["remedy"] for one in findings.offenders)
+    assert {one["image"] for one in findings.unreadable} == {one["image"] for one in findings.offenders}
+    assert findings.errors[0] == "1 image file is empty, for example train/normal/0.png: the file has 0 bytes."
+    assert not findings.ok
+
+
+def test_shared_patients_are_listed_image_by_image(dataset):
+    for split in ("train", "test"):
+        xray(300 + len(split)).save(dataset / split / "normal" / "person7_1.png")
+    data = as_given(dataset, patient_pattern=r"(person\d+)", refuse_shared_patients=False)
+    for findings in (check_records(data), quick_check(data)):
+        assert findings.shared_patients == [{"patient": "person7", "splits": ["train", "test"]}]
+        assert findings.errors == ["1 patient is in more than one split, for example person7 in train and test."]
+        images = [one["image"] for one in of_kind(findings, "shared_patient")]
+        assert images == ["test/normal/person7_1.png", "train/normal/person7_1.png"]
+
+
+def data_of(counts: dict[str, dict[str, int]], tmp_path: Path, multi_label: bool = False) -> DataList:
+    """Records that name one good image file many times over, by links."""
+    xray(1).save(tmp_path / "a.png")
+    names = tuple(next(iter(counts.values())))
+    splits = {}
+    for split in ("train", "val", "test"):
+        splits[split] = []
+        for place, (name, count) in enumerate(counts.get(split, {}).items()):
+            for index in range(count):
+                path = tmp_path / f"{split}_{name}_{index}.png"
+                path.symlink_to(tmp_path / "a.png")
+                label = [float(other == place) for other in range(len(names))] if multi_label else place
+                splits[split].append({"image": str(path), "label": label, "patient": "", "site": ""})
+    return DataList(tmp_path, names, splits, "made here", multi_label=multi_label)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_absent_and_rare_classes_are_told(tmp_path, multi_label):
+    counts = {"train": {"a": 33, "b": 3, "c": 0}, "test": {"a": 1, "b": 0, "c": 1}}
+    findings = quick_check(data_of(counts, tmp_path, multi_label))
+    assert findings.errors == ["1 class has no training image, for example no train image of c."]
+    assert findings.warnings == [
+        "1 class is missing from a split, for example no test image of b.",
+        "1 class is rare, for example 3 training images of b against 33 of a.",
+    ]
+    assert "class_weights" in of_kind(findings, "class_imbalance")[0]["remedy"]
+
+
+def test_ten_times_as_many_is_not_yet_imbalance(tmp_path):
+    assert quick_check(data_of({"train": {"a": 30, "b": 3}}, tmp_path)).warnings == []
+
+
+def test_shortcuts_and_oddities_of_the_files_are_warnings(tmp_path):
+    data = data_of({"train": {"a": 40, "b": 40}}, tmp_path)
+    facts = {
+        record["image"]: FileFacts(
+            record["image"],
+            format="PNG",
+            mode="RGBA" if record["label"] else "L",
+            shape=(64, 64) if place else (8, 8),
+        )
+        for place, record in enumerate(data.train)
+    }
+    findings = check_records(data, facts=facts, twins=False)
+    assert findings.ok and [one["kind"] for one in findings.offenders] == ["shortcut", "size"]
+    assert findings.warnings[0].startswith("The class can be told from the mode without looking at the image, AUC = ")
+    assert findings.offenders[0]["image"] == "" and findings.offenders[0]["label"] == "b"
+    assert findings.warnings[1].startswith("1 image has an unusual size, for example train_a_0.png: 8 x 8 pixels")
+
+
+def test_files_that_were_left_out_are_told_and_images_among_them(dataset):
+    (dataset / "train" / "normal" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1")
+    xray(7).save(dataset / "train" / "normal" / "7.webp")
+    findings = check_records(as_given(dataset))
+    assert findings.ok and len(findings.warnings) == 2
+    assert of_kind(findings, "left_out_image")[0]["detail"] == "the content is WebP"
+    assert of_kind(findings, "junk")[0]["image"] == "train/normal/Thumbs.db"
+
+
+def test_the_quick_check_finds_bad_files_without_decoding_good_ones(dataset, monkeypatch):
+    opened = []
+
+    def watched(image, spatial_dims):
+        opened.append(image)
+        return FileFacts(image, problem="truncated", detail="cut", remedy="copy it again")
+
+    monkeypatch.setattr("dual_skd.data.checking.inspection.inspect", watched)
+    broken = dataset / "test" / "nodule" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    findings = quick_check(as_given(dataset))
+    assert opened == [str(broken)] and [one["image"] for one in findings.offenders] == ["test/nodule/0.png"]
+    with pytest.raises(InputError, match=r"1 image is cut short, for example test/nodule/0.png: cut; copy it again; "):
+        findings.refuse_errors()
+
+
+def test_a_set_without_errors_is_not_refused(dataset):
+    quick_check(as_given(dataset)).refuse_errors()
+
+
+def test_findings_survive_json_and_have_all_columns(dataset):
+    (dataset / "train" / "normal" / "0.png").write_bytes(b"")
+    findings = check_records(as_given(dataset)).as_dict()
+    assert json.loads(json.dumps(findings)) == findings
+    assert set(findings) == {
+        "ok", "errors", "warnings", "counts", "unreadable", "shared_patients", "twins", "offenders"
+    }  # fmt: skip
+    assert all(tuple(one) == COLUMNS for one in findings["offenders"])
+
+
+def test_every_kind_says_what_to_do_or_each_of_its_findings_does():
+    assert all(kind.remedy for name, kind in KINDS.items() if name not in ("data_set", "shortcut"))
+    assert all(kind.severity in ("error", "warning") for kind in KINDS.values())
+
+
+def test_images_that_are_much_alike_across_splits_are_told_but_no_copies(dataset):
+    data = as_given(dataset)
+    train, test = data.train[0]["image"], data.test[0]["image"]
+
+    class Finder:
+        def twins(self, images, others, *, similarity):
+            assert similarity < 0.85
+            return [Twin(train, test, False, 0.85), Twin(train, data.train[1]["image"], False, 0.9)]
+
+    findings = check_records(data, finder=Finder())
+    assert findings.ok and not findings.twins
+    (one,) = of_kind(findings, "probable_twin")
+    assert one["image"] == data.relative(test) and one["twin"] == data.relative(train) and "(0.85)" in one["detail"]

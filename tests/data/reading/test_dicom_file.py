@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
+
+from dual_skd.data.reading import dicom_file as module
+from dual_skd.data.reading.dicom import read_header
+from dual_skd.data.reading.dicom_file import NotAnImage
+from dual_skd.data.reading.reader import read_image
+from dual_skd.errors import InputError
+
+PIXELS = np.arange(20 * 16, dtype=np.int16).reshape(20, 16)
+
+
+def write_object(path, kind: str, **tags):
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = kind, ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    dicom = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dicom.SOPClassUID, dicom.PatientID = kind, "p"
+    for name, value in tags.items():
+        setattr(dicom, name, value)
+    dicom.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.88.11", "without pixels \\(Basic Text SR Storage\\)"),
+        ("1.2.840.10008.5.1.4.1.1.481.3", "without pixels \\(RT Structure Set Storage\\)"),
+        ("1.2.840.10008.5.1.4.1.1.11.1", "without pixels \\(Grayscale Softcopy Presentation State Storage\\)"),
+        ("1.2.840.10008.1.3.10", "DICOMDIR, an index of other files"),
+    ],
+)
+def test_objects_that_are_no_images_are_named_for_what_they_are(tmp_path, kind, words):
+    path = write_object(tmp_path / "object.dcm", kind)
+    for read in (read_header, read_image):
+        with pytest.raises(NotAnImage, match=words) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"Dear colleague", b"\x89PNG\r\n\x1a\n" + b"\0" * 300, b"DICM" * 3])
+def test_files_of_another_kind_are_not_taken_for_dicom(tmp_path, content):
+    (tmp_path / "letter").write_bytes(content)
+    with pytest.raises(NotAnImage, match="file of another kind: .*letter"):
+        read_header(tmp_path / "letter")
+
+
+def test_an_image_whose_pixels_were_removed_says_so(tmp_path):
+    path = write_object(
+        tmp_path / "a.dcm", "1.2.840.10008.5.1.4.1.1.2", Rows=2, Columns=2, BitsAllocated=16, SamplesPerPixel=1
+    )
+    with pytest.raises(InputError, match="no pixel data.*removed") as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_file_without_preamble_and_meta_information_is_read(tmp_path, dicom_file, implicit):
+    dicom = pydicom.dcmread(dicom_file(tmp_path / "whole.dcm", PIXELS))
+    bare = Dataset({tag: dicom[tag] for tag in dicom.keys()})
+    bare.save_as(tmp_path / "bare", implicit_vr=implicit, little_endian=True)
+    assert (tmp_path / "bare").read_bytes()[:2] == b"\x08\x00"
+    assert np.array_equal(read_image(tmp_path / "bare")[0], PIXELS.T)
+
+
+def test_an_empty_file_says_so(tmp_path):
+    (tmp_path / "a.dcm").touch()
+    with pytest.raises(InputError, match="a.dcm is empty \\(0 bytes\\)"):
+        read_header(tmp_path / "a.dcm")
+
+
+def test_a_file_cut_short_is_found_by_its_header_alone(tmp_path, dicom_file):
+    path = dicom_file(tmp_path / "a.dcm", PIXELS)
+    path.write_bytes(path.read_bytes()[:-500])
+    for read in (read_header, read_image):
+        with pytest.raises(InputError, match="a.dcm is cut short or damaged: its header declares 640 bytes"):
+            read(path)
+
+
+@pytest.mark.parametrize("tags", [{"Rows": 60000, "Columns": 60000}, {"NumberOfFrames": 2_000_000}])
+def test_sizes_that_fill_the_memory_are_refused_before_it_is_taken(tmp_path, dicom_file, tags):
+    path = dicom_file(tmp_path / "a.dcm", PIXELS)
+    dicom = pydicom.dcmread(path)
+    for name, value in tags.items():
+        setattr(dicom, name, value)
+    dicom.save_as(path)
+    for read in (read_header, read_image):
+        with pytest.raises(InputError, match="a.dcm declares a size of .* GiB"):
+            read(path)
+
+
+def test_no_rows_at_all_is_refused(tmp_path, dicom_file):
+    path = dicom_file(tmp_path / "a.dcm", PIXELS, Rows=0)
+    with pytest.raises(InputError, match="a.dcm is damaged or empty: its header declares a size of 16 x 0"):
+        read_header(path)
+
+
+def test_a_deflated_file_that_expands_without_end_is_refused(tmp_path, dicom_file, monkeypatch):
+    path = dicom_file(tmp_path / "a.dcm", PIXELS, syntax=DeflatedExplicitVRLittleEndian)
+    assert np.array_equal(read_image(path)[0], PIXELS.T)
+    plain = path.read_bytes()
+    start = 144 + int.from_bytes(plain[140:144], "little")
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    inflated = zlib.decompress(plain[start:], -zlib.MAX_WBITS)
+    bomb = deflate.compress(inflated + b"\0" * 3_000_000) + deflate.flush()
+    path.write_bytes(plain[:start] + bomb)
+    monkeypatch.setattr(module, "MAX_BYTES", 2_000_000)
+    with pytest.raises(InputError, match="a.dcm expands to more than"):
+        read_image(path)

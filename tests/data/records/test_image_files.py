@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import write_ct
+
+from dual_skd.data.records.image_files import Found, find_image_files, is_dicom, is_image, list_files
+
+SLICE = np.zeros((4, 6), dtype=np.int16)
+ACROSS, UPRIGHT = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
+
+
+def touch(path: Path, content: bytes = b"") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def series(folder: Path, uid: str, slices: int, *, patient: str = "p", **tags) -> None:
+    for number in range(slices):
+        tags = {"ImageOrientationPatient": ACROSS, "ImagePositionPatient": [0, 0, 3.0 * number], **tags}
+        name = f"{uid.replace('.', '_')}_{number}.dcm"
+        write_ct(folder / name, SLICE, SeriesInstanceUID=uid, PatientID=patient, InstanceNumber=number + 1, **tags)
+
+
+def names(found: Found, root: Path) -> list[str]:
+    return [str(Path(file.image).relative_to(root)) for file in found.images]
+
+
+def test_images_are_told_by_suffix_or_by_the_mark_of_dicom(tmp_path):
+    mark = b"\0" * 128 + b"DICM"
+    for name in ("a.PNG", "a.jpeg", "a.tif", "a.nii.gz", "a.npy", "a.DCM", "a.ima"):
+        assert is_image(touch(tmp_path / name)), name
+    for name in ("IM0001", "1.2.840.7", "slice.raw"):
+        assert is_image(touch(tmp_path / name, mark)), name
+        assert not is_image(touch(tmp_path / name, b"something else")), name
+    for name in (".DS_Store", "._a.png", ".hidden.dcm", "Thumbs.db", "desktop.ini", "readme.txt", "a.png.part"):
+        assert not is_image(touch(tmp_path / name)), name
+    assert not is_image(touch(tmp_path / "DICOMDIR", mark)), "the index of a medium holds no image"
+    assert is_dicom("IM0001") and is_dicom("a.dcm") and not is_dicom("a.nii.gz") and not is_dicom("set.npz")
+
+
+def test_everything_below_a_folder_is_an_image_or_listed_as_none(tmp_path):
+    kept = [touch(tmp_path / name) for name in ("b.png", "x/a.png", "x/y/z.jpg")]
+    left = [touch(tmp_path / name) for name in ("__MACOSX/x/._a.png", ".git/a.png", "x/.DS_Store", "notes.txt")]
+    assert list_files(tmp_path) == (sorted(map(str, kept)), sorted(map(str, left)))
+
+
+def test_linked_folders_are_entered_once_and_circles_end(tmp_path):
+    touch(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "elsewhere")
+    assert list_files(tmp_path / "data")[0] == [str(tmp_path / "data" / "linked" / "a.png")]
+
+
+def test_in_2d_every_file_is_an_image_and_no_header_is_read(tmp_path):
+    series(tmp_path / "s", "1.2", 3)
+    touch(tmp_path / "broken.dcm")
+    found = find_image_files(tmp_path, 2)
+    assert len(found.images) == 4 and all(file.patient is None for file in found.images)
+
+
+def test_a_folder_with_one_series_is_a_volume_and_one_with_several_gives_one_per_series(tmp_path):
+    series(tmp_path / "one", "1.2.1", 3, patient="p1")
+    series(tmp_path / "two", "1.2.2", 2, patient="p2")
+    series(tmp_path / "two", "1.2.3", 4, patient="p2")
+    touch(tmp_path / "scan.nii.gz")
+    found = find_image_files(tmp_path, 3)
+    assert names(found, tmp_path) == ["one", "scan.nii.gz", "two#1.2.2", "two#1.2.3"]
+    assert [file.patient for file in found.images] == ["p1", None, "p2", "p2"]
+
+
+def test_a_series_beside_other_images_is_named_by_its_uid(tmp_path):
+    series(tmp_path, "1.2.1", 3)
+    touch(tmp_path / "scan.nii.gz")
+    assert names(find_image_files(tmp_path, 3), tmp_path.parent) == [
+        f"{tmp_path.name}#1.2.1",
+        f"{tmp_path.name}/scan.nii.gz",
+    ]
+
+
+def test_single_slices_are_no_volume_but_multi_frame_files_are(tmp_path):
+    series(tmp_path / "a", "1.2.1", 3)
+    write_ct(tmp_path / "a" / "localiser.dcm", SLICE, SeriesInstanceUID="1.2.9", ImageOrientationPatient=UPRIGHT)
+    write_ct(tmp_path / "b" / "cine.dcm", np.zeros((2, 4, 6)), NumberOfFrames=2)
+    found = find_image_files(tmp_path, 3)
+    assert names(found, tmp_path) == ["a#1.2.1", "b/cine.dcm"]
+    assert found.single_slices == [str(tmp_path / "a" / "localiser.dcm")]
+
+
+def test_a_slice_that_can_not_be_read_is_listed_on_its_own(tmp_path):
+    series(tmp_path, "1.2.1", 3)
+    touch(tmp_path / "cut.dcm", b"\0" * 128)
+    assert names(find_image_files(tmp_path, 3), tmp_path.parent) == [
+        f"{tmp_path.name}#1.2.1",
+        f"{tmp_path.name}/cut.dcm",
+    ]
+
+
+def test_dicom_reports_hold_no_volume(tmp_path):
+    series(tmp_path, "1.2.1", 2)
+    report = write_ct(tmp_path / "report.dcm", SLICE, SeriesInstanceUID="1.2.5")
+    import pydicom
+
+    dataset = pydicom.dcmread(report)
+    del dataset.PixelData, dataset.Rows, dataset.Columns
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    dataset.save_as(report)
+    found = find_image_files(tmp_path, 3)
+    assert [file.image for file in found.images] == [str(tmp_path)] and found.others == [str(report)]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_an_empty_folder_has_nothing(tmp_path, dims):
+    assert find_image_files(tmp_path, dims) == Found([], [])

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import write_ct
+
+from dual_skd.data.records import patients
+from dual_skd.data.records.patients import refuse_shared_patients, rows_with_patients
+from dual_skd.data.records.rows import Row, Source
+from dual_skd.errors import InputError
+
+
+def source(root: Path, *rows: Row) -> Source:
+    return Source(root=root, description="a set", rows=rows)
+
+
+def image(name: str, label: str = "a", **facts) -> Row:
+    return Row(f"/data/{name}", (label,), **facts)
+
+
+def found(root: Path, *rows: Row, pattern: str | None = None) -> tuple[dict[str, str], list[str]]:
+    rows, notes = rows_with_patients(source(root, *rows), pattern)
+    return {Path(row.image).name: row.patient for row in rows}, notes
+
+
+def dicom(folder: Path, name: str, patient: str) -> Row:
+    return Row(str(write_ct(folder / name, np.zeros((2, 2)), PatientID=patient)), ("a",))
+
+
+def test_folders_inside_the_class_folders_are_patients_if_a_class_has_several(tmp_path):
+    rows = [image("1.png", folder="p1"), image("2.png", folder="p2"), image("3.png", "b", folder="p3"), image("4.png")]
+    assert found(tmp_path, *rows) == (
+        {"1.png": "p1", "2.png": "p2", "3.png": "p3", "4.png": ""},
+        ["patients are the folders inside the class folders (3)"],
+    )
+    one_each = [image("1.png", folder="images"), image("2.png", "b", folder="images")]
+    assert found(tmp_path, *one_each) == ({"1.png": "", "2.png": ""}, [])
+
+
+def test_a_pattern_wins_over_folders_and_an_empty_one_turns_them_off(tmp_path):
+    rows = [image("x7_1.png", folder="p1"), image("x8_2.png", folder="p2")]
+    assert found(Path("/data"), *rows, pattern=r"x(\d)")[0] == {"x7_1.png": "7", "x8_2.png": "8"}
+    assert found(Path("/data"), *rows, pattern="") == ({"x7_1.png": "", "x8_2.png": ""}, [])
+
+
+def test_patients_that_the_source_states_stay(tmp_path):
+    rows = [image("x7.png", patient="p"), image("x8.png")]
+    for pattern in (None, "", r"x(\d)"):
+        assert found(Path("/data"), *rows, pattern=pattern) == ({"x7.png": "p", "x8.png": ""}, [])
+
+
+def test_dicom_headers_name_the_patients_that_the_source_does_not_state(tmp_path):
+    rows = [dicom(tmp_path, "1.dcm", "A"), dicom(tmp_path, "2.dcm", "B"), dicom(tmp_path, "3.dcm", "A")]
+    (tmp_path / "4.dcm").write_bytes(b"cut")
+    rows += [Row(str(tmp_path / "4.dcm"), ("a",)), Row(str(tmp_path / "5.png"), ("a",))]
+    expected = {"1.dcm": "A", "2.dcm": "B", "3.dcm": "A", "4.dcm": "", "5.png": ""}
+    assert found(tmp_path, *rows) == (expected, ["patients are the PatientIDs of the DICOM headers (2)"])
+
+
+def test_headers_count_more_than_folders_which_may_be_those_of_series(tmp_path):
+    rows = [image("1", folder="s1", header="A"), image("2", folder="s2", header="A"), image("3", "b", header="B")]
+    assert found(tmp_path, *rows)[0] == {"1": "A", "2": "A", "3": "B"}
+
+
+def test_a_series_in_a_folder_of_its_own_has_the_patient_of_its_first_file(tmp_path):
+    rows = []
+    for patient in "AB":
+        for number in range(2):
+            dicom(tmp_path / patient, f"{number}.dcm", patient)
+        rows.append(Row(str(tmp_path / patient), ("a",)))
+    assert found(tmp_path, *rows)[0] == {"A": "A", "B": "B"}
+
+
+def test_one_patient_id_for_all_is_a_placeholder(tmp_path):
+    rows = [image("1", folder="p1", header="ANON"), image("2", folder="p2", header="ANON")]
+    assert found(tmp_path, *rows) == (
+        {"1": "p1", "2": "p2"},
+        [
+            "all DICOM headers have the PatientID 'ANON', so it names no patients",
+            "patients are the folders inside the class folders (2)",
+        ],
+    )
+
+
+def test_no_header_is_read_where_patients_are_known_or_unwanted(tmp_path, monkeypatch):
+    monkeypatch.setattr(patients, "_a_file_of", lambda image: pytest.fail(f"looked for {image}"))
+    found(tmp_path, image("1.dcm", patient="p"), image("2.dcm", header="q"), image("3.dcm", header=""), image("4.png"))
+    found(tmp_path, image("1.dcm"), pattern="")
+
+
+@pytest.mark.parametrize(
+    "pattern, words",
+    [("(", "not a regular expression"), ("x", "needs a group"), (r"(\d{5})", "matches no image, for example not x7")],
+)
+def test_patterns_that_can_not_be_used_say_why(pattern, words):
+    with pytest.raises(InputError, match=words):
+        found(Path("/data"), image("x7.png"), pattern=pattern)
+
+
+def test_a_patient_in_two_splits_is_refused():
+    def records(*names: str) -> list[dict]:
+        return [{"image": "i", "patient": name} for name in names]
+
+    refuse_shared_patients({"train": records("p", ""), "val": records("q", ""), "test": records("r")}, "a set")
+    with pytest.raises(InputError, match="a set: 2 patients have images in both train and test .for example p, q."):
+        refuse_shared_patients({"train": records("q", "p", "r"), "val": [], "test": records("p", "q")}, "a set")

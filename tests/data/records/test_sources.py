@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dual_skd.data.records.sources import read_source
+from dual_skd.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Class folders with two images."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+    return tmp_path
+
+
+def test_class_folders_are_read_where_there_is_no_table(folder):
+    assert read_source(folder).description == f"class folders in {folder}"
+
+
+@pytest.mark.parametrize("name", ["datalist.csv", "labels.csv"])
+def test_a_table_in_the_folder_comes_first(folder, name):
+    (folder / name).write_text("image,label\na/1.png,x\nb/1.png,y\n")
+    source = read_source(folder)
+    assert source.description == str(folder / name) and [row.labels for row in source.rows] == [("x",), ("y",)]
+
+
+def test_a_labels_csv_of_another_kind_is_left_out_and_told(folder):
+    (folder / "labels.csv").write_text("code,meaning\na,well\nb,ill\n")
+    source = read_source(folder)
+    assert len(source.rows) == 2
+    assert source.notes == ("1 file that is no image was left out, for example labels.csv",)
+
+
+def test_an_npz_file_is_a_data_set(tmp_path):
+    np.savez(tmp_path / "s.npz", train_images=np.zeros((2, 8, 8)), train_labels=np.array([[0], [1]]))
+    assert [row.labels for row in read_source(tmp_path / "s.npz").rows] == [("0",), ("1",)]
+
+
+def test_an_absent_path_is_answered_with_the_nearest_name(folder):
+    with pytest.raises(InputError, match=f"does not exist; did you mean {folder}"):
+        read_source(folder.with_name(folder.name + "x"))
+    with pytest.raises(InputError, match="is neither a folder nor a .csv, .json or .npz file"):
+        read_source(folder / "a" / "1.png")

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dual_skd.data.records.rows import Row, Source
+from dual_skd.data.records.tables import read_image_table, read_table
+from dual_skd.errors import InputError
+
+
+@pytest.fixture
+def here(tmp_path) -> Path:
+    """A folder with the images img/0.png to img/5.png."""
+    (tmp_path / "img").mkdir()
+    for number in range(6):
+        (tmp_path / "img" / f"{number}.png").touch()
+    return tmp_path
+
+
+def csv(here: Path, *lines: str, encoding: str = "utf-8", name: str = "t.csv") -> Path:
+    (here / name).write_bytes("\n".join([*lines, ""]).encode(encoding))
+    return here / name
+
+
+def read(path: Path, label_column="label") -> Source:
+    return read_image_table(read_table(path), label_column)
+
+
+def refused(path: Path, words: str, label_column="label") -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        read(path, label_column)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+
+
+def test_all_columns_are_read(here):
+    source = read(
+        csv(here, "image,label,split,patient,site", "img/0.png, ill ,Training,p1,north", "img/1.png,well,val,,")
+    )
+    assert source.rows == (
+        Row(str(here / "img/0.png"), ("ill",), "train", "p1", "north"),
+        Row(str(here / "img/1.png"), ("well",), "val"),
+    )
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_case_quotes_blank_lines_and_bom_of_spreadsheets_are_understood(here, separator):
+    lines = ["Image,LABEL,Notes", 'img/0.png,a,"x, y; z"', ",,", 'img/1.png,b,"two\nlines"', ""]
+    lines = [
+        line if '"' in line and separator == "," else line.replace(",", separator).replace(f"x{separator}", "x,")
+        for line in lines
+    ]
+    source = read(csv(here, *lines, encoding="utf-8-sig"))
+    assert [(Path(row.image).name, row.labels) for row in source.rows] == [("0.png", ("a",)), ("1.png", ("b",))]
+
+
+def test_paths_of_windows_absolute_paths_and_locators_are_found(here):
+    (here / "set.npz").touch()
+    (here / "a#b.png").touch()
+    lines = [
+        "img\\0.png,a",
+        f"{here}/img/1.png,b",
+        "./img//2.png,a",
+        "set.npz#train/3,b",
+        "img#1.2.840.1,a",
+        "a#b.png,b",
+    ]
+    found = [row.image for row in read(csv(here, "image,label", *lines)).rows]
+    expected = ["img/0.png", "img/1.png", "img/2.png", "set.npz#train/3", "img#1.2.840.1", "a#b.png"]
+    assert found == [f"{here}/{name}" for name in expected]
+
+
+def test_images_outside_the_folder_of_the_table_are_taken(here):
+    (here / "lists").mkdir()
+    source = read(csv(here / "lists", "image,label", "../img/0.png,a", f"{here}/img/1.png,b"))
+    assert [Path(row.image).resolve().name for row in source.rows] == ["0.png", "1.png"]
+
+
+def test_repeated_entries_count_once_and_are_told(here):
+    source = read(csv(here, "image,label,patient", "img/0.png,a,p", "img/1.png,b,q", "./img/0.png,a,p"))
+    assert len(source.rows) == 2
+    assert source.notes == ("1 repeated entries of t.csv count once, for example 0.png",)
+
+
+@pytest.mark.parametrize(
+    "second, words",
+    [
+        ("b,train,p,s", "0.png twice, with different labels .a in entry 1, b in entry 3."),
+        ("a,test,p,s", "with different splits .train in entry 1, test in entry 3."),
+        ("a,train,,s", "with different patients .p in entry 1, none in entry 3."),
+        ("a,train,p,t", "with different sites .s in entry 1, t in entry 3."),
+    ],
+)
+def test_entries_that_contradict_each_other_are_refused(here, second, words):
+    lines = ["image,label,split,patient,site", "img/0.png,a,train,p,s", "img/1.png,b,train,q,s", f"img/0.png,{second}"]
+    refused(csv(here, *lines), words)
+
+
+def test_multi_label_tables_have_a_column_per_label_or_joined_names(here):
+    flags = csv(here, "image,X,y", "img/0.png,1,0", "img/1.png,0,1.0", "img/2.png,yes,true", "img/3.png,,0")
+    source = read(flags, ["x", "y"])
+    assert source.multi_label and source.class_names == ("x", "y")
+    assert [row.labels for row in source.rows] == [("x",), ("y",), ("x", "y"), ()]
+    joined = read(csv(here, "image,label", "img/0.png,x", "img/1.png,y", "img/2.png,x| y", "img/3.png,"))
+    assert joined.multi_label and [row.labels for row in joined.rows] == [("x",), ("y",), ("x", "y"), ()]
+
+
+def test_a_json_list_keeps_its_classes_splits_and_what_was_left_out(here):
+    left_out = [{"image": str(here / "img/5.png"), "label": 1, "split": "test", "twin": "t", "exact": True}]
+    content = {
+        "labels": ["well", "ill"],
+        "training": [{"image": "img/0.png", "label": 0}, {"image": "img/1.png", "label": 1}],
+        "test": [{"image": "img/2.png", "label": 1, "site": "s"}],
+        "left_out": left_out,
+    }
+    (here / "d.json").write_text(json.dumps(content))
+    source = read(here / "d.json")
+    assert source.class_names == ("well", "ill") and source.left_out == tuple(left_out)
+    assert [(row.labels, row.split, row.site) for row in source.rows] == [
+        (("0",), "train", ""),
+        (("1",), "train", ""),
+        (("1",), "test", "s"),
+    ]
+    (here / "d.json").write_text(json.dumps([{"image": "img/0.png", "label": "a"}]))
+    assert [row.labels for row in read(here / "d.json").rows] == [("a",)]
+
+
+def test_missing_images_are_counted_and_the_first_is_named(here):
+    refused(csv(here, "image,label", "img/0.png,a", "img/7.png,b"), "entry 2: the image img/7.png does not exist in")
+    refused(
+        csv(here, "image,label", "x.png,a", "y.png,b", "img/0.png,a"), "entry 1: the image x.png .*1 more of 3 don't"
+    )
+
+
+@pytest.mark.parametrize(
+    "lines, words",
+    [
+        (["path,label", "img/0.png,a"], "no column image; columns found: path, label; rename path to image"),
+        (["image,Diagnosis", "img/0.png,a"], "no column label; .*rename Diagnosis to label .* or set label_column to"),
+        (["image,age", "img/0.png,7"], "no column label; columns found: image, age.$"),
+        (["image,label"], "lists no images"),
+        ([], "is empty; expected a line of column names"),
+        (["image,label", ",a"], "entry 1: the image path is empty"),
+        (["image,label", "img/0.png,"], "lists 1 images, none with a label in label"),
+        (["image,label,split", "img/0.png,a,later"], "entry 1: unknown split 'later'; use train, val or test"),
+        (["image,label,split", "img/0.png,a,test", "img/1.png,a,"], "1 of 2 images have no split; give all or none"),
+        (["image,label", "img/0.png,a,b"], "entry 1: 3 fields where the first line names 2 columns"),
+        (["image,label,label", "img/0.png,a,b"], "has two columns label"),
+        (["image,label", "img/0.png\0,a"], "does not exist|line contains NUL"),
+        (["image,label", '"img/0.png,a', "img/1.png,b"], "no column label|none with a label"),
+    ],
+)
+def test_tables_that_can_not_be_used_say_why(here, lines, words):
+    refused(csv(here, *lines), words)
+
+
+def test_other_encodings_and_kinds_of_files_are_told(here):
+    refused(csv(here, "image,label", "img/0.png,größer", encoding="cp1252"), "UTF-8 CSV table: .* save it as CSV UTF-8")
+    refused(csv(here, "image,label", "img/0.png,a", encoding="utf-16"), "save it as CSV UTF-8")
+    (here / "t.xlsx").write_bytes(b"PK")
+    refused(here / "t.xlsx", "save the sheet as CSV UTF-8")
+    for content, words in (
+        ("{broken", "can't be read as JSON"),
+        ("3", "must hold a list of images"),
+        ('{"images": []}', "list named training .* found: images"),
+        ("[[1]]", "each image must be an object"),
+        ("[" * 100_000, "can't be read as JSON"),
+    ):
+        (here / "t.json").write_text(content)
+        refused(here / "t.json", words)
+    flags = [{"image": "img/0.png", "label": [1, 0]}, {"image": "img/1.png", "label": [1, 0, 1]}]
+    (here / "t.json").write_text(json.dumps({"labels": ["a", "b"], "training": flags}))
+    refused(here / "t.json", "entry 2: 3 label flags for 2 classes")
+    refused(csv(here, "image,x,y", "img/0.png,1,2"), "the label y must be 0 or 1, found '2'", ["x", "y"])
