@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         if name in argv[:1]:  # each command imports what it needs, and no other
             import_module(module).add_arguments(command)
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("dual_skd").setLevel(logging.INFO)  # other libraries only where they warn
     try:
         return import_module(COMMANDS[args.command][0]).main(args)
     except InputError as error:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_records
+from dual_skd.data.twins.finder import TwinFinder
 from dual_skd.errors import InputError
 
 
@@ -367,6 +368,21 @@ def test_a_file_that_can_not_be_used_ends_the_run_or_is_skipped_and_listed(tmp_p
     assert any("1 files that can't be used were skipped" in note for note in data.notes)
     assert len(data.train + data.val + data.test) == 11
     fails(tmp_path, "on_bad_file is 'ignore'", on_bad_file="ignore")
+
+
+def test_the_likeness_of_a_twin_is_the_users_to_choose(tmp_path, monkeypatch):
+    class_folders(tmp_path / "train", {"a": 8, "b": 8})
+    class_folders(tmp_path / "test", {"a": 3, "b": 3})
+    asked = []
+
+    def twins(self, images, others, *, similarity):
+        asked.append(similarity)
+        return []
+
+    monkeypatch.setattr(TwinFinder, "twins", twins)
+    load(tmp_path, keep_twins=False, twin_similarity=0.8)
+    assert set(asked) == {0.8}
+    fails(tmp_path, "twin_similarity must be above 0", keep_twins=False, twin_similarity=80)
 
 
 def test_frames_of_a_file_are_divided_together(tmp_path):

@@ -31,7 +31,9 @@ def test_records_with_a_twin_leave_with_its_name_and_are_counted(images):
     notes, left_out = [], []
     finder = search(images, "auto", notes)
     records = [{"image": image, "label": 0} for image in images]
-    kept = leave_out_twins(finder, records[2:], records[:2], split="val", notes=notes, left_out=left_out)
+    kept = leave_out_twins(
+        finder, records[2:], records[:2], similarity=0.93, split="val", notes=notes, left_out=left_out
+    )
     assert kept == [records[2]]
     assert left_out == [{**records[3], "split": "val", "twin": images[0], "similarity": 1.0, "exact": True}]
     assert notes == ["1 of 2 val images were left out because a twin of them is in training (1 exact, 0 near copies)"]

@@ -144,6 +144,7 @@ def load_records(
     seed: int = 0,
     keep_twins: bool = False,
     twin_search: str = "auto",
+    twin_similarity: float = 0.93,
     on_bad_file: str | None = "error",
     frame: int | str | None = None,
     refuse_shared_patients: bool = True,
@@ -183,6 +184,8 @@ def load_records(
             "skip" decodes every file and leaves out, and lists, those; None looks at none.
         frame: of files with several frames, pages or slices a 2D task takes the "middle" one, a number counted from 0,
             or "all"; None refuses such files.
+        twin_similarity: likeness from which an image counts as a near copy. From about 0.8 on, neighbouring slices and
+            strongly edited copies count too, which makes a test set without patient ids safer, and smaller.
         refuse_shared_patients: refuse given splits that share patients; only a check, which reports them, turns it off.
         demo_dir: where "demo" data are written; default: the user's cache folder.
 
@@ -228,7 +231,9 @@ def load_records(
     if twins is not None:
         # against all training images, so that the test set is the same for every train_fraction and fold
         known = records["train"] + records["val"]
-        records["test"] = leave_out_twins(twins, records["test"], known, split="test", notes=notes, left_out=left_out)
+        records["test"] = leave_out_twins(
+            twins, records["test"], known, similarity=twin_similarity, split="test", notes=notes, left_out=left_out
+        )
     if folds and records["val"]:
         notes.append(f"the {len(records['val'])} validation images joined the training images, to be divided in folds")
         records["train"], records["val"] = records["train"] + records["val"], []
@@ -249,7 +254,13 @@ def load_records(
         notes.append(f"{len(records['val'])} validation images were carved from the training images (seed {seed})")
     if twins is not None:
         records["val"] = leave_out_twins(
-            twins, records["val"], records["train"], split="val", notes=notes, left_out=left_out
+            twins,
+            records["val"],
+            records["train"],
+            similarity=twin_similarity,
+            split="val",
+            notes=notes,
+            left_out=left_out,
         )
 
     data = DataList(

@@ -34,6 +34,7 @@ def load_evaluation_records(
     patient_pattern: str | None = None,
     keep_twins: bool = False,
     twin_search: str = "auto",
+    twin_similarity: float = 0.93,
     on_bad_file: str = "error",
     frame: int | str | None = None,
 ) -> DataList:
@@ -52,7 +53,7 @@ def load_evaluation_records(
         label_column: see :func:`dual_skd.data.load_records`.
         patient_pattern: see :func:`dual_skd.data.load_records`.
         keep_twins: keep external images with a twin in the run's training data.
-        twin_search: see :func:`dual_skd.data.load_records`.
+        twin_search, twin_similarity: see :func:`dual_skd.data.load_records`.
         on_bad_file: what becomes of bad files of an external set, see :func:`dual_skd.data.load_records`.
         frame: which frames of its files are taken, see :func:`dual_skd.data.load_records`.
 
@@ -111,7 +112,9 @@ def load_evaluation_records(
             spatial_dims=spatial_dims, search=twin_search, dataset_dir=dataset_dir, notes=notes,
         )  # fmt: skip
         if finder is not None:
-            records = leave_out_twins(finder, records, seen, split=split, notes=notes, left_out=left_out)
+            records = leave_out_twins(
+                finder, records, seen, similarity=twin_similarity, split=split, notes=notes, left_out=left_out
+            )
     data = replace(
         trained,
         root=source.root,

@@ -201,12 +201,15 @@ class TwinFinder:
                     pictures.popitem(last=False)
                 bar.update(len(some))
 
-    def drop_twins(self, records: Sequence[dict], known: Sequence[dict]) -> tuple[list[dict], list[dict]]:
+    def drop_twins(
+        self, records: Sequence[dict], known: Sequence[dict], *, similarity: float = SIMILARITY
+    ) -> tuple[list[dict], list[dict]]:
         """Separates the records with a twin among ``known`` ones from the rest.
 
         Args:
             records: dicts with the path "image".
             known: the same, of what must not be met again (the training set).
+            similarity: see :meth:`twins`.
 
         Returns:
             (kept, left_out): the records without a twin as they are, and the others with the keys "twin" (path of the
@@ -214,7 +217,7 @@ class TwinFinder:
         """
         images, known_images = ([record["image"] for record in some] for some in (records, known))
         best: dict[str, Twin] = {}
-        for twin in self.twins(images, known_images):
+        for twin in self.twins(images, known_images, similarity=similarity):
             if twin.image not in best or twin.similarity > best[twin.image].similarity:
                 best[twin.image] = twin
         # the same file in both lists is the plainest twin of all

@@ -57,7 +57,14 @@ def find_twins(
 
 
 def leave_out_twins(
-    finder: TwinFinder, records: list[dict], known: list[dict], *, split: str, notes: list[str], left_out: list[dict]
+    finder: TwinFinder,
+    records: list[dict],
+    known: list[dict],
+    *,
+    similarity: float,
+    split: str,
+    notes: list[str],
+    left_out: list[dict],
 ) -> list[dict]:
     """Returns the records without a twin among ``known`` ones; the others go to ``left_out``, and a note counts them.
 
@@ -65,11 +72,17 @@ def leave_out_twins(
         finder: knows all the images.
         records: of one split.
         known: what the network is trained on.
+        similarity: likeness, 0 to 1, from which two images count as twins.
         split: name of the split, written into the records that are left out.
         notes: gets a sentence.
         left_out: gets the records with a twin, with "split", "twin", "similarity" and "exact".
+
+    Raises:
+        InputError: for a similarity out of range.
     """
-    kept, twins = finder.drop_twins(records, known)
+    if not 0 < similarity <= 1:
+        raise InputError(f"twin_similarity must be above 0 and at most 1, found {similarity}.")
+    kept, twins = finder.drop_twins(records, known, similarity=similarity)
     if twins:
         exact = sum(bool(record["exact"]) for record in twins)
         notes.append(
