@@ -265,7 +265,7 @@ class BestModelSaver:
 
     def _save_unless_best(self, trainer: Engine) -> None:
         if self.best_epoch == 0:
-            logger.warning("No validation images, so the model of the last epoch, %d, is kept.", trainer.state.epoch)
+            logger.warning("There was no validation, so the model of the last epoch, %d, is kept.", trainer.state.epoch)
             self._save(trainer)
 
     def _save(self, engine: Engine) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
 from dual_skd.data.reading import dicom_file as module
 from dual_skd.data.reading.dicom import read_header
@@ -116,3 +116,18 @@ def test_a_deflated_file_that_expands_without_end_is_refused(tmp_path, dicom_fil
     monkeypatch.setattr(module, "MAX_BYTES", 2_000_000)
     with pytest.raises(InputError, match="a.dcm expands to more than"):
         read_image(path)
+
+
+def test_the_header_of_a_deflated_file_is_read(tmp_path, dicom_file):
+    path = dicom_file(tmp_path / "a.dcm", np.arange(400, dtype=np.uint16).reshape(20, 20))
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path, enforce_file_format=True)
+    assert read_header(path).rows == 20
+    assert read_image(path)[0][3, 2] == 43
+
+
+def test_a_segmentation_is_no_image_although_it_has_rows(tmp_path, dicom_file):
+    path = dicom_file(tmp_path / "a.dcm", np.zeros((4, 4), np.uint8), SOPClassUID=SegmentationStorage)
+    with pytest.raises(NotAnImage, match="Segmentation Storage"):
+        read_header(path)

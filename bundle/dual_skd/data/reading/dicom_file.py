@@ -51,11 +51,12 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
         raise NotAnImage(
             f"Expected PNG, JPEG, BMP, TIFF, NIfTI, NumPy or DICOM, found a file of another kind: {path}; leave it out."
         )
-    if DeflatedExplicitVRLittleEndian.encode() in start:
+    deflated = DeflatedExplicitVRLittleEndian.encode() in start
+    if deflated:
         _check_deflated(path)
     with open(path, "rb") as file:
         dataset = pydicom.dcmread(file, force=True, stop_before_pixels=tags is not None, specific_tags=tags)
-        left = size - file.tell()
+        left = MAX_BYTES if deflated else size - file.tell()
     kind = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
     if kind == MediaStorageDirectoryStorage:
         raise NotAnImage(f"{path} is a DICOMDIR, an index of other files; name the folders with the images instead.")
@@ -65,6 +66,8 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
                 f"{path} is cut short or damaged: its header has no image size; copy it again or leave it out."
             )
         raise NotAnImage(f"{path} is a DICOM object without pixels ({kind.name or 'of no stated kind'}); leave it out.")
+    if kind.name.endswith("Storage") and "Image" not in kind.name:  # a segmentation or a dose has rows and columns, too
+        raise NotAnImage(f"{path} is a DICOM object of another kind ({kind.name}); leave it out.")
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
     if "PixelData" in dataset:
@@ -106,9 +109,8 @@ def _check_pixels(dataset: Dataset, path: str | Path, stored: int) -> None:
     check_size(path, shape, bits / 8)
     syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
     count = shape[0] * shape[1] * shape[2]
-    if syntax.is_compressed:
-        # deflated files are measured when they are opened; every compressed frame is an item with 8 bytes before it
-        expected = 8 * shape[2] if syntax.is_encapsulated else 0
+    if syntax.is_encapsulated:
+        expected = 8 * shape[2]  # every frame is an item with 8 bytes before it
     elif dataset.get("PhotometricInterpretation") == "YBR_FULL_422":
         expected = count * 2 * bits // 8
     else:
