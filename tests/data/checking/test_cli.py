@@ -170,3 +170,15 @@ def test_a_result_that_cannot_be_written_is_one_sentence(dataset, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="can't be written"):
         run(dataset, "--json", tmp_path / "file" / "found.json")
+
+
+def test_the_clean_list_is_what_the_check_finds_no_error_in(tmp_path, capsys):
+    for seed in range(12):
+        write(tmp_path / "d", "train" if seed < 8 else "test", "ab"[seed % 2], seed)
+    write(tmp_path / "d", "test", "a", 0)  # stands in train too, under the same label
+    write(tmp_path / "d", "test", "b", 2)  # stands in train as "a"
+    assert run(tmp_path / "d", "--clean-list", tmp_path / "clean.csv") == 1
+    assert "Clean list: 11 images are left" in capsys.readouterr().out
+    assert run(tmp_path / "clean.csv") == 0
+    lines = (tmp_path / "clean.csv").read_text().splitlines()
+    assert len(lines) == 1 + 11 and not any("/2_" in line for line in lines)

@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset_dir", help="folder of class folders, folder with a datalist, the datalist, or demo")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
     parser.add_argument("--fix-list", type=Path, metavar="FILE", help="write a CSV table of all images to look at")
+    parser.add_argument(
+        "--clean-list",
+        type=Path,
+        metavar="FILE",
+        help="write a datalist.csv of what is left: one of every group of copies",
+    )
     parser.add_argument("--spatial-dims", type=int, choices=(2, 3), default=2, help="2 for images, 3 for volumes")
     parser.add_argument("--label-column", action="append", help="column of the label; repeat it for multi-label tables")
     parser.add_argument("--patient-pattern", help="regular expression whose group finds the patient in a file name")
@@ -59,10 +65,18 @@ def main(args: argparse.Namespace) -> int:
             table = csv.DictWriter(file, COLUMNS)
             table.writeheader()
             table.writerows(findings.offenders)
+    notes = []
+    if args.clean_list is not None and data.source:
+        from dual_skd.data.checking.clean_list import clean_records, write_clean_list
+
+        records, notes = clean_records(data, findings)
+        with _open_to_write(args.clean_list) as file:
+            write_clean_list(data, records, file)
+        notes.append(f"{len(records)} images are left, in {args.clean_list}")
     if not data.source:  # nothing could be read at all
         sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
         return 1
-    sys.stdout.write("\n".join(report(data, findings)) + "\n")
+    sys.stdout.write("\n".join([*report(data, findings), *(f"Clean list: {note}." for note in notes)]) + "\n")
     return 0 if findings.ok else 1
 
 

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A data list of what is left of a data set after the check: usable images, one of every group of copies."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from dual_skd.data.checking.findings import Findings
+from dual_skd.data.records.datalist import SPLITS, DataList
+
+COLUMNS = ("image", "label", "split", "patient", "site")
+KEPT_FIRST = ("test", "val", "train")  # test images are fewer and dearer: their copies leave the training set
+
+
+def clean_records(data: DataList, findings: Findings) -> tuple[list[dict], list[str]]:
+    """Chooses the images that may stay.
+
+    Files that can't be used go. Of images that are copies of each other, over all splits, one stays, of the test
+    split if there is one; none stays where their labels differ. Of a patient in several splits, the images of one stay.
+
+    Args:
+        data: as given, nothing left out.
+        findings: of the whole check, with the search for copies.
+
+    Returns:
+        (records with "split", in the order of the data; sentences that count what goes).
+    """
+    records = [{**record, "split": split} for split in SPLITS for record in data.splits[split]]
+    names = {data.relative(record["image"]): record for record in records}
+    unusable = {one["image"] for one in findings.unreadable}
+    gone = dict.fromkeys(unusable, "can't be used")
+    for group in groups_of_copies([(twin["image"], twin["twin"]) for twin in findings.twins]):
+        members = sorted(group - unusable, key=lambda name: (KEPT_FIRST.index(names[name]["split"]), name))
+        labels = {str(names[name]["label"]) for name in members}
+        first = 0 if len(labels) > 1 else 1
+        gone |= dict.fromkeys(members[first:], "are copies" if first else "are copies with different labels")
+    home: dict[str, str] = {}
+    for split in KEPT_FIRST:
+        for record in data.splits[split]:
+            if record["patient"] and data.relative(record["image"]) not in gone:
+                home.setdefault(record["patient"], split)
+    for name, record in names.items():
+        if name not in gone and home.get(record["patient"], record["split"]) != record["split"]:
+            gone[name] = "are of patients that are in another split too"
+    reasons = list(gone.values())
+    notes = [f"{reasons.count(reason)} images {reason}" for reason in dict.fromkeys(reasons)]
+    return [record for name, record in names.items() if name not in gone], notes
+
+
+def groups_of_copies(pairs: Sequence[tuple[str, str]]) -> list[set[str]]:
+    """Groups in which every image is linked to every other one by pairs of copies."""
+    group_of: dict[str, set[str]] = {}
+    for one, other in pairs:
+        merged = group_of.get(one, {one}) | group_of.get(other, {other})
+        group_of |= dict.fromkeys(merged, merged)
+    return list({id(group): group for group in group_of.values()}.values())
+
+
+def write_clean_list(data: DataList, records: Sequence[dict], file: TextIO) -> None:
+    """Writes records as a CSV table that training takes; paths are absolute."""
+    divided = bool(data.val or data.test)
+    table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+    table.writeheader()
+    for record in records:
+        label = record["label"]
+        flags = label if isinstance(label, list) else [place == label for place in range(data.num_classes)]
+        names = [name for name, flag in zip(data.class_names, flags, strict=True) if flag]
+        image = str(Path(record["image"]))
+        table.writerow(
+            {**record, "image": image, "label": "|".join(names), "split": record["split"] if divided else ""}
+        )

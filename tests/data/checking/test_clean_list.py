@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from dual_skd.data.checking.clean_list import clean_records, groups_of_copies, write_clean_list
+from dual_skd.data.checking.findings import Findings
+from dual_skd.data.records.datalist import DataList
+
+
+def record(name: str, label: int = 0, patient: str = "") -> dict:
+    return {"image": f"/d/{name}", "label": label, "patient": patient, "site": ""}
+
+
+def data(train: list[dict], test: list[dict], **options) -> DataList:
+    return DataList(Path("/d"), ("well", "ill"), {"train": train, "val": [], "test": test}, "d", **options)
+
+
+def found(*pairs: str, unreadable: str = "") -> Findings:
+    twins = [{"image": pair[0], "twin": pair[1]} for pair in pairs]
+    offenders = [{"image": name, "split": "train", "kind": "truncated", "detail": ""} for name in unreadable]
+    return Findings(counts={}, offenders=offenders, twins=twins)
+
+
+def kept(records: list[dict]) -> str:
+    return "".join(Path(one["image"]).name for one in records)
+
+
+def test_groups_are_closed_under_being_copies():
+    groups = groups_of_copies([("a", "b"), ("c", "d"), ("b", "e"), ("f", "c")])
+    assert sorted(map(sorted, groups)) == [["a", "b", "e"], ["c", "d", "f"]]
+
+
+def test_of_copies_the_test_image_stays_and_else_the_first():
+    given = data([record(name) for name in "abcd"], [record(name) for name in "xyz"])
+    records, notes = clean_records(given, found("xa", "ab", "cd", "yz"))
+    assert kept(records) == "cxy"
+    assert notes == ["4 images are copies"]
+    assert [one["split"] for one in records] == ["train", "test", "test"]
+
+
+def test_copies_with_different_labels_go_together():
+    given = data([record("a", 0), record("b", 1), record("c")], [record("x", 1)])
+    records, notes = clean_records(given, found("xa", "ab"))
+    assert kept(records) == "c" and notes == ["3 images are copies with different labels"]
+
+
+def test_an_unusable_file_goes_and_its_copy_stays():
+    given = data([record("a"), record("b")], [])
+    records, notes = clean_records(given, found("ab", unreadable="a"))
+    assert kept(records) == "b" and notes == ["1 images can't be used"]
+
+
+def test_a_patient_of_two_splits_stays_in_the_test_split_only():
+    given = data([record("a", patient="p"), record("b", patient="q"), record("c")], [record("x", patient="p")])
+    records, notes = clean_records(given, found())
+    assert kept(records) == "bcx" and "patients that are in another split" in notes[0]
+    # where the test image goes as a copy of another one, the patient's training images may stay
+    given = data([record("a", patient="p")], [record("w"), record("x", patient="p")])
+    assert kept(clean_records(given, found("wx"))[0]) == "aw"
+
+
+def test_the_list_is_a_table_that_training_reads():
+    file = io.StringIO()
+    write_clean_list(data([record("a", 1, "p")], [record("x")]), [{**record("a", 1, "p"), "split": "train"}], file)
+    assert file.getvalue().splitlines() == ["image,label,split,patient,site", "/d/a,ill,train,p,"]
+    file = io.StringIO()
+    several = data([record("a")], [], multi_label=True)
+    write_clean_list(several, [{**record("a"), "label": [1.0, 1.0], "split": "train"}], file)
+    assert file.getvalue().splitlines()[1] == "/d/a,well|ill,,,"
