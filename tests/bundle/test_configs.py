@@ -201,7 +201,7 @@ def test_packages_of_the_metadata_are_declared_installed_and_recent_enough():
         "monai": content["monai_version"], "torch": content["pytorch_version"], "numpy": content["numpy_version"],
     }  # fmt: skip
     for name, version in wanted.items():
-        assert name in declared and declared[name].specifier.contains(version), name
+        assert name.lower() in declared and declared[name.lower()].specifier.contains(version), name
         assert installed.version(name)
 
 
