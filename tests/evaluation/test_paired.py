@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation import classification_metrics
+from dual_skd.evaluation.metrics import METRICS
+from dual_skd.evaluation.paired import holm, paired_differences, weighted_metrics
+
+
+def predictions(seed: int, images: int = 60, classes: int = 3, sharpness: float = 1.0):
+    """Probabilities, and labels that have something to do with them."""
+    random = np.random.default_rng(seed)
+    labels = np.r_[np.arange(classes), random.integers(classes, size=images - classes)]
+    logits = random.normal(size=(images, classes)) + sharpness * np.eye(classes)[labels]
+    p = np.exp(2 * logits)
+    return p / p.sum(axis=1, keepdims=True), labels
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_without_resampling_the_metrics_are_those_of_every_other_report(classes):
+    p, labels = predictions(0, classes=classes)
+    ours = weighted_metrics(p, labels, np.ones((1, len(p))))
+    wanted = classification_metrics(torch.from_numpy(np.log(p)), torch.from_numpy(labels))
+    assert {name: values.item() for name, values in ours.items()} == pytest.approx(wanted, abs=1e-12)
+
+
+def test_a_weight_is_a_number_of_copies_of_the_image():
+    p, labels = predictions(1)
+    counts = np.random.default_rng(2).integers(0, 4, size=len(p))
+    counts[:3] = 1  # every class is there
+    ours = weighted_metrics(p, labels, counts[None].astype(float))
+    chosen = np.repeat(np.arange(len(p)), counts)
+    wanted = classification_metrics(torch.from_numpy(np.log(p[chosen])), torch.from_numpy(labels[chosen]))
+    assert {name: values.item() for name, values in ours.items()} == pytest.approx(wanted, abs=1e-12)
+
+
+def test_classes_that_were_not_drawn_leave_auc_undefined_and_balanced_accuracy_to_the_others():
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    values = weighted_metrics(p, np.array([0, 0, 1]), np.array([[1.0, 1.0, 0.0], [2.0, 0.0, 1.0]]))
+    assert np.isnan(values["macro_auc"][0]) and values["macro_auc"][1] == 1
+    assert values["balanced_accuracy"].tolist() == [0.5, 1.0]
+    assert values["f1"] == pytest.approx([(2 / 3 + 0) / 2, 1.0])
+
+
+def test_equal_scores_count_half_in_the_area_under_the_curve():
+    # class 1 scores 0.7, 0.5 against 0.5, 0.5, 0.1: of 6 pairs 4 are won, 2 tied; with the first image twice 7 of 9
+    score = np.array([0.7, 0.5, 0.5, 0.5, 0.1])
+    p = np.stack([1 - score, score], axis=1)
+    weights = np.array([[1.0, 1, 1, 1, 1], [2.0, 1, 1, 1, 1]])
+    areas = weighted_metrics(p, np.array([1, 1, 0, 0, 0]), weights, metrics=["macro_auc"])["macro_auc"]
+    assert areas == pytest.approx([(4 + 1) / 6, (7 + 1) / 9])
+
+
+def test_the_difference_is_the_mean_over_seeds_of_the_metrics_differences():
+    pairs = [(predictions(seed)[0], predictions(seed + 10)[0]) for seed in range(3)]
+    labels = predictions(0)[1]
+    one, other = (np.stack(side) for side in zip(*pairs, strict=True))
+    found = paired_differences(one, other, labels, resamples=50)
+
+    def measured(p):
+        return classification_metrics(torch.from_numpy(np.log(p)), torch.from_numpy(labels))
+
+    for name in METRICS:
+        assert found[name].value == pytest.approx(np.mean([measured(a)[name] - measured(b)[name] for a, b in pairs]))
+
+
+def test_the_interval_of_an_accuracy_difference_is_the_normal_one_of_its_paired_images():
+    # of 400 images method one alone is right on 60 and method two alone on 20, in a closed form:
+    # difference 0.1, standard error sqrt((60 + 20) / 400 - 0.1 ** 2) / sqrt(400)
+    right = np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])
+    one = np.concatenate([np.repeat(right[0], 380, axis=0), np.repeat(right[1], 20, axis=0)])
+    other = np.concatenate([np.repeat(right[1], 60, axis=0), np.repeat(right[0], 340, axis=0)])
+    found = paired_differences(one, other, np.zeros(400, int), metrics=["accuracy"], resamples=4000)["accuracy"]
+    error = np.sqrt(80 / 400 - 0.1**2) / np.sqrt(400)
+    assert found.value == pytest.approx(0.1)
+    assert found.low == pytest.approx(0.1 - 1.96 * error, abs=0.005)
+    assert found.high == pytest.approx(0.1 + 1.96 * error, abs=0.005)
+    assert found.p < 0.005
+
+
+def test_images_of_one_patient_widen_the_interval_as_fewer_independent_observations_do():
+    # 100 patients of 4 identical images each are 100 observations: twice the interval of 400
+    random = np.random.default_rng(3)
+    hits = np.repeat(random.random((2, 100)) < 0.7, 4, axis=1)
+    one, other = (np.where(hit[:, None], [0.8, 0.2], [0.2, 0.8]) for hit in hits)
+    labels = np.zeros(400, int)
+    names = [f"p{image // 4}" for image in range(400)]
+    alone = paired_differences(one, other, labels, metrics=["accuracy"])["accuracy"]
+    whole = paired_differences(one, other, labels, metrics=["accuracy"], patients=names)["accuracy"]
+    assert (whole.high - whole.low) / (alone.high - alone.low) == pytest.approx(2, rel=0.08)
+    unknown = paired_differences(one, other, labels, metrics=["accuracy"], patients=[""] * 400)["accuracy"]
+    assert unknown == alone
+
+
+def test_equal_predictions_differ_by_nothing_with_p_of_one():
+    p, labels = predictions(4)
+    for difference in paired_differences(p, p.copy(), labels, resamples=200).values():
+        assert difference == (0, 0, 0, 1)
+
+
+def test_a_null_difference_is_rejected_about_one_time_in_twenty():
+    rejected = 0
+    for case in range(400):
+        random = np.random.default_rng(case)
+        labels = random.integers(2, size=150)
+        score = random.normal(size=(2, 150)) + labels  # two equally good methods
+        p = 1 / (1 + np.exp(-np.stack([-score, score], axis=-1)))
+        found = paired_differences(p[0], p[1], labels, metrics=["nll"], resamples=300, seed=case)["nll"]
+        rejected += found.p < 0.05
+    assert 8 <= rejected <= 34  # 20 expected; 0.4 % of such checks would fall outside
+
+
+def test_seeds_that_disagree_widen_the_interval_when_they_are_resampled():
+    labels = np.tile([0, 1], 200)
+    good, coin = np.eye(2)[labels] * 0.8 + 0.1, np.full((400, 2), 0.5)
+    one, other = np.stack([good, coin, good, coin]), np.stack([coin, good, coin, coin])
+    fixed = paired_differences(one, other, labels, metrics=["macro_auc"])["macro_auc"]
+    drawn = paired_differences(one, other, labels, metrics=["macro_auc"], resample_seeds=True)["macro_auc"]
+    assert fixed.value == drawn.value == pytest.approx(0.125)
+    assert fixed.p < 0.01 < drawn.p
+    assert drawn.low < 0 < drawn.high
+
+
+def test_holm_gives_the_values_computed_by_hand():
+    # sorted 0.005, 0.01, 0.03, 0.04: times 4, 3, 2, 1 is 0.02, 0.03, 0.06, 0.04, and the last may not fall below 0.06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.6]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_two_thousand_resamples_of_six_hundred_images_and_five_seeds_take_seconds():
+    p = np.stack([predictions(seed, images=600)[0] for seed in range(5)])
+    labels = predictions(0, images=600)[1]
+    began = time.perf_counter()
+    paired_differences(p, p[::-1], labels, metrics=("balanced_accuracy", "macro_auc", "ece", "nll"))
+    assert time.perf_counter() - began < 30  # 1 to 3 s on an ordinary core
+
+
+def test_what_does_not_belong_together_is_refused():
+    p, labels = predictions(0)
+    with pytest.raises(InputError, match="seeds that both methods have"):
+        paired_differences(np.stack([p, p]), p, labels)
+    with pytest.raises(InputError, match="Unknown metrics auc; valid: accuracy"):
+        paired_differences(p, p, labels, metrics=["auc"])
+    with pytest.raises(InputError, match="60 images, but 2 patients"):
+        paired_differences(p, p, labels, patients=["a", "b"])
