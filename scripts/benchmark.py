@@ -1,0 +1,183 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a table of methods x data sets x training fractions x seeds, and goes on where it stopped.
+
+    python scripts/benchmark.py --data_root DATA --work runs --minutes 60 [--jobs 2] [--only REGEX] [--list]
+    python scripts/benchmark.py --data_root DATA --work runs --tune        # learning rates first, by validation
+
+The plan (scripts/benchmark_plan.json) names data sets, rows (overrides of train.json) and tiers: lists of cells, the
+decisive ones first, within a tier one seed of everything before the next seed. A cell is an ordinary bundle run in a
+process of its own: training, then evaluating on the test images. Finished cells have a line in RESULTS/benchmark.csv
+and their test probabilities in RESULTS/predictions, and are never run again; failed ones are listed in
+WORK/failed.json and run again with --retry. Kill it at any time: the cells in progress are lost, nothing else. One such
+program per RESULTS.
+Tables and plots: scripts/benchmark_report.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmark_cells import (
+    ROOT,
+    Benchmark,
+    Cell,
+    CellFailed,
+    Plan,
+    Processes,
+    fingerprint,
+    needed_by,
+    planned_cells,
+    read_plan,
+    settings_of,
+)
+from benchmark_store import read_rows
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation.recorder import goodness, write_json
+
+
+def run_cells(
+    cells: Iterable[Cell],
+    benchmark: Benchmark,
+    record: Callable[[Cell, dict[str, Any]], None],
+    *,
+    minutes: float,
+    jobs: int,
+) -> None:
+    """Runs cells in order, several at a time, and starts none after the minutes are over.
+
+    A cell waits for the one whose model it needs. A cell that fails is noted and the others go on.
+    """
+    pending, running, broken = list(cells), {}, set()
+    deadline = time.monotonic() + 60 * minutes
+
+    def ready(cell: Cell) -> bool:
+        needed = needed_by(benchmark.plan, cell)
+        return needed not in pending and needed not in running.values()
+
+    with ThreadPoolExecutor(jobs) as pool, benchmark.execute:
+        while True:
+            while len(running) < jobs and time.monotonic() < deadline:
+                cell = next(filter(ready, pending), None)
+                if cell is None:
+                    break
+                pending.remove(cell)
+                running[pool.submit(benchmark.run, cell)] = cell
+                say(f"started {cell.id} ({len(pending)} to go)")
+            if not running:
+                break
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(done)
+                if not _recorded(cell, done, benchmark, record):
+                    broken.add(cell.id)
+    say(f"{len(pending)} cells are left, {len(broken)} failed" + (f": {', '.join(sorted(broken))}" if broken else ""))
+
+
+def _recorded(cell: Cell, done: Future, benchmark: Benchmark, record: Callable[[Cell, dict], None]) -> bool:
+    try:
+        record(cell, done.result())
+    except (CellFailed, InputError, OSError, KeyError) as error:
+        reason = str(error) if isinstance(error, CellFailed | InputError) else f"{type(error).__name__}: {error}"
+        benchmark.note_failure(cell, reason)
+        say(f"failed {cell.id}: {reason}")
+        return False
+    benchmark.note_failure(cell, None)
+    say(f"finished {cell.id}")
+    return True
+
+
+def grid_cells(plan: Plan, cells: Iterable[Cell], tuned: dict[str, Any]) -> list[Cell]:
+    """The grid search: every learning rate of every comparison that has none yet, with its first seed."""
+    firsts: dict[str, Cell] = {}
+    for cell in cells:
+        firsts.setdefault(cell.comparison, cell)
+    rates = plan.get("tune", {}).get("learning_rate", [])
+    return [replace(cell, learning_rate=rate) for cell in firsts.values() for rate in rates
+            if f"{rate:g}" not in tuned.get(cell.comparison, {}).get("values", {})]  # fmt: skip
+
+
+def record_rate(benchmark: Benchmark, cell: Cell, found: dict[str, Any]) -> None:
+    """Adds a learning rate's validation value to tuned.json and chooses the best one found so far."""
+    by = benchmark.plan["tune"]["by"]
+    tuned = benchmark.tuned
+    values = tuned.get(cell.comparison, {}).get("values", {}) | {f"{cell.learning_rate:g}": found["validation"][by]}
+    best = max(values, key=lambda rate: goodness({by: values[rate]}, by))
+    values = dict(sorted(values.items(), key=lambda item: float(item[0])))
+    write_json(
+        benchmark.results / "tuned.json",
+        tuned | {cell.comparison: {"learning_rate": float(best), "by": by, "values": values}},
+    )
+
+
+def say(text: str) -> None:
+    print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None, execute: Processes | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_root", nargs="+", type=Path, required=True, help="folders that hold the data sets")
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the runs themselves")
+    parser.add_argument("--plan", type=Path, default=ROOT / "scripts" / "benchmark_plan.json")
+    parser.add_argument("--minutes", type=float, default=60, help="no cell is started after them")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument("--only", default="", help="regular expression searched in data_fraction_row_seed")
+    parser.add_argument("--list", action="store_true", help="show the cells and their state, run none")
+    parser.add_argument("--retry", action="store_true", help="run failed cells again")
+    parser.add_argument("--tune", action="store_true", help="choose learning rates by validation, no test images used")
+    args = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of ending it are one
+    try:
+        benchmark = Benchmark(read_plan(args.plan), args.data_root, args.results, args.work, execute or Processes())
+        cells = planned_cells(benchmark.plan)
+        wanted = {cell for cell in cells if re.search(args.only, cell.id)}
+        wanted |= {needed_by(benchmark.plan, cell) for cell in wanted} - {None}
+        cells = [cell for cell in cells if cell in wanted]
+        finished, failed = benchmark.finished(), benchmark.failed
+        warn_of_other_settings(benchmark)
+        if args.list:
+            for cell in cells:
+                state = "finished" if cell.id in finished else f"failed: {failed[cell.id]}" if cell.id in failed else ""
+                print(f"{cell.id:45} {state}".rstrip())
+            return
+        record = benchmark.record
+        if args.tune:
+            cells = grid_cells(benchmark.plan, cells, benchmark.tuned)
+            record = lambda cell, found: record_rate(benchmark, cell, found)  # noqa: E731
+        skipped = finished if args.retry else finished | failed.keys()
+        open_cells = [cell for cell in cells if cell.id not in skipped]
+        for cell in open_cells:
+            benchmark.dataset_dir(cell)
+        run_cells(open_cells, benchmark, record, minutes=args.minutes, jobs=args.jobs)
+    except InputError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the cells in progress are lost, the finished ones are kept.")
+
+
+def warn_of_other_settings(benchmark: Benchmark) -> None:
+    """Says which finished cells ran with other settings than the plan has now."""
+    tuned, stale = benchmark.tuned, set()
+    for row in read_rows(benchmark.results):
+        cell = Cell(row["data"], float(row["fraction"]), row["row"], int(row["seed"]))
+        known = cell.data in benchmark.plan["data"] and cell.row in benchmark.plan["rows"]
+        if known and fingerprint(settings_of(benchmark.plan, cell, tuned)) != row["settings"]:
+            stale.add(cell.id)
+    if stale:
+        say(f"ran with other settings than the plan has now: {', '.join(sorted(stale))}; remove their lines from "
+            f"{benchmark.results / 'benchmark.csv'} to run them again")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's plan, and one cell of it: which settings it has, how it is run, and what it found."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmark_store import KEY, METRICS, Predictions, add_predictions, add_rows, cell_id, predictions_path, read_rows
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation.recorder import read_json, write_json
+from dual_skd.methods import method
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Plan = dict[str, Any]
+
+
+class CellFailed(Exception):
+    """A run ended with an error; the message is its last line."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its evaluation, or with ``learning_rate`` one training of the grid search."""
+
+    data: str
+    fraction: float
+    row: str
+    seed: int
+    learning_rate: float | None = None
+
+    @property
+    def id(self) -> str:
+        grid = "" if self.learning_rate is None else f"_tune_{self.learning_rate:g}"
+        return cell_id(self.data, self.fraction, self.row, self.seed) + grid
+
+    @property
+    def comparison(self) -> str:
+        """The cell without its seed: what a learning rate is chosen for."""
+        return f"{self.data}_{self.fraction}_{self.row}"
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def read_plan(path: Path) -> Plan:
+    """Reads and checks a plan.
+
+    Raises:
+        InputError: it isn't there, or a tier names a data set, fraction or row that the plan doesn't have.
+    """
+    if not path.is_file():
+        raise InputError(f"No plan {path}; give the path of a JSON file like scripts/benchmark_plan.json.")
+    plan = read_json(path)
+    missing = [key for key in ("data", "rows", "tiers") if key not in plan]
+    if missing:
+        raise InputError(f"{path} has no {', no '.join(missing)}; see scripts/benchmark_plan.json.")
+    wanted = [("row", row, plan["rows"]) for tier in plan["tiers"] for row in tier["rows"]]
+    wanted += [("row", row["needs"], plan["rows"]) for row in plan["rows"].values() if "needs" in row]
+    wanted += [("data set", data, plan["data"]) for tier in plan["tiers"] for data, _ in tier["on"]]
+    for what, name, known in wanted:
+        if name not in known:
+            raise InputError(f"{path} names the {what} {name!r}, which it doesn't define; known: {', '.join(known)}.")
+    for tier in plan["tiers"]:
+        for data, fraction in tier["on"]:
+            if str(float(fraction)) not in plan["data"][data]["epochs"]:
+                raise InputError(f"{path}: {data} has no epochs for the fraction {fraction}; add them to its epochs.")
+    return plan
+
+
+def planned_cells(plan: Plan) -> list[Cell]:
+    """All cells in the order in which they are wanted, each once; a cell that another needs comes before it."""
+    cells: dict[Cell, None] = {}
+    for tier in plan["tiers"]:
+        for seed in tier["seeds"]:
+            for data, fraction in tier["on"]:
+                for row in tier["rows"]:
+                    cell = Cell(data, float(fraction), row, seed)
+                    needed = needed_by(plan, cell)
+                    cells |= {needed: None, cell: None} if needed else {cell: None}
+    return list(cells)
+
+
+def needed_by(plan: Plan, cell: Cell) -> Cell | None:
+    """The cell whose model a cell starts from, if any."""
+    row = plan["rows"][cell.row].get("needs")
+    return replace(cell, row=row, learning_rate=None) if row else None
+
+
+def settings_of(plan: Plan, cell: Cell, tuned: dict[str, Any]) -> dict[str, Any]:
+    """Overrides of train.json that make a cell what it is; no paths, so that they compare between machines."""
+    data = plan["data"][cell.data]
+    settings = plan.get("common", {}) | {"epochs": data["epochs"][str(cell.fraction)]} | data.get("overrides", {})
+    settings |= {key: value for key, value in plan["rows"][cell.row].items() if key != "needs"}
+    rate = cell.learning_rate or tuned.get(cell.comparison, {}).get("learning_rate")
+    return settings | ({"learning_rate": rate} if rate else {}) | {"train_fraction": cell.fraction, "seed": cell.seed}
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """Eight digits that tell whether all seeds of a row ran with the same settings."""
+    text = json.dumps({key: value for key, value in settings.items() if key != "seed"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def has_auxiliary(settings: dict[str, Any]) -> bool:
+    """Whether a run trains a second network."""
+    return (settings.get("update") or method(settings.get("method", "dual")).update) != "none"
+
+
+# --- one cell ---------------------------------------------------------------------------------------------------------
+
+
+class Processes:
+    """Runs lists of bundle runs in a process each, with one thread, and can end those that are running."""
+
+    # what `python -m monai.bundle run` calls; the runs of a cell share one process, since the imports take long
+    CODE = "import json, sys; from monai.bundle import run\nfor each in json.loads(sys.argv[1]): run(**each)"
+
+    def __init__(self) -> None:
+        self.running: set[subprocess.Popen] = set()
+
+    def __call__(self, runs: list[dict[str, Any]], log: Path) -> None:
+        """Runs ``run(**each)`` one after the other with the output in ``log``; CellFailed has the last line of it."""
+        env = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "bundle"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        command = [sys.executable, "-c", self.CODE, json.dumps(runs)]
+        with log.open("w", encoding="utf-8") as file:
+            process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT)
+        self.running.add(process)
+        code = process.wait()
+        self.running.discard(process)
+        if code:
+            raise CellFailed(last_error(log) or f"exit code {code}")
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends what still runs: nothing, unless the program was interrupted."""
+        for process in list(self.running):
+            process.terminate()
+
+
+def last_error(log: Path) -> str:
+    """The sentence of an error that the user can mend, else the last line that isn't empty."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    return next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1] if lines else "")
+
+
+@dataclass
+class Benchmark:
+    """Where things are, and how a cell is run."""
+
+    plan: Plan
+    data_roots: Sequence[Path]
+    results: Path
+    work: Path
+    execute: Processes
+
+    @property
+    def tuned(self) -> dict[str, Any]:
+        return read_json(self.results / "tuned.json")
+
+    @property
+    def failed(self) -> dict[str, str]:
+        return read_json(self.work / "failed.json")
+
+    def note_failure(self, cell: Cell, reason: str | None) -> None:
+        """Keeps the reason why a cell failed, or forgets it."""
+        failed = {name: why for name, why in self.failed.items() if name != cell.id}
+        write_json(self.work / "failed.json", failed | ({cell.id: reason} if reason else {}))
+
+    def finished(self) -> set[str]:
+        return {cell_id(*(row[name] for name in KEY)) for row in read_rows(self.results)}
+
+    def dataset_dir(self, cell: Cell) -> Path:
+        name = self.plan["data"][cell.data]["path"]
+        found = next((root / name for root in self.data_roots if (root / name).exists()), None)
+        if found is None:
+            raise InputError(f"No {name} in {', '.join(map(str, self.data_roots))}; give its folder as --data_root.")
+        return found.absolute()
+
+    def run(self, cell: Cell) -> dict[str, Any]:
+        """Trains and, unless it is of the grid search, evaluates a cell.
+
+        Returns:
+            what is to be recorded: ``rows`` for the CSV and ``predictions``; or ``value`` and validation metrics.
+        """
+        out = (self.work / cell.id).absolute()
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        settings = settings_of(self.plan, cell, self.tuned)
+        places = {"dataset_dir": str(self.dataset_dir(cell)), "output_dir": str(out)}
+        needed = needed_by(self.plan, cell)
+        if needed:
+            places["teacher_checkpoint"] = str(self.work.absolute() / needed.id / "models" / "model.pt")
+            if not Path(places["teacher_checkpoint"]).is_file():
+                raise CellFailed(
+                    f"The model of {needed.id} isn't in {self.work}; remove the lines of that cell from benchmark.csv "
+                    "to train it again."
+                )
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        commit = current_commit()
+        write_json(out / "settings.json", settings | places)
+        configs = ROOT / "bundle" / "configs"
+        names = self.plan["data"][cell.data].get("configs", ["train.json"])
+        files = [*(str(configs / name) for name in names), str(out / "settings.json")]
+        runs = [{"run_id": "training", "config_file": files}]
+        if cell.learning_rate is None:
+            evaluate = {"run_id": "evaluating", "config_file": str(configs / "evaluate.json"), "output_dir": str(out)}
+            evaluate |= {key: settings[key] for key in ("device", "num_workers") if key in settings}
+            runs.append(evaluate)
+            if has_auxiliary(settings):  # its metrics are known then; this writes its probabilities
+                auxiliary = {"checkpoint": str(out / "models" / "auxiliary.pt"), "report_as": "auxiliary"}
+                runs.append(evaluate | auxiliary)
+        self.execute(runs, out / "log.txt")
+        metrics, run = read_json(out / "metrics.json"), read_json(out / "run.json")
+        clean_up(out, keep_model=any(row.get("needs") == cell.row for row in self.plan["rows"].values()))
+        if cell.learning_rate is not None:
+            return {"validation": metrics["best"]["student"]}
+        common = {"learning_rate": run["config"]["learning_rate"], "settings": fingerprint(settings), "commit": commit,
+                  "started": started}  # fmt: skip
+        return {"rows": result_rows(cell, metrics, run, common), "predictions": read_predictions(out)}
+
+    def record(self, cell: Cell, found: dict[str, Any]) -> None:
+        """Keeps what a finished cell found: the probabilities first, since the CSV line says that it is finished."""
+        add_predictions(predictions_path(self.results, cell.data, cell.fraction), cell.row, cell.seed,
+                        found["predictions"])  # fmt: skip
+        add_rows(self.results, found["rows"])
+
+
+def result_rows(cell: Cell, metrics: dict, run: dict, common: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lines of the CSV: one per network of the run."""
+    test, validation = metrics["test"], metrics["best"]
+    student = run["networks"]["student"]
+    second = run["networks"]["large"] if run["config"]["method"] == "distill" else student
+    both = {name: student[name] + second[name] for name in ("parameters", "macs")}
+    rows = []
+    for who, size in (("student", student), ("auxiliary", second), ("mean", both)):
+        if who in test:
+            rows.append(
+                {"data": cell.data, "fraction": cell.fraction, "row": cell.row, "seed": cell.seed, "network": who}
+                | {"images": test["images"]}
+                | {name: _rounded(test[who][name]) for name in METRICS}
+                | {f"val_{name}": _rounded(validation[who][name]) for name in METRICS}
+                | {"parameters": size["parameters"], "macs": size["macs"]}
+                | {"seconds": round(run["timings"]["total_seconds"])}
+                | common
+            )
+    return rows
+
+
+def read_predictions(out: Path) -> Predictions:
+    """The probabilities that the evaluations of one run wrote, with the patients of its data list."""
+    networks = {}
+    for who, name in (("student", "test"), ("auxiliary", "auxiliary")):
+        path = out / f"predictions_{name}.csv"
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            columns = [column for column in rows[0] if column.startswith("p_")]
+            networks[who] = np.array([[float(row[column]) for column in columns] for row in rows])
+    images = [row["image"] for row in rows]
+    folder = os.path.commonpath(images)
+    of_image = {record["image"]: record.get("patient", "") for record in read_json(out / "datalist.json")["test"]}
+    names = [of_image.get(image, "") for image in images]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)))}
+    return Predictions(
+        images=[Path(os.path.relpath(image, folder)).as_posix() for image in images],
+        labels=np.array([columns.index(f"p_{row['label']}") for row in rows]),
+        patients=np.array([numbers.get(name, -1) for name in names]),
+        networks=networks,
+    )
+
+
+def clean_up(out: Path, *, keep_model: bool) -> None:
+    """Leaves the records of a finished run and, where another run needs it, its model."""
+    for name in (
+        "last.pt",
+        "models/auxiliary.pt",
+        "models/model.safetensors",
+        *([] if keep_model else ["models/model.pt"]),
+    ):
+        (out / name).unlink(missing_ok=True)
+    for name in ("cache", "tensorboard"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (out / "models").rmdir()
+
+
+def current_commit() -> str:
+    """Short hash of the checked out commit, with + where the package was changed since; empty outside git."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "--", "bundle"], capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _rounded(value: float | None) -> float | str:
+    return "" if value is None else round(value, 6)

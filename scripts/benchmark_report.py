@@ -1,0 +1,290 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the tables and plots of what scripts/benchmark.py has measured so far.
+
+    python scripts/benchmark_report.py [--results docs/results] [--plan scripts/benchmark_plan.json]
+
+RESULTS/tables.md has one table per data set and training fraction, with blanks where a row of the plan hasn't run, and
+a last section that says how each claim stands; RESULTS/<data set>.png has the differences to the control.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from benchmark_cells import ROOT, Plan, read_plan
+from benchmark_store import predictions_path, probabilities, read_rows
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation.paired import RESAMPLES, Difference, holm, paired_differences
+
+SHOWN = {
+    "balanced_accuracy": "balanced accuracy",
+    "macro_auc": "AUC",
+    "f1": "F1",
+    "nll": "NLL",
+    "ece": "ECE",
+    "brier": "Brier",
+}
+COMPARED = ("balanced_accuracy", "macro_auc", "nll", "ece")
+NETWORKS = ("student", "auxiliary", "mean")
+METHOD = """\
+Mean and standard deviation over seeds; the test images were used once per cell, the epoch was chosen on validation
+images. The difference to the control `{control}` is over the seeds that both have, with a 95 % interval from
+{resamples} bootstrap resamples of test images (whole patients, where they are known) and of seeds, the same for both.
+p is two-sided, corrected by Holm over all students of the table, one metric at a time. MACs are per image. `auxiliary`
+is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not been run.
+"""
+
+
+@dataclass
+class Results:
+    """The CSV and the predictions, by row of the plan."""
+
+    folder: Path
+    plan: Plan
+
+    @cached_property
+    def lines(self) -> list[dict[str, str]]:
+        return read_rows(self.folder)
+
+    def of(self, data: str, fraction: float, row: str, network: str = "student") -> dict[int, dict[str, str]]:
+        """Lines of one row of a table, by seed."""
+        key = (data, float(fraction), row, network)
+        found = [r for r in self.lines if (r["data"], float(r["fraction"]), r["row"], r["network"]) == key]
+        return {int(r["seed"]): r for r in found}
+
+    def values(self, data: str, fraction: float, row: str, name: str, network: str = "student") -> np.ndarray:
+        """A metric for all seeds; those where it isn't defined are left out."""
+        lines = self.of(data, fraction, row, network).values()
+        return np.array([float(line[name]) for line in lines if line[name] != ""])
+
+    def tables(self) -> list[tuple[str, float, list[str]]]:
+        """Data set, fraction and rows of every table: those of the plan, and what else was measured."""
+        tables: dict[tuple[str, float], list[str]] = {}
+        for tier in self.plan["tiers"]:
+            for data, fraction in tier["on"]:
+                tables.setdefault((data, float(fraction)), []).extend(tier["rows"])
+        for line in self.lines:
+            tables.setdefault((line["data"], float(line["fraction"])), []).append(line["row"])
+        order = list(self.plan["rows"])
+        return [
+            (data, fraction, sorted(set(rows), key=lambda row: order.index(row) if row in order else len(order)))
+            for (data, fraction), rows in tables.items()
+        ]
+
+    def differences(
+        self, data: str, fraction: float, row: str, control: str, network: str = "student"
+    ) -> dict[str, Difference]:
+        """Paired differences of a network to the control's student, over the seeds both have; empty without any."""
+        path = predictions_path(self.folder, data, fraction)
+        seeds = sorted(self.of(data, fraction, row, network).keys() & self.of(data, fraction, control).keys())
+        if not seeds or not path.is_file() or (row, network) == (control, "student"):
+            return {}
+        stored = dict(np.load(path))
+        pairs = [
+            (probabilities(stored, row, seed, network), probabilities(stored, control, seed, "student"))
+            for seed in seeds
+        ]
+        pairs = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+        if not pairs:
+            return {}
+        one, other = (np.stack(side) for side in zip(*pairs, strict=True))
+        patients = [f"{number}" if number >= 0 else "" for number in stored["patients"]]
+        return paired_differences(
+            one, other, stored["labels"], metrics=COMPARED, patients=patients, resample_seeds=True
+        )
+
+
+def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) -> tuple[list[str], dict]:
+    """One Markdown table, and the students' differences by row for the plot."""
+    control = results.plan["control"]
+    entries = [
+        (row, network)
+        for row in rows
+        for network in NETWORKS
+        if network == "student" or results.of(data, fraction, row, network)
+    ]
+    found = {entry: results.differences(data, fraction, entry[0], control, entry[1]) for entry in entries}
+    corrected = {
+        name: dict(zip(family, holm([found[entry][name].p for entry in family]), strict=True))
+        for name in COMPARED
+        if (family := [e for e in entries if e[1] == "student" and found[e] and np.isfinite(found[e][name].p)])
+    }
+    head = ["row", "network", "seeds", *SHOWN.values(), "parameters", "MACs"]
+    head += [f"{SHOWN[name]} minus control" for name in COMPARED]
+    lines = [f"## {data}, {fraction:.0%} of the training images", "", *_markdown([head])]
+    for row, network in entries:
+        seeds = results.of(data, fraction, row, network)
+        cells = [row, network, str(len(seeds) or "")]
+        cells += [_mean_and_deviation(results.values(data, fraction, row, name, network)) for name in SHOWN]
+        first = next(iter(seeds.values()), None)
+        cells += [f"{float(first[name]) / 1e6:.2f} M" if first else "" for name in ("parameters", "macs")]
+        for name in COMPARED:
+            difference = found[row, network].get(name)
+            cells.append(_difference(difference, corrected.get(name, {}).get((row, network))))
+        if len({line["settings"] for line in seeds.values()}) > 1:
+            cells[0] += " (seeds with different settings!)"
+        lines += _line(cells)
+    return [*lines, ""], {row: found[row, "student"] for row in rows}
+
+
+def claims(results: Results) -> list[str]:
+    """How every claim stands, as a Markdown list; what hasn't been run is said to be open."""
+    plan, wanted = results.plan, results.plan["claims"]
+    control, method = plan["control"], wanted["method"]
+    scarce, full = ([(data, float(fraction)) for data, fraction in wanted[name]] for name in ("scarce", "full"))
+
+    def mean(place: tuple[str, float], row: str, name: str = "balanced_accuracy") -> float:
+        values = results.values(*place, row, name)
+        return float(values.mean()) if len(values) else float("nan")
+
+    lines = [f"## Claims\n\nControl: `{control}`; method: `{method}`; means over seeds.\n"]
+    gains = {place: 100 * (mean(place, control) - mean(place, "scratch")) for place in scarce}
+    lines.append(_claim("Selection gains 10 points or more of balanced accuracy over random initialisation on two sets",
+                        gains, lambda gain: gain >= 10, 2, "{:+.1f} points"))  # fmt: skip
+
+    found = {place: results.differences(*place, method, control) for place in scarce}
+    family = [(place, name) for place in scarce for name in COMPARED if found[place]]
+    p = dict(zip(family, holm([found[place][name].p for place, name in family]), strict=True))
+    better = {
+        place: min((p[place, name] for name in COMPARED[:2] if found[place][name].value > 0), default=1.0)
+        if found[place] else float("nan") for place in scarce
+    }  # fmt: skip
+    lines.append(_claim(f"`{method}` has a better balanced accuracy or AUC than `{control}` on two sets, p < 0.05 "
+                        "(Holm over all sets and metrics)", better, lambda p: p < 0.05, 2, "p = {:.3f}"))  # fmt: skip
+    ratio = {place: mean(place, method, "ece") / mean(place, control, "ece") for place in scarce}
+    lines.append(_claim(f"`{method}` at least halves the ECE of `{control}` on two sets", ratio,
+                        lambda share: share <= 0.5, 2, "{:.2f} times"))  # fmt: skip
+    worse = {
+        place: min((p[place, name] for name in COMPARED if _is_worse(name, found[place][name].value)), default=1.0)
+        if found[place] else float("nan") for place in scarce
+    }  # fmt: skip
+    lines.append(_claim(f"`{method}` is nowhere significantly worse than `{control}`", worse, lambda p: p >= 0.05,
+                        len(scarce), "smallest p of a worse metric {:.3f}"))  # fmt: skip
+    closed = {
+        place: (mean(place, method) - mean(place, control)) / gap
+        if (gap := mean(place, "large") - mean(place, control)) > 0 or np.isnan(gap) else 1.0 for place in scarce
+    }  # fmt: skip
+    lines.append(_claim(f"`{method}` closes at least half of the gap from `{control}` to the large model on two sets",
+                        closed, lambda share: share >= 0.5, 2, "{:.0%} closed"))  # fmt: skip
+    near = {place: 100 * (mean(place, method) - mean(place, "large")) for place in full}
+    size = {place: mean(place, method, "parameters") / mean(place, "large", "parameters") for place in full}
+    near = {place: gap if size[place] < 0.2 else float("-inf") for place, gap in near.items() if size[place]}
+    lines.append(_claim(f"`{method}`, with under 1/5 of the parameters, is within 1.0 point of balanced accuracy of "
+                        "the large model on all training images on two sets", near, lambda gap: gap >= -1, 2,
+                        "{:+.1f} points"))  # fmt: skip
+    data, fraction, level = wanted["accuracy"]
+    light = [row for row in plan["rows"] if row != "large"]
+    best = max(light, key=lambda row: np.nan_to_num(mean((data, fraction), row, "accuracy"), nan=-1))
+    lines.append(_claim(f"{data}: accuracy of {level} or better (best light row: `{best}`)",
+                        {(data, float(fraction)): mean((data, fraction), best, "accuracy")},
+                        lambda value: value >= level, 1, "{:.3f}"))  # fmt: skip
+    lines.append("* **open**: robustness under corruption is not measured by this program.")
+    return lines
+
+
+def _claim(text: str, values: dict[tuple[str, float], float], holds, needed: int, form: str) -> str:
+    """One line: holds, doesn't hold, or open while too few sets are measured to tell."""
+    shown = [
+        f"{data} {fraction:.0%} " + ("not run" if np.isnan(value) else form.format(value))
+        for (data, fraction), value in values.items()
+    ]
+    yes = sum(not np.isnan(value) and bool(holds(value)) for value in values.values())
+    unknown = sum(bool(np.isnan(value)) for value in values.values())
+    state = "holds" if yes >= needed else "open" if yes + unknown >= needed else "does not hold"
+    return f"* **{state}**: {text}: {'; '.join(shown)}."
+
+
+def _is_worse(name: str, difference: float) -> bool:
+    return difference > 0 if name in ("nll", "ece") else difference < 0
+
+
+def _mean_and_deviation(values: np.ndarray) -> str:
+    if not len(values):
+        return ""
+    return f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def _difference(difference: Difference | None, p: float | None) -> str:
+    if difference is None or np.isnan(difference.value):
+        return ""
+    text = f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+    return text if p is None else f"{text}, p {p:.3f}"
+
+
+def _line(cells: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |"]
+
+
+def _markdown(head: Sequence[Sequence[str]]) -> list[str]:
+    return [*_line(head[0]), *_line(["---"] * len(head[0]))]
+
+
+def plot(path: Path, data: str, tables: dict[float, dict[str, dict[str, Difference]]], control: str) -> None:
+    """Differences to the control with their intervals: one panel per fraction and metric.
+
+    Raises:
+        InputError: matplotlib isn't installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        raise InputError("Plots need matplotlib; pip install matplotlib, or give --no_plots.") from None
+    fractions = sorted(tables)
+    rows = max(len(found) for found in tables.values())
+    figure, axes = pyplot.subplots(
+        len(fractions), len(COMPARED), figsize=(3.2 * len(COMPARED), len(fractions) * (1.2 + 0.3 * rows)), squeeze=False
+    )
+    for line, fraction in zip(axes, fractions, strict=True):
+        names = [row for row, found in tables[fraction].items() if found][::-1]
+        for axis, metric in zip(line, COMPARED, strict=True):
+            drawn = [tables[fraction][row][metric] for row in names]
+            for place, one in enumerate(drawn):
+                axis.plot([one.low, one.high], [place, place], color="0.4", linewidth=2)
+                axis.plot(one.value, place, "o", color="C0")
+            axis.axvline(0, color="0.7", linewidth=1, zorder=0)
+            axis.set_yticks(range(len(names)), names if axis is line[0] else [""] * len(names))
+            axis.set_title(f"{SHOWN[metric]}, {fraction:.0%}", fontsize=10)
+    figure.suptitle(f"{data}: difference to {control!r}, 95 % interval", fontsize=11)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--plan", type=Path, default=ROOT / "scripts" / "benchmark_plan.json")
+    parser.add_argument("--no_plots", action="store_true")
+    args = parser.parse_args(arguments)
+    try:
+        results = Results(args.results, read_plan(args.plan))
+        plots: dict[str, dict[float, dict]] = {}
+        control = results.plan["control"]
+        lines = ["# Results of the benchmark\n", METHOD.format(control=control, resamples=f"{RESAMPLES:,}")]
+        for data, fraction, rows in results.tables():
+            table, differences = table_of(results, data, fraction, rows)
+            lines += table
+            if any(differences.values()):
+                plots.setdefault(data, {})[fraction] = differences
+        args.results.mkdir(parents=True, exist_ok=True)
+        (args.results / "tables.md").write_text("\n".join([*lines, *claims(results)]) + "\n", encoding="utf-8")
+        if not args.no_plots:
+            for data, tables in plots.items():
+                plot(args.results / f"{data}.png", data, tables, control)
+    except InputError as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmark keeps: one CSV line per cell and network, and the test probabilities of all cells."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+
+from dual_skd.errors import InputError  # noqa: E402
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "nll", "ece", "brier")
+KEY = ("data", "fraction", "row", "seed")
+COLUMNS = (
+    *KEY, "network", "images", *METRICS, *(f"val_{name}" for name in METRICS), "parameters", "macs", "seconds",
+    "learning_rate", "settings", "commit", "started",
+)  # fmt: skip
+
+
+class Predictions(NamedTuple):
+    """Test probabilities of one run.
+
+    Attributes:
+        images: names in order of evaluation; only their hash is kept.
+        labels: class indices (N,).
+        patients: number of each image's patient (N,), -1 where unknown.
+        networks: probabilities (N, K) of ``student`` and, if there is one, ``auxiliary``.
+    """
+
+    images: list[str]
+    labels: np.ndarray
+    patients: np.ndarray
+    networks: dict[str, np.ndarray]
+
+
+def cell_id(data: str, fraction: float | str, row: str, seed: int | str) -> str:
+    """Name of a cell, of its folder and of its keys."""
+    return f"{data}_{float(fraction)}_{row}_{int(seed)}"
+
+
+def read_rows(results: Path) -> list[dict[str, str]]:
+    """All lines of ``benchmark.csv``; none without the file.
+
+    Raises:
+        InputError: it has other columns than this program writes.
+    """
+    path = results / "benchmark.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise InputError(
+                f"{path} has the columns {', '.join(reader.fieldnames or ())}, expected {', '.join(COLUMNS)}; "
+                "move it away or correct its first line."
+            )
+        return list(reader)
+
+
+def add_rows(results: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Adds the lines of one cell in one go; a killed program leaves the former file or the new one."""
+    path = results / "benchmark.csv"
+    draft = path.with_name(path.name + ".tmp")
+    results.mkdir(parents=True, exist_ok=True)
+    new = {cell_id(*(row[name] for name in KEY)) for row in rows}
+    kept = [row for row in read_rows(results) if cell_id(*(row[name] for name in KEY)) not in new]
+    with draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*kept, *rows])
+    os.replace(draft, path)
+
+
+def predictions_path(results: Path, data: str, fraction: float | str) -> Path:
+    return results / "predictions" / f"{data}_{float(fraction)}.npz"
+
+
+def add_predictions(path: Path, row: str, seed: int, found: Predictions) -> None:
+    """Adds the probabilities of one cell, as float16, under ``row/seed/network``.
+
+    Raises:
+        InputError: the file holds predictions of other images, or of other labels of them.
+    """
+    names = np.array(hashlib.sha256("\n".join(found.images).encode()).hexdigest())
+    kept = dict(np.load(path)) if path.is_file() else {}
+    if kept and (kept["images"] != names or not np.array_equal(kept["labels"], found.labels)):
+        raise InputError(
+            f"{path} holds predictions of {len(kept['labels'])} other test images than the {len(found.labels)} that "
+            f"{row} with seed {seed} was measured on; fix the division (datalist#seed in the plan), or move the file "
+            "and its lines of benchmark.csv away."
+        )
+    kept |= {"images": names, "labels": found.labels.astype(np.int16), "patients": found.patients.astype(np.int32)}
+    kept |= {f"{row}/{seed}/{who}": p.astype(np.float16) for who, p in found.networks.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp.npz")
+    np.savez_compressed(draft, **kept)
+    os.replace(draft, path)
+
+
+def probabilities(stored: dict[str, np.ndarray], row: str, seed: int | str, network: str) -> np.ndarray | None:
+    """Probabilities (N, K) of one cell in double precision; ``mean`` is the mean of both networks. None if not there.
+
+    float16 is fine near 0 and coarse near 1, so the largest of each image is what the others leave of 1.
+    """
+    if network == "mean":
+        both = [probabilities(stored, row, seed, who) for who in ("student", "auxiliary")]
+        return None if both[1] is None else (both[0] + both[1]) / 2
+    if f"{row}/{seed}/{network}" not in stored:
+        return None
+    p = stored[f"{row}/{seed}/{network}"].astype(float)
+    top = p.argmax(axis=1)[:, None]
+    np.put_along_axis(p, top, 0, axis=1)
+    np.put_along_axis(p, top, 1 - p.sum(axis=1, keepdims=True), axis=1)
+    return p.clip(1e-7)

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from dual_skd.data import write_demo
+from dual_skd.errors import InputError, input_error_behind
+from dual_skd.networks import build_network
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+LARGE = {"layers": [1, 1, 1, 1], "channels": [16, 16, 16, 16]}
+SMALL = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The three programs, imported as they import each other: from their own folder."""
+    names = ("benchmark_store", "benchmark_cells", "benchmark", "benchmark_report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        loaded = {name.removeprefix("benchmark_"): __import__(name) for name in names}
+        yield SimpleNamespace(**loaded)
+        for name in names:
+            sys.modules.pop(name)
+
+
+class InProcess(nullcontext):
+    """Runs the bundle's configs in this process: the imports of another would take longer than the runs."""
+
+    def __init__(self, failure: type[Exception]) -> None:
+        super().__init__(self)
+        self.failure = failure
+        self.trained: list[str] = []
+
+    def __call__(self, runs: list[dict], log: Path) -> None:
+        for run in runs:
+            options = dict(run)
+            kind = {"training": "train", "evaluating": "eval"}[options.pop("run_id")]
+            workflow = ConfigWorkflow(
+                options.pop("config_file"),
+                logging_file=False,
+                workflow_type=kind,
+                device=torch.device("cpu"),
+                **options,
+            )
+            workflow.initialize()
+            try:
+                workflow.run()
+            except Exception as error:  # a process would end with this sentence
+                raise self.failure(str(input_error_behind(error))) from error
+            workflow.finalize()
+            if kind == "train":
+                self.trained.append(log.parent.name)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> Path:
+    """A plan of tiny networks and its data, in the folder of the plan."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    write_demo(folder / "demo", counts={"train": 24, "val": 9, "test": 9})
+    torch.manual_seed(1)
+    torch.save(build_network("resnet18", num_classes=5, in_channels=3, **LARGE).state_dict(), folder / "large.pt")
+    tiny = {
+        "image_size": 32,
+        "batch_size": 8,
+        "num_workers": 0,
+        "cache": "memory",
+        "pretrained": str(folder / "large.pt"),
+    }
+    tiny |= {"large": "resnet18", "large_options": LARGE, "small": "resnet18", "small_options": SMALL}
+    content = {
+        "common": tiny,
+        "data": {"phantoms": {"path": "demo", "epochs": {"1.0": 1, "0.5": 1}}},
+        "control": "single",
+        "rows": {
+            "single": {"method": "single"},
+            "dual": {"method": "dual"},
+            "large": {"method": "single", "small_options": LARGE},
+            "distill": {"method": "distill", "needs": "large"},
+            "broken": {"method": "single", "selection_student": "none_such"},
+        },
+        "tune": {"learning_rate": [0.001, 0.01], "by": "nll"},
+        "tiers": [
+            {"on": [["phantoms", 1.0]], "rows": ["single", "dual", "distill"], "seeds": [0]},
+            {"on": [["phantoms", 0.5]], "rows": ["single", "dual"], "seeds": [0, 1]},
+        ],
+        "claims": {
+            "method": "dual", "scarce": [["phantoms", 0.5]], "full": [["phantoms", 1.0]],
+            "accuracy": ["phantoms", 1.0, 0.01],
+        },
+    }  # fmt: skip
+    (folder / "plan.json").write_text(json.dumps(content))
+    return folder / "plan.json"
+
+
+@pytest.fixture(scope="module")
+def start(scripts, plan):
+    """Runs the program on a folder and returns which cells were trained, in order."""
+
+    def go(folder: Path, *options: str, plan: Path = plan) -> list[str]:
+        execute = InProcess(scripts.cells.CellFailed)
+        arguments = ["--data_root", plan.parent, "--results", folder / "results", "--work", folder / "work"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "excepthook", sys.excepthook)
+            patch.setattr("signal.signal", lambda *_: None)
+            scripts.benchmark.main([*map(str, arguments), "--plan", str(plan), "--jobs", "1", *options], execute)
+        return execute.trained
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def done(start, tmp_path_factory) -> Path:
+    """A folder in which the first tier was run."""
+    folder = tmp_path_factory.mktemp("done")
+    start(folder, "--only", "1.0")
+    return folder
+
+
+def lines(folder: Path) -> list[dict]:
+    with (folder / "results" / "benchmark.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def changed(plan: Path, name: str, change) -> Path:
+    content = json.loads(plan.read_text())
+    change(content)
+    path = plan.with_name(name)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_cells_are_planned_one_seed_of_everything_after_the_other_and_what_is_needed_first(scripts, plan):
+    found = [cell.id for cell in scripts.cells.planned_cells(scripts.cells.read_plan(plan))]
+    tier = ["phantoms_1.0_single_0", "phantoms_1.0_dual_0", "phantoms_1.0_large_0", "phantoms_1.0_distill_0"]
+    assert found[:4] == tier
+    assert found[4:] == [f"phantoms_0.5_{row}_{seed}" for seed in (0, 1) for row in ("single", "dual")]
+
+
+def test_the_plan_of_the_repository_is_complete_and_starts_with_the_decisive_cells(scripts):
+    plan = scripts.cells.read_plan(SCRIPTS / "benchmark_plan.json")
+    cells = scripts.cells.planned_cells(plan)
+    assert len({cell.id for cell in cells}) == len(cells)
+    assert {cell.data for cell in cells[:18]} == {"chest_xray", "lung_ct", "brain_mri"}
+    assert {cell.row for cell in cells} == set(plan["rows"])
+
+
+def test_a_finished_cell_has_a_line_per_network_with_the_numbers_of_its_run(done):
+    found = {(line["row"], line["network"]): line for line in lines(done)}
+    networks = {"single": ["student"], "large": ["student"]}
+    networks |= {row: ["student", "auxiliary", "mean"] for row in ("dual", "distill")}
+    assert list(found) == [(row, who) for row in ("single", "dual", "large", "distill") for who in networks[row]]
+    metrics = json.loads((done / "work" / "phantoms_1.0_dual_0" / "metrics.json").read_text())
+    for who in networks["dual"]:
+        line = found["dual", who]
+        assert float(line["nll"]) == pytest.approx(metrics["test"][who]["nll"], abs=1e-6)
+        assert float(line["val_ece"]) == pytest.approx(metrics["best"][who]["ece"], abs=1e-6)
+    small, large = (sum(p.numel() for p in build_network("resnet18", num_classes=3, **size).parameters())
+                    for size in (SMALL, LARGE))  # fmt: skip
+    assert int(found["single", "student"]["parameters"]) == small
+    assert int(found["large", "student"]["parameters"]) == large
+    assert int(found["dual", "mean"]["parameters"]) == 2 * small
+    assert int(found["distill", "mean"]["parameters"]) == small + large
+    assert {line["images"] for line in found.values()} == {"9"}
+
+
+def test_the_stored_probabilities_give_the_metrics_of_the_table(done, scripts):
+    stored = dict(np.load(scripts.store.predictions_path(done / "results", "phantoms", 1.0)))
+    for line in lines(done):
+        p = scripts.store.probabilities(stored, line["row"], line["seed"], line["network"])
+        assert p.shape == (9, 3) and p.sum(1) == pytest.approx(1, abs=1e-6)
+        assert -np.log(p[np.arange(9), stored["labels"]]).mean() == pytest.approx(float(line["nll"]), abs=2e-3)
+    assert stored["single/0/student"].dtype == np.float16
+    assert not any("demo" in str(value) for value in stored.values() if value.ndim == 0)  # no names of images
+
+
+def test_only_the_model_that_another_row_needs_is_kept(done):
+    assert [path.parent.parent.name for path in done.rglob("*.pt")] == ["phantoms_1.0_large_0"]
+    kept = {path.name for path in (done / "work" / "phantoms_1.0_single_0").iterdir()}
+    assert {"metrics.json", "run.json", "predictions_test.csv"} <= kept and "models" not in kept
+
+
+def test_a_second_start_runs_what_is_left_and_stops_when_the_minutes_are_over(done, start, tmp_path):
+    folder = shutil.copytree(done, tmp_path / "copy")
+    assert start(folder, "--only", "1.0") == []
+    assert start(folder, "--minutes", "0") == []
+    assert start(folder, "--only", "_0$") == ["phantoms_0.5_single_0", "phantoms_0.5_dual_0"]
+    assert len(lines(folder)) == len(lines(done)) + 4
+
+
+def test_a_failed_cell_is_noted_with_its_reason_and_run_again_only_on_request(start, plan, tmp_path, capsys):
+    tiers = [{"on": [["phantoms", 1.0]], "rows": ["broken", "single"], "seeds": [0]}]
+    path = changed(plan, "failing.json", lambda content: content.update(tiers=tiers))
+
+    assert start(tmp_path, plan=path) == ["phantoms_1.0_single_0"]  # the others go on
+    failed = json.loads((tmp_path / "work" / "failed.json").read_text())
+    assert list(failed) == ["phantoms_1.0_broken_0"] and "none_such" in failed["phantoms_1.0_broken_0"]
+    assert "1 failed: phantoms_1.0_broken_0" in capsys.readouterr().out
+    assert start(tmp_path, plan=path) == []
+    assert "failed" not in capsys.readouterr().out.replace("0 failed", "")
+    start(tmp_path, "--list", plan=path)
+    assert re.search(r"phantoms_1.0_broken_0 +failed: .*none_such", capsys.readouterr().out)
+
+    mended = changed(path, "mended.json", lambda content: content["rows"].update(broken={"method": "scratch"}))
+    assert start(tmp_path, "--retry", plan=mended) == ["phantoms_1.0_broken_0"]
+    assert json.loads((tmp_path / "work" / "failed.json").read_text()) == {}
+
+
+def test_predictions_for_other_test_images_are_refused(done, scripts, tmp_path):
+    stored = shutil.copy(scripts.store.predictions_path(done / "results", "phantoms", 1.0), tmp_path / "kept.npz")
+    found = scripts.store.Predictions([f"{n}.png" for n in range(9)], np.load(stored)["labels"], -np.ones(9),
+                                      {"student": np.full((9, 3), 1 / 3)})  # fmt: skip
+    with pytest.raises(InputError, match="9 other test images than the 9 that single with seed 1"):
+        scripts.store.add_predictions(stored, "single", 1, found)
+
+
+def test_a_changed_plan_tells_which_finished_cells_ran_with_other_settings(done, start, plan, capsys):
+    path = changed(plan, "longer.json", lambda content: content["rows"].update(single={"weight_decay": 0.5}))
+    start(done, "--list", plan=path)
+    assert "ran with other settings than the plan has now: phantoms_1.0_single_0;" in capsys.readouterr().out
+
+
+def test_learning_rates_are_chosen_by_validation_alone_and_used_by_the_cells(start, tmp_path):
+    assert start(tmp_path, "--tune", "--only", "1.0_single") == [
+        "phantoms_1.0_single_0_tune_0.001", "phantoms_1.0_single_0_tune_0.01",
+    ]  # fmt: skip
+    assert not (tmp_path / "results" / "benchmark.csv").exists()
+    chosen = json.loads((tmp_path / "results" / "tuned.json").read_text())["phantoms_1.0_single"]
+    validation = {}
+    for rate in ("0.001", "0.01"):
+        metrics = json.loads((tmp_path / "work" / f"phantoms_1.0_single_0_tune_{rate}" / "metrics.json").read_text())
+        assert "test" not in metrics
+        validation[rate] = metrics["best"]["student"]["nll"]
+    assert chosen == {"learning_rate": float(min(validation, key=validation.get)), "by": "nll", "values": validation}
+    assert start(tmp_path, "--tune", "--only", "1.0_single") == []
+    start(tmp_path, "--only", "1.0_single")
+    assert float(lines(tmp_path)[0]["learning_rate"]) == chosen["learning_rate"]
+
+
+def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, scripts, plan):
+    results = done / "results"
+    scripts.report.main(["--results", str(results), "--plan", str(plan), "--no_plots"])
+    text = (results / "tables.md").read_text()
+    assert "## phantoms, 100% of the training images" in text and "## phantoms, 50% of the training images" in text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    head, single = rows[0], rows[2]
+    (line,) = [line for line in lines(done) if line["row"] == "single"]
+    assert single[:3] == ["single", "student", "1"]
+    assert single[head.index("NLL")] == f"{float(line['nll']):.3f}"
+    assert single[head.index("AUC minus control")] == ""
+    dual = next(row for row in rows if row[:2] == ["dual", "student"])
+    assert re.fullmatch(
+        r"[+-]0\.\d{3} \([+-]\d\.\d{3} to [+-]\d\.\d{3}\), p \d\.\d{3}", dual[head.index("ECE minus control")]
+    )
+    blank = [row for row in rows if row[2:] == [""] * (len(head) - 2)]
+    assert [row[0] for row in blank] == ["single", "dual"]  # the half of the data, not run
+    claims = text[text.index("## Claims") :]
+    assert "**holds**: phantoms: accuracy of 0.01 or better" in claims
+    assert "phantoms 50% not run" in claims and claims.count("\n* ") == 8
+
+
+def test_the_report_draws_one_picture_per_data_set(done, scripts, plan):
+    pytest.importorskip("matplotlib")
+    scripts.report.main(["--results", str(done / "results"), "--plan", str(plan)])
+    assert (done / "results" / "phantoms.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_in_its_own_process_gives_its_last_error_line(scripts, tmp_path):
+    process = scripts.cells.Processes()
+    with pytest.raises(scripts.cells.CellFailed, match=r"^Error: The data set .*nowhere does not exist"):
+        config = str(SCRIPTS.parent / "bundle" / "configs" / "train.json")
+        places = {"dataset_dir": str(tmp_path / "nowhere"), "output_dir": str(tmp_path), "device": "cpu"}
+        process([{"run_id": "training", "config_file": config, **places}], tmp_path / "log.txt")
+    assert not process.running
+
+
+def test_a_plan_that_names_what_it_does_not_define_is_refused(scripts, plan, start, tmp_path):
+    tiers = [{"on": [["phantoms", 1.0]], "rows": ["dua"], "seeds": [0]}]
+    path = changed(plan, "wrong.json", lambda content: content.update(tiers=tiers))
+    with pytest.raises(SystemExit, match="names the row 'dua', which it doesn't define; known: single, dual"):
+        start(tmp_path, plan=path)
