@@ -268,7 +268,10 @@ def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, script
     assert [row[0] for row in blank] == ["single", "dual"]  # the half of the data, not run
     claims = text[text.index("## Claims") :]
     assert "**holds**: phantoms: accuracy of 0.01 or better" in claims
-    assert "phantoms 50% not run" in claims and claims.count("\n* ") == 8
+    assert "phantoms 50% not run" in claims and claims.count("\n* ") == 9
+    sizes = {line["row"]: int(line["parameters"]) for line in lines(done) if line["network"] == "student"}
+    share = f"{sizes['dual'] / sizes['large']:.1%}"
+    assert f"**does not hold**: `dual` has under 1/5 of the large model's parameters: phantoms 100% {share}." in claims
 
 
 def test_the_report_draws_one_picture_per_data_set(done, scripts, plan):
