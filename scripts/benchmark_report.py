@@ -175,7 +175,7 @@ def claims(results: Results) -> list[str]:
     lines.append(_claim(f"`{method}` closes at least half of the gap from `{control}` to the large model on two sets",
                         closed, lambda share: share >= 0.5, 2, "{:.0%} closed"))  # fmt: skip
     near = {place: 100 * (mean(place, method) - mean(place, "large")) for place in full}
-    lines.append(_claim(f"`{method}` is within 1.0 point of balanced accuracy of the large model with all training data "
+    lines.append(_claim(f"`{method}` is within 1.0 point of balanced accuracy of the large model on all the images "
                         "on two sets", near, lambda gap: gap >= -1, 2, "{:+.1f} points"))  # fmt: skip
     size = {place: mean(place, method, "parameters") / mean(place, "large", "parameters") for place in full}
     lines.append(_claim(f"`{method}` has under 1/5 of the large model's parameters", size, lambda share: share < 0.2,
