@@ -518,3 +518,24 @@ def test_mixed_precision_on_a_gpu_scales_gradients_only_in_float16(dtype, update
     assert all(torch.isfinite(torch.tensor(run_and_log(trainer)["loss"])))
     assert (trainer.scaler is not None) == (dtype == torch.float16)
     assert not equal(before, weights(student))
+
+
+# --- frozen normalisation
+
+
+@pytest.mark.parametrize("update", ["none", "mutual", "ema"])
+def test_frozen_normalisation_keeps_its_statistics_and_trains_scale_and_shift(update):
+    student, auxiliary = net(0), None if update == "none" else net(1)
+    before = weights(student), weights(auxiliary) if auxiliary else {}
+    options = {} if update == "none" else {"auxiliary": auxiliary}
+    if update == "mutual":
+        options["auxiliary_optimizer"] = torch.optim.SGD(auxiliary.parameters(), lr=0.1)
+    dual(student, update=update, freeze_norm=True, **options).run()
+    assert torch.equal(student[1].running_mean, before[0]["1.running_mean"])
+    assert torch.equal(student[1].running_var, before[0]["1.running_var"])
+    assert student[1].num_batches_tracked == 0
+    assert not torch.equal(student[1].weight, before[0]["1.weight"])
+    if update == "mutual":
+        assert torch.equal(auxiliary[1].running_var, before[1]["1.running_var"])
+    if update == "ema":  # both start at mean 0 and variance 1
+        torch.testing.assert_close(auxiliary[1].running_mean, student[1].running_mean)

@@ -527,6 +527,7 @@ def initialise_pair(
     mode: str = "structured",
     seed: int = 0,
     report_path: str | Path | None = None,
+    compensate_with: Sequence[Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Gives student and auxiliary weights selected from one large pretrained network, in place.
 
@@ -548,9 +549,12 @@ def initialise_pair(
         mode: ``structured``, or ``reference`` for the published index rule.
         seed: of the rule ``random``; the auxiliary's is ``seed + 1``.
         report_path: CSV of every tensor of both networks, with a first column ``network``.
+        compensate_with: batches of images (N, C, H, W) that the selected weights are corrected on, each network for
+            its own channels, see :func:`dual_skd.selection.compensation.compensate`; None leaves them as selected.
 
     Returns:
-        per network: ``rule``, ``selected`` and ``tensors`` (numbers of tensors), ``verified`` (named axes known).
+        per network: ``rule``, ``selected`` and ``tensors`` (numbers of tensors), ``verified`` (named axes known), and
+        with ``compensate_with`` ``compensation``: images, layers and mean R2.
 
     Raises:
         InputError: weights can't be loaded; SelectionError: they can't be selected for this architecture.
@@ -575,8 +579,8 @@ def initialise_pair(
             logger.info("Auxiliary: the same rule as the student, so a copy of the student.")
             summary[who], reports[who] = dict(summary["student"]), reports["student"]
         else:
-            report = _select_into(network, state, elements=rule, seed=rule_seed, large_heads=heads, **common)
-            reports[who] = report
+            plan = _select_into(network, state, elements=rule, seed=rule_seed, large_heads=heads, **common)
+            report = reports[who] = plan.report()
             selected = sum(row.selected for row in report)
             if 2 * selected < len(report):
                 raise InputError(
@@ -586,18 +590,43 @@ def initialise_pair(
             summary[who] = {"rule": rule, "selected": selected, "tensors": len(report), "verified": report.verified}
             logger.info("%s: %d of %d tensors selected from %s by rule %s.", who.capitalize(), selected, len(report),
                         large, rule)  # fmt: skip
+            if compensate_with:
+                summary[who]["compensation"] = _compensate(network, plan, large, state, options, compensate_with)
     if report_path is not None:
         _write_reports(Path(report_path), reports)
     return summary
 
 
 def _select_into(network: nn.Module, state: dict[str, Tensor], **options: Any) -> Any:
-    from dual_skd.selection import select_weights  # imported late: networks can be built without it
+    from dual_skd.selection import plan_selection  # imported late: networks can be built without it
 
     small = unwrap(network)
-    report = select_weights(state, small, **options)
+    plan = plan_selection(state, small, **options)
+    small.load_state_dict(plan.apply(), strict=False)
     classifier_of(small)[1].reset_parameters()
-    return report
+    return plan
+
+
+def _compensate(
+    network: nn.Module,
+    plan: Any,
+    large: str,
+    state: dict[str, Tensor],
+    options: Mapping[str, Any],
+    batches: Sequence[Tensor],
+) -> dict[str, Any]:
+    """Corrects the selected weights; the large network sees the images as the small one does, grey for instance."""
+    from dual_skd.selection.compensation import compensate, summarise
+
+    small = unwrap(network)
+    if batches[0].ndim != 4:
+        raise InputError("compensation needs 2D images, found volumes; set compensate to 0, or spatial_dims to 2.")
+    sizes = {"in_channels": batches[0].shape[1], "image_size": tuple(batches[0].shape[2:])}
+    with torch.random.fork_rng(devices=[]):  # its random weights are all replaced; the run's numbers stay as they are
+        source = build_network(large, **{"num_classes": 1} | sizes | dict(options))
+        _select_into(source, state)
+    source.to(next(small.parameters()).device, memory_format=torch.channels_last)
+    return {"images": sum(map(len, batches)), **summarise(compensate(small, source, plan, batches))}
 
 
 def _heads_of(large: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> int | None:

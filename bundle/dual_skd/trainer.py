@@ -65,6 +65,8 @@ class DualModelTrainer(SupervisedTrainer):
             running statistics of its own, which fit its weights even while they are far from the student's; while it is
             not used (w(t) = 0) they follow the student's by EMA. False: it predicts in eval mode, and its running
             statistics always follow by EMA. Dropout is off either way: a teacher should not be noisy.
+        freeze_norm: batch normalisation of student and auxiliary keeps its running statistics and normalises with them;
+            scale and shift are trained. In ``ema`` the auxiliary's statistics then follow the student's by EMA.
         label_free_heads: heads of the label-free stage, their parameters in ``optimizer``.
         amp: autocast on any device; gradients are scaled where CUDA computes in float16 (``trainer.scaler``, which can
             be put into a checkpoint).
@@ -92,6 +94,7 @@ class DualModelTrainer(SupervisedTrainer):
         schedule: Schedule | None = None,
         auxiliary_optimizer: Optimizer | None = None,
         auxiliary_train_mode: bool = True,
+        freeze_norm: bool = False,
         label_free_heads: LabelFreeHeads | None = None,
         amp: bool = False,
         amp_kwargs: dict | None = None,
@@ -115,7 +118,8 @@ class DualModelTrainer(SupervisedTrainer):
         self.update = update or ("none" if auxiliary is None else "ema")
         self.auxiliary = None if self.update == "none" else auxiliary
         self.auxiliary_optimizer = auxiliary_optimizer
-        self.auxiliary_train_mode = auxiliary_train_mode
+        self.auxiliary_train_mode = auxiliary_train_mode and not freeze_norm
+        self.freeze_norm = freeze_norm
         self.distillation = distillation or SelfDistillationLoss()
         self.schedule = schedule or Schedule(epochs=max_epochs)
         self.label_free_heads = label_free_heads
@@ -213,7 +217,7 @@ class DualModelTrainer(SupervisedTrainer):
             "momentum": moment.momentum,
         }
 
-        self.network.train()
+        self._set_training_mode(self.network)
         if opens:
             for optimizer in self._optimizers():
                 optimizer.zero_grad(set_to_none=self.optim_set_to_none)
@@ -267,19 +271,22 @@ class DualModelTrainer(SupervisedTrainer):
 
     def _predict_with_auxiliary(self, image: Tensor, args: tuple, kwargs: dict) -> Tensor:
         if self.update == "mutual":
-            self.auxiliary.train()
+            self._set_training_mode(self.auxiliary)
             return self.inferer(image, self.auxiliary, *args, **kwargs)
         self._set_teaching_mode()
         with torch.no_grad():
             return self.inferer(image, self.auxiliary, *args, **kwargs)
 
+    def _set_training_mode(self, network: nn.Module) -> None:
+        network.train()
+        if self.freeze_norm:
+            _set_batch_norm(network, training=False)
+
     def _set_teaching_mode(self) -> None:
         """Eval mode, but for batch normalisation where the auxiliary gathers its own statistics."""
         self.auxiliary.eval()
         if self.update == "ema" and self.auxiliary_train_mode:
-            for module in self.auxiliary.modules():
-                if isinstance(module, _BatchNorm):
-                    module.train()
+            _set_batch_norm(self.auxiliary, training=True)
 
     def _compare_views(self, view_1: Tensor, view_2: Tensor) -> None:
         """Prediction and loss of the label-free stage."""
@@ -316,6 +323,12 @@ class DualModelTrainer(SupervisedTrainer):
         update_auxiliary(self.auxiliary, self.network, moment.momentum, buffers=not has_statistics)
         if label_free:
             self.label_free_heads.update(moment.momentum)
+
+
+def _set_batch_norm(network: nn.Module, *, training: bool) -> None:
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.train(training)
 
 
 def several_processes() -> bool:
