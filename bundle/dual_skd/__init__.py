@@ -25,7 +25,18 @@ _HOME = {
     "load_model": "outputs",
 }
 # submodules that the configs' expressions reach after one "$import dual_skd"
-_MODULES = ("data", "distributed", "errors", "evaluation", "label_free", "losses", "methods", "networks", "outputs")
+_MODULES = (
+    "data",
+    "distributed",
+    "errors",
+    "evaluation",
+    "label_free",
+    "losses",
+    "methods",
+    "networks",
+    "outputs",
+    "selection",
+)
 __all__ = ["__version__", *_HOME]
 
 

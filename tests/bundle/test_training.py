@@ -203,3 +203,15 @@ def test_without_validation_images_the_model_of_the_last_epoch_is_kept(tmp_path,
     assert_equal(load_model(tmp_path)[0].state_dict(), student(tmp_path))
     run("evaluate.json", output_dir=str(tmp_path))
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["images"] == 9
+
+
+def test_compensated_selection_with_frozen_statistics_trains_both_networks(tmp_path, run, tiny):
+    run("train.json", **tiny | {"output_dir": str(tmp_path), "compensate": 16, "freeze_norm": True, "method": "mutual"})
+    record = json.loads((tmp_path / "run.json").read_text())
+    for who in ("student", "auxiliary"):
+        found = record["selection"][who]["compensation"]
+        assert found["images"] == 16 and found["layers"] > 0
+    assert record["config"]["compensate"] == 16 and record["config"]["freeze_norm"] is True
+    trained = student(tmp_path)
+    steps = [value for name, value in trained.items() if name.endswith("num_batches_tracked")]
+    assert steps and not any(steps)  # the statistics were not touched

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ..errors import SelectionError
+from .compensation import compensate, unlabelled_batches
 from .plan import SelectionPlan, plan_selection, select_weights
 from .report import SelectionReport, SelectionRow
 from .rules import ELEMENT_RULES, LAYER_RULES
@@ -15,6 +16,8 @@ __all__ = [
     "SelectionPlan",
     "SelectionReport",
     "SelectionRow",
+    "compensate",
     "plan_selection",
     "select_weights",
+    "unlabelled_batches",
 ]

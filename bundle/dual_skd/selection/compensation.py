@@ -211,11 +211,10 @@ def _trace(small: nn.Module, image: Tensor) -> list[_Layer]:
 
 def _find_source(layer: _Layer, plan: SelectionPlan, *, first: bool) -> str:
     """Fills in where the layer was selected from; returns the reason if it can't be compensated."""
-    part = next((part for part in plan._parts if part.name == f"{layer.name}.weight"), None)
-    if part is None or part.reason or part.source is None:
-        return part.reason if part and part.reason else "not selected"
-    layer.source = part.source.removesuffix(".weight")
-    layer.kept = next(plan._flat_indices(part))
+    source, layer.kept, reason = plan.outputs_of(f"{layer.name}.weight")
+    if reason:
+        return reason
+    layer.source = source.removesuffix(".weight")
     if first:
         return "sees the image itself, as in the large network"
     if layer.calls > 1:

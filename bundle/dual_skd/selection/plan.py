@@ -92,6 +92,17 @@ class SelectionPlan:
         state = self._large.state if large_state_dict is None else large_state_dict
         return SelectionReport([self._row(part, state) for part in self._parts], verified=self.verified)
 
+    def outputs_of(self, name: str) -> tuple[str, Tensor | None, str]:
+        """Where the first dimension of a small network's tensor, a layer's outputs, comes from.
+
+        Returns:
+            (source tensor, indices kept of its first dimension or None for all, "") or ("", None, why not selected).
+        """
+        part = next((part for part in self._parts if part.name == name), None)
+        if part is None or part.reason or part.source is None:
+            return "", None, (part.reason if part else "") or "not selected"
+        return part.source, next(self._flat_indices(part)), ""
+
     def write_report(self, path: str | Path) -> Path:
         """Writes :meth:`report` as CSV and returns the path."""
         return self.report().write(path)
