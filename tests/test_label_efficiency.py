@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "nll", "ece", "brier")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    before = set(sys.modules)
+    yield __import__("label_efficiency")
+    for name in set(sys.modules) - before:
+        if name.startswith(("label_efficiency", "benchmark")):
+            sys.modules.pop(name)
+
+
+class Recorded:
+    """Stands for the runs: a run of more images is better, and one with distillation better than one without."""
+
+    def __init__(self) -> None:
+        self.runs: list[dict] = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def __call__(self, runs: list[dict], log: Path) -> None:
+        settings = json.loads(Path(runs[0]["config_file"][-1]).read_text())
+        self.runs.append(settings)
+        output = Path(settings["output_dir"])
+        (output / "models").mkdir(parents=True, exist_ok=True)
+        value = 0.5 + 0.2 * settings["train_fraction"] + 0.1 * (settings["method"] == "dual")
+        measured = dict.fromkeys(METRICS, value)
+        best = {"student": measured, "auxiliary": measured, "mean": measured}
+        names = ["interstitial", "nodule", "normal"]
+        content = {
+            "class_names": names,
+            "best": best,
+            "test": {**best, "images": 9},
+            "auxiliary": {**best, "images": 9},
+        }
+        (output / "metrics.json").write_text(json.dumps(content))
+        shared = {"student": {"parameters": 1, "macs": 1}, "large": {"parameters": 5, "macs": 5}}
+        config = {"method": settings["method"], "learning_rate": 0.002}
+        run = {"networks": shared, "timings": {"total_seconds": 1.0}, "config": config}
+        (output / "run.json").write_text(json.dumps(run))
+        test = json.loads(Path(settings["dataset_dir"]).read_text())["test"]
+        (output / "datalist.json").write_text(json.dumps({"test": test}))
+        for name in ("test", "auxiliary"):
+            with (output / f"predictions_{name}.csv").open("w", newline="") as file:
+                table = csv.writer(file)
+                table.writerow(["image", "label", "predicted", *(f"p_{name}" for name in names)])
+                for record in test:
+                    table.writerow([record["image"], names[record["label"]], names[0], 0.5, 0.3, 0.2])
+
+
+def test_small_shares_get_more_epochs_up_to_a_limit(script):
+    assert [script.epochs_of(fraction, 10) for fraction in (1.0, 0.5, 0.1, 0.01)] == [10, 20, 80, 80]
+
+
+def test_options_are_those_of_the_bundle(script):
+    assert script.parse_options(["--image_size", "[8,8]", "--patient_pattern", "(p[0-9]+)"]) == {
+        "image_size": [8, 8], "patient_pattern": "(p[0-9]+)",
+    }  # fmt: skip
+    with pytest.raises(SystemExit, match="--name value"):
+        script.parse_options(["image_size", "8"])
+
+
+def test_one_command_runs_all_shares_and_writes_table_and_plot(script, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    from dual_skd.data import write_demo
+
+    demo = write_demo(tmp_path / "demo", counts={"train": 24, "val": 9, "test": 9})
+    runs = Recorded()
+    arguments = [str(demo), "--output", str(tmp_path / "curve"), "--fractions", "0.5", "1", "--seeds", "2"]
+    script.main([*arguments, "--epochs", "3", "--", "--image_size", "32"], runs)
+    assert len(runs.runs) == 2 * 2 * 2
+    assert {(run["train_fraction"], run["epochs"]) for run in runs.runs} == {(0.5, 6), (1.0, 3)}
+    assert all(run["image_size"] == 32 and run["dataset_dir"].endswith("split.json") for run in runs.runs)
+    written = (tmp_path / "curve" / "label_efficiency.md").read_text()
+    assert "| single | 0.5 | 2 | 0.600 +- 0.000 |" in written and "| dual | 1 | 2 | 0.800 +- 0.000 |" in written
+    assert (tmp_path / "curve" / "label_efficiency.png").stat().st_size > 5_000
+    script.main([*arguments, "--epochs", "3", "--", "--image_size", "32"], runs)  # nothing is run twice
+    assert len(runs.runs) == 8
+    assert "single" in capsys.readouterr().out
+
+
+def test_what_can_not_be_read_is_one_sentence(script, tmp_path):
+    with pytest.raises(SystemExit, match="Error: The data set .* does not exist"):
+        script.main([str(tmp_path / "nowhere"), "--output", str(tmp_path / "curve")])
+    with pytest.raises(SystemExit, match="fractions lie between"):
+        script.main([str(tmp_path), "--output", str(tmp_path / "curve"), "--fractions", "10"])
