@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None, execute: Any = None) -> None:
     parser.add_argument("--fractions", nargs="+", type=float, default=[0.05, 0.1, 0.25, 0.5, 1.0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=12, help="of the whole set")
-    parser.add_argument("--method", default="dual", help="compared with single; a word of docs/method.md")
+    parser.add_argument("--method", default="coupled", help="compared with single; a word of docs/method.md")
     parser.add_argument("--minutes", type=float, default=600, help="no run is started after them")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     args, rest = parser.parse_known_args(arguments)

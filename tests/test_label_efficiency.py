@@ -39,7 +39,7 @@ class Recorded:
         self.runs.append(settings)
         output = Path(settings["output_dir"])
         (output / "models").mkdir(parents=True, exist_ok=True)
-        value = 0.5 + 0.2 * settings["train_fraction"] + 0.1 * (settings["method"] == "dual")
+        value = 0.5 + 0.2 * settings["train_fraction"] + 0.1 * (settings["method"] == "coupled")
         measured = dict.fromkeys(METRICS, value)
         best = {"student": measured, "auxiliary": measured, "mean": measured}
         names = ["interstitial", "nodule", "normal"]
@@ -88,7 +88,7 @@ def test_one_command_runs_all_shares_and_writes_table_and_plot(script, tmp_path,
     assert {(run["train_fraction"], run["epochs"]) for run in runs.runs} == {(0.5, 6), (1.0, 3)}
     assert all(run["image_size"] == 32 and run["dataset_dir"].endswith("split.json") for run in runs.runs)
     written = (tmp_path / "curve" / "label_efficiency.md").read_text()
-    assert "| single | 0.5 | 2 | 0.600 +- 0.000 |" in written and "| dual | 1 | 2 | 0.800 +- 0.000 |" in written
+    assert "| single | 0.5 | 2 | 0.600 +- 0.000 |" in written and "| coupled | 1 | 2 | 0.800 +- 0.000 |" in written
     assert (tmp_path / "curve" / "label_efficiency.png").stat().st_size > 5_000
     script.main([*arguments, "--epochs", "3", "--", "--image_size", "32"], runs)  # nothing is run twice
     assert len(runs.runs) == 8

@@ -26,8 +26,16 @@ def test_the_method_is_two_different_selections_and_an_ema():
     assert (row.student, row.auxiliary, row.update) == ("uniform", "complement", "ema")
 
 
+def test_the_default_is_two_different_selections_that_teach_each_other_strongly():
+    row = method("coupled")
+    assert (row.student, row.auxiliary, row.update) == ("uniform", "complement", "mutual")
+    assert (row.temperature, row.skd_weight, row.fine_tunes) == (4.0, 3.0, False)
+
+
 def test_an_unknown_method_is_refused_with_the_valid_words():
-    with pytest.raises(InputError, match=r"Unknown method 'singel' \(did you mean single\?\); valid: dual, mutual"):
+    with pytest.raises(
+        InputError, match=r"Unknown method 'singel' \(did you mean single\?\); valid: coupled, dual, mutual"
+    ):
         method("singel")
 
 

@@ -25,16 +25,27 @@ class Method:
         auxiliary: how the auxiliary is initialised; None without auxiliary.
         update: how the auxiliary moves: ``ema``, ``mutual``, ``frozen`` or ``none``.
         purpose: what the row shows, in a few words.
+        temperature: of the distillation.
+        skd_weight: of the distillation against the labels' loss, once it has ramped up.
+        fine_tunes: whether the distillation fades out over the last epochs, so that labels alone finish the training.
     """
 
     student: str
     auxiliary: str | None
     update: str
     purpose: str
+    temperature: float = 2.0
+    skd_weight: float = 1.0
+    fine_tunes: bool = True
 
 
 METHODS: dict[str, Method] = {
-    "dual": Method("uniform", "complement", "ema", "two selections, the auxiliary follows by EMA: the method"),
+    "coupled": Method(
+        "uniform", "complement", "mutual", "two selections that teach each other strongly: the default", 4.0, 3.0, False
+    ),
+    "dual": Method(
+        "uniform", "complement", "ema", "two selections, the auxiliary follows by EMA: the description, literally"
+    ),
     "mutual": Method("uniform", "complement", "mutual", "two selections, both trained, each learns from the other"),
     "frozen": Method("uniform", "complement", "frozen", "the auxiliary keeps its selected weights"),
     "same_rule": Method("uniform", "uniform", "ema", "plain mean teacher: does the second selection add anything?"),

@@ -166,7 +166,8 @@ class DualModelTrainer(SupervisedTrainer):
         if self.update != "ema" or self.label_free_heads is None:
             raise InputError(
                 f"label-free epochs need update 'ema' and label_free_heads, found update {self.update!r} "
-                f"{'with' if self.label_free_heads else 'without'} heads; pass both or set label_free_epochs to 0."
+                f"{'with' if self.label_free_heads else 'without'} heads; set method to 'dual', or label_free_epochs "
+                "to 0."
             )
         optimised = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
         if any(p.requires_grad and id(p) not in optimised for p in self.label_free_heads.parameters()):

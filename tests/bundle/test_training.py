@@ -43,7 +43,7 @@ def test_the_run_is_recorded(trained, tiny):
     record = json.loads((trained / "run.json").read_text())
     assert {"versions", "seed", "config", "data_hash", "networks", "timings", "started", "finished", "device",
             "selection"} <= record.keys()  # fmt: skip
-    assert record["config"]["image_size"] == 32 and record["config"]["method"] == "dual"
+    assert record["config"]["image_size"] == 32 and record["config"]["method"] == "coupled"
     assert record["config"]["pretrained"] == tiny["pretrained"] and record["config"]["loss"] == "cross_entropy"
     assert record["networks"]["student"]["parameters"] < record["networks"]["large"]["parameters"]
     assert record["selection"]["student"]["rule"] == "uniform"
@@ -90,7 +90,7 @@ def test_the_default_pair_trains_from_the_wheel(tmp_path, run, demo):
     assert record["selection"]["student"]["verified"]
 
 
-@pytest.mark.parametrize("word", [word for word in METHODS if word not in ("dual", "distill")])
+@pytest.mark.parametrize("word", [word for word in METHODS if word not in ("coupled", "distill")])
 def test_every_control_is_one_word(tmp_path, run, tiny, word):
     run("train.json", **tiny, output_dir=str(tmp_path), method=word)
     record = json.loads((tmp_path / "run.json").read_text())
@@ -123,7 +123,7 @@ def test_distill_without_a_teacher_says_how_to_get_one(tmp_path, run, tiny):
 
 
 def test_label_free_epochs_come_before_the_labels(tmp_path, run, tiny):
-    done = run("train.json", **tiny | {"epochs": 2}, output_dir=str(tmp_path), label_free_epochs=1)
+    done = run("train.json", **tiny | {"epochs": 2, "method": "dual"}, output_dir=str(tmp_path), label_free_epochs=1)
     trainer = done.parser.get_parsed_content("train#trainer")
     assert [trainer.schedule.stage(epoch) for epoch in range(2)] == ["label_free", "skd"]
     assert "label_free_heads" in torch.load(tmp_path / "last.pt", weights_only=True)
