@@ -6,8 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dual_skd.data.bad_files import TolerantDataset
+from dual_skd.data.bad_files import TolerantDataset, usable_rows
+from dual_skd.data.checking import inspection
 from dual_skd.data.reading.preprocessing import image_transforms
+from dual_skd.data.records.rows import Row
 from dual_skd.errors import InputError, input_error_behind
 
 
@@ -41,3 +43,14 @@ def test_an_error_that_is_not_about_the_file_is_not_hidden(records):
     with pytest.raises(RuntimeError) as caught:
         TolerantDataset(records, broken, shape=(1, 8, 8))[0]
     assert isinstance(caught.value.__cause__, MemoryError)
+
+
+def test_before_training_only_files_that_look_damaged_are_decoded(records, monkeypatch):
+    rows = [Row(record["image"], ("a",)) for record in records]
+    decoded, inspect = [], inspection.inspect
+    monkeypatch.setattr(inspection, "inspect", lambda image, dims: decoded.append(image) or inspect(image, dims))
+    options = {"spatial_dims": 2, "dataset_dir": "D"}
+    assert usable_rows(rows[:1], on_bad_file="error", **options) == (rows[:1], []) and decoded == []
+    with pytest.raises(InputError, match=r"bad.png: .*; .*or set on_bad_file to skip; `python -m dual_skd check D`"):
+        usable_rows(rows, on_bad_file="error", **options)
+    assert decoded == [rows[1].image]

@@ -17,7 +17,6 @@ _HOME = {
     "load_split": "records.split_file",
     "save_split": "records.split_file",
     "check_records": "checking.findings",
-    "quick_check": "checking.findings",
     "Findings": "checking.findings",
     "MedicalReader": "reading.reader",
     "read_image": "reading.reader",

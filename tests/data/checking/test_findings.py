@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from dual_skd.data import check_records, load_records, quick_check
+from dual_skd.data import check_records, load_records
 from dual_skd.data.checking.finding_kinds import KINDS
 from dual_skd.data.checking.findings import COLUMNS, Findings
 from dual_skd.data.checking.inspection import FileFacts
 from dual_skd.data.demo import chest_xray
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.twins.finder import Twin
-from dual_skd.errors import InputError
 
 
 def xray(seed: int, label: str = "normal") -> Image.Image:
@@ -126,11 +125,11 @@ def test_shared_patients_are_listed_image_by_image(dataset):
     for split in ("train", "test"):
         xray(300 + len(split)).save(dataset / split / "normal" / "person7_1.png")
     data = as_given(dataset, patient_pattern=r"(person\d+)", refuse_shared_patients=False)
-    for findings in (check_records(data), quick_check(data)):
-        assert findings.shared_patients == [{"patient": "person7", "splits": ["train", "test"]}]
-        assert findings.errors == ["1 patient is in more than one split, for example person7 in train and test."]
-        images = [one["image"] for one in of_kind(findings, "shared_patient")]
-        assert images == ["test/normal/person7_1.png", "train/normal/person7_1.png"]
+    findings = check_records(data)
+    assert findings.shared_patients == [{"patient": "person7", "splits": ["train", "test"]}]
+    assert findings.errors == ["1 patient is in more than one split, for example person7 in train and test."]
+    images = [one["image"] for one in of_kind(findings, "shared_patient")]
+    assert images == ["test/normal/person7_1.png", "train/normal/person7_1.png"]
 
 
 def data_of(counts: dict[str, dict[str, int]], tmp_path: Path, multi_label: bool = False) -> DataList:
@@ -152,7 +151,7 @@ def data_of(counts: dict[str, dict[str, int]], tmp_path: Path, multi_label: bool
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_absent_and_rare_classes_are_told(tmp_path, multi_label):
     counts = {"train": {"a": 33, "b": 3, "c": 0}, "test": {"a": 1, "b": 0, "c": 1}}
-    findings = quick_check(data_of(counts, tmp_path, multi_label))
+    findings = check_records(data_of(counts, tmp_path, multi_label), twins=False)
     assert findings.errors == ["1 class has no training image, for example no train image of c."]
     assert findings.warnings == [
         "1 class is missing from a split, for example no test image of b.",
@@ -162,7 +161,7 @@ def test_absent_and_rare_classes_are_told(tmp_path, multi_label):
 
 
 def test_ten_times_as_many_is_not_yet_imbalance(tmp_path):
-    assert quick_check(data_of({"train": {"a": 30, "b": 3}}, tmp_path)).warnings == []
+    assert check_records(data_of({"train": {"a": 30, "b": 3}}, tmp_path), twins=False).warnings == []
 
 
 def test_shortcuts_and_oddities_of_the_files_are_warnings(tmp_path):
@@ -190,26 +189,6 @@ def test_files_that_were_left_out_are_told_and_images_among_them(dataset):
     assert findings.ok and len(findings.warnings) == 2
     assert of_kind(findings, "left_out_image")[0]["detail"] == "the content is WebP"
     assert of_kind(findings, "junk")[0]["image"] == "train/normal/Thumbs.db"
-
-
-def test_the_quick_check_finds_bad_files_without_decoding_good_ones(dataset, monkeypatch):
-    opened = []
-
-    def watched(image, spatial_dims):
-        opened.append(image)
-        return FileFacts(image, problem="truncated", detail="cut", remedy="copy it again")
-
-    monkeypatch.setattr("dual_skd.data.checking.inspection.inspect", watched)
-    broken = dataset / "test" / "nodule" / "0.png"
-    broken.write_bytes(broken.read_bytes()[:100])
-    findings = quick_check(as_given(dataset))
-    assert opened == [str(broken)] and [one["image"] for one in findings.offenders] == ["test/nodule/0.png"]
-    with pytest.raises(InputError, match=r"1 image is cut short, for example test/nodule/0.png: cut; copy it again; "):
-        findings.refuse_errors()
-
-
-def test_a_set_without_errors_is_not_refused(dataset):
-    quick_check(as_given(dataset)).refuse_errors()
 
 
 def test_findings_survive_json_and_have_all_columns(dataset):

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from dual_skd.data.checking.finding_kinds import KINDS, OF_FILES, ORDER
 from dual_skd.data.checking.formats import HEAD, IMAGE_FORMATS, format_of
-from dual_skd.data.checking.inspection import FileFacts, inspect_all, quick_facts_of_all
+from dual_skd.data.checking.inspection import FileFacts, inspect_all
 from dual_skd.data.checking.outliers import Oddity, find_oddities
 from dual_skd.data.checking.shortcuts import find_shortcuts
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.twins.finder import PROBABLE, SIMILARITY, TwinFinder
-from dual_skd.errors import InputError
 
 IMBALANCE = 10  # times as many images of one class as of another
 COLUMNS = ("image", "split", "label", "kind", "severity", "detail", "remedy", "twin")
@@ -104,16 +103,6 @@ class Findings:
             for (kind, _), members in sorted(found.items(), key=lambda item: ORDER[item[0][0]])
         ]
 
-    def refuse_errors(self) -> None:
-        """Raises :class:`InputError` with the first kind of error when there is one."""
-        groups = self.groups("error")
-        if groups:
-            others = f" ({len(groups) - 1} other kinds of errors)" if len(groups) > 1 else ""
-            advice = "".join(f"; {remedy}" for remedy in groups[0].remedies[:1])
-            raise InputError(
-                f"{groups[0].sentence.removesuffix('.')}{others}{advice}; python -m dual_skd check lists everything."
-            )
-
     def as_dict(self) -> dict:
         """Plain types, for a JSON file."""
         return {
@@ -147,18 +136,6 @@ class Findings:
             return _twins_in_words(inside, first["split"])
         example = f"{first['image']}: {first['detail']}" if first["image"] else first["detail"]
         return _count(kind, len(members)), example
-
-
-def quick_check(data: DataList) -> Findings:
-    """Looks at headers, labels and patients only: what training runs before it starts.
-
-    Pixels are decoded only of files that look damaged, and twins are not searched for.
-    """
-    facts = quick_facts_of_all([r["image"] for split in SPLITS for r in data.splits[split]], data.spatial_dims)
-    reports = _Reports(data)
-    reports.add_files(facts)
-    shared = reports.add_labels_and_patients()
-    return reports.findings([], shared)
 
 
 def check_records(
