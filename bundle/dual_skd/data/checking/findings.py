@@ -32,7 +32,8 @@ class Group:
 
     @property
     def sentence(self) -> str:
-        return f"{self.headline}, for example {self.example}." if self.example else f"{self.headline}."
+        sentence = f"{self.headline}, for example {self.example}" if self.example else self.headline
+        return sentence if sentence.endswith("?") else f"{sentence}."
 
     @property
     def remedies(self) -> list[str]:
