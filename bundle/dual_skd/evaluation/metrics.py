@@ -33,7 +33,7 @@ def classification_metrics(logits: Tensor, labels: Tensor, *, multi_label: bool 
     Raises:
         InputError: shapes don't match, there is nothing to measure, labels outside 0..K-1, or logits aren't finite.
     """
-    logits, labels = _checked(logits, labels, multi_label)
+    logits, labels = checked(logits, labels, multi_label)
     if multi_label:
         return _multi_label_metrics(logits, labels)
     log_p = functional.log_softmax(logits, dim=1)
@@ -127,7 +127,8 @@ def _mean(values) -> float | None:
     return None if None in values else sum(values) / len(values)
 
 
-def _checked(logits: Tensor, labels: Tensor, multi_label: bool) -> tuple[Tensor, Tensor]:
+def checked(logits: Tensor, labels: Tensor, multi_label: bool) -> tuple[Tensor, Tensor]:
+    """Returns logits and labels on the CPU, float64 and int64 (float64 with ``multi_label``), or says what is wrong."""
     logits = torch.as_tensor(logits).detach().to("cpu", torch.float64)
     labels = torch.as_tensor(labels).detach().to("cpu")
     wanted = logits.shape if multi_label else logits.shape[:1]

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibrated probabilities: one temperature fitted on validation logits, and the data of reliability diagrams."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation.metrics import ECE_BINS, checked
+
+BOUNDS = (0.05, 20.0)  # of the temperature; outside, probabilities are 0 and 1, or all equal, to any reader
+_HALVINGS = 60  # of the interval of log(1/T): far below what a double can tell apart
+_NORMAL_975 = 1.959963984540054  # 97.5 percentile of the normal distribution
+
+
+class Calibration(NamedTuple):
+    """A fitted temperature and what it did to the images that it was fitted on.
+
+    Attributes:
+        temperature: logits are divided by it before softmax (or sigmoid).
+        images: number of images.
+        nll_before: mean negative log likelihood in nats at temperature 1.
+        nll_after: the same at ``temperature``; never larger.
+    """
+
+    temperature: float
+    images: int
+    nll_before: float
+    nll_after: float
+
+
+class ReliabilityBin(NamedTuple):
+    """One bin of a reliability diagram; the four numbers after ``count`` are None in an empty bin.
+
+    Attributes:
+        low: smallest confidence of the bin.
+        high: confidence at which the next bin begins; the last bin includes it.
+        count: number of predictions.
+        confidence: their mean confidence.
+        accuracy: share of them that are right.
+        accuracy_low: lower limit of the 95 % interval of the accuracy (Wilson 1927).
+        accuracy_high: upper limit.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+
+
+def fit_temperature(logits: Tensor, labels: Tensor, *, multi_label: bool = False) -> Calibration:
+    """Fits the temperature that minimises the negative log likelihood (Guo et al. 2017, section 4.2).
+
+    The likelihood is convex in 1/T, so the minimum is where its derivative changes sign, which halving an interval
+    finds. Three cases have no such minimum and a result all the same. Equal logits in every row say nothing: T is 1.
+    Where every image is right the likelihood grows without end as T falls to 0; then the truth counts as (n + 1) of
+    n + K instead of 1 (Platt 1999 for K = 2), so that T falls as far as n images can tell, and it never rises above 1.
+    Where the logits are worse than none, T is the upper one of ``BOUNDS``.
+
+    Args:
+        logits: (N, K), before softmax (or sigmoid), of images that the network was not trained on.
+        labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
+        multi_label: every label has a sigmoid of its own; one temperature serves all.
+
+    Returns:
+        a :class:`Calibration` with a temperature within ``BOUNDS``.
+
+    Raises:
+        InputError: shapes don't match, no images, labels outside 0..K-1, or logits that aren't finite.
+
+    Example:
+        >>> logits = torch.tensor([[4.0, 0.0]] * 4)  # says 98 %, and is right 3 times of 4: log 3 were honest
+        >>> round(fit_temperature(logits, torch.tensor([0, 0, 0, 1])).temperature * math.log(3), 6)
+        4.0
+    """
+    logits, labels = checked(logits, labels, multi_label)
+    if multi_label:
+        # each label is a choice between the logits 0 and z
+        pairs = torch.stack([torch.zeros_like(logits), logits], dim=-1).flatten(0, 1)
+        targets = labels.long().flatten()
+    else:
+        pairs, targets = logits, labels
+    spread = pairs - pairs.max(dim=1, keepdim=True).values  # the same probabilities, and exp never overflows
+    truth = functional.one_hot(targets, pairs.shape[1]).double()
+    temperature = _fitted(spread, truth, images=len(logits))
+    return Calibration(temperature, len(logits), _nll(spread, truth, 1.0), _nll(spread, truth, temperature))
+
+
+def _fitted(spread: Tensor, truth: Tensor, images: int) -> float:
+    if not spread.any():
+        return 1.0
+    all_right = not (spread * truth).any()
+    if all_right:
+        classes = truth.shape[1]
+        truth = (images * truth + 1) / (images + classes)
+    low, high = (-math.log(bound) for bound in reversed(BOUNDS))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if _slope(spread, truth, math.exp(middle)) < 0:
+            low = middle
+        else:
+            high = middle
+    temperature = min(max(math.exp(-(low + high) / 2), BOUNDS[0]), BOUNDS[1])
+    return min(temperature, 1.0) if all_right else temperature
+
+
+def _slope(spread: Tensor, truth: Tensor, inverse: float) -> float:
+    """Derivative of the negative log likelihood by 1/T."""
+    return (((spread * inverse).softmax(1) - truth) * spread).sum(1).mean().item()
+
+
+def _nll(spread: Tensor, truth: Tensor, temperature: float) -> float:
+    return -((spread / temperature).log_softmax(1) * truth).sum(1).mean().item()
+
+
+def reliability(confidence, correct, *, bins: int = ECE_BINS, equal_mass: bool = False) -> list[ReliabilityBin]:
+    """Data of a reliability diagram: accuracy against confidence (DeGroot and Fienberg 1983; Guo et al. 2017).
+
+    Args:
+        confidence: (N,), probability of the predicted class, or with several labels per image of each yes or no.
+        correct: (N,), 1 where the prediction is right, else 0.
+        bins: number of bins.
+        equal_mass: bins with equal numbers of predictions (Nguyen and O'Connor 2015) instead of equal widths of [0, 1].
+            Equal confidences stay in one bin, so there may be fewer bins than asked for.
+
+    Returns:
+        the bins in order of confidence. The gaps of equal-width bins, weighted by their counts, add up to the ``ece``
+        of :func:`dual_skd.evaluation.metrics.classification_metrics`.
+
+    Raises:
+        InputError: the two differ in length, are empty or not within 0 to 1, or fewer than one bin is asked for.
+    """
+    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence) or bins < 1:
+        raise InputError(
+            "A reliability diagram needs as many confidences as right-or-wrong marks, at least one, and at least one "
+            f"bin; found {confidence.shape}, {correct.shape} and {bins} bins."
+        )
+    if not ((confidence >= 0) & (confidence <= 1) & (correct >= 0) & (correct <= 1)).all():
+        raise InputError("Confidences and right-or-wrong marks have to lie within 0 to 1; give probabilities.")
+    if equal_mass:
+        edges = np.unique(np.quantile(confidence, np.arange(bins) / bins, method="higher"))
+        edges = np.append(edges, confidence.max())
+    else:
+        edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64).numpy()  # the very edges of the metric
+    last = len(edges) - 2
+    index = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, last)
+    found = []
+    for place in range(last + 1):
+        inside = index == place
+        count = int(inside.sum())
+        numbers = (None,) * 4
+        if count:
+            accuracy = float(correct[inside].mean())
+            numbers = (float(confidence[inside].mean()), accuracy, *wilson_interval(accuracy * count, count))
+        found.append(ReliabilityBin(float(edges[place]), float(edges[place + 1]), count, *numbers))
+    return found
+
+
+def wilson_interval(successes: float, count: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson 1927; Newcombe 1998, method 3), honest for few and for extreme counts.
+
+    Args:
+        successes: number of successes.
+        count: number of trials, at least 1.
+    """
+    share, z2 = successes / count, _NORMAL_975**2 / count
+    middle = (share + z2 / 2) / (1 + z2)
+    half = math.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
+    return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from torch.nn import functional
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation import calibration_error, classification_metrics
+from dual_skd.evaluation.calibration import BOUNDS, fit_temperature, reliability, wilson_interval
+
+
+def drawn(temperature: float, n: int = 4000, classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels drawn from their softmax at a temperature: the temperature to be found is known."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
+    return logits, labels
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_labels_were_drawn_with_is_found(temperature):
+    fitted = fit_temperature(*drawn(temperature))
+    assert fitted.temperature == pytest.approx(temperature, rel=0.08)
+    assert fitted.images == 4000 and fitted.nll_after <= fitted.nll_before
+
+
+def test_the_temperature_is_the_minimum_that_a_general_optimiser_finds():
+    logits, labels = drawn(2.5, n=60)
+    found = minimize_scalar(
+        lambda log_t: functional.cross_entropy(logits / math.exp(log_t), labels).item(), bounds=(-3, 3),
+        method="bounded", options={"xatol": 1e-10},
+    )  # fmt: skip
+    fitted = fit_temperature(logits, labels)
+    assert fitted.temperature == pytest.approx(math.exp(found.x), rel=1e-6)
+    assert fitted.nll_after == pytest.approx(found.fun, rel=1e-12)
+    assert fitted.nll_before == pytest.approx(classification_metrics(logits, labels)["nll"], rel=1e-12)
+    assert fitted.nll_after == pytest.approx(classification_metrics(logits / fitted.temperature, labels)["nll"])
+
+
+def test_an_overconfident_pair_of_logits_becomes_the_share_that_is_right():
+    logits, labels = torch.tensor([[4.0, 0.0]] * 4).double(), torch.tensor([0, 0, 0, 1])
+    fitted = fit_temperature(logits, labels)
+    assert (logits / fitted.temperature).softmax(1)[0, 0].item() == pytest.approx(0.75, abs=1e-9)
+
+
+def test_several_labels_share_the_temperature_of_their_sigmoids():
+    generator = torch.Generator().manual_seed(1)
+    logits = 3 * torch.randn(3000, 4, generator=generator, dtype=torch.float64)
+    labels = torch.bernoulli((logits / 2).sigmoid(), generator=generator)
+    fitted = fit_temperature(logits, labels, multi_label=True)
+    assert fitted.temperature == pytest.approx(2, rel=0.08) and fitted.images == 3000
+    wanted = functional.binary_cross_entropy_with_logits(logits / fitted.temperature, labels).item()
+    assert fitted.nll_after == pytest.approx(wanted, rel=1e-9)
+    one = fit_temperature(logits[:, :1], labels[:, :1], multi_label=True)
+    two = fit_temperature(torch.cat([torch.zeros(3000, 1), logits[:, :1]], 1), labels[:, 0])
+    assert one.temperature == pytest.approx(two.temperature)  # a sigmoid is a softmax of two
+
+
+def test_constant_predictions_keep_temperature_one():
+    labels = torch.tensor([0, 1, 2, 0])
+    for row in ([0.0, 0.0, 0.0], [7.0, 7.0, 7.0]):
+        fitted = fit_temperature(torch.tensor([row] * 4), labels)
+        assert fitted.temperature == 1 and fitted.nll_before == fitted.nll_after == pytest.approx(math.log(3))
+
+
+def test_a_constant_prediction_of_one_class_becomes_the_frequency():
+    logits = torch.tensor([[2.0, 0.0]] * 10).double()
+    fitted = fit_temperature(logits, torch.tensor([0] * 9 + [1]))
+    assert (logits / fitted.temperature).softmax(1)[0, 0].item() == pytest.approx(0.9, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 10, 1000])
+def test_where_every_image_is_right_the_number_of_images_limits_the_sharpening(n):
+    logits, labels = torch.tensor([[0.2, 0.0]] * n), torch.zeros(n, dtype=torch.long)
+    fitted = fit_temperature(logits, labels)
+    wanted = max(0.2 / math.log((n + 1) / 1), BOUNDS[0])  # log odds of (n + 1) / (n + 2)
+    assert fitted.temperature == pytest.approx(wanted)
+    confident = fit_temperature(20 * logits, labels)
+    assert confident.temperature == pytest.approx(min(1, 4 / math.log(n + 1)))  # never above 1
+
+
+def test_logits_that_are_always_wrong_give_the_upper_bound():
+    fitted = fit_temperature(torch.tensor([[3.0, 0.0]] * 5), torch.ones(5))
+    assert fitted.temperature == pytest.approx(BOUNDS[1]) and fitted.nll_after < fitted.nll_before
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 12), st.integers(2, 4), st.integers(0, 10**6), st.sampled_from([1e-6, 1.0, 1e4]), st.booleans())
+def test_any_logits_have_a_bounded_temperature_that_is_no_worse_than_one(n, classes, seed, scale, multi_label):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(n, classes, generator=generator)
+    shape = (n, classes) if multi_label else (n,)
+    labels = torch.randint(0, 2 if multi_label else classes, shape, generator=generator)
+    fitted = fit_temperature(logits, labels, multi_label=multi_label)
+    assert BOUNDS[0] <= fitted.temperature <= BOUNDS[1]
+    assert fitted.nll_after <= fitted.nll_before + 1e-12 and math.isfinite(fitted.nll_before)
+
+
+def test_logits_that_cannot_be_calibrated_are_refused():
+    with pytest.raises(InputError, match="not finite"):
+        fit_temperature(torch.tensor([[float("nan"), 0.0]]), torch.tensor([0]))
+    with pytest.raises(InputError, match="at least one image"):
+        fit_temperature(torch.zeros(0, 2), torch.zeros(0))
+
+
+def test_bins_of_equal_width_count_average_and_add_up_to_the_calibration_error():
+    confidence = np.array([0.05, 0.3, 0.5, 0.55, 0.7, 1.0])
+    correct = np.array([0, 1, 0, 1, 1, 1])
+    bins = reliability(confidence, correct, bins=4)
+    assert [(found.low, found.high, found.count) for found in bins] == [
+        (0, 0.25, 1), (0.25, 0.5, 1), (0.5, 0.75, 3), (0.75, 1, 1),
+    ]  # fmt: skip
+    assert bins[2].confidence == pytest.approx(1.75 / 3) and bins[2].accuracy == pytest.approx(2 / 3)
+    gap = sum(found.count * abs(found.accuracy - found.confidence) for found in bins) / 6
+    wanted = calibration_error(torch.from_numpy(confidence), torch.from_numpy(correct), bins=4)
+    assert gap == pytest.approx(wanted)
+    empty = reliability([0.9], [1], bins=2)[0]
+    assert empty.count == 0 and empty[3:] == (None,) * 4
+
+
+def test_bins_of_equal_mass_hold_equal_numbers_and_never_part_equal_confidences():
+    generator = np.random.default_rng(0)
+    bins = reliability(generator.uniform(0.3, 1, 100), generator.integers(0, 2, 100), bins=10, equal_mass=True)
+    assert [found.count for found in bins] == [10] * 10
+    assert all(found.low <= found.confidence <= found.high for found in bins)
+    tied = reliability([0.5] * 6 + [0.6, 0.7], [0, 1] * 4, bins=4, equal_mass=True)
+    assert [found.count for found in tied] == [6, 2] and tied[0].accuracy == 0.5
+    (same,) = reliability([0.5] * 4, [0, 1, 1, 1], bins=3, equal_mass=True)
+    assert same.count == 4 and same.accuracy == 0.75
+
+
+def test_the_interval_of_a_bin_is_wilsons():
+    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29
+    for successes, count, low, high in (
+        (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718),
+    ):  # fmt: skip
+        assert wilson_interval(successes, count) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(5, 5)[1] == 1
+    (found,) = reliability([0.4] * 20, [0] * 20, bins=1)
+    assert (found.accuracy_low, found.accuracy_high) == pytest.approx((0, 0.1611), abs=5e-5)
+
+
+def test_confidences_that_are_none_are_refused():
+    for confidence, correct in (([0.5], [1, 0]), ([], []), ([1.5], [1]), ([float("nan")], [1])):
+        with pytest.raises(InputError):
+            reliability(confidence, correct)
