@@ -8,6 +8,7 @@ from torch import nn
 from dual_skd.errors import InputError
 from dual_skd.methods import METHODS, load_teacher, method
 from dual_skd.selection import ELEMENT_RULES
+from dual_skd.selection.rules import LAYER_RULES
 from dual_skd.trainer import UPDATES
 
 
@@ -18,7 +19,12 @@ def test_every_row_names_rules_and_updates_that_exist():
         assert row.auxiliary in (None, *ELEMENT_RULES, "scratch", "teacher")
         assert row.update in UPDATES and row.purpose
         assert (row.update == "none") == (row.auxiliary is None)
+        assert row.layers in LAYER_RULES
     assert len(set(METHODS.values())) == len(METHODS)
+
+
+def test_the_mean_teacher_s_auxiliary_is_the_student_in_depth_too():
+    assert (method("same_rule").layers, method("coupled").layers) == ("first", "last")
 
 
 def test_the_method_is_two_different_selections_and_an_ema():

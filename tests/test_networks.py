@@ -74,6 +74,54 @@ def test_own_multipliers_give_the_very_network_of_timm():
     torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
 
 
+def test_depths_keep_the_first_blocks_and_stages_under_a_fifth_of_the_parameters():
+    large = build_network("tf_efficientnet_lite2", num_classes=4)
+    small = build_network("tf_efficientnet_lite2", num_classes=4, depths=[1, 3, 3, 4, 2])
+    assert [len(stage) for stage in small.blocks] == [1, 3, 3, 4, 2]
+    assert count_parameters(small) == 934_452
+    assert count_parameters(small) < count_parameters(large) / 5
+    assert small.conv_head.in_channels == 120 and small.num_features == 1280
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "efficientnetv2_rw_t", "mixnet_s", "mobilenetv2_100"])
+def test_depths_work_for_timm_s_efficientnets(name):
+    network = build_network(name, num_classes=2, depths=[1, 1, 1])
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 2)
+    volume = build_network(name, num_classes=2, depths=[1, 1, 1], spatial_dims=3)
+    assert volume(torch.zeros(2, 1, 32, 32, 32)).shape == (2, 2)
+
+
+def test_a_depth_cut_student_computes_what_the_large_network_does_up_to_where_it_was_cut(tmp_path):
+    large = build_network("tf_efficientnet_lite0", num_classes=2).eval()
+    path = tmp_path / "large.safetensors"
+    save_file(large.state_dict(), path)
+    student, auxiliary = (build_network("tf_efficientnet_lite0", num_classes=2, depths=[1, 2, 2, 2]) for _ in "ab")
+    summary = initialise_pair(student, auxiliary, large="tf_efficientnet_lite0", pretrained=str(path),
+                              selection_auxiliary="complement", layers_auxiliary="last")  # fmt: skip
+    x = torch.randn(1, 1, 32, 32)
+    upper = large.bn1(large.conv_stem(x))
+    lower = student.eval().bn1(student.conv_stem(x))
+    for ours, theirs in zip(student.blocks[:3], large.blocks[:3], strict=True):
+        lower, upper = ours(lower), theirs(upper)
+        torch.testing.assert_close(lower, upper, rtol=0, atol=0)
+    assert torch.equal(student.blocks[3][1].conv_pw.weight, large.blocks[3][1].conv_pw.weight)
+    assert torch.equal(auxiliary.blocks[3][1].conv_pw.weight, large.blocks[3][2].conv_pw.weight)
+    assert summary["auxiliary"]["selected"] == summary["student"]["selected"]
+
+
+def test_equal_element_rules_with_other_layers_are_another_selection(tmp_path):
+    sizes = {"channels": [4, 4, 4, 4]}
+    student, auxiliary = (build_network("resnet18", num_classes=2, layers=[2, 1, 1, 1], **sizes) for _ in "ab")
+    large = {"large": "resnet18", "large_options": {"layers": [3, 1, 1, 1], **sizes}}
+    state = build_network("resnet18", num_classes=2, **large["large_options"]).state_dict()
+    path = tmp_path / "large.safetensors"
+    save_file(state, path)
+    initialise_pair(student, auxiliary, **large, pretrained=str(path), selection_auxiliary="uniform",
+                    layers_auxiliary="last")  # fmt: skip
+    assert torch.equal(student.layer1[1].conv1.weight, state["layer1.1.conv1.weight"])
+    assert torch.equal(auxiliary.layer1[1].conv1.weight, state["layer1.2.conv1.weight"])
+
+
 def test_monai_logits_are_not_bounded_by_the_default_tanh():
     network = build_network("monai_vit", num_classes=2, spatial_dims=2, image_size=32, hidden_size=24, num_heads=2,
                             num_layers=1, mlp_dim=24)  # fmt: skip
@@ -96,6 +144,9 @@ def test_monai_logits_are_not_bounded_by_the_default_tanh():
         ({"name": "resnet18", "spatial_dims": 4}, ["spatial_dims", "4"]),
         ({"name": "resnet18", "num_classes": 0}, ["num_classes", "0"]),
         ({"name": "tf_efficientnet_lite2", "width": -1}, ["width", "positive"]),
+        ({"name": "tf_efficientnet_lite2", "depths": [1, 4]}, ["[1, 4]", "[1, 3, 3, 4, 4, 5, 1]"]),
+        ({"name": "tf_efficientnet_lite2", "depths": [1, 0]}, ["at most", "end of the list"]),
+        ({"name": "tf_efficientnet_lite2", "depths": []}, ["depths []"]),
     ],
 )
 def test_a_wrong_name_or_option_is_named_with_the_remedy(arguments, words):

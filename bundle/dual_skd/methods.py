@@ -25,6 +25,8 @@ class Method:
         auxiliary: how the auxiliary is initialised; None without auxiliary.
         update: how the auxiliary moves: ``ema``, ``mutual``, ``frozen`` or ``none``.
         purpose: what the row shows, in a few words.
+        layers: the auxiliary's layer rule, for networks with fewer blocks than the large one; the student's is
+            ``first``.
         temperature: of the distillation.
         skd_weight: of the distillation against the labels' loss, once it has ramped up.
         fine_tunes: whether the distillation fades out over the last epochs, so that labels alone finish the training.
@@ -34,6 +36,7 @@ class Method:
     auxiliary: str | None
     update: str
     purpose: str
+    layers: str = "last"
     temperature: float = 2.0
     skd_weight: float = 1.0
     fine_tunes: bool = True
@@ -41,14 +44,22 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "coupled": Method(
-        "uniform", "complement", "mutual", "two selections that teach each other strongly: the default", 4.0, 3.0, False
+        "uniform",
+        "complement",
+        "mutual",
+        "two selections that teach each other strongly: the default",
+        temperature=4.0,
+        skd_weight=3.0,
+        fine_tunes=False,
     ),
     "dual": Method(
         "uniform", "complement", "ema", "two selections, the auxiliary follows by EMA: the description, literally"
     ),
     "mutual": Method("uniform", "complement", "mutual", "two selections, both trained, each learns from the other"),
     "frozen": Method("uniform", "complement", "frozen", "the auxiliary keeps its selected weights"),
-    "same_rule": Method("uniform", "uniform", "ema", "plain mean teacher: does the second selection add anything?"),
+    "same_rule": Method(
+        "uniform", "uniform", "ema", "plain mean teacher: does the second selection add anything?", "first"
+    ),
     "random_auxiliary": Method("uniform", "scratch", "ema", "the auxiliary starts from random weights"),
     "distill": Method("uniform", "teacher", "frozen", "the fine-tuned large network teaches (set teacher_checkpoint)"),
     "single": Method("uniform", None, "none", "weight selection alone, plain fine-tuning"),

@@ -27,7 +27,7 @@ from huggingface_hub import try_to_load_from_cache
 from monai.networks.nets import ResNet, ViT
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models.efficientnet import _gen_efficientnet_lite
+from timm.models.efficientnet import EfficientNet, _gen_efficientnet_lite
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -130,9 +130,11 @@ def build_network(
         spatial_dims: 2 for images (N, C, H, W), 3 for volumes (N, C, H, W, D).
         image_size: pixels, one number or one per axis. Needed by networks with position embeddings only.
         options: constructor arguments of the network: ``embed_dim``, ``depth``, ``num_heads``, ``dims``, ``depths``,
-            ``drop_rate``, ... For ``tf_efficientnet_lite*`` also the multipliers ``width`` and ``depth``: 0.4 in place
-            of 1.1 leaves 0.89 of 4.8 million parameters of ``tf_efficientnet_lite2``. The stem (32) and the
-            head (1280) keep their widths, as in the family's definition.
+            ``drop_rate``, ... For timm's EfficientNets also ``depths``, the blocks of each stage, at most those that
+            the network has; a list that is too short leaves out the last stages, so that ``[1, 3, 3, 4, 2]`` is the
+            lower part of ``tf_efficientnet_lite2``, 0.93 of 4.8 million parameters, and the head (1280) reads the last
+            stage that is left. For ``tf_efficientnet_lite*`` also the multipliers ``width`` and ``depth``: 0.4 in place
+            of 1.1 leaves 0.89 million. The stem (32) and the head keep their widths, as in the family's definition.
 
     Returns:
         a module from (N, in_channels, H, W[, D]) to logits (N, num_classes).
@@ -196,6 +198,7 @@ def _build_timm(
     _check_timm_name(name)
     options = dict(options, num_classes=num_classes, in_chans=in_channels)
     base = name.split(".")[0]
+    depths = options.pop("depths", None) if _is_efficientnet(base) else None
     if base in EFFICIENTNET_LITE and {"width", "depth"} & options.keys():
         width, depth = EFFICIENTNET_LITE[base]
         width, depth = options.pop("width", width), options.pop("depth", depth)
@@ -213,7 +216,29 @@ def _build_timm(
             if image_size is not None:
                 options.setdefault("img_size", image_size)
         network = _construct(name, timm.create_model, options, model_name=name)
+    if depths is not None:
+        _keep_blocks(network, depths, name)
     return to_volumetric(network) if spatial_dims == 3 else network
+
+
+def _is_efficientnet(base: str) -> bool:
+    return timm.model_entrypoint(base).__module__ == EfficientNet.__module__
+
+
+def _keep_blocks(network: EfficientNet, depths: Sequence[int], name: str) -> None:
+    """Leaves the first blocks of each stage, and as many stages as ``depths`` has numbers, in place."""
+    known = [len(stage) for stage in network.blocks]
+    fits = 0 < len(depths) <= len(known) and all(1 <= n <= most for n, most in zip(depths, known, strict=False))
+    if not fits:
+        raise InputError(
+            f"{name}: depths {list(depths)} must be the number of blocks of each stage from the first on, at most "
+            f"{known}; leave stages out at the end of the list only."
+        )
+    network.blocks = nn.Sequential(*(stage[:count] for stage, count in zip(network.blocks, depths, strict=False)))
+    width = [layer.num_features for layer in network.blocks[-1].modules() if isinstance(layer, nn.BatchNorm2d)][-1]
+    head = network.conv_head
+    if len(depths) < len(known):  # the head reads another stage
+        network.conv_head = nn.Conv2d(width, head.out_channels, 1, bias=head.bias is not None)
 
 
 def _construct(name: str, builder: Any, options: Mapping[str, Any], **arguments: Any) -> nn.Module:
@@ -242,6 +267,7 @@ def _constructor_arguments(class_name: str, name: str) -> list[str]:
     if found is None:
         return []
     extra = ["width", "depth"] if name.split(".")[0] in EFFICIENTNET_LITE else []
+    extra += ["depths"] if issubclass(found, EfficientNet) else []
     return [key for key in inspect.signature(found).parameters if key not in ("self", "kwargs")] + extra
 
 
@@ -486,6 +512,7 @@ def initialise_pair(
     selection_student: str = "uniform",
     selection_auxiliary: str | None = "complement",
     layers: Any = "first",
+    layers_auxiliary: Any = None,
     rescale: bool = False,
     mode: str = "structured",
     seed: int = 0,
@@ -507,7 +534,9 @@ def initialise_pair(
         selection_student: an element rule of :func:`dual_skd.selection.plan_selection`, or ``scratch`` for random
             weights.
         selection_auxiliary: the same for the auxiliary; None or ``teacher`` leaves it as it is given.
-        layers: the layer rule.
+        layers: the student's layer rule.
+        layers_auxiliary: the auxiliary's layer rule; None for the student's. It matters where ``student`` has fewer
+            blocks than the large network.
         rescale: rescale copied weights by the width ratio.
         mode: ``structured``, or ``reference`` for the published index rule.
         seed: of the rule ``random``; the auxiliary's is ``seed + 1``.
@@ -522,27 +551,30 @@ def initialise_pair(
     Raises:
         InputError: weights can't be loaded; SelectionError: they can't be selected for this architecture.
     """
-    rules = {"student": (student, selection_student, seed)}
+    rules = {"student": (student, selection_student, layers, seed)}
     if auxiliary is not None and selection_auxiliary not in (None, "teacher"):
-        rules["auxiliary"] = (auxiliary, selection_auxiliary, seed + 1)
+        of_auxiliary = layers if layers_auxiliary is None else layers_auxiliary
+        rules["auxiliary"] = (auxiliary, selection_auxiliary, of_auxiliary, seed + 1)
     options = dict(large_options or {})
     state = None
-    if any(rule != SCRATCH for _, rule, _ in rules.values()):
+    if any(rule != SCRATCH for _, rule, _, _ in rules.values()):
         state = load_pretrained(large, pretrained, **options)
     heads = None if state is None else _heads_of(large, state, options)
-    common = {"layers": layers, "rescale": rescale, "mode": mode}
+    common = {"rescale": rescale, "mode": mode}
     summary: dict[str, dict[str, Any]] = {}
     reports: dict[str, Any] = {}
-    for who, (network, rule, rule_seed) in rules.items():
+    for who, (network, rule, blocks, rule_seed) in rules.items():
         if rule == SCRATCH or state is None:
             logger.info("%s: random initialisation.", who.capitalize())
             summary[who] = {"rule": SCRATCH, "selected": 0, "tensors": len(network.state_dict()), "verified": True}
-        elif who == "auxiliary" and rule == selection_student and rule != "random":
+        elif who == "auxiliary" and (rule, blocks) == (selection_student, layers) and rule != "random":
             network.load_state_dict(student.state_dict())
             logger.info("Auxiliary: the same rule as the student, so a copy of the student.")
             summary[who], reports[who] = dict(summary["student"]), reports["student"]
         else:
-            plan = _select_into(network, state, elements=rule, seed=rule_seed, large_heads=heads, **common)
+            plan = _select_into(
+                network, state, elements=rule, layers=blocks, seed=rule_seed, large_heads=heads, **common
+            )
             report = reports[who] = plan.report()
             selected = sum(row.selected for row in report)
             if 2 * selected < len(report):

@@ -344,6 +344,25 @@ def test_a_deeper_small_network_keeps_its_other_blocks_with_a_reason() -> None:
     assert torch.equal(small.blocks[2].mlp.fc1.weight, before)
 
 
+def test_a_network_cut_in_depth_leaves_the_head_that_reads_another_stage_alone() -> None:
+    large = timm.create_model("tf_efficientnet_lite0", num_classes=2)
+    small = timm.create_model("tf_efficientnet_lite0", num_classes=2)
+    small.blocks = small.blocks[:5]
+    small.conv_head = nn.Conv2d(112, 1280, 1, bias=False)
+    plan = plan_selection(large, small)
+    left = {row.name: row.reason for row in plan.report() if not row.selected}
+    assert left.pop("conv_head.weight") == (
+        "the networks end in different stages (stage4 here, stage6 in the large network)"
+    )
+    assert {left.pop(f"bn2.{leaf}") for leaf in ("weight", "bias", "running_mean", "running_var",
+                                                 "num_batches_tracked")} == {
+        "belongs to conv_head.weight, which isn't selected"
+    }  # fmt: skip
+    assert set(left) == {"classifier.weight", "classifier.bias"}
+    assert plan.verified
+    assert torch.equal(plan.apply()["blocks.4.2.conv_pwl.weight"], large.blocks[4][2].conv_pwl.weight)
+
+
 def test_a_bottleneck_has_no_basic_blocks_to_give() -> None:
     rows = {row.name: row for row in plan_selection(bottleneck(2), resnet(1)).report()}
     assert rows["conv1.weight"].selected

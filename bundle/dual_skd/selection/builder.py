@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Network = nn.Module | Mapping[str, Tensor]
 LayerRule = str | Sequence[int] | Sequence[Sequence[int]] | Mapping[Any, Sequence[int]]
 
+OTHER_STAGE = "the networks end in different stages"
 DEFAULT_HEAD_DIM = 64  # of every standard ViT; assumed where only a state dict is known
 
 
@@ -114,8 +115,21 @@ class PlanBuilder:
                 self.parts.append(self._missing(name, large, (role, stage, block)))
                 continue
             self.parts.append(self._family_part(name, shape, axes, source, large.tensors[source]))
+        self._drop_norms_of_lost_layers(small)
         self._tie_neighbours(small)
         self._note_absent(large, small, blocks)
+
+    def _drop_norms_of_lost_layers(self, small: NetworkAxes) -> None:
+        """A normalisation goes with the layer in front of it: statistics of other channels would mislead."""
+        lost = {
+            small.tensors[part.name].dims[0]: part.name for part in self.parts if part.reason.startswith(OTHER_STAGE)
+        }
+        for place, part in enumerate(self.parts):
+            axes = small.tensors.get(part.name)
+            if axes is not None and not part.reason and len(axes.dims) < 2:
+                layer = lost.get(axes.dims[0] if axes.dims else _axis_beside(small, part.name))
+                if layer:
+                    self.parts[place] = Part(part.name, part.source, reason=f"belongs to {layer}, which isn't selected")
 
     def _note_absent(
         self, large: NetworkAxes, small: NetworkAxes, blocks: Mapping[str, Mapping[int, int | None]]
@@ -165,6 +179,11 @@ class PlanBuilder:
         if len(small.dims) != len(large.dims) or len(shape) < len(small.dims) or len(old) < len(large.dims):
             return Part(name, source, reason=f"other form: {_x(shape)} here, {_x(old)} in the large network")
         count = len(small.dims)
+        if small.key[2] is None and small.dims != large.dims:  # only names with {last} can differ outside of blocks
+            differ = next((a, b) for a, b in zip(small.dims, large.dims, strict=True) if a != b)
+            return Part(
+                name, source, reason=f"{OTHER_STAGE} ({differ[0][0]} here, {differ[1][0]} in the large network)"
+            )
         if self.mode == "reference":
             return self._reference_part(name, shape, source, old, small)
         dims: list[tuple[Axis, ...] | None] = []
@@ -514,6 +533,12 @@ def _divide(channels: int, head_dim: int, name: str, argument: str) -> int:
             f"tell the number of heads; give {argument}"
         )
     return channels // head_dim
+
+
+def _axis_beside(axes: NetworkAxes, counter: str) -> tuple[str, ...]:
+    """The axis of the layer that a scalar, a normalisation's counter, belongs to; () without one."""
+    layer = counter.rpartition(".")[0] + "."
+    return next((a.dims[0] for name, a in axes.tensors.items() if name.startswith(layer) and a.dims), ())
 
 
 def _position_name(view: View) -> str | None:
