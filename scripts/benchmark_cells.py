@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ from benchmark_store import KEY, METRICS, Predictions, add_predictions, add_rows
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json, write_json
-from dual_skd.methods import method
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -117,43 +117,79 @@ def fingerprint(settings: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def has_auxiliary(settings: dict[str, Any]) -> bool:
-    """Whether a run trains a second network."""
-    return (settings.get("update") or method(settings.get("method", "dual")).update) != "none"
-
-
 # --- one cell ---------------------------------------------------------------------------------------------------------
 
 
 class Processes:
-    """Runs lists of bundle runs in a process each, with one thread, and can end those that are running."""
+    """Runs lists of bundle runs in a process each, with one thread, and can end those that are running.
 
-    # what `python -m monai.bundle run` calls; the runs of a cell share one process, since the imports take long
-    CODE = "import json, sys; from monai.bundle import run\nfor each in json.loads(sys.argv[1]): run(**each)"
+    The imports take longer than an epoch. So a process that has done them waits for cells, one a line, and forks for
+    each; where forking isn't safe it runs the first cell itself, and the next cell gets another process.
+    """
+
+    # all that a run imports, and what `python -m monai.bundle run` calls
+    IMPORTS = "import timm, torch.utils.tensorboard, dual_skd.outputs, dual_skd.trainer; from monai.bundle import run"
+    # the child leaves the loop and ends as any program does
+    CODE = """
+import json, os, sys
+for line in sys.stdin:
+    if sys.platform != "linux" or not os.fork():
+        break
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+else:
+    sys.exit()
+runs, log = json.loads(line)
+log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+os.dup2(log, 1), os.dup2(log, 2)
+for each in runs:
+    run(**each)
+"""
+    # keeps freed memory instead of giving it back to the system at every step: a tenth faster with glibc, else ignored
+    MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+    MEMORY |= {"MALLOC_TOP_PAD_": "268435456"}
 
     def __init__(self) -> None:
         self.running: set[subprocess.Popen] = set()
+        self.waiting: list[subprocess.Popen] = []
 
     def __call__(self, runs: list[dict[str, Any]], log: Path) -> None:
         """Runs ``run(**each)`` one after the other with the output in ``log``; CellFailed has the last line of it."""
-        env = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "bundle"), *filter(None, [os.environ.get("PYTHONPATH")])])
-        command = [sys.executable, "-c", self.CODE, json.dumps(runs)]
-        with log.open("w", encoding="utf-8") as file:
-            process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT)
+        process = self.waiting.pop() if self.waiting else self._start(log)
         self.running.add(process)
-        code = process.wait()
+        try:
+            process.stdin.write(json.dumps([runs, str(log)]) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:  # it ended while it waited
+            answer = ""
         self.running.discard(process)
+        if answer:
+            self.waiting.append(process)
+        code = int(answer) if answer else process.wait()
         if code:
             raise CellFailed(last_error(log) or f"exit code {code}")
+
+    def _start(self, log: Path) -> subprocess.Popen:
+        env = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | self.MEMORY
+        env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "bundle"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        command = [sys.executable, "-c", self.IMPORTS + self.CODE]
+        pipe = subprocess.PIPE
+        with log.open("w", encoding="utf-8") as file:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, stderr=file, text=True, start_new_session=True
+            )
 
     def __enter__(self) -> Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends what still runs: nothing, unless the program was interrupted."""
-        for process in list(self.running):
-            process.terminate()
+        """Ends what still runs, with its children: nothing, unless the program was interrupted."""
+        for process in [*self.running, *self.waiting]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # a session of its own is a group of its own
+            process.wait()
+        self.running.clear()
+        self.waiting.clear()
 
 
 def last_error(log: Path) -> str:
@@ -226,9 +262,6 @@ class Benchmark:
             evaluate = {"run_id": "evaluating", "config_file": str(configs / "evaluate.json"), "output_dir": str(out)}
             evaluate |= {key: settings[key] for key in ("device", "num_workers") if key in settings}
             runs.append(evaluate)
-            if has_auxiliary(settings):  # its metrics are known then; this writes its probabilities
-                auxiliary = {"checkpoint": str(out / "models" / "auxiliary.pt"), "report_as": "auxiliary"}
-                runs.append(evaluate | auxiliary)
         self.execute(runs, out / "log.txt")
         metrics, run = read_json(out / "metrics.json"), read_json(out / "run.json")
         clean_up(out, keep_model=any(row.get("needs") == cell.row for row in self.plan["rows"].values()))
@@ -269,7 +302,7 @@ def result_rows(cell: Cell, metrics: dict, run: dict, common: dict[str, Any]) ->
 def read_predictions(out: Path) -> Predictions:
     """The probabilities that the evaluations of one run wrote, with the patients of its data list."""
     networks = {}
-    for who, name in (("student", "test"), ("auxiliary", "auxiliary")):
+    for who, name in (("student", "test"), ("auxiliary", "test_auxiliary")):
         path = out / f"predictions_{name}.csv"
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:

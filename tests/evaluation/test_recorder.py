@@ -128,6 +128,16 @@ def test_predictions_name_image_label_and_probabilities(tmp_path, decollate, giv
     assert float(rows[2]["p_nodule"]) == pytest.approx(1 / (1 + math.exp(-0.5)), abs=1e-5)
 
 
+def test_the_predictions_of_the_auxiliary_have_a_file_of_their_own(tmp_path):
+    recorder = MetricsRecorder(tmp_path, NAMES, "test", predictions=tmp_path / "p.csv", images="abcde")
+    evaluator(recorder, auxiliary=Line(-1.0)).run()
+    with (tmp_path / "p.csv").open() as file, (tmp_path / "p_auxiliary.csv").open() as other:
+        pairs = list(zip(csv.DictReader(file), csv.DictReader(other), strict=True))
+    assert [(one["image"], one["label"]) for one, _ in pairs] == [(two["image"], two["label"]) for _, two in pairs]
+    for one, two in pairs:  # the logits of the auxiliary are those of the student with the other sign
+        assert float(one["p_nodule"]) == pytest.approx(float(two["p_normal"]), abs=1e-6)
+
+
 def test_multi_label_predictions_are_recorded(tmp_path):
     records = [
         {"image": image, "label": torch.tensor([1.0, label])} for image, label in zip(IMAGES, LABELS, strict=True)

@@ -41,7 +41,8 @@ class MetricsRecorder:
         split: which data the engine evaluates. ``validation`` is recorded per epoch.
         key_metric: the student's metric that decides what is best; lower is better for nll, ece and brier.
         multi_label: see :func:`dual_skd.evaluation.metrics.classification_metrics`.
-        predictions: CSV to write, one row per image: image, label, predicted, a probability per class.
+        predictions: CSV to write, one row per image: image, label, predicted, a probability per class. Those of an
+            auxiliary go to a second file with ``_auxiliary`` at the end of its name.
         source: which data are measured, for the entry of a split other than ``validation``.
         images: paths of the images in the order of evaluation, for ``predictions``; without them the paths come from
             the images' metadata, where the transforms keep it.
@@ -124,7 +125,10 @@ class MetricsRecorder:
                 self._log_twins(entry)
             self._write(engine.state.epoch, entry)
             if self.predictions:
-                self._write_predictions(without_twins["pred"], without_twins["label"], images[:clean])
+                self._write_predictions(self.predictions, without_twins["pred"], without_twins["label"], images)
+                if "auxiliary_pred" in without_twins:
+                    path = self.predictions.with_stem(self.predictions.stem + "_auxiliary")
+                    self._write_predictions(path, without_twins["auxiliary_pred"], without_twins["label"], images)
         self._collected = {}
 
     def _log_twins(self, entry: Mapping[str, Any]) -> None:
@@ -171,13 +175,13 @@ class MetricsRecorder:
         self._first_of_run = False
         write_json(self.path, record)
 
-    def _write_predictions(self, logits: Tensor, labels: Tensor, images: Sequence[str]) -> None:
+    def _write_predictions(self, path: Path, logits: Tensor, labels: Tensor, images: Sequence[str]) -> None:
         probabilities = logits.sigmoid() if self.multi_label else logits.softmax(1)
-        self.predictions.parent.mkdir(parents=True, exist_ok=True)
-        with self.predictions.open("w", newline="", encoding="utf-8") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "label", "predicted", *(f"p_{name}" for name in self.class_names)])
-            for image, label, row in zip(images, labels, probabilities, strict=True):
+            for image, label, row in zip(images[: len(labels)], labels, probabilities, strict=True):
                 predicted = self._named(row > 0.5 if self.multi_label else row.argmax())
                 writer.writerow([image, self._named(label), predicted, *(f"{value:.6f}" for value in row.tolist())])
 
