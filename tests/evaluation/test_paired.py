@@ -10,7 +10,7 @@ import torch
 from dual_skd.errors import InputError
 from dual_skd.evaluation import classification_metrics
 from dual_skd.evaluation.metrics import METRICS
-from dual_skd.evaluation.paired import holm, paired_differences, weighted_metrics
+from dual_skd.evaluation.paired import holm, paired_differences
 
 
 def predictions(seed: int, images: int = 60, classes: int = 3, sharpness: float = 1.0):
@@ -20,41 +20,6 @@ def predictions(seed: int, images: int = 60, classes: int = 3, sharpness: float 
     logits = random.normal(size=(images, classes)) + sharpness * np.eye(classes)[labels]
     p = np.exp(2 * logits)
     return p / p.sum(axis=1, keepdims=True), labels
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_without_resampling_the_metrics_are_those_of_every_other_report(classes):
-    p, labels = predictions(0, classes=classes)
-    ours = weighted_metrics(p, labels, np.ones((1, len(p))))
-    wanted = classification_metrics(torch.from_numpy(np.log(p)), torch.from_numpy(labels))
-    assert {name: values.item() for name, values in ours.items()} == pytest.approx(wanted, abs=1e-12)
-
-
-def test_a_weight_is_a_number_of_copies_of_the_image():
-    p, labels = predictions(1)
-    counts = np.random.default_rng(2).integers(0, 4, size=len(p))
-    counts[:3] = 1  # every class is there
-    ours = weighted_metrics(p, labels, counts[None].astype(float))
-    chosen = np.repeat(np.arange(len(p)), counts)
-    wanted = classification_metrics(torch.from_numpy(np.log(p[chosen])), torch.from_numpy(labels[chosen]))
-    assert {name: values.item() for name, values in ours.items()} == pytest.approx(wanted, abs=1e-12)
-
-
-def test_classes_that_were_not_drawn_leave_auc_undefined_and_balanced_accuracy_to_the_others():
-    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
-    values = weighted_metrics(p, np.array([0, 0, 1]), np.array([[1.0, 1.0, 0.0], [2.0, 0.0, 1.0]]))
-    assert np.isnan(values["macro_auc"][0]) and values["macro_auc"][1] == 1
-    assert values["balanced_accuracy"].tolist() == [0.5, 1.0]
-    assert values["f1"] == pytest.approx([(2 / 3 + 0) / 2, 1.0])
-
-
-def test_equal_scores_count_half_in_the_area_under_the_curve():
-    # class 1 scores 0.7, 0.5 against 0.5, 0.5, 0.1: of 6 pairs 4 are won, 2 tied; with the first image twice 7 of 9
-    score = np.array([0.7, 0.5, 0.5, 0.5, 0.1])
-    p = np.stack([1 - score, score], axis=1)
-    weights = np.array([[1.0, 1, 1, 1, 1], [2.0, 1, 1, 1, 1]])
-    areas = weighted_metrics(p, np.array([1, 1, 0, 0, 0]), weights, metrics=["macro_auc"])["macro_auc"]
-    assert areas == pytest.approx([(4 + 1) / 6, (7 + 1) / 9])
 
 
 def test_the_difference_is_the_mean_over_seeds_of_the_metrics_differences():

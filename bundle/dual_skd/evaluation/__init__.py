@@ -1,10 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of a classifier and the handler that records them."""
 
+from dual_skd.evaluation.bootstrap import Intervals, bootstrap_intervals
 from dual_skd.evaluation.calibration import fit_temperature, reliability, wilson_interval
+from dual_skd.evaluation.delong import (
+    AreaDifference,
+    auc_interval,
+    class_auc_intervals,
+    delong_test,
+    macro_auc_interval,
+)
+from dual_skd.evaluation.estimates import Estimate
+from dual_skd.evaluation.mcnemar import McNemar, match_tables, mcnemar_test
 from dual_skd.evaluation.metrics import area_under_roc, calibration_error, classification_metrics, mean_logits
+from dual_skd.evaluation.operating_point import OperatingPoint, choose_operating_point, one_against_rest
+from dual_skd.evaluation.paired import Difference, holm, paired_differences
 from dual_skd.evaluation.predictions import PredictionTable, read_predictions, write_predictions
 from dual_skd.evaluation.recorder import MetricsRecorder, goodness, log_metrics
+from dual_skd.evaluation.subgroups import Subgroup, subgroup_metrics
 from dual_skd.evaluation.uncertainty import (
     decompose_entropy,
     disagreement,
@@ -16,24 +29,43 @@ from dual_skd.evaluation.uncertainty import (
 )
 
 __all__ = [
+    "AreaDifference",
+    "Difference",
+    "Estimate",
+    "Intervals",
+    "McNemar",
     "MetricsRecorder",
+    "OperatingPoint",
     "PredictionTable",
+    "Subgroup",
     "area_under_roc",
+    "auc_interval",
+    "bootstrap_intervals",
     "calibration_error",
+    "choose_operating_point",
+    "class_auc_intervals",
     "classification_metrics",
     "decompose_entropy",
+    "delong_test",
     "disagreement",
     "fit_conformal",
     "fit_temperature",
     "goodness",
+    "holm",
     "log_metrics",
+    "macro_auc_interval",
+    "match_tables",
+    "mcnemar_test",
     "mean_logits",
+    "one_against_rest",
+    "paired_differences",
     "prediction_sets",
     "predictive_entropy",
     "read_predictions",
     "reliability",
     "risk_coverage",
     "set_coverage",
+    "subgroup_metrics",
     "wilson_interval",
     "write_predictions",
 ]

@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paired comparison of two methods on the same test images: bootstrap interval, p value, Holm correction.
-
-The metrics are those of :mod:`dual_skd.evaluation.metrics`, written for weighted images: a bootstrap resample is a
-vector of counts, so all resamples are a few matrix products instead of thousands of small computations.
-"""
+"""Paired comparison of two methods on the same test images: bootstrap interval, p value, Holm correction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.metrics import ECE_BINS, METRICS
-
-RESAMPLES = 2000
+from dual_skd.evaluation.bootstrap import RESAMPLES
+from dual_skd.evaluation.metrics import METRICS
+from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
+from dual_skd.evaluation.weighted import OVERALL_METRICS, WeightedMetrics
 
 
 class Difference(NamedTuple):
@@ -56,7 +54,7 @@ def paired_differences(
         one: probabilities (S, N, K) of the first method for S seeds; or (N, K).
         other: the same of the second method, in the same order of seeds and images.
         labels: class indices (N,).
-        metrics: which of :data:`dual_skd.evaluation.metrics.METRICS`.
+        metrics: which of :data:`dual_skd.evaluation.weighted.OVERALL_METRICS`.
         patients: patient of each image, "" for an unknown one (then the image stands for itself); resampled whole.
         resample_seeds: draw the seeds with replacement as well: the interval then speaks of a new training too. Without
             it, of new images for just these trained networks.
@@ -79,18 +77,22 @@ def paired_differences(
     """
     one, other, labels = _checked(one, other, labels, metrics)
     random = np.random.default_rng(seed)
-    counts = _image_counts(random, len(labels), patients, resamples)
+    units = patient_numbers(patients, len(labels))
     trained = len(one)
     shares = np.full((1 + resamples, trained), 1 / trained)
     if resample_seeds:
         shares[1:] = random.multinomial(trained, shares[0], size=resamples) / trained
-    weights = np.vstack([np.ones(len(labels)), counts])  # first the images as they are
-    values = [[weighted_metrics(p, labels, weights, metrics=metrics) for p in method] for method in (one, other)]
-    found = {}
-    for name in metrics:
-        first, second = (np.stack([of_seed[name] for of_seed in method], axis=1) for method in values)
-        found[name] = _difference((shares * (first - second)).sum(axis=1))
-    return found
+    measures = [[WeightedMetrics(p, labels, metrics) for p in method] for method in (one, other)]
+    apart = {name: np.empty((1 + resamples, trained)) for name in metrics}
+    start = 0
+    for weights in chain([np.ones((1, len(labels)))], drawn_weights(random, units, resamples)):
+        rows = slice(start, start + len(weights))
+        for seed_place in range(trained):
+            first, second = (method[seed_place](weights).overall for method in measures)
+            for name in metrics:
+                apart[name][rows, seed_place] = first[name] - second[name]
+        start = rows.stop
+    return {name: _difference((shares * apart[name]).sum(axis=1)) for name in metrics}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -118,84 +120,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def weighted_metrics(
-    probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray, *, metrics: Sequence[str] = METRICS
-) -> dict[str, np.ndarray]:
-    """Metrics of one set of predictions under many weightings of its images.
-
-    Args:
-        probabilities: (N, K), rows that sum to 1.
-        labels: class indices (N,).
-        weights: (R, N), how often each image counts.
-        metrics: which of :data:`dual_skd.evaluation.metrics.METRICS`, as defined there.
-
-    Returns:
-        per metric an array (R,); nan where the metric isn't defined.
-    """
-    p = np.asarray(probabilities, dtype=float)
-    truth = np.eye(p.shape[1])[labels]
-    predicted = p.argmax(axis=1)
-    hits = (predicted == labels).astype(float)
-    total = weights.sum(axis=1)
-    found = {}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for name in metrics:
-            if name == "accuracy":
-                found[name] = weights @ hits / total
-            elif name == "balanced_accuracy":
-                # summed over the images of each class; a class that was not drawn doesn't count
-                found[name] = np.nanmean(_divided(weights @ (truth * hits[:, None]), weights @ truth), axis=1)
-            elif name == "f1":
-                both = weights @ (truth * hits[:, None])
-                either = weights @ truth + weights @ np.eye(p.shape[1])[predicted]
-                found[name] = np.divide(2 * both, either, out=np.zeros_like(both), where=either > 0).mean(axis=1)
-            elif name == "nll":
-                found[name] = weights @ -np.log(np.maximum(p[np.arange(len(p)), labels], 1e-300)) / total
-            elif name == "brier":
-                found[name] = weights @ np.square(p - truth).sum(axis=1) / total
-            elif name == "ece":
-                found[name] = _calibration_error(p.max(axis=1), hits, weights) / total
-            else:
-                found[name] = np.mean([_areas(p[:, k], truth[:, k], weights) for k in range(p.shape[1])], axis=0)
-    return found
-
-
-def _areas(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted area under the ROC curve (R,), ties counting half; nan without positives or negatives."""
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    ranked, side = weights[:, order], positive[order]
-    up = np.add.reduceat(ranked * side, starts, axis=1)
-    down = np.add.reduceat(ranked * (1 - side), starts, axis=1)
-    below = np.cumsum(down, axis=1) - down / 2
-    return _divided((up * below).sum(axis=1), up.sum(axis=1) * down.sum(axis=1))
-
-
-def _calibration_error(confidence: np.ndarray, hits: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    edges = np.linspace(0, 1, ECE_BINS + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, ECE_BINS - 1)
-    gaps = np.eye(ECE_BINS)[place] * (hits - confidence)[:, None]
-    return np.abs(weights @ gaps).sum(axis=1)
-
-
-def _divided(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
-
-
-def _image_counts(
-    random: np.random.Generator, images: int, patients: Sequence[str] | None, resamples: int
-) -> np.ndarray:
-    """How often each image is drawn, (resamples, images): as often as its patient is."""
-    names = patients if patients is not None else [""] * images
-    if len(names) != images:
-        raise InputError(f"There are {images} images, but {len(names)} patients; give one patient per image.")
-    keys = [f"patient {name}" if name else place for place, name in enumerate(names)]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    drawn = random.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=resamples)
-    return drawn[:, [numbers[key] for key in keys]].astype(float)
-
-
 def _difference(distribution: np.ndarray) -> Difference:
     """From the observed difference and those of the resamples behind it."""
     value, drawn = float(distribution[0]), distribution[1:]
@@ -218,7 +142,7 @@ def _checked(
             f"A paired comparison needs two arrays (seeds, images, classes) of one shape and a label per image, found "
             f"{one.shape}, {other.shape} and labels {labels.shape}; compare the seeds that both methods have."
         )
-    unknown = [name for name in metrics if name not in METRICS]
+    unknown = [name for name in metrics if name not in OVERALL_METRICS]
     if unknown:
-        raise InputError(f"Unknown metrics {', '.join(unknown)}; valid: {', '.join(METRICS)}.")
+        raise InputError(f"Unknown metrics {', '.join(unknown)}; valid: {', '.join(OVERALL_METRICS)}.")
     return one, other, labels
