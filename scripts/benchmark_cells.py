@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark_store import KEY, METRICS, Predictions, add_predictions, add_rows, cell_id, predictions_path, read_rows
+from benchmark_store import (
+    CORRUPTED,
+    KEY,
+    METRICS,
+    Predictions,
+    add_predictions,
+    add_rows,
+    cell_id,
+    predictions_path,
+    read_rows,
+)
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json, write_json
@@ -236,7 +246,7 @@ class Benchmark:
         """Trains and, unless it is of the grid search, evaluates a cell.
 
         Returns:
-            what is to be recorded: ``rows`` for the CSV and ``predictions``; or ``value`` and validation metrics.
+            what is to be recorded: ``rows`` for the CSV, ``predictions`` and ``robustness``; or ``validation``.
         """
         out = (self.work / cell.id).absolute()
         shutil.rmtree(out, ignore_errors=True)
@@ -261,6 +271,10 @@ class Benchmark:
         if cell.learning_rate is None:
             evaluate = {"run_id": "evaluating", "config_file": str(configs / "evaluate.json"), "output_dir": str(out)}
             evaluate |= {key: settings[key] for key in ("device", "num_workers") if key in settings}
+            robustness = self.plan["data"][cell.data].get("robustness")
+            if robustness:  # true, or options of corruption.json
+                evaluate["config_file"] = [evaluate["config_file"], str(configs / "corruption.json")]
+                evaluate |= robustness if isinstance(robustness, dict) else {}
             runs.append(evaluate)
         self.execute(runs, out / "log.txt")
         metrics, run = read_json(out / "metrics.json"), read_json(out / "run.json")
@@ -269,12 +283,18 @@ class Benchmark:
             return {"validation": metrics["best"]["student"]}
         common = {"learning_rate": run["config"]["learning_rate"], "settings": fingerprint(settings), "commit": commit,
                   "started": started}  # fmt: skip
-        return {"rows": result_rows(cell, metrics, run, common), "predictions": read_predictions(out)}
+        return {
+            "rows": result_rows(cell, metrics, run, common),
+            "predictions": read_predictions(out),
+            "robustness": robustness_rows(cell, metrics.get("robustness")),
+        }
 
     def record(self, cell: Cell, found: dict[str, Any]) -> None:
-        """Keeps what a finished cell found: the probabilities first, since the CSV line says that it is finished."""
+        """Keeps what a finished cell found: its line in benchmark.csv last, since that says that it is finished."""
         add_predictions(predictions_path(self.results, cell.data, cell.fraction), cell.row, cell.seed,
                         found["predictions"])  # fmt: skip
+        if found["robustness"]:
+            add_rows(self.results, found["robustness"], "robustness")
         add_rows(self.results, found["rows"])
 
 
@@ -297,6 +317,24 @@ def result_rows(cell: Cell, metrics: dict, run: dict, common: dict[str, Any]) ->
                 | common
             )
     return rows
+
+
+def robustness_rows(cell: Cell, found: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Lines of robustness.csv: one per network, corruption and strength; none where it wasn't measured."""
+    if not found:
+        return []
+    measured = {("none", 0): found["clean"]} | {
+        (name, int(strength)): networks
+        for name, strengths in found["corrupted"].items()
+        for strength, networks in strengths.items()
+    }
+    return [
+        {"data": cell.data, "fraction": cell.fraction, "row": cell.row, "seed": cell.seed, "network": who}
+        | {"corruption": name, "strength": strength}
+        | {metric: _rounded(networks[who][metric]) for metric in CORRUPTED}
+        for who in found["clean"]
+        for (name, strength), networks in measured.items()
+    ]
 
 
 def read_predictions(out: Path) -> Predictions:

@@ -4,8 +4,9 @@
 
     python scripts/benchmark_report.py [--results docs/results] [--plan scripts/benchmark_plan.json]
 
-RESULTS/tables.md has one table per data set and training fraction, with blanks where a row of the plan hasn't run, and
-a last section that says how each claim stands; RESULTS/<data set>.png has the differences to the control.
+RESULTS/tables.md has one table per data set and training fraction, with blanks where a row of the plan hasn't run, the
+same for corrupted images, and a last section that says how each claim stands; RESULTS/<data set>.png has the
+differences to the control, RESULTS/<data set>_robustness.png the accuracy by strength of corruption.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import benchmark_robustness as robustness
 import numpy as np
 from benchmark_cells import ROOT, Plan, read_plan
 from benchmark_store import predictions_path, probabilities, read_rows
@@ -186,7 +188,16 @@ def claims(results: Results) -> list[str]:
     lines.append(_claim(f"{data}: accuracy of {level} or better (the light row that is best on validation: `{best}`)",
                         {(data, float(fraction)): mean((data, fraction), best, "accuracy")},
                         lambda value: value >= level, 1, "{:.3f}"))  # fmt: skip
-    lines.append("* **open**: robustness under corruption is not measured by this program.")
+    shift = robustness.Robustness(results.folder, plan)
+    for text, value, holds in (
+        ("has a mean accuracy under corruption not below that of", robustness.corrupted, lambda gap: gap >= 0),
+        ("loses a smaller share of its accuracy under corruption than", robustness.drop, lambda gap: gap < 0),
+    ):
+        gaps = {place: 100 * gap for place, gap in robustness.differences(shift, method, value).items()}
+        if gaps:
+            lines.append(_claim(f"`{method}` {text} `{control}`", gaps, holds, len(gaps), "{:+.1f} points"))
+        else:
+            lines.append(f"* **open**: `{method}` {text} `{control}`: not asked for by the plan.")
     return lines
 
 
@@ -233,13 +244,7 @@ def plot(path: Path, data: str, tables: dict[float, dict[str, dict[str, Differen
     Raises:
         InputError: matplotlib isn't installed.
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError:
-        raise InputError("Plots need matplotlib; pip install matplotlib, or give --no_plots.") from None
+    pyplot = robustness.load_pyplot()
     fractions = sorted(tables)
     rows = max(len(found) for found in tables.values())
     figure, axes = pyplot.subplots(
@@ -277,11 +282,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             lines += table
             if any(differences.values()):
                 plots.setdefault(data, {})[fraction] = differences
+        shift = robustness.Robustness(args.results, results.plan)
+        lines += robustness.tables(shift)
         args.results.mkdir(parents=True, exist_ok=True)
         (args.results / "tables.md").write_text("\n".join([*lines, *claims(results)]) + "\n", encoding="utf-8")
         if not args.no_plots:
             for data, tables in plots.items():
                 plot(args.results / f"{data}.png", data, tables, control)
+            for data in dict.fromkeys(data for data, _ in shift.places()):
+                robustness.plot(args.results / f"{data}_robustness.png", data, shift)
     except InputError as error:
         sys.exit(f"Error: {error}")
 

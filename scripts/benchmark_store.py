@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark keeps: one CSV line per cell and network, and the test probabilities of all cells."""
+"""What the benchmark keeps: one CSV line per cell and network, another per corruption, and all test probabilities."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ COLUMNS = (
     *KEY, "network", "images", *METRICS, *(f"val_{name}" for name in METRICS), "parameters", "macs", "seconds",
     "learning_rate", "settings", "commit", "started",
 )  # fmt: skip
+CORRUPTED = ("accuracy", "balanced_accuracy", "macro_auc", "nll", "ece")
+# of the CSV files by name; images as they are have the corruption "none" and the strength 0
+TABLES = {"benchmark": COLUMNS, "robustness": (*KEY, "network", "corruption", "strength", *CORRUPTED)}
 
 
 class Predictions(NamedTuple):
@@ -46,34 +49,34 @@ def cell_id(data: str, fraction: float | str, row: str, seed: int | str) -> str:
     return f"{data}_{float(fraction)}_{row}_{int(seed)}"
 
 
-def read_rows(results: Path) -> list[dict[str, str]]:
-    """All lines of ``benchmark.csv``; none without the file.
+def read_rows(results: Path, table: str = "benchmark") -> list[dict[str, str]]:
+    """All lines of one of the :data:`TABLES`; none without the file.
 
     Raises:
         InputError: it has other columns than this program writes.
     """
-    path = results / "benchmark.csv"
+    path, columns = results / f"{table}.csv", TABLES[table]
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        if tuple(reader.fieldnames or ()) != columns:
             raise InputError(
-                f"{path} has the columns {', '.join(reader.fieldnames or ())}, expected {', '.join(COLUMNS)}; "
+                f"{path} has the columns {', '.join(reader.fieldnames or ())}, expected {', '.join(columns)}; "
                 "move it away or correct its first line."
             )
         return list(reader)
 
 
-def add_rows(results: Path, rows: Sequence[dict[str, Any]]) -> None:
+def add_rows(results: Path, rows: Sequence[dict[str, Any]], table: str = "benchmark") -> None:
     """Adds the lines of one cell in one go; a killed program leaves the former file or the new one."""
-    path = results / "benchmark.csv"
+    path = results / f"{table}.csv"
     draft = path.with_name(path.name + ".tmp")
     results.mkdir(parents=True, exist_ok=True)
     new = {cell_id(*(row[name] for name in KEY)) for row in rows}
-    kept = [row for row in read_rows(results) if cell_id(*(row[name] for name in KEY)) not in new]
+    kept = [row for row in read_rows(results, table) if cell_id(*(row[name] for name in KEY)) not in new]
     with draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, TABLES[table], lineterminator="\n")
         writer.writeheader()
         writer.writerows([*kept, *rows])
     os.replace(draft, path)

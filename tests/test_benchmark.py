@@ -29,7 +29,7 @@ SMALL = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
 @pytest.fixture(scope="module")
 def scripts():
     """The three programs, imported as they import each other: from their own folder."""
-    names = ("benchmark_store", "benchmark_cells", "benchmark", "benchmark_report")
+    names = ("benchmark_store", "benchmark_cells", "benchmark_robustness", "benchmark", "benchmark_report")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
         loaded = {name.removeprefix("benchmark_"): __import__(name) for name in names}
@@ -84,7 +84,10 @@ def plan(tmp_path_factory) -> Path:
     tiny |= {"large": "resnet18", "large_options": LARGE, "small": "resnet18", "small_options": SMALL}
     content = {
         "common": tiny,
-        "data": {"phantoms": {"path": "demo", "epochs": {"1.0": 1, "0.5": 1}}},
+        "data": {"phantoms": {
+            "path": "demo", "epochs": {"1.0": 1, "0.5": 1},
+            "robustness": {"corruptions": ["noise", "jpeg"], "strengths": [1, 5]},
+        }},
         "control": "single",
         "rows": {
             "single": {"method": "single"},
@@ -131,8 +134,8 @@ def done(start, tmp_path_factory) -> Path:
     return folder
 
 
-def lines(folder: Path) -> list[dict]:
-    with (folder / "results" / "benchmark.csv").open(newline="") as file:
+def lines(folder: Path, table: str = "benchmark") -> list[dict]:
+    with (folder / "results" / f"{table}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -270,7 +273,7 @@ def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, script
     assert [row[0] for row in blank] == ["single", "dual"]  # the half of the data, not run
     claims = text[text.index("## Claims") :]
     assert "**holds**: phantoms: accuracy of 0.01 or better" in claims
-    assert "phantoms 50% not run" in claims and claims.count("\n* ") == 9
+    assert "phantoms 50% not run" in claims and claims.count("\n* ") == 10
     sizes = {line["row"]: int(line["parameters"]) for line in lines(done) if line["network"] == "student"}
     share = f"{sizes['dual'] / sizes['large']:.1%}"
     assert f"**does not hold**: `dual` has under 1/5 of the large model's parameters: phantoms 100% {share}." in claims
@@ -280,6 +283,92 @@ def test_the_report_draws_one_picture_per_data_set(done, scripts, plan):
     pytest.importorskip("matplotlib")
     scripts.report.main(["--results", str(done / "results"), "--plan", str(plan)])
     assert (done / "results" / "phantoms.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_cell_has_a_line_per_corruption_where_the_plan_asks_for_them(done):
+    found = {(line["row"], line["network"], line["corruption"], line["strength"]): line
+             for line in lines(done, "robustness")}  # fmt: skip
+    networks = [("single", "student"), ("large", "student"), ("dual", "student"), ("dual", "auxiliary"),
+                ("distill", "student"), ("distill", "auxiliary")]  # fmt: skip
+    kinds = [("none", "0"), ("noise", "1"), ("noise", "5"), ("jpeg", "1"), ("jpeg", "5")]
+    assert set(found) == {(*network, *kind) for network in networks for kind in kinds}
+    metrics = json.loads((done / "work" / "phantoms_1.0_dual_0" / "metrics.json").read_text())["robustness"]
+    for who in ("student", "auxiliary"):
+        measured = metrics["corrupted"]["noise"]["5"][who]
+        assert float(found["dual", who, "noise", "5"]["nll"]) == pytest.approx(measured["nll"], abs=1e-6)
+    clean = {(line["row"], line["network"]): line for line in lines(done)}
+    for network in networks:
+        assert found[(*network, "none", "0")]["accuracy"] == clean[network]["accuracy"]
+        assert found[(*network, "none", "0")]["nll"] == pytest.approx(clean[network]["nll"], abs=1e-6)
+
+
+def test_cells_that_were_finished_without_corruptions_stay_finished(start, plan, tmp_path):
+    def without(content):
+        del content["data"]["phantoms"]["robustness"]
+
+    path = changed(plan, "plain.json", without)
+    assert start(tmp_path, "--only", "1.0_single", plan=path) == ["phantoms_1.0_single_0"]
+    assert not (tmp_path / "results" / "robustness.csv").exists()
+    assert start(tmp_path, "--only", "1.0_single") == []
+
+
+@pytest.fixture
+def shifted(scripts, plan, tmp_path):
+    """Results with made-up corruptions: two seeds of the control, three of the method."""
+    accuracy = {
+        ("single", 0): {"none": 0.8, "noise": 0.6, "blur": 0.4},
+        ("single", 1): {"none": 0.9, "noise": 0.5, "blur": 0.4},
+        ("dual", 0): {"none": 0.8, "noise": 0.7, "blur": 0.5}, ("dual", 1): {"none": 0.8, "noise": 0.5, "blur": 0.5},
+        ("dual", 2): {"none": 1.0, "noise": 0.0, "blur": 0.0},
+    }  # fmt: skip
+    for (row, seed), values in accuracy.items():
+        found = [
+            {"data": "phantoms", "fraction": 0.5, "row": row, "seed": seed, "network": "student", "corruption": name,
+             "strength": 0 if name == "none" else 3, "accuracy": value, "balanced_accuracy": value, "macro_auc": "",
+             "nll": 1 - value, "ece": 0.1}
+            for name, value in values.items()
+        ]  # fmt: skip
+        scripts.store.add_rows(tmp_path, found, "robustness")
+    scripts.report.main(["--results", str(tmp_path), "--plan", str(plan), "--no_plots"])
+    return tmp_path
+
+
+def test_the_report_compares_corrupted_images_over_the_seeds_that_both_have(shifted):
+    text = (shifted / "tables.md").read_text()
+    section = text[text.index("# Corrupted images") :]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
+    named = [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+    single, dual = named
+    assert "in 2 ways" in section and single["row"] == "single" and dual["seeds"] == "3"
+    assert single["accuracy"] == "0.850 ± 0.071" and single["corrupted"] == "0.475 ± 0.035"
+    assert single["drop"] == "0.438 ± 0.088"  # 1 - 0.5 / 0.8 and 1 - 0.45 / 0.9
+    assert single["corrupted minus control"] == "" and single["AUC corrupted"] == ""
+    assert dual["corrupted minus control"] == "+0.075 ± 0.035 (2 of 2 better)"  # 0.6 - 0.5 and 0.5 - 0.45
+    assert dual["drop minus control"] == "-0.125 ± 0.000 (2 of 2 better)"  # 0.25 - 0.375 and 0.375 - 0.5
+    assert single["noise"] == "0.550 ± 0.071" and single["blur"].startswith("0.400")
+    claims = text[text.index("## Claims") :]
+    assert (
+        "**holds**: `dual` has a mean accuracy under corruption not below that of `single`: phantoms 50% +7.5" in claims
+    )
+    lost = "loses a smaller share of its accuracy under corruption than `single`: phantoms 50% -12.5 points."
+    assert f"**holds**: `dual` {lost}" in claims
+
+
+def test_claims_about_corrupted_images_are_open_without_measurements(done, scripts, plan):
+    scripts.report.main(["--results", str(done / "results"), "--plan", str(plan), "--no_plots"])
+    text = (done / "results" / "tables.md").read_text()
+    claim = "**open**: `dual` has a mean accuracy under corruption not below that of `single`:"
+    assert f"{claim} phantoms 50% not run" in text
+    path = changed(plan, "silent.json", lambda content: content["data"]["phantoms"].pop("robustness"))
+    scripts.report.main(["--results", str(done / "results"), "--plan", str(path), "--no_plots"])
+    text = (done / "results" / "tables.md").read_text()
+    assert f"{claim} not asked for by the plan" in text and text.count("not asked for by the plan") == 2
+
+
+def test_the_report_draws_accuracy_by_strength(shifted, scripts, plan):
+    pytest.importorskip("matplotlib")
+    scripts.report.main(["--results", str(shifted), "--plan", str(plan)])
+    assert (shifted / "phantoms_robustness.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_in_its_own_process_gives_its_last_error_line(scripts, tmp_path):

@@ -20,6 +20,7 @@ MODULES = [
     "losses",
     "momentum",
     "selection.plan",
+    "data.corruptions",
     "data.reading.grey",
     "data.reading.locators",
 ]

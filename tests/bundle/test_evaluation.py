@@ -147,3 +147,17 @@ def test_the_evaluation_config_has_every_property_that_monai_asks_for(finished, 
     built.initialize()
     assert built.check_properties() == []
     assert isinstance(built.network_def, torch.nn.Module) and len(built.dataset) == 9
+
+
+def test_corrupted_images_are_measured_beside_the_evaluation(finished, run):
+    run("evaluate.json", output_dir=str(finished))
+    plain = json.loads((finished / "metrics.json").read_text())["test"]
+    run("evaluate.json", "corruption.json", output_dir=str(finished), corruptions=["noise", "jpeg"], strengths=[1, 5])
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["test"] == plain
+    found = metrics["robustness"]
+    assert found["images"] == 9 and found["source"] == plain["source"]
+    assert {name: list(of) for name, of in found["corrupted"].items()} == {"noise": ["1", "5"], "jpeg": ["1", "5"]}
+    for who in ("student", "auxiliary"):
+        assert found["clean"][who] == pytest.approx(plain[who], abs=1e-6)
+        assert found["corrupted"]["noise"]["5"][who]["nll"] != pytest.approx(plain[who]["nll"], abs=1e-3)

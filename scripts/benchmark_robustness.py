@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of the benchmark's report that is about corrupted images: tables, claims and a plot per data set."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmark_cells import Plan
+from benchmark_store import read_rows
+
+from dual_skd.errors import InputError
+
+Kind = tuple[str, int]  # corruption and strength
+CLEAN: Kind = ("none", 0)
+METHOD = """\
+Every trained network was also measured on its test images corrupted in {count} ways
+(`bundle/dual_skd/data/corruptions.py`: {names}; strengths 1 to 5), which no network was trained or chosen on.
+`corrupted` is the plain mean over kinds and strengths, `drop` the share of the accuracy on the images as they are that
+is lost. Mean and standard deviation over seeds. The difference to the control's student `{control}` is paired: mean and
+standard deviation of the seeds' differences, and for how many it is better.
+"""
+
+
+class Robustness:
+    """The lines of robustness.csv, by place in the tables."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.plan = plan
+        self._found: dict[tuple, dict[int, dict[Kind, dict[str, float]]]] = defaultdict(lambda: defaultdict(dict))
+        for line in read_rows(folder, "robustness"):
+            place = (line["data"], float(line["fraction"]), line["row"], line["network"])
+            values = {name: float(line[name] or "nan") for name in ("accuracy", "macro_auc", "nll", "ece")}
+            self._found[place][int(line["seed"])][line["corruption"], int(line["strength"])] = values
+
+    def places(self) -> list[tuple[str, float]]:
+        """Data sets and fractions that were measured."""
+        return list(dict.fromkeys(place[:2] for place in self._found))
+
+    def rows(self) -> list[str]:
+        """Those of the plan, and what else was measured."""
+        return list(dict.fromkeys([*self.plan["rows"], *(place[2] for place in self._found)]))
+
+    def seeds(
+        self, data: str, fraction: float, row: str, network: str = "student"
+    ) -> dict[int, dict[Kind, dict[str, float]]]:
+        """Metrics of one row of a table, by seed and kind; empty where it wasn't measured."""
+        return self._found.get((data, float(fraction), row, network), {})
+
+    def kinds(self) -> dict[str, list[int]]:
+        """Strengths that were measured, by corruption."""
+        found: dict[str, set[int]] = {}
+        for seeds in self._found.values():
+            for measured in seeds.values():
+                for name, strength in measured:
+                    found.setdefault(name, set()).add(strength)
+        return {name: sorted(strengths) for name, strengths in found.items() if name != CLEAN[0]}
+
+    def pairs(
+        self, data: str, fraction: float, row: str, network: str = "student"
+    ) -> list[tuple[dict[Kind, dict[str, float]], dict[Kind, dict[str, float]]]]:
+        """Network and control for the seeds that both have, as far as both saw the same corruptions."""
+        one, other = (self.seeds(data, fraction, *who) for who in ((row, network), (self.plan["control"], "student")))
+        return [(one[s], other[s]) for s in sorted(one.keys() & other.keys()) if one[s].keys() == other[s].keys()]
+
+
+def corrupted(measured: dict[Kind, dict[str, float]], metric: str = "accuracy", name: str | None = None) -> float:
+    """Mean of a metric over all kinds, or over the strengths of one corruption."""
+    values = [of[metric] for kind, of in measured.items() if kind != CLEAN and name in (None, kind[0])]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def drop(measured: dict[Kind, dict[str, float]]) -> float:
+    """Share of the accuracy on the images as they are that is lost under corruption."""
+    return 1 - corrupted(measured) / measured[CLEAN]["accuracy"]
+
+
+def tables(results: Robustness) -> list[str]:
+    """A Markdown section with a table per data set and fraction; empty where nothing was measured."""
+    kinds = results.kinds()
+    if not kinds:
+        return []
+    names, control = list(kinds), results.plan["control"]
+    lines = ["# Corrupted images", "", METHOD.format(
+        count=sum(map(len, kinds.values())), names=", ".join(names), control=control)]  # fmt: skip
+    for data, fraction in results.places():
+        head = ["row", "network", "seeds", "accuracy", "corrupted", "drop", "corrupted minus control"]
+        head += ["drop minus control", "AUC corrupted", "NLL corrupted", "ECE corrupted", *names]
+        title = f"## {data}, {fraction:.0%} of the training images, corrupted"
+        lines += [title, "", *_lines(head, ["---"] * len(head))]
+        for row in results.rows():
+            for network in ("student", "auxiliary"):
+                seeds = list(results.seeds(data, fraction, row, network).values())
+                if not seeds:
+                    continue
+                cells = [row, network, str(len(seeds)), _spread([of[CLEAN]["accuracy"] for of in seeds])]
+                cells += [_spread([corrupted(of) for of in seeds]), _spread([drop(of) for of in seeds])]
+                pairs = [] if (row, network) == (control, "student") else results.pairs(data, fraction, row, network)
+                cells.append(_paired([corrupted(one) - corrupted(other) for one, other in pairs], better=1))
+                cells.append(_paired([drop(one) - drop(other) for one, other in pairs], better=-1))
+                cells += [_spread([corrupted(of, name) for of in seeds]) for name in ("macro_auc", "nll", "ece")]
+                cells += [_spread([corrupted(of, name=name) for of in seeds]) for name in names]
+                lines += _lines(cells)
+        lines.append("")
+    return lines
+
+
+def differences(results: Robustness, row: str, value) -> dict[tuple[str, float], float]:
+    """Mean paired difference of ``value`` between a row and the control; nan where it wasn't measured as planned."""
+    wanted = [(data, float(fraction)) for data, fraction in results.plan["claims"]["scarce"]]
+    wanted = [place for place in wanted if results.plan["data"][place[0]].get("robustness")]
+    found = {place: [value(one) - value(other) for one, other in results.pairs(*place, row)] for place in wanted}
+    return {place: float(np.mean(values)) if values else float("nan") for place, values in found.items()}
+
+
+def plot(path: Path, data: str, results: Robustness) -> None:
+    """Accuracy of the students by strength: a line of panels per fraction, a panel per corruption.
+
+    Raises:
+        InputError: matplotlib isn't installed.
+    """
+    pyplot = load_pyplot()
+    names = list(results.kinds())
+    fractions = [fraction for of, fraction in results.places() if of == data]
+    figure, axes = pyplot.subplots(
+        len(fractions), len(names), figsize=(2.3 * len(names) + 1.5, 2.6 * len(fractions)), squeeze=False, sharey="row"
+    )
+    for line, fraction in zip(axes, fractions, strict=True):
+        for axis, name in zip(line, names, strict=True):
+            for row in results.rows():
+                seeds = list(results.seeds(data, fraction, row).values())
+                strengths = sorted({kind[1] for of in seeds for kind in of if kind[0] == name})
+                places = [CLEAN, *((name, strength) for strength in strengths)]
+                values = [np.mean([of[kind]["accuracy"] for of in seeds if kind in of]) for kind in places if seeds]
+                axis.plot([kind[1] for kind in places][: len(values)], values, marker=".", label=row if seeds else None)
+            axis.set_title(f"{name}, {fraction:.0%}", fontsize=9)
+            axis.set_xlabel("strength", fontsize=8)
+        line[0].set_ylabel("accuracy", fontsize=8)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="center right", fontsize=7)
+    figure.suptitle(f"{data}: students on corrupted images, mean of the seeds", fontsize=11)
+    figure.tight_layout(rect=(0, 0, 1 - 1.5 / figure.get_figwidth(), 1))
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def load_pyplot() -> Any:
+    """matplotlib.pyplot without a screen.
+
+    Raises:
+        InputError: matplotlib isn't installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        raise InputError("Plots need matplotlib; pip install matplotlib, or give --no_plots.") from None
+    return pyplot
+
+
+def _spread(values: Sequence[float]) -> str:
+    values = np.asarray([value for value in values if not np.isnan(value)])
+    if not len(values):
+        return ""
+    return f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def _paired(values: Sequence[float], *, better: int) -> str:
+    if not values:
+        return ""
+    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):+.3f}{deviation} ({sum(better * value > 0 for value in values)} of {len(values)} better)"
+
+
+def _lines(*rows: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in rows]
