@@ -11,6 +11,7 @@ from dual_skd.evaluation.delong import (
     macro_auc_interval,
 )
 from dual_skd.evaluation.estimates import Estimate
+from dual_skd.evaluation.explain import choose_cases, explain, overlay, panels
 from dual_skd.evaluation.mcnemar import McNemar, match_tables, mcnemar_test
 from dual_skd.evaluation.metrics import area_under_roc, calibration_error, classification_metrics, mean_logits
 from dual_skd.evaluation.operating_point import OperatingPoint, choose_operating_point, one_against_rest
@@ -42,12 +43,14 @@ __all__ = [
     "auc_interval",
     "bootstrap_intervals",
     "calibration_error",
+    "choose_cases",
     "choose_operating_point",
     "class_auc_intervals",
     "classification_metrics",
     "decompose_entropy",
     "delong_test",
     "disagreement",
+    "explain",
     "fit_conformal",
     "fit_temperature",
     "goodness",
@@ -58,7 +61,9 @@ __all__ = [
     "mcnemar_test",
     "mean_logits",
     "one_against_rest",
+    "overlay",
     "paired_differences",
+    "panels",
     "prediction_sets",
     "predictive_entropy",
     "read_predictions",

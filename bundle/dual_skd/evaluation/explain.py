@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a network looked: maps of the regions that speak for a class, the images worth showing, and their overlays.
+
+A map is a hint for a reader of images, no evidence: networks with random weights can give plausible maps too
+(Adebayo et al. 2018, Sanity Checks for Saliency Maps).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from monai.networks.blocks.selfattention import SABlock
+from monai.visualize import GradCAM
+from numpy.typing import ArrayLike
+from timm.layers.attention import Attention
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation.uncertainty import predictive_entropy
+from dual_skd.momentum import unwrap
+
+SMALLEST_MAP = 6  # positions along the longest axis; Grad-CAM was made for 7 and more, at 224 pixels
+# viridis (van der Walt and Smith 2015, CC0), every 16th of its colours: even in lightness, for colour-blind eyes too
+_COLOURS = np.array([
+    [68, 1, 84], [72, 24, 106], [71, 45, 123], [66, 64, 134], [59, 82, 139], [51, 99, 141], [44, 114, 142],
+    [38, 130, 142], [33, 145, 140], [31, 159, 136], [39, 173, 129], [61, 188, 116], [92, 200, 99], [129, 211, 77],
+    [170, 220, 50], [213, 226, 26], [253, 231, 37],
+])  # fmt: skip
+
+
+class Panel(NamedTuple):
+    """One picture of an explanation.
+
+    Attributes:
+        name: ``image``; of a volume the axis and place of the slice, such as ``axis 2, slice 14``.
+        picture: RGB, uint8 (H, W, 3).
+        overlay: the same with the map over it.
+    """
+
+    name: str
+    picture: np.ndarray
+    overlay: np.ndarray
+
+
+# --- maps -------------------------------------------------------------------------------------------------------------
+
+
+def explain(network: nn.Module, image: Tensor, target: int, *, layer: str | None = None) -> np.ndarray:
+    """Regions of an image that speak for a class.
+
+    Convolutional networks: Grad-CAM (Selvaraju et al. 2017) by MONAI, at the last feature map that has at least 6
+    positions along an axis. Vision transformers of timm and MONAI with a class token: attention rollout weighted by the
+    gradient of the class (Chefer et al. 2021, Generic Attention-model Explainability, equations 5 and 6); those that
+    average their patches: Grad-CAM over the tokens of the last block.
+
+    Args:
+        network: a classifier of :func:`dual_skd.networks.build_network`, wrapped or not; it stays as it is.
+        image: (C, H, W[, D]) as the network takes it, without a batch axis.
+        target: index of the class.
+        layer: name of the module whose features are used for Grad-CAM, as in ``network.named_modules()``.
+
+    Returns:
+        float32 (H, W[, D]) from 0 to 1, upsampled linearly; all 0 where nothing speaks for the class.
+
+    Raises:
+        InputError: the class or the layer doesn't exist, or the network has no feature maps.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        network = copy.deepcopy(unwrap(network)).eval().float()  # hooks and gradients stay in the copy
+        for module in network.modules():
+            if getattr(module, "inplace", False):  # would write over what a hook holds
+                module.inplace = False
+        device = next(network.parameters()).device
+        x = torch.as_tensor(image).detach().as_subclass(Tensor)[None].to(device, torch.float32, copy=True)
+        network.requires_grad_(True)
+        classes = network(x).shape[1]
+        if not 0 <= target < classes:
+            raise InputError(f"Class {target} doesn't exist: the network has {classes}, counted from 0.")
+        blocks = [module for module in network.modules() if isinstance(module, Attention | SABlock)]
+        if blocks and layer is None:
+            found = _attention_map(network, blocks, x, target)
+        else:
+            name = _feature_layer(network, x) if layer is None else layer
+            if name not in dict(network.named_modules()):
+                raise InputError(f"{type(network).__name__} has no layer {name!r}; see network.named_modules().")
+            found = GradCAM(network, name, upsampler=lambda size: lambda m: m).compute_map(x, class_idx=target)
+    mode = {2: "bilinear", 3: "trilinear"}[x.ndim - 2]
+    found = functional.interpolate(found.detach(), x.shape[2:], mode=mode, align_corners=False)[0, 0]
+    return (found / found.max().clamp(min=torch.finfo(found.dtype).tiny)).clamp(0, 1).cpu().numpy()
+
+
+def _feature_layer(network: nn.Module, x: Tensor) -> str:
+    """Name of the block that is the last to give a feature map that is fine enough, else of the last of the finest."""
+    sizes: dict[str, tuple[int, ...]] = {}  # in the order in which the modules finish
+
+    def note(name: str):
+        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim == x.ndim and _is_map(output.shape[2:], x.shape[2:]):
+                sizes.pop(name, None)
+                sizes[name] = tuple(output.shape[2:])
+
+        return hook
+
+    modules = dict(network.named_modules())
+    hooks = [module.register_forward_hook(note(name)) for name, module in modules.items() if name]
+    try:
+        with torch.no_grad():
+            network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # what lies within a block, such as its expansion, isn't what the block says; a Sequential is only a list of blocks
+    blocks = {name for name in sizes if not isinstance(modules[name], nn.Sequential)}
+    outputs = {name: max(size) for name, size in sizes.items() if not any(_inside(name, block) for block in blocks)}
+    fine = [name for name, size in outputs.items() if size >= SMALLEST_MAP]
+    if fine:
+        return fine[-1]
+    if outputs and max(outputs.values()) > 1:
+        return max(reversed(outputs), key=outputs.get)
+    raise InputError(
+        f"{type(network).__name__} gives no feature maps of {x.ndim - 2} axes between image and classifier, so there "
+        "is nothing for Grad-CAM to show; give layer, or take a convolutional network or a ViT."
+    )
+
+
+def _inside(name: str, block: str) -> bool:
+    return name.startswith(block + ".")
+
+
+def _is_map(size: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether axes are the image's, divided by about one stride: channels-last features within a block aren't."""
+    strides = [whole / part for whole, part in zip(image, size, strict=True)]
+    return min(strides) >= 1 and max(strides) <= 2 * min(strides)
+
+
+def _attention_map(network: nn.Module, blocks: list[nn.Module], x: Tensor, target: int) -> Tensor:
+    """Relevance of the patches (1, 1, *grid) for the tokens that the classifier reads."""
+    caught: list[Tensor] = []
+
+    def catch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        caught.append(output)
+
+    grid = [whole // part for whole, part in zip(x.shape[2:], _patch_size(network, x), strict=True)]
+    patches = int(np.prod(grid))
+    if getattr(network, "global_pool", "token") != "token":  # no one token gathers what the patches say
+        network.blocks[-1].register_forward_hook(catch)
+        (gradient,) = torch.autograd.grad(network(x)[0, target], caught)
+        found = (caught[0] * gradient.mean(1, keepdim=True)).sum(-1).clamp(min=0)
+        return found[:, -patches:].reshape(1, 1, *grid)
+    for block in blocks:
+        if isinstance(block, Attention):
+            block.fused_attn = False  # the fused kernel never holds the attention matrix
+            block.attn_drop.register_forward_hook(catch)
+        else:
+            block.use_flash_attention = False
+            block.drop_weights.register_forward_hook(catch)
+    gradients = torch.autograd.grad(network(x)[0, target], caught)
+    relevance = torch.eye(caught[0].shape[-1], device=x.device)
+    for attention, gradient in zip(caught, gradients, strict=True):  # (1, heads, tokens, tokens)
+        relevance = relevance + (attention * gradient).clamp(min=0).mean(1)[0] @ relevance
+    return relevance[0, -patches:].reshape(1, 1, *grid)  # the class token first, then registers, then patches
+
+
+def _patch_size(network: nn.Module, x: Tensor) -> Sequence[int]:
+    embedding = getattr(network, "patch_embed", None)  # timm
+    if embedding is not None:
+        return embedding.patch_size
+    embedding = getattr(network, "patch_embedding", None)  # MONAI keeps no patch size
+    projection = getattr(embedding, "patch_embeddings", None)
+    if hasattr(projection, "kernel_size"):
+        return projection.kernel_size
+    if projection is not None:  # by a linear layer, for patches of equal sides
+        return [round((embedding.patch_dim / x.shape[1]) ** (1 / (x.ndim - 2)))] * (x.ndim - 2)
+    raise InputError(f"{type(network).__name__} has attention but no patch embedding; give layer for Grad-CAM.")
+
+
+# --- which images -----------------------------------------------------------------------------------------------------
+
+
+def choose_cases(
+    probabilities: ArrayLike, labels: ArrayLike, *, count: int = 3, multi_label: bool = False
+) -> dict[str, list[int]]:
+    """Images worth looking at, such as from :func:`dual_skd.evaluation.predictions.read_predictions`.
+
+    Args:
+        probabilities: (N, K).
+        labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
+        count: how many of each kind at most.
+        multi_label: an image is right where all its labels are, and as sure as they are on average.
+
+    Returns:
+        rows of the table: ``confident_right`` and ``confident_wrong``, the surest first, and ``least_certain``, those
+        of the largest entropy whether right or wrong. Of equals the earlier row comes first.
+    """
+    p, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
+    if multi_label:
+        right = ((p > 0.5) == (labels > 0.5)).all(axis=1)
+        confidence = np.maximum(p, 1 - p).mean(axis=1)
+    else:
+        right, confidence = p.argmax(axis=1) == labels, p.max(axis=1)
+    surest = np.argsort(-confidence, kind="stable")
+    unsure = np.argsort(-predictive_entropy(p, multi_label=multi_label), kind="stable")
+    return {
+        "confident_right": surest[right[surest]][:count].tolist(),
+        "confident_wrong": surest[~right[surest]][:count].tolist(),
+        "least_certain": unsure[:count].tolist(),
+    }
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def overlay(
+    picture: ArrayLike, relevance: ArrayLike, *, limits: tuple[float, float] | None = None, opacity: float = 0.6
+) -> np.ndarray:
+    """A grey picture with a map over it, coloured from violet (0) over green to yellow (1).
+
+    The colours cover as much as the map is large, so that the anatomy stays to be seen where nothing was found.
+
+    Args:
+        picture: (H, W).
+        relevance: (H, W), from 0 to 1.
+        limits: intensities that become black and white; None takes the smallest and the largest.
+        opacity: of the colours where the map is 1; 0 gives the picture alone.
+
+    Returns:
+        RGB, uint8 (H, W, 3).
+
+    Raises:
+        InputError: the two differ in shape or aren't two-dimensional.
+    """
+    grey, relevance = np.asarray(picture, dtype=float), np.asarray(relevance, dtype=float)
+    if grey.ndim != 2 or grey.shape != relevance.shape:
+        raise InputError(
+            f"An overlay needs a picture (H, W) and a map of its size, found {grey.shape} and {relevance.shape}; "
+            "take slices of a volume with panels."
+        )
+    low, high = limits or (grey.min(), grey.max())
+    grey = 255 * np.clip((grey - low) / (high - low if high > low else 1), 0, 1)
+    relevance = np.clip(relevance, 0, 1)
+    marks = np.linspace(0, 1, len(_COLOURS))
+    colour = np.stack([np.interp(relevance, marks, channel) for channel in _COLOURS.T], axis=-1)
+    share = opacity * relevance[..., None]
+    return np.round((1 - share) * grey[..., None] + share * colour).astype(np.uint8)
+
+
+def panels(image: ArrayLike, relevance: ArrayLike, *, limits: tuple[float, float] | None = None) -> list[Panel]:
+    """Pictures of an explanation: the image itself, or of a volume three orthogonal slices through the map's maximum.
+
+    Args:
+        image: (H, W) or (H, W, D), or with one leading axis of one channel.
+        relevance: (H, W[, D]), of :func:`explain`.
+        limits: see :func:`overlay`; None takes those of the whole image.
+
+    Returns:
+        one panel, or three in the order of the axes. Slices keep the order of the remaining axes.
+    """
+    image, relevance = np.asarray(image, dtype=float), np.asarray(relevance, dtype=float)
+    if image.ndim == relevance.ndim + 1 and len(image) == 1:
+        image = image[0]
+    if image.shape != relevance.shape or image.ndim not in (2, 3):
+        raise InputError(
+            f"Panels need an image (H, W) or a volume (H, W, D) and a map of its size, found {image.shape} and "
+            f"{relevance.shape}."
+        )
+    limits = limits or (image.min(), image.max())
+    if image.ndim == 2:
+        cuts = [("image", image, relevance)]
+    else:
+        peak = np.unravel_index(relevance.argmax(), relevance.shape)
+        cuts = [(f"axis {axis}, slice {place}", image.take(place, axis), relevance.take(place, axis))
+                for axis, place in enumerate(peak)]  # fmt: skip
+    return [
+        Panel(name, overlay(cut, part, limits=limits, opacity=0), overlay(cut, part, limits=limits))
+        for name, cut, part in cuts
+    ]
