@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-STUDENT = {"name": "tf_efficientnet_lite2", "width": 0.4, "num_classes": 3, "in_channels": 1}
+STUDENT = {"name": "tf_efficientnet_lite2", "depths": [1, 3, 3, 2, 1, 1], "num_classes": 3, "in_channels": 1}
 
 # Runs in its own process, so that its peak memory is the selection's own. Prints seconds and peak memory over weights.
 SELECTION = """

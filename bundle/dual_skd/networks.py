@@ -131,10 +131,10 @@ def build_network(
         image_size: pixels, one number or one per axis. Needed by networks with position embeddings only.
         options: constructor arguments of the network: ``embed_dim``, ``depth``, ``num_heads``, ``dims``, ``depths``,
             ``drop_rate``, ... For timm's EfficientNets also ``depths``, the blocks of each stage, at most those that
-            the network has; a list that is too short leaves out the last stages, so that ``[1, 3, 3, 4, 2]`` is the
-            lower part of ``tf_efficientnet_lite2``, 0.93 of 4.8 million parameters, and the head (1280) reads the last
-            stage that is left. For ``tf_efficientnet_lite*`` also the multipliers ``width`` and ``depth``: 0.4 in place
-            of 1.1 leaves 0.89 million. The stem (32) and the head keep their widths, as in the family's definition.
+            the network has; a list that is too short leaves out the last stages, so that ``[1, 3, 3, 2, 1, 1]`` is
+            the lower part of ``tf_efficientnet_lite2``, 0.91 of 4.8 million parameters, and the head (1280) reads the
+            last stage that is left. For ``tf_efficientnet_lite*`` also the multipliers ``width`` and ``depth``: 0.4 in
+            place of 1.1 leaves 0.89 million. Stem (32) and head keep their widths, as in the family's definition.
 
     Returns:
         a module from (N, in_channels, H, W[, D]) to logits (N, num_classes).

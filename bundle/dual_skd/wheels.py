@@ -36,7 +36,7 @@ def load_wheel(name: str, options: Mapping[str, Any], build: Callable[..., nn.Mo
         InputError: no such network, or its package is not installed, damaged, or doesn't fit timm.
     """
     name = name.split(".")[0]
-    if name not in WHEELS or {"width", "depth"} & options.keys():
+    if name not in WHEELS or {"width", "depth", "depths"} & options.keys():
         raise InputError(
             f"pretrained 'wheel' holds {' or '.join(WHEELS)} at its own width and depth, not {name} with "
             f"{dict(options)}; set large to {DEFAULT}, or pretrained to hub or the path of a file."
