@@ -11,9 +11,16 @@ import numpy as np
 from dual_skd.errors import InputError
 from dual_skd.evaluation.arguments import checked_class_names, checked_predictions, some
 from dual_skd.evaluation.estimates import LEVEL, Estimate, from_resamples, percentiles, proportion_at_its_end
-from dual_skd.evaluation.operating_point import OperatingPoint, one_against_rest
+from dual_skd.evaluation.operating_point import OperatingPoint, class_index, one_against_rest
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
-from dual_skd.evaluation.weighted import CLASS_METRICS, OVERALL_METRICS, RANK_METRICS, WeightedMetrics, check_names
+from dual_skd.evaluation.weighted import (
+    CALIBRATION_ERRORS,
+    CLASS_METRICS,
+    OVERALL_METRICS,
+    RANK_METRICS,
+    WeightedMetrics,
+    check_names,
+)
 
 RESAMPLES = 2000
 BINARY_METRICS = ("sensitivity", "specificity", "ppv", "npv", "harmonic_mean")  # overall, when there are two classes
@@ -53,7 +60,7 @@ def bootstrap_intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
     operating_point: OperatingPoint | None = None,
-    positive: int = 1,
+    positive: int | str = 1,
     class_names: Sequence[str] | None = None,
     multi_label: bool = False,
 ) -> Intervals:
@@ -63,9 +70,10 @@ def bootstrap_intervals(
     metric over the resamples (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3; whole
     patients: Davison and Hinkley 1997, section 3.8). Resamples in which a metric isn't defined are left out, and where
     those are more than a tenth there is no interval. Two exceptions, where percentiles are known to fail: a proportion
-    of exactly 0 or 1 gets the exact limit for its number of patients; the calibration errors, which noise can only
-    raise, and raises again in every resample, get the basic interval 2 x value - percentile (section 13.4 there,
-    Davison and Hinkley 1997, section 5.2), not below 0.
+    of exactly 0 or 1 gets the exact limit for its number of patients; the calibration errors, which chance can only
+    raise, and raises again in every resample, get the basic interval 2 x value - percentile (Davison and Hinkley 1997,
+    section 5.2), and from 0 on where the value is no larger than what chance alone makes, the error of the resamples'
+    bins around the observed ones.
 
     With fewer than some 30 patients, or some 10 on one side of a proportion, percentile intervals are too narrow.
 
@@ -79,7 +87,8 @@ def bootstrap_intervals(
         seed: of the resampling.
         operating_point: threshold of one class, chosen on other images; instead of the most probable class. With more
             than two classes the result is that of this class against the rest, in this order: rest, class.
-        positive: class that the overall sensitivity and so on are of, when there are two and no operating point.
+        positive: class, as index or name, that the overall sensitivity and so on are of when there are two; that of the
+            operating point, if given.
         class_names: names in the reasons, in the order of the probabilities.
         multi_label: every label is a yes or no of its own, decided at one half.
 
@@ -101,6 +110,7 @@ def bootstrap_intervals(
     if not 0 < level < 1 or resamples < 1:
         raise InputError(f"Expected a level between 0 and 1 and a resample or more, found {level} and {resamples}.")
     names = checked_class_names(class_names, p.shape[1])
+    positive = class_index(positive, p.shape[1], class_names) if p.shape[1] == 2 else positive
     predicted = None
     if operating_point is not None:
         if multi_label:
@@ -137,8 +147,9 @@ def bootstrap_intervals(
         if observed in (0, 1) and (independent := sides.denominator(name, k)):
             return proportion_at_its_end(observed, independent, level)
         low, high, share = limits
-        if name in ("ece", "ece_equal_mass"):
-            low, high = max(2 * observed - high, 0.0), max(2 * observed - low, 0.0)
+        if name in CALIBRATION_ERRORS:
+            by_chance = observed <= np.quantile(drawn.noise[name], level)
+            low, high = 0.0 if by_chance else max(2 * observed - high, 0.0), max(2 * observed - low, observed)
         return from_resamples(observed, low, high, share)
 
     overall, per_class = {}, [{} for _ in names]

@@ -190,9 +190,10 @@ def _areas_interval(problems, names: Sequence[str], patients: Sequence[Hashable]
             continue
         area, part = _influence(scores, positive, units)
         total, influence = total + area / count, influence + part / count
-        if _fewest(positive, units) < 2:
+        fewest = _fewest(positive, units)
+        if fewest < 2:
             few.append(name)
-        limit += _limit_of_perfect(positive, units, 1 - (1 - level) / count) / count
+        limit += _limit_of_perfect(fewest, units, 1 - (1 - level) / count) / count
     if undefined:
         more = f", and {len(undefined) - 1} more classes can't be compared" if len(undefined) > 1 else ""
         return Estimate(None, reason=_missing(*undefined[0]) + more)
@@ -220,7 +221,7 @@ def _influence(scores: np.ndarray, positive: np.ndarray, units: np.ndarray) -> t
     area = float(placement[positive].mean())
     influence = placement - area
     for side, size in ((positive, up), (~positive, down)):
-        independent = len(np.unique(units[side]))
+        independent = _patients(side, units)
         influence[side] *= math.sqrt(independent / max(independent - 1, 1)) / size
     return area, influence
 
@@ -232,18 +233,26 @@ def _standard_error(influence: np.ndarray, units: np.ndarray) -> float:
 
 def _mid_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks from 1; equal values share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+    order = np.argsort(values, kind="stable")
+    first = np.r_[True, values[order][1:] != values[order][:-1]]
+    counts = np.diff(np.r_[np.flatnonzero(first), len(values)])
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(np.cumsum(counts) - (counts - 1) / 2, counts)
+    return ranks
 
 
 def _fewest(positive: np.ndarray, units: np.ndarray) -> int:
     """Number of patients on the smaller side."""
-    return min(len(np.unique(units[side])) for side in (positive, ~positive))
+    return min(_patients(side, units) for side in (positive, ~positive))
 
 
-def _limit_of_perfect(positive: np.ndarray, units: np.ndarray, level: float) -> float:
+def _patients(side: np.ndarray, units: np.ndarray) -> int:
+    return int(np.count_nonzero(np.bincount(units[side])))
+
+
+def _limit_of_perfect(fewest: int, units: np.ndarray, level: float) -> float:
     """Lower limit of an area of 1: disjoint pairs are as many as the smaller side has patients, each in one pair."""
-    pairs = min(_fewest(positive, units), max((int(units.max()) + 1) // 2, 1))
+    pairs = min(fewest, max((int(units.max()) + 1) // 2, 1))
     return lower_limit_of_all(pairs, level)
 
 

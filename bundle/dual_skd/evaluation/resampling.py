@@ -9,7 +9,8 @@ import numpy as np
 
 from dual_skd.errors import InputError
 
-BLOCK = 1_000_000  # weights held at once (8 MB): what fits into the cache is measured fastest
+BLOCK = 1_000_000  # weights held at once (4 MB): what fits into the cache is measured fastest
+_EXACT = 2**20  # images up to which float32 holds counts, their sums and products exactly
 
 
 def patient_numbers(patients: Sequence[Hashable] | None, images: int) -> np.ndarray:
@@ -48,14 +49,14 @@ def drawn_weights(
         block: how many weights to hold at once.
 
     Yields:
-        (r, N), how often each image counts; the r add up to ``resamples``.
+        (r, N), how often each image counts, in float32 where that is exact; the r add up to ``resamples``.
     """
     count = int(units.max()) + 1
     alone = count == len(units)  # then the units are the images in their order
     rows = max(1, block // len(units))
     for start in range(0, resamples, rows):
         drawn = random.integers(count, size=(min(rows, resamples - start), count), dtype=np.int32)
-        weights = np.empty(drawn.shape)
+        weights = np.empty(drawn.shape, np.float32 if len(units) <= _EXACT else np.float64)
         for row, chosen in zip(weights, drawn, strict=True):
             row[:] = np.bincount(chosen, minlength=count)
         yield weights if alone else weights.take(units, axis=1)

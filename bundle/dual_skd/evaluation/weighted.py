@@ -19,6 +19,7 @@ from dual_skd.evaluation.metrics import ECE_BINS, METRICS
 
 OVERALL_METRICS = (*METRICS, "ece_equal_mass", "average_precision")
 CLASS_METRICS = ("sensitivity", "specificity", "ppv", "npv", "f1", "harmonic_mean", "auc", "average_precision")
+CALIBRATION_ERRORS = ("ece", "ece_equal_mass")
 RANK_METRICS = ("macro_auc", "auc", "average_precision")
 _STORED = 10_000_000  # orders of images by score are kept for all classes up to this many numbers, else sorted again
 _TINY = 1e-300
@@ -30,10 +31,13 @@ class Values(NamedTuple):
     Attributes:
         overall: per name of :data:`OVERALL_METRICS` an array (R,).
         per_class: per name of :data:`CLASS_METRICS` an array (R, K), each class against the rest.
+        noise: per calibration error an array (R,): that of a classifier whose bins are off by what this weighting moves
+            them, the error of mere chance.
     """
 
     overall: dict[str, np.ndarray]
     per_class: dict[str, np.ndarray]
+    noise: dict[str, np.ndarray]
 
 
 class WeightedMetrics:
@@ -79,9 +83,14 @@ class WeightedMetrics:
         else:
             self._cells = _Cells(self._labels, predicted, self._classes)
         features = self._linear_features()
-        self._linear = {name: columns.shape[1] for name, columns in features.items()}
+        ends = np.cumsum([columns.shape[1] for columns in features.values()])
+        self._linear = {
+            name: slice(end - columns.shape[1], end)
+            for (name, columns), end in zip(features.items(), ends, strict=True)
+        }
         self._features = np.hstack(list(features.values())) if features else None
         self._orders: dict[int, _Ranking] = {}
+        self._mirrored = self._classes == 2 and not multi_label and _mirrored(self._p)
 
     def __call__(self, weights: np.ndarray) -> Values:
         """Metrics under each of R weightings.
@@ -89,16 +98,19 @@ class WeightedMetrics:
         Args:
             weights: (R, N), how often each image counts.
         """
-        overall, per_class = {}, {}
-        total = weights.sum(axis=1)
+        overall, per_class, noise = {}, {}, {}
+        total = weights.sum(axis=1, dtype=float)
         with np.errstate(divide="ignore", invalid="ignore"):
             counts = self._counts(weights, total)
             per_class |= {name: _of_counts(name, counts) for name in self.metrics if name in _COUNTED}
             overall |= {name: self._overall_counts(name, counts) for name in self.metrics if name in _COUNTED_OVERALL}
             if self._linear:
-                parts = np.split(weights @ self._features / total[:, None], np.cumsum(list(self._linear.values())), 1)
-                for name, part in zip(self._linear, parts, strict=False):
-                    overall[name] = np.abs(part).sum(axis=1)  # of a single column that isn't negative, the column
+                means = weights @ self._features / total[:, None]
+                for name, columns in self._linear.items():
+                    overall[name] = np.abs(means[:, columns]).sum(axis=1)  # of one column, not negative, the column
+                    if name in CALIBRATION_ERRORS:
+                        moved = means[:, columns] - self._features[:, columns].mean(axis=0)
+                        noise[name] = np.abs(moved).sum(axis=1)
             if any(name in RANK_METRICS for name in self.metrics):
                 areas, precisions = self._rank_metrics(weights)
                 if "auc" in self.metrics:
@@ -108,7 +120,7 @@ class WeightedMetrics:
                 if precisions is not None:
                     per_class["average_precision"] = precisions
                     overall["average_precision"] = precisions.mean(axis=1)
-        return Values(overall, per_class)
+        return Values(overall, per_class, noise)
 
     def only(self, metrics: Sequence[str]) -> WeightedMetrics:
         """The same predictions, measured by fewer metrics."""
@@ -153,23 +165,22 @@ class WeightedMetrics:
                 features[name] = -np.log(np.maximum(likelihood, _TINY)).mean(axis=1, keepdims=True)
             elif name == "brier":
                 features[name] = error[:, None]
-            elif name in ("ece", "ece_equal_mass"):
+            elif name in CALIBRATION_ERRORS:
                 features[name] = _gaps(confidence, hits, equal_mass=name == "ece_equal_mass")
         return features
 
     def _rank_metrics(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         areas = np.empty((len(weights), self._classes))
         precisions = np.empty_like(areas) if "average_precision" in self.metrics else None
-        mirrored = self._classes == 2 and not self.multi_label and _mirrored(self._p)
-        for k in range(1 if mirrored else 0, self._classes):
+        for k in range(1 if self._mirrored else 0, self._classes):
             ranking = self._orders.get(k) or _Ranking(self._p[:, k], self._truth_of(k))
             if self._images * self._classes <= _STORED:
                 self._orders[k] = ranking
-            area, precision, opposite = ranking(weights, precisions is not None, mirrored)
+            area, precision, opposite = ranking(weights, precisions is not None, self._mirrored)
             areas[:, k] = area
             if precisions is not None:
                 precisions[:, k] = precision
-            if mirrored:
+            if self._mirrored:
                 areas[:, 0] = area
                 if precisions is not None:
                     precisions[:, 0] = opposite
@@ -263,31 +274,36 @@ class _Ranking:
         below = _accumulated(down)
         lower = below.take(self._lower, axis=1)
         beaten = (lower + below.take(self._not_higher, axis=1)) / 2 if self._tied else lower
-        both = np.stack([up.sum(axis=1), down.sum(axis=1)])
-        area = _divided((up * beaten).sum(axis=1), both[0] * both[1])
+        both = np.stack([up.sum(axis=1, dtype=float), down.sum(axis=1, dtype=float)])
+        area = _divided(_dot(up, beaten), both[0] * both[1])
         if not precision:
             return area, None, None
         defined = np.where(both.min(axis=0) > 0, 1.0, np.nan)
         up_below = _accumulated(up)
-        right = both[0][:, None] - up_below.take(self._up_lower, axis=1)
-        found = (up * _share(right, both[1][:, None] - lower)).sum(axis=1) / both[0] * defined
+        right = up_below[:, -1:] - up_below.take(self._up_lower, axis=1)
+        found = _dot(up, _share(right, below[:, -1:] - lower)) / both[0] * defined
         if not mirrored:
             return area, found, None
         right = below.take(self._down_not_higher, axis=1)
         wrong = up_below.take(self._up_not_higher, axis=1)
-        return area, found, (down * _share(right, wrong)).sum(axis=1) / both[1] * defined
+        return area, found, _dot(down, _share(right, wrong)) / both[1] * defined
 
 
 def _share(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     """Precision, computed in place of ``wrong``; 0 where nothing counts."""
     wrong += right
-    np.maximum(wrong, _TINY, out=wrong)
+    wrong[wrong == 0] = 1  # there right is 0 as well
     return np.divide(right, wrong, out=wrong)
+
+
+def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Products of each row, added up in float64."""
+    return (one * other).sum(axis=1, dtype=float)
 
 
 def _accumulated(values: np.ndarray) -> np.ndarray:
     """Sums of the first 0, 1, ..., n values of each row."""
-    sums = np.zeros((len(values), values.shape[1] + 1))
+    sums = np.zeros((len(values), values.shape[1] + 1), values.dtype)
     np.cumsum(values, axis=1, out=sums[:, 1:])
     return sums
 
