@@ -6,6 +6,7 @@ the training images predicts the validation images; test images are not read. A 
 selections, to be confirmed by full runs:
 
     python scripts/probe_selection.py /data/brain_mri --train_fraction 0.1
+    python scripts/probe_selection.py /data/brain_mri --train_fraction 0.1 --small_options '{"width": 0.4}'
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from dual_skd.networks import build_network, initialise_pair, penultimate
 from dual_skd.selection.compensation import unlabelled_batches
 
 LARGE = "tf_efficientnet_lite2"
-ROWS = ("random", "uniform", "consecutive", "importance", "complement", "compensated uniform",
+ROWS = ("random", "uniform", "last layers", "consecutive", "importance", "complement", "compensated uniform",
         "compensated complement", "large")  # fmt: skip
 STRENGTH = 0.01  # inverse of the penalty; fixed, so that validation images choose nothing
 
@@ -52,11 +53,14 @@ def initialised(row: str, args: argparse.Namespace, num_classes: int, train: lis
     """The network of one row of the table."""
     torch.manual_seed(args.seed)
     rule = row.removeprefix("compensated ")
-    width = {} if rule == "large" else {"width": args.width}
-    network = build_network(LARGE, num_classes=num_classes, in_channels=1, **width)
-    selection = {"random": "scratch", "large": "uniform"}.get(rule, rule)
+    options = {} if rule == "large" else args.small_options
+    network = build_network(LARGE, num_classes=num_classes, in_channels=1, **options)
+    selection = {"random": "scratch", "large": "uniform", "last layers": "uniform"}.get(rule, rule)
+    layers = "last" if rule == "last layers" else "first"
     batches = unlabelled_batches(train, args.images, seed=args.seed) if row != rule else None
-    initialise_pair(network, large=LARGE, selection_student=selection, seed=args.seed, compensate_with=batches)
+    initialise_pair(
+        network, large=LARGE, selection_student=selection, layers=layers, seed=args.seed, compensate_with=batches
+    )
     return network.eval()
 
 
@@ -85,7 +89,7 @@ def main() -> None:
     parser.add_argument("dataset_dir")
     parser.add_argument("--train_fraction", type=float, default=1.0)
     parser.add_argument("--image_size", type=int, default=96)
-    parser.add_argument("--width", type=float, default=0.4)
+    parser.add_argument("--small_options", type=json.loads, default={"depths": [1, 3, 3, 2, 1, 1]}, help="JSON")
     parser.add_argument("--images", type=int, default=512, help="training images that compensation uses")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS)
