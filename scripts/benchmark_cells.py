@@ -137,8 +137,8 @@ class Processes:
     each; where forking isn't safe it runs the first cell itself, and the next cell gets another process.
     """
 
-    # all that a run imports, and what `python -m monai.bundle run` calls
-    IMPORTS = "import timm, torch.utils.tensorboard, dual_skd.outputs, dual_skd.trainer; from monai.bundle import run"
+    # what `python -m monai.bundle run` calls, and what it imports of other packages: ours as it is when a cell starts
+    IMPORTS = "import timm, torch.utils.tensorboard, SimpleITK; from monai.bundle import run"
     # the child leaves the loop and ends as any program does
     CODE = """
 import json, os, sys
@@ -270,6 +270,7 @@ class Benchmark:
         runs = [{"run_id": "training", "config_file": files}]
         if cell.learning_rate is None:
             evaluate = {"run_id": "evaluating", "config_file": str(configs / "evaluate.json"), "output_dir": str(out)}
+            evaluate["calibrate"] = False  # the tables are of the networks as they are
             evaluate |= {key: settings[key] for key in ("device", "num_workers") if key in settings}
             robustness = self.plan["data"][cell.data].get("robustness")
             if robustness:  # true, or options of corruption.json

@@ -21,6 +21,7 @@ from pathlib import Path
 import benchmark_robustness as robustness
 import numpy as np
 from benchmark_cells import ROOT, Plan, read_plan
+from benchmark_latency import Latencies
 from benchmark_store import predictions_path, probabilities, read_rows
 
 from dual_skd.errors import InputError
@@ -40,8 +41,10 @@ METHOD = """\
 Mean and standard deviation over seeds; the test images were used once per cell, the epoch was chosen on validation
 images. The difference to the control `{control}` is over the seeds that both have, with a 95 % interval from
 {resamples} bootstrap resamples of test images (whole patients, where they are known) and of seeds, the same for both.
-p is two-sided, corrected by Holm over all students of the table, one metric at a time. MACs are per image. `auxiliary`
-is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not been run.
+p is two-sided, corrected by Holm over all students of the table, one metric at a time. MACs are per image; CPU ms are
+the time of one thread for one image, in brackets as a share of the large network's (`latency.csv`, with the machine).
+`auxiliary` is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not
+been run.
 """
 
 
@@ -119,7 +122,8 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
         for name in COMPARED
         if (family := [e for e in entries if e[1] == "student" and found[e] and np.isfinite(found[e][name].p)])
     }
-    head = ["row", "network", "seeds", *SHOWN.values(), "parameters", "MACs"]
+    latencies = Latencies(results.folder, results.plan)
+    head = ["row", "network", "seeds", *SHOWN.values(), "parameters", "MACs", "CPU ms"]
     head += [f"{SHOWN[name]} minus control" for name in COMPARED]
     lines = [f"## {data}, {fraction:.0%} of the training images", "", *_markdown([head])]
     for row, network in entries:
@@ -128,6 +132,7 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
         cells += [_mean_and_deviation(results.values(data, fraction, row, name, network)) for name in SHOWN]
         first = next(iter(seeds.values()), None)
         cells += [f"{float(first[name]) / 1e6:.2f} M" if first else "" for name in ("parameters", "macs")]
+        cells.append(latencies.text(data, row, network, float(first["macs"])) if first else "")
         for name in COMPARED:
             difference = found[row, network].get(name)
             cells.append(_difference(difference, corrected.get(name, {}).get((row, network))))

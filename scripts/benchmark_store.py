@@ -25,7 +25,11 @@ COLUMNS = (
 )  # fmt: skip
 CORRUPTED = ("accuracy", "balanced_accuracy", "macro_auc", "nll", "ece")
 # of the CSV files by name; images as they are have the corruption "none" and the strength 0
-TABLES = {"benchmark": COLUMNS, "robustness": (*KEY, "network", "corruption", "strength", *CORRUPTED)}
+TABLES = {
+    "benchmark": COLUMNS,
+    "robustness": (*KEY, "network", "corruption", "strength", *CORRUPTED),
+    "latency": ("network", "size", "parameters", "macs", "milliseconds", "of_large", "load", "machine", "measured"),
+}
 
 
 class Predictions(NamedTuple):
@@ -70,15 +74,20 @@ def read_rows(results: Path, table: str = "benchmark") -> list[dict[str, str]]:
 
 def add_rows(results: Path, rows: Sequence[dict[str, Any]], table: str = "benchmark") -> None:
     """Adds the lines of one cell in one go; a killed program leaves the former file or the new one."""
+    new = {cell_id(*(row[name] for name in KEY)) for row in rows}
+    kept = [row for row in read_rows(results, table) if cell_id(*(row[name] for name in KEY)) not in new]
+    write_rows(results, [*kept, *rows], table)
+
+
+def write_rows(results: Path, rows: Sequence[dict[str, Any]], table: str) -> None:
+    """Writes a table anew."""
     path = results / f"{table}.csv"
     draft = path.with_name(path.name + ".tmp")
     results.mkdir(parents=True, exist_ok=True)
-    new = {cell_id(*(row[name] for name in KEY)) for row in rows}
-    kept = [row for row in read_rows(results, table) if cell_id(*(row[name] for name in KEY)) not in new]
     with draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, TABLES[table], lineterminator="\n")
         writer.writeheader()
-        writer.writerows([*kept, *rows])
+        writer.writerows(rows)
     os.replace(draft, path)
 
 
