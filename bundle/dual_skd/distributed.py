@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
 from ignite.engine import Engine, Events
 from torch.utils.data.distributed import DistributedSampler
+
+T = TypeVar("T")
 
 
 class SetEpoch:
@@ -23,3 +28,8 @@ class SetEpoch:
 
     def __call__(self, engine: Engine) -> None:
         self.sampler.set_epoch(engine.state.epoch)
+
+
+def own_share(items: Sequence[T], sampler: Iterable[int] | None) -> list[T]:
+    """The items that this process reads, in the order in which it reads them; all of them without a sampler."""
+    return list(items) if sampler is None else [items[place] for place in sampler]

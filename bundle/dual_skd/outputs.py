@@ -21,16 +21,21 @@ from ignite.engine import Engine, Events
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 import dual_skd
 from dual_skd.errors import InputError
-from dual_skd.evaluation.recorder import goodness, write_json
+from dual_skd.evaluation.calibration import fit_temperature
+from dual_skd.evaluation.predictions import read_predictions, write_predictions
+from dual_skd.evaluation.recorder import Measured, goodness, write_json
+from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
 from dual_skd.momentum import unwrap
 from dual_skd.networks import build_network, count_macs, count_parameters, load_state_file
 
 logger = logging.getLogger(__name__)
 
-INFO = ("architecture", "class_names", "preprocessing", "multi_label")  # what a model file holds beside the weights
+# what a model file holds beside the weights
+INFO = ("architecture", "class_names", "preprocessing", "multi_label", "calibration")
 
 
 def bundle_root() -> str:
@@ -51,14 +56,16 @@ def save_model(
     class_names: Sequence[str],
     preprocessing: Mapping[str, Any] | None = None,
     multi_label: bool = False,
+    calibration: Mapping[str, Any] | None = None,
     name: str = "model",
     safetensors: bool = True,
 ) -> Path:
     """Writes ``<name>.pt`` and ``<name>.safetensors``, each enough to rebuild the network.
 
     ``model.pt`` is ``{"model": state dict, "architecture": ..., "class_names": ..., "preprocessing": ...,
-    "multi_label": ...}``: tensors and plain values, so ``torch.load(weights_only=True)`` reads it and MONAI's
-    ``CheckpointLoader(load_dict={"model": net})`` too. The .safetensors file carries the same as JSON in its metadata.
+    "multi_label": ..., "calibration": ...}``: tensors and plain values, so ``torch.load(weights_only=True)`` reads it
+    and MONAI's ``CheckpointLoader(load_dict={"model": net})`` too. The .safetensors file carries the same as JSON in
+    its metadata.
 
     Args:
         directory: made where it doesn't exist.
@@ -67,6 +74,8 @@ def save_model(
         class_names: in the order of the logits.
         preprocessing: what an image needs before it enters the network (size, window, spacing), as plain values.
         multi_label: whether an image may have any number of the classes, so that each has a probability of its own.
+        calibration: ``temperature`` by which the logits are to be divided, and how it was fitted: ``images``,
+            ``nll_before``, ``nll_after``; None where there were no images to fit it on.
         name: name of the files without ending.
         safetensors: write the second file too.
 
@@ -80,7 +89,7 @@ def save_model(
     directory.mkdir(parents=True, exist_ok=True)
     info = _plain({
         "architecture": architecture, "class_names": class_names, "preprocessing": preprocessing or {},
-        "multi_label": multi_label,
+        "multi_label": multi_label, **({} if calibration is None else {"calibration": calibration}),
     })  # fmt: skip
     state = {key: _own(value) for key, value in unwrap(network).state_dict().items()}
     path = directory / f"{name}.pt"
@@ -99,8 +108,9 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
         device: where the network goes.
 
     Returns:
-        the network in evaluation mode, and the dict of ``architecture``, ``class_names``, ``preprocessing`` and
-        ``multi_label``.
+        the network in evaluation mode, which returns logits as they are, and the dict of ``architecture``,
+        ``class_names``, ``preprocessing``, ``multi_label`` and, where a temperature was fitted, ``calibration``; see
+        :func:`temperature_of`.
 
     Raises:
         InputError: no such file, it holds no architecture, or its tensors aren't those of the architecture.
@@ -145,6 +155,56 @@ def load_auxiliary(model: str | Path) -> nn.Module | None:
     """Returns the auxiliary that was saved beside a student's ``model.pt``, in evaluation mode, or None without one."""
     path = Path(model).with_name("auxiliary.pt")
     return load_model(path)[0] if path.is_file() else None
+
+
+def temperature_of(info: Mapping[str, Any]) -> float | None:
+    """Temperature by which a model's logits are to be divided; None (so 1) where none was fitted, as in old files.
+
+    Args:
+        info: what :func:`load_model` returns beside the network.
+    """
+    return (info.get("calibration") or {}).get("temperature")
+
+
+def auxiliary_temperature(model: str | Path) -> float | None:
+    """The same of the auxiliary beside a student's ``model.pt``; None without one."""
+    path = Path(model).with_name("auxiliary.pt")
+    return temperature_of(_read_info(path)) if path.is_file() else None
+
+
+def conformal_rule(
+    output_dir: str | Path, info: Mapping[str, Any], *, alpha: float = 0.1, calibrate: bool = True
+) -> Conformal | None:
+    """Calibrates prediction sets on a run's validation predictions, by the score LAC.
+
+    Their logits are taken as the logarithms of the written probabilities, which they are up to a constant that no
+    softmax sees, and up to the six digits.
+
+    Args:
+        output_dir: of the run, with ``predictions_validation.csv``.
+        info: of the model, from :func:`load_model`.
+        alpha: share of images whose set may miss the label.
+        calibrate: divide the logits by the model's temperature, as it is done with those of the new images.
+
+    Returns:
+        None where there are no such predictions, where they aren't this model's (a model from elsewhere, or the
+        auxiliary), and with several labels per image.
+
+    Raises:
+        InputError: the file isn't a table of predictions, or alpha isn't between 0 and 1.
+    """
+    path, calibration = Path(output_dir) / "predictions_validation.csv", info.get("calibration")
+    if info.get("multi_label") or calibration is None or not path.is_file():
+        return None
+    table = read_predictions(path)
+    logits = torch.from_numpy(table.probabilities).clamp(min=5e-7).log()  # 0.000000 is anything up to this
+    nll = functional.nll_loss(logits, torch.from_numpy(table.labels)).item()
+    same = table.class_names == list(info["class_names"]) and len(table.images) == calibration["images"]
+    if not same or abs(nll - calibration["nll_before"]) > 0.01 * max(nll, 0.01):
+        logger.warning("%s isn't of this model, so there are no prediction sets.", path)
+        return None
+    p = (logits / ((temperature_of(info) if calibrate else None) or 1.0)).softmax(1)
+    return fit_conformal(p.numpy(), table.labels, alpha=alpha)
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -199,7 +259,8 @@ class BestModelSaver:
     """Handler of the evaluator that keeps the best student as ``model.pt`` and ``model.safetensors``.
 
     The evaluator needs a :class:`~dual_skd.evaluation.recorder.MetricsRecorder` attached before. Of equal epochs the
-    earlier one is kept. With an auxiliary, the one of that epoch goes to ``auxiliary.pt``. ``state_dict`` makes a
+    earlier one is kept. With each of them goes the temperature that calibrates it, fitted on the images of that
+    evaluation. With an auxiliary, the one of that epoch goes to ``auxiliary.pt``. ``state_dict`` makes a
     resumed run remember the best: put the saver into CheckpointSaver's ``save_dict``.
 
     Args:
@@ -212,6 +273,7 @@ class BestModelSaver:
         key_metric: name in ``engine.state.metrics``; lower is better for nll, ece and brier.
         auxiliary: the second network, or None.
         auxiliary_architecture: where it differs from the student's.
+        predictions: CSV for the predictions of the best student, uncalibrated, in the form of ``predictions_test.csv``.
     """
 
     def __init__(
@@ -226,6 +288,7 @@ class BestModelSaver:
         key_metric: str = "macro_auc",
         auxiliary: nn.Module | None = None,
         auxiliary_architecture: Mapping[str, Any] | None = None,
+        predictions: str | Path | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.network = network
@@ -236,6 +299,7 @@ class BestModelSaver:
         }  # fmt: skip
         self.architecture = dict(architecture)
         self.auxiliary_architecture = dict(auxiliary_architecture or architecture)
+        self.predictions = Path(predictions) if predictions else None
         self.best = float("-inf")
         self.best_epoch = 0
 
@@ -271,14 +335,45 @@ class BestModelSaver:
     def _save(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:
             return
-        save_model(self.directory, self.network, architecture=self.architecture, **self.described)
+        measured = getattr(engine.state, "measured", None)  # by the MetricsRecorder; a trainer has none
+        calibration = self._calibration(measured and measured.logits, measured and measured.labels)
+        save_model(
+            self.directory, self.network, architecture=self.architecture, calibration=calibration, **self.described
+        )
+        self._write_predictions(measured)
+        if calibration is None:
+            logger.warning("There are no validation predictions, so probabilities stay uncalibrated (temperature 1).")
+        else:
+            logger.info(
+                "Temperature %.3f, fitted on %d validation images: NLL %.4f, before %.4f.",
+                *(calibration[key] for key in ("temperature", "images", "nll_after", "nll_before")),
+            )
         if self.auxiliary is not None:
             save_model(
                 self.directory, self.auxiliary, architecture=self.auxiliary_architecture, name="auxiliary",
+                calibration=self._calibration(measured and measured.auxiliary, measured and measured.labels),
                 safetensors=False, **self.described,
             )  # fmt: skip
         else:  # of a former run in this folder
             (self.directory / "auxiliary.pt").unlink(missing_ok=True)
+
+    def _calibration(self, logits: Tensor | None, labels: Tensor | None) -> dict[str, float] | None:
+        if logits is None:
+            return None
+        return fit_temperature(logits, labels, multi_label=self.described["multi_label"])._asdict()
+
+    def _write_predictions(self, measured: Measured | None) -> None:
+        if self.predictions is None:
+            return
+        if measured is None or not measured.images:  # a former run's would be taken for this model's
+            self.predictions.unlink(missing_ok=True)
+            return
+        multi_label = self.described["multi_label"]
+        p = measured.logits.sigmoid() if multi_label else measured.logits.softmax(1)
+        write_predictions(
+            self.predictions, measured.images, measured.labels.numpy(), p.numpy(), self.described["class_names"],
+            multi_label=multi_label,
+        )  # fmt: skip
 
     def state_dict(self) -> dict[str, float]:
         """What a resumed run needs to know."""

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from dual_skd.__main__ import main
 from dual_skd.errors import input_error_behind
+from dual_skd.evaluation import read_predictions
 from dual_skd.networks import build_network
 from dual_skd.outputs import bundle_root, load_model
 
@@ -62,6 +63,9 @@ def test_two_processes_train_one_model(tmp_path, tiny):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert [epoch["images"] for epoch in metrics["epochs"]] == [9]  # both shares of the validation images
+    predicted = read_predictions(tmp_path / "predictions_validation.csv")
+    listed = json.loads((tmp_path / "datalist.json").read_text())["validation"]
+    assert dict(zip(predicted.images, predicted.labels, strict=True)) == {r["image"]: r["label"] for r in listed}
     states = torch.load(tmp_path / "last.pt", weights_only=True)
     assert states["trainer"]["epoch_length"] == 2  # 24 images in two shares of two batches
     assert not any(name.startswith("module.") for name in states["network"])

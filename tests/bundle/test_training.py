@@ -163,6 +163,8 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_interrupted(tmp
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "parts")]
     assert metrics[0]["epochs"] == metrics[1]["epochs"] and metrics[0]["best"] == metrics[1]["best"]
     assert parts["best"] == whole["best"]
+    calibrations = [load_model(tmp_path / name)[1]["calibration"] for name in ("whole", "parts")]
+    assert calibrations[0] == calibrations[1]
 
 
 def test_resuming_from_what_is_not_there_or_finished_is_one_sentence(tmp_path, run, tiny, trained):
@@ -200,6 +202,8 @@ def test_without_validation_images_the_model_of_the_last_epoch_is_kept(tmp_path,
     with caplog.at_level("WARNING"):
         run("train.json", **tiny | settings)
     assert "the model of the last epoch, 1, is kept" in caplog.text
+    assert "probabilities stay uncalibrated (temperature 1)" in caplog.text
+    assert "calibration" not in load_model(tmp_path)[1] and not (tmp_path / "predictions_validation.csv").exists()
     assert_equal(load_model(tmp_path)[0].state_dict(), student(tmp_path))
     run("evaluate.json", output_dir=str(tmp_path))
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["images"] == 9

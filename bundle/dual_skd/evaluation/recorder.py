@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.utils import evenly_divisible_all_gather
@@ -18,10 +18,35 @@ from torch import Tensor
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.metrics import METRICS, classification_metrics, mean_logits
+from dual_skd.evaluation.predictions import named, write_predictions
+from dual_skd.evaluation.uncertainty import (
+    Conformal,
+    disagreement,
+    prediction_sets,
+    predictive_entropy,
+    risk_coverage,
+    set_coverage,
+)
 
 logger = logging.getLogger(__name__)
 
 LOWER_IS_BETTER = ("nll", "ece", "brier")
+
+
+class Measured(NamedTuple):
+    """What an evaluation measured, kept as ``engine.state.measured`` for the handlers after the recorder.
+
+    Attributes:
+        logits: the student's (N, K), float64 on the CPU, of all processes.
+        labels: class indices (N,), or (N, K) with several labels per image.
+        images: paths, in the same order; empty where they aren't known.
+        auxiliary: logits of the second network, or None.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    images: list[str]
+    auxiliary: Tensor | None = None
 
 
 class MetricsRecorder:
@@ -42,12 +67,18 @@ class MetricsRecorder:
         key_metric: the student's metric that decides what is best; lower is better for nll, ece and brier.
         multi_label: see :func:`dual_skd.evaluation.metrics.classification_metrics`.
         predictions: CSV to write, one row per image: image, label, predicted, a probability per class. Those of an
-            auxiliary go to a second file with ``_auxiliary`` at the end of its name.
+            auxiliary go to a second file with ``_auxiliary`` at the end of its name. The student's has a column
+            ``uncertainty`` (entropy, 0 to 1) too, with an auxiliary ``disagreement`` (Jensen-Shannon, 0 to 1), and with
+            ``sets`` ``prediction_set``, joined by "|".
         source: which data are measured, for the entry of a split other than ``validation``.
         images: paths of the images in the order of evaluation, for ``predictions``; without them the paths come from
             the images' metadata, where the transforms keep it.
         twins: how many images at the end of the evaluation have a twin among the training images. They count in the
             entry ``with_twins`` only, beside the numbers without them, and are not in ``predictions``.
+        temperature: of the student's logits, for ``predictions`` and for a second set of its metrics, ``calibrated``;
+            None where none was fitted. The other metrics are of the networks as they are.
+        auxiliary_temperature: the same for the auxiliary, for its predictions and the disagreement.
+        sets: rule of the prediction sets; ``prediction_sets`` in the entry has their coverage.
 
     Raises:
         InputError: there is no such key metric.
@@ -65,6 +96,9 @@ class MetricsRecorder:
         source: str | None = None,
         images: Sequence[str] | None = None,
         twins: int = 0,
+        temperature: float | None = None,
+        auxiliary_temperature: float | None = None,
+        sets: Conformal | None = None,
     ) -> None:
         if key_metric not in METRICS:
             raise InputError(f"Unknown key_metric {key_metric!r}; valid: {', '.join(METRICS)}.")
@@ -77,6 +111,9 @@ class MetricsRecorder:
         self.source = source
         self.images = images
         self.twins = twins
+        self.temperature = temperature
+        self.auxiliary_temperature = auxiliary_temperature
+        self.sets = sets
         self._first_of_run = True
         self._collected: dict[str, list[Any]] = {}
 
@@ -118,17 +155,19 @@ class MetricsRecorder:
         without_twins = {key: values[:clean] for key, values in collected.items()}
         metrics = self._measure_all(without_twins)
         engine.state.metrics.update(_flat(metrics))
+        engine.state.measured = Measured(
+            without_twins["pred"], without_twins["label"], images[:clean], without_twins.get("auxiliary_pred")
+        )
         if getattr(engine.state, "rank", 0) == 0:
             entry: dict[str, Any] = {"images": clean, **metrics}
             if self.twins:
                 entry["with_twins"] = {"images": clean + self.twins, **self._measure_all(collected)}
                 self._log_twins(entry)
-            self._write(engine.state.epoch, entry)
             if self.predictions:
-                self._write_predictions(self.predictions, without_twins["pred"], without_twins["label"], images)
-                if "auxiliary_pred" in without_twins:
-                    path = self.predictions.with_stem(self.predictions.stem + "_auxiliary")
-                    self._write_predictions(path, without_twins["auxiliary_pred"], without_twins["label"], images)
+                columns, summary = self._uncertainty(engine.state.measured)
+                entry |= summary
+                self._write_predictions(engine.state.measured, columns)
+            self._write(engine.state.epoch, entry)
         self._collected = {}
 
     def _log_twins(self, entry: Mapping[str, Any]) -> None:
@@ -143,6 +182,8 @@ class MetricsRecorder:
     def _measure_all(self, collected: Mapping[str, Tensor]) -> dict[str, dict[str, float | None]]:
         student, labels = collected["pred"], collected["label"]
         metrics = {"student": self._measure(student, labels)}
+        if self.temperature is not None:
+            metrics["calibrated"] = self._measure(student / self.temperature, labels)
         if "auxiliary_pred" in collected:
             auxiliary = collected["auxiliary_pred"]
             metrics["auxiliary"] = self._measure(auxiliary, labels)
@@ -175,26 +216,49 @@ class MetricsRecorder:
         self._first_of_run = False
         write_json(self.path, record)
 
-    def _write_predictions(self, path: Path, logits: Tensor, labels: Tensor, images: Sequence[str]) -> None:
-        probabilities = logits.sigmoid() if self.multi_label else logits.softmax(1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "label", "predicted", *(f"p_{name}" for name in self.class_names)])
-            for image, label, row in zip(images[: len(labels)], labels, probabilities, strict=True):
-                predicted = self._named(row > 0.5 if self.multi_label else row.argmax())
-                writer.writerow([image, self._named(label), predicted, *(f"{value:.6f}" for value in row.tolist())])
+    def _uncertainty(self, measured: Measured) -> tuple[dict[str, list[str]], dict[str, Any]]:
+        """Columns of the table of predictions, and what they are worth: entries of the split."""
+        p, labels = self._probabilities(measured.logits, self.temperature), measured.labels.numpy()
+        labels = labels.reshape(p.shape) if self.multi_label else labels.reshape(-1).astype(int)
+        errors = ((p > 0.5) != labels).mean(axis=1) if self.multi_label else p.argmax(axis=1) != labels
+        confidence = np.maximum(p, 1 - p).mean(axis=1) if self.multi_label else p.max(axis=1)
+        numbers = {"uncertainty": predictive_entropy(p, multi_label=self.multi_label)}
+        selective = {"aurc": risk_coverage(1 - confidence, errors).aurc}
+        if measured.auxiliary is not None:
+            other = self._probabilities(measured.auxiliary, self.auxiliary_temperature)
+            numbers["disagreement"] = disagreement(p, other, multi_label=self.multi_label)
+            selective["aurc_disagreement"] = risk_coverage(numbers["disagreement"], errors).aurc
+        columns = {name: [f"{value:.6f}" for value in values] for name, values in numbers.items()}
+        summary: dict[str, Any] = {"selective": selective}
+        if self.sets is not None:
+            sets = prediction_sets(p, self.sets)
+            columns["prediction_set"] = [named(row, self.class_names) for row in sets]
+            threshold = self.sets.threshold if np.isfinite(self.sets.threshold) else None
+            rule = {"method": self.sets.method, "alpha": self.sets.alpha, "validation_images": self.sets.images}
+            summary["prediction_sets"] = rule | {"threshold": threshold, **set_coverage(sets, labels)}
+        return columns, summary
 
-    def _named(self, label: Tensor) -> str:
-        if self.multi_label:
-            return "|".join(name for name, there in zip(self.class_names, label.tolist(), strict=True) if there)
-        return self.class_names[int(label)]
+    def _write_predictions(self, measured: Measured, columns: Mapping[str, Sequence[str]]) -> None:
+        path, labels = self.predictions, measured.labels.numpy()
+        for where, logits, temperature, extra in (
+            (path, measured.logits, self.temperature, columns),
+            (path.with_stem(path.stem + "_auxiliary"), measured.auxiliary, self.auxiliary_temperature, {}),
+        ):
+            if logits is not None:
+                p = self._probabilities(logits, temperature)
+                write_predictions(
+                    where, measured.images, labels, p, self.class_names, multi_label=self.multi_label, extra=extra
+                )
+
+    def _probabilities(self, logits: Tensor, temperature: float | None) -> np.ndarray:
+        scaled = logits / (temperature or 1.0)
+        return (scaled.sigmoid() if self.multi_label else scaled.softmax(1)).numpy()
 
 
 def log_metrics(engine: Engine) -> None:
     """Logs one line per network, for ``StatsHandler(epoch_print_logger=log_metrics)``."""
     shown = ("macro_auc", "balanced_accuracy", "accuracy", "f1", "ece", "nll")
-    for who in ("student", "auxiliary", "mean"):
+    for who in ("student", "calibrated", "auxiliary", "mean"):
         values = {name: engine.state.metrics.get(f"{who}_{name}") for name in shown}
         text = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
         if text:
