@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch import nn
 
 from dual_skd import outputs
 from dual_skd.errors import InputError
+from dual_skd.evaluation import fit_conformal, fit_temperature, read_predictions, write_predictions
+from dual_skd.evaluation.recorder import Measured
 from dual_skd.networks import build_network, load_pretrained
 from dual_skd.outputs import (
     BestModelSaver,
@@ -22,13 +25,16 @@ from dual_skd.outputs import (
     PredictionWriter,
     RandomState,
     RunRecord,
+    auxiliary_temperature,
     bundle_root,
+    conformal_rule,
     describe_architecture,
     find_model,
     load_auxiliary,
     load_model,
     resumable,
     save_model,
+    temperature_of,
 )
 
 ARCHITECTURE = {"name": "resnet18", "num_classes": 2, "in_channels": 1, "spatial_dims": 2,
@@ -191,6 +197,63 @@ def test_an_auxiliary_is_found_beside_its_student_and_not_kept_from_a_former_run
     assert torch.equal(found.conv1.weight, auxiliary.conv1.weight) and not found.training
     BestModelSaver(tmp_path, net, **options)(engine_with({"macro_auc": 0.5}, 1))  # a run without auxiliary
     assert load_auxiliary(tmp_path / "model.pt") is None
+
+
+def measured(logits, labels=(0, 0, 1), images=("a", "b", "c"), auxiliary=None) -> Measured:
+    return Measured(torch.tensor(logits).double(), torch.tensor(labels), list(images), auxiliary)
+
+
+LOGITS = [[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]]  # right twice of three times: log 2 were honest
+
+
+def test_the_temperature_of_the_best_epoch_and_its_predictions_are_kept(tmp_path):
+    path = tmp_path / "predictions_validation.csv"
+    options = {"architecture": ARCHITECTURE, "class_names": NAMES, "predictions": path}
+    saver = BestModelSaver(tmp_path, network(), auxiliary=network(), **options)
+    for value, logits in ((0.5, [[9.0, 0.0]] * 3), (0.9, LOGITS), (0.7, [[0.0, 1.0]] * 3)):
+        engine = engine_with({"macro_auc": value}, 1)
+        engine.state.measured = measured(logits, auxiliary=-torch.tensor(logits))
+        saver(engine)
+    info = load_model(tmp_path)[1]
+    assert temperature_of(info) == pytest.approx(4 / math.log(2)) and info["calibration"]["images"] == 3
+    assert load_model(tmp_path / "model.safetensors")[1]["calibration"] == info["calibration"]
+    assert auxiliary_temperature(tmp_path / "model.pt") == pytest.approx(20)  # worse than none: the upper bound
+    table = read_predictions(path)
+    assert table.images == ["a", "b", "c"] and table.labels.tolist() == [0, 0, 1]
+    assert table.probabilities == pytest.approx(torch.tensor(LOGITS).softmax(1).numpy(), abs=1e-6)
+
+
+def test_without_validation_there_is_no_temperature_and_no_table_of_a_former_run(tmp_path, caplog):
+    path = tmp_path / "predictions_validation.csv"
+    path.write_text("of a former run")
+    saver = BestModelSaver(tmp_path, network(), architecture=ARCHITECTURE, class_names=NAMES, predictions=path)
+    trainer = Engine(lambda engine, batch: None)
+    saver.keep_last(trainer)
+    trainer.run([0])
+    assert temperature_of(load_model(tmp_path)[1]) is None and not path.exists()
+    assert "uncalibrated (temperature 1)" in caplog.text
+    assert auxiliary_temperature(tmp_path / "model.pt") is None
+
+
+def test_prediction_sets_are_calibrated_on_the_models_own_validation_predictions(tmp_path, caplog):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(40, 2, generator=generator).double()
+    labels = torch.multinomial((logits / 2).softmax(1), 1, generator=generator)[:, 0]
+    path = tmp_path / "predictions_validation.csv"
+    write_predictions(path, list(map(str, range(40))), labels.numpy(), logits.softmax(1).numpy(), NAMES)
+    fitted = fit_temperature(logits, labels)
+    info = {"class_names": NAMES, "multi_label": False, "calibration": fitted._asdict()}
+    for calibrate, divisor in ((True, fitted.temperature), (False, 1.0)):
+        wanted = fit_conformal((logits / divisor).softmax(1), labels, alpha=0.2)
+        found = conformal_rule(tmp_path, info, alpha=0.2, calibrate=calibrate)
+        assert found[:3] == wanted[:3] and found.threshold == pytest.approx(wanted.threshold, abs=1e-5)
+    for other in ({"calibration": fitted._asdict() | {"nll_before": fitted.nll_before * 1.1}},
+                  {"calibration": fitted._asdict() | {"images": 41}}, {"class_names": NAMES[::-1]}):  # fmt: skip
+        caplog.clear()
+        assert conformal_rule(tmp_path, info | other) is None and "isn't of this model" in caplog.text
+    assert conformal_rule(tmp_path, info | {"multi_label": True}) is None
+    assert conformal_rule(tmp_path, {"class_names": NAMES}) is None
+    assert conformal_rule(tmp_path / "elsewhere", info) is None
 
 
 def trainer_with(objects: dict, path: Path, epochs: int) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from dual_skd.errors import InputError
 from dual_skd.evaluation import MetricsRecorder, classification_metrics, log_metrics, mean_logits
 from dual_skd.evaluation.metrics import METRICS
+from dual_skd.evaluation.uncertainty import Conformal, disagreement, predictive_entropy
 from dual_skd.evaluator import DualModelEvaluator
 
 NAMES = ["normal", "nodule"]
@@ -205,6 +206,44 @@ def test_images_with_a_twin_in_training_count_in_an_entry_of_their_own(tmp_path,
     assert engine.state.metrics["accuracy"] == pytest.approx(1.0)
     assert [row["image"] for row in csv.DictReader((tmp_path / "p.csv").open())] == list("abc")
     assert "accuracy 1.000 without them, 0.800 with them" in caplog.text
+
+
+def test_temperature_disagreement_and_sets_reach_the_table_and_the_entry(tmp_path):
+    sets = Conformal("lac", 0.2, 40, 0.45)
+    recorder = MetricsRecorder(
+        tmp_path, NAMES, "test", predictions=tmp_path / "p.csv", images="abcde", temperature=2.0,
+        auxiliary_temperature=0.5, sets=sets,
+    )  # fmt: skip
+    engine = evaluator(recorder, auxiliary=Line(-1.0))
+    engine.run()
+    logits, labels = Line(1.0)(torch.stack(IMAGES)).detach().double(), torch.tensor(LABELS)
+    p, other = (logits / 2).softmax(1).numpy(), (Line(-1.0)(torch.stack(IMAGES)).detach() / 0.5).softmax(1).numpy()
+    entry = json.loads((tmp_path / "metrics.json").read_text())["test"]
+    assert entry["calibrated"] == pytest.approx(classification_metrics(logits / 2, labels), abs=1e-6)
+    assert entry["student"] == pytest.approx(classification_metrics(logits, labels), abs=1e-6)
+    with (tmp_path / "p.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    column = {name: [row[name] for row in rows] for name in rows[0]}
+    assert [float(value) for value in column["p_nodule"]] == pytest.approx(p[:, 1], abs=1e-6)
+    assert [float(value) for value in column["uncertainty"]] == pytest.approx(predictive_entropy(p), abs=1e-6)
+    assert [float(value) for value in column["disagreement"]] == pytest.approx(disagreement(p, other), abs=1e-6)
+    # a class is in the set from 0.55 on; of 0.62 and 0.38, or 0.56 and 0.44, one
+    assert column["prediction_set"] == ["normal", "normal", "nodule", "nodule", "normal"]
+    rule = {"method": "lac", "alpha": 0.2, "validation_images": 40, "threshold": 0.45, "coverage": 0.8}
+    rule |= {"mean_size": 1, "single": 1, "coverage_per_class": [1, pytest.approx(2 / 3)]}
+    assert entry["prediction_sets"] == rule
+    # by 1 - p: sure to unsure -2, then -1 and 1, then 0.5 and -0.5 of which the last is wrong
+    assert entry["selective"]["aurc"] == pytest.approx((0.5 / 4 + 1 / 5) / 5)
+    measured = engine.state.measured
+    assert torch.allclose(measured.logits, logits) and measured.labels.tolist() == LABELS
+
+
+def test_full_sets_of_too_few_validation_images_can_be_written(tmp_path):
+    sets = Conformal("lac", 0.1, 3, math.inf)
+    evaluator(MetricsRecorder(tmp_path, NAMES, "test", predictions=tmp_path / "p.csv", images="abcde", sets=sets)).run()
+    entry = json.loads((tmp_path / "metrics.json").read_text())["test"]
+    assert entry["prediction_sets"]["threshold"] is None and entry["prediction_sets"]["mean_size"] == 2
+    assert (tmp_path / "p.csv").read_text().count("normal|nodule") == 5
 
 
 def test_a_split_of_twins_only_says_nothing_of_new_images(tmp_path):
