@@ -23,6 +23,11 @@ MODULES = [
     "data.corruptions",
     "data.reading.grey",
     "data.reading.locators",
+    "evaluation.bootstrap",
+    "evaluation.delong",
+    "evaluation.mcnemar",
+    "evaluation.operating_point",
+    "evaluation.paired",
 ]
 
 
