@@ -280,6 +280,30 @@ def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, script
     assert f"**does not hold**: `dual` has under 1/5 of the large model's parameters: phantoms 100% {share}." in claims
 
 
+def test_the_short_table_and_the_claims_stand_between_the_marks_of_the_document(done, scripts, plan):
+    document = done / "results.md"
+    document.write_text("Before\n<!-- made by scripts/benchmark_report.py -->\nformer lines\n<!-- end -->\nAfter\n")
+    for _ in range(2):  # a second time changes nothing
+        scripts.report.main(["--results", str(done / "results"), "--plan", str(plan), "--no_plots"])
+        text = document.read_text()
+        assert text.startswith("Before\n<!-- made") and text.endswith("<!-- end -->\nAfter\n") and "former" not in text
+        rows = [line for line in text.splitlines() if line.startswith("| phantoms")]
+        assert [row.split(" | ")[1] for row in rows] == ["single", "dual", "large", "distill"]
+        assert text.count("accuracy of 0.01 or better") == 1
+
+
+def test_rows_are_compared_over_the_seeds_that_all_of_them_have(scripts, plan):
+    content = scripts.cells.read_plan(plan)
+    results = scripts.report.Results(plan.parent, content)
+    line = {"data": "phantoms", "fraction": "1.0", "network": "student"}
+    results.lines = [
+        line | {"row": row, "seed": seed, "ece": ece}
+        for row, seed, ece in (("single", 0, 0.1), ("single", 1, 0.3), ("dual", 1, 0.2), ("dual", 2, 0.9))
+    ]
+    assert results.shared_means("phantoms", 1.0, ("single", "dual"), "ece").tolist() == [0.3, 0.2]
+    assert np.isnan(results.shared_means("phantoms", 1.0, ("single", "large"), "ece")).all()
+
+
 def test_the_report_draws_one_picture_per_data_set(done, scripts, plan):
     pytest.importorskip("matplotlib")
     scripts.report.main(["--results", str(done / "results"), "--plan", str(plan)])
