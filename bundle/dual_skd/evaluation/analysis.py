@@ -1,0 +1,479 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a run's files say about it, as one dictionary of plain JSON: what the report shows.
+
+What isn't defined is None beside a ``reason``. No entry holds the name of a file or of a patient.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from dual_skd.evaluation.bootstrap import RESAMPLES, bootstrap_intervals
+from dual_skd.evaluation.calibration import fit_temperature, reliability
+from dual_skd.evaluation.curves import precision_recall_curve, roc_curve
+from dual_skd.evaluation.delong import class_auc_intervals, macro_auc_interval
+from dual_skd.evaluation.estimates import LEVEL, Estimate, from_resamples, percentiles, proportion_at_its_end
+from dual_skd.evaluation.operating_point import choose_operating_point
+from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
+from dual_skd.evaluation.run_files import SECTIONS, RunFiles
+from dual_skd.evaluation.subgroups import UNKNOWN, subgroup_metrics
+from dual_skd.evaluation.uncertainty import fit_conformal, prediction_sets, risk_coverage, set_coverage
+
+SENSITIVITY = 0.9  # of the second operating point
+MOST_CLASSES = 12  # with curves and operating points of their own; of more, those with the most images
+MOST_GROUPS = 12
+MOST_COLUMNS = 8
+DRAWN = 200  # points of the risk-coverage curve
+OWN_KEYS = ("image", "label", "patient", "split", "twin", "similarity", "exact")
+# columns that point at a person rather than at a group of them
+PERSONAL = ("patient", "name", "birth", "date", "time", "accession", "uid", "mrn", "id")
+# settings that are paths, or patterns of them, and may name persons
+PATHS = ("dataset_dir", "output_dir", "pretrained", "teacher_checkpoint", "resume_from", "cache_dir", "patient_pattern")
+CALIBRATED_METRICS = ("ece", "ece_equal_mass", "nll", "brier")
+_SMALLEST = 5e-7  # a probability written as 0.000000 is anything up to this
+
+
+def analyse(
+    files: RunFiles,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    alpha: float = 0.1,
+    sensitivity: float = SENSITIVITY,
+) -> dict[str, Any]:
+    """Measures a run from its files.
+
+    Intervals are of bootstrap resamples of whole patients, those of areas also of DeLong's variance; thresholds and
+    prediction sets are chosen on the validation images and applied to these.
+
+    Args:
+        files: from :func:`~dual_skd.evaluation.run_files.read_run`.
+        level: of the intervals.
+        resamples: number of bootstrap resamples; half as many for each subgroup, a quarter for curves.
+        seed: of the resampling.
+        alpha: share of images whose prediction set may miss the label; that of the evaluation, where it had sets.
+        sensitivity: of the second operating point; the first one has the largest sensitivity + specificity.
+
+    Returns:
+        plain JSON, without nan: ``split``, ``images``, ``class_names``, ``patients``, ``metrics``, ``delong``,
+        ``operating_points``, ``calibration``, ``prediction_sets``, ``risk_coverage``, ``subgroups``, ``confusion``,
+        ``roc``, ``precision_recall``, ``data``, ``training``, ``efficiency``, ``selection``, ``run``.
+    """
+    table, names, multi_label = files.table, files.table.class_names, files.multi_label
+    p, labels = _normal(table.probabilities, multi_label), table.labels
+    by_image = {record["image"]: record for record in files.records}
+    records = [by_image.get(image, {}) for image in table.images]
+    patients = [str(record.get("patient") or "") for record in records]
+    shared = {"level": level, "resamples": resamples, "seed": seed, "class_names": names}
+    delong = {"patients": patients, "level": level, "class_names": names, "multi_label": multi_label}
+    metrics = bootstrap_intervals(p, labels, patients, multi_label=multi_label, **shared)
+    scaled = _scaled(files, p)
+    return {
+        "split": files.split,
+        "images": len(table.images),
+        "class_names": list(names),
+        "class_images": _class_images(labels, len(names), multi_label),
+        "multi_label": multi_label,
+        "patients": _patients(patients),
+        "settings": {"level": level, "resamples": resamples, "seed": seed},
+        "metrics": asdict(metrics),
+        "delong": {
+            "macro": asdict(macro_auc_interval(p, labels, **delong)),
+            "per_class": [asdict(one) for one in class_auc_intervals(p, labels, **delong)],
+        },
+        "operating_points": _operating_points(p, labels, patients, scaled, files, sensitivity, shared),
+        "calibration": _calibration(labels, patients, scaled, multi_label, shared),
+        "prediction_sets": _prediction_sets(p, labels, patients, scaled, files, alpha, shared),
+        "risk_coverage": _risk_coverage(p, labels, multi_label),
+        "subgroups": _subgroups(p, labels, records, patients, multi_label, shared),
+        "confusion": _confusion(p, labels, len(names), multi_label),
+        "roc": _curves(roc_curve, p, labels, patients, multi_label, shared),
+        "precision_recall": _curves(precision_recall_curve, p, labels, patients, multi_label, shared),
+        "data": _data(files),
+        "training": _training(files.metrics),
+        "efficiency": _efficiency(files),
+        "selection": _selection(files.selection),
+        "run": _run(files.run),
+    }
+
+
+# --- probabilities before and after calibration -----------------------------------------------------------------------
+
+
+def _normal(probabilities: np.ndarray, multi_label: bool) -> np.ndarray:
+    """Probabilities of a table, whose six digits needn't add up to 1."""
+    return probabilities if multi_label else probabilities / probabilities.sum(axis=1, keepdims=True)
+
+
+def tempered(probabilities: np.ndarray, temperature: float, multi_label: bool = False) -> np.ndarray:
+    """Probabilities after their logits are divided by a temperature.
+
+    Args:
+        probabilities: (N, K), as they are written.
+        temperature: 1 leaves them as they are.
+        multi_label: each number by itself, through a sigmoid.
+    """
+    logits = _logits(probabilities, multi_label) / temperature
+    return (logits.sigmoid() if multi_label else logits.softmax(1)).numpy()
+
+
+def _logits(probabilities: np.ndarray, multi_label: bool) -> torch.Tensor:
+    p = torch.from_numpy(np.clip(probabilities, _SMALLEST, 1 - _SMALLEST if multi_label else 1))
+    return p.logit() if multi_label else p.log()
+
+
+def _scaled(files: RunFiles, p: np.ndarray) -> dict[str, Any]:
+    """Both forms of the probabilities of the split and of the validation images, and which one the table holds."""
+    temperature = (files.calibration or {}).get("temperature")
+    fitted_here = False
+    validation, reason = files.validation, files.validation_reason
+    if temperature is None and validation is not None:
+        logits = _logits(validation.probabilities, files.multi_label)
+        temperature = fit_temperature(
+            logits, torch.from_numpy(validation.labels), multi_label=files.multi_label
+        ).temperature
+        fitted_here = True
+    entry = files.metrics.get(files.split) or {}
+    written = "calibrated" in entry and temperature is not None and not fitted_here
+    found = {"temperature": temperature, "written": written, "reason": reason, "before": p, "after": None}
+    found |= {"validation": None, "fitted_here": fitted_here}
+    if temperature is not None:
+        found["before"] = tempered(p, 1 / temperature, files.multi_label) if written else p
+        found["after"] = p if written else tempered(p, temperature, files.multi_label)
+    if validation is not None:
+        own = _normal(validation.probabilities, files.multi_label)
+        found["validation"] = tempered(own, temperature, files.multi_label) if written else own
+    return found
+
+
+def _calibration(labels, patients, scaled, multi_label: bool, shared) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "temperature": scaled["temperature"],
+        "fitted_here": scaled["fitted_here"],
+        "predictions_are": "calibrated" if scaled["written"] else "as the network gives them",
+    }
+    for name in ("before", "after"):
+        p = scaled[name]
+        if p is None:
+            why = scaled["reason"] or "no temperature was fitted"
+            found[name] = {"metrics": None, "bins": [], "reason": f"no temperature is known: {why}"}
+            continue
+        if multi_label:
+            confidence, right = np.maximum(p, 1 - p).ravel(), ((p > 0.5) == (labels > 0)).ravel()
+        else:
+            confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
+        measured = bootstrap_intervals(
+            p, labels, patients, metrics=CALIBRATED_METRICS, multi_label=multi_label, **shared
+        ).overall
+        bins = [bin._asdict() for bin in reliability(np.minimum(confidence, 1), right, bins=10)]
+        found[name] = {"metrics": {key: asdict(value) for key, value in measured.items()}, "bins": bins, "reason": ""}
+    return found
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+
+def _operating_points(p, labels, patients, scaled, files, sensitivity: float, shared) -> list[dict[str, Any]]:
+    """Two thresholds of every class, chosen on the validation images and applied to these."""
+    names, validation, points = files.table.class_names, scaled["validation"], []
+    for k in _most_frequent(labels, len(names), files.multi_label):
+        for wish in ({}, {"sensitivity": sensitivity}):
+            entry = {"class": names[k], "wanted": wish.get("sensitivity"), "chosen": None, "metrics": None}
+            points.append(entry)
+            if validation is None:
+                entry["reason"] = f"no threshold: {scaled['reason']}"
+                continue
+            chosen_on, truth = validation, files.validation.labels
+            if files.multi_label:
+                chosen_on, truth = _yes_or_no(validation[:, k]), truth[:, k]
+            there = truth if files.multi_label else truth == k
+            if not there.any() or there.all():
+                entry["reason"] = f"no threshold: {'no' if not there.any() else 'every'} validation image is of it"
+                continue
+            positive = 1 if files.multi_label else k
+            point = choose_operating_point(chosen_on, truth, positive=positive, **wish)
+            of_class, true = (_yes_or_no(p[:, k]), labels[:, k]) if files.multi_label else (p, labels)
+            measured = bootstrap_intervals(
+                of_class, true, patients, metrics=("sensitivity", "specificity", "ppv", "npv"), operating_point=point,
+                **shared | ({"class_names": [f"not {names[k]}", names[k]]} if files.multi_label else {}),
+            ).overall  # fmt: skip
+            entry |= {
+                "chosen": asdict(point),
+                "metrics": {name: asdict(value) for name, value in measured.items() if name != "harmonic_mean"},
+                "reason": "",
+            }
+    return points
+
+
+def _yes_or_no(p: np.ndarray) -> np.ndarray:
+    return np.stack([1 - p, p], axis=1)
+
+
+def _most_frequent(labels: np.ndarray, classes: int, multi_label: bool) -> list[int]:
+    counts = np.array(_class_images(labels, classes, multi_label))
+    return sorted(np.argsort(-counts, kind="stable")[:MOST_CLASSES].tolist())
+
+
+def _class_images(labels: np.ndarray, classes: int, multi_label: bool) -> list[int]:
+    return (labels.sum(axis=0) if multi_label else np.bincount(labels, minlength=classes)).astype(int).tolist()
+
+
+def _confusion(p: np.ndarray, labels: np.ndarray, classes: int, multi_label: bool) -> list[list[int]]:
+    """Images by true class (rows) and predicted class; with several labels a row tn, fp, fn, tp per label."""
+    if multi_label:
+        truth, called = labels > 0, p > 0.5
+        cells = (~truth & ~called, ~truth & called, truth & ~called, truth & called)
+        return np.stack([cell.sum(axis=0) for cell in cells], axis=1).tolist()
+    return np.bincount(labels * classes + p.argmax(axis=1), minlength=classes**2).reshape(classes, classes).tolist()
+
+
+def _prediction_sets(p, labels, patients, scaled, files: RunFiles, alpha: float, shared) -> dict[str, Any]:
+    alpha = ((files.metrics.get(files.split) or {}).get("prediction_sets") or {}).get("alpha", alpha)
+    if files.multi_label or scaled["validation"] is None:
+        reason = scaled["reason"] or "there are none with several labels per image"
+        return {"alpha": alpha, "coverage": None, "reason": f"no prediction sets: {reason}"}
+    rule = fit_conformal(scaled["validation"], files.validation.labels, alpha=alpha)
+    sets = prediction_sets(p, rule)
+    found = set_coverage(sets, labels)
+    hit = sets[np.arange(len(labels)), labels]
+    sizes = sets.sum(axis=1)
+    return {
+        "alpha": alpha,
+        "stated": 1 - alpha,
+        "method": rule.method,
+        "validation_images": rule.images,
+        "coverage": asdict(_mean_interval(hit, patients, shared, proportion=True)),
+        "mean_size": asdict(_mean_interval(sizes, patients, shared)),
+        "single": found["single"],
+        "sizes": np.bincount(sizes, minlength=p.shape[1] + 1)[1:].tolist(),
+        "coverage_per_class": found["coverage_per_class"],
+        "reason": "" if np.isfinite(rule.threshold) else "too few validation images: every set is full",
+    }
+
+
+def _mean_interval(
+    values: np.ndarray, patients: Sequence[str], shared: Mapping[str, Any], *, proportion: bool = False
+) -> Estimate:
+    """A mean over images with the percentiles of resampled patients; a proportion of 0 or 1 with its exact limit."""
+    values, units = np.asarray(values, dtype=float), patient_numbers(patients, len(values))
+    value, count = float(values.mean()), int(units.max()) + 1
+    if count < 2:
+        return Estimate(value, reason="no interval: all images are of one patient")
+    if proportion and value in (0, 1):
+        return proportion_at_its_end(value, count, shared["level"])
+    drawn = [w @ values / w.sum(axis=1) for w in
+             drawn_weights(np.random.default_rng(shared["seed"]), units, shared["resamples"])]  # fmt: skip
+    low, high, share = percentiles(np.concatenate(drawn), shared["level"])
+    return from_resamples(value, float(low), float(high), float(share))
+
+
+def _risk_coverage(p: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, Any]:
+    if multi_label:
+        errors, confidence = ((p > 0.5) != labels).mean(axis=1), np.maximum(p, 1 - p).mean(axis=1)
+    else:
+        errors, confidence = p.argmax(axis=1) != labels, p.max(axis=1)
+    curve = risk_coverage(1 - confidence, errors)
+    shown = np.unique(np.linspace(0, len(errors) - 1, min(len(errors), DRAWN)).round().astype(int))
+    answered = {share: max(int(np.ceil(share * len(errors))), 1) for share in (1, 0.9, 0.8, 0.5)}
+    return {
+        "coverage": [round(float(value), 5) for value in curve.coverage[shown]],
+        "risk": [round(float(value), 5) for value in curve.risk[shown]],
+        "risk_at": {f"{share:.0%}": float(curve.risk[count - 1]) for share, count in answered.items()},
+        "aurc": curve.aurc,
+        "excess": curve.excess,
+    }
+
+
+def _curves(curve, p, labels, patients, multi_label: bool, shared) -> list[dict[str, Any]]:
+    names, found = shared["class_names"], []
+    options = {"level": shared["level"], "seed": shared["seed"], "resamples": max(shared["resamples"] // 4, 1)}
+    for k in _most_frequent(labels, len(names), multi_label):
+        there = labels[:, k] > 0 if multi_label else labels == k
+        found.append({"class": names[k], **curve(p[:, k], there, patients, name=names[k], **options)._asdict()})
+    return found
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+def _patients(patients: Sequence[str]) -> dict[str, Any]:
+    known = [name for name in patients if name]
+    unknown = len(patients) - len(known)
+    reason = ""
+    if unknown:
+        reason = (
+            f"the patients of {unknown} of {len(patients)} images aren't known; each of those images counts as a "
+            "patient of its own, which makes intervals too narrow where a patient has several"
+        )
+    return {"known": len(set(known)), "images_without": unknown, "reason": reason}
+
+
+def group_columns(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]], list[str]]:
+    """Columns of a data list that divide its images into a few groups.
+
+    Args:
+        records: of the images, in order.
+
+    Returns:
+        name -> group of each image, "" for an unknown one; and a sentence per column that was passed over. Columns
+        that name or date a person aren't used, nor those with more than ``MOST_GROUPS`` values or a value per image.
+    """
+    columns, notes = {}, []
+    for name in dict.fromkeys(key for record in records for key in record if key not in OWN_KEYS):
+        words = name.lower().replace("-", "_").replace(" ", "_").split("_")
+        values = ["" if record.get(name) is None else str(record.get(name)).strip() for record in records]
+        groups = set(values) - {"", UNKNOWN}
+        if len(groups) < 2:
+            continue
+        if any(word in PERSONAL for word in words) or any(mark in name.lower() for mark in PERSONAL[:4]):
+            notes.append(f"{name} isn't used: it seems to name or date persons")
+        elif len(groups) > MOST_GROUPS or 2 * len(groups) > len(values):
+            notes.append(f"{name} isn't used: it has {len(groups)} values for {len(values)} images")
+        elif len(columns) == MOST_COLUMNS:
+            notes.append(f"{name} isn't used: {MOST_COLUMNS} columns are shown at most")
+        else:
+            columns[name] = values
+    return columns, notes
+
+
+def _subgroups(p, labels, records, patients, multi_label: bool, shared) -> dict[str, Any]:
+    columns, notes = group_columns(records)
+    binary = p.shape[1] == 2 and not multi_label
+    metrics = ["accuracy", "balanced_accuracy", "macro_auc", *(["sensitivity", "specificity"] if binary else [])]
+    options = shared | {"resamples": max(shared["resamples"] // 2, 1), "metrics": metrics}
+    found = {
+        name: [asdict(group) for group in
+               subgroup_metrics(p, labels, values, patients, multi_label=multi_label, **options).values()]
+        for name, values in columns.items()
+    }  # fmt: skip
+    reason = "" if found else "no subgroups: the data list has no column, such as site or sex, with two groups or more"
+    return {"columns": found, "notes": notes, "reason": reason}
+
+
+# --- what else the files say ------------------------------------------------------------------------------------------
+
+
+def _data(files: RunFiles) -> dict[str, Any]:
+    datalist, names = files.datalist, files.table.class_names
+    labels = {str(index): name for index, name in enumerate(names)} | dict(datalist.get("labels") or {})
+    splits = {}
+    for split in ("training", "validation", "test"):
+        records = datalist.get(split) or []
+        counts = Counter(k for record in records for k in _positive(record.get("label")))
+        patients = [record.get("patient") for record in records]
+        splits[split] = {
+            "images": len(records),
+            "patients": len({name for name in patients if name}),
+            "images_without_patient": sum(not name for name in patients),
+            "class_images": [counts[k] for k in range(len(labels))],
+        }
+    left_out = datalist.get("left_out") or []
+    entry = files.metrics.get(files.split) or {}
+    return {
+        "known": bool(datalist),
+        "classes": [labels[str(k)] for k in range(len(labels))] if datalist else list(names),
+        "splits": splits,
+        "external": files.split not in ("test", "validation", "val"),
+        "optimistic": SECTIONS.get(files.split, files.split) == "validation",
+        "twins": {
+            section: {
+                "exact": sum(bool(r.get("exact")) for r in left_out if r.get("split") == split),
+                "near": sum(not r.get("exact") for r in left_out if r.get("split") == split),
+            }
+            for section, split in (("validation", "val"), ("test", "test"))
+        },
+        "with_twins": (entry.get("with_twins") or {}).get("student"),
+        "without_twins": entry.get("student") if entry.get("with_twins") else None,
+        "skipped_files": len(datalist.get("unusable") or []),
+        "spatial_dims": datalist.get("spatial_dims"),
+        "hash": files.run.get("data_hash"),
+    }
+
+
+def _positive(label: Any) -> list[int]:
+    if isinstance(label, list):
+        return [k for k, there in enumerate(label) if there]
+    return [] if label is None else [int(label)]
+
+
+def _training(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    epochs, key = metrics.get("epochs") or [], metrics.get("key_metric", "macro_auc")
+    if not epochs:
+        return {"epochs": [], "reason": "no validation was recorded in training"}
+    shown = list(dict.fromkeys([key, "nll"]))
+    series = {
+        who: {name: [entry.get(who, {}).get(name) for entry in epochs] for name in shown}
+        for who in ("student", "auxiliary", "mean") if any(who in entry for entry in epochs)
+    }  # fmt: skip
+    best = metrics.get("best") or {}
+    return {
+        "epochs": [entry["epoch"] for entry in epochs], "series": series, "key_metric": key,
+        "best_epoch": best.get("epoch"), "best": best.get("student"), "reason": "",
+    }  # fmt: skip
+
+
+def _efficiency(files: RunFiles) -> dict[str, Any]:
+    networks = {
+        role: {"parameters": one.get("parameters"), "macs": one.get("macs"),
+               "architecture": (one.get("architecture") or {}).get("name")}
+        for role, one in (files.run.get("networks") or {}).items()
+    }  # fmt: skip
+    return {
+        "networks": networks,
+        "input_shape": files.run.get("input_shape"),
+        "model_mb": None if files.model_bytes is None else round(files.model_bytes / 1e6, 3),
+        "speed": None,
+        "reason": "" if networks else "run.json has no networks",
+    }
+
+
+def _selection(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Per network and stage: how many tensors and numbers come from the large network, and what share of its norm."""
+    stages: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    for row in rows:
+        stages.setdefault((row.get("network", ""), stage_of(row.get("name", ""))), []).append(row)
+    table = []
+    for (network, stage), members in stages.items():
+        chosen = [row for row in members if row.get("source")]
+        shares = [float(row["norm_share"]) for row in chosen if row.get("norm_share")]
+        reasons = sorted({row.get("reason", "") for row in members if not row.get("source")} - {""})
+        table.append({
+            "network": network, "stage": stage, "tensors": len(members), "selected": len(chosen),
+            "parameters": sum(_size(row.get("shape", "")) for row in members),
+            "selected_parameters": sum(_size(row.get("shape", "")) for row in chosen),
+            "norm_share": sum(shares) / len(shares) if shares else None,
+            "reasons": reasons,
+        })  # fmt: skip
+    return {"stages": table, "reason": "" if table else "no weights were selected: the run wrote no selection report"}
+
+
+def stage_of(name: str) -> str:
+    """The part of a network that a tensor belongs to: ``blocks.2`` of ``blocks.2.0.conv.weight``."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if len(parts) > 2 and parts[1].isdigit() else parts[0]
+
+
+def _size(shape: str) -> int:
+    sides = [int(side) for side in shape.split("x") if side.isdigit()]
+    return int(np.prod(sides)) if sides else 1
+
+
+def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+    timings = run.get("timings") or {}
+    return {
+        "versions": dict(run.get("versions") or {}),
+        "seed": run.get("seed"),
+        "started": run.get("started"),
+        "finished": run.get("finished"),
+        "device": run.get("device"),
+        "total_seconds": timings.get("total_seconds"),
+        "settings": {name: value for name, value in (run.get("config") or {}).items() if name not in PATHS},
+        "reason": "" if run else "no run.json",
+    }

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two runs side by side, on the images that both were evaluated on, with paired tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation.bootstrap import RESAMPLES
+from dual_skd.evaluation.delong import delong_test
+from dual_skd.evaluation.mcnemar import match_tables, mcnemar_test
+from dual_skd.evaluation.metrics import METRICS
+from dual_skd.evaluation.paired import holm, paired_differences
+from dual_skd.evaluation.predictions import PredictionTable
+from dual_skd.evaluation.run_files import RunFiles
+from dual_skd.evaluation.weighted import WeightedMetrics
+
+
+def compare_runs(
+    one: RunFiles, other: RunFiles, *, resamples: int = RESAMPLES, seed: int = 0, names: tuple[str, str] = ("A", "B")
+) -> dict[str, Any]:
+    """Compares the predictions of two runs on the images that both have.
+
+    All metrics by a paired bootstrap over patients, the area of every class by DeLong's test, right and wrong by
+    McNemar's test, whose images count as independent. All p values of the comparison are one family, corrected by Holm.
+
+    Args:
+        one: the first run; the differences are this one minus the other.
+        other: the second run.
+        resamples: number of bootstrap resamples.
+        seed: of the resampling.
+        names: of the two, for errors.
+
+    Returns:
+        plain JSON: ``shared`` images and those ``only_one`` and ``only_other`` has, ``metrics`` (per name one, other,
+        difference, low, high, p, p_holm), ``areas`` (the same per class) and ``mcnemar``; with several labels per image
+        there are areas only, which ``reason`` says.
+
+    Raises:
+        InputError: no image is in both, or the runs contradict each other about labels or classes.
+    """
+    if one.multi_label != other.multi_label:
+        raise InputError(f"One of {names[0]} and {names[1]} has several labels per image, the other has not.")
+    both = set(one.table.images) & set(other.table.images)
+    if not both:
+        raise InputError(
+            f"No image is among the predictions of both {names[0]} and {names[1]}; evaluate both on one data set."
+        )
+    first, second = match_tables(_only(one.table, both), _only(other.table, both), names=names)
+    patients_of = {record["image"]: str(record.get("patient") or "") for record in one.records}
+    patients = [patients_of.get(image, "") for image in first.images]
+    p, q, labels, classes = first.probabilities, second.probabilities, first.labels, first.class_names
+    found: dict[str, Any] = {
+        "shared": len(both),
+        "only_one": len(one.table.images) - len(both),
+        "only_other": len(other.table.images) - len(both),
+        "class_names": list(classes),
+        "metrics": {},
+        "mcnemar": None,
+        "reason": "",
+    }
+    if one.multi_label:
+        found["reason"] = "with several labels per image only the areas of each label are compared"
+    else:
+        p, q = (side / side.sum(axis=1, keepdims=True) for side in (p, q))
+        found["metrics"] = _metrics(p, q, labels, patients, resamples, seed)
+        found["mcnemar"] = asdict(mcnemar_test(p.argmax(axis=1), q.argmax(axis=1), labels)) | {"reason": ""}
+    found["areas"] = [
+        {"class": name, **asdict(delong_test(p[:, k], q[:, k], _truth(labels, k), patients=patients))}
+        for k, name in enumerate(classes)
+    ]
+    _correct([*found["metrics"].values(), *found["areas"], *([found["mcnemar"]] if found["mcnemar"] else [])])
+    return found
+
+
+def _only(table: PredictionTable, images: set[str]) -> PredictionTable:
+    rows = [row for row, image in enumerate(table.images) if image in images]
+    columns = {name: [values[row] for row in rows] for name, values in table.columns.items()}
+    return PredictionTable(
+        [table.images[row] for row in rows], table.labels[rows], table.probabilities[rows], table.class_names, columns
+    )
+
+
+def _truth(labels: np.ndarray, k: int) -> np.ndarray:
+    return labels[:, k] > 0 if labels.ndim == 2 else labels == k
+
+
+def _metrics(p, q, labels, patients, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+    once = np.ones((1, len(labels)))
+    values = [WeightedMetrics(side, labels, METRICS)(once).overall for side in (p, q)]
+    several = len(set(patients)) > 1 or (patients[0] == "" and len(patients) > 1)  # else nothing can be resampled
+    differences = paired_differences(p, q, labels, patients=patients, resamples=resamples, seed=seed)
+    found = {}
+    for name, difference in differences.items():
+        numbers = {"one": values[0][name][0], "other": values[1][name][0], **difference._asdict()}
+        numbers = {key: float(value) if np.isfinite(value) else None for key, value in numbers.items()}
+        numbers["difference"] = numbers.pop("value")
+        reason = "" if numbers["difference"] is not None else "not defined on the shared images: a class is absent"
+        if not several:
+            numbers |= {"low": None, "high": None, "p": None}
+            reason = reason or "no interval: all images are of one patient"
+        found[name] = {**numbers, "reason": reason}
+    return found
+
+
+def _correct(entries: list[dict[str, Any]]) -> None:
+    """Adds ``p_holm`` to entries with a p value, and None to the others."""
+    tested = [entry for entry in entries if entry.get("p") is not None]
+    for entry in entries:
+        entry["p_holm"] = None
+    for entry, p in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
+        entry["p_holm"] = p
+
+
+def not_shared(comparison: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """The sentence that says which images the comparison leaves out."""
+    left = [f"{comparison[key]} only in {name}" for key, name in zip(("only_one", "only_other"), names, strict=True)]
+    return f"{comparison['shared']} images are in both; left out are {left[0]} and {left[1]}."

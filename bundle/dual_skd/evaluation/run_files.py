@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a finished run that an analysis needs, read and brought together."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation.predictions import PredictionTable, read_predictions
+from dual_skd.evaluation.recorder import read_json
+
+SECTIONS = {"val": "validation"}  # of the data list, where it isn't called as the split is
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run and its evaluation wrote.
+
+    Attributes:
+        split: which evaluation this is, such as ``test``, or the name that ``report_as`` gave to another data set.
+        table: predictions of that split.
+        validation: predictions on the validation images, uncalibrated; None without them.
+        datalist: ``datalist.json``: the division of the images that the model was trained on.
+        records: of the images of the split: image, label, patient, site and what else the data list knows; empty where
+            they aren't in it.
+        metrics: ``metrics.json``.
+        run: ``run.json``.
+        selection: rows of ``selection_report.csv``.
+        calibration: ``temperature``, ``images``, ``nll_before`` and ``nll_after`` of the model file; None without.
+        model_bytes: size of the model file; None without one.
+        multi_label: whether an image may have any number of the classes.
+        validation_reason: why there are no validation predictions; "" where there are.
+    """
+
+    split: str
+    table: PredictionTable
+    validation: PredictionTable | None = None
+    datalist: Mapping[str, Any] = field(default_factory=dict)
+    records: tuple[Mapping[str, Any], ...] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    selection: tuple[Mapping[str, str], ...] = ()
+    calibration: Mapping[str, float] | None = None
+    model_bytes: int | None = None
+    multi_label: bool = False
+    validation_reason: str = ""
+
+
+def read_run(
+    directory: str | Path,
+    split: str = "test",
+    *,
+    calibration: Mapping[str, float] | None = None,
+    model: str | Path | None = None,
+) -> RunFiles:
+    """Reads the files of a run; all but the table of predictions may be missing.
+
+    Args:
+        directory: ``output_dir`` of the run.
+        split: name of the evaluation: ``predictions_<split>.csv`` is read.
+        calibration: of the model file, from :func:`dual_skd.load_model`.
+        model: the model file, for its size; None takes the run's own.
+
+    Raises:
+        InputError: no such run, no predictions of this split, or a file that isn't what it should be.
+    """
+    directory = Path(directory).expanduser()
+    if not directory.is_dir():
+        raise InputError(f"There is no folder {directory}; give the output_dir of a run.")
+    path = directory / f"predictions_{split}.csv"
+    if not path.is_file():
+        known = sorted(file.stem.removeprefix("predictions_") for file in directory.glob("predictions_*.csv"))
+        known = [name for name in known if not name.endswith("_auxiliary") and name != "validation"]
+        raise InputError(
+            f"There are no predictions {path}; "
+            + (f"evaluated are {', '.join(known)}: choose one as split." if known else "run evaluating first.")
+        )
+    datalist = read_json(directory / "datalist.json")
+    external = read_json(directory / f"datalist_{split}.json")  # of another data set, written by its evaluation
+    own = external or datalist
+    records = external.get("test") or external.get("validation") or datalist.get(SECTIONS.get(split, split)) or []
+    multi_label = any(isinstance(record.get("label"), list) for record in records or datalist.get("training", []))
+    table = read_predictions(path, multi_label=multi_label)
+    validation, reason = _validation(directory / "predictions_validation.csv", table, calibration, multi_label)
+    model = Path(model) if model is not None else directory / "models" / "model.pt"
+    return RunFiles(
+        split=split,
+        table=table,
+        validation=validation,
+        datalist=datalist and datalist | {key: own.get(key) or [] for key in ("left_out", "unusable")},
+        records=tuple(records),
+        metrics=read_json(directory / "metrics.json"),
+        run=read_json(directory / "run.json"),
+        selection=tuple(_rows(directory / "selection_report.csv")),
+        calibration=calibration,
+        model_bytes=model.stat().st_size if model.is_file() else None,
+        multi_label=multi_label,
+        validation_reason=reason,
+    )
+
+
+def _validation(
+    path: Path, table: PredictionTable, calibration: Mapping[str, float] | None, multi_label: bool
+) -> tuple[PredictionTable | None, str]:
+    """The validation predictions of the model that made the table, or why there are none."""
+    if not path.is_file():
+        return None, "the run kept no predictions of validation images"
+    validation = read_predictions(path, multi_label=multi_label)
+    if validation.class_names != table.class_names:
+        return None, "the validation predictions are of other classes"
+    if calibration is not None and calibration.get("images") != len(validation.images):
+        return None, "the validation predictions are of another model"
+    return validation, ""
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

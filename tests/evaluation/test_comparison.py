@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dual_skd.errors import InputError
+from dual_skd.evaluation.comparison import compare_runs, not_shared
+from dual_skd.evaluation.mcnemar import mcnemar_test
+from dual_skd.evaluation.paired import holm
+from dual_skd.evaluation.predictions import PredictionTable
+from dual_skd.evaluation.run_files import read_run
+
+LABELS = np.arange(60) % 3
+
+
+def two(run_folder, **options):
+    good = np.eye(3)[LABELS] * 0.7 + 0.1
+    weak = good.copy()
+    weak[:24] = weak[:24][:, ::-1] * 0.5 + np.full(3, 1 / 6)
+    one = read_run(run_folder(LABELS, good, name="one", **options))
+    return one, read_run(run_folder(LABELS, weak, name="other", **options))
+
+
+def test_the_tests_are_those_of_the_library_and_corrected_as_one_family(run_folder):
+    one, other = two(run_folder)
+    found = compare_runs(one, other, resamples=200)
+    json.dumps(found, allow_nan=False)
+    calls = [side.table.probabilities.argmax(axis=1) for side in (one, other)]
+    assert found["mcnemar"]["p"] == mcnemar_test(*calls, LABELS).p
+    accuracy = found["metrics"]["accuracy"]
+    assert accuracy["one"] == 1 and accuracy["other"] == pytest.approx((calls[1] == LABELS).mean())
+    assert accuracy["difference"] == pytest.approx(accuracy["one"] - accuracy["other"])
+    assert accuracy["low"] <= accuracy["difference"] <= accuracy["high"]
+    family = [*found["metrics"].values(), *found["areas"], found["mcnemar"]]
+    assert [entry["p_holm"] for entry in family] == holm([entry["p"] for entry in family])
+
+
+def test_images_of_one_run_only_are_left_out_and_counted(run_folder):
+    one, other = two(run_folder)
+    table = other.table
+    order = np.arange(59, 9, -1)  # 50 images in another order, and one of its own
+    images = [table.images[row] for row in order] + ["new.png"]
+    rows = [*order, 0]
+    other = replace(other, table=PredictionTable(images, table.labels[rows], table.probabilities[rows],
+                                                 table.class_names, {}))  # fmt: skip
+    found = compare_runs(one, other, resamples=50)
+    assert (found["shared"], found["only_one"], found["only_other"]) == (50, 10, 1)
+    assert not_shared(found, ("A", "B")) == "50 images are in both; left out are 10 only in A and 1 only in B."
+    alone = one.table.probabilities[10:].argmax(axis=1) == LABELS[10:]
+    assert found["metrics"]["accuracy"]["one"] == alone.mean()
+
+
+def test_runs_without_a_common_image_or_with_other_labels_are_refused(run_folder):
+    one, other = two(run_folder)
+    moved = other.table._replace(images=[f"x{image}" for image in other.table.images])
+    with pytest.raises(InputError, match="No image is among"):
+        compare_runs(one, replace(other, table=moved))
+    relabelled = other.table._replace(labels=(LABELS + 1) % 3)
+    with pytest.raises(InputError, match="different labels of 60 images"):
+        compare_runs(one, replace(other, table=relabelled))
+    with pytest.raises(InputError, match="several labels per image"):
+        compare_runs(one, replace(other, multi_label=True))
+
+
+def test_one_patient_and_absent_classes_give_sentences_instead_of_numbers(run_folder):
+    one, other = two(run_folder, patients=["p"] * 60)
+    accuracy = compare_runs(one, other, resamples=20)["metrics"]["accuracy"]
+    assert accuracy["difference"] is not None and accuracy["p"] is None and "one patient" in accuracy["reason"]
+    labels = np.arange(60) % 2
+    pair = [read_run(run_folder(labels, p, name=name)) for name, p in
+            (("a", np.full((60, 3), 1 / 3)), ("b", np.eye(3)[labels]))]  # fmt: skip
+    found = compare_runs(*pair, resamples=20)
+    assert found["metrics"]["macro_auc"]["difference"] is None and "absent" in found["metrics"]["macro_auc"]["reason"]
+    assert found["areas"][2]["p_holm"] is None and found["areas"][2]["reason"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_several_labels_per_image_compare_the_areas(run_folder):
+    random = np.random.default_rng(0)
+    labels = (random.random((40, 3)) < 0.5).astype(int)
+    pair = [
+        read_run(run_folder(labels, random.random((40, 3)) * 0.98 + 0.01, multi_label=True, name=name))
+        for name in ("a", "b")
+    ]
+    found = compare_runs(*pair)
+    assert found["metrics"] == {} and found["mcnemar"] is None and "several labels" in found["reason"]
+    assert all(0 <= area["p_holm"] <= 1 for area in found["areas"])
