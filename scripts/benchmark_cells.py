@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmark_leave_out import leave_out, with_variants
 from benchmark_store import (
     CORRUPTED,
     KEY,
@@ -69,7 +70,7 @@ class Cell:
 
 
 def read_plan(path: Path) -> Plan:
-    """Reads and checks a plan.
+    """Reads and checks a plan; entries that leave out one site after the other become a data set per site.
 
     Raises:
         InputError: it isn't there, or a tier names a data set, fraction or row that the plan doesn't have.
@@ -80,6 +81,7 @@ def read_plan(path: Path) -> Plan:
     missing = [key for key in ("data", "rows", "tiers") if key not in plan]
     if missing:
         raise InputError(f"{path} has no {', no '.join(missing)}; see scripts/benchmark_plan.json.")
+    plan = with_variants(plan)
     wanted = [("row", row, plan["rows"]) for tier in plan["tiers"] for row in tier["rows"]]
     wanted += [("row", row["needs"], plan["rows"]) for row in plan["rows"].values() if "needs" in row]
     wanted += [("data set", data, plan["data"]) for tier in plan["tiers"] for data, _ in tier["on"]]
@@ -240,6 +242,10 @@ class Benchmark:
         found = next((root / name for root in self.data_roots if (root / name).exists()), None)
         if found is None:
             raise InputError(f"No {name} in {', '.join(map(str, self.data_roots))}; give its folder as --data_root.")
+        held_out = self.plan["data"][cell.data].get("leave_out")
+        if held_out:
+            ((column, value),) = held_out.items()
+            found = leave_out(found, column, value, self.work / "leave_out" / f"{cell.data}.csv")
         return found.absolute()
 
     def run(self, cell: Cell) -> dict[str, Any]:

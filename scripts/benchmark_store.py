@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -81,13 +82,18 @@ def add_rows(results: Path, rows: Sequence[dict[str, Any]], table: str = "benchm
 
 def write_rows(results: Path, rows: Sequence[dict[str, Any]], table: str) -> None:
     """Writes a table anew."""
-    path = results / f"{table}.csv"
+    text = io.StringIO()
+    writer = csv.DictWriter(text, TABLES[table], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(results / f"{table}.csv", text.getvalue())
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".tmp")
-    results.mkdir(parents=True, exist_ok=True)
-    with draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, TABLES[table], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
 
 

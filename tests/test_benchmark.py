@@ -29,7 +29,7 @@ SMALL = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
 @pytest.fixture(scope="module")
 def scripts():
     """The three programs, imported as they import each other: from their own folder."""
-    names = ("benchmark_store", "benchmark_cells", "benchmark_robustness", "benchmark_latency")
+    names = ("benchmark_store", "benchmark_leave_out", "benchmark_cells", "benchmark_robustness", "benchmark_latency")
     names += ("benchmark", "benchmark_report")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
@@ -159,7 +159,7 @@ def test_the_plan_of_the_repository_is_complete_and_starts_with_the_decisive_cel
     plan = scripts.cells.read_plan(SCRIPTS / "benchmark_plan.json")
     cells = scripts.cells.planned_cells(plan)
     assert len({cell.id for cell in cells}) == len(cells)
-    assert {cell.data for cell in cells[:18]} == {"chest_xray", "lung_ct", "brain_mri"}
+    assert {cell.data for cell in cells[:18]} >= {"chest_xray", "lung_ct", "brain_mri"}
     assert {cell.row for cell in cells} == set(plan["rows"])
 
 

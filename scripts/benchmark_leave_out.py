@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets of the plan in which one hospital, scanner or the like is held out for testing, without copying images.
+
+An entry of the plan with ``"leave_out": {"site": ["A", "B"]}`` stands for as many data sets as there are values:
+``<name>_A`` is tested on the images whose column ``site`` is A and trained on all others, and so on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmark_store import replace_text
+
+from dual_skd.errors import InputError
+
+
+def with_variants(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan with every such entry, and every mention of it, replaced by those of its values.
+
+    Raises:
+        InputError: ``leave_out`` isn't one column with a list of values.
+    """
+    data: dict[str, Any] = {}
+    variants: dict[str, list[str]] = {}
+    for name, entry in plan["data"].items():
+        wanted = entry.get("leave_out")
+        if wanted is None:
+            data[name] = entry
+            continue
+        if not isinstance(wanted, dict) or len(wanted) != 1 or not all(isinstance(v, list) for v in wanted.values()):
+            raise InputError(
+                f"The plan's data set {name!r} has leave_out {wanted!r}; expected one column with a list of values, as "
+                '{"site": ["A", "B"]}.'
+            )
+        ((column, values),) = wanted.items()
+        variants[name] = [f"{name}_{value}" for value in values]
+        data |= {f"{name}_{value}": entry | {"leave_out": {column: value}} for value in values}
+
+    def spread(places: list) -> list:
+        return [[one, *rest] for name, *rest in places for one in variants.get(name, [name])]
+
+    plan = plan | {"data": data, "tiers": [tier | {"on": spread(tier["on"])} for tier in plan["tiers"]]}
+    if "claims" in plan:
+        lists = {name: spread(plan["claims"][name]) for name in ("scarce", "full") if name in plan["claims"]}
+        plan["claims"] = plan["claims"] | lists
+    return plan
+
+
+def leave_out(dataset: Path, column: str, value: str, target: Path) -> Path:
+    """Writes a data list whose test images are those with a value in a column, and the training images all others.
+
+    A split that the table has is replaced; images keep their place, label, patient and all other columns.
+
+    Args:
+        dataset: a folder with ``datalist.csv``, or such a table.
+        column: its column, for instance "site".
+        value: held out.
+        target: CSV to write; left alone where it says the same already.
+
+    Returns:
+        the target.
+
+    Raises:
+        InputError: no such table or column, or no images on one of the sides.
+    """
+    table = dataset / "datalist.csv" if dataset.is_dir() else dataset
+    if not table.is_file():
+        raise InputError(f"No {table}; leave_out needs a data set with a table of images, its column {column!r} in it.")
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        rows, columns = list(reader), list(reader.fieldnames or ())
+    missing = [name for name in ("image", column) if name not in columns]
+    if missing:
+        raise InputError(f"{table} has no column {', '.join(missing)}; it has {', '.join(columns)}.")
+    values = sorted({row[column] for row in rows})
+    if value not in values or len(values) < 2:
+        raise InputError(
+            f"{table} has the {column} {', '.join(values)}; {value!r} can't be held out: correct the plan."
+        )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, dict.fromkeys([*columns, "split"]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        image = os.path.join(table.parent.absolute(), row["image"])
+        writer.writerow(row | {"image": image, "split": "test" if row[column] == value else "train"})
+    if not target.is_file() or target.read_text(encoding="utf-8") != text.getvalue():
+        replace_text(target, text.getvalue())
+    return target

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dual_skd.data import load_records, write_demo
+from dual_skd.errors import InputError
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The modules, imported as they import each other: from their own folder."""
+    names = ("benchmark_store", "benchmark_leave_out", "benchmark_cells")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        yield SimpleNamespace(**{name.removeprefix("benchmark_"): __import__(name) for name in names})
+        for name in names:
+            sys.modules.pop(name)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Volumes of three sites, with a patient and a split that has to go."""
+    folder = write_demo(tmp_path_factory.mktemp("sites") / "demo", spatial_dims=3, counts={"train": 12}).resolve()
+    with (folder / "datalist.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (folder / "datalist.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["image", "label", "patient", "site", "split"])
+        writer.writeheader()
+        for number, row in enumerate(rows):
+            place = {"patient": f"p{number}", "site": "ABC"[number // 3 % 3], "split": "train"}
+            writer.writerow({"image": row["image"], "label": row["label"]} | place)
+    return folder
+
+
+def plan(**leave_out) -> dict:
+    return {
+        "data": {
+            "all": {"path": "demo", "epochs": {"1.0": 1}},
+            "sites": {"path": "demo", "epochs": {"1.0": 1}, "leave_out": leave_out or {"site": ["A", "B"]}},
+        },
+        "rows": {"single": {"method": "single"}},
+        "tiers": [{"on": [["sites", 1.0], ["all", 1.0]], "rows": ["single"], "seeds": [0]}],
+        "claims": {"scarce": [["sites", 1.0]], "full": [["all", 1.0]]},
+    }
+
+
+def test_an_entry_becomes_a_data_set_per_site_wherever_it_is_named(scripts):
+    found = scripts.leave_out.with_variants(plan())
+    assert list(found["data"]) == ["all", "sites_A", "sites_B"]
+    assert found["data"]["sites_B"] == {"path": "demo", "epochs": {"1.0": 1}, "leave_out": {"site": "B"}}
+    assert found["tiers"][0]["on"] == [["sites_A", 1.0], ["sites_B", 1.0], ["all", 1.0]]
+    assert found["claims"] == {"scarce": [["sites_A", 1.0], ["sites_B", 1.0]], "full": [["all", 1.0]]}
+
+
+def test_the_test_images_are_those_of_the_site_and_the_training_images_all_others(scripts, data, tmp_path):
+    (tmp_path / "plan.json").write_text(json.dumps(plan()))
+    read = scripts.cells.read_plan(tmp_path / "plan.json")
+    benchmark = scripts.cells.Benchmark(read, [data.parent], tmp_path / "results", tmp_path / "work", None)
+    cells = scripts.cells.planned_cells(read)
+    assert [cell.id for cell in cells] == ["sites_A_1.0_single_0", "sites_B_1.0_single_0", "all_1.0_single_0"]
+    with (data / "datalist.csv").open(newline="") as file:
+        site = {str(data / row["image"]): row["site"] for row in csv.DictReader(file)}
+    for cell, held_out in zip(cells[:2], "AB", strict=True):
+        table = benchmark.dataset_dir(cell)
+        records = load_records(table, spatial_dims=3, val_fraction=0.25, twin_search="never")
+        assert {site[record["image"]] for record in records.test} == {held_out}
+        assert {record["site"] for record in records.train} <= set("ABC") - {held_out}
+        assert len(records.test) == list(site.values()).count(held_out)
+        assert len(records.train) + len(records.val) + len(records.test) == len(site)
+        assert {record["patient"] for record in records.test}.isdisjoint(r["patient"] for r in records.train)
+        before = table.stat().st_mtime_ns
+        assert benchmark.dataset_dir(cell) == table and table.stat().st_mtime_ns == before  # written once
+    assert benchmark.dataset_dir(cells[2]) == data
+
+
+def test_what_cannot_be_held_out_is_refused(scripts, data, tmp_path):
+    hold = scripts.leave_out.leave_out
+    with pytest.raises(InputError, match="has the site A, B, C; 'D' can't be held out"):
+        hold(data, "site", "D", tmp_path / "list.csv")
+    with pytest.raises(InputError, match="has no column hospital; it has image, label, patient, site, split"):
+        hold(data, "hospital", "A", tmp_path / "list.csv")
+    with pytest.raises(InputError, match="leave_out needs a data set with a table"):
+        hold(tmp_path, "site", "A", tmp_path / "list.csv")
+    with pytest.raises(InputError, match="'sites' has leave_out .*; expected one column with a list of values"):
+        scripts.leave_out.with_variants(plan(site="A"))
