@@ -34,6 +34,7 @@ from dual_skd.evaluation.weighted import CALIBRATION_ERRORS, OVERALL_METRICS, We
 
 LARGE = 1_000_000
 SIZES = ((2, 1_000), (2, 100_000), (10, 100_000), (2_000, 10_000))
+CLUSTERED = ((400, 100), (1000, 250))  # images, patients
 PATIENT_SHARE = 0.6  # of the variance of clustered scores lies between patients
 PARTS = ("time", "delong", "bootstrap")
 Sample = tuple[np.ndarray, np.ndarray, list[int] | None]  # probabilities, labels, patients
@@ -150,14 +151,17 @@ def bootstrap_coverage(simulations: int, resamples: int) -> Iterator[str]:
 
     names = ["accuracy", "macro_auc", "sensitivity", "specificity", "brier"]
     true = truth(calibrated, names, True)  # of a new image of a new patient
-    counted = {"bootstrap, patients": Coverage(true), "bootstrap, images": Coverage(true)}
-    for case in range(simulations):
-        p, labels, patients = two_classes(np.random.default_rng([case, 3]), 400, ill=0.3, slope=1, patients=100)
+    for images, patients in CLUSTERED:
+        counted = {"bootstrap, patients": Coverage(true), "bootstrap, images": Coverage(true)}
+        for case in range(simulations):
+            p, labels, units = two_classes(
+                np.random.default_rng([case, 3]), images, ill=0.3, slope=1, patients=patients
+            )
+            for how, count in counted.items():
+                drawn = units if "patients" in how else None
+                count.add(bootstrap_intervals(p, labels, drawn, metrics=names, resamples=resamples, seed=case).overall)
         for how, count in counted.items():
-            drawn = patients if "patients" in how else None
-            count.add(bootstrap_intervals(p, labels, drawn, metrics=names, resamples=resamples, seed=case).overall)
-    for how, count in counted.items():
-        yield from count.rows("2 classes, 400 images of 100 patients", how)
+            yield from count.rows(f"2 classes, {images} images of {patients} patients", how)
 
 
 def delong_coverage(simulations: int) -> Iterator[str]:
@@ -176,13 +180,16 @@ def delong_coverage(simulations: int) -> Iterator[str]:
             p, labels, _ = many_classes(np.random.default_rng([case, 6]), images, 3)
             count.add({"macro_auc": macro_auc_interval(p, labels)})
         yield from count.rows(f"3 classes, {images} images", "DeLong")
-    counted = {how: Coverage({"auc": NormalDist().cdf(1.5 / np.sqrt(2))}) for how in ("patients", "images")}
-    for case in range(2 * simulations):
-        p, labels, patients = two_classes(np.random.default_rng([case, 7]), 400, ill=0.3, slope=1, patients=100)
-        counted["patients"].add({"auc": auc_interval(p[:, 1], labels, patients=patients)})
-        counted["images"].add({"auc": auc_interval(p[:, 1], labels)})
-    for how, count in counted.items():
-        yield from count.rows("400 images of 100 patients", f"DeLong, {how}")
+    for images, patients in CLUSTERED:
+        counted = {how: Coverage({"auc": NormalDist().cdf(1.5 / np.sqrt(2))}) for how in ("patients", "images")}
+        for case in range(2 * simulations):
+            p, labels, units = two_classes(
+                np.random.default_rng([case, 7]), images, ill=0.3, slope=1, patients=patients
+            )
+            counted["patients"].add({"auc": auc_interval(p[:, 1], labels, patients=units)})
+            counted["images"].add({"auc": auc_interval(p[:, 1], labels)})
+        for how, count in counted.items():
+            yield from count.rows(f"{images} images of {patients} patients", f"DeLong, {how}")
     positive, count = np.arange(100) < 40, Coverage({"difference of two equal areas": 0.0})
     for case in range(5 * simulations):
         random = np.random.default_rng([case, 8])
