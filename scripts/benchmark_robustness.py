@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from benchmark_cells import Plan
-from benchmark_store import read_rows
+from benchmark_store import CORRUPTED, read_rows
 
 from dual_skd.errors import InputError
 
@@ -33,7 +33,7 @@ class Robustness:
         self._found: dict[tuple, dict[int, dict[Kind, dict[str, float]]]] = defaultdict(lambda: defaultdict(dict))
         for line in read_rows(folder, "robustness"):
             place = (line["data"], float(line["fraction"]), line["row"], line["network"])
-            values = {name: float(line[name] or "nan") for name in ("accuracy", "macro_auc", "nll", "ece")}
+            values = {name: float(line[name] or "nan") for name in CORRUPTED}
             self._found[place][int(line["seed"])][line["corruption"], int(line["strength"])] = values
 
     def places(self) -> list[tuple[str, float]]:
@@ -88,7 +88,14 @@ def tables(results: Robustness) -> list[str]:
         count=sum(map(len, kinds.values())), names=", ".join(names), control=control)]  # fmt: skip
     for data, fraction in results.places():
         head = ["row", "network", "seeds", "accuracy", "corrupted", "drop", "corrupted minus control"]
-        head += ["drop minus control", "AUC corrupted", "NLL corrupted", "ECE corrupted", *names]
+        head += [
+            "drop minus control",
+            "balanced accuracy corrupted",
+            "AUC corrupted",
+            "NLL corrupted",
+            "ECE corrupted",
+            *names,
+        ]
         title = f"## {data}, {fraction:.0%} of the training images, corrupted"
         lines += [title, "", *_lines(head, ["---"] * len(head))]
         for row in results.rows():
@@ -101,7 +108,7 @@ def tables(results: Robustness) -> list[str]:
                 pairs = [] if (row, network) == (control, "student") else results.pairs(data, fraction, row, network)
                 cells.append(_paired([corrupted(one) - corrupted(other) for one, other in pairs], better=1))
                 cells.append(_paired([drop(one) - drop(other) for one, other in pairs], better=-1))
-                cells += [_spread([corrupted(of, name) for of in seeds]) for name in ("macro_auc", "nll", "ece")]
+                cells += [_spread([corrupted(of, name) for of in seeds]) for name in CORRUPTED[1:]]
                 cells += [_spread([corrupted(of, name=name) for of in seeds]) for name in names]
                 lines += _lines(cells)
         lines.append("")

@@ -370,6 +370,7 @@ def test_the_report_compares_corrupted_images_over_the_seeds_that_both_have(shif
     assert single["corrupted minus control"] == "" and single["AUC corrupted"] == ""
     assert dual["corrupted minus control"] == "+0.075 ± 0.035 (2 of 2 better)"  # 0.6 - 0.5 and 0.5 - 0.45
     assert dual["drop minus control"] == "-0.125 ± 0.000 (2 of 2 better)"  # 0.25 - 0.375 and 0.375 - 0.5
+    assert single["balanced accuracy corrupted"] == single["corrupted"] and single["NLL corrupted"] == "0.525 ± 0.035"
     assert single["noise"] == "0.550 ± 0.071" and single["blur"].startswith("0.400")
     claims = text[text.index("## Claims") :]
     assert (
