@@ -277,6 +277,7 @@ class Benchmark:
         if cell.learning_rate is None:
             evaluate = {"run_id": "evaluating", "config_file": str(configs / "evaluate.json"), "output_dir": str(out)}
             evaluate["calibrate"] = False  # the tables are of the networks as they are
+            evaluate["report"] = False
             evaluate |= {key: settings[key] for key in ("device", "num_workers") if key in settings}
             robustness = self.plan["data"][cell.data].get("robustness")
             if robustness:  # true, or options of corruption.json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd check ...`` and ``python -m dual_skd select ...``."""
+"""``python -m dual_skd check ...``, ``python -m dual_skd select ...`` and ``python -m dual_skd report ...``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ COMMANDS = {
         "look through a data set before any training: bad files, leaks, labels",
     ),
     "select": ("dual_skd.selection.cli", "large weights in, small weights and a per-layer table out"),
+    "report": ("dual_skd.evaluation.report.cli", "an evaluated run as one HTML page, with plots and a model card"),
 }
 
 

@@ -20,6 +20,7 @@ student,blocks.0.0.conv.weight,blocks.0.0.conv.weight,4x4x1x1,8x8x1x1,"{}",0.250
 student,blocks.0.1.conv.weight,,4x4x1x1,,"{}",,not in the large network,,True
 student,classifier.weight,,3x4,,"{}",,the classes are new,,True
 """
+NETWORK = {"name": "resnet18", "num_classes": 3, "in_channels": 1, "layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}
 
 
 def probabilities(labels: np.ndarray, classes: int, *, strength: float = 1.5, seed: int = 0) -> np.ndarray:
@@ -91,7 +92,7 @@ def run_folder(tmp_path) -> Callable[..., Path]:
             "versions": {"dual_skd": "0.1.0", "torch": "2.10"}, "seed": 3, "data_hash": "abc", "device": "cpu",
             "config": {"dataset_dir": "/clinic", "output_dir": "/clinic/out", "epochs": 2, "method": "coupled"},
             "networks": {"student": {"architecture": {"name": "small"}, "parameters": 1000, "macs": 5000},
-                         "large": {"architecture": {"name": "large"}, "parameters": 10000, "macs": 50000}},
+                         "large": {"architecture": NETWORK, "parameters": 10000, "macs": 50000}},
             "input_shape": [1, 32, 32], "started": "2026-01-01T00:00:00+00:00", "finished": None,
             "timings": {"epochs": [], "total_seconds": 12.5},
         }  # fmt: skip

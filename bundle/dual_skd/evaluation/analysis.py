@@ -380,8 +380,8 @@ def _data(files: RunFiles) -> dict[str, Any]:
         "known": bool(datalist),
         "classes": [labels[str(k)] for k in range(len(labels))] if datalist else list(names),
         "splits": splits,
-        "external": files.split not in ("test", "validation", "val"),
-        "optimistic": SECTIONS.get(files.split, files.split) == "validation",
+        "external": files.external,
+        "optimistic": SECTIONS.get(files.split, files.split) == "validation" and not files.external,
         "twins": {
             section: {
                 "exact": sum(bool(r.get("exact")) for r in left_out if r.get("split") == split),

@@ -33,6 +33,7 @@ class RunFiles:
         calibration: ``temperature``, ``images``, ``nll_before`` and ``nll_after`` of the model file; None without.
         model_bytes: size of the model file; None without one.
         multi_label: whether an image may have any number of the classes.
+        external: whether the images are of another data set than that of the training run.
         validation_reason: why there are no validation predictions; "" where there are.
     """
 
@@ -47,6 +48,7 @@ class RunFiles:
     calibration: Mapping[str, float] | None = None
     model_bytes: int | None = None
     multi_label: bool = False
+    external: bool = False
     validation_reason: str = ""
 
 
@@ -99,6 +101,7 @@ def read_run(
         calibration=calibration,
         model_bytes=model.stat().st_size if model.is_file() else None,
         multi_label=multi_label,
+        external=bool(external) or split not in ("test", "val", "validation"),
         validation_reason=reason,
     )
 

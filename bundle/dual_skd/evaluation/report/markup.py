@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pieces of an HTML page. Every string is escaped unless it is already :class:`Markup`."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # no document may hold them
+_EMPTY_ELEMENTS = ("img", "meta", "br", "hr")
+
+
+class Markup(str):
+    """A string that is HTML already."""
+
+
+def clean(value: Any) -> str:
+    """Text without the characters that neither HTML nor SVG may hold."""
+    return _CONTROL.sub("\ufffd", str(value))
+
+
+def text(value: Any) -> Markup:
+    """HTML of any value; that of :class:`Markup` is itself."""
+    return value if isinstance(value, Markup) else Markup(html.escape(clean(value), quote=True))
+
+
+def join(parts: Iterable[Any]) -> Markup:
+    """HTML of several values, one after the other."""
+    return Markup("".join(text(part) for part in parts))
+
+
+def element(tag: str, *children: Any, **attributes: Any) -> Markup:
+    """An element; ``class_`` is written ``class``, ``aria_label`` ``aria-label``.
+
+    Example:
+        >>> element("p", "a < b", class_="note")
+        '<p class="note">a &lt; b</p>'
+    """
+    written = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{text(value)}"' for name, value in attributes.items() if value != ""
+    )
+    if tag in _EMPTY_ELEMENTS:
+        return Markup(f"<{tag}{written}>")
+    return Markup(f"<{tag}{written}>{join(children)}</{tag}>")
+
+
+def paragraph(*sentences: Any, **attributes: Any) -> Markup:
+    """Sentences that aren't empty, in one paragraph; nothing where all are."""
+    kept = [sentence for sentence in sentences if sentence]
+    spaced = [part for sentence in kept for part in (sentence, " ")][:-1]
+    return element("p", *spaced, **attributes) if kept else Markup("")
+
+
+def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str = "") -> Markup:
+    """A table that scrolls within itself on a narrow screen; the first cell of a row names it."""
+    lines = element("tr", *(element("th", cell, scope="col", class_=_long(cell)) for cell in head))
+    body = [
+        element(
+            "tr",
+            element("th", cells[0], scope="row", class_=_long(cells[0])),
+            *(element("td", cell, class_=_long(cell)) for cell in cells[1:]),
+        )
+        for cells in rows
+    ]
+    many = "dense" if len(head) > 5 else ""  # then an interval stands below its number
+    inside = element("table", element("thead", lines), element("tbody", *body), class_=many)
+    label = clean(caption) if caption else " ".join(clean(cell) for cell in head)
+    return join([paragraph(caption, class_="note"), scrolling(inside, label)])
+
+
+def scrolling(content: Markup, label: str) -> Markup:
+    """Content that may be wider than the page, and then moves within itself, also by the keyboard."""
+    return element("div", content, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+
+def _long(cell: Any) -> str:
+    """Class of a cell: words that wrap, or a few that stay in one line."""
+    return "words" if not isinstance(cell, Markup) and len(str(cell)) > 20 else ""
+
+
+def details(summary: str, content: Markup) -> Markup:
+    """Content that unfolds."""
+    return element("details", element("summary", summary), content)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+class Notes:
+    """Footnotes of a table: the reasons why numbers are missing, each said once.
+
+    Reasons that differ only in their numbers are one note, with n for the numbers.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, set[str]] = {}
+
+    def mark(self, reason: str) -> Markup:
+        """The sign that leads to a reason."""
+        kind = re.sub(r"\d+", "n", reason)
+        self._kinds.setdefault(kind, set()).add(reason)
+        return element("sup", self._sign(list(self._kinds).index(kind)))
+
+    def paragraphs(self) -> Markup:
+        """All reasons with their signs."""
+        said = (kind if len(reasons) > 1 else next(iter(reasons)) for kind, reasons in self._kinds.items())
+        lines = [join([element("sup", self._sign(place)), " ", reason]) for place, reason in enumerate(said)]
+        return join(paragraph(line, class_="note") for line in lines)
+
+    def _sign(self, place: int) -> str:
+        return chr(ord("a") + place) if place < 26 else str(place + 1)
+
+
+def estimate(one: Mapping[str, Any] | None, digits: int = 3, notes: Notes | None = None) -> Markup:
+    """A value with its interval, or the reason why one of them is missing: beside it, or as a note."""
+    if one is None:
+        return Markup("–")
+    reason = Markup("")
+    if one["reason"]:
+        reason = element("small", one["reason"]) if notes is None else notes.mark(one["reason"])
+    gap = " " if reason and notes is None else ""
+    if one["value"] is None:
+        return join(["–", gap, reason])
+    value = element("span", number(one["value"], digits), class_="value")
+    if one["low"] is None:
+        return join([value, gap, reason])
+    limits = f"{number(one['low'], digits)} to {number(one['high'], digits)}"
+    return join([value, " ", element("span", limits, class_="limits"), gap, reason])
+
+
+def picture(png: bytes, alternative: str, width: int) -> Markup:
+    """An image held by the page itself."""
+    source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return element("img", src=Markup(source), alt=alternative, width=str(width))

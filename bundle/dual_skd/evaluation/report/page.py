@@ -1,0 +1,592 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page itself: one HTML file without scripts and without links, from an analysis, its plots and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dual_skd.evaluation.comparison import not_shared
+from dual_skd.evaluation.report.cases import KINDS, Case
+from dual_skd.evaluation.report.markup import (
+    Markup,
+    Notes,
+    details,
+    element,
+    estimate,
+    join,
+    number,
+    paragraph,
+    picture,
+    scrolling,
+    table,
+    text,
+)
+from dual_skd.evaluation.report.plots import Plot, inline, short
+
+METRICS = {
+    "macro_auc": "macro AUC (one against the rest)",
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "f1": "macro F1",
+    "average_precision": "mean average precision",
+    "nll": "negative log likelihood, nats",
+    "brier": "Brier score",
+    "ece": "expected calibration error, 15 equal bins",
+    "ece_equal_mass": "expected calibration error, bins of equal count",
+}
+CLASS_METRICS = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "average_precision": "average precision",
+}
+STYLE = """
+:root{--ink:#1c2430;--soft:#55606e;--line:#d7dce2;--wash:#f4f6f8;--blue:#0072B2}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1100px;padding:1rem 1.25rem 3rem;color:var(--ink);background:#fff;
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",Arial,sans-serif;overflow-wrap:break-word}
+h1{font-size:1.6rem;line-height:1.25;margin:.5rem 0}
+h2{font-size:1.25rem;margin:2.5rem 0 .5rem;padding-top:.5rem;border-top:2px solid var(--line)}
+h3{font-size:1.05rem;margin:1.25rem 0 .25rem}
+p{max-width:75ch;margin:.5rem 0}
+a{color:var(--blue)}
+small,.limits,figcaption,.note{color:var(--soft);font-size:.85rem}
+.value{font-variant-numeric:tabular-nums;font-weight:600}
+.limits{white-space:nowrap;font-variant-numeric:tabular-nums}
+nav{display:flex;flex-wrap:wrap;gap:.25rem 1rem;font-size:.9rem;margin:1rem 0}
+.warning{border-left:4px solid #D55E00;background:var(--wash);padding:.5rem .75rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,225px),1fr));gap:.75rem;margin:1rem 0}
+.card{border:1px solid var(--line);border-radius:6px;padding:.6rem .8rem}
+.card b{display:block;font-size:.85rem;color:var(--soft);font-weight:400}
+.card .value{font-size:1.35rem}
+.scroll{overflow-x:auto;max-width:100%;margin:.75rem 0}
+table{border-collapse:collapse;font-size:.9rem}
+th,td{padding:.3rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);white-space:nowrap}
+.words,td small{white-space:normal}
+th.words{min-width:9rem;max-width:22rem}
+td.words{min-width:14rem}
+.dense td .limits{display:block}
+td small{display:inline-block;min-width:9rem}
+thead th{background:var(--wash);font-weight:600}
+tbody th{font-weight:400}
+td.cell{text-align:center}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:1rem}
+figure{margin:.5rem 0;max-width:480px}
+figure svg{width:100%;height:auto;display:block}
+.cases{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:1rem}
+.case{border:1px solid var(--line);border-radius:6px;padding:.6rem}
+.case .pair{display:flex;gap:.4rem}
+.case img{width:calc(50% - .2rem);height:auto;display:block;background:#000}
+.case p{margin:.35rem 0 0;font-size:.88rem}
+pre{background:var(--wash);padding:.6rem .8rem;overflow-x:auto;font-size:.85rem}
+details{margin:.75rem 0}
+summary{cursor:pointer;color:var(--blue)}
+@media (max-width:600px){body{padding:.75rem .75rem 2rem}}
+@media print{body{max-width:none;font-size:10pt;padding:0}nav,details{display:none}
+figure,.card,.case,tr{break-inside:avoid}h2,h3{break-after:avoid}.scroll{overflow:visible}}
+"""
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page is made of.
+
+    Attributes:
+        analysis: of :func:`dual_skd.evaluation.analysis.analyse`.
+        plots: of :func:`dual_skd.evaluation.report.plots.all_plots`.
+        selection: rows of ``selection_report.csv``.
+        cases: explained images.
+        cases_reason: why there are fewer or none; "" where nothing is missing.
+        comparison: of :func:`dual_skd.evaluation.comparison.compare_runs`; None without another run.
+        names: of the two runs that are compared.
+        description: of the data set, where names may be shown; else "".
+        show_names: whether names of files may stand on the page.
+        written: date of the page.
+        version: of this package.
+    """
+
+    analysis: Mapping[str, Any]
+    plots: Mapping[str, Sequence[Plot]]
+    selection: Sequence[Mapping[str, str]] = ()
+    cases: Sequence[Case] = ()
+    cases_reason: str = ""
+    comparison: Mapping[str, Any] | None = None
+    names: tuple[str, str] = ("this run", "the other run")
+    description: str = ""
+    show_names: bool = False
+    written: str = ""
+    version: str = ""
+    skipped: Sequence[Mapping[str, Any]] = field(default=())
+
+
+def page(content: Content) -> str:
+    """The whole HTML document."""
+    analysis = content.analysis
+    sections = [
+        ("data", "Data", _data(content)),
+        ("training", "Training", _training(content)),
+        ("selection", "Weight selection", _selection(content)),
+        ("metrics", "Metrics", _metrics(content)),
+        ("thresholds", "Operating points", _operating_points(content)),
+        ("curves", "ROC and precision-recall curves", _curves(content)),
+        ("calibration", "Calibration and uncertainty", _calibration(content)),
+        ("subgroups", "Subgroups", _subgroups(content)),
+        ("images", "Single images", _cases(content)),
+        ("efficiency", "Size and speed", _efficiency(content)),
+        ("run", "How it was made", _run(content)),
+    ]
+    if content.comparison is not None:
+        sections.insert(4, ("comparison", "Comparison with another run", _comparison(content)))
+    title = f"Evaluation on {analysis['images']} images ({analysis['split']})"
+    body = [
+        element("h1", title),
+        paragraph(f"Written {content.written} by dual-skd {content.version}.", class_="note"),
+        paragraph(
+            "For research only, not a medical device: no clinical decision may rest on it.",
+            "These images chose the model, so the numbers are optimistic." if analysis["data"]["optimistic"] else "",
+            class_="warning",
+        ),
+        _cards(analysis),
+        element("nav", *(element("a", name, href=f"#{key}") for key, name, _ in sections), aria_label="Sections"),
+        *(element("section", element("h2", name), inside, id=key) for key, name, inside in sections),
+    ]
+    head = [
+        Markup('<meta charset="utf-8">'),
+        element("meta", http_equiv="Content-Security-Policy", content=Markup(POLICY)),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        Markup(f"<style>{STYLE}</style>"),
+    ]
+    document = element("html", element("head", *head), element("body", element("main", *body)), lang="en")
+    return f"<!DOCTYPE html>\n{document}\n"
+
+
+def _cards(analysis: Mapping[str, Any]) -> Markup:
+    overall, calibration = analysis["metrics"]["overall"], analysis["calibration"]
+    networks = analysis["efficiency"]["networks"]
+    cards = [
+        ("macro AUC", estimate(overall["macro_auc"])),
+        ("balanced accuracy", estimate(overall["balanced_accuracy"])),
+    ]
+    written = calibration["after" if calibration["predictions_are"] == "calibrated" else "before"]
+    if written["metrics"]:
+        cards.append(("expected calibration error", estimate(written["metrics"]["ece"])))
+    student, large = (networks.get(role, {}).get("parameters") for role in ("student", "large"))
+    if student:
+        share = f"{student / large:.1%} of the large network" if large else ""
+        cards.append(("parameters", join([element("span", _millions(student), class_="value"), " ",
+                                          element("span", share, class_="limits")])))  # fmt: skip
+    return element("div", *(element("div", element("b", name), value, class_="card") for name, value in cards),
+                   class_="cards")  # fmt: skip
+
+
+def _plots(content: Content, *names: str) -> Markup:
+    drawn = [inline(plot) for name in names for plot in content.plots.get(name, ())]
+    return element("div", *drawn, class_="plots") if drawn else Markup("")
+
+
+# --- data, training, selection ----------------------------------------------------------------------------------------
+
+
+def _data(content: Content) -> Markup:
+    analysis, data = content.analysis, content.analysis["data"]
+    settings, patients = analysis["settings"], analysis["patients"]
+    measured = f"Measured are {analysis['images']} images of {analysis['metrics']['patients']} independent patients."
+    external = "They are of another data set than that of the training." if data["external"] else ""
+    counts = zip(analysis["class_names"], analysis["class_images"], strict=True)
+    parts = [
+        paragraph(measured, _sentence(patients["reason"]), external),
+        table(["class", f"images measured ({analysis['split']})"], counts),
+    ]
+    if not data["known"]:
+        return join([*parts, paragraph("The division of the training run isn't known: there is no datalist.json.")])
+    head = ["split of the run", "images", "patients", "images without a known patient", *data["classes"]]
+    rows = [[name, one["images"], one["patients"], one["images_without_patient"], *one["class_images"]]
+            for name, one in data["splits"].items()]  # fmt: skip
+    parts.append(table(head, rows, "How the training run divided its data: images per class at the right"))
+    twins = data["twins"].values()
+    exact, near = (sum(one[kind] for one in twins) for kind in ("exact", "near"))
+    findings = [
+        f"{exact + near} images were left out because a twin of them is in training ({exact} exact copies, {near} near "
+        "copies)." if exact + near else "No image that is kept has a known twin in training.",
+        f"{data['skipped_files']} files could not be used and were skipped." if data["skipped_files"]
+        else "No file was skipped.",
+    ]  # fmt: skip
+    parts += [element("h3", "Integrity"), element("ul", *(element("li", one) for one in findings))]
+    with_twins, without = data["with_twins"], data["without_twins"]
+    if with_twins and without:
+        rows = [[METRICS.get(name, name), number(without.get(name)), number(value)]
+                for name, value in with_twins.items()]  # fmt: skip
+        parts.append(details("Numbers with the twins", table(["metric", "without twins", "with twins"], rows)))
+    if content.show_names and content.description:
+        parts.append(paragraph(content.description, class_="note"))
+    if content.show_names and content.skipped:
+        rows = [[one.get("image", ""), one.get("problem", "")] for one in content.skipped]
+        parts.append(details("Skipped files", table(["file", "problem"], rows)))
+    said = f"{settings['level']:.0%} intervals, {settings['resamples']} bootstrap resamples of whole patients, seed "
+    parts.append(paragraph(f"Throughout: {said}{settings['seed']}.", class_="note"))
+    return join(parts)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}." if words else ""
+
+
+def _training(content: Content) -> Markup:
+    training = content.analysis["training"]
+    if not training["epochs"]:
+        return paragraph(_sentence(training["reason"]))
+    key = short(training["key_metric"])
+    kept = f"The model of epoch {training['best_epoch']} was kept, the best by {key} on the validation images."
+    names = list(next(iter(training["series"].values())))
+    rows = [
+        [epoch, *(number(series[name][place]) for series in training["series"].values() for name in names)]
+        for place, epoch in enumerate(training["epochs"])
+    ]
+    head = ["epoch", *(f"{who} {short(name)}" for who in training["series"] for name in names)]
+    return join([paragraph(kept), _plots(content, "training"), details("All epochs", table(head, rows))])
+
+
+def _selection(content: Content) -> Markup:
+    selection = content.analysis["selection"]
+    if not selection["stages"]:
+        return paragraph(_sentence(selection["reason"]))
+    rows = [
+        [f"{row['network']}: {row['stage']}", f"{row['selected']} of {row['tensors']}",
+         f"{row['selected_parameters']:,} of {row['parameters']:,}",
+         "–" if row["norm_share"] is None else f"{row['norm_share']:.1%}", "; ".join(row["reasons"])]
+        for row in selection["stages"]
+    ]  # fmt: skip
+    head = ["network: stage", "tensors from the large network", "numbers", "mean share of the squared norm",
+            "why others are not"]  # fmt: skip
+    parts = [paragraph("Which weights the networks started with."), table(head, rows)]
+    shown = ("network", "name", "source", "shape", "source_shape", "norm_share", "reason", "note")
+    full = [[row.get("name", ""), *(row.get(key) or "" for key in shown if key != "name")] for row in content.selection]
+    if full:
+        head = ["tensor", *(key.replace("_", " ") for key in shown if key != "name")]
+        parts.append(details(f"All {len(full)} tensors", table(head, full)))
+    return join(parts)
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def _metrics(content: Content) -> Markup:
+    analysis = content.analysis
+    overall = analysis["metrics"]["overall"]
+    rows = [[label, estimate(overall.get(name))] for name, label in METRICS.items() if name in overall]
+    rows.insert(1, ["macro AUC, interval of DeLong", estimate(analysis["delong"]["macro"])])
+    names = [name for name in CLASS_METRICS if name in analysis["metrics"]["per_class"][0]]
+    notes = Notes()
+    per_class = [
+        [name, count, estimate(area, notes=notes), *(estimate(of_class[metric], notes=notes) for metric in names)]
+        for name, count, area, of_class in zip(
+            analysis["class_names"], analysis["class_images"], analysis["delong"]["per_class"],
+            analysis["metrics"]["per_class"], strict=True)
+    ]  # fmt: skip
+    decided = "at one half" if analysis["multi_label"] else "by the most probable class"
+    return join([
+        table(["metric", "value and interval"], rows),
+        element("h3", "Each class against the rest"),
+        paragraph(f"Sensitivity, specificity and predictive values decide {decided}; predictive values hold for the "
+                  "share of each class among these images, and for no other.", class_="note"),
+        table(["class", "images", "AUC (DeLong)", *(CLASS_METRICS[name] for name in names)], per_class),
+        notes.paragraphs(),
+        element("h3", "Confusion matrix"),
+        _confusion(analysis),
+    ])  # fmt: skip
+
+
+def _confusion(analysis: Mapping[str, Any]) -> Markup:
+    names, cells = analysis["class_names"], analysis["confusion"]
+    if analysis["multi_label"]:
+        head = ["label", "true negatives", "false positives", "false negatives", "true positives"]
+        return table(head, ([name, *row] for name, row in zip(names, cells, strict=True)))
+    lines = [element("tr", element("th", "true \\ predicted", scope="col"),
+                     *(element("th", name, scope="col") for name in names))]  # fmt: skip
+    for name, row in zip(names, cells, strict=True):
+        total = max(sum(row), 1)
+        inside = [
+            element("td", count, class_="cell", style=_shade(count / total), title=f"{count / total:.1%} of {name}")
+            for count in row
+        ]
+        lines.append(element("tr", element("th", name, scope="row"), *inside))
+    matrix = element("table", element("thead", lines[0]), element("tbody", *lines[1:]))
+    return scrolling(matrix, "Confusion matrix")
+
+
+def _shade(share: float) -> str:
+    """Background of a cell: from white to the palette's blue, with letters that stay readable on it."""
+    red, green, blue = (round(255 + share * (end - 255)) for end in (0, 114, 178))
+    return f"background:rgb({red},{green},{blue});color:{'#fff' if share > 0.6 else '#1c2430'}"
+
+
+def _operating_points(content: Content) -> Markup:
+    points = content.analysis["operating_points"]
+    reasons = {point["reason"] for point in points}
+    if all(point["chosen"] is None for point in points) and len(reasons) == 1:
+        return paragraph(_sentence(reasons.pop()))
+    rows, notes = [], Notes()
+    for point in points:
+        chosen, wanted = point["chosen"], point["wanted"]
+        rule = "Youden" if wanted is None else f"sensitivity ≥ {wanted:.0%}"
+        if chosen is None:
+            rows.append([point["class"], rule, join(["–", notes.mark(point["reason"])]), *["–"] * 5])
+            continue
+        on_validation = f"{chosen['sensitivity']:.3f} / {chosen['specificity']:.3f}"
+        found = [estimate(point["metrics"][name], notes=notes) for name in ("sensitivity", "specificity", "ppv", "npv")]
+        rows.append([point["class"], rule, f"{chosen['threshold']:.4f}", on_validation, *found])
+    head = ["class", "rule", "threshold", "on validation: sensitivity / specificity", "sensitivity", "specificity",
+            "PPV", "NPV"]  # fmt: skip
+    images = next((p["chosen"]["images"] for p in points if p["chosen"]), 0)
+    said = (
+        f"Thresholds were chosen on {images} validation images and applied to these images as they are. Youden: the "
+        "largest sensitivity + specificity."
+    )
+    return join([paragraph(said), table(head, rows), notes.paragraphs()])
+
+
+def _curves(content: Content) -> Markup:
+    said = [f"{curve['class']}: {curve['reason']}" for curve in content.analysis["roc"] if curve["reason"]]
+    bands = "Bands are pointwise, of resampled patients; the numbers are areas, of the second plot average precision."
+    left = len(content.analysis["class_names"]) - len(content.analysis["roc"])
+    more = f"{left} classes with fewer images are not drawn." if left > 0 else ""
+    return join([
+        paragraph(bands, more),
+        paragraph(_sentence("; ".join(said)), class_="note"),
+        _plots(content, "roc", "precision_recall"),
+    ])  # fmt: skip
+
+
+# --- calibration ------------------------------------------------------------------------------------------------------
+
+
+def _calibration(content: Content) -> Markup:
+    analysis = content.analysis
+    calibration, sets, risk = analysis["calibration"], analysis["prediction_sets"], analysis["risk_coverage"]
+    before, after = calibration["before"], calibration["after"]
+    parts = []
+    if calibration["temperature"] is None:
+        parts.append(paragraph(_sentence(after["reason"])))
+    else:
+        fitted = "for this report, on" if calibration["fitted_here"] else "when the model was kept, on"
+        parts.append(paragraph(
+            f"Logits are divided by a temperature of {calibration['temperature']:.3f}, fitted {fitted} the validation "
+            f"images. All other numbers of this page are of predictions "
+            + ("after it." if calibration["predictions_are"] == "calibrated" else "without it.")
+        ))  # fmt: skip
+    rows = [
+        [METRICS[name], estimate(one), estimate(after["metrics"][name]) if after["metrics"] else "–"]
+        for name, one in before["metrics"].items()
+    ]
+    parts.append(table(["metric", "before", "after"], rows))
+    parts += [element("h3", "Prediction sets"), _prediction_sets(sets, analysis)]
+    at = ", ".join(f"{value:.1%} of the surest {share}" for share, value in risk["risk_at"].items() if share != "100%")
+    parts += [
+        element("h3", "Answering only where the network is sure"),
+        paragraph(
+            f"Wrong are {risk['risk_at']['100%']:.1%} of all images, {at}; the area under the curve is "
+            f"{risk['aurc']:.4f}, {risk['excess']:.4f} more than with all right answers first."
+        ),
+        _plots(content, "calibration", "risk_coverage"),
+    ]
+    return join(parts)
+
+
+def _prediction_sets(sets: Mapping[str, Any], analysis: Mapping[str, Any]) -> Markup:
+    if sets["coverage"] is None:
+        return paragraph(_sentence(sets["reason"]))
+    rows = [
+        ["stated coverage", f"{sets['stated']:.0%}"],
+        ["observed coverage", estimate(sets["coverage"])],
+        ["mean number of classes in a set", estimate(sets["mean_size"])],
+        ["sets of one class", f"{sets['single']:.1%}"],
+        *([f"coverage of {name}", number(value)]
+          for name, value in zip(analysis["class_names"], sets["coverage_per_class"], strict=True)),
+    ]  # fmt: skip
+    said = (
+        f"Sets of classes that can't be ruled out, by split conformal prediction ({sets['method'].upper()}) on "
+        f"{sets['validation_images']} validation images. The stated coverage is an average over images like those, and "
+        "of no single class."
+    )
+    return join([paragraph(said, _sentence(sets["reason"])), table(["", "value"], rows)])
+
+
+# --- groups and images ------------------------------------------------------------------------------------------------
+
+
+def _subgroups(content: Content) -> Markup:
+    subgroups = content.analysis["subgroups"]
+    notes = paragraph(*(_sentence(note) for note in subgroups["notes"]), class_="note")
+    if not subgroups["columns"]:
+        return join([paragraph(_sentence(subgroups["reason"])), notes])
+    parts = [
+        paragraph("Each group measured by itself. Differences between groups are not tested, and many groups make "
+                  "some of them look different by chance."),
+        _plots(content, "subgroups"),
+    ]  # fmt: skip
+    for column, groups in subgroups["columns"].items():
+        marks = Notes()
+        names = [name for name in (*METRICS, "sensitivity", "specificity") if name in groups[0]["metrics"]["overall"]]
+        head = [column, "images", "patients", *(METRICS.get(name, name) for name in names), "read with care"]
+        rows = [
+            [group["name"], group["images"], group["patients"],
+             *(estimate(group["metrics"]["overall"][name], notes=marks) for name in names), group["too_small"]]
+            for group in groups
+        ]  # fmt: skip
+        parts += [table(head, rows), marks.paragraphs()]
+    return join([*parts, notes])
+
+
+def _cases(content: Content) -> Markup:
+    if not content.cases:
+        return paragraph(content.cases_reason or "There are no images to show.")
+    parts = [
+        paragraph(
+            "Left the image as the network takes it, right the regions that spoke for the predicted class, from violet "
+            "(little) to yellow (much). A map is a hint for a reader of images and no evidence. Pictures may hold "
+            "burned-in text or faces: look at them before this page leaves the house."
+        ),
+        paragraph(content.cases_reason),
+    ]
+    for kind, title in KINDS.items():
+        shown = [case for case in content.cases if case.kind == kind]
+        parts.append(element("h3", title))
+        if shown:
+            parts.append(element("div", *(_case(case, content.show_names) for case in shown), class_="cases"))
+        else:
+            parts.append(paragraph("There is none."))
+    return join(parts)
+
+
+def _case(case: Case, show_names: bool) -> Markup:
+    said = f"Row {case.row}: true {case.true}, predicted {case.predicted}"
+    pairs = [
+        element(
+            "div",
+            picture(plain, f"{said}: {name}", 128),
+            picture(mapped, f"{said}: {name} with the map for {case.target}", 128),
+            class_="pair",
+        )
+        for name, plain, mapped in case.pictures
+    ]
+    words = [element("b", f"Row {case.row}"), f": {case.true}, predicted {case.predicted}; "
+             f"{case.target} {case.probability:.1%}"]  # fmt: skip
+    shown = paragraph(case.name, class_="note") if show_names else ""
+    return element("div", *pairs, element("p", *words), shown, class_="case")
+
+
+# --- comparison -------------------------------------------------------------------------------------------------------
+
+
+def _comparison(content: Content) -> Markup:
+    found, names = content.comparison, content.names
+    parts = [
+        paragraph(not_shared(found, names), _sentence(found["reason"])),
+        paragraph(
+            "Paired on the shared images: metrics by a bootstrap over patients, areas by DeLong's test, right or wrong "
+            "by McNemar's test, which takes images for independent. All p values are one family, corrected by Holm.",
+            class_="note",
+        ),
+    ]
+    head = ["", *names, "difference", "p", "p (Holm)"]
+    rows = [_compared(METRICS.get(name, name), one) for name, one in found["metrics"].items()]
+    rows += [_compared(f"AUC of {area['class']}", area) for area in found["areas"]]
+    parts.append(table(head, rows))
+    test = found["mcnemar"]
+    if test is not None:
+        said = (
+            f"Both are right about {test['both']} images, {names[0]} alone about {test['only_one']}, {names[1]} alone "
+            f"about {test['only_other']}, neither about {test['neither']}: McNemar's p {p_value(test['p'])}, after "
+            f"Holm {p_value(test['p_holm'])}."
+        )
+        parts.append(paragraph(said))
+    return join(parts)
+
+
+def _compared(label: str, one: Mapping[str, Any]) -> list[Any]:
+    difference = {"value": one["difference"], "low": one["low"], "high": one["high"], "reason": one["reason"]}
+    return [label, number(one["one"]), number(one["other"]), estimate(difference), p_value(one["p"]),
+            p_value(one["p_holm"])]  # fmt: skip
+
+
+def p_value(p: float | None) -> str:
+    """A p value to three digits."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+# --- efficiency and provenance ----------------------------------------------------------------------------------------
+
+
+def _efficiency(content: Content) -> Markup:
+    efficiency = content.analysis["efficiency"]
+    if not efficiency["networks"]:
+        return paragraph(_sentence(efficiency["reason"]))
+    large = efficiency["networks"].get("large", {})
+    speed = efficiency["speed"] or {}
+    rows = []
+    for role, one in efficiency["networks"].items():
+        time = speed.get(role, {}).get("milliseconds")
+        rows.append([
+            role, one["architecture"] or "", _millions(one["parameters"]),
+            _share(one["parameters"], large.get("parameters")), _millions(one["macs"]),
+            _share(one["macs"], large.get("macs")), "–" if time is None else f"{time:.1f}",
+        ])  # fmt: skip
+    head = ["network", "architecture", "parameters", "of the large", "MACs per image", "of the large", "CPU ms"]
+    size = efficiency["model_mb"]
+    shape = " x ".join(map(str, efficiency["input_shape"] or []))
+    timed = speed.get("student")
+    return join([
+        table(head, rows),
+        paragraph(
+            f"Input {shape}." if shape else "",
+            f"The model file has {size:.2f} MB." if size is not None else "",
+            f"CPU ms: median of {timed['runs']} images, one by one, on one thread of the computer that wrote this."
+            if timed else "The time per image was not measured.",
+        ),
+    ])  # fmt: skip
+
+
+def _millions(count: float | None) -> str:
+    if count is None:
+        return "–"
+    return f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count:,}"
+
+
+def _share(count: float | None, whole: float | None) -> str:
+    return f"{count / whole:.1%}" if count and whole else "–"
+
+
+def commands(analysis: Mapping[str, Any]) -> str:
+    """The commands that make such a run, with D for the data and O for its folder."""
+    settings = analysis["run"]["settings"]
+    chosen = "".join(f" --{name} {settings[name]}" for name in ("method", "epochs", "seed") if name in settings)
+    other = "" if analysis["split"] == "test" else f" --report_as {analysis['split']}"
+    return (
+        f"python -m monai.bundle run training --config_file bundle/configs/train.json --dataset_dir D --output_dir O"
+        f"{chosen}\n"
+        f"python -m monai.bundle run evaluating --config_file bundle/configs/evaluate.json --output_dir O{other}\n"
+        f"python -m dual_skd report O" + ("" if analysis["split"] == "test" else f" --split {analysis['split']}")
+    )
+
+
+def _run(content: Content) -> Markup:
+    run, data = content.analysis["run"], content.analysis["data"]
+    if run["reason"]:
+        return paragraph(_sentence(run["reason"]))
+    facts = [["started", run["started"]], ["finished", run["finished"] or "not finished"], ["device", run["device"]],
+             ["seconds of training", number(run["total_seconds"], 0)], ["seed", run["seed"]],
+             ["SHA-256 of the data list", data["hash"] or "–"]]  # fmt: skip
+    versions = [[name, version] for name, version in run["versions"].items()]
+    settings = [[name, text(value)] for name, value in run["settings"].items()]
+    return join([
+        table(["", "value"], facts),
+        table(["package", "version"], versions),
+        details("All settings, without paths", table(["setting", "value"], settings)),
+        element("pre", commands(content.analysis)),
+    ])  # fmt: skip

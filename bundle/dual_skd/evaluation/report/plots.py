@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plots of a report, drawn from its analysis: as figures, as files, and as SVG within the page."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from dual_skd.evaluation.recorder import LOWER_IS_BETTER
+from dual_skd.evaluation.report.markup import Markup, clean, element, text
+
+# of Okabe and Ito 2008 (Color Universal Design), the order of most contrast first
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
+GREY = "#6b6b6b"
+WIDTH = 4.4  # inches: at its own size on a phone, two beside each other on a screen
+TOGETHER = 4  # classes in one plot; more bands can't be told apart
+LONGEST = 24  # characters of a name in a plot
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dual_skd",
+    "text.parse_math": False,  # a class may be called $x$
+}
+
+
+class Plot(NamedTuple):
+    """A figure with what it shows in words.
+
+    Attributes:
+        name: of its files.
+        figure: the drawing.
+        title: short.
+        description: what is to be seen, for who can't see it.
+        svg: the drawing as an SVG document.
+    """
+
+    name: str
+    figure: Figure
+    title: str
+    description: str
+    svg: str = ""
+
+
+def all_plots(analysis: Mapping[str, Any]) -> dict[str, list[Plot]]:
+    """Every plot that the analysis has the numbers for, by section: an empty list where it has none."""
+    drawers: dict[str, Callable[[Mapping[str, Any]], list[Plot]]] = {
+        "training": _training,
+        "roc": _roc,
+        "precision_recall": _precision_recall,
+        "confusion": _confusion,
+        "calibration": _reliability,
+        "risk_coverage": _risk_coverage,
+        "subgroups": _forest,
+    }
+    with _style():
+        return {name: [_rendered(plot) for plot in draw(analysis)] for name, draw in drawers.items()}
+
+
+def _rendered(plot: Plot) -> Plot:
+    buffer = io.StringIO()
+    plot.figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plot.figure.set_layout_engine("none")  # the layout is found, and takes longer than the drawing
+    return plot._replace(svg=buffer.getvalue())
+
+
+def save(plot: Plot, folder: Path) -> None:
+    """Writes NAME.svg and NAME.png (150 dots per inch)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{plot.name}.svg").write_text(plot.svg, encoding="utf-8")
+    with _style():
+        plot.figure.savefig(folder / f"{plot.name}.png", format="png", dpi=150)
+
+
+def inline(plot: Plot) -> Markup:
+    """The plot as an element of a page: with title and description, without links, its ids its own."""
+    drawn = plot.svg[plot.svg.index("<svg") :]
+    drawn = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawn, flags=re.DOTALL)
+    opening, rest = drawn.split(">", 1)
+    box = re.search(r'viewBox="([^"]+)"', opening)[1]
+    rest = rest.replace("xlink:href", "href")
+    rest = re.sub(r'\bid="', f'id="{plot.name}-', rest)
+    rest = re.sub(r'url\(#|href="#', lambda found: f"{found[0]}{plot.name}-", rest)
+    head = (
+        f'<svg viewBox="{box}" role="img" aria-labelledby="{plot.name}-title {plot.name}-desc" '
+        'style="stroke-linejoin:round;stroke-linecap:butt">'
+        f'<title id="{plot.name}-title">{text(plot.title)}</title>'
+        f'<desc id="{plot.name}-desc">{text(plot.description)}</desc>'
+    )
+    return element("figure", Markup(head + rest.strip()), element("figcaption", plot.title), class_="plot")
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # the page's reader has other fonts than the writer's; PNG files show a box instead
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def _figure(height: float, rows: int = 1, **options: Any):
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots(rows, 1, **options)
+
+
+def short(metric: str) -> str:
+    """Name of a metric for an axis."""
+    return metric.replace("_", " ").replace("auc", "AUC").replace("nll", "NLL").replace("ece", "ECE")
+
+
+def _cut(name: str) -> str:
+    name = " ".join(clean(name).split())
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def _training(analysis: Mapping[str, Any]) -> list[Plot]:
+    training = analysis["training"]
+    if not training["epochs"]:
+        return []
+    names = list(next(iter(training["series"].values())))
+    figure, axes = _figure(1.6 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        for place, (who, series) in enumerate(training["series"].items()):
+            values = [np.nan if value is None else value for value in series[name]]
+            axis.plot(training["epochs"], values, color=PALETTE[place], linestyle=DASHES[place], label=who,
+                      marker="o" if len(values) == 1 else None)  # fmt: skip
+        if training["best_epoch"] is not None:
+            axis.axvline(training["best_epoch"], color=GREY, linewidth=0.8, linestyle=":")
+        axis.set_ylabel(short(name))
+        if name not in LOWER_IS_BETTER:
+            axis.set_ylim(top=min(axis.get_ylim()[1], 1.01))
+    axes[0, 0].legend(loc="best", title=f"dotted: epoch {training['best_epoch']}, kept", title_fontsize=8)
+    axes[-1, 0].set_xlabel("epoch")
+    axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
+    said = f"{short(names[0])} on the validation images over {len(training['epochs'])} epochs"
+    return [Plot("training", figure, "Validation during training", said)]
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def _roc(analysis: Mapping[str, Any]) -> list[Plot]:
+    curves = analysis["roc"]
+    if len(curves) == 2 and not analysis["multi_label"]:
+        curves = curves[1:]  # the other one is its mirror image
+    areas = dict(zip(analysis["class_names"], analysis["delong"]["per_class"], strict=True))
+    return _curve_plots(curves, areas, "roc", "ROC curve", "1 − specificity", "sensitivity", diagonal=True)
+
+
+def _precision_recall(analysis: Mapping[str, Any]) -> list[Plot]:
+    areas = {
+        name: one.get("average_precision")
+        for name, one in zip(analysis["class_names"], analysis["metrics"]["per_class"], strict=True)
+    }
+    curves = analysis["precision_recall"]
+    return _curve_plots(curves, areas, "precision_recall", "Precision-recall curve", "recall (sensitivity)",
+                        "precision (PPV)", diagonal=False)  # fmt: skip
+
+
+def _curve_plots(
+    curves: Sequence[Mapping[str, Any]], areas: Mapping[str, Any], name: str, title: str, x: str, y: str, diagonal: bool
+) -> list[Plot]:
+    drawn, plots = [curve for curve in curves if curve["x"]], []
+    for start in range(0, len(drawn), TOGETHER):
+        part = drawn[start : start + TOGETHER]
+        figure, axis = _figure(3.9)
+        said = []
+        for place, curve in enumerate(part):
+            area = areas.get(curve["class"]) or {}
+            value = "" if area.get("value") is None else f" {area['value']:.3f}"
+            axis.plot(curve["x"], curve["y"], color=PALETTE[place], linestyle=DASHES[place], linewidth=1.6,
+                      label=f"{_cut(curve['class'])}{value}")  # fmt: skip
+            if curve["grid"]:
+                axis.fill_between(curve["grid"], curve["low"], curve["high"], color=PALETTE[place], alpha=0.15,
+                                  linewidth=0)  # fmt: skip
+            said.append(f"{curve['class']} area{value or ' unknown'}")
+        if diagonal:
+            axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+        axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=x, ylabel=y)
+        figure.legend(loc="outside lower center", ncols=2 if max(len(c["class"]) for c in part) < 14 else 1)
+        number = f"_{start // TOGETHER + 1}" if len(drawn) > TOGETHER else ""
+        plots.append(Plot(name + number, figure, title, f"{title} of {', '.join(said)}"))
+    return plots
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+
+def _confusion(analysis: Mapping[str, Any]) -> list[Plot]:
+    cells, names = np.array(analysis["confusion"]), [_cut(name) for name in analysis["class_names"]]
+    if analysis["multi_label"] or len(names) > 12:
+        return []
+    figure, axis = _figure(1.4 + 0.42 * max(len(names), 3))
+    shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
+    axis.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
+    for row, column in np.ndindex(cells.shape):
+        colour = "white" if shares[row, column] > 0.55 else "black"
+        axis.text(column + 0.5, row + 0.5, str(cells[row, column]), ha="center", va="center", color=colour)
+    places = np.arange(len(names)) + 0.5
+    turned = 45 if max(map(len, names)) * len(names) > 24 else 0
+    axis.set_xticks(places, names, rotation=turned, ha="right" if turned else "center")
+    axis.set_yticks(places, names)
+    axis.invert_yaxis()
+    axis.grid(False)
+    axis.set(xlabel="predicted", ylabel="true")
+    right = int(np.trace(cells))
+    return [Plot("confusion", figure, "Confusion matrix", f"{right} of {int(cells.sum())} images on the diagonal")]
+
+
+def _reliability(analysis: Mapping[str, Any]) -> list[Plot]:
+    figure, (axis, below) = _figure(4.4, 2, sharex=True, height_ratios=(3, 1))
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfectly calibrated")
+    said, width = [], 0.1
+    for name, label, place in (("before", "as the network gives them", 1), ("after", "with the temperature", 0)):
+        one = analysis["calibration"][name]
+        bins = [bin for bin in one["bins"] if bin["count"]]
+        if not bins:
+            continue
+        x, y = ([bin[key] for bin in bins] for key in ("confidence", "accuracy"))
+        errors = np.abs([[bin["accuracy"] - bin["accuracy_low"] for bin in bins],
+                         [bin["accuracy_high"] - bin["accuracy"] for bin in bins]])  # fmt: skip
+        axis.errorbar(x, y, yerr=errors, color=PALETTE[place], marker="os"[place], markersize=4, linewidth=1.2,
+                      linestyle=DASHES[place], elinewidth=0.8, capsize=2, label=label)  # fmt: skip
+        below.bar([bin["low"] + width * (0.29 if place else 0.71) for bin in one["bins"]],
+                  [bin["count"] for bin in one["bins"]], width=0.4 * width, color=PALETTE[place])  # fmt: skip
+        ece = one["metrics"]["ece"]["value"]
+        said.append(f"{label}: expected calibration error {number_or_dash(ece)}")
+    axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right")
+    axis.legend(loc="upper left")
+    below.set(xlabel="confidence", ylabel="images")
+    return [Plot("reliability", figure, "Reliability diagram", "; ".join(said))]
+
+
+def number_or_dash(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _risk_coverage(analysis: Mapping[str, Any]) -> list[Plot]:
+    curve = analysis["risk_coverage"]
+    figure, axis = _figure(3.1)
+    lone = "o" if len(curve["risk"]) == 1 else None
+    axis.plot(curve["coverage"], curve["risk"], color=PALETTE[0], linewidth=1.6, marker=lone, label="surest first")
+    axis.axhline(curve["risk"][-1], color=GREY, linewidth=0.8, linestyle=":", label="all images")
+    axis.set(xlim=(0, 1.01), xlabel="share of images answered", ylabel="error among them")
+    axis.set_ylim(bottom=0, top=max(max(curve["risk"]) * 1.1, 0.02))
+    axis.legend(loc="best")
+    said = ", ".join(f"{risk:.3f} at {share}" for share, risk in curve["risk_at"].items())
+    return [Plot("risk_coverage", figure, "Risk-coverage curve", f"error {said} of the images")]
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+def _forest(analysis: Mapping[str, Any]) -> list[Plot]:
+    rows = [
+        (f"{_cut(column)}: {_cut(group['name'])} ({group['images']})", group["metrics"]["overall"])
+        for column, groups in analysis["subgroups"]["columns"].items()
+        for group in groups
+    ]
+    plots, level = [], f"{analysis['settings']['level']:.0%}"
+    for name, title in (("macro_auc", "macro AUC"), ("balanced_accuracy", "balanced accuracy")):
+        whole = analysis["metrics"]["overall"][name]
+        known = [(label, overall[name]) for label, overall in rows if overall[name]["value"] is not None]
+        if not known:
+            continue
+        drawn = [("all images", whole), *known] if whole["value"] is not None else known
+        figure, axis = _figure(0.9 + 0.28 * len(drawn))
+        for place, (_, one) in enumerate(drawn):
+            colour = PALETTE[1] if one is whole else PALETTE[0]
+            if one["low"] is not None:
+                axis.plot([one["low"], one["high"]], [place, place], color=colour, linewidth=1.8)
+            axis.plot(one["value"], place, "D" if one is whole else "o", color=colour, markersize=5,
+                      markerfacecolor="white" if one["low"] is None else colour)  # fmt: skip
+        if whole["value"] is not None:
+            axis.axvline(whole["value"], color=GREY, linewidth=0.8, linestyle=":")
+        axis.set_yticks(range(len(drawn)), [label for label, _ in drawn])
+        axis.invert_yaxis()
+        axis.set(xlabel=title)
+        said = ", ".join(f"{label} {one['value']:.3f}" for label, one in drawn)
+        plots.append(Plot(f"subgroups_{name}", figure, f"Subgroups: {title} with {level} intervals", said))
+    return plots

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the report of a run: page, plots, model card, and the analysis into ``metrics.json``."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+import dual_skd
+from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.split_file import save_split
+from dual_skd.errors import InputError
+from dual_skd.evaluation.analysis import analyse
+from dual_skd.evaluation.bootstrap import RESAMPLES
+from dual_skd.evaluation.comparison import compare_runs
+from dual_skd.evaluation.recorder import read_json, write_json
+from dual_skd.evaluation.report.cases import explained_cases
+from dual_skd.evaluation.report.model_card import model_card
+from dual_skd.evaluation.report.page import Content, page
+from dual_skd.evaluation.report.plots import all_plots, save
+from dual_skd.evaluation.report.speed import cpu_milliseconds
+from dual_skd.evaluation.run_files import RunFiles, read_run
+from dual_skd.networks import build_network
+from dual_skd.outputs import load_model
+
+logger = logging.getLogger(__name__)
+
+LARGEST_TIMED = 2e8  # parameters of a network that is built to be timed
+
+
+def write_report(
+    directory: str | Path,
+    split: str = "test",
+    *,
+    compare: str | Path | None = None,
+    model: str | Path | None = None,
+    show_names: bool = False,
+    images: bool = True,
+    speed: bool = True,
+    resamples: int = RESAMPLES,
+) -> Path:
+    """Writes ``report/report.html``, ``report/model_card.md`` and ``report/plots/``, and the analysis.
+
+    The folder of another split than ``test`` is ``report_<split>``. The analysis goes into ``metrics.json``, under
+    ``analysis`` of the split.
+
+    Args:
+        directory: ``output_dir`` of an evaluated run.
+        split: which evaluation, see :func:`~dual_skd.evaluation.run_files.read_run`.
+        compare: ``output_dir`` of another run to set beside it.
+        model: the model file; None takes the run's own, where there is one.
+        show_names: let names of files and the data set's description stand on the page. Without it no page, plot or
+            card names a file or a patient.
+        images: show single images with maps.
+        speed: measure the time per image on this computer, unless it was measured for this run before.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        path of the page.
+
+    Raises:
+        InputError: no such run or split, files that can't be read, or runs that can't be compared.
+    """
+    directory = Path(directory).expanduser()
+    model = Path(model) if model is not None else directory / "models" / "model.pt"
+    network, info = load_model(model) if model.is_file() else (None, {})
+    files = read_run(directory, split, calibration=info.get("calibration"), model=model)
+    analysis = analyse(files, resamples=resamples)
+    former = ((files.metrics.get(split) or {}).get("analysis") or {}).get("efficiency") or {}
+    analysis["efficiency"]["speed"] = _speed(network, files, former.get("speed"), measure=speed)
+    comparison, names = None, ("this run", "the other run")
+    if compare is not None:
+        other = Path(compare).expanduser()
+        if show_names:
+            names = (directory.resolve().name, other.resolve().name)
+        comparison = compare_runs(files, read_run(other, split), resamples=resamples, names=names)
+    cases, reason = [], "Images were left out."
+    if images and network is None:
+        reason = "There are no pictures: the run has no model file."
+    elif images:
+        cases, reason = explained_cases(files, network, info["preprocessing"])
+    plots = all_plots(analysis)
+    folder = directory / ("report" if split == "test" else f"report_{split}")
+    for plot in (plot for several in plots.values() for plot in several):
+        save(plot, folder / "plots")
+    written = datetime.now(timezone.utc).date().isoformat()
+    content = Content(
+        analysis,
+        plots,
+        selection=files.selection,
+        cases=cases,
+        cases_reason=reason,
+        comparison=comparison,
+        names=names,
+        description=str(files.datalist.get("description") or ""),
+        show_names=show_names,
+        written=written,
+        version=dual_skd.__version__,
+        skipped=tuple(files.datalist.get("unusable") or ()),
+    )
+    path = folder / "report.html"
+    path.write_text(page(content), encoding="utf-8")
+    card = model_card(analysis, version=dual_skd.__version__, written=written, explained=bool(cases))
+    (folder / "model_card.md").write_text(card, encoding="utf-8")
+    record = read_json(directory / "metrics.json")
+    record[split] = (record.get(split) or {}) | {"analysis": analysis}
+    write_json(directory / "metrics.json", record)
+    return path
+
+
+def _speed(network, files: RunFiles, former: dict[str, Any] | None, *, measure: bool) -> dict[str, Any] | None:
+    """Milliseconds of student and large network, measured once per run."""
+    run, shape = files.run, files.run.get("input_shape")
+    if former and former.get("run") == run.get("started"):
+        return former
+    if not measure or network is None or shape is None:
+        return None
+    found = {"run": run.get("started"), "student": cpu_milliseconds(network, shape)}
+    large = (run.get("networks") or {}).get("large") or {}
+    if large.get("architecture") and (large.get("parameters") or 0) < LARGEST_TIMED:
+        found["large"] = cpu_milliseconds(build_network(**large["architecture"]).eval(), shape)
+    return found
+
+
+class ReportWriter:
+    """Handler of the evaluator that writes the report when the evaluation has ended; attach it last.
+
+    What can't be said is said so in the report, and where there can't be one, in the log: the evaluation counts.
+
+    Args:
+        output_dir: of the run.
+        split: name of the evaluation.
+        model: the model file that is evaluated.
+        datalist: the data that are evaluated; another data set than that of the training run is written to
+            ``datalist_<split>.json``, for its patients and groups.
+        resamples: number of bootstrap resamples.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        split: str = "test",
+        *,
+        model: str | Path | None = None,
+        datalist: DataList | None = None,
+        resamples: int = RESAMPLES,
+    ) -> None:
+        self.output_dir, self.split, self.model, self.resamples = Path(output_dir), split, model, resamples
+        self.datalist = datalist
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler at the end of the evaluation."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if getattr(engine.state, "rank", 0) != 0:
+            return
+        path = self.output_dir / f"datalist_{self.split}.json"
+        if self.datalist is not None and not self.datalist.train:
+            save_split(self.datalist, path)
+        else:  # of a former evaluation under this name
+            path.unlink(missing_ok=True)
+        try:
+            path = write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples)
+        except InputError as error:
+            logger.warning("There is no report: %s", error)
+        else:
+            logger.info("Report: %s", path)

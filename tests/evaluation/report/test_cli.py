@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dual_skd.__main__ import main
+
+
+def test_the_command_writes_the_page_and_says_where(run_folder, capsys):
+    directory = run_folder()
+    assert main(["report", str(directory), "--no-images", "--no-speed", "--resamples", "5"]) == 0
+    assert capsys.readouterr().out.strip() == str(directory / "report" / "report.html")
+    assert "Images were left out." in (directory / "report" / "report.html").read_text()
+
+
+def test_errors_are_one_sentence(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.startswith("Error: There is no folder")

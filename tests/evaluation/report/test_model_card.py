@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import yaml
+
+from dual_skd.evaluation.analysis import analyse
+from dual_skd.evaluation.report.model_card import answered, model_card
+from dual_skd.evaluation.run_files import read_run
+
+
+def card_of(directory, **options):
+    analysis = analyse(read_run(directory), resamples=50)
+    return analysis, model_card(analysis, version="1.2.3", written="2026-01-02", **options)
+
+
+def test_the_card_has_the_numbers_with_their_intervals(run_folder):
+    analysis, card = card_of(run_folder())
+    one = analysis["metrics"]["overall"]["accuracy"]
+    assert f"| accuracy | {one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f}) |" in card
+    assert "Twins of training images left out: 1. Files skipped: 1." in card
+    assert "| student | small | 1,000 | 5,000 |" in card
+    assert "--method coupled --epochs 2" in card
+
+
+def test_its_head_is_yaml(run_folder):
+    head = card_of(run_folder())[1].split("---\n")[1]
+    assert yaml.safe_load(head)["pipeline_tag"] == "image-classification"
+
+
+def test_topics_that_the_run_does_not_answer_stay_open(run_folder):
+    analysis, card = card_of(run_folder(validation=False))
+    assert "**Reference standard**" in card.split("Open, for the authors")[1]
+    topics = dict(answered(analysis))
+    assert topics["Operating point"] == "no threshold: the run kept no predictions of validation images"
+    assert topics["Explanations"] == "none were made"
+    assert topics["Initial weights"].startswith("52 of 80 numbers")
+
+
+def test_strange_class_names_are_plain_text(run_folder):
+    _, card = card_of(run_folder(np.arange(40) % 2, class_names=("a|b", "<script>*x*")))
+    assert "<script>" not in card and "| a\\|b |" in card and "&lt;script&gt;\\*x\\*" in card
+
+
+def test_missing_numbers_and_small_groups_are_among_the_limits(run_folder):
+    sides = ["left"] * 4 + ["right"] * 56
+    limits = card_of(run_folder(np.arange(60) % 2, columns={"side": sides}))[1].split("## Model\n")[0]
+    assert "No number for macro\\_auc: no image of mass." in limits
+    assert "side left: 4 images, fewer than 10" in limits
+
+
+def test_no_file_and_no_patient_is_named(run_folder):
+    card = card_of(run_folder())[1]
+    assert "/clinic" not in card and "patient0" not in card

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from dual_skd.evaluation.analysis import analyse
+from dual_skd.evaluation.comparison import compare_runs
+from dual_skd.evaluation.report.cases import Case
+from dual_skd.evaluation.report.page import Content, commands, p_value, page
+from dual_skd.evaluation.report.plots import all_plots
+from dual_skd.evaluation.run_files import read_run
+
+EMPTY = {"meta", "img", "br", "hr"}
+
+
+class Reader(HTMLParser):
+    """Tags, their attributes and the words of a page; fails on tags that don't close."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open, self.tags, self.ids, self.targets, self.words = [], [], [], [], []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.tags.append((tag, given))
+        self.ids += [given["id"]] if "id" in given else []
+        self.targets += [given[key] for key in ("href", "src") if given.get(key)]
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in EMPTY:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def rendered(directory, **options):
+    files = read_run(directory)
+    analysis = analyse(files, resamples=20)
+    content = Content(analysis, all_plots(analysis), selection=files.selection, written="2026-01-02", version="1.2.3",
+                      **{"cases_reason": "Images were left out."} | options)  # fmt: skip
+    source = page(content)
+    reader = Reader(source)
+    return source, reader, " ".join("".join(reader.words).split())
+
+
+def test_the_page_is_one_file_without_scripts_links_or_repeated_ids(run_folder):
+    source, reader, _ = rendered(run_folder(columns={"sex": ["f", "m"] * 30}))
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in reader.tags}
+    assert "http:" not in source and "https:" not in source and "url(//" not in source
+    assert not any(name.startswith("on") for _, given in reader.tags for name in given)
+    assert len(reader.ids) == len(set(reader.ids))
+    for target in reader.targets:
+        assert target.startswith("data:image/png") or target[1:] in reader.ids
+    assert dict(reader.tags)["html"] == {"lang": "en"}
+    assert any(given.get("name") == "viewport" for _, given in reader.tags)
+
+
+def test_numbers_stand_with_their_intervals(run_folder):
+    directory = run_folder()
+    _, _, words = rendered(directory)
+    accuracy = analyse(read_run(directory), resamples=20)["metrics"]["overall"]["accuracy"]
+    assert f"accuracy{accuracy['value']:.3f} {accuracy['low']:.3f} to {accuracy['high']:.3f}" in words
+    assert "1 images were left out because a twin of them is in training (1 exact copies, 0 near copies)" in words
+    assert "1 files could not be used and were skipped" in words
+    assert "Thresholds were chosen on 30 validation images" in words
+    assert "The model of epoch 1 was kept, the best by macro AUC" in words
+    assert "10.0% of the large network" in words
+
+
+def test_tables_scroll_by_themselves_and_drawings_have_a_title(run_folder):
+    _, reader, _ = rendered(run_folder())
+    tables = sum(tag == "table" for tag, _ in reader.tags)
+    assert tables == sum(given.get("class") == "scroll" for _, given in reader.tags) > 5
+    drawings = sum(tag == "svg" for tag, _ in reader.tags)
+    assert drawings == sum(given.get("role") == "img" for _, given in reader.tags) == 5
+
+
+@pytest.mark.parametrize("show", [False, True])
+def test_names_of_files_and_the_data_are_shown_when_asked_for_only(run_folder, show):
+    case = Case("confident_right", 7, "secret_name_6.png", "mass", "mass", "mass", 0.9, (("image", b"1", b"2"),))
+    source, _, words = rendered(run_folder(), cases=[case], show_names=show, description="read from /clinic",
+                                skipped=[{"image": "/clinic/broken.png", "problem": "damaged"}])  # fmt: skip
+    assert ("secret_name" in source) == ("/clinic" in source) == ("broken" in source) == show
+    assert "patient0" not in source and "Row 7: mass, predicted mass; mass 90.0%" in words
+
+
+def test_class_and_group_names_are_text_wherever_they_stand(run_folder):
+    evil = "<script>alert('x')</script>"
+    labels = np.arange(60) % 3
+    case = Case("confident_wrong", 1, evil, evil, evil, evil, 0.5, ((evil, b"1", b"2"),))
+    directory = run_folder(labels, class_names=(evil, '"onload="x', "&"), columns={evil: [evil, "b"] * 30})
+    source, reader, words = rendered(directory, cases=[case], show_names=True, names=(evil, evil))
+    assert "<script" not in source and "onload" not in {name for _, given in reader.tags for name in given}
+    assert words.count(evil) > 10
+
+
+def test_two_runs_stand_side_by_side_with_the_images_left_out(run_folder):
+    one, other = run_folder(name="one"), run_folder(np.arange(40) % 3, name="other")
+    comparison = compare_runs(read_run(one), read_run(other), resamples=20)
+    _, _, words = rendered(one, comparison=comparison, names=("new", "old"))
+    assert "40 images are in both; left out are 20 only in new and 0 only in old." in words
+    assert "McNemar's p 1.000" in words
+    assert [p_value(p) for p in (None, 0.0001, 0.04)] == ["–", "< 0.001", "0.040"]
+
+
+def degenerate(run_folder):
+    """Runs in which something isn't there."""
+    labels = (np.random.default_rng(0).random((20, 3)) < 0.5).astype(int)
+    return {
+        "one class": (lambda: run_folder(np.zeros(20, int)), "Every image is of normal"),
+        "an absent class": (lambda: run_folder(np.arange(60) % 2), "no image of mass"),
+        "one patient": (lambda: run_folder(patients=["p"] * 60), "all images are of one patient"),
+        "a single image": (lambda: run_folder([1]), "all images are of one patient"),
+        "a constant predictor": (lambda: run_folder(p=np.full((60, 3), 1 / 3)), "as those of a constant do"),
+        "no validation": (lambda: run_folder(validation=False), "the run kept no predictions of validation images"),
+        "no auxiliary": (lambda: run_folder(auxiliary=False), "The model of epoch 1 was kept"),
+        "several labels": (lambda: run_folder(labels, labels * 0.5 + 0.3, multi_label=True),
+                           "there are none with several labels per image"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", degenerate(None))
+def test_what_is_not_there_is_a_sentence(run_folder, kind):
+    build, sentence = degenerate(run_folder)[kind]
+    _, _, words = rendered(build())
+    assert sentence.lower() in words.lower()
+    assert "nan" not in words.split() and "None" not in words.split() and "inf" not in words.split()
+
+
+def test_a_table_of_predictions_alone_makes_a_page(run_folder):
+    directory = run_folder()
+    for name in ("metrics.json", "run.json", "datalist.json", "selection_report.csv", "predictions_validation.csv"):
+        (directory / name).unlink()
+    _, _, words = rendered(directory)
+    for sentence in ("There is no datalist.json", "No validation was recorded", "No weights were selected"):
+        assert sentence.lower() in words.lower()
+
+
+def test_commands_hold_no_paths(run_folder):
+    assert "/clinic" not in commands(analyse(read_run(run_folder()), resamples=5))

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import warnings
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dual_skd.evaluation.analysis import analyse
+from dual_skd.evaluation.report.plots import all_plots, inline, save, short
+from dual_skd.evaluation.run_files import read_run
+
+STRANGE = ("<script>alert(1)</script>", "$\\frac{", "結核\x00 and a name that is longer than a plot is wide")
+
+
+def analysed(directory):
+    return analyse(read_run(directory), resamples=20)
+
+
+def flat(plots):
+    return {plot.name: plot for several in plots.values() for plot in several}
+
+
+def test_every_part_of_an_analysis_that_has_numbers_is_drawn(run_folder):
+    found = flat(all_plots(analysed(run_folder(columns={"sex": ["f", "m"] * 30}))))
+    assert set(found) == {
+        "training", "roc", "precision_recall", "confusion", "reliability", "risk_coverage",
+        "subgroups_macro_auc", "subgroups_balanced_accuracy",
+    }  # fmt: skip
+    axis = found["roc"].figure.axes[0]
+    assert len(axis.lines) == 4 and len(axis.collections) == 3  # three classes with bands, and the diagonal
+    assert [text.get_text() for text in found["confusion"].figure.axes[0].texts[:1]]
+    forest = found["subgroups_macro_auc"].figure.axes[0]
+    assert [label.get_text() for label in forest.get_yticklabels()] == ["all images", "sex: f (30)", "sex: m (30)"]
+
+
+def test_of_two_classes_one_roc_curve_is_drawn(run_folder):
+    plots = all_plots(analysed(run_folder(np.arange(40) % 2, class_names=("well", "ill"))))
+    assert len(plots["roc"][0].figure.axes[0].lines) == 2 and "ill" in plots["roc"][0].description
+
+
+def test_many_classes_are_divided_into_plots_of_four(run_folder):
+    names = [f"c{k}" for k in range(6)]
+    plots = all_plots(analysed(run_folder(np.arange(60) % 6, class_names=names)))
+    assert [plot.name for plot in plots["roc"]] == ["roc_1", "roc_2"]
+
+
+def test_strange_names_are_text_in_every_drawing(run_folder):
+    labels = np.arange(60) % 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots = flat(all_plots(analysed(run_folder(labels, class_names=STRANGE))))
+        drawn = {name: inline(plot) for name, plot in plots.items()}
+    for svg in drawn.values():
+        ElementTree.fromstring(svg)
+        assert "<script" not in svg and "\x00" not in svg
+    assert "&lt;script&gt;" in drawn["roc"] and "$\\frac{" in drawn["roc"]
+
+
+def test_inline_drawings_have_words_their_own_ids_and_no_links(run_folder):
+    plots = flat(all_plots(analysed(run_folder())))
+    ids = []
+    for plot in plots.values():
+        svg = inline(plot)
+        root = ElementTree.fromstring(svg)
+        assert "http" not in svg and "<style" not in svg and "<metadata" not in svg
+        drawing = root.find("svg")
+        assert drawing.find("title").text == plot.title and drawing.find("desc").text == plot.description
+        own = [node.get("id") for node in root.iter() if node.get("id")]
+        used = {node.get("href")[1:] for node in root.iter() if node.get("href")}
+        assert used <= set(own)
+        ids += own
+    assert len(ids) == len(set(ids))
+
+
+def test_files_are_written_in_both_forms_and_always_the_same(run_folder, tmp_path):
+    directory = run_folder()
+    for turn in ("first", "second"):
+        save(flat(all_plots(analysed(directory)))["risk_coverage"], tmp_path / turn)
+    with Image.open(tmp_path / "first" / "risk_coverage.png") as image:
+        assert image.width == pytest.approx(660, abs=2)
+    first, second = ((tmp_path / turn / "risk_coverage.svg").read_bytes() for turn in ("first", "second"))
+    assert first == second
+
+
+def test_metrics_have_names_for_an_axis():
+    assert [short(name) for name in ("macro_auc", "nll", "balanced_accuracy")] == [
+        "macro AUC",
+        "NLL",
+        "balanced accuracy",
+    ]
