@@ -37,6 +37,8 @@ def workflow() -> Run:
         files = [str(CONFIGS / name) for name in names]  # an absolute path stays as it is
         kind = TYPES[Path(files[0]).name]
         settings = {"device": torch.device("cpu"), "num_workers": 0} | overrides
+        if kind == "eval":
+            settings.setdefault("report", False)  # takes longer than all the rest; test_report.py asks for it
         return ConfigWorkflow(files, logging_file=False, workflow_type=kind, **settings)
 
     return build

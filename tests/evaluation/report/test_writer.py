@@ -41,7 +41,10 @@ def test_page_card_plots_and_analysis_are_written(run_folder):
 def test_the_time_per_image_is_measured_once_per_run(run_folder):
     directory = with_model(run_folder())
     write_report(directory, resamples=5)
-    first = json.loads((directory / "metrics.json").read_text())["test"]["analysis"]["efficiency"]["speed"]
+    metrics = json.loads((directory / "metrics.json").read_text())
+    first = metrics["speed"]
+    assert first == metrics["test"].pop("analysis")["efficiency"]["speed"]
+    (directory / "metrics.json").write_text(json.dumps(metrics))  # as another evaluation leaves it
     write_report(directory, resamples=5)
     assert json.loads((directory / "metrics.json").read_text())["test"]["analysis"]["efficiency"]["speed"] == first
 

@@ -46,7 +46,7 @@ def write_report(
     """Writes ``report/report.html``, ``report/model_card.md`` and ``report/plots/``, and the analysis.
 
     The folder of another split than ``test`` is ``report_<split>``. The analysis goes into ``metrics.json``, under
-    ``analysis`` of the split.
+    ``analysis`` of the split, and the time per image under ``speed``.
 
     Args:
         directory: ``output_dir`` of an evaluated run.
@@ -70,8 +70,7 @@ def write_report(
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
     analysis = analyse(files, resamples=resamples)
-    former = ((files.metrics.get(split) or {}).get("analysis") or {}).get("efficiency") or {}
-    analysis["efficiency"]["speed"] = _speed(network, files, former.get("speed"), measure=speed)
+    analysis["efficiency"]["speed"] = _speed(network, files, files.metrics.get("speed"), measure=speed)
     comparison, names = None, ("this run", "the other run")
     if compare is not None:
         other = Path(compare).expanduser()
@@ -108,6 +107,8 @@ def write_report(
     (folder / "model_card.md").write_text(card, encoding="utf-8")
     record = read_json(directory / "metrics.json")
     record[split] = (record.get(split) or {}) | {"analysis": analysis}
+    if analysis["efficiency"]["speed"] is not None:
+        record["speed"] = analysis["efficiency"]["speed"]
     write_json(directory / "metrics.json", record)
     return path
 
