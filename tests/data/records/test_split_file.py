@@ -22,7 +22,7 @@ def images(directory: Path, number: int) -> list[str]:
 def data(directory: Path, *, multi_label: bool = False) -> DataList:
     labels = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]] if multi_label else [0, 1, 0, 1]
     records = [
-        {"image": path, "label": label, "patient": f"p{place:02}", "site": "AB"[place % 2]}
+        {"image": path, "label": label, "patient": f"p{place:02}", "site": "AB"[place % 2], "sex": "fm"[place // 8]}
         for place, (path, label) in enumerate(zip(images(directory / "images", 16), labels * 4, strict=True))
     ]
     left_out = [

@@ -36,6 +36,15 @@ def refused(path: Path, words: str, label_column="label") -> None:
     assert str(path) in message and "\n" not in message
 
 
+def test_columns_that_divide_the_images_into_a_few_groups_are_kept(here):
+    lines = [f"img/{k}.png,{'ab'[k % 2]},{'fm'[k // 3]},{k % 2},scan{k},same" for k in range(6)]
+    found = read(csv(here, "image,label,Sex,contrast,scan,house", *lines)).rows
+    assert found[4].groups == (("Sex", "m"), ("contrast", "0"))
+    entries = [{"image": f"img/{k}.png", "label": "a", "contrast": k % 2, "age": 30.5 + k % 2} for k in range(6)]
+    (here / "t.json").write_text(json.dumps({"test": entries}))
+    assert [row.groups for row in read(here / "t.json").rows[:2]] == [(("contrast", "0"),), (("contrast", "1"),)]
+
+
 def test_all_columns_are_read(here):
     source = read(
         csv(here, "image,label,split,patient,site", "img/0.png, ill ,Training,p1,north", "img/1.png,well,val,,")

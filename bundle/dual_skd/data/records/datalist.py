@@ -41,7 +41,7 @@ class DataList:
         class_names: name of each class, in label order.
         splits: "train", "val" and "test" -> records. A record is a dict of "image" (str, an absolute locator),
             "label" (int, or a list of 0.0 / 1.0 per class when ``multi_label``), "patient" and "site" (str, "" when
-            unknown).
+            unknown), and further columns of a table that divide its images into a few groups, such as sex.
         source: what was read.
         notes: every decision taken on the way, in plain sentences.
         multi_label: whether an image may have any number of labels.
@@ -330,7 +330,7 @@ def label_index(label: str, names: tuple[str, ...]) -> int | None:
 def record_of(row: Row, names: tuple[str, ...], source: Source) -> dict:
     indices = [label_index(label, names) for label in row.labels]
     label = [float(place in indices) for place in range(len(names))] if source.multi_label else indices[0]
-    return {"image": row.image, "label": label, "patient": row.patient, "site": row.site}
+    return {"image": row.image, "label": label, "patient": row.patient, "site": row.site, **dict(row.groups)}
 
 
 def _size(path: Path) -> int:

@@ -30,6 +30,8 @@ class Row:
         site: where the image was made, or "".
         folder: first folder between class folder and image, which may be the patient's, or "".
         header: PatientID of the DICOM header, "" when it has none, None when no header was read.
+        groups: (column, value) of further columns of a table that divide the images into a few groups, such as sex or
+            scanner.
     """
 
     image: str
@@ -39,6 +41,7 @@ class Row:
     site: str = ""
     folder: str = ""
     header: str | None = None
+    groups: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

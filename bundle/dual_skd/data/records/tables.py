@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dual_skd.data.reading.locators import path_of
@@ -18,6 +18,8 @@ from dual_skd.errors import InputError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
 OWN_COLUMNS = ("image", "split", "patient", "site")
+RESERVED = (*OWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something
+MOST_GROUPS = 12
 # what others call these columns; only ever a hint in an error
 OTHER_NAMES = {
     "image": ("path", "file", "filename", "filepath", "imagepath", "imagefile", "img", "name"),
@@ -95,7 +97,7 @@ def read_image_table(table: Table, label_column: str | Sequence[str] = "label") 
     rows: dict[str, tuple[int, Row]] = {}
     repeated: list[str] = []
     for image, (number, _, row) in zip(located, labelled.entries, strict=True):
-        row = Row(image, row.labels, row.split, row.patient, row.site)
+        row = replace(row, image=image)
         first, other = rows.setdefault(image, (number, row))
         if other is row:
             continue
@@ -157,7 +159,7 @@ def labelled_entries(table: Table, label_column: str | Sequence[str]) -> Labelle
     multi_label = len(found) > 1 or any(_is_multi(entry.get(found[0])) for entry in entries)
     if len(found) > 1:
         class_names = tuple(wanted)
-    labelled = []
+    labelled, grouping = [], _group_columns(table, found)
     for number, entry in enumerate(entries, start=1):
         value = entry.get(found[0])
         if value is None or (not multi_label and str(value).strip() == ""):
@@ -165,7 +167,8 @@ def labelled_entries(table: Table, label_column: str | Sequence[str]) -> Labelle
         where = f"{path}, entry {number}"
         labels = _labels_of(entry, found, multi_label, class_names, where)
         patient, site = (str(entry.get(name) or "").strip() for name in ("patient", "site"))
-        labelled.append((number, entry, Row("", labels, _split_of(entry, where), patient, site)))
+        groups = tuple((name, _word(entry.get(name))) for name in grouping)
+        labelled.append((number, entry, Row("", labels, _split_of(entry, where), patient, site, groups=groups)))
     if not labelled:
         raise InputError(f"{path} lists {len(entries)} images, none with a label in {', '.join(wanted)}.")
     without = len(entries) - len(labelled)
@@ -176,6 +179,25 @@ def labelled_entries(table: Table, label_column: str | Sequence[str]) -> Labelle
             f"{path}: {len(labelled) - with_split} of {len(labelled)} images have no split; give all or none."
         )
     return Labelled(labelled, class_names, multi_label, notes)
+
+
+def _group_columns(table: Table, labels: Sequence[str]) -> list[str]:
+    """Further columns with two to ``MOST_GROUPS`` words or whole numbers, such as sex; not one value per image."""
+    found = []
+    for name in table.columns:
+        if name.lower() in RESERVED or name in labels or not name.strip():
+            continue
+        values = [entry.get(name) for entry in table.entries]
+        if any(isinstance(value, list | dict | float) for value in values):
+            continue
+        distinct = {_word(value) for value in values} - {""}
+        if 2 <= len(distinct) <= MOST_GROUPS and 2 * len(distinct) <= len(values):
+            found.append(name)
+    return found
+
+
+def _word(value: object) -> str:
+    return "" if value is None else str(value).strip()
 
 
 def require_columns(table: Table, wanted: Sequence[str]) -> None:
