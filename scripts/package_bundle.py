@@ -1,0 +1,146 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Packs the bundle into one zip that MONAI, MONAI Label and the Model Zoo read.
+
+    python scripts/package_bundle.py [--output dist] [--commit HEAD] [--models output/models]
+
+The zip, ``dual_skd_classification_v<version>.zip``, holds the folder ``dual_skd_classification``: MONAI Label tells the
+task from that name. In it is what the commit has under ``bundle``, and nothing else: no untracked file and no change
+that isn't committed. Two files are made here: ``docs/CHANGELOG.md`` from the changelog of ``configs/metadata.json``,
+and ``manifest.json`` with size and SHA-256 of every other file. ``--models`` adds the weights of a finished run.
+
+The same commit and the same weights give the same zip, byte for byte, wherever and whenever it is packed: names are
+sorted, times and permissions are fixed, and files are stored as they are, since compressors differ between machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = "dual_skd_classification"
+METADATA = "configs/metadata.json"
+MANIFEST = "manifest.json"
+CHANGELOG = "docs/CHANGELOG.md"
+WEIGHTS = ("model.pt", "model.safetensors", "auxiliary.pt", "auxiliary.safetensors")  # what a run leaves in its models
+REGULAR = ("100644", "100755")  # modes of ordinary files in git; links and submodules have others
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can tell
+PERMISSIONS = 0o100644 << 16  # an ordinary file, read by all, written by its owner
+
+
+def git(repository: Path, *arguments: str, given: bytes | None = None) -> bytes:
+    """Output of a git command; ends the script with git's own reason when it fails."""
+    command = ["git", "--no-optional-locks", "-C", str(repository), *arguments]
+    try:
+        return subprocess.run(command, input=given, capture_output=True, check=True).stdout
+    except FileNotFoundError:
+        raise SystemExit("Error: git is needed to know which files belong to the bundle; install it.") from None
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.decode(errors="replace").strip()
+        raise SystemExit(f"Error: git {arguments[0]} failed in {repository}: {reason}") from None
+
+
+def committed_files(repository: Path, commit: str, folder: str = "bundle") -> dict[str, bytes]:
+    """Path relative to the folder, and content, of every file that a commit has there."""
+    names, objects = [], []
+    for entry in git(repository, "ls-tree", "-r", "-z", f"{commit}:{folder}").split(b"\0")[:-1]:
+        facts, name = entry.decode().split("\t", 1)
+        mode, _, identity = facts.split()
+        if mode not in REGULAR:
+            raise SystemExit(f"Error: {folder}/{name} is a link or a submodule; a bundle holds ordinary files only.")
+        names.append(name)
+        objects.append(identity)
+    answer = BytesIO(git(repository, "cat-file", "--batch", given="\n".join(objects).encode() + b"\n"))
+    found = {}
+    for name in names:
+        size = int(answer.readline().split()[2])  # "<object> blob <size>", the content, a line break
+        found[name] = answer.read(size)
+        answer.read(1)
+    return found
+
+
+def weights_of(models: Path) -> dict[str, bytes]:
+    """The weights in a run's ``models`` folder, under the names that they get in the bundle."""
+    found = {f"models/{name}": (models / name).read_bytes() for name in WEIGHTS if (models / name).is_file()}
+    if "models/model.pt" not in found:
+        raise SystemExit(f"Error: no model.pt in {models}; give the models folder of a finished run's output_dir.")
+    return found
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """``0.10.2`` as (0, 10, 2), so that versions sort as numbers; what isn't a number counts as 0."""
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+
+
+def changelog_page(metadata: Mapping) -> bytes:
+    """The changelog of the metadata as Markdown, newest version first."""
+    changes = metadata["changelog"]
+    parts = [f"## {version}\n\n{changes[version]}\n" for version in sorted(changes, key=numbers, reverse=True)]
+    return "\n".join(["# Changelog\n", *parts]).encode()
+
+
+def manifest_of(files: Mapping[str, bytes], version: str) -> bytes:
+    """JSON with size and SHA-256 of every file."""
+    entries = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in sorted(files.items())
+    }
+    return (json.dumps({"bundle": FOLDER, "version": version, "files": entries}, indent=1) + "\n").encode()
+
+
+def bundle_files(files: Mapping[str, bytes]) -> tuple[str, dict[str, bytes]]:
+    """Version, and all files of the bundle: those given, the changelog page and the manifest."""
+    if METADATA not in files:
+        raise SystemExit(f"Error: no {METADATA} among the bundle's files, so its version isn't known.")
+    metadata = json.loads(files[METADATA])
+    version = metadata.get("version", "")
+    if version not in metadata.get("changelog", {}):
+        raise SystemExit(f"Error: {METADATA} has version {version!r} but no such entry in its changelog; add one.")
+    complete = {**files, CHANGELOG: changelog_page(metadata)}
+    return version, {**complete, MANIFEST: manifest_of(complete, version)}
+
+
+def zip_bytes(files: Mapping[str, bytes]) -> bytes:
+    """A zip of the files in one folder; equal files give equal bytes."""
+    target = BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(f"{FOLDER}/{name}", EARLIEST)
+            entry.create_system = 3  # Unix on every machine, since it says how permissions are read
+            entry.external_attr = PERMISSIONS
+            archive.writestr(entry, files[name])
+    return target.getvalue()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("dist"), help="folder of the zip (default: dist)")
+    parser.add_argument("--commit", default="HEAD", help="the commit to pack (default: HEAD)")
+    parser.add_argument("--models", type=Path, help="models folder of a finished run, whose weights are packed too")
+    parser.add_argument("--repository", type=Path, default=ROOT, help="the checkout (default: this script's)")
+    given = parser.parse_args(arguments)
+    files = committed_files(given.repository, given.commit)
+    if given.models is not None:
+        files |= weights_of(given.models)
+    version, complete = bundle_files(files)
+    content = zip_bytes(complete)
+    given.output.mkdir(parents=True, exist_ok=True)
+    path = given.output / f"{FOLDER}_v{version}.zip"
+    path.write_bytes(content)
+    sys.stdout.write(f"{path}: {len(complete)} files, sha256 {hashlib.sha256(content).hexdigest()}\n")
+    changed = git(given.repository, "status", "--porcelain", "--", "bundle").decode().splitlines()
+    if changed:
+        named = ", ".join(line[3:] for line in changed[:3]) + (" ..." if len(changed) > 3 else "")
+        sys.stdout.write(f"Not in it, because not committed: {named}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+NAME = "dual_skd_classification_v0.10.0.zip"
+CHANGES = {"0.2.0": "second", "0.10.0": "third", "0.1.0": "first"}
+FILES = {
+    "LICENSE": "Apache License\n",
+    "configs/metadata.json": json.dumps({"version": "0.10.0", "changelog": CHANGES}),
+    "dual_skd/__init__.py": "x = 1\n",
+    "dual_skd/data/__init__.py": "",
+    "docs/README.md": "What it is: \u00e9.\n",
+}
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="packing asks git which files are tracked")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    yield __import__("package_bundle")
+    sys.modules.pop("package_bundle", None)
+
+
+def commit(repository: Path) -> None:
+    """Commits everything, untouched by the settings of whoever runs the tests."""
+    settings = ["user.name=t", "user.email=t@example.org", "core.hooksPath=", "commit.gpgsign=false"]
+    options = [part for setting in settings for part in ("-c", setting)]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "one"]):
+        subprocess.run(["git", "-C", str(repository), *options, *command], check=True)
+
+
+def make_repository(folder: Path) -> Path:
+    for name, text in FILES.items():
+        path = folder / "bundle" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    (folder / "outside.txt").write_text("not of the bundle")
+    commit(folder)
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    return make_repository(tmp_path / "checkout")
+
+
+def pack(script, repository: Path, output: Path, *more: str) -> Path:
+    script.main(["--repository", str(repository), "--output", str(output), *more])
+    return output / NAME
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_two_checkouts_give_the_same_bytes(script, repository, tmp_path):
+    other = make_repository(tmp_path / "elsewhere" / "clone")
+    for path in other.rglob("*.*"):
+        if ".git" not in path.parts:
+            os.utime(path, (1, 1))
+            path.chmod(0o755)
+    first, second = pack(script, repository, tmp_path / "a"), pack(script, other, tmp_path / "b")
+    assert first.read_bytes() == second.read_bytes()
+    (other / "bundle" / "LICENSE").write_text("another licence\n")
+    commit(other)
+    assert first.read_bytes() != pack(script, other, tmp_path / "b").read_bytes()
+
+
+def test_only_what_is_committed_is_packed_and_the_rest_is_named(script, repository, tmp_path, capsys):
+    cache = repository / "bundle" / "dual_skd" / "__pycache__"
+    cache.mkdir()
+    (cache / "x.pyc").write_bytes(b"1")
+    (repository / "bundle" / "output").write_text("of a run")
+    (repository / "bundle" / "LICENSE").write_text("changed")
+    found = contents(pack(script, repository, tmp_path / "dist"))
+    folder = "dual_skd_classification/"
+    assert set(found) == {folder + name for name in (*FILES, "docs/CHANGELOG.md", "manifest.json")}
+    assert all(found[folder + name] == text.encode() for name, text in FILES.items())
+    assert "Not in it, because not committed: bundle/LICENSE, " in capsys.readouterr().out
+
+
+def test_times_permissions_and_order_are_fixed(script, repository, tmp_path):
+    with zipfile.ZipFile(pack(script, repository, tmp_path)) as archive:
+        entries = archive.infolist()
+    assert [entry.filename for entry in entries] == sorted(entry.filename for entry in entries)
+    assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
+    assert {entry.external_attr >> 16 for entry in entries} == {0o100644}
+    assert {entry.compress_type for entry in entries} == {zipfile.ZIP_STORED}
+
+
+def test_the_manifest_has_size_and_hash_of_every_other_file(script, repository, tmp_path):
+    found = contents(pack(script, repository, tmp_path))
+    manifest = json.loads(found.pop("dual_skd_classification/manifest.json"))
+    assert (manifest["bundle"], manifest["version"]) == ("dual_skd_classification", "0.10.0")
+    assert manifest["files"] == {
+        name.split("/", 1)[1]: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in found.items()
+    }
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256 of nothing, FIPS 180-4
+    assert manifest["files"]["dual_skd/data/__init__.py"] == {"bytes": 0, "sha256": empty}
+
+
+def test_the_changelog_is_a_page_with_the_newest_version_first(script, repository, tmp_path):
+    page = contents(pack(script, repository, tmp_path))["dual_skd_classification/docs/CHANGELOG.md"].decode()
+    assert page == "# Changelog\n\n## 0.10.0\n\nthird\n\n## 0.2.0\n\nsecond\n\n## 0.1.0\n\nfirst\n"
+
+
+def test_weights_of_a_run_are_packed_when_asked_for(script, repository, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "model.pt").write_bytes(b"weights")
+    (models / "notes.txt").write_bytes(b"left out")
+    found = contents(pack(script, repository, tmp_path / "dist", "--models", str(models)))
+    assert found["dual_skd_classification/models/model.pt"] == b"weights"
+    assert not any("notes" in name for name in found)
+    assert "models/model.pt" in json.loads(found["dual_skd_classification/manifest.json"])["files"]
+    with pytest.raises(SystemExit, match="no model.pt"):
+        pack(script, repository, tmp_path / "dist", "--models", str(tmp_path))
+
+
+def test_what_makes_no_bundle_is_refused_with_its_name(script, repository, tmp_path):
+    link = repository / "bundle" / "docs" / "link.md"
+    link.symlink_to("README.md")
+    commit(repository)
+    with pytest.raises(SystemExit, match="docs/link.md is a link"):
+        pack(script, repository, tmp_path)
+    link.unlink()
+    (repository / "bundle" / "configs" / "metadata.json").write_text('{"version": "0.11.0", "changelog": {}}')
+    commit(repository)
+    with pytest.raises(SystemExit, match="'0.11.0' but no such entry in its changelog"):
+        pack(script, repository, tmp_path)
+    with pytest.raises(SystemExit, match="git ls-tree failed"):
+        pack(script, tmp_path, tmp_path)
