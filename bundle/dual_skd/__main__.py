@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd check ...``, ``python -m dual_skd select ...`` and ``python -m dual_skd report ...``."""
+"""``python -m dual_skd check ...``, and so on: one module per command, see :data:`COMMANDS`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ COMMANDS = {
         "look through a data set before any training: bad files, leaks, labels",
     ),
     "select": ("dual_skd.selection.cli", "large weights in, small weights and a per-layer table out"),
+    "audit": ("dual_skd.security.cli", "what the configs of a bundle would run, before they are run"),
     "report": ("dual_skd.evaluation.report.cli", "an evaluated run as one HTML page, with plots and a model card"),
 }
 

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of a bundle beside its configs: code that an import would find, links that lead out, and checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import dual_skd
+
+CODE = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib")
+OUR_MANIFEST = "manifest.json"  # {"files": {name: {"bytes": ..., "sha256": ...}}}
+MANIFESTS = (OUR_MANIFEST, "SHA256SUMS", "sha256sums.txt", "SHA256SUMS.txt", "manifest.sha256")
+OURS = "dual_skd"
+# a bundle that brings a package of these names replaces the one that was meant
+_NEVER = {"monai", "torch", "timm", "ignite", OURS}
+_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
+
+
+def files_of(bundle: Path) -> list[Path]:
+    """Every file of a bundle, sorted; linked folders are listed and not entered, .git is passed over."""
+    found = []
+    for folder, names, files in os.walk(bundle, followlinks=False):
+        names[:] = sorted(name for name in names if name != ".git")
+        found += [Path(folder, name) for name in (*files, *(n for n in names if Path(folder, n).is_symlink()))]
+    return sorted(found)
+
+
+def problems_of_links(bundle: Path, files: Collection[Path]) -> list[tuple[str, str]]:
+    """(file, problem) for every link that leads out of the bundle."""
+    root = bundle.resolve()
+    outside = [path for path in files if path.is_symlink() and not path.resolve().is_relative_to(root)]
+    return [(path.relative_to(bundle).as_posix(), "a link that leads out of the bundle") for path in outside]
+
+
+def problems_of_code(bundle: Path, allowed: Collection[str]) -> list[tuple[str, str]]:
+    """(file, problem) for code at the top of a bundle, which ``monai.bundle`` puts before the installed packages.
+
+    A bundle may carry ``dual_skd`` itself: the installed one, or one that is equal to it file by file.
+    """
+    problems = []
+    welcome = set(allowed) - _NEVER
+    for entry in sorted(bundle.iterdir()):
+        name = entry.name.split(".")[0]
+        if entry.is_dir():
+            code = sorted(path for path in entry.rglob("*") if path.name.lower().endswith(CODE))
+            is_package = any(path.parent == entry and path.name.startswith("__init__.") for path in code)
+            if name == OURS:
+                problems += _unlike_installed(bundle, entry, code)
+            elif is_package and name not in welcome:
+                problems.append(
+                    (f"{entry.name}/", "a package that comes with the bundle, whose code would be imported")
+                )
+        elif entry.name.lower().endswith(CODE) and name not in welcome:
+            problems.append((entry.name, "code that comes with the bundle, and would be imported in place of others"))
+    return problems
+
+
+def _unlike_installed(bundle: Path, package: Path, code: list[Path]) -> list[tuple[str, str]]:
+    installed = Path(dual_skd.__file__).parent
+    if package.resolve() == installed.resolve():
+        return []
+    problems = []
+    for path in code:
+        twin = installed / path.relative_to(package)
+        name = path.relative_to(bundle).as_posix()
+        if path.suffix.lower() != ".py":
+            problems.append((name, "compiled code, which can't be looked at; remove it"))
+        elif not twin.is_file() or twin.read_bytes() != path.read_bytes():
+            problems.append((name, f"differs from the {OURS} that is installed, and would be imported in its place"))
+    return problems
+
+
+def check_manifest(bundle: Path, files: Collection[Path]) -> tuple[str, int, list[tuple[str, str]]]:
+    """Compares the files of a bundle with its list of SHA-256 sums: of ``sha256sum``, or the manifest.json of our zip.
+
+    Returns:
+        (name of the list, "" when there is none; number of files that agree; (file, problem) of the others, and of
+        files that the list doesn't have).
+    """
+    name = next((name for name in MANIFESTS if (bundle / name).is_file()), "")
+    if not name:
+        return "", 0, []
+    root = bundle.resolve()
+    listed, problems = (_read_json_list if name == OUR_MANIFEST else _read_sums)(bundle / name)
+    wanted: dict[str, str] = {}
+    for file, digest in listed:
+        if (root / file).resolve().is_relative_to(root):
+            wanted[os.path.normpath(file)] = digest.lower()
+        else:
+            problems.append((name, f"names a file outside the bundle, {file}"))
+    present = {path.relative_to(bundle).as_posix(): path for path in files if path.is_file()}
+    good = 0
+    for file, digest in wanted.items():
+        if file not in present:
+            problems.append((file, f"is listed in {name} and is not there"))
+        elif _digest(present[file]) != digest:
+            problems.append((file, f"is another file than the one in {name}"))
+        else:
+            good += 1
+    extra = sorted(file for file in present if file not in wanted and file != name and "__pycache__" not in file)
+    problems += [(file, f"is not listed in {name}") for file in extra]
+    return name, good, problems
+
+
+def _read_sums(path: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """((file, sum), (name of the list, problem)) of the output of ``sha256sum``."""
+    listed, problems = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        found = _LINE.fullmatch(line.strip())
+        if found:
+            listed.append((found[2], found[1]))
+        elif line.strip():
+            problems.append((path.name, f"line {number} is not a SHA-256 sum and a file name"))
+    return listed, problems
+
+
+def _read_json_list(path: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The same of a manifest.json."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return [(str(file), str(entry["sha256"])) for file, entry in entries.items()], []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        problem = f"is no list of SHA-256 sums ({type(error).__name__}: {error})"
+        return [], [(path.name, problem)]
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
