@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,7 @@ def share_that_points_at_the_cue(network: nn.Module, size: tuple[int, ...], reac
 CASES = {
     "resnet": ("monai_resnet10", {"block_inplanes": [8, 8, 8, 8], "conv1_t_stride": 2}, (64, 64), 60, 8),
     "volume": ("monai_resnet10", {"block_inplanes": [8, 8, 8, 8], "conv1_t_stride": 2}, (32, 32, 24), 30, 4),
+    "efficientnet": ("tf_efficientnet_lite0", {"width": 0.2, "depth": 0.3}, (64, 64), 60, 0),
     "vit": ("vit_tiny_patch16_224", VIT, (40, 32), 60, 0),
     "vit_average": ("vit_tiny_patch16_224", VIT | {"global_pool": "avg"}, (40, 32), 60, 0),
     "monai_vit": ("monai_vit", MONAI_VIT | {"proj_type": "perceptron"}, (40, 32), 60, 0),
@@ -98,7 +101,7 @@ def test_the_last_features_that_are_fine_enough_are_found_and_used(name, options
     assert _feature_layer(network, image[None]) == layer
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with torch.inference_mode():
-        found = explain(network, image, 2)
+        found = explain(network, image, 2, method="gradcam")
     assert found.shape == size and np.isfinite(found).all()
     assert (found == explain(nn.DataParallel(network.train()), image, 2, layer=layer)).all()
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items()) and network.training
@@ -120,6 +123,91 @@ def test_the_map_is_that_of_grad_cam():
     assert explain(network, image, 1) == pytest.approx((wanted / wanted.max()).detach().numpy(), abs=1e-6)
     network[4].weight.data[1] = -1
     assert not explain(network, image, 1).any()  # nothing speaks for it
+
+
+def constructed(size: tuple[int, ...]) -> nn.Module:
+    """An EfficientNet whose class 1 is the largest brightness anywhere, known by construction, and class 0 nothing."""
+    network = build_network("tf_efficientnet_lite0", num_classes=2, spatial_dims=len(size), width=0.1, depth=0.3)
+    network.eval().blocks = nn.Identity()
+    kernel = (slice(None), slice(None), *[1] * len(size))
+    network.conv_stem.weight.data.zero_()[kernel] = 1  # one pixel of every second
+    network.conv_head = nn.Identity()
+    network.bn2 = nn.Identity()
+    width = network.conv_stem.out_channels
+    pool = nn.AdaptiveMaxPool2d if len(size) == 2 else nn.AdaptiveMaxPool3d
+    network.global_pool = nn.Sequential(pool(1), nn.Flatten())
+    network.classifier = nn.Linear(width, 2)
+    network.classifier.weight.data = torch.tensor([0.0, 1.0])[:, None].expand(2, width).clone() / width
+    return network
+
+
+@pytest.mark.parametrize(("size", "start", "stop"), [
+    ((96, 96), (40, 16), (48, 24)), ((40, 64), (0, 58), (4, 64)), ((48, 48, 24), (36, 6, 18), (42, 12, 22)),
+])  # fmt: skip
+def test_occlusion_is_the_choice_for_efficientnets_and_finds_what_is_known_to_decide(size, start, stop):
+    network, image = constructed(size), torch.zeros(1, *size)
+    image[(0, *map(slice, start, stop))] = 3
+    found = explain(network, image, 1)
+    assert found.shape == size and found.dtype == np.float32 and found.max() <= 1
+    peak = np.unravel_index(found.argmax(), size)
+    assert all(low <= place < high for low, place, high in zip(start, peak, stop, strict=True))
+    far = np.ones(size, bool)
+    reach = [side // 4 for side in size]  # of a window and the interpolation to the next
+    far[tuple(slice(max(0, a - r), b + r) for a, b, r in zip(start, stop, reach, strict=True))] = False
+    assert far.any() and found[far].max() == 0
+    assert (found == explain(network, image, 1, method="occlusion")).all()
+    assert not explain(network, image, 0).any()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_occlusion_map_is_how_much_the_log_probability_falls(multi_label):
+    torch.manual_seed(0)
+    network, image = nn.Sequential(nn.Flatten(), nn.Linear(24 * 24, 3)), torch.rand(1, 24, 24)
+    network[1].weight.data = 0.05 * torch.rand(3, 24 * 24)
+    wanted = torch.zeros(12, 12)
+    with torch.no_grad():
+        for row in range(12):
+            for column in range(12):
+                window = slice(max(0, 2 * row - 1), 2 * row + 3), slice(max(0, 2 * column - 1), 2 * column + 3)
+                filled = image.clone()
+                filled[0][window] = image.mean()
+                log_p = functional.logsigmoid if multi_label else partial(functional.log_softmax, dim=-1)
+                before, after = (log_p(network(each[None])[0].double()) for each in (image, filled))
+                wanted[row, column] = (before[1] - after[1]).clamp(min=0)
+    found = explain(network, image, 1, method="occlusion", multi_label=multi_label)
+    wanted = functional.interpolate(wanted[None, None], (24, 24), mode="bilinear")[0, 0]
+    assert 0 < (wanted > 0).double().mean() < 1
+    assert found == pytest.approx((wanted / wanted.max()).numpy(), abs=1e-3)
+
+
+def test_a_network_that_is_very_sure_is_explained_too():
+    network, image = nn.Sequential(nn.Flatten(), nn.Linear(144, 2)), torch.zeros(1, 12, 12)
+    network[1].weight.data = torch.stack([torch.zeros(144), 60 * torch.ones(144)])
+    image[0, 5, 7] = 1  # log odds of 60: in float32 the probability is 1 with any window filled
+    image[0, 2, 2] = 0.2
+    found = explain(network, image, 1, method="occlusion")
+    assert np.unravel_index(found.argmax(), (12, 12)) == (5, 7) and 0 < found[2, 2] < 0.01
+
+
+def test_occlusion_of_a_network_with_one_logit_takes_the_logit():
+    network, image = nn.Sequential(nn.Flatten(), nn.Linear(144, 1)), torch.zeros(1, 12, 12)
+    network[1].weight.data[:] = 1
+    image[0, 5, 7] = 1
+    found = explain(network, image, 0, method="occlusion")
+    assert np.unravel_index(found.argmax(), (12, 12)) == (5, 7) and (found > 0).sum() == 4  # the windows over it
+
+
+def test_the_method_can_be_chosen():
+    torch.manual_seed(0)
+    network, image = build_network("tf_efficientnet_lite0", num_classes=2, **LITE).eval(), torch.randn(1, 64, 64)
+    layer = _feature_layer(network, image[None])
+    assert (explain(network, image, 1, layer=layer) == explain(network, image, 1, method="gradcam")).all()
+    with pytest.raises(InputError, match="Unknown method 'lime' of a map; valid: auto, occlusion, gradcam, attention"):
+        explain(network, image, 1, method="lime")
+    with pytest.raises(InputError, match="no attention"):
+        explain(network, image, 1, method="attention")
+    with pytest.raises(InputError, match="leave one of the two out"):
+        explain(network, image, 1, layer=layer, method="occlusion")
 
 
 def test_what_cannot_be_explained_is_said():
