@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,10 +69,11 @@ def explained_cases(
     table, cases, failed = files.table, [], {}
     chosen = choose_cases(table.probabilities, table.labels, count=count, multi_label=files.multi_label)
     transform, images = image_transforms(**preprocessing), {}
+    map_of = partial(explain, network, multi_label=files.multi_label)
     for kind, rows in chosen.items():
         for row in rows:
             if row not in images and row not in failed:
-                found = _explained(table.images[row], network, transform, int(table.probabilities[row].argmax()))
+                found = _explained(table.images[row], map_of, transform, int(table.probabilities[row].argmax()))
                 (failed if isinstance(found, str) else images)[row] = found
             if row in images:
                 cases.append(_case(files, kind, row, images[row]))
@@ -80,7 +83,7 @@ def explained_cases(
     return cases, f"{len(failed)} of {len(failed) + len(images)} chosen images could not be explained: {reasons}."
 
 
-def _explained(image: str, network: nn.Module, transform, target: int) -> tuple | str:
+def _explained(image: str, map_of: Callable, transform: Callable, target: int) -> tuple | str:
     """Pictures of an image, or why there are none, without its name."""
     if not path_of(image).exists():
         return "their files are gone"
@@ -90,7 +93,7 @@ def _explained(image: str, network: nn.Module, transform, target: int) -> tuple 
         kind = type(input_error_behind(error) or error.__cause__ or error).__name__
         return f"their files can't be read ({kind})"
     try:
-        found = panels(pixels, explain(network, pixels, target))
+        found = panels(pixels, map_of(pixels, target))
     except InputError:  # a network without maps
         return "the network has no layer that a map could be made of"
     return tuple((panel.name, _png(panel.picture), _png(panel.overlay)) for panel in found)
