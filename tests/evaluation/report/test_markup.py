@@ -34,7 +34,8 @@ def test_an_estimate_shows_its_interval_or_the_reason():
 def test_reasons_that_differ_in_numbers_only_are_one_note():
     notes = Notes()
     limits = [{"value": 1.0, "low": 0.8, "high": 1.0, "reason": f"exact limit for {n}"} for n in (21, 42)]
-    assert [estimate(one, notes=notes)[-12:] for one in limits] == ["<sup>a</sup>"] * 2
+    said = '<span class="value">1.000</span><sup>a</sup> <span class="limits">0.800 to 1.000</span>'
+    assert [estimate(one, notes=notes) for one in limits] == [said] * 2
     assert "<sup>b</sup>" in estimate({"value": None, "low": None, "high": None, "reason": "none of 3"}, notes=notes)
     assert "<sup>a</sup> exact limit for n" in notes.paragraphs() and "<sup>b</sup> none of 3" in notes.paragraphs()
 

@@ -120,17 +120,16 @@ def estimate(one: Mapping[str, Any] | None, digits: int = 3, notes: Notes | None
     """A value with its interval, or the reason why one of them is missing: beside it, or as a note."""
     if one is None:
         return Markup("–")
-    reason = Markup("")
-    if one["reason"]:
-        reason = element("small", one["reason"]) if notes is None else notes.mark(one["reason"])
-    gap = " " if reason and notes is None else ""
+    mark = Markup("") if notes is None or not one["reason"] else notes.mark(one["reason"])
+    beside = element("small", one["reason"]) if notes is None and one["reason"] else Markup("")
     if one["value"] is None:
-        return join(["–", gap, reason])
-    value = element("span", number(one["value"], digits), class_="value")
-    if one["low"] is None:
-        return join([value, gap, reason])
-    limits = f"{number(one['low'], digits)} to {number(one['high'], digits)}"
-    return join([value, " ", element("span", limits, class_="limits"), gap, reason])
+        parts = [join(["–", mark])]
+    else:
+        parts = [join([element("span", number(one["value"], digits), class_="value"), mark])]
+    if one["low"] is not None:
+        limits = f"{number(one['low'], digits)} to {number(one['high'], digits)}"
+        parts.append(element("span", limits, class_="limits"))
+    return Markup(" ".join(part for part in (*parts, beside) if part))
 
 
 def picture(png: bytes, alternative: str, width: int) -> Markup:

@@ -70,6 +70,7 @@ th,td{padding:.3rem .7rem;text-align:left;vertical-align:top;border-bottom:1px s
 th.words{min-width:9rem;max-width:22rem}
 td.words{min-width:14rem}
 .dense td .limits{display:block}
+.dense th,.dense td{padding:.3rem .5rem}
 td small{display:inline-block;min-width:9rem}
 thead th{background:var(--wash);font-weight:600}
 tbody th{font-weight:400}

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dual_skd.evaluation.recorder import LOWER_IS_BETTER
 from dual_skd.evaluation.report.markup import Markup, clean, element, text
@@ -296,7 +297,8 @@ def _forest(analysis: Mapping[str, Any]) -> list[Plot]:
         if whole["value"] is not None:
             axis.axvline(whole["value"], color=GREY, linewidth=0.8, linestyle=":")
         axis.set_yticks(range(len(drawn)), [label for label, _ in drawn])
-        axis.invert_yaxis()
+        axis.set_ylim(len(drawn) - 0.5, -0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set(xlabel=title)
         said = ", ".join(f"{label} {one['value']:.3f}" for label, one in drawn)
         plots.append(Plot(f"subgroups_{name}", figure, f"Subgroups: {title} with {level} intervals", said))
