@@ -82,9 +82,11 @@ def test_paths_of_windows_absolute_paths_and_locators_are_found(here):
     assert found == [f"{here}/{name}" for name in expected]
 
 
-def test_images_outside_the_folder_of_the_table_are_taken(here):
+def test_images_outside_the_folder_of_the_table_are_taken_on_request(here):
     (here / "lists").mkdir()
-    source = read(csv(here / "lists", "image,label", "../img/0.png,a", f"{here}/img/1.png,b"))
+    table = csv(here / "lists", "image,label", "../img/0.png,a", f"{here}/img/1.png,b")
+    refused(table, "entry 1: the image ../img/0.png lies outside .*lists.* set allow_outside")
+    source = read_image_table(read_table(table), allow_outside=True)
     assert [Path(row.image).resolve().name for row in source.rows] == ["0.png", "1.png"]
 
 

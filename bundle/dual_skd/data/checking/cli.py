@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spatial-dims", type=int, choices=(2, 3), default=2, help="2 for images, 3 for volumes")
     parser.add_argument("--label-column", action="append", help="column of the label; repeat it for multi-label tables")
     parser.add_argument("--patient-pattern", help="regular expression whose group finds the patient in a file name")
+    parser.add_argument("--allow-outside", action="store_true", help="take images outside the folder of the list")
     parser.add_argument("--no-twins", action="store_true", help="don't look for copies among the images")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
@@ -54,6 +55,7 @@ def main(args: argparse.Namespace) -> int:
             spatial_dims=args.spatial_dims,
             label_column=columns[0] if len(columns) == 1 else columns,
             patient_pattern=args.patient_pattern,
+            allow_outside=args.allow_outside,
         )
     findings = check_records(data, known=known, twins=not args.no_twins, progress=not args.quiet)
     if args.json is not None:

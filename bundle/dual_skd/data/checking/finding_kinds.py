@@ -21,6 +21,12 @@ _LOOK = "look at the image, and remove or correct it if it is wrong"
 KINDS: dict[str, Kind] = {
     "data_set": Kind("error", "The data set can't be used", "The data set can't be used"),
     "missing": Kind("error", "image is missing", "images are missing", _FILE),
+    "outside": Kind(
+        "error",
+        "image lies outside the folder of the list",
+        "images lie outside the folder of the list",
+        "correct the path, or allow it with allow_outside if you know this list",
+    ),
     "empty": Kind("error", "image file is empty", "image files are empty", _FILE),
     "not_an_image": Kind("error", "file is no image", "files are no images", _FILE),
     "truncated": Kind("error", "image is cut short", "images are cut short", _FILE),

@@ -12,23 +12,28 @@ from dual_skd.data.records.datalist import SPLITS, DataList, label_index, load_r
 from dual_skd.data.records.patients import rows_with_patients
 from dual_skd.data.records.rows import Source
 from dual_skd.data.records.sources import find_table, id_column, read_source
-from dual_skd.data.records.tables import Table, locate_images, read_image_table
+from dual_skd.data.records.tables import OutsideError, Table, locate_images, read_image_table
 from dual_skd.errors import InputError
 
 
 def load_for_check(
-    dataset_dir: str | Path, *, spatial_dims: int, label_column: str | Sequence[str], patient_pattern: str | None
+    dataset_dir: str | Path,
+    *,
+    spatial_dims: int,
+    label_column: str | Sequence[str],
+    patient_pattern: str | None,
+    allow_outside: bool = False,
 ) -> tuple[DataList, list[Oddity]]:
     """Reads a data set as it is given: nothing carved, nothing left out.
 
     Args:
-        dataset_dir, spatial_dims, label_column, patient_pattern: see :func:`dual_skd.data.load_records`.
+        dataset_dir, spatial_dims, label_column, patient_pattern, allow_outside: see :func:`dual_skd.data.load_records`.
 
     Returns:
         (the data set, what was wrong on the way). A set that training refuses comes back with all the records that
         can be made of it, and with none and an empty ``source`` when there are none.
     """
-    options = {"spatial_dims": spatial_dims, "label_column": label_column}
+    options = {"spatial_dims": spatial_dims, "label_column": label_column, "allow_outside": allow_outside}
     try:
         data = load_records(
             dataset_dir,
@@ -54,23 +59,27 @@ def load_for_check(
 
 
 def _present_part(
-    location: Path, *, spatial_dims: int, label_column: str | Sequence[str]
+    location: Path, *, spatial_dims: int, label_column: str | Sequence[str], allow_outside: bool
 ) -> tuple[Source, list[Oddity]]:
     """The source without the entries whose image doesn't exist, and these."""
     table = find_table(location) if location.exists() else None
     if table is None or id_column(table) is not None or "image" not in table.columns:
-        return read_source(location, spatial_dims=spatial_dims, label_column=label_column), []
+        options = {"spatial_dims": spatial_dims, "label_column": label_column, "allow_outside": allow_outside}
+        return read_source(location, **options), []
     present, missing = [], []
     for number, entry in enumerate(table.entries, start=1):
         try:
-            locate_images(table, [(number, entry)])
+            locate_images(table, [(number, entry)], allow_outside=allow_outside)
             present.append(entry)
+        except OutsideError as error:
+            missing.append(Oddity(str(table.path.parent / str(entry["image"]).strip()), "outside", str(error)))
         except InputError:
             name = str(entry.get("image") or "").strip()
             detail = f"entry {number} of {table.path.name} names a file that isn't there"
             missing.append(Oddity(str(table.path.parent / name), "missing", detail))
     kept = Table(table.path, present, table.class_names, table.left_out)
-    return read_image_table(kept, label_column), missing
+    # what is left was looked at entry by entry, with all entries of the table in view
+    return read_image_table(kept, label_column, allow_outside=True), missing
 
 
 def _records_of(source: Source, patient_pattern: str | None, spatial_dims: int) -> tuple[DataList, list[Oddity]]:

@@ -148,6 +148,7 @@ def load_records(
     on_bad_file: str | None = "error",
     frame: int | str | None = None,
     refuse_shared_patients: bool = True,
+    allow_outside: bool = False,
     demo_dir: str | Path | None = None,
 ) -> DataList:
     """Reads a data set and divides it into training, validation and test records.
@@ -186,6 +187,8 @@ def load_records(
             or "all"; None refuses such files.
         twin_similarity: likeness from which an image counts as a near copy. From about 0.8 on, neighbouring slices and
             strongly edited copies count too, which makes a test set without patient ids safer, and smaller.
+        allow_outside: take images that a table with relative paths names outside its own folder, by "..", a link or
+            an absolute path. A table of absolute paths alone may name any place.
         refuse_shared_patients: refuse given splits that share patients; only a check, which reports them, turns it off.
         demo_dir: where "demo" data are written; default: the user's cache folder.
 
@@ -207,7 +210,7 @@ def load_records(
         target = Path(demo_dir) if demo_dir is not None else _default_demo_dir(spatial_dims)
         dataset_dir = write_demo(target, spatial_dims=spatial_dims)
     location = Path(dataset_dir).expanduser().absolute()
-    source = read_source(location, spatial_dims=spatial_dims, label_column=label_column)
+    source = read_source(location, spatial_dims=spatial_dims, label_column=label_column, allow_outside=allow_outside)
     names = _class_names(source, class_names)
     rows, of_patients = rows_with_patients(source, patient_pattern)
     rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)

@@ -37,6 +37,7 @@ def load_evaluation_records(
     twin_similarity: float = 0.93,
     on_bad_file: str = "error",
     frame: int | str | None = None,
+    allow_outside: bool = False,
 ) -> DataList:
     """Returns the images to evaluate on, under ``splits[split]``, and those with a twin in training in ``left_out``.
 
@@ -56,6 +57,7 @@ def load_evaluation_records(
         twin_search, twin_similarity: see :func:`dual_skd.data.load_records`.
         on_bad_file: what becomes of bad files of an external set, see :func:`dual_skd.data.load_records`.
         frame: which frames of its files are taken, see :func:`dual_skd.data.load_records`.
+        allow_outside: where images of a table may lie, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: there are no such images, or they share patients with the training data.
@@ -71,7 +73,10 @@ def load_evaluation_records(
             )
         return _own_images(trained, split)
     source = read_source(
-        Path(dataset_dir).expanduser().absolute(), spatial_dims=spatial_dims, label_column=label_column
+        Path(dataset_dir).expanduser().absolute(),
+        spatial_dims=spatial_dims,
+        label_column=label_column,
+        allow_outside=allow_outside,
     )
     if {record["image"] for record in trained.train} <= {row.image for row in source.rows}:
         return _own_images(trained, split)
@@ -130,7 +135,12 @@ def load_evaluation_records(
 
 
 def find_images(
-    dataset_dir: str | Path, spatial_dims: int = 2, demo_dir: str | Path = "demo", frame: int | str | None = None
+    dataset_dir: str | Path,
+    spatial_dims: int = 2,
+    demo_dir: str | Path = "demo",
+    frame: int | str | None = None,
+    *,
+    allow_outside: bool = False,
 ) -> list[str]:
     """Returns the locators of all images to predict: labels, where there are any, are not used.
 
@@ -140,15 +150,16 @@ def find_images(
         spatial_dims: 2 for images, 3 for volumes (the slices of a DICOM series in one folder are one).
         demo_dir: where "demo" data are written.
         frame: which frames of files with several a 2D task takes, see :func:`dual_skd.data.load_records`.
+        allow_outside: where images of a table may lie, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: there is no such path, or no image in it.
     """
-    found = _find_images(dataset_dir, spatial_dims, demo_dir)
+    found = _find_images(dataset_dir, spatial_dims, demo_dir, allow_outside)
     return [image for images in frames_of(found, frame if spatial_dims == 2 else None) for image in images]
 
 
-def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Path) -> list[str]:
+def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Path, allow_outside: bool) -> list[str]:
     if str(dataset_dir) in DEMO_NAMES:
         table = write_demo(Path(demo_dir), spatial_dims=DEMO_NAMES[str(dataset_dir)])
         return [row.image for row in read_source(table).rows if row.split == "test"]
@@ -165,7 +176,8 @@ def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Pat
             location = table.path.parent
         elif table is not None:
             require_columns(table, ["image"])
-            return list(dict.fromkeys(locate_images(table, list(enumerate(table.entries, start=1)))))
+            numbered = list(enumerate(table.entries, start=1))
+            return list(dict.fromkeys(locate_images(table, numbered, allow_outside=allow_outside)))
     if location.is_file():
         found = [str(location)] if is_image(location) else []
     else:

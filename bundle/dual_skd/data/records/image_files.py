@@ -141,6 +141,8 @@ def list_files(folder: str | Path) -> tuple[list[str], list[str]]:
                         continue
                     entered.add(target)
                 visit(entry.path, is_left_out)
+            elif not entry.is_file() and os.path.exists(entry.path):  # a pipe or a device, which would never end
+                others.append(entry.path)
             elif not is_left_out and is_image(entry.path):
                 images.append(entry.path)
             else:

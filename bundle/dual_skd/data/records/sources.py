@@ -17,7 +17,13 @@ from dual_skd.errors import InputError
 TABLE_NAMES = ("datalist.csv", "datalist.json", "dataset.json", "labels.csv")
 
 
-def read_source(location: Path, *, spatial_dims: int = 2, label_column: str | Sequence[str] = "label") -> Source:
+def read_source(
+    location: Path,
+    *,
+    spatial_dims: int = 2,
+    label_column: str | Sequence[str] = "label",
+    allow_outside: bool = False,
+) -> Source:
     """Reads a data set in any of its forms.
 
     Args:
@@ -25,6 +31,7 @@ def read_source(location: Path, *, spatial_dims: int = 2, label_column: str | Se
             table of images, or of ids beside a DICOM tree; or an .npz file in MedMNIST's layout.
         spatial_dims: with 3, the slices of a DICOM series are one image.
         label_column: the column (CSV) or key (JSON) of the label; several names mean one 0/1 column per label.
+        allow_outside: take images outside the folder of a table, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: when the path is absent, holds no images, or a table can't be understood.
@@ -39,7 +46,7 @@ def read_source(location: Path, *, spatial_dims: int = 2, label_column: str | Se
     key = id_column(table)
     if key is not None:
         return read_dicom_tree(table, key, spatial_dims=spatial_dims, label_column=label_column)
-    return read_image_table(table, label_column)
+    return read_image_table(table, label_column, allow_outside=allow_outside)
 
 
 def find_table(location: Path) -> Table | None:

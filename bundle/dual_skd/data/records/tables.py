@@ -85,15 +85,18 @@ def read_table(path: Path) -> Table:
     return table
 
 
-def read_image_table(table: Table, label_column: str | Sequence[str] = "label") -> Source:
+def read_image_table(
+    table: Table, label_column: str | Sequence[str] = "label", *, allow_outside: bool = False
+) -> Source:
     """Makes rows of a table whose column ``image`` names files, relative to the table or absolute.
 
     Raises:
-        InputError: columns are missing, files don't exist, or entries contradict each other.
+        InputError: columns are missing, files don't exist or lie outside, or entries contradict each other.
     """
     require_columns(table, ["image"])
     labelled = labelled_entries(table, label_column)
-    located = locate_images(table, [(number, entry) for number, entry, _ in labelled.entries])
+    numbered = [(number, entry) for number, entry, _ in labelled.entries]
+    located = locate_images(table, numbered, allow_outside=allow_outside)
     rows: dict[str, tuple[int, Row]] = {}
     repeated: list[str] = []
     for image, (number, _, row) in zip(located, labelled.entries, strict=True):
@@ -117,13 +120,25 @@ def read_image_table(table: Table, label_column: str | Sequence[str] = "label") 
     )
 
 
-def locate_images(table: Table, numbered: Sequence[tuple[int, dict]]) -> list[str]:
+def locate_images(table: Table, numbered: Sequence[tuple[int, dict]], *, allow_outside: bool = False) -> list[str]:
     """Absolute locators of the images of (number, entry) pairs.
 
+    A list that came with somebody's data may name any file of this computer. So its images have to lie below its own
+    folder, also after ".." and links are followed. A list of absolute paths alone was made on this computer, since
+    nobody else knows where its images lie: it may name any place.
+
+    Args:
+        table: the list.
+        numbered: entries to locate, each with its number.
+        allow_outside: take images from anywhere.
+
     Raises:
-        InputError: images don't exist; the sentence counts them and names the first.
+        InputError: images don't exist, or lie outside; the sentence names the first and, of missing ones, counts them.
     """
     root = os.path.abspath(table.path.parent)
+    names = [str(entry.get("image") or "").strip() for entry in table.entries]
+    allow_outside = allow_outside or all(os.path.isabs(name) for name in names if name)
+    inside = _Inside(root)
     located: list[str] = []
     missing: list[str] = []
     for number, entry in numbered:
@@ -133,12 +148,39 @@ def locate_images(table: Table, numbered: Sequence[tuple[int, dict]]) -> list[st
         image = _existing(root, name)
         if image is None:
             missing.append(f"{table.path}, entry {number}: the image {name} does not exist in {root}")
+        elif not allow_outside and not inside(image):
+            raise OutsideError(
+                f"{table.path}, entry {number}: the image {name} lies outside {root}, which a list with relative paths "
+                "must not do, as it may come from a stranger; correct the path, or set allow_outside to true if you "
+                "know this list."
+            )
         else:
             located.append(image)
     if missing:
         others = f" (as {len(missing) - 1} more of {len(numbered)} don't)" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}{others}; correct the paths or remove the entries.")
     return located
+
+
+class OutsideError(InputError):
+    """A list names an image outside its own folder."""
+
+
+class _Inside:
+    """Tells whether an image lies below a folder once links are followed; every folder is looked up once."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.realpath(root)
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, image: str) -> bool:
+        folder, name = os.path.split(path_of(image))
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        path = os.path.join(self._folders[folder], name)
+        if name in ("", ".", "..") or os.path.islink(path):
+            path = os.path.realpath(path)
+        return path == self._root or path.startswith(os.path.join(self._root, ""))
 
 
 def labelled_entries(table: Table, label_column: str | Sequence[str]) -> Labelled:
@@ -315,6 +357,10 @@ def _existing(root: str, name: str) -> str | None:
     for spelling in (name, name.replace("\\", "/")):  # tables are often made on Windows
         image = os.path.join(root, spelling)
         if os.path.exists(image) or ("#" in spelling and path_of(image).exists()):
+            if not os.path.isfile(path_of(image)) and not os.path.isdir(path_of(image)):
+                raise InputError(
+                    f"{image} is neither a file nor a folder but a device or a pipe; remove it from the list."
+                )
             return str(Path(image))
         if "\\" not in name:
             break
