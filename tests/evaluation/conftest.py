@@ -17,7 +17,7 @@ SELECTION = """\
 network,name,source,shape,source_shape,kept,norm_share,reason,note,verified
 student,conv_stem.weight,conv_stem.weight,4x1x3x3,8x3x3x3,"{""stem"": ""0:4:1""}",0.500000,,,True
 student,blocks.0.0.conv.weight,blocks.0.0.conv.weight,4x4x1x1,8x8x1x1,"{}",0.250000,,,True
-student,blocks.0.1.conv.weight,,4x4x1x1,,"{}",,not in the large network,,True
+student,blocks.0.1.conv.weight,blocks.0.1.conv.weight,4x4x1x1,8x8x3x3,"{}",,other kernel,,True
 student,classifier.weight,,3x4,,"{}",,the classes are new,,True
 """
 NETWORK = {"name": "resnet18", "num_classes": 3, "in_channels": 1, "layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}

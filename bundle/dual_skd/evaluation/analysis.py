@@ -441,9 +441,9 @@ def _selection(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         stages.setdefault((row.get("network", ""), stage_of(row.get("name", ""))), []).append(row)
     table = []
     for (network, stage), members in stages.items():
-        chosen = [row for row in members if row.get("source")]
+        chosen = [row for row in members if not row.get("reason")]  # a tensor may have a source and be refused
         shares = [float(row["norm_share"]) for row in chosen if row.get("norm_share")]
-        reasons = sorted({row.get("reason", "") for row in members if not row.get("source")} - {""})
+        reasons = sorted({row.get("reason", "") for row in members} - {""})
         table.append({
             "network": network, "stage": stage, "tensors": len(members), "selected": len(chosen),
             "parameters": sum(_size(row.get("shape", "")) for row in members),
