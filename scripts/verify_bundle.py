@@ -32,6 +32,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,16 @@ if not dual_skd.__file__.startswith(root):
 DEMO = "import json, sys; from dual_skd.data import write_demo; write_demo(sys.argv[1], counts=json.loads(sys.argv[2]))"
 
 
+def reason_in(text: str) -> str:
+    """The line of a process's output that says why it failed.
+
+    Of several errors it is the first, since Python prints the cause before what wraps it, and MONAI wraps a lot.
+    """
+    lines = text.splitlines()
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (errors[0] if errors else lines[-1]).removeprefix("Error: ")
+
+
 class Workshop:
     """A copy of the bundle, the runs made with it, and the processes that make them."""
 
@@ -89,7 +100,7 @@ class Workshop:
         """Runs this Python offline and without a GPU; ``on_path`` puts the copy before whatever is installed.
 
         Raises:
-            CheckFailed: with the last line that the process wrote.
+            CheckFailed: with the error that the process ended by, see :func:`reason_in`.
         """
         nowhere = "http://127.0.0.1:9"  # the discard port: whatever asks the network fails at once
         dropped = ("PYTHONSAFEPATH", "no_proxy", "NO_PROXY")
@@ -106,8 +117,7 @@ class Workshop:
         except subprocess.TimeoutExpired:
             raise CheckFailed(f"took more than {LIMIT} s") from None
         if done.returncode:
-            lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-            raise CheckFailed(lines[-1].removeprefix("Error: "))
+            raise CheckFailed(reason_in(done.stderr.strip() or done.stdout.strip() or "no message"))
 
     @cached_property
     def data(self) -> Path:
@@ -121,7 +131,7 @@ class Workshop:
             try:
                 self.runs[place] = self._run(place)
             except CheckFailed as error:
-                self.runs[place] = CheckFailed(f"from the {place}: {error}")
+                self.runs[place] = CheckFailed(f"run from {place}: {error}")
         found = self.runs[place]
         if isinstance(found, CheckFailed):
             raise found

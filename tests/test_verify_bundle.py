@@ -223,7 +223,18 @@ def test_runs_use_the_bundles_own_code_and_its_failure_is_the_reason(script, cap
     (folder / "dual_skd" / "__init__.py").write_text("raise RuntimeError('code of the bundle')\n")
     code, lines = verify(script, capsys, folder, "run", "load")
     assert code == 1
-    assert all("from the" in line and "RuntimeError: code of the bundle" in line for line in lines[:2]), lines
+    assert "run from repository root: RuntimeError: code of the bundle" in lines[0]
+    assert "run from elsewhere: RuntimeError: code of the bundle" in lines[1]
+
+
+def test_the_reason_is_the_first_error_of_a_chain(script):
+    chain = (
+        "Traceback (most recent call last):\n  File a\nKeyError: 'deep'\n\nThe above exception was the direct cause\n"
+        "Traceback (most recent call last):\nRuntimeError: Failed to evaluate\n set '_mode_=debug' to debug."
+    )
+    assert script.reason_in(chain) == "KeyError: 'deep'"
+    assert script.reason_in("a warning\n\nError: No model in here; train one.") == "No model in here; train one."
+    assert script.reason_in("loading\nkilled") == "killed"
 
 
 def save_untrained(models: Path, seed: int) -> None:
