@@ -122,12 +122,14 @@ def damaged(tmp_path: Path) -> dict[str, tuple[Path, int]]:
     (tmp_path / "not_an_image.jpg").write_bytes(b"<!DOCTYPE html><html>404 not found</html>")
     (tmp_path / "truncated.png").write_bytes(png[:300])
     (tmp_path / "unreadable.png").write_bytes(png[:60] + bytes(200) + png[260:])
+    (tmp_path / "program.dcm").write_bytes(b"MZ".ljust(128, b"\0") + b"DICM")
     holes = np.ones((4, 4, 4), np.float32)
     holes[0, 0, :2] = np.nan, np.inf
     return {
         "missing": (tmp_path / "missing.png", 2),
         "empty": (tmp_path / "empty.png", 2),
         "not_an_image": (tmp_path / "not_an_image.jpg", 2),
+        "program": (tmp_path / "program.dcm", 2),
         "truncated": (tmp_path / "truncated.png", 2),
         "unreadable": (tmp_path / "unreadable.png", 2),
         "wrong_dims": (tmp_path / "good.png", 3),
@@ -156,7 +158,7 @@ def test_details_say_what_was_found(tmp_path):
 
 def test_the_quick_look_names_only_problems_that_decoding_confirms(tmp_path):
     quick = {kind: quick_facts(str(path), dims).problem for kind, (path, dims) in damaged(tmp_path).items()}
-    seen = {"missing", "empty", "not_an_image", "truncated", "wrong_dims"}
+    seen = {"missing", "empty", "not_an_image", "program", "truncated", "wrong_dims"}
     assert {kind for kind, problem in quick.items() if problem == kind} >= seen
     assert all(problem in ("", kind) for kind, problem in quick.items())
     # a JPEG with something behind its end is suspicious and good

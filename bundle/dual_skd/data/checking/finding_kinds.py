@@ -29,6 +29,12 @@ KINDS: dict[str, Kind] = {
     ),
     "empty": Kind("error", "image file is empty", "image files are empty", _FILE),
     "not_an_image": Kind("error", "file is no image", "files are no images", _FILE),
+    "program": Kind(
+        "error",
+        "DICOM file is a program, too",
+        "DICOM files are programs, too",
+        "don't run it; overwrite its first 128 bytes with zeros if you trust its source, or remove it",
+    ),
     "truncated": Kind("error", "image is cut short", "images are cut short", _FILE),
     "unreadable": Kind("error", "image can't be read", "images can't be read", _FILE),
     "missing_slices": Kind("error", "series lacks slices", "series lack slices", _FILE),

@@ -42,6 +42,17 @@ _SUFFIXES = {
     ".npy": NPY,
     ".npz": NPZ,
 }
+# Marks of programs. The 128 bytes before "DICM" are free (PS3.10, 7.1), so that one file can be both (CVE-2019-11687).
+_PROGRAMS = (
+    (b"MZ", "Windows program"),
+    (b"\x7fELF", "Linux program"),
+    (b"\xfe\xed\xfa\xce", "macOS program"),
+    (b"\xfe\xed\xfa\xcf", "macOS program"),
+    (b"\xce\xfa\xed\xfe", "macOS program"),
+    (b"\xcf\xfa\xed\xfe", "macOS program"),
+    (b"\xca\xfe\xba\xbe", "macOS or Java program"),
+    (b"#!", "script"),
+)
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"  # the tag (7FE0,0010), little endian
 
 
@@ -72,6 +83,15 @@ def format_of(head: bytes) -> str:
     if start and all(32 <= byte < 127 or byte in b"\t\n\r" for byte in start):
         return "text"
     return ""
+
+
+def program_in(head: bytes) -> str:
+    """Names the kind of program that a file is beside a DICOM file, "" for none.
+
+    Args:
+        head: its first bytes.
+    """
+    return next((name for mark, name in _PROGRAMS if head.startswith(mark)), "") if head[128:132] == b"DICM" else ""
 
 
 def format_of_suffix(path: Path) -> str:

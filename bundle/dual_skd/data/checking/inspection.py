@@ -27,6 +27,7 @@ from dual_skd.data.checking.formats import (
     format_of,
     format_of_suffix,
     nifti_axes,
+    program_in,
     seems_whole,
 )
 from dual_skd.data.reading.dicom import group_series, read_header, read_headers
@@ -44,6 +45,7 @@ REMEDIES = {
     "missing": "restore the file, correct its path, or remove its entry",
     "empty": "copy the file again from its source, or remove it",
     "not_an_image": "remove it from the data set, or export the image again",
+    "program": "don't run it; overwrite its first 128 bytes with zeros if you trust its source, or remove it",
     "truncated": "copy the file again from its source, or remove it",
     "unreadable": "export the image again, or remove it",
     "missing_slices": "export the whole series again, or remove it",
@@ -220,6 +222,8 @@ def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]
         return _bad(facts, "not_an_image", detail), True
     if not kind:
         return _bad(facts, "not_an_image", "the content is no known image format"), True
+    if program := program_in(head):
+        return _bad(facts, "program", f"the file begins like a {program}, and is DICOM too"), True
     # readers go by the name, and take files without a known suffix for DICOM
     announced = format_of_suffix(path) or DICOM
     alike = kind == announced or (kind in PIXEL_FORMATS and announced in PIXEL_FORMATS)
@@ -232,7 +236,11 @@ def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]
 
 
 def _look_at_series(facts: FileFacts, heads: Iterable[tuple[Path, int, bytes]]) -> tuple[FileFacts, bool]:
-    kinds = [(format_of(head), size > 0 and seems_whole(path, DICOM, head, size)) for path, size, head in heads]
+    kinds = []
+    for path, size, head in heads:
+        if program := program_in(head):
+            return _bad(facts, "program", f"{path.name} begins like a {program}, and is DICOM too"), True
+        kinds.append((format_of(head), size > 0 and seems_whole(path, DICOM, head, size)))
     whole = [good for kind, good in kinds if kind == DICOM]
     if not whole:
         return _bad(facts, "not_an_image", "no file in the folder is DICOM"), True

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders import JPEGExtended12BitDecoder, JPEGLosslessDecoder, JPEGLosslessSV1Decoder
 from pydicom.pixels.decoders.base import DecodeRunner
@@ -24,11 +24,15 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
     SecondaryCaptureImageStorage,
 )
 
 from dual_skd.errors import InputError
 
+# start of frame: all processes of JPEG but the markers between them that mean other things, and JPEG-LS
+FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 DECODERS = ("simpleitk", "pylibjpeg", "pyjpegls", "pydicom", "pillow")  # by preference
 
 
@@ -57,6 +61,8 @@ def decoder_for(dataset: Dataset, path: str | Path) -> str:
         )
     if syntax in JPEG2000TransferSyntaxes:
         _check_codestreams(dataset, path)
+    elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
+        _check_frame_headers(dataset, path)
     return available[0]
 
 
@@ -65,11 +71,32 @@ def _check_codestreams(dataset: Dataset, path: str | Path) -> None:
     # start of codestream, and its size segment of 1 to 4 components (ISO/IEC 15444-1, A.5.1)
     for found in re.finditer(rb"\xff\x4f\xff\x51\0[),/2]..(.{4})(.{4})(.{4})(.{4})", dataset.PixelData, re.DOTALL):
         right, bottom, left, top = (int.from_bytes(number) for number in found.groups())
-        if (right - left, bottom - top) != (dataset.Columns, dataset.Rows):
-            raise InputError(
-                f"{path} is damaged: its header declares {dataset.Columns} x {dataset.Rows} pixels, its compressed "
-                f"image {right - left} x {bottom - top}; copy the file again or leave it out."
-            )
+        _require_size(dataset, path, right - left, bottom - top)
+
+
+def _check_frame_headers(dataset: Dataset, path: str | Path) -> None:
+    """The same of JPEG and JPEG-LS, whose size stands in the frame header (ISO/IEC 10918-1, B.2.2; 14495-1, C.2.2)."""
+    for fragment in generate_fragments(dataset.PixelData):
+        place = 2 if fragment[:2] == b"\xff\xd8" else len(fragment)  # a fragment may go on with an image
+        while place + 9 <= len(fragment) and fragment[place] == 0xFF and fragment[place + 1] != 0xDA:
+            marker, length = fragment[place + 1], int.from_bytes(fragment[place + 2 : place + 4], "big")
+            if marker == 0xFF:  # fill byte
+                place += 1
+                continue
+            if marker in FRAME_MARKERS:
+                rows, columns = (int.from_bytes(fragment[place + at : place + at + 2], "big") for at in (5, 7))
+                if rows:  # 0 stands for a number that follows after the first scan
+                    _require_size(dataset, path, columns, rows)
+                break
+            place += 2 + length
+
+
+def _require_size(dataset: Dataset, path: str | Path, columns: int, rows: int) -> None:
+    if (columns, rows) != (dataset.Columns, dataset.Rows):
+        raise InputError(
+            f"{path} is damaged: its header declares {dataset.Columns} x {dataset.Rows} pixels, its compressed "
+            f"image {columns} x {rows}; copy the file again or leave it out."
+        )
 
 
 # the names that pydicom looks for in a plugin

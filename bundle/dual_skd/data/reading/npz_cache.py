@@ -17,6 +17,11 @@ import numpy as np
 from dual_skd.data.reading.loading import DEFLATE_RATIO, check_stored, failures_named
 from dual_skd.errors import InputError
 
+# Pictures shrink to no less than a hundredth (the largest of MedMNIST to a seventh); what expands further was made to
+# fill a disk. Small ones are let through, as they do no harm.
+MAX_RATIO = 100
+HARMLESS_BYTES = 2**30
+
 _LOCK = threading.Lock()
 
 
@@ -51,7 +56,12 @@ def _unpack(path: str, member: str, target: Path) -> None:
         if f"{member}.npy" not in archive.namelist():
             names = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
             raise InputError(f"Expected an array {member} in {path}, found {names or 'none'}.")
-        declared = archive.getinfo(f"{member}.npy").file_size
+        declared, packed = (getattr(archive.getinfo(f"{member}.npy"), name) for name in ("file_size", "compress_size"))
+        if declared > max(packed * MAX_RATIO, HARMLESS_BYTES):
+            raise InputError(
+                f"{member} of {path} expands from {packed / 2**20:.1f} MiB to {declared / 2**30:.1f} GiB, more than "
+                "images do: it may be made to fill the disk; if you trust it, save it again without compression."
+            )
         check_stored(path, declared, os.path.getsize(path) * DEFLATE_RATIO)
         free = shutil.disk_usage(target.parent).free
         if declared > free:

@@ -7,14 +7,17 @@ Yang et al., "MedMNIST v2", Scientific Data 10:41 (2023).
 from __future__ import annotations
 
 import zipfile
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from dual_skd.data.reading.loading import DEFLATE_RATIO, check_stored
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
 
 SECTIONS = ("train", "val", "test")
+MOST_LABELS = 50_000_000  # a record is made of each
 
 
 def read_medmnist(path: Path, *, spatial_dims: int = 2) -> Source:
@@ -81,21 +84,33 @@ def _read(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]
             names = set(members.namelist())
             for section in SECTIONS:
                 if f"{section}_images.npy" in names:
-                    with members.open(f"{section}_images.npy") as member:
-                        shapes[section] = _shape(member)
+                    shapes[section] = _shape(path, members, f"{section}_images.npy")
                     if f"{section}_labels.npy" in names:
+                        count = prod(_shape(path, members, f"{section}_labels.npy"))
+                        if count > MOST_LABELS:
+                            raise InputError(f"{path}: {section}_labels has {count} values; expected one per image.")
                         with members.open(f"{section}_labels.npy") as member:
                             array = np.lib.format.read_array(member, allow_pickle=False)
                         labels[section] = array.reshape(len(array), -1) if array.ndim else array.reshape(0, 1)
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} can't be read as an .npz file in MedMNIST's layout: {error}; get it anew.") from error
     return shapes, labels
 
 
-def _shape(member) -> tuple[int, ...]:
-    version = np.lib.format.read_magic(member)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read_header(member)[0]
+def _shape(path: Path, members: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    """The shape in the header of a member, which has to fit into the member's declared size, and that into the file."""
+    with members.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read_header(member)
+    declared = members.getinfo(name).file_size
+    check_stored(path, declared, path.stat().st_size * DEFLATE_RATIO)
+    check_stored(path, prod(shape) * max(kind.itemsize, 1), declared)
+    if 0 in shape[1:]:
+        raise InputError(f"{path}: {name} has the shape {shape}, images without pixels; get it anew.")
+    return shape
 
 
 def _require_shape(path: Path, section: str, shape: tuple[int, ...], spatial_dims: int) -> None:
