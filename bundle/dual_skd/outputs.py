@@ -178,7 +178,7 @@ def conformal_rule(
     """Calibrates prediction sets on a run's validation predictions, by the score LAC.
 
     Their logits are taken as the logarithms of the written probabilities, which they are up to a constant that no
-    softmax sees, and up to the six digits.
+    softmax sees.
 
     Args:
         output_dir: of the run, with ``predictions_validation.csv``.
@@ -197,7 +197,8 @@ def conformal_rule(
     if info.get("multi_label") or calibration is None or not path.is_file():
         return None
     table = read_predictions(path)
-    logits = torch.from_numpy(table.probabilities).clamp(min=5e-7).log()  # 0.000000 is anything up to this
+    p = torch.from_numpy(table.probabilities)
+    logits = torch.where(p > 0, p, 5e-7).log()  # 0 was anything up to this in files of six decimals
     nll = functional.nll_loss(logits, torch.from_numpy(table.labels)).item()
     same = table.class_names == list(info["class_names"]) and len(table.images) == calibration["images"]
     if not same or abs(nll - calibration["nll_before"]) > 0.01 * max(nll, 0.01):

@@ -21,6 +21,12 @@ def test_a_table_has_its_first_columns_always_and_is_read_as_it_was_written(tmp_
     assert table.columns == {"predicted": ["normal", "nodule"], "uncertainty": ["0.8", "0.5"]}
 
 
+def test_the_nll_of_a_very_sure_and_wrong_prediction_survives_the_table(tmp_path):
+    p = np.array([[1 - 1e-12, 1e-12]])
+    write_predictions(tmp_path / "p.csv", ["a"], np.array([1]), p, NAMES)
+    assert -np.log(read_predictions(tmp_path / "p.csv").probabilities[0, 1]) == pytest.approx(27.631, abs=1e-3)
+
+
 def test_several_labels_per_image_are_joined_and_parted(tmp_path):
     labels = np.array([[1, 1], [0, 0]])
     write_predictions(

@@ -36,7 +36,7 @@ PERSONAL = ("patient", "name", "birth", "date", "time", "accession", "uid", "mrn
 # settings that are paths, or patterns of them, and may name persons
 PATHS = ("dataset_dir", "output_dir", "pretrained", "teacher_checkpoint", "resume_from", "cache_dir", "patient_pattern")
 CALIBRATED_METRICS = ("ece", "ece_equal_mass", "nll", "brier")
-_SMALLEST = 5e-7  # a probability written as 0.000000 is anything up to this
+_SMALLEST = 5e-7  # what a probability written as 0 is taken for: files of six decimals meant anything up to this
 
 
 def analyse(
@@ -108,7 +108,7 @@ def analyse(
 
 
 def _normal(probabilities: np.ndarray, multi_label: bool) -> np.ndarray:
-    """Probabilities of a table, whose six digits needn't add up to 1."""
+    """Probabilities of a table, whose digits needn't add up to 1."""
     return probabilities if multi_label else probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
@@ -125,7 +125,8 @@ def tempered(probabilities: np.ndarray, temperature: float, multi_label: bool = 
 
 
 def _logits(probabilities: np.ndarray, multi_label: bool) -> torch.Tensor:
-    p = torch.from_numpy(np.clip(probabilities, _SMALLEST, 1 - _SMALLEST if multi_label else 1))
+    p = np.where(probabilities > 0, probabilities, _SMALLEST)
+    p = torch.from_numpy(np.minimum(p, 1 - _SMALLEST) if multi_label else p)
     return p.logit() if multi_label else p.log()
 
 

@@ -19,7 +19,7 @@ class PredictionTable(NamedTuple):
     Attributes:
         images: path of each image.
         labels: class indices (N,); zeros and ones (N, K) with several labels per image.
-        probabilities: (N, K), with the six digits that are written.
+        probabilities: (N, K), with the nine significant digits that are written.
         class_names: names of the K classes.
         columns: every further column as it is written: ``predicted``, ``uncertainty``, ``prediction_set``, ...
     """
@@ -61,7 +61,7 @@ def write_predictions(
         for image, label, chosen, row, *others in zip(
             images, labels, predicted, probabilities, *extra.values(), strict=True
         ):
-            numbers = (f"{value:.6f}" for value in row)
+            numbers = (f"{value:.9g}" for value in row)  # not decimals: NLL lives on the smallest ones
             writer.writerow([image, named(label, class_names), named(chosen, class_names), *numbers, *others])
 
 
