@@ -128,6 +128,20 @@ def test_best_model_is_kept_and_the_earlier_of_equals(tmp_path):
     assert load_model(tmp_path)[0].fc.bias.tolist() == [2, 2]
 
 
+def test_of_equal_epochs_the_one_with_the_lower_nll_is_kept_by_a_resumed_run_too(tmp_path):
+    net = network()
+    saver = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES)
+    for epoch, nll in enumerate([0.4, 0.1, 0.2], start=1):
+        saver(engine_with({"macro_auc": 1.0, "nll": nll}, epoch))
+    assert saver.best_epoch == 2
+    resumed = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES)
+    resumed.load_state_dict(saver.state_dict())
+    resumed(engine_with({"macro_auc": 1.0, "nll": 0.15}, 4))
+    assert resumed.best_epoch == 2
+    resumed(engine_with({"macro_auc": 1.0, "nll": 0.05}, 5))
+    assert resumed.best_epoch == 5
+
+
 def test_best_model_by_a_loss_is_the_smallest(tmp_path):
     net = network()
     saver = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES, key_metric="nll")

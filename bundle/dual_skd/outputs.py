@@ -27,7 +27,7 @@ import dual_skd
 from dual_skd.errors import InputError
 from dual_skd.evaluation.calibration import fit_temperature
 from dual_skd.evaluation.predictions import read_predictions, write_predictions
-from dual_skd.evaluation.recorder import Measured, goodness, write_json
+from dual_skd.evaluation.recorder import Measured, rank, write_json
 from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
 from dual_skd.momentum import unwrap
 from dual_skd.networks import build_network, count_macs, count_parameters, load_state_file
@@ -260,8 +260,8 @@ class BestModelSaver:
     """Handler of the evaluator that keeps the best student as ``model.pt`` and ``model.safetensors``.
 
     The evaluator needs a :class:`~dual_skd.evaluation.recorder.MetricsRecorder` attached before. Of equal epochs the
-    earlier one is kept. With each of them goes the temperature that calibrates it, fitted on the images of that
-    evaluation. With an auxiliary, the one of that epoch goes to ``auxiliary.pt``. ``state_dict`` makes a
+    one with the lower NLL is kept. With each of them goes the temperature that calibrates it, fitted on the images of
+    that evaluation. With an auxiliary, the one of that epoch goes to ``auxiliary.pt``. ``state_dict`` makes a
     resumed run remember the best: put the saver into CheckpointSaver's ``save_dict``.
 
     Args:
@@ -301,7 +301,7 @@ class BestModelSaver:
         self.architecture = dict(architecture)
         self.auxiliary_architecture = dict(auxiliary_architecture or architecture)
         self.predictions = Path(predictions) if predictions else None
-        self.best = float("-inf")
+        self.best = (float("-inf"), float("-inf"))
         self.best_epoch = 0
 
     def attach(self, engine: Engine) -> None:
@@ -312,12 +312,12 @@ class BestModelSaver:
         if self.key_metric not in engine.state.metrics and self.best_epoch == 0:
             defined = ", ".join(sorted(engine.state.metrics)) or "nothing; attach a MetricsRecorder before"
             logger.warning(
-                "Key metric %s isn't defined on this validation data (a class without images?); the first model is "
-                "kept unless that changes. Defined: %s.",
+                "Key metric %s isn't defined on this validation data (a class without images?); until that "
+                "changes the model with the lowest NLL is kept. Defined: %s.",
                 self.key_metric,
                 defined,
             )
-        value = goodness(engine.state.metrics, self.key_metric)
+        value = rank(engine.state.metrics, self.key_metric)
         if self.best_epoch and value <= self.best:
             return
         self.best, self.best_epoch = value, engine.state.epoch
@@ -378,11 +378,12 @@ class BestModelSaver:
 
     def state_dict(self) -> dict[str, float]:
         """What a resumed run needs to know."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
+        return {"best": self.best[0], "best_nll": self.best[1], "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Takes up the state of a former run."""
-        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+        self.best = float(state["best"]), float(state.get("best_nll", "-inf"))  # absent in older files
+        self.best_epoch = int(state["best_epoch"])
 
 
 class LastCheckpoint:
