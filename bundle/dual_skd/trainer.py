@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -18,12 +19,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from dual_skd.bad_numbers import POLICIES, Buffers, anywhere, files_of, gradient_norm, in_words, is_finite
 from dual_skd.errors import InputError
 from dual_skd.label_free import LabelFreeHeads
 from dual_skd.losses import SelfDistillationLoss
 from dual_skd.momentum import check_same_architecture, unwrap, update_auxiliary
 from dual_skd.schedule import Moment, Schedule
 
+logger = logging.getLogger(__name__)
+
+MOST_SKIPPED = 100  # batches one after the other, where the length of an epoch isn't known
 UPDATES = ("ema", "mutual", "frozen", "none")
 
 
@@ -43,8 +48,9 @@ class DualModelTrainer(SupervisedTrainer):
     The events and their order are those of ``SupervisedTrainer``. ``engine.state.output`` holds ``image``, ``label``,
     ``pred`` (the student's), ``loss`` (what is differentiated), ``loss_label`` and ``loss_skd`` (the student's parts,
     unweighted, detached), ``skd_weight``, ``momentum`` (1.0 without EMA), and, where they were computed,
-    ``auxiliary_pred`` and ``loss_auxiliary`` (mutual). In the label-free stage ``prepare_batch`` is called twice, for
-    two views, and ``loss_skd`` is the loss of the views. The auxiliary's forward pass is skipped while w(t) is 0.
+    ``auxiliary_pred``, ``loss_auxiliary`` (mutual) and ``gradient_norm`` (of all gradients accumulated so far). In the
+    label-free stage ``prepare_batch`` is called twice, for two views, and ``loss_skd`` is the loss of the views. The
+    auxiliary's forward pass is skipped while w(t) is 0.
 
     Networks see plain tensors: a MetaTensor costs more than many a layer of a light network. ``image`` keeps its meta
     data, predictions carry none.
@@ -73,10 +79,16 @@ class DualModelTrainer(SupervisedTrainer):
         amp_kwargs: arguments of ``torch.autocast``; its default dtype is float16 on CUDA and bfloat16 on CPU.
         compile: compiles both networks. The label-free stage runs uncompiled, and outside DDP: it averages gradients.
         compile_kwargs: arguments of ``torch.compile``.
+        on_bad_number: when input, loss or gradient holds NaN or infinite numbers. ``stop`` ends the training before
+            the optimiser's step, with weights and running statistics as they were; ``skip`` leaves the batch out, logs
+            it and counts it in ``trainer.skipped`` (with ``accumulation_steps``, a bad gradient takes the batches
+            accumulated so far with it); ``ignore`` doesn't look. Where gradients are scaled, infinite ones are left to
+            the scaler, which skips the step and lowers its scale.
         kwargs: all other arguments of ``monai.engines.SupervisedTrainer``.
 
     Raises:
-        InputError: the arguments don't fit together; the message says which to change.
+        InputError: the arguments don't fit together; the message says which to change. While it runs: bad numbers,
+            with epoch, iteration and, where the images know them, the files.
     """
 
     def __init__(
@@ -100,6 +112,7 @@ class DualModelTrainer(SupervisedTrainer):
         amp_kwargs: dict | None = None,
         compile: bool = False,
         compile_kwargs: dict | None = None,
+        on_bad_number: str = "stop",
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -123,6 +136,10 @@ class DualModelTrainer(SupervisedTrainer):
         self.distillation = distillation or SelfDistillationLoss()
         self.schedule = schedule or Schedule(epochs=max_epochs)
         self.label_free_heads = label_free_heads
+        self.on_bad_number = on_bad_number
+        self.skipped = 0
+        self._skipped_in_a_row = 0
+        self._accumulated = 0
         self._check()
         if label_free_heads is not None and several_processes():
             for tensor in label_free_heads.state_dict().values():
@@ -141,6 +158,8 @@ class DualModelTrainer(SupervisedTrainer):
     def _check(self) -> None:
         if self.update not in UPDATES:
             raise InputError(f"unknown update {self.update!r}; choose one of {', '.join(UPDATES)}.")
+        if self.on_bad_number not in POLICIES:
+            raise InputError(f"on_bad_number is {self.on_bad_number!r}; use one of {', '.join(POLICIES)}.")
         if self.update != "none" and self.auxiliary is None:
             raise InputError(f"update {self.update!r} needs an auxiliary network; pass one or set update to 'none'.")
         if (self.update == "mutual") != (self.auxiliary_optimizer is not None):
@@ -220,8 +239,11 @@ class DualModelTrainer(SupervisedTrainer):
 
         self._set_training_mode(self.network)
         if opens:
+            self._accumulated = 0
             for optimizer in self._optimizers():
                 optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+        looks = self.on_bad_number != "ignore"
+        buffers = Buffers([self.network, self.auxiliary, self.label_free_heads]) if looks else None
         with self._autocast():
             if moment.stage == "label_free":
                 self._compare_views(plain(image), plain(self._prepared(batchdata)[0]))
@@ -230,16 +252,61 @@ class DualModelTrainer(SupervisedTrainer):
             self.fire_event(IterationEvents.LOSS_COMPLETED)
 
         loss = self.state.output[Keys.LOSS]  # read again: a handler may have changed it
-        if self.accumulation_steps > 1:
-            loss = loss / self.accumulation_steps
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        if closes:
+        if looks and self._is_bad(is_finite([plain(image), loss])):
+            where = "loss" if is_finite([plain(image)]) else "input"
+            self._leave_out(batchdata, plain(image), where, buffers)
+        else:
+            self._differentiate(loss, batchdata, plain(image), buffers)
+        if closes and self._accumulated:
             if moment.stage == "label_free" and several_processes():
                 average_gradients(self.optimizer)  # DDP doesn't see a forward pass that ends in other heads
             self._step(moment)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
+
+    def _differentiate(self, loss: Tensor, batchdata: Any, image: Tensor, buffers: Buffers | None) -> None:
+        """The backward pass; gradients that aren't finite are thrown away."""
+        if self.accumulation_steps > 1:
+            loss = loss / self.accumulation_steps
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        self._accumulated += 1
+        if buffers is None or self.scaler is not None:
+            self._skipped_in_a_row = 0
+            return
+        norm = self.state.output["gradient_norm"] = gradient_norm(self._optimizers())
+        if self._is_bad(norm.isfinite()):
+            self._leave_out(batchdata, image, "gradient", buffers)
+            for optimizer in self._optimizers():
+                optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+            self._accumulated = 0
+        else:
+            self._skipped_in_a_row = 0
+
+    def _is_bad(self, good: Tensor) -> bool:
+        return anywhere(not good.item(), self.state.device)
+
+    def _leave_out(self, batchdata: Any, image: Tensor, where: str, buffers: Buffers) -> None:
+        """Takes the batch out of the running statistics, and stops, or goes on without it."""
+        buffers.restore()
+        names = files_of(batchdata, image, getattr(self.data_loader, "dataset", None))
+        place = f"epoch {self.state.epoch}, iteration {self.state.iteration}"
+        files = f" (files: {in_words(names)})" if names else ""
+        self._skipped_in_a_row += 1
+        endless = self._skipped_in_a_row >= (self.state.epoch_length or MOST_SKIPPED)
+        if self.on_bad_number == "stop" or endless:
+            remedy = {
+                "input": "look at these images with `python -m dual_skd check`",
+                "loss": "lower learning_rate, or turn amp off",
+                "gradient": "lower learning_rate, or turn amp off",
+            }[where]
+            skipped = f", as in {self._skipped_in_a_row} batches one after the other" if endless else ""
+            raise InputError(
+                f"The {where} holds NaN or infinite numbers in {place}{skipped}{files}; the weights are those of "
+                f"the step before. {remedy[0].upper()}{remedy[1:]}, or set on_bad_number to skip."
+            )
+        self.skipped += 1
+        logger.warning("Skipped the batch of %s (%d so far): bad %s%s.", place, self.skipped, where, files)
 
     def _learn(self, image: Tensor, label: Tensor, skd_weight: float, args: tuple, kwargs: dict) -> None:
         """Predictions and loss of the skd and fine-tuning stages."""
