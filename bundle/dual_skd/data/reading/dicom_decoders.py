@@ -70,7 +70,7 @@ def _check_codestreams(dataset: Dataset, path: str | Path) -> None:
     """Refuses JPEG 2000 whose own size is not that of the header: decoders would allocate whatever it says."""
     # start of codestream, and its size segment of 1 to 4 components (ISO/IEC 15444-1, A.5.1)
     for found in re.finditer(rb"\xff\x4f\xff\x51\0[),/2]..(.{4})(.{4})(.{4})(.{4})", dataset.PixelData, re.DOTALL):
-        right, bottom, left, top = (int.from_bytes(number) for number in found.groups())
+        right, bottom, left, top = (int.from_bytes(number, "big") for number in found.groups())
         _require_size(dataset, path, right - left, bottom - top)
 
 
