@@ -151,6 +151,19 @@ def test_best_model_by_a_loss_is_the_smallest(tmp_path):
     assert load_model(tmp_path)[0].fc.bias.tolist() == [2, 2]
 
 
+def test_with_last_the_last_epoch_is_kept_and_a_missing_validation_is_said(tmp_path, caplog):
+    net = network()
+    saver = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES, key_metric="last")
+    for value, mark in [(0.7, 1.0), (0.5, 2.0), (0.9, 3.0)]:
+        net.fc.bias.data.fill_(mark)
+        saver(engine_with({"nll": value}, int(mark)))
+    assert load_model(tmp_path)[0].fc.bias.tolist() == [3, 3] and "is kept" not in caplog.text
+    trainer = Engine(lambda engine, batch: None)
+    saver.keep_last(trainer)
+    trainer.run([0], max_epochs=4)
+    assert "The last epoch with a validation, 3, is kept" in caplog.text
+
+
 def test_an_undefined_key_metric_still_leaves_a_model_and_a_warning(tmp_path, caplog):
     saver = BestModelSaver(tmp_path, network(), architecture=ARCHITECTURE, class_names=NAMES)
     saver(engine_with({"accuracy": 0.5}, 1))

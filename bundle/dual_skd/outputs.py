@@ -27,7 +27,7 @@ import dual_skd
 from dual_skd.errors import InputError
 from dual_skd.evaluation.calibration import fit_temperature
 from dual_skd.evaluation.predictions import read_predictions, write_predictions
-from dual_skd.evaluation.recorder import Measured, rank, write_json
+from dual_skd.evaluation.recorder import LAST, Measured, rank, write_json
 from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
 from dual_skd.momentum import unwrap
 from dual_skd.networks import build_network, count_macs, count_parameters, load_state_file
@@ -271,7 +271,7 @@ class BestModelSaver:
         class_names: in the order of the logits.
         preprocessing: see :func:`save_model`.
         multi_label: see :func:`save_model`.
-        key_metric: name in ``engine.state.metrics``; lower is better for nll, ece and brier.
+        key_metric: name in ``engine.state.metrics``, lower is better for nll, ece and brier; or ``last``.
         auxiliary: the second network, or None.
         auxiliary_architecture: where it differs from the student's.
         predictions: CSV for the predictions of the best student, uncalibrated, in the form of ``predictions_test.csv``.
@@ -309,7 +309,7 @@ class BestModelSaver:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if self.key_metric not in engine.state.metrics and self.best_epoch == 0:
+        if self.key_metric not in (LAST, *engine.state.metrics) and self.best_epoch == 0:
             defined = ", ".join(sorted(engine.state.metrics)) or "nothing; attach a MetricsRecorder before"
             logger.warning(
                 "Key metric %s isn't defined on this validation data (a class without images?); until that "
@@ -317,12 +317,13 @@ class BestModelSaver:
                 self.key_metric,
                 defined,
             )
-        value = rank(engine.state.metrics, self.key_metric)
+        value = rank(engine.state.metrics, self.key_metric, engine.state.epoch)
         if self.best_epoch and value <= self.best:
             return
         self.best, self.best_epoch = value, engine.state.epoch
         self._save(engine)
-        logger.info("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
+        if self.key_metric != LAST:
+            logger.info("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
 
     def keep_last(self, trainer: Engine) -> None:
         """Registers with the trainer as well: a run without validation images keeps the model of its last epoch."""
@@ -332,6 +333,11 @@ class BestModelSaver:
         if self.best_epoch == 0:
             logger.warning("There was no validation, so the model of the last epoch, %d, is kept.", trainer.state.epoch)
             self._save(trainer)
+        elif self.key_metric == LAST and self.best_epoch < trainer.state.epoch:
+            logger.warning(
+                "The last epoch with a validation, %d, is kept; for the very last give a val_interval that divides "
+                "the epochs.", self.best_epoch,
+            )  # fmt: skip
 
     def _save(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:

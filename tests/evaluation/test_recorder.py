@@ -12,7 +12,7 @@ from monai.handlers import CheckpointSaver
 from torch import nn
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation import MetricsRecorder, classification_metrics, log_metrics, mean_logits
+from dual_skd.evaluation import MetricsRecorder, classification_metrics, goodness, log_metrics, mean_logits
 from dual_skd.evaluation.metrics import METRICS
 from dual_skd.evaluation.uncertainty import Conformal, disagreement, predictive_entropy
 from dual_skd.evaluator import DualModelEvaluator
@@ -71,6 +71,16 @@ def test_without_auxiliary_only_the_student_is_recorded(tmp_path):
     engine.run()
     assert "auxiliary" not in json.loads((tmp_path / "metrics.json").read_text())["final"]
     assert not any(name.startswith(("auxiliary", "mean")) for name in engine.state.metrics)
+
+
+def test_with_last_as_key_metric_the_last_epoch_is_the_best(tmp_path):
+    engine = evaluator(MetricsRecorder(tmp_path, NAMES, key_metric="last"))
+    for epoch, slope in ((1, 1.0), (2, -1.0)):
+        engine.network.a.data.fill_(slope)
+        engine.run(global_epoch=epoch)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["best"] == written["final"] and written["best"]["epoch"] == 2
+    assert goodness({"nll": 0.25}, "last") == -0.25  # what early stopping watches
 
 
 def test_the_best_epoch_is_the_earlier_of_equals_and_a_resumed_run_goes_on(tmp_path):

@@ -20,6 +20,7 @@ from dual_skd.evaluation.curves import precision_recall_curve, roc_curve
 from dual_skd.evaluation.delong import class_auc_intervals, macro_auc_interval
 from dual_skd.evaluation.estimates import LEVEL, Estimate, from_resamples, percentiles, proportion_at_its_end
 from dual_skd.evaluation.operating_point import choose_operating_point
+from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
 from dual_skd.evaluation.run_files import SECTIONS, RunFiles
 from dual_skd.evaluation.subgroups import UNKNOWN, subgroup_metrics
@@ -408,7 +409,7 @@ def _training(metrics: Mapping[str, Any]) -> dict[str, Any]:
     epochs, key = metrics.get("epochs") or [], metrics.get("key_metric", "macro_auc")
     if not epochs:
         return {"epochs": [], "reason": "no validation was recorded in training"}
-    shown = list(dict.fromkeys([key, "nll"]))
+    shown = list(dict.fromkeys(["macro_auc" if key == LAST else key, "nll"]))
     series = {
         who: {name: [entry.get(who, {}).get(name) for entry in epochs] for name in shown}
         for who in ("student", "auxiliary", "mean") if any(who in entry for entry in epochs)

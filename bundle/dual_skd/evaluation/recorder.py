@@ -31,6 +31,8 @@ from dual_skd.evaluation.uncertainty import (
 logger = logging.getLogger(__name__)
 
 LOWER_IS_BETTER = ("nll", "ece", "brier")
+# as a key metric: none, the last epoch is kept
+LAST = "last"
 
 
 class Measured(NamedTuple):
@@ -65,7 +67,8 @@ class MetricsRecorder:
         output_dir: folder of ``metrics.json``.
         class_names: names of the classes, in the order of the logits.
         split: which data the engine evaluates. ``validation`` is recorded per epoch.
-        key_metric: the student's metric that decides what is best; lower is better for nll, ece and brier.
+        key_metric: the student's metric that decides which epoch is best, lower is better for nll, ece and brier; or
+            ``last``: the last one, whatever its metrics.
         multi_label: see :func:`dual_skd.evaluation.metrics.classification_metrics`.
         predictions: CSV to write, one row per image: image, label, predicted, a probability per class. Those of an
             auxiliary go to a second file with ``_auxiliary`` at the end of its name. The student's has a column
@@ -101,8 +104,8 @@ class MetricsRecorder:
         auxiliary_temperature: float | None = None,
         sets: Conformal | None = None,
     ) -> None:
-        if key_metric not in METRICS:
-            raise InputError(f"Unknown key_metric {key_metric!r}; valid: {', '.join(METRICS)}.")
+        if key_metric not in (*METRICS, LAST):
+            raise InputError(f"Unknown key_metric {key_metric!r}; valid: {', '.join((*METRICS, LAST))}.")
         self.path = Path(output_dir) / "metrics.json"
         self.class_names = [str(name) for name in class_names]
         self.split = split
@@ -172,11 +175,12 @@ class MetricsRecorder:
         self._collected = {}
 
     def _log_twins(self, entry: Mapping[str, Any]) -> None:
-        without, within = entry["student"][self.key_metric], entry["with_twins"]["student"][self.key_metric]
+        shown = "nll" if self.key_metric == LAST else self.key_metric
+        without, within = entry["student"][shown], entry["with_twins"]["student"][shown]
         logger.info(
             "%d images with a twin in training are left out of the numbers below: %s %s without them, %s with them.",
             self.twins,
-            self.key_metric,
+            shown,
             *("undefined" if value is None else f"{value:.3f}" for value in (without, within)),
         )
 
@@ -210,7 +214,7 @@ class MetricsRecorder:
                 record = {"class_names": self.class_names}
             record["key_metric"] = self.key_metric
             record["epochs"] = [*earlier, entry]
-            record["best"] = max(record["epochs"], key=lambda old: rank(old["student"], self.key_metric))
+            record["best"] = max(record["epochs"], key=lambda old: rank(old["student"], self.key_metric, old["epoch"]))
             record["final"] = entry
         else:
             record[self.split] = {"source": self.source, **entry}
@@ -266,13 +270,20 @@ def log_metrics(engine: Engine) -> None:
             logger.info("Epoch %d, %s: %s", engine.state.epoch, who, text)
 
 
-def rank(metrics: Mapping[str, float | None], name: str) -> tuple[float, float]:
-    """Orders epochs by a metric, and equal ones by their NLL: on few images AUC and accuracy are soon perfect."""
-    return goodness(metrics, name), goodness(metrics, "nll")
+def rank(metrics: Mapping[str, float | None], name: str, epoch: int) -> tuple[float, float]:
+    """Orders epochs by a metric, and equal ones by their NLL: on few images AUC and accuracy are soon perfect.
+
+    With ``last`` they stand in the order in which they came.
+    """
+    return float(epoch) if name == LAST else goodness(metrics, name), goodness(metrics, "nll")
 
 
 def goodness(metrics: Mapping[str, float | None], name: str) -> float:
-    """The metric with the sign that makes larger better; minus infinity where it isn't defined."""
+    """The metric with the sign that makes larger better; minus infinity where it isn't defined.
+
+    With ``last``, which prefers no epoch, it is the NLL: what early stopping then watches.
+    """
+    name = "nll" if name == LAST else name
     value = metrics.get(name)
     if value is None:
         return float("-inf")

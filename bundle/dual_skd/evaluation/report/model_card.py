@@ -11,6 +11,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.report.markup import clean, number
 from dual_skd.evaluation.report.page import METRICS, commands
 
@@ -108,8 +109,10 @@ def answered(analysis: Mapping[str, Any], explained: bool = False) -> list[tuple
         ("Initial weights", f"{weights[0]:,} of {weights[1]:,} numbers of the student are from the large network, see "
                             "selection_report.csv" if selected else "see selection_report.csv"),
         ("Training", setting("epochs", "batch_size", "learning_rate", "weight_decay", "loss", "seed")),
-        ("Choice of the model", f"epoch {training['best_epoch']} by {_escaped(training['key_metric'])} on validation "
-                                "images" if training["epochs"] else "not recorded"),
+        ("Choice of the model", f"epoch {training['best_epoch']}, "
+                                + ("the last" if training["key_metric"] == LAST else
+                                   f"by {_escaped(training['key_metric'])} on validation images")
+                                if training["epochs"] else "not recorded"),
         ("Ensembles", "none: the student alone is used"),
         ("Metrics", "discrimination, calibration, operating points and prediction sets, in report.html"),
         ("Uncertainty", f"{analysis['settings']['resamples']} bootstrap resamples of whole patients, areas by DeLong"

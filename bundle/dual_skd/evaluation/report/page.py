@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dual_skd.evaluation.comparison import not_shared
+from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.report.cases import KINDS, Case
 from dual_skd.evaluation.report.markup import (
     Markup,
@@ -242,8 +243,9 @@ def _training(content: Content) -> Markup:
     training = content.analysis["training"]
     if not training["epochs"]:
         return paragraph(_sentence(training["reason"]))
-    key = short(training["key_metric"])
-    kept = f"The model of epoch {training['best_epoch']} was kept, the best by {key} on the validation images."
+    key, epoch = training["key_metric"], training["best_epoch"]
+    why = "the last, whatever its validation" if key == LAST else f"the best by {short(key)} on the validation images"
+    kept = f"The model of epoch {epoch} was kept, {why}."
     names = list(next(iter(training["series"].values())))
     rows = [
         [epoch, *(number(series[name][place]) for series in training["series"].values() for name in names)]
