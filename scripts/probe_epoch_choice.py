@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which epoch is best kept when there are few validation images? Chosen by a metric of theirs, or the last one?
+
+One ordinary training run with a large validation part, whose predictions are noted after every epoch. Then many small
+validation sets are drawn from it: each chooses an epoch, and the images that were not drawn say what the choice was
+worth. The test images are not read. Where the records name patients, whole patients are drawn. What follows ``--`` are
+options of train.json:
+
+    python scripts/probe_epoch_choice.py brain_mri_clean.csv --images 38 -- --train_fraction 0.17 --val_fraction 0.5 \
+        --epochs 48 --method coupled
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from label_efficiency import parse_options
+from monai.bundle import ConfigWorkflow
+from torch import Tensor
+
+from dual_skd.evaluation.metrics import classification_metrics
+from dual_skd.evaluation.recorder import rank
+
+ROOT = Path(__file__).resolve().parents[1]
+CHOICES = ("macro_auc", "balanced_accuracy", "nll", "last")
+SHOWN = ("balanced_accuracy", "macro_auc", "nll", "ece")
+
+
+def trained(dataset_dir: str, options: dict) -> tuple[Tensor, Tensor, list[str]]:
+    """Trains once; logits of every epoch (E, N, K), labels (N,) and the patients of the validation images."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = ConfigWorkflow(
+            str(ROOT / "bundle/configs/train.json"), workflow_type="train", run_id="training", init_id="initialize",
+            dataset_dir=dataset_dir, output_dir=folder, logging_file=None, **options,
+        )  # fmt: skip
+        run.initialize()
+        noted: list[Tensor] = []
+        evaluator = run.parser.get_parsed_content("validate#evaluator")
+        validation = run.parser.get_parsed_content("datalist").splits["val"]
+
+        @evaluator.on(Events.EPOCH_COMPLETED)
+        def _(engine: Engine) -> None:
+            noted.append(engine.state.measured.logits.clone())
+
+        run.run()
+        run.finalize()
+    patients = [record.get("patient") or record["image"] for record in validation]
+    return torch.stack(noted), evaluator.state.measured.labels, patients
+
+
+def draws(
+    logits: Tensor, labels: Tensor, patients: Sequence[str], images: int, count: int
+) -> dict[str, list[tuple[int, dict[str, float | None]]]]:
+    """Per choice and draw: the epoch, from 1, and its metrics on the images that weren't drawn.
+
+    Draws that leave out a class, for which AUC isn't defined, are drawn again.
+
+    Args:
+        logits: (E, N, K), of every epoch.
+        labels: class indices (N,).
+        patients: N names; images of one patient stay together.
+        images: smallest number of images to draw.
+        count: how many times.
+    """
+    places = {name: place for place, name in enumerate(dict.fromkeys(patients))}
+    number = torch.tensor([places[name] for name in patients])
+    generator, found = torch.Generator().manual_seed(0), {choice: [] for choice in CHOICES}
+    while len(found["last"]) < count:
+        order = torch.randperm(len(places), generator=generator)[number].argsort()
+        drawn = torch.isin(number, number[order[:images]])
+        if len(labels[drawn].unique()) < logits.shape[2]:
+            continue
+        measured = [classification_metrics(epoch[drawn], labels[drawn]) for epoch in logits]
+        for choice in CHOICES:
+            kept = max(range(len(logits)), key=lambda epoch, choice=choice: rank(measured[epoch], choice, epoch))
+            found[choice].append((kept + 1, classification_metrics(logits[kept][~drawn], labels[~drawn])))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset_dir", help="any data set that training takes")
+    parser.add_argument("--images", type=int, default=40, help="of the small validation sets")
+    parser.add_argument("--draws", type=int, default=200)
+    args, rest = parser.parse_known_args(arguments)
+    logits, labels, patients = trained(args.dataset_dir, parse_options([word for word in rest if word != "--"]))
+    print(f"{len(labels)} validation images, {args.draws} draws of {args.images}; mean (standard deviation)")
+    print(f"| epoch kept by | epoch | {' | '.join(SHOWN)} |")
+    print("| --- " * (2 + len(SHOWN)) + "|")
+    for choice, kept in draws(logits, labels, patients, args.images, args.draws).items():
+        epochs = torch.tensor([float(epoch) for epoch, _ in kept])
+        values = {name: torch.tensor([metrics[name] for _, metrics in kept]) for name in SHOWN}
+        cells = [f"{some.mean():.3f} ({some.std():.3f})" for some in values.values()]
+        print(f"| {choice} | {epochs.mean():.1f} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
