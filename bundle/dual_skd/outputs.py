@@ -367,7 +367,7 @@ class BestModelSaver:
     def _calibration(self, logits: Tensor | None, labels: Tensor | None) -> dict[str, float] | None:
         if logits is None:
             return None
-        return fit_temperature(logits, labels, multi_label=self.described["multi_label"])._asdict()
+        return fit_temperature(logits, labels, multi_label=self.described["multi_label"], sharpen=False)._asdict()
 
     def _write_predictions(self, measured: Measured | None) -> None:
         if self.predictions is None:

@@ -31,6 +31,12 @@ def test_the_temperature_that_labels_were_drawn_with_is_found(temperature):
     assert fitted.images == 4000 and fitted.nll_after <= fitted.nll_before
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.5])
+def test_without_sharpening_only_a_softer_temperature_is_taken(temperature):
+    free, bound = fit_temperature(*drawn(temperature)), fit_temperature(*drawn(temperature), sharpen=False)
+    assert bound == (free if temperature > 1 else free._replace(temperature=1.0, nll_after=free.nll_before))
+
+
 def test_the_temperature_is_the_minimum_that_a_general_optimiser_finds():
     logits, labels = drawn(2.5, n=60)
     found = minimize_scalar(

@@ -139,7 +139,7 @@ def _scaled(files: RunFiles, p: np.ndarray) -> dict[str, Any]:
     if temperature is None and validation is not None:
         logits = _logits(validation.probabilities, files.multi_label)
         temperature = fit_temperature(
-            logits, torch.from_numpy(validation.labels), multi_label=files.multi_label
+            logits, torch.from_numpy(validation.labels), multi_label=files.multi_label, sharpen=False
         ).temperature
         fitted_here = True
     entry = files.metrics.get(files.split) or {}

@@ -57,7 +57,9 @@ class ReliabilityBin(NamedTuple):
     accuracy_high: float | None
 
 
-def fit_temperature(logits: Tensor, labels: Tensor, *, multi_label: bool = False) -> Calibration:
+def fit_temperature(
+    logits: Tensor, labels: Tensor, *, multi_label: bool = False, sharpen: bool = True
+) -> Calibration:
     """Fits the temperature that minimises the negative log likelihood (Guo et al. 2017, section 4.2).
 
     The likelihood is convex in 1/T, so the minimum is where its derivative changes sign, which halving an interval
@@ -70,6 +72,8 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, multi_label: bool = False
         logits: (N, K), before softmax (or sigmoid), of images that the network was not trained on.
         labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
         multi_label: every label has a sigmoid of its own; one temperature serves all.
+        sharpen: False keeps the temperature at 1 where less would fit better. New images are seldom easier than the few
+            that it is fitted on (docs/results.md).
 
     Returns:
         a :class:`Calibration` with a temperature within ``BOUNDS``.
@@ -91,7 +95,7 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, multi_label: bool = False
         pairs, targets = logits, labels
     spread = pairs - pairs.max(dim=1, keepdim=True).values  # the same probabilities, and exp never overflows
     truth = functional.one_hot(targets, pairs.shape[1]).double()
-    temperature = _fitted(spread, truth, images=len(logits))
+    temperature = max(_fitted(spread, truth, images=len(logits)), 0.0 if sharpen else 1.0)
     return Calibration(temperature, len(logits), _nll(spread, truth, 1.0), _nll(spread, truth, temperature))
 
 
