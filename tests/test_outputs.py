@@ -69,14 +69,25 @@ def test_model_file_is_plain_and_fits_monai_and_our_own_pretrained(tmp_path):
     net = network()
     path = save(tmp_path, nn.DataParallel(net), preprocessing={"mean": np.float32(0.5), "file": Path("a")})
     content = torch.load(path, weights_only=True)
-    assert content["preprocessing"] == {"mean": 0.5, "file": "a"}
-    assert load_file(tmp_path / "model.safetensors").keys() == net.state_dict().keys()
+    assert content._metadata[""]["preprocessing"] == {"mean": 0.5, "file": "a"}
+    assert content.keys() == load_file(tmp_path / "model.safetensors").keys() == net.state_dict().keys()
+    fresh = network()
+    fresh.load_state_dict(content)
+    assert torch.equal(fresh.conv1.weight, net.conv1.weight)
     other, engine = network(), Engine(lambda engine, batch: None)
     CheckpointLoader(str(path), {"model": other}).attach(engine)
     engine.run([0])
     assert torch.equal(other.conv1.weight, net.conv1.weight)
     options = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}
     assert torch.equal(load_pretrained("resnet18", str(path), **options)["conv1.weight"], net.conv1.weight)
+
+
+def test_a_file_of_an_older_version_with_a_nested_state_dict_is_read(tmp_path):
+    net = network().eval()
+    torch.save({"model": net.state_dict(), "architecture": ARCHITECTURE, "class_names": NAMES}, tmp_path / "model.pt")
+    loaded, info = load_model(tmp_path)
+    assert info == {"architecture": ARCHITECTURE, "class_names": NAMES}
+    assert torch.equal(loaded.conv1.weight, net.conv1.weight)
 
 
 def test_no_half_written_file_is_left(tmp_path, monkeypatch):

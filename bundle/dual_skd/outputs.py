@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
@@ -27,7 +28,7 @@ import dual_skd
 from dual_skd.errors import InputError
 from dual_skd.evaluation.calibration import fit_temperature
 from dual_skd.evaluation.predictions import read_predictions, write_predictions
-from dual_skd.evaluation.recorder import LAST, Measured, rank, write_json
+from dual_skd.evaluation.recorder import LAST, Measured, rank, read_json, write_json
 from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
 from dual_skd.momentum import unwrap
 from dual_skd.networks import build_network, count_macs, count_parameters, load_state_file
@@ -62,10 +63,10 @@ def save_model(
 ) -> Path:
     """Writes ``<name>.pt`` and ``<name>.safetensors``, each enough to rebuild the network.
 
-    ``model.pt`` is ``{"model": state dict, "architecture": ..., "class_names": ..., "preprocessing": ...,
-    "multi_label": ..., "calibration": ...}``: tensors and plain values, so ``torch.load(weights_only=True)`` reads it
-    and MONAI's ``CheckpointLoader(load_dict={"model": net})`` too. The .safetensors file carries the same as JSON in
-    its metadata.
+    ``model.pt`` is a plain state dict, as MONAI's tools and PyTorch's ``load_state_dict`` take it. Architecture, class
+    names, preprocessing, ``multi_label`` and calibration are where PyTorch keeps what describes a state dict, in
+    ``_metadata[""]``, as plain values, so ``torch.load(weights_only=True)`` reads it all. The .safetensors file carries
+    the same as JSON in its metadata.
 
     Args:
         directory: made where it doesn't exist.
@@ -91,9 +92,11 @@ def save_model(
         "architecture": architecture, "class_names": class_names, "preprocessing": preprocessing or {},
         "multi_label": multi_label, **({} if calibration is None else {"calibration": calibration}),
     })  # fmt: skip
-    state = {key: _own(value) for key, value in unwrap(network).state_dict().items()}
+    kept = unwrap(network).state_dict()
+    state = OrderedDict((key, _own(value)) for key, value in kept.items())
+    state._metadata = kept._metadata | {"": kept._metadata[""] | info}
     path = directory / f"{name}.pt"
-    _replace(path, lambda draft: torch.save({"model": state, **info}, draft))
+    _replace(path, lambda draft: torch.save(state, draft))
     if safetensors:
         texts = {key: json.dumps(value) for key, value in info.items()}
         _replace(path.with_suffix(".safetensors"), lambda draft: save_file(state, draft, texts))
@@ -138,17 +141,26 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
 def find_model(output_dir: str | Path, root: str | Path) -> str:
     """Path of the model to use: of a run's ``output_dir`` if it has one, else of the bundle's own ``models`` folder.
 
+    The second is said in the log: a mistyped ``output_dir`` must not pass for a finished run.
+
     Raises:
         InputError: neither is there.
     """
-    places = [Path(output_dir) / "models" / "model.pt", Path(root) / "models" / "model.pt"]
-    for path in places:
-        if path.is_file():
-            return str(path)
-    raise InputError(
-        f"No model in {places[0]} or {places[1]}; train one first (run training with this output_dir), "
-        "or give --output_dir of a finished run."
+    own, shipped = Path(output_dir) / "models" / "model.pt", Path(root) / "models" / "model.pt"
+    if own.is_file():
+        return str(own)
+    if not shipped.is_file():
+        raise InputError(
+            f"No model in {own} or {shipped}; train one first (run training with this output_dir), "
+            "or give --output_dir of a finished run."
+        )
+    logger.warning(
+        "No model in %s: the bundle's own is used, %s%s; for a model of your own give --output_dir of its run.",
+        own,
+        shipped,
+        f" ({about})" if (about := read_json(shipped.with_suffix(".json")).get("description")) else "",
     )
+    return str(shipped)
 
 
 def load_auxiliary(model: str | Path) -> nn.Module | None:
@@ -215,6 +227,7 @@ def _read_info(path: Path) -> dict[str, Any]:
         content = {key: json.loads(texts[key]) for key in INFO if key in texts}
     else:
         content = torch.load(path, "cpu", weights_only=True)
+        content = getattr(content, "_metadata", {}).get("", content)  # older files: beside a nested state dict
     return {key: content[key] for key in INFO if key in content}
 
 

@@ -29,7 +29,7 @@ def finished(trained, tmp_path) -> Path:
 def set_temperature(directory: Path, temperature: float) -> None:
     """Gives the student's file another temperature, one that makes a difference."""
     content = torch.load(directory / "models" / "model.pt", weights_only=True)
-    content["calibration"]["temperature"] = temperature
+    content._metadata[""]["calibration"]["temperature"] = temperature
     torch.save(content, directory / "models" / "model.pt")
 
 
@@ -109,7 +109,7 @@ def test_inference_applies_the_temperature_unless_told_not_to(finished, run, dem
 
 def test_a_model_without_a_temperature_is_used_as_it_is(finished, run, demo):
     content = torch.load(finished / "models" / "model.pt", weights_only=True)
-    del content["calibration"]
+    del content._metadata[""]["calibration"]
     torch.save(content, finished / "models" / "model.pt")
     tables = []
     for calibrate in (False, True):
