@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dual_skd.distributed import several_processes
+
 POLICIES = ("stop", "skip", "ignore")
 SHOWN = 5  # files in a message
 SECONDS = 10  # to look for the names of files, after a bad number only
@@ -37,7 +39,7 @@ def gradient_norm(optimizers: Iterable[Optimizer]) -> Tensor:
 
 def anywhere(bad: bool, device: torch.device) -> bool:
     """Whether ``bad`` is true in any process of a distributed run: all have to do the same, or wait for ever."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not several_processes():
         return bad
     flag = torch.tensor(float(bad), device=device)
     dist.all_reduce(flag, dist.ReduceOp.MAX)

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
@@ -20,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from dual_skd.bad_numbers import POLICIES, Buffers, anywhere, files_of, gradient_norm, in_words, is_finite
+from dual_skd.distributed import average_gradients, average_statistics, equalise, others_needed, several_processes
 from dual_skd.errors import InputError
 from dual_skd.label_free import LabelFreeHeads
 from dual_skd.losses import SelfDistillationLoss
@@ -141,9 +141,6 @@ class DualModelTrainer(SupervisedTrainer):
         self._skipped_in_a_row = 0
         self._accumulated = 0
         self._check()
-        if label_free_heads is not None and several_processes():
-            for tensor in label_free_heads.state_dict().values():
-                dist.broadcast(tensor, 0)
         if self.auxiliary is not None and self.update != "mutual":
             self.auxiliary.requires_grad_(False)
         if self.auxiliary is not None and compile:
@@ -152,8 +149,18 @@ class DualModelTrainer(SupervisedTrainer):
         self.scaler = torch.amp.GradScaler("cuda") if self._scales_gradients() else None
 
     def run(self) -> None:
-        """Trains from the present state to the last epoch."""
-        Workflow.run(self)
+        """Trains from the present state to the last epoch; several processes start with the weights of the first.
+
+        Raises:
+            InputError: bad numbers, or another process was lost.
+        """
+        with others_needed():
+            if several_processes():
+                equalise(self._networks())
+            Workflow.run(self)
+
+    def _networks(self) -> list[nn.Module | None]:
+        return [self.network, self.auxiliary, self.label_free_heads]
 
     def _check(self) -> None:
         if self.update not in UPDATES:
@@ -243,7 +250,7 @@ class DualModelTrainer(SupervisedTrainer):
             for optimizer in self._optimizers():
                 optimizer.zero_grad(set_to_none=self.optim_set_to_none)
         looks = self.on_bad_number != "ignore"
-        buffers = Buffers([self.network, self.auxiliary, self.label_free_heads]) if looks else None
+        buffers = Buffers(self._networks()) if looks else None
         with self._autocast():
             if moment.stage == "label_free":
                 self._compare_views(plain(image), plain(self._prepared(batchdata)[0]))
@@ -257,6 +264,8 @@ class DualModelTrainer(SupervisedTrainer):
             self._leave_out(batchdata, plain(image), where, buffers)
         else:
             self._differentiate(loss, batchdata, plain(image), buffers)
+            if several_processes():
+                average_statistics(self._networks())
         if closes and self._accumulated:
             if moment.stage == "label_free" and several_processes():
                 average_gradients(self.optimizer)  # DDP doesn't see a forward pass that ends in other heads
@@ -397,22 +406,6 @@ def _set_batch_norm(network: nn.Module, *, training: bool) -> None:
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.train(training)
-
-
-def several_processes() -> bool:
-    """Whether this is one of several training processes."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def average_gradients(optimizer: Optimizer) -> None:
-    """Replaces the gradients of an optimiser's parameters by their mean over all processes, in one exchange."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    together = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(together)
-    together /= dist.get_world_size()
-    for gradient, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
 
 
 def plain(data: Any) -> Any:
