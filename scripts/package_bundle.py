@@ -7,7 +7,9 @@
 The zip, ``dual_skd_classification_v<version>.zip``, holds the folder ``dual_skd_classification``: MONAI Label tells the
 task from that name. In it is what the commit has under ``bundle``, and nothing else: no untracked file and no change
 that isn't committed. Two files are made here: ``docs/CHANGELOG.md`` from the changelog of ``configs/metadata.json``,
-and ``manifest.json`` with size and SHA-256 of every other file. ``--models`` adds the weights of a finished run.
+and ``manifest.json`` with size and SHA-256 of every other file. ``--models`` packs the weights of a finished run in
+place of any others, and two configs say what they are: ``configs/metadata.json`` gets classes and size of an image, and
+MONAI Label calls its answers by them; ``configs/train.json`` gets the options of the network, to train on with it.
 
 The same commit and the same weights give the same zip, byte for byte, wherever and whenever it is packed: names are
 sorted, times and permissions are fixed, and files are stored as they are, since compressors differ between machines.
@@ -24,10 +26,13 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "dual_skd_classification"
 METADATA = "configs/metadata.json"
+TRAIN = "configs/train.json"
+GIVEN_BY_DATA = ("num_classes", "in_channels", "spatial_dims", "image_size")  # of an architecture; no options of it
 MANIFEST = "manifest.json"
 CHANGELOG = "docs/CHANGELOG.md"
 WEIGHTS = ("model.pt", "model.safetensors", "auxiliary.pt", "auxiliary.safetensors")  # what a run leaves in its models
@@ -70,9 +75,41 @@ def committed_files(repository: Path, commit: str, folder: str = "bundle") -> di
 def weights_of(models: Path) -> dict[str, bytes]:
     """The weights in a run's ``models`` folder, under the names that they get in the bundle."""
     found = {f"models/{name}": (models / name).read_bytes() for name in WEIGHTS if (models / name).is_file()}
-    if "models/model.pt" not in found:
-        raise SystemExit(f"Error: no model.pt in {models}; give the models folder of a finished run's output_dir.")
+    missing = [name for name in WEIGHTS[:2] if f"models/{name}" not in found]
+    if missing:
+        raise SystemExit(f"Error: no {missing[0]} in {models}; give the models folder of a finished run's output_dir.")
     return found
+
+
+def description_of(weights: bytes) -> dict[str, Any]:
+    """What a .safetensors file says of its network beside the tensors: architecture, class names, preprocessing."""
+    try:
+        length = int.from_bytes(weights[:8], "little")  # of the header, JSON, at the start of the file
+        texts = json.loads(weights[8 : 8 + length])["__metadata__"]
+        found = {name: json.loads(texts[name]) for name in ("architecture", "class_names", "preprocessing")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise SystemExit(f"Error: model.safetensors doesn't say what its network is ({error}); train anew.") from None
+    return found
+
+
+def fitted_configs(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """``metadata.json`` and ``train.json`` of a bundle, fitted to the weights that are packed with it."""
+    about = description_of(files["models/model.safetensors"])
+    prepared, names = about["preprocessing"], about["class_names"]
+    size = prepared["image_size"]
+    shape = list(size) if isinstance(size, list) else [size] * prepared["spatial_dims"]
+    metadata, train = (json.loads(files[name]) for name in (METADATA, TRAIN))
+    for key in ("network_data_format", "auxiliary_data_format"):
+        metadata[key]["inputs"]["image"]["spatial_shape"] = shape
+        metadata[key]["outputs"]["pred"] |= {
+            "num_channels": len(names), "spatial_shape": [1, len(names)],
+            "channel_def": {str(place): name for place, name in enumerate(names)},
+        }  # fmt: skip
+    options = {key: value for key, value in about["architecture"].items() if key not in GIVEN_BY_DATA}
+    train |= {key: value for key, value in prepared.items() if key in train}
+    train |= {"small": options.pop("name"), "small_options": options}
+    contents = {METADATA: metadata, TRAIN: train}
+    return {name: (json.dumps(content, indent=4) + "\n").encode() for name, content in contents.items()}
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -129,7 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     files = committed_files(given.repository, given.commit)
     if given.models is not None:
+        files = {name: content for name, content in files.items() if not name.startswith("models/")}
         files |= weights_of(given.models)
+        files |= fitted_configs(files)
     version, complete = bundle_files(files)
     content = zip_bytes(complete)
     given.output.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,23 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 NAME = "dual_skd_classification_v0.10.0.zip"
 CHANGES = {"0.2.0": "second", "0.10.0": "third", "0.1.0": "first"}
+TENSORS = {"inputs": {"image": {"spatial_shape": [96, 96]}}, "outputs": {"pred": {"type": "logits"}}}
+FORMATS = {"network_data_format": TENSORS, "auxiliary_data_format": TENSORS}
+ABOUT = {
+    "architecture": {"name": "b", "num_classes": 2, "in_channels": 1, "spatial_dims": 3, "image_size": 32, "width": 2},
+    "preprocessing": {"spatial_dims": 3, "image_size": 32, "window": "lung", "spacing": None},
+    "class_names": ["ill", "well"],
+}
 FILES = {
     "LICENSE": "Apache License\n",
-    "configs/metadata.json": json.dumps({"version": "0.10.0", "changelog": CHANGES}),
+    "configs/metadata.json": json.dumps({"version": "0.10.0", "changelog": CHANGES, **FORMATS}),
+    "configs/train.json": json.dumps({"spatial_dims": 2, "image_size": 96, "window": "auto", "small": "a", "seed": 3}),
     "dual_skd/__init__.py": "x = 1\n",
     "dual_skd/data/__init__.py": "",
     "docs/README.md": "What it is: \u00e9.\n",
@@ -118,17 +128,48 @@ def test_the_changelog_is_a_page_with_the_newest_version_first(script, repositor
     assert page == "# Changelog\n\n## 0.10.0\n\nthird\n\n## 0.2.0\n\nsecond\n\n## 0.1.0\n\nfirst\n"
 
 
-def test_weights_of_a_run_are_packed_when_asked_for(script, repository, tmp_path):
-    models = tmp_path / "models"
-    models.mkdir()
-    (models / "model.pt").write_bytes(b"weights")
-    (models / "notes.txt").write_bytes(b"left out")
+@pytest.fixture
+def models(tmp_path) -> Path:
+    folder = tmp_path / "run" / "models"
+    folder.mkdir(parents=True)
+    (folder / "model.pt").write_bytes(b"weights")
+    texts = {name: json.dumps(value) for name, value in ABOUT.items()}
+    save_file({"weight": torch.zeros(2)}, folder / "model.safetensors", texts)
+    (folder / "notes.txt").write_bytes(b"left out")
+    return folder
+
+
+def test_weights_of_a_run_are_packed_in_place_of_others_when_asked_for(script, repository, models, tmp_path):
+    (repository / "bundle" / "models").mkdir()
+    for name in ("model.pt", "auxiliary.pt"):
+        (repository / "bundle" / "models" / name).write_bytes(b"others")
+    commit(repository)
     found = contents(pack(script, repository, tmp_path / "dist", "--models", str(models)))
     assert found["dual_skd_classification/models/model.pt"] == b"weights"
-    assert not any("notes" in name for name in found)
+    packed = {name.rpartition("/")[2] for name in found if "/models/" in name}
+    assert packed == {"model.pt", "model.safetensors"}
     assert "models/model.pt" in json.loads(found["dual_skd_classification/manifest.json"])["files"]
     with pytest.raises(SystemExit, match="no model.pt"):
         pack(script, repository, tmp_path / "dist", "--models", str(tmp_path))
+
+
+def test_the_configs_say_what_the_packed_weights_are(script, repository, models, tmp_path):
+    found = contents(pack(script, repository, tmp_path / "dist", "--models", str(models)))
+    metadata = json.loads(found["dual_skd_classification/configs/metadata.json"])
+    expected = {"type": "logits", "num_channels": 2, "spatial_shape": [1, 2], "channel_def": {"0": "ill", "1": "well"}}
+    for name in FORMATS:
+        assert metadata[name]["inputs"]["image"]["spatial_shape"] == [32, 32, 32]
+        assert metadata[name]["outputs"]["pred"] == expected
+    train = json.loads(found["dual_skd_classification/configs/train.json"])
+    assert train == {
+        "spatial_dims": 3, "image_size": 32, "window": "lung", "small": "b", "small_options": {"width": 2}, "seed": 3,
+    }  # fmt: skip
+
+
+def test_weights_that_do_not_say_what_they_are_cannot_be_packed(script, repository, models, tmp_path):
+    save_file({"weight": torch.zeros(2)}, models / "model.safetensors")
+    with pytest.raises(SystemExit, match="doesn't say what its network is"):
+        pack(script, repository, tmp_path / "dist", "--models", str(models))
 
 
 def test_what_makes_no_bundle_is_refused_with_its_name(script, repository, tmp_path):
