@@ -39,8 +39,8 @@ SHOWN = {
 COMPARED = ("balanced_accuracy", "macro_auc", "nll", "ece")
 NETWORKS = ("student", "auxiliary", "mean")
 METHOD = """\
-Mean and standard deviation over seeds; the test images were used once per cell, the epoch was chosen on validation
-images. The difference to the control `{control}` is over the seeds that both have, with a 95 % interval from
+Mean and standard deviation over seeds; the test images were used once per cell, by the network of the last epoch.
+The difference to the control `{control}` is over the seeds that both have, with a 95 % interval from
 {resamples} bootstrap resamples of test images (whole patients, where they are known) and of seeds, the same for both.
 p is two-sided, corrected by Holm over all students of the table, one metric at a time. MACs are per image; CPU ms are
 the time of one thread for one image, in brackets as a share of the large network's (`latency.csv`, with the machine).
@@ -178,6 +178,21 @@ def put_between_marks(document: Path, lines: Sequence[str]) -> None:
         before, rest = text.split(start, 1)
         after = rest.split(end, 1)[1]
         document.write_text("".join([before, start, "\n".join(lines), "\n", end, after]), encoding="utf-8")
+
+
+def comparisons(results: Results) -> list[str]:
+    """The method minus the rows that the plan's claims name as ``beside``, as one Markdown table; empty without any."""
+    wanted = results.plan["claims"]
+    lines = []
+    for row in wanted.get("beside", []):
+        for data, fraction in wanted["scarce"]:
+            difference = results.differences(data, fraction, wanted["method"], row)
+            if difference:
+                seeds = results.of(data, fraction, wanted["method"]).keys() & results.of(data, fraction, row).keys()
+                cells = [f"`{row}`", f"{data}, {fraction:.0%}", str(len(seeds))]
+                lines += _line(cells + [_difference(difference[name], None) for name in COMPARED])
+    head = [f"`{wanted['method']}` minus", "data", "seeds", *(SHOWN[name] for name in COMPARED)]
+    return ["", *_markdown([head]), *lines] if lines else []
 
 
 def claims(results: Results) -> list[str]:
@@ -330,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shift = robustness.Robustness(args.results, results.plan)
         lines += robustness.tables(shift)
         args.results.mkdir(parents=True, exist_ok=True)
-        found = claims(results)
+        found = [*claims(results), *comparisons(results)]
         (args.results / "tables.md").write_text("\n".join([*lines, *found]) + "\n", encoding="utf-8")
         put_between_marks(args.results.with_suffix(".md"), [*summary(results), "", *found[2:]])
         if not args.no_plots:

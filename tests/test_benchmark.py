@@ -292,6 +292,17 @@ def test_the_short_table_and_the_claims_stand_between_the_marks_of_the_document(
         assert text.count("accuracy of 0.01 or better") == 1
 
 
+def test_the_method_is_compared_with_the_rows_beside_it(done, scripts, plan):
+    content = scripts.cells.read_plan(plan)
+    results = scripts.report.Results(done / "results", content)
+    assert scripts.report.comparisons(results) == []
+    content["claims"] |= {"beside": ["single", "large"], "scarce": [["phantoms", 1.0]]}
+    *_, first, second = scripts.report.comparisons(results)
+    auc = results.differences("phantoms", 1.0, "dual", "single")["macro_auc"]
+    assert first.startswith("| `single` | phantoms, 100% | 1 | ") and f"| {auc.value:+.3f} (" in first
+    assert second.startswith("| `large` | phantoms, 100% | 1 | ")
+
+
 def test_rows_are_compared_over_the_seeds_that_all_of_them_have(scripts, plan):
     content = scripts.cells.read_plan(plan)
     results = scripts.report.Results(plan.parent, content)
