@@ -83,7 +83,7 @@ def read_dicom_folder(
     Files that are no images are passed over; a damaged one is an error, because the volume would lack a slice.
     Arguments are those of :func:`read_dicom_file`; ``frame`` counts slices along the sorted stack.
     """
-    series = _series_in(folder, uid)
+    series = series_in(folder, uid)
     first = series.headers[0]
     if len(series.headers) == 1:
         return read_dicom_file(Path(first.path), spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
@@ -113,7 +113,8 @@ def _only_frame(path: str, voi: Dataset | None) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------ series
 
 
-def _series_in(folder: Path, uid: str) -> Series:
+def series_in(folder: Path, uid: str) -> Series:
+    """The series ``uid`` of a folder, or with "" its only one; raises InputError where that isn't one series."""
     found = _index(str(folder), os.stat(folder).st_mtime_ns)
     if not found:
         raise InputError(f"Expected a folder with the DICOM images of one series, found none in {folder}.")
