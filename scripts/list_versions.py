@@ -4,8 +4,8 @@
     python scripts/list_versions.py [--all]
 
 A line per package of pyproject.toml (``--all``: and of everything that these need), with the licence as the package's
-own metadata state it. Ends with 1 where a package is absent or older than asked for. Known weaknesses of these versions are
-what ``pip-audit`` lists, which needs the network.
+own metadata state it. Ends with 1 where a package is absent or older than asked for. Known weaknesses of these
+versions are what ``pip-audit`` lists, which needs the network.
 """
 
 from __future__ import annotations
