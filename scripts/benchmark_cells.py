@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from benchmark_leave_out import leave_out, with_variants
@@ -157,8 +157,11 @@ for each in runs:
     run(**each)
 """
     # keeps freed memory instead of giving it back to the system at every step: a tenth faster with glibc, else ignored
-    MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
-    MEMORY |= {"MALLOC_TOP_PAD_": "268435456"}
+    MEMORY: ClassVar = {
+        "MALLOC_MMAP_THRESHOLD_": "1073741824",
+        "MALLOC_TRIM_THRESHOLD_": "4294967296",
+        "MALLOC_TOP_PAD_": "268435456",
+    }
 
     def __init__(self) -> None:
         self.running: set[subprocess.Popen] = set()

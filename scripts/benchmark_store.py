@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from dual_skd.errors import InputError  # noqa: E402
+from dual_skd.errors import InputError
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "nll", "ece", "brier")
 KEY = ("data", "fraction", "row", "seed")

@@ -232,7 +232,7 @@ def check_version(bundle: Bundle) -> str:
         raise CheckFailed(f"version is {version}, but the changelog of {METADATA} goes up to {newest}")
     others = {"dual_skd/__init__.py": assigned(source(bundle, "dual_skd/__init__.py"), "__version__")}
     if bundle.project.is_file():
-        declared = re.search(r'^version = "(.+?)"', bundle.project.read_text(encoding="utf-8"), re.M)
+        declared = re.search(r'^version = "(.+?)"', bundle.project.read_text(encoding="utf-8"), re.MULTILINE)
         others[bundle.project.name] = declared and declared[1]
     if bundle.manifest is not None:
         others[MANIFEST] = bundle.json(MANIFEST).get("version")
@@ -278,7 +278,8 @@ def check_packages(bundle: Bundle) -> str:
 
     if not bundle.project.is_file():
         raise CheckFailed(f"{bundle.project} is missing; its floors are compared with the versions of {METADATA}")
-    block = re.search(r"^dependencies = \[(.*?)^\]", bundle.project.read_text(encoding="utf-8"), re.S | re.M)
+    project = bundle.project.read_text(encoding="utf-8")
+    block = re.search(r"^dependencies = \[(.*?)^\]", project, re.DOTALL | re.MULTILINE)
     declared = {found.name.lower(): found for found in map(Requirement, re.findall(r'"(.+?)"', block[1]))}
     pins = pinned_versions(bundle.metadata)
     wrong = [

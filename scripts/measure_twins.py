@@ -31,9 +31,9 @@ from PIL import Image, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from dual_skd.data import load_records  # noqa: E402
-from dual_skd.data.twins.finder import SIMILARITY, TwinFinder  # noqa: E402
-from dual_skd.data.twins.signatures import read_finite  # noqa: E402
+from dual_skd.data import load_records
+from dual_skd.data.twins.finder import SIMILARITY, TwinFinder
+from dual_skd.data.twins.signatures import read_finite
 
 LOWEST = 0.3  # pairs that are less alike than this are counted as not found
 RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import benchmark_statistics  # noqa: E402
-from benchmark_statistics import Coverage, coverage, timing  # noqa: E402
+import benchmark_statistics
+from benchmark_statistics import Coverage, coverage, timing
 
-from dual_skd.evaluation.estimates import Estimate  # noqa: E402
+from dual_skd.evaluation.estimates import Estimate
 
 
 def test_coverage_counts_the_intervals_that_hold_the_truth_and_leaves_out_missing_ones():

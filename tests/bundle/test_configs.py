@@ -198,7 +198,7 @@ def test_packages_of_the_metadata_are_declared_installed_and_recent_enough():
     project = Path(bundle_root()).parent / "pyproject.toml"
     if not project.is_file():
         pytest.skip("the bundle folder alone, without the repository's pyproject.toml")
-    block = re.search(r"^dependencies = \[(.*?)^\]", project.read_text(), re.S | re.M)[1]
+    block = re.search(r"^dependencies = \[(.*?)^\]", project.read_text(), re.DOTALL | re.MULTILINE)[1]
     declared = {found.name.lower(): found for found in map(Requirement, re.findall(r'"(.+?)"', block))}
     content = read("metadata.json")
     wanted = content["required_packages_version"] | {

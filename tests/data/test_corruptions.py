@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_an_image_is_corrupted_alike_whatever_batch_it_comes_in(name, strength):
 def test_a_higher_strength_changes_an_image_more(name, size):
     image = smooth(*size)
     change = [(corrupt(image, name, strength) - image).square().mean().item() for strength in STRENGTHS]
-    assert all(one < two for one, two in zip(change, change[1:], strict=False)), change
+    assert all(one < two for one, two in pairwise(change)), change
 
 
 def test_noise_has_the_stated_deviation_and_is_the_same_pattern_at_every_strength():

@@ -59,7 +59,7 @@ def test_thresholds_are_chosen_on_validation_and_measured_on_the_split(run_folde
     assert (first["class"], first["wanted"], second["wanted"]) == ("nodule", None, 0.9)
     validation = read_predictions(directory / "predictions_validation.csv")
     scores, there = validation.probabilities[:, 1], validation.labels == 1
-    false, true, thresholds = metrics.roc_curve(there, scores)
+    false, true, _ = metrics.roc_curve(there, scores)
     assert first["chosen"]["sensitivity"] + first["chosen"]["specificity"] - 1 == pytest.approx((true - false).max())
     assert second["chosen"]["sensitivity"] >= 0.9
     table = read_predictions(directory / "predictions_test.csv")

@@ -186,10 +186,10 @@ def resnet(
         for b in range(depth):
             block, before = (
                 f"layer{s}.{b}",
-                out if b or s == 1 and out == "stem" else (streams[s - 2] if s > 1 else "stem"),
+                out if b or (s == 1 and out == "stem") else (streams[s - 2] if s > 1 else "stem"),
             )
             names = [f"a{s}.{b}", f"c{s}.{b}"]
-            net.sizes |= {name: mids[s - 1] for name in names}
+            net.sizes |= dict.fromkeys(names, mids[s - 1])
             if bottleneck:
                 net.add(f"{block}.conv1.weight", names[0], before, kernel=1)
                 net.add(f"{block}.conv2.weight", names[1], names[0], kernel=3)

@@ -65,9 +65,7 @@ def problems_of_import(text: str, allowed: Collection[str]) -> list[str]:
         return ["more than one statement"]
     problems = []
     for name in imports_of(text)[0].values():
-        if isinstance(body[0], ast.ImportFrom):
-            problems.append(problem_of_dotted(name, allowed))
-        elif name != "os" and name not in allowed:
+        if isinstance(body[0], ast.ImportFrom) or (name != "os" and name not in allowed):
             problems.append(problem_of_dotted(name, allowed))
     return [problem for problem in problems if problem]
 

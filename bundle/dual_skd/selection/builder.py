@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -138,7 +139,7 @@ class PlanBuilder:
         back = {(stage, source): block for stage, chosen in blocks.items() for block, source in chosen.items()}
         absent = []
         for (role, stage, block), name in large.by_key.items():
-            if block is not None and (stage, block) not in back or not large.tensors[name].dims:
+            if (block is not None and (stage, block) not in back) or not large.tensors[name].dims:
                 continue
             if (role, stage, back.get((stage, block))) not in small.by_key:
                 absent.append(name)
@@ -348,7 +349,7 @@ class PlanBuilder:
         if not family.staged:
             return
         streams = [family.stem, *(family.stream.replace("{s}", stage) for stage in sorted(small.depths, key=int))]
-        for before, after in zip(streams, streams[1:], strict=False):
+        for before, after in pairwise(streams):
             a, b = self.sizes.get(before), self.sizes.get(after)
             if a and b and a != b and (a.large, a.small) == (b.large, b.small):
                 self.same[after] = self.same.get(before, before)
@@ -463,7 +464,7 @@ class PlanBuilder:
 def _map_blocks(large: NetworkAxes, small: NetworkAxes, layers: LayerRule) -> dict[str, dict[int, int | None]]:
     stages = sorted(small.depths, key=lambda stage: int(stage or 0))
     if isinstance(layers, str) or not small.family.staged:
-        rules = {stage: layers for stage in stages}
+        rules = dict.fromkeys(stages, layers)
     elif isinstance(layers, Mapping):
         given = {str(stage): rule for stage, rule in layers.items()}
         if strange := set(given) - set(stages):

@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _cells(row: SelectionRow) -> list[Any]:
 
 def _compact(indices: list[int]) -> str | list[int]:
     """An evenly spaced list as ``start:stop:step``, any other as it is."""
-    steps = {after - before for before, after in zip(indices, indices[1:], strict=False)}
+    steps = {after - before for before, after in pairwise(indices)}
     if len(steps) > 1 or not indices:
         return indices
     step = steps.pop() if steps else 1

@@ -71,7 +71,7 @@ def test_body_parts_that_differ_get_the_wide_window(tmp_path):
 
 
 def test_ct_among_other_modalities_is_scaled_by_percentiles(tmp_path, caplog):
-    images = ct(tmp_path) + [str(write_ct(tmp_path / "mr.dcm", PHANTOM, Modality="MR"))]
+    images = [*ct(tmp_path), str(write_ct(tmp_path / "mr.dcm", PHANTOM, Modality="MR"))]
     with caplog.at_level(logging.INFO):
         assert choose_window("auto", images) == "percentile"
     assert "CT, MR" in caplog.text and "percentiles" in caplog.text

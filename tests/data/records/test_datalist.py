@@ -111,7 +111,7 @@ def test_a_csv_with_splits_and_patients_is_read(tmp_path):
     table(
         tmp_path / "datalist.csv",
         "image,label,split,patient",
-        rows + ["img/e.png,ill,test,p5", "img/f.png,well,val,p6"],
+        [*rows, "img/e.png,ill,test,p5", "img/f.png,well,val,p6"],
     )
     data = load(tmp_path)
     assert data.class_names == ("ill", "well")

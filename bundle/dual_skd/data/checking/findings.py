@@ -97,7 +97,8 @@ class Findings:
         for one in self.offenders:
             if one["severity"] == severity:
                 # the leak of test images and that of validation images, and each shortcut, are told apart
-                apart = one["kind"] == "shortcut" and one["detail"] or one["kind"].startswith("twin") and one["split"]
+                kind = one["kind"]
+                apart = (kind == "shortcut" and one["detail"]) or (kind.startswith("twin") and one["split"])
                 found.setdefault((one["kind"], apart or ""), []).append(one)
         return [
             Group(kind, severity, *self._words(kind, members), members)

@@ -61,7 +61,7 @@ _PROBLEMS = (
     ("wrong_dims", re.compile(r"spatial_dims|spatial axes")),
     (
         "truncated",
-        re.compile(r"truncat|end.of.(file|stream|data)|\beof\b|incomplete|cut short|declares .+ bytes", re.I),
+        re.compile(r"truncat|end.of.(file|stream|data)|\beof\b|incomplete|cut short|declares .+ bytes", re.IGNORECASE),
     ),
 )
 

@@ -100,7 +100,7 @@ def _require_size(dataset: Dataset, path: str | Path, columns: int, rows: int) -
 
 
 # the names that pydicom looks for in a plugin
-DECODER_DEPENDENCIES = {uid: ("SimpleITK",) for uid in (JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit)}
+DECODER_DEPENDENCIES = dict.fromkeys((JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit), ("SimpleITK",))
 
 
 def is_available(uid: str) -> bool:

@@ -127,7 +127,7 @@ def _rows_of_class(folder: Path, found: Found, split: str) -> list[Row]:
     below = [image.image[start:].split(os.sep) for image in found.images]
     firsts = {parts[0] for parts in below if len(parts) > 1}
     if firsts and all(name.lower() in SPLIT_WORDS for name in firsts):
-        name = sorted(firsts)[0]
+        name = min(firsts)
         raise InputError(
             f"The split folders lie inside the class folder {folder} ({', '.join(sorted(firsts))}); expected the class "
             f"folders inside the split folders: {name}/{folder.name} instead of {folder.name}/{name}."

@@ -84,7 +84,7 @@ def divide_into_folds(
             site = _site(groups[name])
             fold = min(
                 range(folds),
-                key=lambda k: (held[k][stratum, site], held[k][stratum], held[k]["images"]),  # noqa: B023
+                key=lambda k: (held[k][stratum, site], held[k][stratum], held[k]["images"]),
             )
             fold_of[name] = fold
             for key in ((stratum, site), stratum, "images"):
