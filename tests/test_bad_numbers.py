@@ -11,8 +11,8 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from dual_skd.bad_numbers import Buffers, curves, files_of, gradient_norm, in_words, is_finite
+from dual_skd.checkpoints import Checkpoints
 from dual_skd.errors import InputError
-from dual_skd.outputs import LastCheckpoint
 from dual_skd.schedule import Schedule
 from dual_skd.trainer import DualModelTrainer
 
@@ -117,10 +117,9 @@ def test_training_stops_in_that_iteration_with_the_weights_of_the_step_before(wh
 def test_the_checkpoint_stays_that_of_the_last_good_epoch(tmp_path):
     network = net()
     trainer = trainer_of(network, batches(), epochs=3)
-    LastCheckpoint(tmp_path / "last.pt", {"network": network}).attach(trainer)
     plant(trainer, "gradient", (7,), float("nan"))
     with pytest.raises(InputError):
-        trainer.run()
+        Checkpoints(tmp_path, {"network": network}).run(trainer)
     good = net()
     trainer_of(good, batches(), epochs=1).run()
     assert equal(torch.load(tmp_path / "last.pt", weights_only=True)["network"], weights(good))

@@ -21,9 +21,7 @@ from dual_skd.evaluation.recorder import Measured
 from dual_skd.networks import build_network, load_pretrained
 from dual_skd.outputs import (
     BestModelSaver,
-    LastCheckpoint,
     PredictionWriter,
-    RandomState,
     RunRecord,
     auxiliary_temperature,
     bundle_root,
@@ -32,7 +30,6 @@ from dual_skd.outputs import (
     find_model,
     load_auxiliary,
     load_model,
-    resumable,
     save_model,
     temperature_of,
 )
@@ -292,47 +289,6 @@ def test_prediction_sets_are_calibrated_on_the_models_own_validation_predictions
     assert conformal_rule(tmp_path, info | {"multi_label": True}) is None
     assert conformal_rule(tmp_path, {"class_names": NAMES}) is None
     assert conformal_rule(tmp_path / "elsewhere", info) is None
-
-
-def trainer_with(objects: dict, path: Path, epochs: int) -> None:
-    trainer = Engine(lambda engine, batch: None)
-    LastCheckpoint(path, objects | {"trainer": trainer}).attach(trainer)
-    trainer.run([0, 0], max_epochs=epochs)
-
-
-def test_the_last_checkpoint_holds_what_is_there_without_wrappers_as_plain_tensors(tmp_path):
-    net = nn.Linear(2, 1)
-    objects = {"network": nn.DataParallel(net), "auxiliary": None, "random": RandomState()}
-    trainer_with(objects, tmp_path / "run" / "last.pt", epochs=3)
-    states = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
-    assert states.keys() == {"network", "random", "trainer"}
-    assert torch.equal(states["network"]["weight"], net.weight)
-    assert states["trainer"]["iteration"] == 6 and states["trainer"]["epoch_length"] == 2
-    assert not list(tmp_path.rglob("*.tmp"))
-
-
-def test_a_run_goes_on_only_from_a_checkpoint_that_fits(tmp_path):
-    path, objects = tmp_path / "last.pt", {"network": nn.Linear(2, 1), "auxiliary": None, "trainer": object()}
-    assert resumable(None, objects, epochs=3) is None
-    with pytest.raises(InputError, match="No checkpoint"):
-        resumable(path, objects, epochs=3)
-    trainer_with({"network": nn.Linear(2, 1)}, path, epochs=2)
-    assert resumable(path, objects, epochs=3) == str(path)
-    with pytest.raises(InputError, match="has had 2 epochs"):
-        resumable(path, objects, epochs=2)
-    with pytest.raises(InputError, match=r"other parts \(different: auxiliary\)"):
-        resumable(path, objects | {"auxiliary": nn.Linear(2, 1)}, epochs=3)
-    path.write_bytes(b"half")
-    with pytest.raises(InputError, match="can't be read as a checkpoint"):
-        resumable(path, objects, epochs=3)
-
-
-def test_the_random_state_repeats_the_same_numbers():
-    state = RandomState()
-    saved = state.state_dict()
-    first = torch.rand(3)
-    state.load_state_dict(saved)
-    assert torch.equal(torch.rand(3), first)
 
 
 @pytest.mark.parametrize(("multi_label", "predicted"), [(False, ["normal", "nodule"]), (True, ["normal|nodule", ""])])

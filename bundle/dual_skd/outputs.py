@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
 import platform
 import sys
 import time
@@ -30,6 +29,7 @@ from dual_skd.evaluation.calibration import fit_temperature
 from dual_skd.evaluation.predictions import read_predictions, write_predictions
 from dual_skd.evaluation.recorder import LAST, Measured, rank, read_json, write_json
 from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
+from dual_skd.files import replace_file
 from dual_skd.momentum import unwrap
 from dual_skd.networks import build_network, count_macs, count_parameters, load_state_file
 
@@ -96,10 +96,10 @@ def save_model(
     state = OrderedDict((key, _own(value)) for key, value in kept.items())
     state._metadata = kept._metadata | {"": kept._metadata[""] | info}
     path = directory / f"{name}.pt"
-    _replace(path, lambda draft: torch.save(state, draft))
+    replace_file(path, lambda draft: torch.save(state, draft))
     if safetensors:
         texts = {key: json.dumps(value) for key, value in info.items()}
-        _replace(path.with_suffix(".safetensors"), lambda draft: save_file(state, draft, texts))
+        replace_file(path.with_suffix(".safetensors"), lambda draft: save_file(state, draft, texts))
     return path
 
 
@@ -262,20 +262,13 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().as_subclass(Tensor).to("cpu", copy=True).contiguous()
 
 
-def _replace(path: Path, write: Any) -> None:
-    """Writes beside and renames, so that a killed run leaves the former file whole."""
-    draft = path.with_name(path.name + ".tmp")
-    write(draft)
-    os.replace(draft, path)
-
-
 class BestModelSaver:
     """Handler of the evaluator that keeps the best student as ``model.pt`` and ``model.safetensors``.
 
     The evaluator needs a :class:`~dual_skd.evaluation.recorder.MetricsRecorder` attached before. Of equal epochs the
     one with the lower NLL is kept. With each of them goes the temperature that calibrates it, fitted on the images of
     that evaluation. With an auxiliary, the one of that epoch goes to ``auxiliary.pt``. ``state_dict`` makes a
-    resumed run remember the best: put the saver into CheckpointSaver's ``save_dict``.
+    resumed run remember the best: it is one of the objects of :class:`dual_skd.checkpoints.Checkpoints`.
 
     Args:
         directory: ``output_dir/models``.
@@ -405,88 +398,6 @@ class BestModelSaver:
         self.best_epoch = int(state["best_epoch"])
 
 
-class LastCheckpoint:
-    """Handler of the trainer that writes ``last.pt`` after every epoch: all that a resumed run needs.
-
-    Attach it after the validation, whose results belong to the epoch. MONAI's ``CheckpointLoader`` reads the file
-    (it loads with weights_only), see ``configs/resume.json``.
-
-    Args:
-        path: the file.
-        objects: name -> anything with ``state_dict``; entries that are None are left out.
-    """
-
-    def __init__(self, path: str | Path, objects: Mapping[str, Any]) -> None:
-        self.path = Path(path)
-        self.objects = present(objects)
-
-    def attach(self, engine: Engine) -> None:
-        """Registers the handler at the end of every epoch."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        if getattr(engine.state, "rank", 0) != 0:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        states = {name: unwrap(item).state_dict() if isinstance(item, nn.Module) else item.state_dict()
-                  for name, item in self.objects.items()}  # fmt: skip
-        _replace(self.path, lambda draft: torch.save(states, draft))
-
-
-def resumable(path: str | Path | None, objects: Mapping[str, Any], *, epochs: int) -> str | None:
-    """Checks, before anything is loaded, that a run can go on from a checkpoint.
-
-    Args:
-        path: what :class:`LastCheckpoint` wrote, or None for a new run.
-        objects: what the resumed run holds, as for :class:`LastCheckpoint`.
-        epochs: epochs of the resumed run, those before included.
-
-    Returns:
-        the path, or None for a new run.
-
-    Raises:
-        InputError: no such file, it is of a run of another method, or that run has had all its epochs.
-    """
-    if path is None:
-        return None
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"No checkpoint {path} to resume from; give the last.pt of a run, or start one without it.")
-    try:
-        states = torch.load(path, "cpu", weights_only=True)
-        done = states["trainer"]["iteration"] // states["trainer"]["epoch_length"]
-    except Exception as error:  # pickle's own error isn't imported here
-        raise InputError(f"{path} can't be read as a checkpoint of a run; give the last.pt of a run.") from error
-    if states.keys() != present(objects).keys():
-        different = ", ".join(sorted(states.keys() ^ present(objects).keys()))
-        raise InputError(
-            f"{path} is of a run with other parts (different: {different}); resume with the settings of that run."
-        )
-    if done >= epochs:
-        raise InputError(f"{path} is of a run that has had {done} epochs; give --epochs larger than that to go on.")
-    return str(path)
-
-
-def present(objects: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entries that are not None: what a run without auxiliary, say, can load from a checkpoint."""
-    return {name: item for name, item in objects.items() if item is not None}
-
-
-class RandomState:
-    """PyTorch's random generators as something a checkpoint can hold, so that a resumed run draws the same numbers."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """States of the CPU's and all CUDA devices' default generators."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Sets the generators; those of CUDA only where the number of devices is the same."""
-        torch.set_rng_state(state["cpu"].cpu())
-        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
-
-
 class PredictionWriter:
     """Handler of an evaluator without labels: a CSV row per image with the probability of every class.
 
@@ -561,7 +472,8 @@ def describe_architecture(architecture: Mapping[str, Any], input_shape: Sequence
 class RunRecord:
     """Handler of the trainer that writes ``run.json``: with what, from what and how fast the model was made.
 
-    The file is renewed after every epoch, so that a run that is stopped is recorded too.
+    The file is renewed after every epoch, so that a run that is stopped is recorded too. Its ``state_dict`` makes a
+    resumed run's record that of the whole: when it started, its epochs, and the time of all its parts.
 
     Args:
         output_dir: folder of ``run.json``.
@@ -626,6 +538,16 @@ class RunRecord:
     def _finish(self, engine: Engine) -> None:
         self.record["finished"] = _now()
         self._write(engine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to know."""
+        seconds = time.perf_counter() - self._run_began
+        return {"started": self.record["started"], "epochs": list(self._epochs), "seconds": seconds}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up the state of a former run, once this one has started."""
+        self.record["started"], self._epochs = state["started"], list(state["epochs"])
+        self._run_began = time.perf_counter() - state["seconds"]
 
     def _write(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:

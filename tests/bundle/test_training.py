@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 from dual_skd.errors import input_error_behind
 from dual_skd.methods import METHODS
 from dual_skd.networks import build_network
-from dual_skd.outputs import LastCheckpoint, load_model
+from dual_skd.outputs import load_model
 
 NAMES = ["interstitial", "nodule", "normal"]
 
@@ -136,48 +135,6 @@ def test_one_seed_gives_equal_weights_and_another_seed_others(tmp_path, run, tin
     assert_equal(student(tmp_path / "a"), student(trained))
     run("train.json", **tiny | {"epochs": 2}, output_dir=str(tmp_path / "b"), seed=1)
     assert not torch.equal(student(tmp_path / "b")["conv1.weight"], student(trained)["conv1.weight"])
-
-
-@pytest.mark.parametrize("word", ["dual", "mutual"])
-def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_interrupted(tmp_path, run, tiny, monkeypatch, word):
-    settings = tiny | {"epochs": 3, "method": word}
-    run("train.json", **settings, output_dir=str(tmp_path / "whole"))
-    write = LastCheckpoint.__call__
-
-    def write_and_stop(self, engine):
-        write(self, engine)
-        if engine.state.epoch == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(BaseException):  # noqa: B017, PT011
-        patched.setattr(LastCheckpoint, "__call__", write_and_stop)
-        run("train.json", **settings, output_dir=str(tmp_path / "parts"))
-    before = torch.load(tmp_path / "parts" / "last.pt", weights_only=True)
-    assert before["trainer"]["iteration"] == 6  # two epochs of three batches
-
-    run("train.json", "resume.json", **settings, output_dir=str(tmp_path / "parts"))
-    whole, parts = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "parts"))
-    assert whole.keys() == parts.keys()
-    assert_equal(parts["network"], whole["network"])
-    assert_equal(parts["auxiliary"], whole["auxiliary"])
-    assert parts["lr_scheduler"]["last_epoch"] == whole["lr_scheduler"]["last_epoch"] == 9
-    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "parts")]
-    assert metrics[0]["epochs"] == metrics[1]["epochs"] and metrics[0]["best"] == metrics[1]["best"]
-    assert parts["best"] == whole["best"]
-    calibrations = [load_model(tmp_path / name)[1]["calibration"] for name in ("whole", "parts")]
-    assert calibrations[0] == calibrations[1]
-
-
-def test_resuming_from_what_is_not_there_or_finished_is_one_sentence(tmp_path, run, tiny, trained):
-    for directory, settings, words in (
-        (tmp_path, {}, "No checkpoint .*last.pt to resume from"),
-        (trained, {"epochs": 2}, "has had 2 epochs; give --epochs larger"),
-        (trained, {"epochs": 3, "method": "single"}, "other parts .different: auxiliary"),
-    ):
-        last = str(directory / "last.pt")
-        with pytest.raises(Exception) as caught:
-            run("train.json", **tiny | settings, output_dir=str(tmp_path), resume_from=last)
-        assert re.search(words, str(input_error_behind(caught.value)))
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path, run, tiny):

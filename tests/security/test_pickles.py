@@ -12,6 +12,7 @@ import torch
 
 from dual_skd import build_network, load_model
 from dual_skd.__main__ import main
+from dual_skd.checkpoints import find_checkpoint
 from dual_skd.data import load_records
 from dual_skd.data.reading.npz_cache import npz_array
 from dual_skd.data.reading.reader import read_image
@@ -19,7 +20,7 @@ from dual_skd.data.records.evaluation_records import find_images
 from dual_skd.errors import InputError
 from dual_skd.methods import load_teacher
 from dual_skd.networks import load_pretrained, load_state_file
-from dual_skd.outputs import load_auxiliary, resumable
+from dual_skd.outputs import load_auxiliary
 
 
 class Payload:
@@ -78,7 +79,7 @@ def test_the_teachers_checkpoint_runs_nothing(tmp_path, canary, kind):
 @KINDS
 def test_a_run_to_resume_runs_nothing(tmp_path, canary, kind):
     with pytest.raises(InputError, match="last.pt"):
-        resumable(save_as(kind, tmp_path / "last.pt", canary), {}, epochs=2)
+        find_checkpoint(save_as(kind, tmp_path / "last.pt", canary).parent, settings={}, data_hash="")
 
 
 @KINDS

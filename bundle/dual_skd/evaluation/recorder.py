@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from dual_skd.evaluation.uncertainty import (
     risk_coverage,
     set_coverage,
 )
+from dual_skd.files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -306,10 +306,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file at once: a reader, or a run that is killed, sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    replace_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def _flat(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:

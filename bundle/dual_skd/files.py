@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are there whole or not at all, whenever the process, or the machine, ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from dual_skd.errors import InputError
+
+# no space, a user's share of it used up, a file larger than it may be
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def replace_file(path: str | Path, write: Callable[[Path], object], *, former: Path | None = None) -> None:
+    """Writes a file anew, so that it is the former one until the new one is on the disk.
+
+    The new content goes to a file beside, which is synchronised and then takes the name; the folder, which holds the
+    names, is synchronised too.
+
+    Args:
+        path: the file; its folder is made where it doesn't exist.
+        write: called with the path to write to.
+        former: name in the same folder that the former file gets; without it the former file is gone.
+
+    Raises:
+        InputError: it can't be written, for want of space for instance; what was there is unchanged.
+    """
+    path = Path(path)
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(draft)
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        if former is not None and path.is_file():
+            os.replace(path, former)
+        os.replace(draft, path)
+        _synchronise_folder(path.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        reason = next((cause.strerror for cause in _chain(error) if isinstance(cause, OSError)), None) or str(error)
+        raise InputError(
+            f"{path} can't be written ({reason.splitlines()[0]}); what was there before is unchanged. Make room, or "
+            "mend the reason, and give the same command again: the run goes on from its last checkpoint."
+        ) from error
+
+
+def _synchronise_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk; systems that can't open folders do so by themselves."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
