@@ -33,6 +33,7 @@ _MODULES = (
     "label_free",
     "losses",
     "methods",
+    "monai_label",
     "networks",
     "outputs",
     "selection",

@@ -86,7 +86,9 @@ def test_run_json_records_every_hyper_parameter_that_stands_above():
     config = read("train.json")
     above = list(config)[: list(config).index("settings")]
     wanted = [name for name in above if name not in WHAT_IS_FOUND]
-    assert config["settings"] == {name: f"@{name}" for name in wanted}
+    written = {"epochs": "@train#trainer#max_epochs"}  # what MONAI Label changes; by default the option itself
+    assert config["settings"] == {name: f"@{name}" for name in wanted} | written
+    assert config["train"]["trainer"]["max_epochs"] == "@epochs"
 
 
 @pytest.mark.parametrize("name", OVERRIDES)

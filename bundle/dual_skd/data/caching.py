@@ -32,6 +32,7 @@ def cached_dataset(
     records: Sequence[Mapping[str, Any]],
     transform: Compose,
     *,
+    data: Sequence[Mapping[str, Any]] | None = None,
     cache: str = "auto",
     cache_dir: str | Path,
     settings: Mapping[str, Any],
@@ -47,6 +48,8 @@ def cached_dataset(
     Args:
         records: with "image" and what else ``transform`` takes.
         transform: without randomness; augmentation comes after the cache.
+        data: images that MONAI Label gives in place of the data set. ``records`` are made of them already, by
+            :func:`dual_skd.monai_label.dataset_of`, so they are not used here.
         cache: "auto", "memory", "disk" or "none".
         cache_dir: where decoded images are kept on disk. They are pictures of patients: keep and delete them as such.
         settings: what decides the result of ``transform``; images decoded under other settings aren't used.

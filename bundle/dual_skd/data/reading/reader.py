@@ -10,9 +10,11 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import nibabel
 import numpy as np
+import pydicom
 import torch
 from monai.data import ImageReader
 from PIL import Image, ImageOps
@@ -136,7 +138,7 @@ def _read(path: Path, fragment: str, spatial_dims: int | None, frame: Frame | No
     if not path.exists():
         raise InputError(f"{path} does not exist; correct the path in the records.")
     if path.is_dir():
-        return read_dicom_folder(path, fragment, spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
+        return _dicom().read_dicom_folder(path, fragment, spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
     name = path.name.lower()
     if name.endswith(".npz"):
         return _read_npz(path, fragment, spatial_dims)
@@ -153,7 +155,19 @@ def _read(path: Path, fragment: str, spatial_dims: int | None, frame: Frame | No
         return _slice(_read_nifti(path, spatial_dims), frame, path)
     if name.endswith(".npy"):
         return _slice(_arranged(np.load(path, mmap_mode="r", allow_pickle=False), path, spatial_dims), frame, path)
-    return read_dicom_file(path, spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
+    return _dicom().read_dicom_file(path, spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
+
+
+def _dicom() -> ModuleType:
+    """The reader of DICOM, loaded with the first DICOM file: the others can be read beside pydicom 2, too."""
+    try:
+        from dual_skd.data.reading import dicom_pixels
+    except ModuleNotFoundError as error:  # pydicom.pixels came with pydicom 3
+        raise InputError(
+            f"DICOM files need pydicom 3.0.2 or newer, found {pydicom.__version__} (MONAI Label's own choice of "
+            "packages brings 2): install a newer one, or convert the file to NIfTI or PNG."
+        ) from error
+    return dicom_pixels
 
 
 def _slice(picture: Picture, frame: Frame | None, path: Path) -> Picture:
