@@ -94,7 +94,9 @@ def test_options_within_sentences_exist():
     for page in PAGES:
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
         for span in re.findall(r"`([^`\n]+)`", text):
-            if span.startswith("torchrun") or (page.name == "clusters.md" and not span.startswith("--batch_size")):
+            if span.startswith(("torchrun", "tensorboard")) or (
+                page.name == "clusters.md" and not span.startswith("--batch_size")
+            ):
                 continue  # options of other programs
             for name in re.findall(r"(?<![\w-])--([a-z]\w*(?:-\w+)*)", span):
                 assert name in options | parsed, f"{page.name}: --{name}"
