@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The weights that come with the bundle, as a fresh clone has them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from dual_skd.evaluation import classification_metrics
+from dual_skd.outputs import bundle_root, load_model
+
+MODELS = Path(bundle_root()) / "models"
+TOLERANCE = 0.01  # other machines sum in another order; one of the 120 images is 0.008 of the accuracy
+
+
+def test_the_shipped_model_is_the_one_that_its_record_describes():
+    content, record = (MODELS / "model.pt").read_bytes(), json.loads((MODELS / "model.json").read_text())
+    assert hashlib.sha256(content).hexdigest() == record["sha256"] and len(content) == record["bytes"]
+    assert sum(path.stat().st_size for path in MODELS.iterdir()) < 5_000_000
+    network, info = load_model(MODELS)
+    assert info["class_names"] == ["interstitial", "nodule", "normal"] and info["calibration"]["temperature"] >= 1
+    assert 0.9e6 < sum(p.numel() for p in network.parameters()) < 0.92e6
+
+
+def test_inference_without_training_gives_the_recorded_metrics_and_says_whose_model_it_is(tmp_path, run, caplog):
+    with caplog.at_level(logging.WARNING):
+        run("inference.json", output_dir=str(tmp_path))
+    assert "the bundle's own is used" in caplog.text and "it knows no patients" in caplog.text
+    with (tmp_path / "demo" / "datalist.csv").open() as file:
+        labels = {str(tmp_path / "demo" / row["image"]): row["label"] for row in csv.DictReader(file)}
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = load_model(MODELS)[1]["class_names"]
+    p = torch.tensor([[float(row[f"p_{name}"]) for name in names] for row in rows], dtype=torch.float64)
+    found = classification_metrics(
+        p.clamp(min=1e-30).log(), torch.tensor([names.index(labels[row["image"]]) for row in rows])
+    )
+    recorded = json.loads((MODELS / "model.json").read_text())["demo_test"]
+    assert len(rows) == recorded.pop("images")
+    assert found == pytest.approx(recorded, abs=TOLERANCE)
