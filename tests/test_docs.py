@@ -28,6 +28,7 @@ MODULES = [
     "evaluation.mcnemar",
     "evaluation.operating_point",
     "evaluation.paired",
+    "prediction.predictor",
 ]
 
 

@@ -22,6 +22,7 @@ from dual_skd.networks import (
     load_state_file,
     penultimate,
     pick_device,
+    to_device,
     unwrap,
 )
 
@@ -369,3 +370,16 @@ def test_volumetric_student_is_selected_from_a_2d_parent(large_file):
     initialise_pair(student, **large_file)
     large = load_state_file(large_file["pretrained"])["layer1.0.conv2.weight"][::2, ::2]
     torch.testing.assert_close(student.layer1[0].conv2.weight, (large / 3).unsqueeze(-1).expand(-1, -1, 3, 3, 3))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_faster_layout_changes_no_logit(dims):
+    network = build_network("tf_efficientnet_lite0", num_classes=2, spatial_dims=dims, width=0.25).eval()
+    x = torch.randn(2, 1, *[32] * dims)
+    with torch.no_grad():
+        wanted = network(x)
+        moved = to_device(network, "cpu")
+        torch.testing.assert_close(moved(x), wanted, rtol=1e-4, atol=1e-5)
+    layout = torch.channels_last if dims == 2 else torch.channels_last_3d
+    assert moved.conv_stem.weight.is_contiguous(memory_format=layout)
+    assert moved.conv_head.weight.is_contiguous(memory_format=layout)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -21,7 +20,6 @@ from dual_skd.evaluation.recorder import Measured
 from dual_skd.networks import build_network, load_pretrained
 from dual_skd.outputs import (
     BestModelSaver,
-    PredictionWriter,
     RunRecord,
     auxiliary_temperature,
     bundle_root,
@@ -289,37 +287,3 @@ def test_prediction_sets_are_calibrated_on_the_models_own_validation_predictions
     assert conformal_rule(tmp_path, info | {"multi_label": True}) is None
     assert conformal_rule(tmp_path, {"class_names": NAMES}) is None
     assert conformal_rule(tmp_path / "elsewhere", info) is None
-
-
-@pytest.mark.parametrize(("multi_label", "predicted"), [(False, ["normal", "nodule"]), (True, ["normal|nodule", ""])])
-def test_predictions_are_a_row_per_image_and_a_column_per_class(tmp_path, multi_label, predicted):
-    path = tmp_path / "out" / "predictions.csv"
-    engine = Engine(lambda engine, batch: [{"pred": row} for row in batch])
-    PredictionWriter(path, ["a.png", "b.png"], NAMES, multi_label=multi_label).attach(engine)
-    for _ in range(2):  # a second evaluation starts anew
-        engine.run([torch.tensor([[0.75, 0.625]]), torch.tensor([[0.25, 0.5]])])
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["image"] for row in rows] == ["a.png", "b.png"] and [row["predicted"] for row in rows] == predicted
-    assert rows[1] == {
-        "image": "b.png", "predicted": predicted[1], "p_normal": "0.250000", "p_nodule": "0.500000", "problem": "",
-    }  # fmt: skip
-
-
-def test_an_image_that_could_not_be_used_has_a_row_without_numbers_and_is_counted(tmp_path, caplog):
-    engine = Engine(lambda engine, batch: [{"pred": torch.tensor([0.75, 0.25])} for _ in batch])
-    PredictionWriter(tmp_path / "predictions.csv", ["a.png", "b.png"], NAMES).attach(engine)
-    with caplog.at_level("INFO"):
-        engine.run([[{"problem": ""}, {"problem": "b.png is cut off."}]])
-    with (tmp_path / "predictions.csv").open() as file:
-        good, bad = csv.DictReader(file)
-    assert good["predicted"] == "normal" and good["problem"] == ""
-    assert bad == {"image": "b.png", "predicted": "", "p_normal": "", "p_nodule": "", "problem": "b.png is cut off."}
-    assert "Predictions of 1 images" in caplog.text and "1 images could not be used" in caplog.text
-
-
-def test_fewer_predictions_than_images_are_not_passed_over(tmp_path):
-    engine = Engine(lambda engine, batch: [{"pred": row} for row in batch])
-    PredictionWriter(tmp_path / "predictions.csv", ["a.png", "b.png"], NAMES).attach(engine)
-    with pytest.raises(ValueError, match="zip"):
-        engine.run([torch.tensor([[0.75, 0.25]])])

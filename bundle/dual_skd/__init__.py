@@ -23,6 +23,9 @@ _HOME = {
     "build_network": "networks",
     "load_records": "data",
     "load_model": "outputs",
+    "Prediction": "prediction.outcome",
+    "predict": "prediction.predictor",
+    "predict_iter": "prediction.predictor",
 }
 # submodules that the configs' expressions reach after one "$import dual_skd"
 _MODULES = (

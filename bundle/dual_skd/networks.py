@@ -109,6 +109,18 @@ def pick_device(wanted: str | torch.device = "auto") -> torch.device:
     return device
 
 
+def to_device(network: nn.Module, device: str | torch.device) -> nn.Module:
+    """Moves a network to where it is only asked, its convolutions in the layout that CPUs take half of the time with.
+
+    The results are the same up to rounding.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            layout = torch.channels_last if isinstance(module, nn.Conv2d) else torch.channels_last_3d
+            module.to(memory_format=layout)
+    return network.to(device)
+
+
 # --- building ---------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import platform
@@ -118,9 +117,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
     Raises:
         InputError: no such file, it holds no architecture, or its tensors aren't those of the architecture.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        path = next((p for p in (path / "model.pt", path / "models" / "model.pt") if p.is_file()), path / "model.pt")
+    path = model_file(path)
     state = load_state_file(path)
     info = _read_info(path)
     missing = [key for key in ("architecture", "class_names") if not info.get(key)]
@@ -136,6 +133,14 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise InputError(f"{path}: weights and architecture don't belong together ({first}); train anew.") from error
     return network.to(device).eval(), info
+
+
+def model_file(path: str | Path) -> Path:
+    """The file that a path of a model stands for: itself, or of a folder its ``model.pt`` or ``models/model.pt``."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return next((p for p in (path / "model.pt", path / "models" / "model.pt") if p.is_file()), path / "model.pt")
+    return path
 
 
 def find_model(output_dir: str | Path, root: str | Path) -> str:
@@ -396,62 +401,6 @@ class BestModelSaver:
         """Takes up the state of a former run."""
         self.best = float(state["best"]), float(state.get("best_nll", "-inf"))  # absent in older files
         self.best_epoch = int(state["best_epoch"])
-
-
-class PredictionWriter:
-    """Handler of an evaluator without labels: a CSV row per image with the probability of every class.
-
-    An image that :class:`dual_skd.data.TolerantDataset` marked as unusable has a row too, with the problem instead of
-    numbers, and the log counts such images: nothing is left out silently.
-
-    Args:
-        path: the CSV file.
-        images: paths of the images in the order of the loader.
-        class_names: in the order of the predictions.
-        multi_label: name every class above one half, joined by "|", instead of the most probable one.
-    """
-
-    def __init__(
-        self, path: str | Path, images: Sequence[str], class_names: Sequence[str], *, multi_label: bool = False
-    ) -> None:
-        self.path = Path(path)
-        self.images = images
-        self.class_names = class_names
-        self.multi_label = multi_label
-        self._rows: list[list[float]] = []
-        self._problems: list[str] = []
-
-    def attach(self, engine: Engine) -> None:
-        """Registers the handler; postprocessing has to turn logits into probabilities before."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
-
-    def _start(self, engine: Engine) -> None:
-        self._rows, self._problems = [], []
-
-    def _collect(self, engine: Engine) -> None:
-        self._rows += [output["pred"].float().tolist() for output in engine.state.output]
-        for item in engine.state.batch:
-            self._problems.append(item.get("problem", "") if isinstance(item, Mapping) else "")
-
-    def _write(self, engine: Engine) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["image", "predicted", *(f"p_{name}" for name in self.class_names), "problem"])
-            for image, row, problem in zip(self.images, self._rows, self._problems, strict=True):
-                values = [self._predicted(row), *(f"{value:.6f}" for value in row)]
-                table.writerow([image, *([""] * len(values) if problem else values), problem])
-        bad = sum(map(bool, self._problems))
-        logger.info("Predictions of %d images written to %s.", len(self._rows) - bad, self.path)
-        if bad:
-            logger.warning("%d images could not be used; the column problem of %s says why.", bad, self.path)
-
-    def _predicted(self, row: Sequence[float]) -> str:
-        if self.multi_label:
-            return "|".join(name for name, value in zip(self.class_names, row, strict=True) if value > 0.5)
-        return self.class_names[max(range(len(row)), key=row.__getitem__)]
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------

@@ -5,9 +5,12 @@ import csv
 import shutil
 from pathlib import Path
 
+import pydicom
 import pytest
 import torch
+from PIL import Image
 
+from dual_skd import predict
 from dual_skd.errors import input_error_behind
 from dual_skd.outputs import bundle_root, load_model
 
@@ -52,6 +55,41 @@ def test_one_image_is_enough(finished, run, demo):
     for given in (image, shutil.copytree(demo / "images", finished / "a" / "b") / image.name):
         run("inference.json", output_dir=str(finished), dataset_dir=str(given))
         assert [row["image"] for row in predictions(finished)] == [str(given)]
+
+
+def test_python_says_what_the_table_says(finished, run, demo):
+    run("inference.json", output_dir=str(finished), dataset_dir=str(demo / "images"))
+    rows = predictions(finished)
+    for row, found in zip(rows, predict([row["image"] for row in rows], model=finished), strict=True):
+        assert row["predicted"] == found.label and row["prediction_set"] == "|".join(found.prediction_set)
+        for name, value in found.probabilities.items():
+            assert float(row[f"p_{name}"]) == pytest.approx(value, abs=1e-6)
+        for name in ("uncertainty", "disagreement"):
+            assert float(row[name]) == pytest.approx(getattr(found, name), abs=2e-6)
+    run("inference.json", output_dir=str(finished), dataset_dir=str(demo / "images"), disagreement=False)
+    assert "disagreement" not in predictions(finished)[0]
+
+
+def test_damaged_files_and_reports_among_images_have_a_row_that_says_why(finished, run, demo, tmp_path):
+    folder = shutil.copytree(demo / "images", tmp_path / "export" / "study 1" / "series")
+    good = sorted(folder.iterdir())
+    (folder / "cut.dcm").write_bytes(good[0].read_bytes()[:5000])
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("no image")
+    (folder / "DICOMDIR").write_bytes(good[0].read_bytes())
+    report = pydicom.dcmread(good[0])
+    del report.PixelData, report.Rows, report.Columns
+    report.save_as(folder.parent / "report.dcm")
+    run("inference.json", output_dir=str(finished), dataset_dir=str(tmp_path / "export"), explain=True)
+    rows = {Path(row["image"]).relative_to(folder.parent): row for row in predictions(finished)}
+    bad = {str(name): row["problem"] for name, row in rows.items() if row["problem"]}
+    assert set(bad) == {"report.dcm", "series/cut.dcm", "series/empty.png"} and len(rows) == len(good) + 3
+    assert all(str(folder.parent / name) in problem for name, problem in bad.items())
+    assert all(row["predicted"] and row["uncertainty"] for row in rows.values() if not row["problem"])
+    pictures = sorted((finished / "explanations").iterdir())
+    assert [int(path.stem) for path in pictures] == [n for n, row in enumerate(rows.values(), 1) if not row["problem"]]
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (64, 32)
 
 
 def test_a_folder_without_images_is_one_sentence(finished, run, tmp_path):

@@ -81,7 +81,8 @@ class TolerantDataset(Dataset):
     """A data set in which a file that can't be used leaves a listed gap instead of ending the run.
 
     Items get a "problem": "" for good ones; else the sentence that says what is wrong, beside an image of zeros that
-    keeps the batch whole. Who writes results has to look at it: :class:`dual_skd.outputs.PredictionWriter` does.
+    keeps the batch whole. Who writes results has to look at it: :class:`dual_skd.prediction.writers.PredictionWriter`
+    does.
 
     Args:
         data: records.

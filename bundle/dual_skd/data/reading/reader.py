@@ -108,7 +108,41 @@ def read_image(
         )
     if spatial_dims not in (None, picture.spatial_dims):
         raise too_many_frames(image, picture.array.shape[2])
-    return picture.array, {
+    return picture.array, _meta_of(picture, str(image))
+
+
+def image_from_array(
+    array: np.ndarray, *, spatial_dims: int = 2, spacing: Sequence[float] | None = None
+) -> tuple[np.ndarray, dict]:
+    """Gives an array in memory the form of :func:`read_image`.
+
+    Unlike in files of NumPy, whose axes stay as they are, the axes are those in which pictures are shown.
+
+    Args:
+        array: an image (H, W), its first row on top, also with a last axis of 2 to 4 channels; for ``spatial_dims`` 3 a
+            volume (H, W, D) of axial slices as DICOM keeps them: rows from front to back, columns from the patient's
+            right to left, slices from the feet up. Bright means dense.
+        spatial_dims: 2 or 3.
+        spacing: mm from one value to the next along each axis, in the order of the axes; None: not known.
+
+    Raises:
+        InputError: other axes than these, no numbers, or a spacing that isn't positive.
+    """
+    name = "the given array"
+    picture = _arranged(array, name, spatial_dims)
+    if picture.spatial_dims != spatial_dims:
+        raise InputError(f"Expected an array of {spatial_dims} axes without those of channels, found {array.shape}.")
+    if spacing is not None and not all(np.isfinite(value) and value > 0 for value in spacing):
+        raise InputError(f"The spacing of an array is in mm and must be positive, found {tuple(spacing)}.")
+    row, column, *slices = spacing or (1.0,) * spatial_dims
+    # DICOM's patient axes are left, posterior, superior; the affine leads to right, anterior, superior
+    affine = np.diag([-column, -row, *slices, 1.0]) if slices else plane_affine(column, row)
+    turned = np.ascontiguousarray(np.swapaxes(picture.array, 0, 1))
+    return turned, _meta_of(Picture(turned, affine, spacing is not None, picture.coloured), name)
+
+
+def _meta_of(picture: Picture, name: str) -> dict:
+    return {
         "affine": picture.affine,
         "original_affine": picture.affine.copy(),
         "spacing_known": picture.spacing_known,
@@ -116,7 +150,7 @@ def read_image(
         PHOTOMETRIC: picture.photometric,
         "spatial_shape": np.array(picture.array.shape[: picture.spatial_dims]),
         "original_channel_dim": -1 if picture.coloured else float("nan"),
-        "filename_or_obj": str(image),
+        "filename_or_obj": name,
     }
 
 
@@ -291,7 +325,7 @@ def _read_npz(path: Path, fragment: str, spatial_dims: int | None) -> Picture:
     )
 
 
-def _arranged(array: np.ndarray, path: Path, spatial_dims: int | None) -> Picture:
+def _arranged(array: np.ndarray, path: str | Path, spatial_dims: int | None) -> Picture:
     """An array as it is; 3 or 4 values along the last axis are colours unless it has to be a volume."""
     if array.dtype.kind not in "buif":
         raise InputError(f"Expected an array of numbers, found {array.dtype} in {path}; save it as float32.")

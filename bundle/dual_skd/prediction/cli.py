@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m dual_skd predict FILE...``: probabilities of images, a line each."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dual_skd.prediction.outcome import Prediction
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of ``predict``."""
+    parser.add_argument("images", nargs="+", metavar="FILE", help="images, DICOM series, or folders of them")
+    parser.add_argument("--model", type=Path, help="output_dir or model file of a run (default: the bundle's own)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: cpu)")
+    parser.add_argument("--json", action="store_true", help="a JSON object per line")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Prints the answers; returns 1 if an image could not be used, else 0."""
+    from dual_skd.data import find_images
+    from dual_skd.prediction.predictor import load_predictor, predict_iter
+
+    dims = load_predictor(args.model, device=args.device).preprocessing.get("spatial_dims", 2)
+
+    def images() -> Iterator[str]:
+        for given in args.images:
+            yield from find_images(Path(given).absolute(), dims)
+
+    failed = False
+    for found in predict_iter(images(), model=args.model, device=args.device, on_bad_file="skip"):
+        failed |= bool(found.problem)
+        sys.stdout.write((json.dumps(dataclasses.asdict(found)) if args.json else line_of(found)) + "\n")
+        sys.stdout.flush()
+    return int(failed)
+
+
+def line_of(found: Prediction) -> str:
+    """One line for a reader: the answer, how sure it is, and every class."""
+    if found.problem:
+        return f"{found.image}: not used: {found.problem}"
+    parts = [f"uncertainty {found.uncertainty:.3f}"]
+    if found.disagreement is not None:
+        parts.append(f"disagreement {found.disagreement:.3f}")
+    if found.prediction_set is not None:
+        parts.append(f"set {'|'.join(found.prediction_set)}")
+    classes = ", ".join(f"{name} {value:.3f}" for name, value in found.probabilities.items())
+    return f"{found.image}: {found.label or 'none'} ({classes}; {', '.join(parts)})"

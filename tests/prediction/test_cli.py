@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dual_skd.__main__ import main
+from dual_skd.prediction.predictor import predict
+
+
+@pytest.fixture
+def files(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "folder").mkdir()
+    for name in ("a.png", "folder/b.png", "folder/c.png"):
+        Image.fromarray(rng.integers(0, 255, (20, 20), dtype=np.uint8)).save(tmp_path / name)
+    return [str(tmp_path / name) for name in ("a.png", "folder/b.png", "folder/c.png")]
+
+
+def test_a_line_per_image_and_folders_are_searched(make_model, files, tmp_path, capsys):
+    path = make_model()
+    assert main(["predict", files[0], str(tmp_path / "folder"), "--model", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line, found in zip(lines, predict(files, model=path), strict=True):
+        assert line.startswith(f"{found.image}: {found.label} (ill {found.probabilities['ill']:.3f}, well ")
+        assert f"uncertainty {found.uncertainty:.3f}" in line
+
+
+def test_json_has_all_fields_and_a_bad_file_is_named_and_ends_with_1(make_model, files, tmp_path, capsys):
+    (tmp_path / "folder" / "c.png").write_bytes(b"cut")
+    assert main(["predict", *files, "--json", "--model", str(make_model())]) == 1
+    first, _, bad = map(json.loads, capsys.readouterr().out.splitlines())
+    assert sum(first["probabilities"].values()) == pytest.approx(1) and first["problem"] == ""
+    assert bad["image"] == files[2] and "c.png can't be read" in bad["problem"] and bad["label"] == ""
+    assert main(["predict", files[2], "--model", str(make_model())]) == 1
+    assert "not used: " in capsys.readouterr().out
+
+
+def test_a_path_that_does_not_exist_is_one_sentence(make_model, tmp_path, capsys):
+    assert main(["predict", str(tmp_path / "nothing.png"), "--model", str(make_model())]) == 1
+    assert "does not exist" in capsys.readouterr().err
