@@ -79,7 +79,7 @@ class Networks:
         path = self.scratch / "model.ts"
         ckpt_export(
             "network_def", filepath=str(path), ckpt_file=str(self.model), config_file=self.config("inference"),
-            meta_file=str(self.root / "configs" / "metadata.json"), key_in_ckpt="model",
+            meta_file=str(self.root / "configs" / "metadata.json"),
         )  # fmt: skip
         scripted, meta, _ = load_net_with_metadata(str(path), map_location=torch.device("cpu"))
         with torch.no_grad():
@@ -93,8 +93,8 @@ class Networks:
 
     def load(self) -> str:
         network = load(
-            self.root.name, bundle_dir=str(self.root.parent), workflow_type="inference", key_in_ckpt="model",
-            source="monaihosting", device="cpu",
+            self.root.name, bundle_dir=str(self.root.parent), workflow_type="inference", source="monaihosting",
+            device="cpu",
         )  # fmt: skip
         if not isinstance(network, torch.nn.Module):
             raise ValueError(f"monai.bundle.load gave a {type(network).__name__}, expected the network")
