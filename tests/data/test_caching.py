@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from monai.data import CacheDataset, Dataset, PersistentDataset
+from monai.data import CacheDataset, Dataset
 from PIL import Image
 
 from dual_skd.data import caching
-from dual_skd.data.caching import cached_dataset, free_memory, loader_workers
+from dual_skd.data.caching import DiskCache, cached_dataset, free_memory, loader_workers
 from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.errors import InputError, input_error_behind
 
@@ -43,7 +43,7 @@ def test_few_images_are_kept_in_memory(records, tmp_path):
 def test_images_that_do_not_fit_are_kept_on_disk_and_read_once(records, tmp_path, monkeypatch):
     monkeypatch.setattr(caching, "free_memory", lambda: 2 * 20 * 8 * 8 * 4 - 1)  # one byte less than they need
     dataset = build(records, tmp_path)
-    assert type(dataset) is PersistentDataset and loader_workers(dataset, 3) == 3
+    assert type(dataset) is DiskCache and loader_workers(dataset, 3) == 3
     before = dataset[5]["image"]
     stored = Path(records[5]["image"])
     content = stored.read_bytes()
@@ -51,6 +51,20 @@ def test_images_that_do_not_fit_are_kept_on_disk_and_read_once(records, tmp_path
     stored.write_bytes(content[:-20] + bytes(20))  # another content under the same name, size and time
     os.utime(stored, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert np.array_equal(build(records, tmp_path)[5]["image"], before)
+
+
+@pytest.mark.parametrize("left", [0, 10, 500])
+def test_what_a_killed_process_left_half_written_is_read_anew(records, tmp_path, left):
+    wanted = build(records, tmp_path, cache="disk")[0]["image"]
+    (stored,) = (tmp_path / "cache").rglob("*.pt")
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:left])
+    assert np.array_equal(build(records, tmp_path, cache="disk")[0]["image"], wanted)
+    assert len(stored.read_bytes()) == len(whole)
+    Path(records[1]["image"]).write_bytes(b"no image")
+    with pytest.raises(Exception) as caught:
+        build(records, tmp_path, cache="disk")[1]
+    assert "1.png" in str(input_error_behind(caught.value))
 
 
 def test_memory_one_byte_larger_is_enough(records, tmp_path, monkeypatch):
@@ -61,7 +75,7 @@ def test_memory_one_byte_larger_is_enough(records, tmp_path, monkeypatch):
 
 def test_reading_that_would_take_long_goes_to_disk_at_once(records, tmp_path, monkeypatch):
     monkeypatch.setattr(caching, "PATIENCE", 0.0)
-    assert type(build(records, tmp_path)) is PersistentDataset
+    assert type(build(records, tmp_path)) is DiskCache
 
 
 def test_a_changed_file_or_setting_is_read_anew(records, tmp_path):
@@ -79,7 +93,7 @@ def test_a_changed_file_or_setting_is_read_anew(records, tmp_path):
 
 
 def test_each_kind_can_be_asked_for(records, tmp_path):
-    kinds = {"memory": CacheDataset, "disk": PersistentDataset, "none": Dataset}
+    kinds = {"memory": CacheDataset, "disk": DiskCache, "none": Dataset}
     for name, kind in kinds.items():
         dataset = build(records, tmp_path, cache=name)
         assert type(dataset) is kind and len(dataset) == 20 and dataset[1]["image"].shape == (1, 8, 8)

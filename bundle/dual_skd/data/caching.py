@@ -68,7 +68,22 @@ def cached_dataset(
     if cache == "memory":
         return CacheDataset(records, transform, num_workers=max(num_workers, 1), copy_cache=False)
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return PersistentDataset(records, transform, cache_dir=Path(cache_dir) / key, hash_func=_record_key)
+    return DiskCache(records, transform, cache_dir=Path(cache_dir) / key, hash_func=_record_key)
+
+
+class DiskCache(PersistentDataset):
+    """MONAI's data set, which reads an image anew where a process that was killed has left its decoded form in part."""
+
+    def _cachecheck(self, item_transformed: Mapping[str, Any]) -> Any:
+        try:
+            return super()._cachecheck(item_transformed)
+        except (RuntimeError, EOFError):
+            path = self.cache_dir / f"{self.hash_func(item_transformed).decode()}{self.transform_hash}.pt"
+            if not path.is_file():
+                raise  # it is the image that can't be read
+            logger.warning("%s is damaged; the image is read anew.", path)
+            path.unlink()
+            return super()._cachecheck(item_transformed)
 
 
 def loader_workers(dataset: Dataset, num_workers: int) -> int:
