@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from ignite.engine import Events
@@ -21,6 +23,7 @@ from monai.data import DataLoader
 from monai.utils import set_determinism
 from torch import nn
 from torch.utils.data import RandomSampler
+from torch.utils.tensorboard import SummaryWriter
 
 from dual_skd.checkpoints import (
     BEFORE,
@@ -72,7 +75,10 @@ def network() -> nn.Module:
 class Run:
     """One process's part of a run of three stages, an epoch each: label-free, self-distillation, fine-tuning."""
 
-    def __init__(self, folder: Path, *, workers: int = 0, minutes: float = 0.0, accumulation: int = 1) -> None:
+    def __init__(
+        self, folder: Path, *, workers: int = 0, minutes: float = 0.0, accumulation: int = 1, epochs: int = 3,
+        writer: Any = None,
+    ) -> None:  # fmt: skip
         set_determinism(0)
         self.seen: list[list[int]] = []
         found = find_checkpoint(folder, settings=SETTINGS, data_hash="a")
@@ -84,9 +90,9 @@ class Run:
                             num_workers=workers, persistent_workers=workers > 0,
                             generator=torch.Generator())  # fmt: skip
         self.trainer = DualModelTrainer(
-            device="cpu", max_epochs=3, train_data_loader=loader, network=student, auxiliary=auxiliary,
+            device="cpu", max_epochs=epochs, train_data_loader=loader, network=student, auxiliary=auxiliary,
             optimizer=optimizer, loss_function=nn.CrossEntropyLoss(), label_free_heads=heads, decollate=False,
-            schedule=Schedule(3, label_free_epochs=1, fine_tune_epochs=1), accumulation_steps=accumulation,
+            schedule=Schedule(epochs, label_free_epochs=1, fine_tune_epochs=1), accumulation_steps=accumulation,
             optim_set_to_none=True, prepare_batch=AugmentBatch(BatchAugment(2, rotate=10.0, noise=0.1)),
         )  # fmt: skip
         self.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: scheduler.step())
@@ -96,7 +102,7 @@ class Run:
         self.objects = {"network": student, "auxiliary": auxiliary, "optimizer": optimizer, "scheduler": scheduler,
                         "heads": heads, "nothing": None}  # fmt: skip
         self.checkpoints = Checkpoints(
-            folder, self.objects, settings=SETTINGS, data_hash="a", found=found, minutes=minutes
+            folder, self.objects, settings=SETTINGS, data_hash="a", found=found, minutes=minutes, writer=writer
         )
 
     def _note(self, trainer: DualModelTrainer) -> None:
@@ -218,6 +224,16 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         stopped.go()
     assert not (tmp_path / NEWEST).exists()
+
+
+def test_a_sigterm_that_comes_by_two_ways_is_one(tmp_path, whole):
+    stopped = Run(tmp_path, minutes=60)
+    for _ in range(2):
+        stopped.at(3, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as caught:
+        stopped.go()
+    assert caught.value.code == 143 and len(stopped.seen) == 3
+    assert Run(tmp_path, minutes=60).go().digest() == whole.digest()
 
 
 def test_a_signal_that_ends_the_loaders_processes_too_loses_no_more_than_the_last_minutes(tmp_path, whole, caplog):
@@ -470,3 +486,41 @@ def test_an_ignored_signal_stays_ignored():
 def test_the_settings_of_a_checkpoint_are_plain(stopped):
     run = read_checkpoint(stopped / NEWEST)["run"]
     assert run == SETTINGS | {"data_hash": "a"} and json.loads(json.dumps(run)) == run
+
+
+# --- long runs --------------------------------------------------------------------------------------------------------
+
+
+def held() -> dict[str, int]:
+    """What this process holds; scripts/measure_long_run.py does the same at length."""
+    gc.collect()
+    process = psutil.Process()
+    return {
+        "tensors": sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects()),
+        "threads": process.num_threads(),
+        "files": process.num_fds(),
+        "processes": len(process.children(recursive=True)),
+    }
+
+
+@ON_LINUX
+def test_runs_in_one_process_leave_no_tensors_threads_files_or_processes(tmp_path):
+    seen = []
+    for number in range(4):
+        Run(tmp_path / str(number), workers=1, minutes=60, writer=SummaryWriter(tmp_path / "tensorboard")).go()
+        seen.append(held())
+    assert seen[-1] == seen[1] and seen[-1]["processes"] == 0
+
+
+def test_a_run_lets_its_loaders_processes_go_though_the_loader_is_kept(tmp_path):
+    run = Run(tmp_path, workers=2, minutes=60).go()
+    assert run.trainer.data_loader.num_workers == 2 and multiprocessing.active_children() == []
+
+
+def test_memory_does_not_grow_with_the_iterations(tmp_path):
+    run, seen = Run(tmp_path, minutes=0.01, epochs=60), []
+    run.trainer.add_event_handler(
+        Events.EPOCH_COMPLETED(every=20), lambda: seen.append((held()["tensors"], psutil.Process().memory_info().rss))
+    )
+    run.go()
+    assert len(seen) == 3 and seen[2][0] <= seen[1][0] and seen[2][1] < 1.02 * seen[0][1]

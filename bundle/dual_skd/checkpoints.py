@@ -33,6 +33,7 @@ from dual_skd.momentum import unwrap
 logger = logging.getLogger(__name__)
 
 NEWEST, BEFORE = "last.pt", "previous.pt"
+PASSED_ON = 5.0  # seconds within which SIGTERM may come again by another way
 # what a run leaves in its folder, apart from caches and generated data
 OF_A_RUN = (NEWEST, BEFORE, "models", "tensorboard", "metrics.json", "run.json", "datalist.json",
             "selection_report.csv", "predictions*.csv", "report", "report_*")  # fmt: skip
@@ -258,7 +259,9 @@ class Checkpoints:
         return self._stop
 
     def _save(self, trainer: Engine, epoch_random: Mapping[str, Any]) -> None:
+        newest = self.folder / NEWEST
         if getattr(trainer.state, "rank", 0) != 0:
+            self._whole = newest  # the first process writes it
             return
         if self.writer is not None:
             self.writer.flush()
@@ -266,7 +269,6 @@ class Checkpoints:
                   for name, item in self.objects.items()}  # fmt: skip
         states |= {"run": self.run_settings, "trainer": dict(trainer.state_dict()), "random": random_state(),
                    "epoch_random": epoch_random, "ended": bool(trainer.should_terminate)}  # fmt: skip
-        newest = self.folder / NEWEST
         write_checkpoint(newest, states, keep=self._whole == newest)
         self._whole, self._saved = newest, time.monotonic()
 
@@ -394,6 +396,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 class StopSignals:
     """While it is entered, SIGINT and SIGTERM are noted in ``number``; a second one does what it did before.
 
+    A SIGTERM soon after the first isn't a second one: schedulers send it to all processes, and launchers pass it on.
     Processes that are forked meanwhile, such as a loader's, leave both to this one. Outside the main thread, where
     Python allows no handlers, and for signals that are ignored (``nohup``), nothing is changed.
     """
@@ -402,6 +405,7 @@ class StopSignals:
         self.number: int | None = None
         self._former: dict[int, Any] = {}
         self._process = 0
+        self._when = 0.0
 
     def __enter__(self) -> StopSignals:
         self.number, self._process = None, os.getpid()
@@ -420,9 +424,10 @@ class StopSignals:
         if os.getpid() != self._process:
             return
         if self.number is not None:
-            self.__exit__()
-            signal.raise_signal(number)
+            if number == signal.SIGINT or time.monotonic() - self._when > PASSED_ON:
+                self.__exit__()
+                signal.raise_signal(number)
             return
-        self.number = number
+        self.number, self._when = number, time.monotonic()
         # not by logging, which this may have interrupted
         os.write(2, b"\nStopping: what is in progress is finished and saved. Once more ends it at once, unsaved.\n")
