@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,12 +27,16 @@ TRAIN = str(ROOT / "configs" / "train.json")
 RUN = ["-m", "monai.bundle", "run", "training"]
 
 
-def start(*arguments: object, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess:
-    """Runs this Python in ``cwd``, with ``path`` as PYTHONPATH or without any, and never on a GPU."""
+def environment(path: Path | None) -> dict[str, str]:
+    """This process's, with ``path`` as PYTHONPATH or without any, and without a GPU."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | ({} if path is None else {"PYTHONPATH": str(path)})
+    return env | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": str(path)} if path else {})
+
+
+def start(*arguments: object, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess:
+    """Runs this Python in ``cwd``, in that environment."""
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=environment(path), capture_output=True, text=True, timeout=300)
 
 
 def options(settings: dict) -> list[str]:
@@ -54,22 +60,45 @@ def test_a_wrong_path_from_another_folder_is_one_sentence(tmp_path, tiny, demo):
     assert last == f"Error: The data set {wrong} does not exist; did you mean {demo}?"
 
 
-def test_two_processes_train_one_model(tmp_path, tiny):
-    files = [str(ROOT / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
-    done = start(
-        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *RUN, "--config_file", files,
-        *options(tiny | {"batch_size": 6, "output_dir": tmp_path, "device": "cpu"}), cwd=tmp_path, path=ROOT,
-    )  # fmt: skip
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *RUN, "--config_file"]
+OF_TWO = [str(ROOT / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
+
+
+def test_two_processes_train_one_model_and_one_of_them_writes(tmp_path, tiny):
+    settings = tiny | {"batch_size": 4, "output_dir": "$'of_' + os.environ['RANK']", "device": "cpu"}
+    done = start(*TWO, OF_TWO, *options(settings), cwd=tmp_path, path=ROOT)
     assert done.returncode == 0, done.stderr
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert [epoch["images"] for epoch in metrics["epochs"]] == [9]  # both shares of the validation images
-    predicted = read_predictions(tmp_path / "predictions_validation.csv")
-    listed = json.loads((tmp_path / "datalist.json").read_text())["validation"]
+    output = tmp_path / "of_0"
+    assert not (tmp_path / "of_1").exists()
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert [epoch["images"] for epoch in metrics["epochs"]] == [9]  # shares of 5 and 4, two batches and one
+    predicted = read_predictions(output / "predictions_validation.csv")
+    listed = json.loads((output / "datalist.json").read_text())["validation"]
     assert dict(zip(predicted.images, predicted.labels, strict=True)) == {r["image"]: r["label"] for r in listed}
-    states = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert states["trainer"]["epoch_length"] == 2  # 24 images in two shares of two batches
+    states = torch.load(output / "last.pt", weights_only=True)
+    assert states["trainer"]["epoch_length"] == 3  # 24 images in two shares of three batches
     assert not any(name.startswith("module.") for name in states["network"])
-    load_model(tmp_path)
+    load_model(output)
+
+
+def test_torchrun_ends_all_soon_when_one_process_is_killed(tmp_path, tiny):
+    settings = tiny | {"batch_size": 4, "output_dir": tmp_path / "run", "device": "cpu", "epochs": 1000}
+    command = [sys.executable, *map(str, [*TWO, OF_TWO, *options(settings)])]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, cwd=tmp_path, env=environment(ROOT), stdout=log, stderr=log)
+    try:
+        waited = time.monotonic() + 250
+        while not (tmp_path / "run" / "last.pt").exists():
+            assert run.poll() is None and time.monotonic() < waited, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        both = {process.environ()["RANK"]: process for process in psutil.Process(run.pid).children()}
+        both["1"].kill()
+        assert run.wait(60) == 1
+        assert not any(process.is_running() for process in both.values())
+    finally:
+        run.kill()
+    said = (tmp_path / "log").read_text()
+    assert "Signal 9 (SIGKILL) received by PID" in said and "ChildFailedError" in said
 
 
 def refused(run, **overrides) -> str:
