@@ -28,6 +28,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.dicom_ids import read_ids
 from dual_skd.data.records.image_files import is_dicom
 from dual_skd.errors import InputError
+from dual_skd.files import replace_file
 
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept, ComprehensiveSR, MeasurementsAndQualitativeEvaluations
@@ -284,7 +286,6 @@ class StructuredReportWriter:
             self._rows.append([] if problem else output["pred"].float().tolist())
 
     def _write(self, engine: Engine) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         names, written = set(), 0
         for study, images in self._studies().items():
             try:
@@ -293,8 +294,7 @@ class StructuredReportWriter:
                 logger.warning("No report: %s", error)
                 continue
             names.add(name := hashlib.sha256(study.encode()).hexdigest()[:16])
-            report.save_as(self.folder / f"{name}.tmp", enforce_file_format=True)
-            (self.folder / f"{name}.tmp").replace(self.folder / f"{name}.dcm")
+            replace_file(self.folder / f"{name}.dcm", partial(report.save_as, enforce_file_format=True))
             written += len(images)
         logger.info("Structured Reports of %d studies (%d images) written to %s.", len(names), written, self.folder)
         if left := len(self._rows) - written:
