@@ -110,7 +110,7 @@ def pick_device(wanted: str | torch.device = "auto") -> torch.device:
 
 
 def to_device(network: nn.Module, device: str | torch.device) -> nn.Module:
-    """Moves a network to where it is only asked, its convolutions in the layout that CPUs take half of the time with.
+    """Moves a network to where it is only asked, its convolutions in the layout with channels last, faster on CPUs.
 
     The results are the same up to rounding.
     """
