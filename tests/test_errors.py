@@ -40,6 +40,9 @@ def test_an_input_error_is_shown_as_its_sentence_and_others_as_before(monkeypatc
     seen = []
     monkeypatch.setattr(sys, "excepthook", lambda *arguments: seen.append(arguments))
     show_input_errors_plainly()
+    hook = sys.excepthook
+    show_input_errors_plainly()  # a second run in the same process
+    assert sys.excepthook is hook
     error = wrapped(InputError("No images in here; add some."), True)
     sys.excepthook(type(error), error, None)
     assert capsys.readouterr().err == "\nError: No images in here; add some.\n" and not seen

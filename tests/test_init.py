@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -39,3 +40,14 @@ def test_selection_and_the_command_line_do_not_import_monai():
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_every_module_that_an_expression_of_a_config_names_is_found_after_one_import():
+    configs = Path(__file__).resolve().parents[1] / "bundle" / "configs"
+    named = {
+        module
+        for path in configs.glob("*.json")
+        for expression in re.findall(r'"\$[^"]*"', path.read_text(encoding="utf-8"))
+        for module in re.findall(r"dual_skd\.([a-z_]+)\.", expression)
+    }
+    assert {"checkpoints", "data"} <= named <= set(dual_skd._MODULES)

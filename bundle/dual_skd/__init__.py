@@ -29,6 +29,8 @@ _HOME = {
 }
 # submodules that the configs' expressions reach after one "$import dual_skd"
 _MODULES = (
+    "bad_numbers",
+    "checkpoints",
     "data",
     "distributed",
     "errors",

@@ -33,6 +33,8 @@ def show_input_errors_plainly() -> None:
     ``initialize``; a notebook or a test still sees the ordinary exception chain.
     """
     previous = sys.excepthook
+    if getattr(previous, "shows_input_errors", False):
+        return  # many runs in one process need it once
 
     def hook(kind, error, traceback) -> None:
         cause = input_error_behind(error)
@@ -41,4 +43,5 @@ def show_input_errors_plainly() -> None:
         else:
             sys.stderr.write(f"\nError: {cause}\n")
 
+    hook.shows_input_errors = True
     sys.excepthook = hook
