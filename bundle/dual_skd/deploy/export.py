@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m dual_skd export RUN_DIR``: a trained student for other runtimes, verified, measured and described."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dual_skd.data import image_transforms, load_records
+from dual_skd.data.records.datalist import DataList
+from dual_skd.deploy.child import ChildFailed, run_module
+from dual_skd.deploy.formats import CALIBRATION, FORMATS, RECIPE, definition
+from dual_skd.deploy.gate import compare
+from dual_skd.deploy.recipe import recipe
+from dual_skd.deploy.runtimes import open_artefact
+from dual_skd.errors import InputError
+from dual_skd.evaluation.recorder import read_json, write_json
+from dual_skd.networks import choose
+from dual_skd.outputs import find_model, load_model
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_IMAGES = 64
+Row = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of ``export``."""
+    parser.add_argument("run_dir", type=Path, help="output_dir of a training run")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RUN_DIR/export")
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument(
+        "--data", metavar="DIR_OR_DATALIST", help="labelled images to verify on; default: the run's validation images"
+    )
+    parser.add_argument("--images", type=int, default=2000, help="verify on so many images at most, 2000 by default")
+    parser.add_argument("--threads", type=int, default=1, help="threads for the times, 1 by default")
+    parser.add_argument("--seconds", type=float, default=3, help="for the times of a batch size, 3 by default")
+    parser.add_argument(
+        "--timeout", type=float, default=900, help="seconds that one conversion or measurement may take"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Exports; returns 0 if at least one artefact passed, else 1."""
+    report = export(
+        args.run_dir, args.output, formats=args.formats, data=args.data, images=args.images, threads=args.threads,
+        seconds=args.seconds, timeout=args.timeout,
+    )  # fmt: skip
+    return 0 if report["fastest"] else 1
+
+
+def export(
+    run_dir: str | Path,
+    output: str | Path | None = None,
+    *,
+    formats: Sequence[str] = tuple(FORMATS),
+    data: str | Path | None = None,
+    images: int = 2000,
+    threads: int = 1,
+    seconds: float = 3.0,
+    timeout: float = 900.0,
+) -> dict[str, Any]:
+    """Writes the artefacts that pass, ``export.json`` and ``export.md``.
+
+    Args:
+        run_dir: ``output_dir`` of a training run.
+        output: folder of the artefacts, default ``run_dir/export``; those of an earlier export are removed from it.
+        formats: of :data:`dual_skd.deploy.formats.FORMATS`.
+        data: labelled images to verify on, in any form that training takes: its validation images, or all where it has
+            none. Default: those of the run.
+        images: verify on so many at most, evenly spread.
+        threads: for the measurement of times.
+        seconds: for the time of one batch size.
+        timeout: seconds that one conversion or measurement may take.
+
+    Returns:
+        the content of ``export.json``.
+
+    Raises:
+        InputError: no model, no such format, or no images to verify on.
+    """
+    for name in formats:
+        choose(FORMATS, name, "format")
+    run_dir = Path(run_dir).expanduser()
+    output = run_dir / "export" if output is None else Path(output).expanduser()
+    model = Path(find_model(run_dir, run_dir)).absolute()
+    _, info = load_model(model)
+    about = recipe(info)
+    records, source, calibration = _images_of(run_dir, data, info, images)
+    _remove_earlier(output)
+    with tempfile.TemporaryDirectory(prefix="dual_skd_export_") as folder:
+        work = Path(folder).resolve()
+        transforms = image_transforms(**info["preprocessing"])
+        np.save(work / "images.npy", _arrays(records, transforms))
+        np.save(work / CALIBRATION, _arrays(calibration, transforms) if calibration is not None
+                else np.load(work / "images.npy")[:CALIBRATION_IMAGES])  # fmt: skip
+        write_json(work / RECIPE, about)
+        bench = Bench(model, work, about, threads=threads, seconds=seconds, timeout=timeout)
+        labels = torch.tensor([record["label"] for record in records])
+        baselines = bench.baselines(read_json(run_dir / "run.json"))
+        rows = [bench.artefact(name, labels, output, wanted=name in formats) for name in _with_sources(formats)]
+    rows = [row for row in rows if row["format"] in formats]
+    passed = [row for row in rows if row["status"] == "passed" and row["ms"]["1"] is not None]
+    report = {
+        "made_with": _versions(),
+        "model": {"file": model.name, "sha256": sha256(model)},
+        **about,
+        "verified_on": {"data": source, "images": len(records), "reference": "PyTorch, float32"},
+        "measured": {
+            "machine": machine(), "threads": threads,
+            "clock": "processor time" if threads == 1 else "clock time",
+        },
+        "baselines": baselines,
+        "artefacts": rows,
+        "fastest": min(passed, key=lambda row: row["ms"]["1"])["format"] if passed else None,
+    }  # fmt: skip
+    write_json(output / "export.json", report)
+    table = markdown(report)
+    (output / "export.md").write_text(table, encoding="utf-8")
+    logger.info("%s", table)
+    logger.info("Artefacts and export.json are in %s.", output)
+    return report
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def _images_of(
+    run_dir: Path, data: str | Path | None, info: Mapping[str, Any], most: int
+) -> tuple[list[dict], str, list[dict] | None]:
+    """Records to verify on, where they are from, and training records to calibrate on (None where they are gone)."""
+    own: DataList | InputError
+    try:
+        own = _records(run_dir / "datalist.json", info)
+    except InputError as error:
+        if data is None:
+            raise InputError(
+                f"The images of this run can't be used for the verification ({error}) Give labelled images as --data."
+            ) from error
+        own = error
+    given = own if data is None else _records(data, info)
+    records = given.val or [record for split in given.splits.values() for record in split]
+    if not records:
+        raise InputError(f"{data or run_dir / 'datalist.json'} has no images to verify on; give others as --data.")
+    calibration = None if isinstance(own, InputError) or not own.train else _spread(own.train, CALIBRATION_IMAGES)
+    if calibration is None:
+        logger.warning("The training images aren't there; quantisation is calibrated on images it is verified on.")
+    source = f"validation images of {run_dir.name}" if data is None else str(Path(data).name)
+    return _spread(records, most), source, calibration
+
+
+def _records(path: str | Path, info: Mapping[str, Any]) -> DataList:
+    preprocessing = info["preprocessing"]
+    found = load_records(
+        path, spatial_dims=preprocessing.get("spatial_dims", 2), class_names=info["class_names"], val_fraction=0.0,
+        test_fraction=0.0, keep_twins=True, patient_pattern="", frame=preprocessing.get("frame"),
+        refuse_shared_patients=False,
+    )  # fmt: skip
+    if list(found.class_names) != list(info["class_names"]) or found.multi_label != bool(info.get("multi_label")):
+        raise InputError(
+            f"{path} has the classes {', '.join(found.class_names)}, expected those of the model, "
+            f"{', '.join(info['class_names'])}; give data with the same labels."
+        )
+    return found
+
+
+def _spread(records: Sequence[dict], most: int) -> list[dict]:
+    if len(records) <= most:
+        return list(records)
+    return [records[i * len(records) // most] for i in range(most)]
+
+
+def _arrays(records: Sequence[Mapping[str, Any]], transforms: Any) -> np.ndarray:
+    return np.stack([transforms({"image": record["image"]})["image"].numpy() for record in records])
+
+
+# --- one artefact after the other -------------------------------------------------------------------------------------
+
+
+class Bench:
+    """Converts, measures and judges, each in a process of its own.
+
+    Args:
+        model: the student's file.
+        work: with ``images.npy``, ``calibration.npy`` and ``recipe.json``.
+        about: see :func:`dual_skd.deploy.recipe.recipe`.
+        threads, seconds, timeout: see :func:`export`.
+    """
+
+    def __init__(
+        self, model: Path, work: Path, about: Mapping[str, Any], *, threads: int, seconds: float, timeout: float
+    ) -> None:
+        self.model, self.work, self.about = model, work, about
+        self.threads, self.seconds, self.timeout = threads, seconds, timeout
+        self.multi_label = about["activation"] == "sigmoid"
+        run = open_artefact("eager", model, torch.get_num_threads())
+        images = np.load(work / "images.npy")
+        self.reference = torch.from_numpy(np.concatenate([run(images[i : i + 32]) for i in range(0, len(images), 32)]))
+
+    def baselines(self, run: Mapping[str, Any]) -> list[Row]:
+        """Rows of the large network (its weights don't matter for its time) and of the student, in eager PyTorch."""
+        large = run.get("networks", {}).get("large", {}).get("architecture")
+        sources = ([("large network, eager PyTorch", definition(large))] if large else []) + [
+            ("student, eager PyTorch", str(self.model))
+        ]
+        rows = []
+        for name, source in sources:
+            row: Row = {"name": name, "ms": {}, "peak_mb": None}
+            try:
+                row |= self._measured("eager", source)
+            except ChildFailed as error:
+                row["reason"] = str(error)
+            rows.append(row)
+        return rows
+
+    def artefact(self, name: str, labels: torch.Tensor, output: Path, *, wanted: bool = True) -> Row:
+        """Makes one artefact; what passes is moved to ``output``, nothing else is.
+
+        Returns:
+            ``format``, ``status`` (passed, refused, failed, skipped), ``reason``, and as far as it came ``files``,
+            ``ms``, ``peak_mb``, ``verification``.
+        """
+        known = FORMATS[name]
+        row: Row = {"format": name, "runtime": known.runtime, "status": "skipped", "reason": known.obstacle()}
+        files = [self.work / file for file in known.files]
+        if row["reason"]:
+            return row
+        if known.source and not (self.work / FORMATS[known.source].files[0]).is_file():
+            return row | {"status": "failed", "reason": f"is made from {known.source}, which failed"}
+        logger.info("Export to %s ...", name)
+        try:
+            run_module(
+                "dual_skd.deploy.formats", [name, str(self.model), str(self.work)], work=self.work,
+                seconds=self.timeout, threads=self.threads,
+            )  # fmt: skip
+            if not wanted:
+                return row
+            logits = self.work / "logits.npy"
+            row |= self._measured(known.runtime, str(files[0]), logits)
+        except ChildFailed as error:
+            return row | {"status": "failed", "reason": str(error)}
+        compared = compare(
+            self.reference, torch.from_numpy(np.load(logits)), labels, temperature=self.about["temperature"],
+            multi_label=self.multi_label,
+        )  # fmt: skip
+        row["verification"] = {key: _finite(value) for key, value in asdict(compared).items()}
+        row["reason"] = compared.refusal(reduced=known.reduced)
+        row["status"] = "refused" if row["reason"] else "passed"
+        row["bytes"] = sum(file.stat().st_size for file in files)
+        if row["status"] == "passed":
+            row["files"] = [{"name": f.name, "bytes": f.stat().st_size, "sha256": sha256(f)} for f in files]
+            output.mkdir(parents=True, exist_ok=True)
+            for file in files:
+                shutil.copyfile(file, output / file.name)
+        return row
+
+    def _measured(self, runtime: str, source: Any, logits: Path | None = None) -> Row:
+        answer = self.work / "answer.json"
+        images = None if logits is None else str(self.work / "images.npy")
+        given = {
+            "runtime": runtime, "source": source, "images": images, "logits": str(logits), "answer": str(answer),
+            "shape": self.about["input"]["shape"][1:], "threads": self.threads, "seconds": self.seconds,
+        }  # fmt: skip
+        run_module(
+            "dual_skd.deploy.latency", [json.dumps(given)], work=self.work, seconds=self.timeout, threads=self.threads
+        )
+        return read_json(answer)
+
+
+def _with_sources(formats: Sequence[str]) -> list[str]:
+    wanted = {*formats, *(FORMATS[name].source for name in formats if not FORMATS[name].obstacle())}
+    return [name for name in FORMATS if name in wanted]
+
+
+def _remove_earlier(output: Path) -> None:
+    """What an earlier export left must not be taken for what this one verifies."""
+    for name in ("export.json", "export.md", *(file for known in FORMATS.values() for file in known.files)):
+        (output / name).unlink(missing_ok=True)
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else value
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The table of an export: both networks in eager PyTorch and every format, the fastest that passed in bold."""
+    measured, verified = report["measured"], report["verified_on"]
+    large = next((row["ms"].get("1") for row in report["baselines"] if row["name"].startswith("large")), None)
+    lines = [
+        f"Verified on {verified['images']} images ({verified['data']}) against PyTorch in float32. Time: median of the "
+        f"{measured['clock']}, {measured['threads']} thread{'s' * (measured['threads'] > 1)}, {measured['machine']}. "
+        "Memory: peak of the process.",
+        "",
+        "| | result | file, MB | ms, batch 1 | ms, batch 32 | times faster than large | memory, MB "
+        "| largest difference of a probability | fall of AUC | changed decisions |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in (*report["baselines"], *report["artefacts"]):
+        name = row.get("name", row.get("format"))
+        first, many = (row.get("ms", {}).get(batch) for batch in ("1", "32"))
+        checked = row.get("verification", {})
+        drop = None if checked.get("auc") is None else checked["auc_reference"] - checked["auc"]
+        status = row.get("status", "baseline") + (f": {row['reason']}" if row.get("reason") else "")
+        cells = [
+            f"**{name}, the fastest**" if name == report["fastest"] else name, status.replace("|", "/"),
+            _number(row.get("bytes") and row["bytes"] / 1e6, ".2f"), _number(first, ".2f"), _number(many, ".1f"),
+            _number(large and first and large / first, ".1f"), _number(row.get("peak_mb"), ".0f"),
+            _number(checked.get("max_difference"), ".1g"), _number(drop, ".4f"), _number(checked.get("changed"), ".2%"),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("dual-skd", "torch", "monai", "timm", "onnx", "onnxruntime", "openvino", "nncf"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """The processor in words."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"

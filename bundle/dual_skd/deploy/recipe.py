@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that is needed to use an artefact without this package: the steps from a file to the input, and from the output
+to probabilities. The steps are those of :func:`dual_skd.data.image_transforms`, in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monai.utils import ensure_tuple_rep
+
+from dual_skd.data.reading.grey import LUMA
+from dual_skd.data.reading.intensity import window_range
+from dual_skd.deploy.formats import INPUT, OUTPUT
+from dual_skd.outputs import temperature_of
+
+PERCENTILES = {"percentile": [0.5, 99.5], "file": [0.0, 100.0]}
+
+
+def recipe(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artefact takes and gives.
+
+    Args:
+        info: of the model, from :func:`dual_skd.outputs.load_model`.
+
+    Returns:
+        plain values: ``input`` and ``output`` (name, dtype, shape, meaning), ``preprocessing`` (the options it was
+        trained with, and ``steps`` with their parameters), ``class_names``, ``temperature``, ``activation``.
+    """
+    given = dict(info["preprocessing"])
+    dims = given.get("spatial_dims", 2)
+    size = list(ensure_tuple_rep(given.get("image_size", 96), dims))
+    multi_label = bool(info.get("multi_label"))
+    activation, names = "sigmoid" if multi_label else "softmax", list(info["class_names"])
+    return {
+        "input": {
+            "name": INPUT, "dtype": "float32", "shape": ["batch", info["architecture"].get("in_channels", 1), *size],
+            "axes": ["batch", "channel", *(["row", "column"] if dims == 2 else ["x", "y", "z"])],
+        },
+        "preprocessing": {**given, "steps": steps(given)},
+        "output": {
+            "name": OUTPUT, "dtype": "float32", "shape": ["batch", len(names)],
+            "meaning": f"probabilities in the order of class_names are {activation}(logits / temperature)"
+            + ("; every class above 0.5 is named" if multi_label else "; the most probable class is the decision"),
+        },
+        "class_names": names,
+        "activation": activation,
+        "temperature": temperature_of(info) or 1.0,
+    }  # fmt: skip
+
+
+def steps(preprocessing: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The steps of preprocessing, each with ``step``, its parameters, and ``text`` that says exactly what is done."""
+    dims = preprocessing.get("spatial_dims", 2)
+    size = list(ensure_tuple_rep(preprocessing.get("image_size", 96), dims))
+    window, spacing = preprocessing.get("window") or "percentile", preprocessing.get("spacing")
+    found = [_read(dims, window, preprocessing.get("frame")), _grey()]
+    if dims == 3:
+        text = "axes turned and flipped, without resampling, to x from the patient's left to right, y back to front, "
+        found.append({"step": "orient", "axes": "RAS", "text": text + "z feet to head (nibabel's RAS+)"})
+    if spacing is not None:
+        found.append(_resample(spacing, dims))
+    found.append(_scale(window))
+    found.append(_resize(size) if spacing is None else _crop_or_pad(size))
+    return found
+
+
+def _read(dims: int, window: Any, frame: Any) -> dict[str, Any]:
+    values = "stored values as float32; DICOM: slope and intercept applied (Hounsfield units for CT)"
+    values += ", then the file's own VOI LUT or window" if window == "file" else ", no VOI LUT or window"
+    what = "one image, rows from top to bottom, EXIF orientation applied" if dims == 2 else "a volume"
+    if dims == 2 and frame is not None:
+        what += f"; of a file with several frames: {frame}" + (" (number count // 2 from 0)" * (frame == "middle"))
+    return {"step": "read", "frame": frame, "text": f"{what}; {values}"}
+
+
+def _grey() -> dict[str, Any]:
+    text = (
+        "one channel: luma of RGB (ITU-R BT.601) without rounding; alpha is ignored; palettes and CMYK become RGB "
+        "before; DICOM MONOCHROME1 is mirrored: largest value + smallest value - value"
+    )
+    return {"step": "grey", "luma": list(LUMA), "text": text}
+
+
+def _resample(spacing: Any, dims: int) -> dict[str, Any]:
+    text = (
+        "per axis of n pixels of s mm: round((n - 1) * s / spacing + 1) pixels (halves to even); pixel i is the linear "
+        "interpolation at input position i * spacing / s, positions outside take the nearest pixel"
+    )
+    mm = [float(value) for value in ensure_tuple_rep(spacing, dims)]
+    return {"step": "resample", "spacing": mm, "text": text}
+
+
+def _scale(window: Any) -> dict[str, Any]:
+    if window == "zscore":
+        text = "value = (value - mean) / standard deviation of this image (population), not divided where that is 0"
+        return {"step": "zscore", "text": text}
+    text = "value = clip(2 * (value - low) / (high - low) - 1, -1, 1); where high = low: value - low - 1, not clipped"
+    if isinstance(window, str) and window in PERCENTILES:
+        text = "low and high: these percentiles of all values of this image, linearly interpolated; " + text
+        return {"step": "scale", "percentiles": PERCENTILES[window], "text": text}
+    return {"step": "scale", "range": list(window_range(window)), "text": text}
+
+
+def _resize(size: list[int]) -> dict[str, Any]:
+    text = "per axis from n to m pixels: pixel i is the mean of pixels floor(i * n / m) to ceil((i + 1) * n / m) - 1"
+    return {"step": "resize", "size": size, "text": text}
+
+
+def _crop_or_pad(size: list[int]) -> dict[str, Any]:
+    text = (
+        "per axis from n to m pixels: if n > m keep m pixels from n // 2 - m // 2 on; if n < m add (m - n) // 2 pixels "
+        "of -1 before and the others after"
+    )
+    return {"step": "crop_or_pad", "size": size, "text": text}
