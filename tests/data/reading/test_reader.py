@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -459,3 +460,15 @@ def test_the_meta_data_of_every_format_can_be_collated(tmp_path, picture):
     records = [{"image": str(tmp_path / name)} for name in ("a.png", "b.dcm", "c.npy", "d.nii")]
     batch = next(iter(DataLoader(Dataset(records, chain), batch_size=4)))
     assert batch["image"].meta["spacing_known"].tolist() == [False, True, False, True]
+
+
+def test_beside_pydicom_2_all_but_dicom_is_read(tmp_path, picture, monkeypatch):
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    dicom = write_dicom(tmp_path / "a.dcm", picture)
+    assert np.array_equal(read_image(dicom)[0], read_image(tmp_path / "a.png")[0])
+    monkeypatch.setitem(sys.modules, "pydicom.pixels", None)  # what pydicom 3 brought
+    monkeypatch.delitem(sys.modules, "dual_skd.data.reading.dicom_pixels")
+    monkeypatch.delattr("dual_skd.data.reading.dicom_pixels")
+    assert np.array_equal(read_image(tmp_path / "a.png")[0], picture.T)
+    with pytest.raises(InputError, match=r"need pydicom 3.*found .*NIfTI or PNG"):
+        read_image(dicom)

@@ -19,7 +19,6 @@ import torch
 from monai.data import ImageReader
 from PIL import Image, ImageOps
 
-from dual_skd.data.reading.dicom_pixels import read_dicom_file, read_dicom_folder
 from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
 from dual_skd.data.reading.loading import (
     DEFLATE_RATIO,
