@@ -182,6 +182,8 @@ class Checkpoints:
                 try:
                     trainer.run()
                 finally:
+                    if getattr(trainer.data_loader, "_iterator", None) is not None:
+                        trainer.data_loader._iterator = None  # PyTorch keeps its processes as long as the loader
                     if self.writer is not None:
                         self.writer.close()
         except OSError as error:

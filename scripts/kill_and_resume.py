@@ -1,0 +1,126 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Trains once without interruption and once killed at random moments, and compares what is left, bit by bit.
+
+    python scripts/kill_and_resume.py DATA --work /tmp/kill [--signals KILL TERM INT] [--seed 0] -- --epochs 6 ...
+
+What follows ``--`` are options of train.json. Every part of the killed run is the same command, with no option to go
+on. The moments are drawn from the time that the uninterrupted run took. Prints tables in Markdown; the exit code is 0
+where all sums agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from dual_skd.checkpoints import BEFORE, NEWEST, read_checkpoint
+from dual_skd.evaluation.recorder import read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+LONGEST = 24 * 3600.0  # seconds that a part may take to begin training
+
+
+def tensors_sum(path: Path) -> str:
+    """SHA-256 over names and values of a model's tensors."""
+    found = hashlib.sha256()
+    for name, tensor in torch.load(path, weights_only=True).items():
+        found.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def file_sum(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+COMPARED = {
+    "student (`models/model.pt`, tensors)": ("models/model.pt", tensors_sum),
+    "auxiliary (`models/auxiliary.pt`, tensors)": ("models/auxiliary.pt", tensors_sum),
+    "`metrics.json`": ("metrics.json", file_sum),
+    "`predictions_validation.csv`": ("predictions_validation.csv", file_sum),
+}
+
+
+def start(data: str, output: Path, options: list[str]) -> subprocess.Popen:
+    """Starts the bundle's training, its output at the end of ``<output>.log``."""
+    config = ROOT / "bundle" / "configs" / "train.json"
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(config)]
+    command += ["--dataset_dir", data, "--output_dir", str(output), *options]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "bundle"), os.environ.get("PYTHONPATH", "")])}
+    with output.with_suffix(".log").open("a", encoding="utf-8") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=env)
+
+
+def wait_for_training(process: subprocess.Popen, record: Path, former: int) -> None:
+    """Returns once the record of the run is written anew, which is when its first epoch begins."""
+    deadline = time.monotonic() + LONGEST
+    while process.poll() is None and time.monotonic() < deadline:
+        if record.is_file() and record.stat().st_mtime_ns > former:
+            return
+        time.sleep(0.05)
+
+
+def kill_once(data: str, output: Path, options: list[str], name: str, seconds: float) -> list[str]:
+    """Runs a part, sends it the signal ``seconds`` after training began, and returns its row of the table."""
+    record = output / "run.json"
+    former = record.stat().st_mtime_ns if record.is_file() else 0
+    process = start(data, output, options)
+    wait_for_training(process, record, former)
+    time.sleep(seconds)
+    process.send_signal(signal.Signals[f"SIG{name}"])
+    code = process.wait()
+    newest = next((path for path in (output / NEWEST, output / BEFORE) if path.is_file()), None)
+    state = read_checkpoint(newest)["trainer"] if newest else {"iteration": 0, "epoch_length": 1}
+    done = f"{state['iteration'] // state['epoch_length']} epochs and {state['iteration'] % state['epoch_length']}"
+    return [f"SIG{name}", f"{seconds:.1f} s", str(code), f"{done} of {state['epoch_length']} iterations"]
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    own, options = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="a data set, as for --dataset_dir")
+    parser.add_argument("--work", type=Path, required=True, help="new folder for both runs")
+    parser.add_argument("--signals", nargs="+", default=["KILL", "TERM", "INT"], choices=["KILL", "TERM", "INT"])
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    args = parser.parse_args(own)
+    whole, parts = args.work / "whole", args.work / "parts"
+    shutil.rmtree(parts, ignore_errors=True)
+    args.work.mkdir(parents=True, exist_ok=True)
+    if start(args.data, whole, options).wait():
+        sys.stderr.write(f"The uninterrupted run failed; see {whole.with_suffix('.log')}.\n")
+        return 1
+    seconds = read_json(whole / "run.json")["timings"]["total_seconds"]
+    draw = random.Random(args.seed)
+    share = 1.5 / (len(args.signals) + 1)  # of the run, at most, that a part gets
+    rows = [kill_once(args.data, parts, options, name, draw.uniform(0, share) * seconds) for name in args.signals]
+    code = start(args.data, parts, options).wait()
+    rows.append(["none", "to its end", str(code), "all"])
+    sys.stdout.write(table(["ended by", "after training began", "exit code", "last checkpoint"], rows) + "\n\n")
+    sums = [[what, *(sum_of(folder / name)[:16] for folder in (whole, parts))]
+            for what, (name, sum_of) in COMPARED.items()]  # fmt: skip
+    same = all(first == second for _, first, second in sums)
+    rows = [[*row, "equal" if row[1] == row[2] else "DIFFERENT"] for row in sums]
+    sys.stdout.write(table(["SHA-256 (its first 16 digits)", "uninterrupted", "killed", ""], rows) + "\n")
+    return 0 if same and not code else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
