@@ -118,7 +118,7 @@ def test_other_data_are_verified_on_and_other_classes_refused(tmp_path, run_dir,
         picture(tmp_path / "data" / "nodule" / f"{i}.png", i + 5)
     options = {"formats": ["torchscript"], "seconds": 0.01}
     found = export(run_dir, tmp_path / "out", data=tmp_path / "data", images=4, **options)
-    assert found["verified_on"] == {"data": "data", "images": 4, "reference": "PyTorch, float32"}
+    assert found["verified_on"] == {"data": "all images of data", "images": 4, "reference": "PyTorch, float32"}
     picture(tmp_path / "data" / "effusion" / "0.png", 1)
     with pytest.raises(InputError, match="effusion"):
         export(run_dir, tmp_path / "out", data=tmp_path / "data", **options)

@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -20,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from dual_skd.data import image_transforms, load_records
+from dual_skd.data import image_transforms, load_records, load_split
 from dual_skd.data.records.datalist import DataList
 from dual_skd.deploy.child import ChildFailed, run_module
 from dual_skd.deploy.formats import CALIBRATION, FORMATS, RECIPE, definition
 from dual_skd.deploy.gate import compare
+from dual_skd.deploy.latency import answers
 from dual_skd.deploy.recipe import recipe
 from dual_skd.deploy.runtimes import open_artefact
 from dual_skd.errors import InputError
@@ -35,6 +37,7 @@ from dual_skd.outputs import find_model, load_model
 logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES = 64
+MOST_BYTES = 2**30  # of images to verify on, held in memory
 Row = dict[str, Any]
 
 
@@ -82,7 +85,7 @@ def export(
         formats: of :data:`dual_skd.deploy.formats.FORMATS`.
         data: labelled images to verify on, in any form that training takes: its validation images, or all where it has
             none. Default: those of the run.
-        images: verify on so many at most, evenly spread.
+        images: verify on so many at most, evenly spread; on fewer where they would take more than 1 GiB.
         threads: for the measurement of times.
         seconds: for the time of one batch size.
         timeout: seconds that one conversion or measurement may take.
@@ -100,7 +103,8 @@ def export(
     model = Path(find_model(run_dir, run_dir)).absolute()
     _, info = load_model(model)
     about = recipe(info)
-    records, source, calibration = _images_of(run_dir, data, info, images)
+    fitting = MOST_BYTES // (4 * math.prod(about["input"]["shape"][1:]))
+    records, source, calibration = _images_of(run_dir, data, info, max(min(images, fitting), 1))
     _remove_earlier(output)
     with tempfile.TemporaryDirectory(prefix="dual_skd_export_") as folder:
         work = Path(folder).resolve()
@@ -143,36 +147,34 @@ def _images_of(
     run_dir: Path, data: str | Path | None, info: Mapping[str, Any], most: int
 ) -> tuple[list[dict], str, list[dict] | None]:
     """Records to verify on, where they are from, and training records to calibrate on (None where they are gone)."""
-    own: DataList | InputError
+    own: DataList | None = None
     try:
-        own = _records(run_dir / "datalist.json", info)
+        own = load_split(run_dir / "datalist.json")
     except InputError as error:
         if data is None:
             raise InputError(
                 f"The images of this run can't be used for the verification ({error}) Give labelled images as --data."
             ) from error
-        own = error
-    given = own if data is None else _records(data, info)
+    given = own if data is None else _labelled(data, info)
     records = given.val or [record for split in given.splits.values() for record in split]
-    if not records:
-        raise InputError(f"{data or run_dir / 'datalist.json'} has no images to verify on; give others as --data.")
-    calibration = None if isinstance(own, InputError) or not own.train else _spread(own.train, CALIBRATION_IMAGES)
-    if calibration is None:
-        logger.warning("The training images aren't there; quantisation is calibrated on images it is verified on.")
-    source = f"validation images of {run_dir.name}" if data is None else str(Path(data).name)
-    return _spread(records, most), source, calibration
+    which = "validation images" if given.val else "all images"
+    source = f"{which} of {(run_dir if data is None else Path(data)).resolve().name}"
+    if own is not None and own.train:
+        return _spread(records, most), source, _spread(own.train, CALIBRATION_IMAGES)
+    logger.warning("The training images aren't there; quantisation is calibrated on images it is verified on.")
+    return _spread(records, most), source, None
 
 
-def _records(path: str | Path, info: Mapping[str, Any]) -> DataList:
+def _labelled(data: str | Path, info: Mapping[str, Any]) -> DataList:
     preprocessing = info["preprocessing"]
     found = load_records(
-        path, spatial_dims=preprocessing.get("spatial_dims", 2), class_names=info["class_names"], val_fraction=0.0,
+        data, spatial_dims=preprocessing.get("spatial_dims", 2), class_names=info["class_names"], val_fraction=0.0,
         test_fraction=0.0, keep_twins=True, patient_pattern="", frame=preprocessing.get("frame"),
         refuse_shared_patients=False,
     )  # fmt: skip
     if list(found.class_names) != list(info["class_names"]) or found.multi_label != bool(info.get("multi_label")):
         raise InputError(
-            f"{path} has the classes {', '.join(found.class_names)}, expected those of the model, "
+            f"{data} has the classes {', '.join(found.class_names)}, expected those of the model, "
             f"{', '.join(info['class_names'])}; give data with the same labels."
         )
     return found
@@ -208,8 +210,7 @@ class Bench:
         self.threads, self.seconds, self.timeout = threads, seconds, timeout
         self.multi_label = about["activation"] == "sigmoid"
         run = open_artefact("eager", model, torch.get_num_threads())
-        images = np.load(work / "images.npy")
-        self.reference = torch.from_numpy(np.concatenate([run(images[i : i + 32]) for i in range(0, len(images), 32)]))
+        self.reference = torch.from_numpy(answers(run, np.load(work / "images.npy", mmap_mode="r")))
 
     def baselines(self, run: Mapping[str, Any]) -> list[Row]:
         """Rows of the large network (its weights don't matter for its time) and of the student, in eager PyTorch."""

@@ -53,9 +53,18 @@ def measure(
     found = {"ms": ms, "peak_mb": peak_memory() / 1e6}
     if images is None:
         return found, None
-    given = np.load(images, mmap_mode="r")
-    parts = [run(np.array(given[i : i + BATCHES[-1]])) for i in range(0, len(given), BATCHES[-1])]
-    return found, np.concatenate(parts)
+    return found, answers(run, np.load(images, mmap_mode="r"))
+
+
+def answers(run: Run, images: np.ndarray) -> np.ndarray:
+    """Logits (N, K) of all images, in the largest batches that are measured too, else one by one."""
+    size = BATCHES[-1] if fits((BATCHES[-1], *images.shape[1:])) else 1
+    return np.concatenate([run(np.array(images[i : i + size])) for i in range(0, len(images), size)])
+
+
+def fits(shape: Sequence[int]) -> bool:
+    """Whether a batch of this shape is small enough to be run."""
+    return shape[0] == 1 or np.prod(shape, dtype=float) <= LARGEST
 
 
 def milliseconds(run: Run, shape: Sequence[int], threads: int, seconds: float) -> float | None:
@@ -64,7 +73,7 @@ def milliseconds(run: Run, shape: Sequence[int], threads: int, seconds: float) -
     With one thread it is the time of the processor, in which other programs of the machine don't count, else that of
     the clock.
     """
-    if np.prod(shape, dtype=float) > LARGEST and shape[0] > 1:
+    if not fits(shape):
         return None
     clock = time.process_time if threads == 1 else time.perf_counter
     images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
