@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import logging
 import sys
 
 import pytest
 
-from dual_skd.errors import InputError, SelectionError, input_error_behind, show_input_errors_plainly
+from dual_skd.errors import (
+    STATS_LOGGERS,
+    InputError,
+    SelectionError,
+    input_error_behind,
+    show_input_errors_plainly,
+)
 
 
 def wrapped(error: Exception, explicit: bool) -> Exception:
@@ -49,6 +56,15 @@ def test_an_input_error_is_shown_as_its_sentence_and_others_as_before(monkeypatc
     other = KeyError("x")
     sys.excepthook(KeyError, other, None)
     assert seen == [(KeyError, other, None)] and capsys.readouterr().err == ""
+
+
+def test_the_stats_handlers_show_no_stacks(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "excepthook", lambda *arguments: None)
+    show_input_errors_plainly()
+    for name in STATS_LOGGERS:
+        logging.getLogger(name).error("Exception", exc_info=ValueError("a"))
+        logging.getLogger(name).warning("kept")
+    assert [record.getMessage() for record in caplog.records] == ["kept"] * len(STATS_LOGGERS)
 
 
 def test_input_errors_are_value_errors():

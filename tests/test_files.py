@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,6 +68,16 @@ def test_a_file_larger_than_allowed_is_one_sentence_too(tmp_path, kind):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_text() == "good" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_named_where_the_writer_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("dual_skd.files.shutil.disk_usage", lambda folder: SimpleNamespace(free=4096))
+
+    def write(draft):
+        raise RuntimeError("unexpected pos 25600 vs 25496")
+
+    with pytest.raises(InputError, match="can't be written .No space left on device."):
+        replace_file(tmp_path / "a", write)
 
 
 def test_an_error_of_the_writer_itself_is_not_hidden(tmp_path):

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+
+STATS_LOGGERS = ("train_loss", "validation")  # of MONAI's StatsHandler in the configs
 
 
 class InputError(ValueError):
@@ -30,7 +33,8 @@ def show_input_errors_plainly() -> None:
 
     ``monai.bundle run`` wraps every exception of a config expression several times; a user with a typo in a path
     should not have to read that. Other exceptions keep the hook that was installed before. Called by the configs'
-    ``initialize``; a notebook or a test still sees the ordinary exception chain.
+    ``initialize``; a notebook or a test still sees the ordinary exception chain. MONAI's StatsHandler, which logs the
+    stack of every exception that it passes on, is kept from it.
     """
     previous = sys.excepthook
     if getattr(previous, "shows_input_errors", False):
@@ -43,5 +47,7 @@ def show_input_errors_plainly() -> None:
         else:
             sys.stderr.write(f"\nError: {cause}\n")
 
+    for name in STATS_LOGGERS:
+        logging.getLogger(name).addFilter(lambda record: not record.exc_info)
     hook.shows_input_errors = True
     sys.excepthook = hook

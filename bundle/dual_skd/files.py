@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dual_skd.errors import InputError
 
 # no space, a user's share of it used up, a file larger than it may be
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LITTLE = 2**16  # bytes, of which a disk is called full
 
 
 def replace_file(path: str | Path, write: Callable[[Path], object], *, former: Path | None = None) -> None:
@@ -43,9 +45,11 @@ def replace_file(path: str | Path, write: Callable[[Path], object], *, former: P
         os.replace(draft, path)
         _synchronise_folder(path.parent)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
         reason = next((cause.strerror for cause in _chain(error) if isinstance(cause, OSError)), None) or str(error)
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(path.parent).free < LITTLE:  # torch doesn't tell
+                reason = os.strerror(errno.ENOSPC)
+            draft.unlink(missing_ok=True)
         raise InputError(
             f"{path} can't be written ({reason.splitlines()[0]}); what was there before is unchanged. Make room, or "
             "mend the reason, and give the same command again: the run goes on from its last checkpoint."
