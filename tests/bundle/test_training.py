@@ -110,8 +110,8 @@ def test_a_fine_tuned_large_network_teaches(tmp_path, run, tiny):
     run("train.json", **tiny, output_dir=str(tmp_path / "s"), method="distill", teacher_checkpoint=str(teacher))
     # the best student of one epoch lies beside the teacher, which has not moved
     assert_equal(
-        torch.load(tmp_path / "s" / "models" / "auxiliary.pt", weights_only=True)["model"],
-        torch.load(teacher, weights_only=True)["model"],
+        torch.load(tmp_path / "s" / "models" / "auxiliary.pt", weights_only=True),
+        torch.load(teacher, weights_only=True),
     )
     assert load_model(tmp_path / "s")[1]["architecture"]["channels"] == tiny["small_options"]["channels"]
 
