@@ -4,8 +4,8 @@
     python scripts/list_versions.py [--all]
 
 A line per package of pyproject.toml (``--all``: and of everything that these need), with the licence as the package's
-own metadata state it. Ends with 1 where a package is absent or older than asked for. Known weaknesses of these
-versions are what ``pip-audit`` lists, which needs the network.
+own metadata state it. Ends with 1 where a package is older than asked for, or absent though it isn't optional.
+Known weaknesses of these versions are what ``pip-audit`` lists, which needs the network.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def rows(wanted: dict[str, tuple[Requirement, str]], names: list[str]) -> list[t
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the table; returns 1 where something is absent or old."""
+    """Prints the table; returns 1 where something is old, or absent and not optional."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--all", action="store_true", help="also the packages that these need")
     wanted = declared(PROJECT.read_text(encoding="utf-8"))
@@ -91,8 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
-    # what only an absent optional package would need isn't installed either
-    return int(any(row[4] != "ok" and (row[0] in wanted or row[4] == "old") for row in table))
+    return int(any(row[4] == "old" or (row[4] == "absent" and row[1] == "run") for row in table))
 
 
 if __name__ == "__main__":

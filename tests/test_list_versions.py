@@ -38,11 +38,13 @@ def test_the_licence_is_the_packages_own_word():
 
 
 def test_what_is_old_or_absent_is_said_and_ends_with_1(monkeypatch, capsys):
-    wanted = {name: (Requirement(f"{name}>=2000"), "run") for name in ("numpy", "no-such-package")}
-    assert [row[4] for row in rows(wanted, list(wanted))] == ["old", "absent"]
-    monkeypatch.setattr(list_versions, "declared", lambda text: wanted)
-    assert main([]) == 1
-    assert "no-such-package  run  >=2000     -" in capsys.readouterr().out
+    for group, least, code in (("run", "2000", 1), ("test", "2000", 1), ("run", "1", 1), ("test", "1", 0)):
+        wanted = {"numpy": (Requirement(f"numpy>={least}"), group), "no-package": (Requirement("no-package>=1"), group)}
+        verdicts = [row[4] for row in rows(wanted, list(wanted))]
+        assert verdicts == ["old" if least == "2000" else "ok", "absent"]
+        monkeypatch.setattr(list_versions, "declared", lambda text, wanted=wanted: wanted)
+        assert main([]) == code
+    assert "no-package  test  >=1        -" in capsys.readouterr().out
 
 
 def test_needed_packages_are_followed():

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the tests reach enough of the package.
+
+    python -m pytest -n 2 --cov --cov-report=json:coverage.json
+    python scripts/check_coverage.py coverage.json
+
+Ends with 1 where less than 90 % of the package's lines, or of the branches of a module that decides what a model learns
+and what is kept of it, were executed, and names them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+LEAST = 90.0  # percent
+CRITICAL = ("selection/*", "losses", "momentum", "trainer", "schedule", "outputs", "checkpoints")
+
+
+def share(done: int, all_of_it: int) -> float:
+    """Percent; all of nothing is 100."""
+    return 100.0 * done / all_of_it if all_of_it else 100.0
+
+
+def report(content: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Lines to print, and what is below the limit, of coverage's JSON."""
+    totals = content["totals"]
+    lines = share(totals["covered_lines"], totals["num_statements"])
+    said, low = [f"{lines:5.1f} % of the lines of the package"], []
+    if lines < LEAST:
+        low.append("lines of the package")
+    found = set()
+    for path, one in sorted(content["files"].items()):
+        name = path.replace("\\", "/").split("dual_skd/", 1)[-1].removesuffix(".py")
+        pattern = next((each for each in CRITICAL if fnmatch(name, each)), None)
+        if pattern is not None:
+            found.add(pattern)
+            branches = share(one["summary"]["covered_branches"], one["summary"]["num_branches"])
+            said.append(f"{branches:5.1f} % of the branches of {name}")
+            if branches < LEAST:
+                low.append(f"branches of {name}")
+    return said, low + [f"{pattern}: no such module was measured" for pattern in CRITICAL if pattern not in found]
+
+
+def main(path: str) -> int:
+    """Prints the shares; returns 1 where one is below the limit."""
+    said, low = report(json.loads(Path(path).read_text(encoding="utf-8")))
+    sys.stdout.write("\n".join([*said, *(f"below {LEAST:g} %: {one}" for one in low)]) + "\n")
+    return int(bool(low))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
