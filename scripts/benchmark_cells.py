@@ -201,7 +201,8 @@ for each in runs:
         """Ends what still runs, with its children: nothing, unless the program was interrupted."""
         for process in [*self.running, *self.waiting]:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)  # a session of its own is a group of its own
+                # a session of its own is a group of its own; a cell is run anew, so it has nothing to save on SIGTERM
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self.running.clear()
         self.waiting.clear()
