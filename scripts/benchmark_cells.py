@@ -376,6 +376,7 @@ def clean_up(out: Path, *, keep_model: bool) -> None:
     """Leaves the records of a finished run and, where another run needs it, its model."""
     for name in (
         "last.pt",
+        "previous.pt",
         "models/auxiliary.pt",
         "models/model.safetensors",
         *([] if keep_model else ["models/model.pt"]),
