@@ -5,13 +5,14 @@
     python scripts/kill_and_resume.py DATA --work /tmp/kill [--signals KILL TERM INT] [--seed 0] -- --epochs 6 ...
 
 What follows ``--`` are options of train.json. Every part of the killed run is the same command, with no option to go
-on. The moments are drawn from the time that the uninterrupted run took. Prints tables in Markdown; the exit code is 0
-where all sums agree.
+on, with a checkpoint after every iteration. The iterations are drawn, and up to half a second after them. Prints tables
+in Markdown; the exit code is 0 where all sums agree.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import random
@@ -25,10 +26,8 @@ from pathlib import Path
 import torch
 
 from dual_skd.checkpoints import BEFORE, NEWEST, read_checkpoint
-from dual_skd.evaluation.recorder import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST = 24 * 3600.0  # seconds that a part may take to begin training
 
 
 def tensors_sum(path: Path) -> str:
@@ -56,34 +55,32 @@ def start(data: str, output: Path, options: list[str]) -> subprocess.Popen:
     """Starts the bundle's training, its output at the end of ``<output>.log``."""
     config = ROOT / "bundle" / "configs" / "train.json"
     command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(config)]
-    command += ["--dataset_dir", data, "--output_dir", str(output), *options]
+    command += ["--dataset_dir", data, "--output_dir", str(output), "--checkpoint_minutes", "0", *options]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "bundle"), os.environ.get("PYTHONPATH", "")])}
     with output.with_suffix(".log").open("a", encoding="utf-8") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=env)
 
 
-def wait_for_training(process: subprocess.Popen, record: Path, former: int) -> None:
-    """Returns once the record of the run is written anew, which is when its first epoch begins."""
-    deadline = time.monotonic() + LONGEST
-    while process.poll() is None and time.monotonic() < deadline:
-        if record.is_file() and record.stat().st_mtime_ns > former:
-            return
-        time.sleep(0.05)
+def progress(output: Path) -> tuple[int, int]:
+    """Iterations that the newest whole checkpoint has had, and those of an epoch."""
+    for path in (output / NEWEST, output / BEFORE):
+        with contextlib.suppress(ValueError):  # not there, or just being replaced
+            state = read_checkpoint(path)["trainer"]
+            return state["iteration"], state["epoch_length"]
+    return 0, 1
 
 
-def kill_once(data: str, output: Path, options: list[str], name: str, seconds: float) -> list[str]:
-    """Runs a part, sends it the signal ``seconds`` after training began, and returns its row of the table."""
-    record = output / "run.json"
-    former = record.stat().st_mtime_ns if record.is_file() else 0
+def kill_once(data: str, output: Path, options: list[str], name: str, iteration: int, seconds: float) -> list[str]:
+    """Runs a part, sends it a signal some time after that iteration, and returns its row of the table."""
     process = start(data, output, options)
-    wait_for_training(process, record, former)
+    while process.poll() is None and progress(output)[0] < iteration:
+        time.sleep(0.05)
     time.sleep(seconds)
     process.send_signal(signal.Signals[f"SIG{name}"])
     code = process.wait()
-    newest = next((path for path in (output / NEWEST, output / BEFORE) if path.is_file()), None)
-    state = read_checkpoint(newest)["trainer"] if newest else {"iteration": 0, "epoch_length": 1}
-    done = f"{state['iteration'] // state['epoch_length']} epochs and {state['iteration'] % state['epoch_length']}"
-    return [f"SIG{name}", f"{seconds:.1f} s", str(code), f"{done} of {state['epoch_length']} iterations"]
+    done, length = progress(output)
+    reached = f"{done // length} epochs and {done % length} of {length} iterations"
+    return [f"SIG{name}", f"{iteration} + {seconds:.2f} s", str(code), reached]
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -107,13 +104,13 @@ def main(argv: list[str] | None = None) -> int:
     if start(args.data, whole, options).wait():
         sys.stderr.write(f"The uninterrupted run failed; see {whole.with_suffix('.log')}.\n")
         return 1
-    seconds = read_json(whole / "run.json")["timings"]["total_seconds"]
     draw = random.Random(args.seed)
-    share = 1.5 / (len(args.signals) + 1)  # of the run, at most, that a part gets
-    rows = [kill_once(args.data, parts, options, name, draw.uniform(0, share) * seconds) for name in args.signals]
+    moments = sorted(draw.sample(range(1, progress(whole)[0]), len(args.signals)))
+    rows = [kill_once(args.data, parts, options, name, moment, draw.uniform(0, 0.5))
+            for name, moment in zip(args.signals, moments, strict=True)]  # fmt: skip
     code = start(args.data, parts, options).wait()
     rows.append(["none", "to its end", str(code), "all"])
-    sys.stdout.write(table(["ended by", "after training began", "exit code", "last checkpoint"], rows) + "\n\n")
+    sys.stdout.write(table(["ended by", "after iteration", "exit code", "last checkpoint"], rows) + "\n\n")
     sums = [[what, *(sum_of(folder / name)[:16] for folder in (whole, parts))]
             for what, (name, sum_of) in COMPARED.items()]  # fmt: skip
     same = all(first == second for _, first, second in sums)
