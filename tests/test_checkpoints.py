@@ -505,11 +505,11 @@ def held() -> dict[str, int]:
 
 @ON_LINUX
 def test_runs_in_one_process_leave_no_tensors_threads_files_or_processes(tmp_path):
-    seen = []
+    seen, processes = [], held()["processes"]  # of other tests: Python's own tracker of resources stays
     for number in range(4):
         Run(tmp_path / str(number), workers=1, minutes=60, writer=SummaryWriter(tmp_path / "tensorboard")).go()
         seen.append(held())
-    assert seen[-1] == seen[1] and seen[-1]["processes"] == 0
+    assert seen[-1] == seen[1] and seen[-1]["processes"] == processes
 
 
 def test_a_run_lets_its_loaders_processes_go_though_the_loader_is_kept(tmp_path):

@@ -456,36 +456,6 @@ def test_the_three_stages_follow_each_other_in_one_run():
     assert log["skd_weight"] == [0.0] * 4 + [1.0] * 4 + [0.75, 0.5, 0.25, 0.0]
 
 
-def _work_on_one_of_two(rank: int, rendezvous: str, results: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
-    found = []
-    for stages in ({"label_free_epochs": 1}, {"ramp_up": 0.0}):
-        student, auxiliary = net(0), net(1)
-        wrapped = nn.parallel.DistributedDataParallel(student)
-        trainer, _ = label_free(
-            wrapped, auxiliary, data=batches(3, seed=rank), prepare_batch=TwoViews(), schedule=Schedule(1, **stages)
-        )
-        torch.manual_seed(rank)
-        trainer.run()
-        found.append([dict(network.named_parameters()) for network in (student, auxiliary)])
-    torch.save([[{k: v.detach() for k, v in p.items()} for p in pair] for pair in found], f"{results}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch has no gloo backend")
-def test_two_processes_with_different_data_keep_equal_weights_in_every_stage(tmp_path):
-    rendezvous = f"file://{tmp_path}/rendezvous"
-    torch.multiprocessing.spawn(_work_on_one_of_two, args=(rendezvous, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    start = dict(net(0).named_parameters())
-    for stage in range(2):
-        assert not torch.equal(first[stage][0]["0.weight"], start["0.weight"])
-        for network in range(2):
-            for name, value in first[stage][network].items():
-                assert torch.allclose(value, second[stage][network][name], atol=1e-7), (stage, network, name)
-
-
 def test_compiled_networks_train_as_uncompiled_ones():
     finals = []
     for options in ({}, {"compile": True, "compile_kwargs": {"backend": "eager"}}):

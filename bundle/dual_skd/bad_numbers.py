@@ -37,7 +37,7 @@ def gradient_norm(optimizers: Iterable[Optimizer]) -> Tensor:
     return torch.nn.utils.get_total_norm(gradients)
 
 
-def anywhere(bad: bool, device: torch.device) -> bool:
+def anywhere(bad: bool, device: torch.device | None) -> bool:
     """Whether ``bad`` is true in any process of a distributed run: all have to do the same, or wait for ever."""
     if not several_processes():
         return bad
@@ -67,7 +67,8 @@ def files_of(batchdata: Any, image: Tensor, dataset: Any = None) -> list[str]:
 
 
 def _look_up(images: list[Tensor], dataset: Any) -> list[str]:
-    records, found = getattr(dataset, "data", None), []
+    records = getattr(dataset, "data", None)
+    found: list[str] = []
     if not isinstance(records, Sequence):
         return []
     started = time.perf_counter()

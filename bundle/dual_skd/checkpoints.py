@@ -358,7 +358,7 @@ class ResumableSampler(Sampler[int]):
         sampler: for instance a ``RandomSampler``, or a ``DistributedSampler``.
     """
 
-    def __init__(self, sampler: Sampler[int]) -> None:
+    def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
         self.start = 0
 

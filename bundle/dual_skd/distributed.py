@@ -84,7 +84,7 @@ def by_first(function: Callable[..., T], **arguments: Any) -> T:
     """
     if not several_processes():
         return function(**arguments)
-    patient = dist.new_group(backend="gloo", timeout=READING)
+    patient: Any = dist.new_group(backend="gloo", timeout=READING)
     answer: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:
@@ -108,7 +108,7 @@ class SetEpoch:
         sampler: the training loader's sampler.
     """
 
-    def __init__(self, sampler: DistributedSampler) -> None:
+    def __init__(self, sampler: DistributedSampler[Any]) -> None:
         self.sampler = sampler
 
     def attach(self, engine: Engine) -> None:
@@ -185,7 +185,8 @@ def parallel(network: nn.Module, *, learns: bool = True, sync_batch_norm: bool |
         return network
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its name before 2.14
-    return DistributedDataParallel(network, device_ids=[device] if on_cuda else None, **{name: False})
+    options: dict[str, Any] = {"device_ids": [device] if on_cuda else None, name: False}
+    return DistributedDataParallel(network, **options)
 
 
 def _mean(tensors: Iterable[Tensor]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import TracebackType
 
 STATS_LOGGERS = ("train_loss", "validation")  # of MONAI's StatsHandler in the configs
 
@@ -40,7 +41,7 @@ def show_input_errors_plainly() -> None:
     if getattr(previous, "shows_input_errors", False):
         return  # many runs in one process need it once
 
-    def hook(kind, error, traceback) -> None:
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         cause = input_error_behind(error)
         if cause is None:
             previous(kind, error, traceback)
@@ -49,5 +50,5 @@ def show_input_errors_plainly() -> None:
 
     for name in STATS_LOGGERS:
         logging.getLogger(name).addFilter(lambda record: not record.exc_info)
-    hook.shows_input_errors = True
+    hook.shows_input_errors = True  # type: ignore[attr-defined]
     sys.excepthook = hook

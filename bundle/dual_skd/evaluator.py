@@ -52,9 +52,9 @@ class DualModelEvaluator(SupervisedEvaluator):
             compile_kwargs=compile_kwargs,
             **kwargs,
         )
+        self.auxiliary: Any = auxiliary
         if auxiliary is not None and compile:
-            auxiliary = torch.compile(auxiliary, **(compile_kwargs or {}))
-        self.auxiliary = auxiliary
+            self.auxiliary = torch.compile(auxiliary, **(compile_kwargs or {}))
 
     def _iteration(self, engine: DualModelEvaluator, batchdata: dict[str, Tensor]) -> dict:
         """One mini-batch; see the class for what it returns."""

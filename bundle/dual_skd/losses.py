@@ -105,6 +105,7 @@ class FocalClassificationLoss(nn.Module):
     def __init__(self, class_weights: Sequence[float] | Tensor | None = None, gamma: float = 2.0) -> None:
         super().__init__()
         self.focal = FocalLoss(gamma=gamma, use_softmax=True, reduction="none")
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", _as_weights(class_weights))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -131,6 +132,7 @@ class MultiLabelLoss(nn.Module):
     def __init__(self, class_weights: Sequence[float] | Tensor | None = None, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", _as_weights(class_weights))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:

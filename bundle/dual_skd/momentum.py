@@ -27,8 +27,8 @@ def unwrap(network: nn.Module) -> nn.Module:
     while True:
         if isinstance(network, DataParallel | DistributedDataParallel):
             network = network.module
-        elif hasattr(network, "_orig_mod"):
-            network = network._orig_mod
+        elif isinstance(inside := getattr(network, "_orig_mod", None), nn.Module):
+            network = inside
         else:
             return network
 
@@ -63,7 +63,7 @@ def update_auxiliary(auxiliary: nn.Module, student: nn.Module, momentum: float, 
         buffers: whether buffers follow too. False where the auxiliary gathers normalisation statistics of its own.
     """
     auxiliary, student = unwrap(auxiliary), unwrap(student)
-    pairs = list(zip(auxiliary.parameters(), student.parameters(), strict=True))
+    pairs: list[tuple[Tensor, Tensor]] = list(zip(auxiliary.parameters(), student.parameters(), strict=True))
     if buffers:
         pairs += zip(auxiliary.buffers(), student.buffers(), strict=True)
     averaged: tuple[list[Tensor], list[Tensor]] = ([], [])

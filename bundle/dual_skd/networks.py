@@ -307,8 +307,8 @@ def classifier_of(network: nn.Module) -> tuple[str, nn.Linear]:
         InputError: the network doesn't end in one linear layer.
     """
     network = unwrap(network)
-    if hasattr(network, "get_classifier"):
-        found = network.get_classifier()
+    if callable(classifier := getattr(network, "get_classifier", None)):
+        found = classifier()
         named = [(name, module) for name, module in network.named_modules() if module is found]
     else:
         named = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1:]
@@ -510,7 +510,8 @@ def _check_fit(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any
 
 def attention_heads(network: nn.Module) -> int | None:
     """Number of attention heads if all blocks have the same, else None."""
-    found = {module.num_heads for module in network.modules() if isinstance(getattr(module, "num_heads", None), int)}
+    numbers = [getattr(module, "num_heads", None) for module in network.modules()]
+    found = {number for number in numbers if isinstance(number, int)}
     return found.pop() if len(found) == 1 else None
 
 
@@ -628,11 +629,11 @@ def _compensate(
     small = unwrap(network)
     if batches[0].ndim != 4:
         raise InputError("compensation needs 2D images, found volumes; set compensate to 0, or spatial_dims to 2.")
-    sizes = {"in_channels": batches[0].shape[1], "image_size": tuple(batches[0].shape[2:])}
+    sizes: dict[str, Any] = {"in_channels": batches[0].shape[1], "image_size": tuple(batches[0].shape[2:])}
     with torch.random.fork_rng(devices=[]):  # its random weights are all replaced; the run's numbers stay as they are
         source = build_network(large, **{"num_classes": 1} | sizes | dict(options))
         _select_into(source, state)
-    source.to(next(small.parameters()).device, memory_format=torch.channels_last)
+    source.to(device=next(small.parameters()).device).to(memory_format=torch.channels_last)
     return {"images": sum(map(len, batches)), **summarise(compensate(small, source, plan, batches))}
 
 

@@ -91,8 +91,8 @@ def save_model(
         "architecture": architecture, "class_names": class_names, "preprocessing": preprocessing or {},
         "multi_label": multi_label, **({} if calibration is None else {"calibration": calibration}),
     })  # fmt: skip
-    kept = unwrap(network).state_dict()
-    state = OrderedDict((key, _own(value)) for key, value in kept.items())
+    kept: Any = unwrap(network).state_dict()
+    state: Any = OrderedDict((key, _own(value)) for key, value in kept.items())
     state._metadata = kept._metadata | {"": kept._metadata[""] | info}
     path = directory / f"{name}.pt"
     replace_file(path, lambda draft: torch.save(state, draft))
@@ -306,7 +306,7 @@ class BestModelSaver:
         self.network = network
         self.auxiliary = auxiliary
         self.key_metric = key_metric
-        self.described = {
+        self.described: dict[str, Any] = {
             "class_names": list(class_names), "preprocessing": dict(preprocessing or {}), "multi_label": multi_label,
         }  # fmt: skip
         self.architecture = dict(architecture)
@@ -376,7 +376,7 @@ class BestModelSaver:
             (self.directory / "auxiliary.pt").unlink(missing_ok=True)
 
     def _calibration(self, logits: Tensor | None, labels: Tensor | None) -> dict[str, float] | None:
-        if logits is None:
+        if logits is None or labels is None:
             return None
         return fit_temperature(logits, labels, multi_label=self.described["multi_label"], sharpen=False)._asdict()
 

@@ -129,13 +129,13 @@ class DualModelTrainer(SupervisedTrainer):
             **kwargs,
         )
         self.update = update or ("none" if auxiliary is None else "ema")
-        self.auxiliary = None if self.update == "none" else auxiliary
+        self.auxiliary: Any = None if self.update == "none" else auxiliary
         self.auxiliary_optimizer = auxiliary_optimizer
         self.auxiliary_train_mode = auxiliary_train_mode and not freeze_norm
         self.freeze_norm = freeze_norm
         self.distillation = distillation or SelfDistillationLoss()
         self.schedule = schedule or Schedule(epochs=max_epochs)
-        self.label_free_heads = label_free_heads
+        self.label_free_heads: Any = label_free_heads
         self.on_bad_number = on_bad_number
         self.skipped = 0
         self._skipped_in_a_row = 0
@@ -295,9 +295,10 @@ class DualModelTrainer(SupervisedTrainer):
     def _is_bad(self, good: Tensor) -> bool:
         return anywhere(not good.item(), self.state.device)
 
-    def _leave_out(self, batchdata: Any, image: Tensor, where: str, buffers: Buffers) -> None:
+    def _leave_out(self, batchdata: Any, image: Tensor, where: str, buffers: Buffers | None) -> None:
         """Takes the batch out of the running statistics, and stops, or goes on without it."""
-        buffers.restore()
+        if buffers is not None:
+            buffers.restore()
         names = files_of(batchdata, image, getattr(self.data_loader, "dataset", None))
         place = f"epoch {self.state.epoch}, iteration {self.state.iteration}"
         files = f" (files: {in_words(names)})" if names else ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from timm.layers import (
@@ -70,7 +71,7 @@ def to_volumetric(network: nn.Module, *, weights: str = "fresh") -> nn.Module:
 # --- layers -----------------------------------------------------------------------------------------------------------
 
 
-def _same_padding(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], value: float = 0):
+def _same_padding(x: Tensor, kernel: Any, stride: Any, dilation: Any, value: float = 0) -> Tensor:
     """TensorFlow's SAME: the output has ceil(size / stride) voxels, an odd voxel of padding goes to the end."""
     pads: list[int] = []
     for size, k, s, d in reversed(list(zip(x.shape[2:], kernel, stride, dilation, strict=True))):  # last axis first

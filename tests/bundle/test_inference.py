@@ -51,7 +51,7 @@ def test_inference_and_evaluation_agree(finished, run):
 
 
 def test_one_image_is_enough(finished, run, demo):
-    image = sorted((demo / "images").iterdir())[0]
+    image = min((demo / "images").iterdir())
     for given in (image, shutil.copytree(demo / "images", finished / "a" / "b") / image.name):
         run("inference.json", output_dir=str(finished), dataset_dir=str(given))
         assert [row["image"] for row in predictions(finished)] == [str(given)]

@@ -107,7 +107,7 @@ def corrupt_input(
         low = images.amin(axes, keepdim=True)
         span = (images.amax(axes, keepdim=True) - low).clamp_min(1e-6)
     else:
-        low, span = -1.0, 2.0
+        low, span = images.new_tensor(-1.0), images.new_tensor(2.0)
     return corrupt((images - low) / span, name, strength, first=first, seed=seed) * span + low
 
 
@@ -133,7 +133,9 @@ def _blur(images: Tensor, share: float, generators: Sequence[torch.Generator]) -
     # the filter takes black for what is outside: a dark frame would be a cue of its own, so the border is repeated
     around = [side for one in reversed(margin) for side in (one, one)]
     blurred = GaussianFilter(images.ndim - 2, sigma).to(images)(functional.pad(images, around, mode="replicate"))
-    return blurred[(..., *(slice(one, one + size) for one, size in zip(margin, images.shape[2:], strict=True)))]
+    inside = [slice(one, one + size) for one, size in zip(margin, images.shape[2:], strict=True)]
+    there = (..., *inside)
+    return blurred[there]
 
 
 def _contrast(images: Tensor, factor: float, generators: Sequence[torch.Generator]) -> Tensor:

@@ -382,8 +382,7 @@ def _group(
         measurements.append(measurement)
     predicted = sr.CodedConcept("predicted-class", SCHEME, "Predicted class")
     # DICOM counts from 1, and numbers the frames of multi-frame files only
-    several = image.frame is not None and frames_of(headers[0]) > 1
-    frames = [image.frame + 1] if several else None
+    frames = [image.frame + 1] if image.frame is not None and frames_of(headers[0]) > 1 else None
     instances = [str(header.SOPInstanceUID) for header in headers]
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(

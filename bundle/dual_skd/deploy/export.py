@@ -155,7 +155,7 @@ def _images_of(
             raise InputError(
                 f"The images of this run can't be used for the verification ({error}) Give labelled images as --data."
             ) from error
-    given = own if data is None else _labelled(data, info)
+    given: Any = own if data is None else _labelled(data, info)
     records = given.val or [record for split in given.splits.values() for record in split]
     which = "validation images" if given.val else "all images"
     source = f"{which} of {(run_dir if data is None else Path(data)).resolve().name}"

@@ -79,7 +79,8 @@ def milliseconds(run: Run, shape: Sequence[int], threads: int, seconds: float) -
     images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     for _ in range(2):  # the first runs allocate, and compile
         run(images)
-    times, began = [], time.perf_counter()
+    times: list[float] = []
+    began = time.perf_counter()
     while len(times) < FEWEST or (len(times) < RUNS and time.perf_counter() - began < seconds):
         start = clock()
         run(images)

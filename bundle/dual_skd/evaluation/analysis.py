@@ -72,8 +72,8 @@ def analyse(
     by_image = {record["image"]: record for record in files.records}
     records = [by_image.get(image, {}) for image in table.images]
     patients = [str(record.get("patient") or "") for record in records]
-    shared = {"level": level, "resamples": resamples, "seed": seed, "class_names": names}
-    delong = {"patients": patients, "level": level, "class_names": names, "multi_label": multi_label}
+    shared: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed, "class_names": names}
+    delong: dict[str, Any] = {"patients": patients, "level": level, "class_names": names, "multi_label": multi_label}
     metrics = bootstrap_intervals(p, labels, patients, multi_label=multi_label, **shared)
     scaled = _scaled(files, p)
     return {
@@ -127,8 +127,8 @@ def tempered(probabilities: np.ndarray, temperature: float, multi_label: bool = 
 
 def _logits(probabilities: np.ndarray, multi_label: bool) -> torch.Tensor:
     p = np.where(probabilities > 0, probabilities, _SMALLEST)
-    p = torch.from_numpy(np.minimum(p, 1 - _SMALLEST) if multi_label else p)
-    return p.logit() if multi_label else p.log()
+    given = torch.from_numpy(np.minimum(p, 1 - _SMALLEST) if multi_label else p)
+    return given.logit() if multi_label else given.log()
 
 
 def _scaled(files: RunFiles, p: np.ndarray) -> dict[str, Any]:
@@ -151,7 +151,8 @@ def _scaled(files: RunFiles, p: np.ndarray) -> dict[str, Any]:
         found["after"] = p if written else tempered(p, temperature, files.multi_label)
     if validation is not None:
         own = _normal(validation.probabilities, files.multi_label)
-        found["validation"] = tempered(own, temperature, files.multi_label) if written else own
+        undo = temperature if written else None
+        found["validation"] = own if undo is None else tempered(own, undo, files.multi_label)
     return found
 
 
@@ -185,8 +186,9 @@ def _calibration(labels, patients, scaled, multi_label: bool, shared) -> dict[st
 def _operating_points(p, labels, patients, scaled, files, sensitivity: float, shared) -> list[dict[str, Any]]:
     """Two thresholds of every class, chosen on the validation images and applied to these."""
     names, validation, points = files.table.class_names, scaled["validation"], []
+    wishes: tuple[dict[str, Any], ...] = ({}, {"sensitivity": sensitivity})
     for k in _most_frequent(labels, len(names), files.multi_label):
-        for wish in ({}, {"sensitivity": sensitivity}):
+        for wish in wishes:
             entry = {"class": names[k], "wanted": wish.get("sensitivity"), "chosen": None, "metrics": None}
             points.append(entry)
             if validation is None:
@@ -241,7 +243,8 @@ def _prediction_sets(p, labels, patients, scaled, files: RunFiles, alpha: float,
     if files.multi_label or scaled["validation"] is None:
         reason = scaled["reason"] or "there are none with several labels per image"
         return {"alpha": alpha, "coverage": None, "reason": f"no prediction sets: {reason}"}
-    rule = fit_conformal(scaled["validation"], files.validation.labels, alpha=alpha)
+    validation: Any = files.validation
+    rule = fit_conformal(scaled["validation"], validation.labels, alpha=alpha)
     sets = prediction_sets(p, rule)
     found = set_coverage(sets, labels)
     hit = sets[np.arange(len(labels)), labels]
@@ -327,7 +330,8 @@ def group_columns(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[
         name -> group of each image, "" for an unknown one; and a sentence per column that was passed over. Columns
         that name or date a person aren't used, nor those with more than ``MOST_GROUPS`` values or a value per image.
     """
-    columns, notes = {}, []
+    columns: dict[str, list[str]] = {}
+    notes: list[str] = []
     for name in dict.fromkeys(key for record in records for key in record if key not in OWN_KEYS):
         words = name.lower().replace("-", "_").replace(" ", "_").split("_")
         values = ["" if record.get(name) is None else str(record.get(name)).strip() for record in records]

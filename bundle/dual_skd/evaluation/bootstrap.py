@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from dual_skd.evaluation.weighted import (
     CLASS_METRICS,
     OVERALL_METRICS,
     RANK_METRICS,
+    Values,
     WeightedMetrics,
     check_names,
 )
@@ -110,7 +112,7 @@ def bootstrap_intervals(
     if not 0 < level < 1 or resamples < 1:
         raise InputError(f"Expected a level between 0 and 1 and a resample or more, found {level} and {resamples}.")
     names = checked_class_names(class_names, p.shape[1])
-    positive = class_index(positive, p.shape[1], class_names) if p.shape[1] == 2 else positive
+    place = class_index(positive, p.shape[1], class_names) if p.shape[1] == 2 else 1
     predicted = None
     if operating_point is not None:
         if multi_label:
@@ -120,11 +122,11 @@ def bootstrap_intervals(
             )
         if p.shape[1] > 2:
             p, labels = one_against_rest(p, labels, operating_point.positive)
-            names, positive = ["rest", names[operating_point.positive]], 1
+            names, place = ["rest", names[operating_point.positive]], 1
             predicted = operating_point.predict(p[:, 1])
         else:
-            positive = operating_point.positive
-            predicted = np.where(operating_point.predict(p[:, positive]), positive, 1 - positive)
+            place = operating_point.positive
+            predicted = np.where(operating_point.predict(p[:, place]), place, 1 - place)
     units = patient_numbers(patients, len(p))
     count = int(units.max()) + 1
     measured = _names_within_reach(metrics, p, resamples)
@@ -147,12 +149,13 @@ def bootstrap_intervals(
         if observed in (0, 1) and (independent := sides.denominator(name, k)):
             return proportion_at_its_end(observed, independent, level)
         low, high, share = limits
-        if name in CALIBRATION_ERRORS:
+        if drawn and name in CALIBRATION_ERRORS:
             by_chance = observed <= np.quantile(drawn.noise[name], level)
             low, high = 0.0 if by_chance else max(2 * observed - high, 0.0), max(2 * observed - low, observed)
         return from_resamples(observed, low, high, share)
 
-    overall, per_class = {}, [{} for _ in names]
+    overall: dict[str, Estimate] = {}
+    per_class: list[dict[str, Estimate]] = [{} for _ in names]
     for name, observed in value.overall.items():
         limits = _scalars(percentiles(drawn.overall.pop(name), level)) if drawn and name in drawn.overall else None
         overall[name] = estimate(name, None, float(observed[0]), limits)
@@ -162,7 +165,7 @@ def bootstrap_intervals(
             limits = None if found is None else _scalars([limit[k] for limit in found])
             of_class[name] = estimate(name, k, float(observed[0, k]), limits)
     if len(names) == 2 and not multi_label:
-        overall |= {name: per_class[positive][name] for name in BINARY_METRICS if name in per_class[positive]}
+        overall |= {name: per_class[place][name] for name in BINARY_METRICS if name in per_class[place]}
     return Intervals(overall, tuple(per_class), len(p), count, level, resamples)
 
 
@@ -171,7 +174,7 @@ def _names_within_reach(metrics: Sequence[str], p: np.ndarray, resamples: int) -
     return [name for name in metrics if within or name not in RANK_METRICS]
 
 
-def _draw(measure: WeightedMetrics, units: np.ndarray, resamples: int, seed: int):
+def _draw(measure: WeightedMetrics, units: np.ndarray, resamples: int, seed: int) -> Values | None:
     """The metrics of all resamples, filled in block by block."""
     drawn, start = None, 0
     for weights in drawn_weights(np.random.default_rng(seed), units, resamples):
@@ -187,8 +190,9 @@ def _draw(measure: WeightedMetrics, units: np.ndarray, resamples: int, seed: int
     return drawn
 
 
-def _scalars(limits) -> tuple[float, float, float]:
-    return tuple(float(limit) for limit in limits)
+def _scalars(limits: Sequence[Any]) -> tuple[float, float, float]:
+    low, high, share = map(float, limits)
+    return low, high, share
 
 
 class _Sides:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
@@ -50,16 +51,14 @@ class ReliabilityBin(NamedTuple):
 
     low: float
     high: float
-    count: int
+    count: int  # type: ignore[assignment] # of tuple's method, which nobody needs here
     confidence: float | None
     accuracy: float | None
     accuracy_low: float | None
     accuracy_high: float | None
 
 
-def fit_temperature(
-    logits: Tensor, labels: Tensor, *, multi_label: bool = False, sharpen: bool = True
-) -> Calibration:
+def fit_temperature(logits: Tensor, labels: Tensor, *, multi_label: bool = False, sharpen: bool = True) -> Calibration:
     """Fits the temperature that minimises the negative log likelihood (Guo et al. 2017, section 4.2).
 
     The likelihood is convex in 1/T, so the minimum is where its derivative changes sign, which halving an interval
@@ -126,7 +125,9 @@ def _nll(spread: Tensor, truth: Tensor, temperature: float) -> float:
     return -((spread / temperature).log_softmax(1) * truth).sum(1).mean().item()
 
 
-def reliability(confidence, correct, *, bins: int = ECE_BINS, equal_mass: bool = False) -> list[ReliabilityBin]:
+def reliability(
+    confidence: ArrayLike, correct: ArrayLike, *, bins: int = ECE_BINS, equal_mass: bool = False
+) -> list[ReliabilityBin]:
     """Data of a reliability diagram: accuracy against confidence (DeGroot and Fienberg 1983; Guo et al. 2017).
 
     Args:
@@ -162,7 +163,7 @@ def reliability(confidence, correct, *, bins: int = ECE_BINS, equal_mass: bool =
     for place in range(last + 1):
         inside = index == place
         count = int(inside.sum())
-        numbers = (None,) * 4
+        numbers: tuple[float | None, ...] = (None,) * 4
         if count:
             accuracy = float(correct[inside].mean())
             numbers = (float(confidence[inside].mean()), accuracy, *wilson_interval(accuracy * count, count))

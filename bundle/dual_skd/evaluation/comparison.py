@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -89,7 +89,9 @@ def _truth(labels: np.ndarray, k: int) -> np.ndarray:
     return labels[:, k] > 0 if labels.ndim == 2 else labels == k
 
 
-def _metrics(p, q, labels, patients, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+def _metrics(
+    p: np.ndarray, q: np.ndarray, labels: np.ndarray, patients: Sequence[str], resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
     once = np.ones((1, len(labels)))
     values = [WeightedMetrics(side, labels, METRICS)(once).overall for side in (p, q)]
     several = len(set(patients)) > 1 or (patients[0] == "" and len(patients) > 1)  # else nothing can be resampled

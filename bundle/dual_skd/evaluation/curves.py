@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,9 @@ class Curve(NamedTuple):
     reason: str = ""
 
 
-def roc_curve(scores: np.ndarray, positive: np.ndarray, patients: Sequence[Hashable] | None = None, **options) -> Curve:
+def roc_curve(
+    scores: np.ndarray, positive: np.ndarray, patients: Sequence[Hashable] | None = None, **options: Any
+) -> Curve:
     """Sensitivity against the false positive rate at every threshold.
 
     The band holds, at each false positive rate by itself, the central share of the curves of resampled patients
@@ -65,7 +67,7 @@ def roc_curve(scores: np.ndarray, positive: np.ndarray, patients: Sequence[Hasha
 
 
 def precision_recall_curve(
-    scores: np.ndarray, positive: np.ndarray, patients: Sequence[Hashable] | None = None, **options
+    scores: np.ndarray, positive: np.ndarray, patients: Sequence[Hashable] | None = None, **options: Any
 ) -> Curve:
     """Precision against recall at every threshold, as steps: recall in between is reached by the next threshold.
 

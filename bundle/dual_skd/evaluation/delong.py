@@ -13,8 +13,9 @@ influences, which covers the paired test and the macro mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -166,7 +167,7 @@ def delong_test(
         return AreaDifference(None, None, reason=_missing(positive, "the positive class"))
     first, of_first = _influence(one, positive, units)
     second, of_second = _influence(other, positive, units)
-    areas = {"one": first, "other": second, "difference": first - second}
+    areas: dict[str, Any] = {"one": first, "other": second, "difference": first - second}
     if _fewest(positive, units) < 2:
         return AreaDifference(**areas, reason="no interval: fewer than two patients on one side")
     error = _standard_error(of_first - of_second, units)
@@ -179,13 +180,20 @@ def delong_test(
     return AreaDifference(**areas, low=low, high=high, p=normal_p_value((first - second) / error))
 
 
-def _areas_interval(problems, names: Sequence[str], patients: Sequence[Hashable] | None, level: float) -> Estimate:
+def _areas_interval(
+    problems: Iterable[tuple[np.ndarray, np.ndarray]],
+    names: Sequence[str],
+    patients: Sequence[Hashable] | None,
+    level: float,
+) -> Estimate:
     """Mean area of one or more (scores, positive) of the same images."""
-    total, influence, units, limit, few = 0.0, 0.0, None, 0.0, []
+    total, limit, few = 0.0, 0.0, []
+    influence = units = np.zeros(0)
     undefined = []
     count = len(names)
     for (scores, positive), name in zip(problems, names, strict=True):
-        units = patient_numbers(patients, len(scores)) if units is None else units
+        if not len(units):
+            units, influence = patient_numbers(patients, len(scores)), np.zeros(len(scores))
         if positive.all() or not positive.any():
             undefined.append((positive, name))
             continue
@@ -261,11 +269,13 @@ def _missing(positive: np.ndarray, name: str) -> str:
     return f"every image is of {name}" if positive.all() else f"no image of {name}"
 
 
-def _one_against_rest_each(probabilities, labels, class_names: Sequence[str] | None, multi_label: bool):
+def _one_against_rest_each(
+    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None, multi_label: bool
+) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], list[str]]:
+    """Scores and truth of each class against all others, and the names."""
     p, labels = checked_predictions(probabilities, labels, multi_label)
     names = checked_class_names(class_names, p.shape[1])
-    truth = (lambda k: labels[:, k] > 0) if multi_label else (lambda k: labels == k)
-    return ((p[:, k], truth(k)) for k in range(p.shape[1])), names
+    return ((p[:, k], labels[:, k] > 0 if multi_label else labels == k) for k in range(p.shape[1])), names
 
 
 def _checked_scores(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -105,6 +105,7 @@ def explain(
         raise InputError(f"layer {layer!r} is of Grad-CAM, but method is {method!r}; leave one of the two out.")
     with torch.inference_mode(False), torch.enable_grad():
         network = copy.deepcopy(unwrap(network)).eval().float()  # hooks and gradients stay in the copy
+        module: Any
         for module in network.modules():
             if getattr(module, "inplace", False):  # would write over what a hook holds
                 module.inplace = False
@@ -168,7 +169,8 @@ def _occlusion_map(network: nn.Module, x: Tensor, target: int, multi_label: bool
         some = places[start : start + OCCLUDED_AT_ONCE]
         images = x.repeat(len(some), *[1] * (x.ndim - 1)).contiguous(memory_format=order)
         for row, place in enumerate(some):
-            images[(slice(row, row + 1), slice(None), *place)] = mean
+            there = (slice(row, row + 1), slice(None), *place)
+            images[there] = mean
         filled.append(log_odds(images))
     before, after = log_odds(x), torch.cat(filled)
     fall = functional.softplus(-after) - functional.softplus(-before)  # log p = -softplus(-log odds)
@@ -202,7 +204,7 @@ def _feature_layer(network: nn.Module, x: Tensor) -> str:
     if fine:
         return fine[-1]
     if outputs and max(outputs.values()) > 1:
-        return max(reversed(outputs), key=outputs.get)
+        return max(reversed(outputs), key=outputs.__getitem__)
     raise InputError(
         f"{type(network).__name__} gives no feature maps of {x.ndim - 2} axes between image and classifier, so there "
         "is nothing for Grad-CAM to show; give layer, or method occlusion, or take a convolutional network or a ViT."
@@ -219,17 +221,18 @@ def _is_map(size: Sequence[int], image: Sequence[int]) -> bool:
     return min(strides) >= 1 and max(strides) <= 2 * min(strides)
 
 
-def _attention_map(network: nn.Module, blocks: list[nn.Module], x: Tensor, target: int) -> Tensor:
+def _attention_map(network: nn.Module, blocks: list[Any], x: Tensor, target: int) -> Tensor:
     """Relevance of the patches (1, 1, *grid) for the tokens that the classifier reads."""
     caught: list[Tensor] = []
+    timm_blocks: Any = getattr(network, "blocks", None)
 
-    def catch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def catch(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         caught.append(output)
 
     grid = [whole // part for whole, part in zip(x.shape[2:], _patch_size(network, x), strict=True)]
     patches = int(np.prod(grid))
     if getattr(network, "global_pool", "token") != "token":  # no one token gathers what the patches say
-        network.blocks[-1].register_forward_hook(catch)
+        timm_blocks[-1].register_forward_hook(catch)
         (gradient,) = torch.autograd.grad(network(x)[0, target], caught)
         found = (caught[0] * gradient.mean(1, keepdim=True)).sum(-1).clamp(min=0)
         return found[:, -patches:].reshape(1, 1, *grid)
@@ -248,11 +251,11 @@ def _attention_map(network: nn.Module, blocks: list[nn.Module], x: Tensor, targe
 
 
 def _patch_size(network: nn.Module, x: Tensor) -> Sequence[int]:
-    embedding = getattr(network, "patch_embed", None)  # timm
+    embedding: Any = getattr(network, "patch_embed", None)  # timm
     if embedding is not None:
         return embedding.patch_size
     embedding = getattr(network, "patch_embedding", None)  # MONAI keeps no patch size
-    projection = getattr(embedding, "patch_embeddings", None)
+    projection: Any = getattr(embedding, "patch_embeddings", None)
     if hasattr(projection, "kernel_size"):
         return projection.kernel_size
     if projection is not None:  # by a linear layer, for patches of equal sides
@@ -315,18 +318,18 @@ def overlay(
     Raises:
         InputError: the two differ in shape or aren't two-dimensional.
     """
-    grey, relevance = np.asarray(picture, dtype=float), np.asarray(relevance, dtype=float)
-    if grey.ndim != 2 or grey.shape != relevance.shape:
+    grey, marked = np.asarray(picture, dtype=float), np.asarray(relevance, dtype=float)
+    if grey.ndim != 2 or grey.shape != marked.shape:
         raise InputError(
-            f"An overlay needs a picture (H, W) and a map of its size, found {grey.shape} and {relevance.shape}; "
+            f"An overlay needs a picture (H, W) and a map of its size, found {grey.shape} and {marked.shape}; "
             "take slices of a volume with panels."
         )
     low, high = limits or (grey.min(), grey.max())
     grey = 255 * np.clip((grey - low) / (high - low if high > low else 1), 0, 1)
-    relevance = np.clip(relevance, 0, 1)
+    marked = np.clip(marked, 0, 1)
     marks = np.linspace(0, 1, len(_COLOURS))
-    colour = np.stack([np.interp(relevance, marks, channel) for channel in _COLOURS.T], axis=-1)
-    share = opacity * relevance[..., None]
+    colour = np.stack([np.interp(marked, marks, channel) for channel in _COLOURS.T], axis=-1)
+    share = opacity * marked[..., None]
     return np.round((1 - share) * grey[..., None] + share * colour).astype(np.uint8)
 
 
@@ -341,20 +344,20 @@ def panels(image: ArrayLike, relevance: ArrayLike, *, limits: tuple[float, float
     Returns:
         one panel, or three in the order of the axes. Slices keep the order of the remaining axes.
     """
-    image, relevance = np.asarray(image, dtype=float), np.asarray(relevance, dtype=float)
-    if image.ndim == relevance.ndim + 1 and len(image) == 1:
-        image = image[0]
-    if image.shape != relevance.shape or image.ndim not in (2, 3):
+    whole, marked = np.asarray(image, dtype=float), np.asarray(relevance, dtype=float)
+    if whole.ndim == marked.ndim + 1 and len(whole) == 1:
+        whole = whole[0]
+    if whole.shape != marked.shape or whole.ndim not in (2, 3):
         raise InputError(
-            f"Panels need an image (H, W) or a volume (H, W, D) and a map of its size, found {image.shape} and "
-            f"{relevance.shape}."
+            f"Panels need an image (H, W) or a volume (H, W, D) and a map of its size, found {whole.shape} and "
+            f"{marked.shape}."
         )
-    limits = limits or (image.min(), image.max())
-    if image.ndim == 2:
-        cuts = [("image", image, relevance)]
+    limits = limits or (whole.min(), whole.max())
+    if whole.ndim == 2:
+        cuts = [("image", whole, marked)]
     else:
-        peak = np.unravel_index(relevance.argmax(), relevance.shape)
-        cuts = [(f"axis {axis}, slice {place}", image.take(place, axis), relevance.take(place, axis))
+        peak = np.unravel_index(marked.argmax(), marked.shape)
+        cuts = [(f"axis {axis}, slice {place}", whole.take(place, axis), marked.take(place, axis))
                 for axis, place in enumerate(peak)]  # fmt: skip
     return [
         Panel(name, overlay(cut, part, limits=limits, opacity=0), overlay(cut, part, limits=limits))

@@ -113,8 +113,8 @@ def match_tables(
         differ = labels != one.labels if labels.shape == one.labels.shape else None
     if differ is None or differ.any():
         wrong = [image for image, apart in zip(one.images, differ, strict=True) if apart] if differ is not None else []
-        said = f" of {len(wrong)} images: {some(wrong)}" if wrong else ", one with several per image"
-        raise InputError(f"{names[0]} and {names[1]} give different labels{said}; evaluate both on one set.")
+        which = f" of {len(wrong)} images: {some(wrong)}" if wrong else ", one with several per image"
+        raise InputError(f"{names[0]} and {names[1]} give different labels{which}; evaluate both on one set.")
     extra = {name: [values[row] for row in rows] for name, values in other.columns.items()}
     return one, PredictionTable(
         list(one.images), labels, other.probabilities[np.ix_(rows, columns)], list(one.class_names), extra

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -122,9 +123,10 @@ def _f1(truth: Tensor, predicted: Tensor) -> Tensor:
     return torch.where(either > 0, 2 * both / either.clamp(min=1), torch.zeros_like(either))
 
 
-def _mean(values) -> float | None:
-    values = list(values)
-    return None if None in values else sum(values) / len(values)
+def _mean(values: Iterable[float | None]) -> float | None:
+    each = list(values)
+    known = [value for value in each if value is not None]
+    return sum(known) / len(known) if len(known) == len(each) else None
 
 
 def checked(logits: Tensor, labels: Tensor, multi_label: bool) -> tuple[Tensor, Tensor]:

@@ -102,5 +102,5 @@ def read_predictions(path: str | Path, *, multi_label: bool = False) -> Predicti
 def named(label: np.ndarray | int, class_names: Sequence[str]) -> str:
     """Name of a class index, or the names at the ones of a row (K,), joined by "|"."""
     if np.ndim(label):
-        return "|".join(name for name, there in zip(class_names, label, strict=True) if there)
+        return "|".join(name for name, there in zip(class_names, np.asarray(label), strict=True) if there)
     return class_names[int(label)]

@@ -244,6 +244,8 @@ class MetricsRecorder:
         return columns, summary
 
     def _write_predictions(self, measured: Measured, columns: Mapping[str, Sequence[str]]) -> None:
+        if self.predictions is None:
+            return
         path, labels = self.predictions, measured.labels.numpy()
         for where, logits, temperature, extra in (
             (path, measured.logits, self.temperature, columns),

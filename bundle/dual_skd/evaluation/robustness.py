@@ -125,7 +125,7 @@ class RobustnessRecorder:
         corrupted: dict[str, dict[str, dict[str, Any]]] = {}
         for name, strength in self.kinds:
             corrupted.setdefault(name, {})[str(strength)] = {who: measured[name, strength, who] for who in networks}
-        entry = {
+        entry: dict[str, Any] = {
             "split": self.split,
             "source": self.source,
             "images": counted,
@@ -146,4 +146,6 @@ class RobustnessRecorder:
 def _mean(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Mean of each metric; None where it isn't defined."""
     columns = {name: [one[name] for one in metrics] for name in METRICS}
-    return {name: None if None in values else sum(values) / len(values) for name, values in columns.items()}
+    known = {name: [value for value in values if value is not None] for name, values in columns.items()}
+    return {name: sum(known[name]) / len(values) if len(known[name]) == len(values) else None
+            for name, values in columns.items()}  # fmt: skip

@@ -111,7 +111,7 @@ def _too_small(
         reasons.append(f"{metrics.images} images, fewer than {minimum}")
     elif metrics.patients < minimum:
         reasons.append(f"{metrics.patients} patients, fewer than {minimum}")
-    absent = [class_names[k] for k in np.flatnonzero(of_class == 0)]
+    absent = [class_names[k] for k in np.flatnonzero(of_class == 0).tolist()]
     if absent:
         reasons.append(f"no image of {some(absent)}")
     if multi_label and (of_class == metrics.images).any():

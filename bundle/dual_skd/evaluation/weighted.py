@@ -88,7 +88,7 @@ class WeightedMetrics:
             name: slice(end - columns.shape[1], end)
             for (name, columns), end in zip(features.items(), ends, strict=True)
         }
-        self._features = np.hstack(list(features.values())) if features else None
+        self._features = np.hstack(list(features.values())) if features else np.empty((0, 0))
         self._orders: dict[int, _Ranking] = {}
         self._mirrored = self._classes == 2 and not multi_label and _mirrored(self._p)
 
@@ -98,7 +98,9 @@ class WeightedMetrics:
         Args:
             weights: (R, N), how often each image counts.
         """
-        overall, per_class, noise = {}, {}, {}
+        overall: dict[str, np.ndarray] = {}
+        per_class: dict[str, np.ndarray] = {}
+        noise: dict[str, np.ndarray] = {}
         total = weights.sum(axis=1, dtype=float)
         with np.errstate(divide="ignore", invalid="ignore"):
             counts = self._counts(weights, total)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,8 +76,9 @@ def predict(
         ['interstitial', 'nodule', 'normal']
     """
     several = isinstance(image, list | tuple)
+    images: Any = image if several else [image]
     found = predict_iter(
-        image if several else [image], model=model, device=device, spacing=spacing, hu=hu, calibrate=calibrate,
+        images, model=model, device=device, spacing=spacing, hu=hu, calibrate=calibrate,
         alpha=alpha, on_bad_file=on_bad_file,
     )  # fmt: skip
     return list(found) if several else next(found)

@@ -48,7 +48,7 @@ def imports_of(text: str) -> tuple[dict[str, str], bool]:
         return {}, False
     if not body or not isinstance(body[0], (ast.Import, ast.ImportFrom)):
         return {}, False
-    found = {}
+    found: dict[str, str] = {}
     for statement in body:
         if isinstance(statement, ast.Import):
             found |= {alias.asname or alias.name: alias.name for alias in statement.names}
@@ -141,9 +141,9 @@ class _Visitor(ast.NodeVisitor):
         while isinstance(root, ast.Attribute):
             parts.insert(0, root.attr)
             root = root.value
-        is_module = isinstance(root, ast.Name) and root.id in self.imports
-        if is_module and not any(root.id in names for names in self.bound):
-            self.report(problem_of_dotted(".".join([self.imports[root.id], *parts]), self.allowed))
+        name = root.id if isinstance(root, ast.Name) else ""
+        if name in self.imports and not any(name in names for names in self.bound):
+            self.report(problem_of_dotted(".".join([self.imports[name], *parts]), self.allowed))
             return
         for part in parts:
             self.report(problem_of_attribute(part))

@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 CONSTANTS = {"qkv": 3, "gate": 2}  # axes with a fixed size, never selected
 
@@ -56,15 +57,15 @@ class Family:
         return "{s}" in self.block
 
     @cached_property
-    def outer_rows(self) -> list[tuple[re.Pattern, str, str]]:
+    def outer_rows(self) -> list[tuple[re.Pattern[str], str, str]]:
         return _compile(self.tensors)
 
     @cached_property
-    def block_rows(self) -> dict[str, list[tuple[re.Pattern, str, str]]]:
+    def block_rows(self) -> dict[str, list[tuple[re.Pattern[str], str, str]]]:
         return {kind: _compile(rows) for kind, (_, rows) in self.blocks.items()}
 
     @cached_property
-    def block_pattern(self) -> re.Pattern:
+    def block_pattern(self) -> re.Pattern[str]:
         return re.compile(_regex(self.block) + r"\.(?P<rest>.+)")
 
 
@@ -73,7 +74,7 @@ def _regex(name: str) -> str:
     return pattern.replace(r"\.\*", r"\.(?P<leaf>\w+)")
 
 
-def _compile(rows: Mapping[str, str]) -> list[tuple[re.Pattern, str, str]]:
+def _compile(rows: Mapping[str, str]) -> list[tuple[re.Pattern[str], str, str]]:
     """Rows as (regular expression, role, dimensions); the role is the first alternative and equal across libraries."""
     compiled = []
     for names, dims in rows.items():
@@ -322,7 +323,7 @@ class NetworkAxes:
     tensors: dict[str, TensorAxes]
     unknown: list[str]
     depths: dict[str, int]
-    by_key: dict[tuple, str] = field(repr=False, default_factory=dict)
+    by_key: dict[tuple[Any, ...], str] = field(repr=False, default_factory=dict)
 
 
 def is_classifier(name: str) -> bool:

@@ -295,11 +295,12 @@ class PlanBuilder:
             patch and len(old) == 2 and len(new) in (2, 3)
         ):
             return f"other kernel: {_x(new)} here, {_x(old)} in the large network"
-        return [(f"kernel {_x(old)} -> {_x(new)}", partial(resize_kernel, size=new, patch=patch))]
+        step: Callable[..., Any] = partial(resize_kernel, size=new, patch=patch)  # None was ruled out above
+        return [(f"kernel {_x(old)} -> {_x(new)}", step)]
 
     def _grids(self, names: Sequence[str]) -> list[tuple[tuple[int, ...], int] | None]:
         """(token grid, leading tokens without a place in it) of the large and the small position embedding."""
-        grids = []
+        grids: list[tuple[tuple[int, ...], int] | None] = []
         for view, name, dims in zip((self.large, self.small), names, self.spatial_dims, strict=True):
             tokens = view.shapes[name][1]
             if view.grid is not None:
@@ -312,14 +313,14 @@ class PlanBuilder:
         return grids
 
     def _positions(self, name: str, source: str) -> list[tuple[str, Callable[[Tensor], Tensor]]] | str:
-        grids = self._grids((source, name))
+        pair = self._grids((source, name))
         for which, key, view, grid in zip(
-            ("large", "small"), (source, name), (self.large, self.small), grids, strict=True
+            ("large", "small"), (source, name), (self.large, self.small), pair, strict=True
         ):
             if grid is None:
                 tokens = view.shapes[key][1]
                 return f"the grid of the {tokens} positions in the {which} network is unknown; give {which}_grid"
-        (old_grid, old_prefix), (new_grid, new_prefix) = grids
+        (old_grid, old_prefix), (new_grid, new_prefix) = (grid for grid in pair if grid is not None)
         if (old_grid, old_prefix) == (new_grid, new_prefix):
             return []
         if len(new_grid) < len(old_grid):
@@ -333,8 +334,8 @@ class PlanBuilder:
         """The large position embedding, if only there the class token has an entry (timm has one, MONAI has not)."""
         if self.mode == "reference":
             return None
-        names = [_position_name(view) for view in (self.large, self.small)]
-        if None in names:
+        names = [name for view in (self.large, self.small) if (name := _position_name(view)) is not None]
+        if len(names) < 2:
             return None
         old, new = self._grids(names)
         return names[0] if old and new and old[1] > 0 and new[1] == 0 else None
@@ -441,7 +442,7 @@ class PlanBuilder:
         """Squared norm per index of each axis, summed over all selected parameters on it (no running statistics)."""
         totals: dict[str, Tensor] = {}
         for part in self.parts:
-            if part.reason or part.source in self.large.buffers or not any(part.dims):
+            if part.reason or part.source is None or part.source in self.large.buffers or not any(part.dims):
                 continue
             tensor = self.large.state[part.source]
             if tensor.device.type == "meta" or not tensor.is_floating_point():
@@ -463,6 +464,7 @@ class PlanBuilder:
 
 def _map_blocks(large: NetworkAxes, small: NetworkAxes, layers: LayerRule) -> dict[str, dict[int, int | None]]:
     stages = sorted(small.depths, key=lambda stage: int(stage or 0))
+    rules: dict[str, Any]
     if isinstance(layers, str) or not small.family.staged:
         rules = dict.fromkeys(stages, layers)
     elif isinstance(layers, Mapping):
@@ -504,16 +506,18 @@ def view_of(network: Network, grid: Sequence[int] | None) -> View:
     if not isinstance(network, nn.Module):
         if not isinstance(network, Mapping) or not all(isinstance(value, Tensor) for value in network.values()):
             raise SelectionError(f"expected a module or a state dict of tensors, got {type(network).__name__}")
-        buffers = {name for name in network if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+        statistics = ("running_mean", "running_var", "num_batches_tracked")
+        buffers = frozenset(name for name in network if name.endswith(statistics))
         shapes = {name: tuple(value.shape) for name, value in network.items()}
-        return View(network, shapes, frozenset(buffers), {}, tuple(grid) if grid else None)
+        return View(network, shapes, buffers, {}, tuple(grid) if grid else None)
     state = network.state_dict()
-    heads, found_grid = {}, None
+    heads: dict[str, int] = {}
+    found_grid: tuple[int, ...] | None = None
     for path, module in network.named_modules():
-        if isinstance(getattr(module, "num_heads", None), int):
-            heads[path] = module.num_heads
-        if isinstance(getattr(module, "grid_size", None), tuple):
-            found_grid = module.grid_size
+        if isinstance(number := getattr(module, "num_heads", None), int):
+            heads[path] = number
+        if isinstance(size := getattr(module, "grid_size", None), tuple):
+            found_grid = size
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     buffers = frozenset(name for name, _ in network.named_buffers())
     return View(state, shapes, buffers, heads, tuple(grid) if grid else found_grid)

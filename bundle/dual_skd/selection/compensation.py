@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from .plan import SelectionPlan
 
 logger = logging.getLogger(__name__)
 
+Hook = Callable[..., None]
 SAMPLES_PER_FEATURE = 2  # with fewer, a layer would be fitted to the noise of the images
 
 
@@ -55,7 +56,7 @@ class _Layer:
     """A layer of the small network, the norm that follows it at once, and what the large network gives there."""
 
     name: str
-    module: nn.Module
+    module: nn.Linear | nn.Conv2d
     positions: int
     norm: _BatchNorm | None = None
     calls: int = 1
@@ -143,8 +144,8 @@ def summarise(rows: Sequence[CompensationRow]) -> dict[str, Any]:
     count = max(len(done), 1)
     return {
         "layers": len(done),
-        "mean_r2": round(sum(row.r2 for row in done) / count, 4),
-        "mean_r2_selected": round(sum(row.r2_selected for row in done) / count, 4),
+        "mean_r2": round(sum(row.r2 or 0.0 for row in done) / count, 4),
+        "mean_r2_selected": round(sum(row.r2_selected or 0.0 for row in done) / count, 4),
     }
 
 
@@ -180,8 +181,8 @@ def _trace(small: nn.Module, image: Tensor) -> list[_Layer]:
     layers: dict[str, _Layer] = {}
     outputs: list[tuple[Tensor, _Layer]] = []  # the tensors are kept: only of living ones the identity is unique
 
-    def after_layer(name: str):
-        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def after_layer(name: str) -> Hook:
+        def hook(module: nn.Linear | nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if name in layers:
                 layers[name].calls += 1
             else:
@@ -190,7 +191,7 @@ def _trace(small: nn.Module, image: Tensor) -> list[_Layer]:
 
         return hook
 
-    def before_norm(norm: nn.Module, inputs: tuple) -> None:
+    def before_norm(norm: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
         for output, layer in outputs:
             if output is inputs[0] and norm.running_mean is not None:
                 layer.norm = norm
@@ -240,7 +241,8 @@ def _inputs(module: nn.Module, x: Tensor) -> Tensor:
         return _flat(module, x)
     if module.kernel_size == (1, 1) and module.stride == (1, 1) and module.padding == (0, 0):
         return x.flatten(2).mT
-    return F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride).mT
+    padding = module.padding if isinstance(module.padding, tuple) else 0  # a word was refused before
+    return F.unfold(x, module.kernel_size, module.dilation, padding, module.stride).mT
 
 
 # --- fitting ----------------------------------------------------------------------------------------------------------
@@ -253,8 +255,8 @@ def _targets(
     generator = torch.Generator().manual_seed(seed)
     targets: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
-    def keep(layer: _Layer):
-        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def keep(layer: _Layer) -> Hook:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             flat = _flat(module, output)
             if flat.shape[1] != layer.positions:
                 layer.reason = f"{layer.positions} positions here, {flat.shape[1]} in the large network"
@@ -335,11 +337,11 @@ def _fit(
     return CompensationRow(layer.name, layer.source, samples, 1 - left / scale, 1 - fitted / scale)
 
 
-def _caught(small: nn.Module, module: nn.Module, batches: Sequence[Tensor]):
+def _caught(small: nn.Module, module: nn.Module, batches: Sequence[Tensor]) -> Iterator[Tensor]:
     """What enters a layer, batch by batch; nothing behind the layer is computed."""
     caught: list[Tensor] = []
 
-    def hook(module: nn.Module, inputs: tuple) -> None:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         caught.append(inputs[0])
         raise _Reached
 

@@ -117,7 +117,7 @@ class SelectionPlan:
                 for axis in dim or ()
                 if axis.name in self._indices
             }
-            share = None if part.source is None else self._norm_share(part, state)
+            share = None if part.source is None else self._norm_share(part, state[part.source])
         notes = [text for text, _ in part.adapt]
         if part.neutral is not None:
             notes.append(f"absent in the large network, which equals {part.neutral:g}")
@@ -128,8 +128,7 @@ class SelectionPlan:
             part.name, part.source, self._small_shapes[part.name], source_shape, kept, share, part.reason, note
         )
 
-    def _norm_share(self, part: Part, state: Mapping[str, Tensor]) -> float | None:
-        source = state[part.source]
+    def _norm_share(self, part: Part, source: Tensor) -> float | None:
         if source.device.type == "meta":
             return None
         if all(index is None for index in self._flat_indices(part)):
@@ -141,7 +140,7 @@ class SelectionPlan:
         if part.neutral is not None:
             like = next(value for value in state.values() if value.is_floating_point())
             return like.new_full(self._small_shapes[part.name], part.neutral)
-        if part.source not in state:
+        if part.source is None or part.source not in state:
             raise SelectionError(
                 f"{part.name}: the given weights lack {part.source!r}; give weights of the network that was planned for"
             )

@@ -48,7 +48,7 @@ class SelectionRow:
         return getattr(self, column)
 
 
-class SelectionReport(list):
+class SelectionReport(list[SelectionRow]):
     """The rows of a selection, one per tensor of the small network, in its order."""
 
     def __init__(self, rows: Sequence[SelectionRow], *, verified: bool) -> None:

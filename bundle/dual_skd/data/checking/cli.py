@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
             table = csv.DictWriter(file, COLUMNS)
             table.writeheader()
             table.writerows(findings.offenders)
-    notes = []
+    notes: list[str] = []
     if args.clean_list is not None and data.source:
         from dual_skd.data.checking.clean_list import clean_records, write_clean_list
 

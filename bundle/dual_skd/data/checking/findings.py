@@ -240,14 +240,15 @@ class _Reports:
                     splits.append(self.split_of[image])
         shared = {patient: splits for patient, splits in sorted(splits_of.items()) if len(splits) > 1}
         for image, record in self.record_of.items():
-            if splits := shared.get(record["patient"]):
-                self.add("shared_patient", image, f"patient {record['patient']} is in {' and '.join(splits)}")
+            if both := shared.get(record["patient"]):
+                self.add("shared_patient", image, f"patient {record['patient']} is in {' and '.join(both)}")
         return [{"patient": patient, "splits": splits} for patient, splits in shared.items()]
 
     def add_twins(self, finder: TwinFinder, images: list[str]) -> list[dict]:
         """Adds copies; returns all pairs, most similar first."""
         images = sorted(images, key=self._place)
-        pairs, probable = [], {}
+        pairs = []
+        probable: dict[str, tuple[str, float]] = {}
         for twin in finder.twins(images, images, similarity=PROBABLE):
             one, other = sorted((twin.image, twin.twin), key=self._place)
             if not twin.exact and twin.similarity < SIMILARITY:

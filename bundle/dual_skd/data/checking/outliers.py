@@ -83,13 +83,14 @@ def _spacings(facts: Sequence[FileFacts]) -> Iterator[Oddity]:
 
 
 def _numbers(
-    facts: Sequence[FileFacts], kind: str, unit: str, read: Callable[[FileFacts], tuple[float, ...]]
+    facts: Sequence[FileFacts], kind: str, unit: str, read: Callable[[FileFacts], tuple[float, ...] | None]
 ) -> Iterator[Oddity]:
-    if len({len(read(one)) for one in facts}) != 1:
+    read_from = [read(one) or () for one in facts]
+    if len({len(numbers) for numbers in read_from}) != 1:
         return
-    values = np.array([read(one) for one in facts], dtype=float)
+    values = np.array(read_from, dtype=float)
     middle = " x ".join(f"{value:g}" for value in np.median(values, axis=0))
-    for place in np.flatnonzero(unusual(values)):
+    for place in np.flatnonzero(unusual(values)).tolist():
         found = " x ".join(f"{value:g}" for value in values[place])
         yield Oddity(facts[place].image, kind, f"{found} {unit}, where {middle} is usual")
 
@@ -145,16 +146,16 @@ def _inverted(facts: Sequence[FileFacts]) -> Iterator[Oddity]:
     alike = pictures @ (average / max(float(np.linalg.norm(average)), 1e-6))
     if np.median(alike) < ALIKE:
         return
-    for place in np.flatnonzero(alike < UNLIKE):
+    for place in np.flatnonzero(alike < UNLIKE).tolist():
         detail = f"bright and dark lie the other way round than usual (correlation {alike[place]:.2f} with the average)"
         yield Oddity(facts[place].image, "inverted", detail)
 
 
 def _brightness(facts: Sequence[FileFacts]) -> Iterator[Oddity]:
     for one in facts:
-        if (one.commonest or 0) > UNIFORM:
+        if one.commonest is not None and one.commonest > UNIFORM:
             yield Oddity(one.image, "nearly_constant", f"{100 * one.commonest:.1f} % of the pixels have one value")
-        elif (one.saturated or 0) > SATURATED:
+        elif one.saturated is not None and one.saturated > SATURATED:
             yield Oddity(one.image, "saturated", f"{100 * one.saturated:.0f} % of the pixels have the highest value")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dual_skd.data.checking.outliers import Oddity
 from dual_skd.data.records.datalist import SPLITS, DataList, label_index, load_records, record_of
@@ -33,7 +34,11 @@ def load_for_check(
         (the data set, what was wrong on the way). A set that training refuses comes back with all the records that
         can be made of it, and with none and an empty ``source`` when there are none.
     """
-    options = {"spatial_dims": spatial_dims, "label_column": label_column, "allow_outside": allow_outside}
+    options: dict[str, Any] = {
+        "spatial_dims": spatial_dims,
+        "label_column": label_column,
+        "allow_outside": allow_outside,
+    }
     try:
         data = load_records(
             dataset_dir,
@@ -64,8 +69,9 @@ def _present_part(
     """The source without the entries whose image doesn't exist, and these."""
     table = find_table(location) if location.exists() else None
     if table is None or id_column(table) is not None or "image" not in table.columns:
-        options = {"spatial_dims": spatial_dims, "label_column": label_column, "allow_outside": allow_outside}
-        return read_source(location, **options), []
+        return read_source(
+            location, spatial_dims=spatial_dims, label_column=label_column, allow_outside=allow_outside
+        ), []
     present, missing = [], []
     for number, entry in enumerate(table.entries, start=1):
         try:

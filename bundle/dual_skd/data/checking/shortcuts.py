@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ _COMPRESSION = (
 _SIZE = "bring the images of all classes from one source, or crop them to the same region and size"
 _ENCAPSULATED = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")  # compressed transfer syntaxes of DICOM
 # property -> (what to read, what to do)
-PROPERTIES: dict[str, tuple[Callable[[FileFacts, dict], object], str]] = {
+PROPERTIES: dict[str, tuple[Callable[[Any, dict], object], str]] = {
     "mode": (lambda facts, record: facts.mode or None, _STORAGE),
     "bit depth": (lambda facts, record: facts.bits, _STORAGE),
     "format": (lambda facts, record: facts.format or None, _STORAGE),
@@ -76,7 +77,7 @@ class Shortcut:
     evidence: str
     remedy: str
 
-    @property
+    @property  # type: ignore[operator] # a field has this name
     def sentence(self) -> str:
         return (
             f"the class can be told from the {self.property} without looking at the image, "

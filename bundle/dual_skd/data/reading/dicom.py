@@ -78,7 +78,7 @@ class Header:
     instance_number: int | None = None
     orientation: tuple[float, ...] | None = None
     position: tuple[float, ...] | None = None
-    pixel_spacing: tuple[float, float] | None = None
+    pixel_spacing: tuple[float, ...] | None = None
     slice_thickness: float | None = None
     slice_spacing: float | None = None
     transfer_syntax: str = ""
@@ -254,13 +254,15 @@ def volume_affine(headers: tuple[Header, ...]) -> tuple[np.ndarray, bool]:
 
 def same_position(one: Header, other: Header) -> bool:
     """Whether two slices of a stack lie at one place."""
-    return bool(one.position and other.position) and np.allclose(one.position, other.position, atol=SAME_POSITION)
+    if one.position is None or other.position is None:
+        return False
+    return np.allclose(one.position, other.position, atol=SAME_POSITION)
 
 
 def _without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Header]]:
     """Sorts out files that state the instance, position and number of another one."""
     kept: dict[object, Header] = {}
-    copies = []
+    copies: list[Header] = []
     for header in headers:
         known = header.instance and header.position
         key = (header.instance, header.position, header.instance_number) if known else len(kept) + len(copies)
@@ -296,10 +298,9 @@ def _geometry_name(header: Header) -> str:
     return f"{header.columns} x {header.rows}{turned}"
 
 
-def _alike(spacings: set[tuple[float, float] | None]) -> bool:
-    return None not in spacings and np.ptp(np.array(list(spacings)), axis=0).max() < 1e-3 * min(
-        min(s) for s in spacings
-    )
+def _alike(spacings: set[tuple[float, ...] | None]) -> bool:
+    known = [spacing for spacing in spacings if spacing is not None]
+    return len(known) == len(spacings) and bool(np.ptp(np.array(known), axis=0).max() < 1e-3 * min(map(min, known)))
 
 
 def _sorted_along_normal(headers: list[Header]) -> tuple[list[Header], list[str], list[str]]:

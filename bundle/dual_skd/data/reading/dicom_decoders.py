@@ -111,7 +111,7 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     """Decodes one frame: SimpleITK reads files only, so that the frame goes through a temporary one."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = SecondaryCaptureImageStorage, runner.transfer_syntax
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.MediaStorageSOPInstanceUID = UID("1.2.3")
     dicom = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dicom.SOPClassUID, dicom.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dicom.Rows, dicom.Columns, dicom.SamplesPerPixel = runner.rows, runner.columns, runner.samples_per_pixel

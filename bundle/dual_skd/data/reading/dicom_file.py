@@ -55,7 +55,9 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
     if deflated:
         _check_deflated(path)
     with open(path, "rb") as file:
-        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=tags is not None, specific_tags=tags)
+        dataset = pydicom.dcmread(
+            file, force=True, stop_before_pixels=tags is not None, specific_tags=None if tags is None else list(tags)
+        )
         left = MAX_BYTES if deflated else size - file.tell()
     kind = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
     if kind == MediaStorageDirectoryStorage:

@@ -139,7 +139,7 @@ def _index(folder: str, changed: int) -> tuple[Series, ...]:
     for path, header in zip(paths, read_headers(paths), strict=True):
         if isinstance(header, Header):
             headers.append(header)
-        elif not isinstance(header, NotAnImage) or path.lower().endswith((".dcm", ".ima")) and not _is_dicom(path):
+        elif not isinstance(header, NotAnImage) or (path.lower().endswith((".dcm", ".ima")) and not _is_dicom(path)):
             raise header
     return tuple(group_series(headers))
 
@@ -186,7 +186,7 @@ def _without_equal_images(series: Series) -> Iterator[Header]:
 def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Picture:
     """All frames of a file, sorted along the normal where the file states their positions."""
     stack = _stack_of_frames(dataset, header)
-    order = [frame.instance_number for frame in stack.headers]
+    order = [frame.instance_number or 0 for frame in stack.headers]
     affine, known = volume_affine(stack.headers)
     voi = _voi_source(dataset, order[len(order) // 2], header.path) if voi_lut else None
     frames = _frames(dataset, header.path, order, voi)
@@ -302,9 +302,9 @@ def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> N
 
 def _stacked(frames: Iterator[np.ndarray], count: int) -> np.ndarray:
     """Frames (rows, columns[, 3]) as a contiguous volume (X, Y, Z[, 3])."""
-    volume, block = None, []
+    volume, block = np.empty(0, np.float32), []
     for index, frame in enumerate(frames):
-        if volume is None:
+        if index == 0:
             volume = np.empty((frame.shape[1], frame.shape[0], count, *frame.shape[2:]), np.float32)
         block.append(frame)
         if len(block) == BLOCK or index + 1 == count:

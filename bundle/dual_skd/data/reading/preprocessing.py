@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
@@ -57,7 +59,8 @@ def image_transforms(
     size = ensure_tuple_rep(image_size, spatial_dims)
     window = window or "percentile"
     # a run that took "all" frames names each of them in its records
-    reader = MedicalReader(spatial_dims, frame=None if frame == "all" else frame, voi_lut=window == "file")
+    one: Any = None if frame == "all" else frame
+    reader = MedicalReader(spatial_dims, frame=one, voi_lut=window == "file")
     steps = [
         LoadImaged("image", reader=reader),
         EnsureChannelFirstd("image"),
@@ -97,7 +100,7 @@ def require_finite(image: torch.Tensor) -> torch.Tensor:
     return image
 
 
-def require_spacing(image: torch.Tensor) -> torch.Tensor:
+def require_spacing(image: MetaTensor) -> MetaTensor:
     """Returns the image, its affine fit for resampling, or raises InputError where its file has no spacing."""
     if not image.meta.get("spacing_known", True):
         raise InputError(

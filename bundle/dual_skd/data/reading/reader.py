@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -59,15 +60,15 @@ class MedicalReader(ImageReader):
     """
 
     def __init__(self, spatial_dims: int | None = None, *, frame: Frame | None = None, voi_lut: bool = False) -> None:
-        self.options = {"spatial_dims": spatial_dims, "frame": frame, "voi_lut": voi_lut}
+        self.options: dict[str, Any] = {"spatial_dims": spatial_dims, "frame": frame, "voi_lut": voi_lut}
 
     def verify_suffix(self, filename: str | Path | Sequence[str | Path]) -> bool:
         return True
 
-    def read(self, data: str | Path | Sequence[str | Path], **kwargs) -> list[str]:
+    def read(self, data: str | Path | Sequence[str | Path], **kwargs: Any) -> list[str]:
         return [str(data)] if isinstance(data, (str, Path)) else [str(name) for name in data]
 
-    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
         if len(img) != 1:
             raise InputError(f"Expected one file or folder per image, found {len(img)}: {', '.join(img)}.")
         return read_image(img[0], **self.options)
@@ -75,7 +76,7 @@ class MedicalReader(ImageReader):
 
 def read_image(
     image: str | Path, *, spatial_dims: int | None = None, frame: Frame | None = None, voi_lut: bool = False
-) -> tuple[np.ndarray, dict]:
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads an image or a volume, whatever its format.
 
     Axes are those of MONAI's readers: (W, H) for images, (X, Y, Z) for volumes, channels last where there are any;
@@ -112,7 +113,7 @@ def read_image(
 
 def image_from_array(
     array: np.ndarray, *, spatial_dims: int = 2, spacing: Sequence[float] | None = None
-) -> tuple[np.ndarray, dict]:
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Gives an array in memory the form of :func:`read_image`.
 
     Unlike in files of NumPy, whose axes stay as they are, the axes are those in which pictures are shown.
@@ -140,7 +141,7 @@ def image_from_array(
     return turned, _meta_of(Picture(turned, affine, spacing is not None, picture.coloured), name)
 
 
-def _meta_of(picture: Picture, name: str) -> dict:
+def _meta_of(picture: Picture, name: str) -> dict[str, Any]:
     return {
         "affine": picture.affine,
         "original_affine": picture.affine.copy(),
@@ -238,7 +239,7 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
     bands = len(image.getbands())
     check_size(path, (*image.size, pages, bands), 4 if image.mode in ("I", "F") else 2)
     # compression of PNG and JPEG has limits; plain TIFF has none of it
-    ratio = {"PNG": DEFLATE_RATIO, "JPEG": DEFLATE_RATIO}.get(image.format, 0)
+    ratio = {"PNG": DEFLATE_RATIO, "JPEG": DEFLATE_RATIO}.get(image.format or "", 0)
     if image.format == "TIFF" and image.info.get("compression") == "raw":
         ratio = 1
     if ratio:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
@@ -21,7 +22,7 @@ from dual_skd.errors import InputError
 HEAD = 2**16  # bytes that are read at first; most headers are shorter
 AHEAD = 256  # files that are read while others are parsed
 _TAGS = ["SOPClassUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
-_WANTED = [Tag(name) for name in _TAGS]
+_WANTED: list[Any] = [Tag(name) for name in _TAGS]
 _LAST = {"patient": 0x00100020, "series": 0x0020000E}
 
 

@@ -171,13 +171,13 @@ def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Pat
     if location.suffix.lower() == ".npz" and location.is_file():
         return list_medmnist(location, spatial_dims=spatial_dims)
     if location.is_dir() or location.suffix.lower() in TABLE_SUFFIXES:
-        table = find_table(location)
-        if table is not None and id_column(table):  # labels of the DICOM files beside it
-            location = table.path.parent
-        elif table is not None:
-            require_columns(table, ["image"])
-            numbered = list(enumerate(table.entries, start=1))
-            return list(dict.fromkeys(locate_images(table, numbered, allow_outside=allow_outside)))
+        listed = find_table(location)
+        if listed is not None and id_column(listed):  # labels of the DICOM files beside it
+            location = listed.path.parent
+        elif listed is not None:
+            require_columns(listed, ["image"])
+            numbered = list(enumerate(listed.entries, start=1))
+            return list(dict.fromkeys(locate_images(listed, numbered, allow_outside=allow_outside)))
     if location.is_file():
         found = [str(location)] if is_image(location) else []
     else:

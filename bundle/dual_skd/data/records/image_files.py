@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dual_skd.errors import InputError
 
@@ -152,7 +152,7 @@ def list_files(folder: str | Path) -> tuple[list[str], list[str]]:
     return sorted(images), sorted(others)
 
 
-def volumes(headers: Iterable[Header], *, beside: Iterable[str] = ()) -> tuple[list[ImageFile], list[str]]:
+def volumes(headers: Iterable[Any], *, beside: Iterable[str] = ()) -> tuple[list[ImageFile], list[str]]:
     """Groups DICOM files into volumes, by folder and by series.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list
     return _by_folder(rows, notes)
 
 
-def refuse_shared_patients(records: dict[str, Sequence[dict]], what: str) -> None:
+def refuse_shared_patients(records: Mapping[str, Sequence[dict]], what: str) -> None:
     """Raises :class:`InputError` when two splits have images of one patient.
 
     Args:

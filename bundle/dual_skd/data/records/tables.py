@@ -318,7 +318,8 @@ def _read_json(path: Path) -> Table:
     if {entry["split"].lower() for entry in entries} <= {"train", "training"}:
         # one list only: no split was made, so validation and test sets are to be carved
         entries = [{key: value for key, value in entry.items() if key != "split"} for entry in entries]
-    left_out = content.get("left_out") if isinstance(content.get("left_out"), list) else []
+    left_out = content.get("left_out")
+    left_out = left_out if isinstance(left_out, list) else []
     return Table(path, entries, _declared_classes(content.get("labels")), tuple(_entries(left_out, path)))
 
 

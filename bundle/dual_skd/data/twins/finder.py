@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ class TwinFinder:
         self._workers = workers or os.cpu_count() or 1
         self._progress = sys.stderr.isatty() if progress is None else progress
         images = list(dict.fromkeys(images))
-        keys = dict.fromkeys(images)
+        keys: dict[str, Any] = dict.fromkeys(images)
         if cache:
             keys = {image: signature_cache.key_of(image, spatial_dims=spatial_dims) for image in images}
         stored = signature_cache.load([key for key in keys.values() if key])
@@ -217,9 +218,9 @@ class TwinFinder:
         """
         images, known_images = ([record["image"] for record in some] for some in (records, known))
         best: dict[str, Twin] = {}
-        for twin in self.twins(images, known_images, similarity=similarity):
-            if twin.image not in best or twin.similarity > best[twin.image].similarity:
-                best[twin.image] = twin
+        for each in self.twins(images, known_images, similarity=similarity):
+            if each.image not in best or each.similarity > best[each.image].similarity:
+                best[each.image] = each
         # the same file in both lists is the plainest twin of all
         best.update({image: Twin(image, image, True, 1.0) for image in set(images) & set(known_images)})
         kept = [record for record in records if record["image"] not in best]

@@ -117,7 +117,7 @@ def turning(degrees: float) -> torch.Tensor:
     waves, weights = _cosines()
     angle = torch.deg2rad(torch.tensor(degrees))
     turn = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0]])
-    grid = functional.affine_grid(turn.expand(NUMBERS, 2, 3), (NUMBERS, 1, THUMBNAIL, THUMBNAIL), align_corners=False)
+    grid = functional.affine_grid(turn.expand(NUMBERS, 2, 3), [NUMBERS, 1, THUMBNAIL, THUMBNAIL], align_corners=False)
     turned = functional.grid_sample(waves[:, None], grid, mode="bicubic", align_corners=False)
     return (turned.flatten(1) @ waves.flatten(1).T) * weights / weights[:, None]
 

@@ -66,15 +66,20 @@ def explained_cases(
     Returns:
         the cases, and a sentence about those that could not be explained; "" where all could.
     """
-    table, cases, failed = files.table, [], {}
+    table, cases = files.table, []
+    failed: dict[int, str] = {}
+    images: dict[int, Any] = {}
     chosen = choose_cases(table.probabilities, table.labels, count=count, multi_label=files.multi_label)
-    transform, images = image_transforms(**preprocessing), {}
+    transform = image_transforms(**preprocessing)
     map_of = partial(explain, network, multi_label=files.multi_label)
     for kind, rows in chosen.items():
         for row in rows:
             if row not in images and row not in failed:
                 found = _explained(table.images[row], map_of, transform, int(table.probabilities[row].argmax()))
-                (failed if isinstance(found, str) else images)[row] = found
+                if isinstance(found, str):
+                    failed[row] = found
+                else:
+                    images[row] = found
             if row in images:
                 cases.append(_case(files, kind, row, images[row]))
     if not failed:

@@ -488,7 +488,8 @@ def _case(case: Case, show_names: bool) -> Markup:
 
 
 def _comparison(content: Content) -> Markup:
-    found, names = content.comparison, content.names
+    found: Any = content.comparison
+    names = content.names
     parts = [
         paragraph(not_shared(found, names), _sentence(found["reason"])),
         paragraph(

@@ -97,7 +97,7 @@ def inline(plot: Plot) -> Markup:
     drawn = plot.svg[plot.svg.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawn, flags=re.DOTALL)
     opening, rest = drawn.split(">", 1)
-    box = re.search(r'viewBox="([^"]+)"', opening)[1]
+    box = opening.split('viewBox="', 1)[1].split('"', 1)[0]
     rest = rest.replace("xlink:href", "href")
     rest = re.sub(r'\bid="', f'id="{plot.name}-', rest)
     rest = re.sub(r'url\(#|href="#', lambda found: f"{found[0]}{plot.name}-", rest)

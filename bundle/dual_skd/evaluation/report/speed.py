@@ -30,7 +30,8 @@ def cpu_milliseconds(network: nn.Module, shape: Sequence[int]) -> dict[str, Any]
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            image, times = torch.zeros(1, *shape), []
+            image = torch.zeros(1, *shape)
+            times: list[float] = []
             network(image)  # the first run allocates
             began = time.perf_counter()
             while len(times) < FEWEST or (len(times) < RUNS and time.perf_counter() - began < SECONDS):

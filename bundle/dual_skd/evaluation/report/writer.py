@@ -77,10 +77,11 @@ def write_report(
         if show_names:
             names = (directory.resolve().name, other.resolve().name)
         comparison = compare_runs(files, read_run(other, split), resamples=resamples, names=names)
-    cases, reason = [], "Images were left out."
+    cases: list[Any] = []
+    reason = "Images were left out."
     if images and network is None:
         reason = "There are no pictures: the run has no model file."
-    elif images:
+    elif images and network is not None:
         cases, reason = explained_cases(files, network, info["preprocessing"])
     plots = all_plots(analysis)
     folder = directory / ("report" if split == "test" else f"report_{split}")
