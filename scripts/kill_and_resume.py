@@ -98,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--signals", nargs="+", default=["KILL", "TERM", "INT"], choices=["KILL", "TERM", "INT"])
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args(own)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
     whole, parts = args.work / "whole", args.work / "parts"
     shutil.rmtree(parts, ignore_errors=True)
     args.work.mkdir(parents=True, exist_ok=True)
