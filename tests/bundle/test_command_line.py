@@ -78,6 +78,7 @@ def test_two_processes_train_one_model_and_one_of_them_writes(tmp_path, tiny):
     states = torch.load(output / "last.pt", weights_only=True)
     assert states["trainer"]["epoch_length"] == 3  # 24 images in two shares of three batches
     assert not any(name.startswith("module.") for name in states["network"])
+    assert states["run"]["processes"] == 2  # with another number going on is refused
     load_model(output)
 
 
