@@ -462,6 +462,7 @@ def test_a_wider_small_network_is_refused_with_layer_shapes_rule_and_remedy() ->
         ({"heads": "half"}, "heads='half' is unknown"),
         ({"family": "densenet"}, "family='densenet' is unknown"),
         ({"large_heads": 5}, "can't be 5 heads; correct large_heads"),
+        ({"small_heads": 5}, "can't be 5 heads; correct small_heads"),
     ],
 )
 def test_unknown_words_are_refused(options: dict, message: str) -> None:
@@ -490,6 +491,71 @@ def test_an_unknown_network_follows_sizes_and_says_so(caplog) -> None:
     assert torch.equal(small[2].weight, large[2].weight[::2, ::2])
     with pytest.raises(SelectionError, match="needs a known family"):
         plan_selection(large, small, layers="last")
+
+
+def reasons(large: nn.Module, small: nn.Module, **options) -> dict[str, str]:
+    return {row.name: row.reason for row in plan_selection(large, small, **options).report().rows}
+
+
+def test_the_published_rule_on_a_network_without_a_table_takes_each_tensor_by_itself() -> None:
+    large, small = seeded(vit(2)), seeded(vit(1))
+    found = reasons(large, small, family="generic", mode="reference")
+    assert found["blocks.0.attn.qkv.weight"] == "" and found["head.weight"].startswith("classifier")
+    extra = {**small.state_dict(), "overhead": torch.zeros(2)}
+    assert (
+        reasons({**large.state_dict(), "overhead": torch.zeros(4)}, extra, family="generic", mode="reference")[
+            "overhead"
+        ]
+        == "the published code skips names with 'head'"
+    )
+    plan = plan_selection(large, small, family="generic", mode="reference")
+    source = large.state_dict()
+    assert all(torch.equal(value, published(source[name], value.shape)) for name, value in plan.apply().items())
+
+
+def test_a_family_can_be_named() -> None:
+    assert plan_selection(resnet(2), resnet(1), family="resnet").verified
+
+
+def test_tensors_of_another_form_are_left_with_the_reason() -> None:
+    large = {"a": torch.zeros(8), "b": torch.zeros(8, 4, 5, 5), "c": torch.zeros(8, 4), "d": torch.zeros(4, 4)}
+    small = {"a": torch.zeros(4, 2), "b": torch.zeros(4, 2, 3, 3), "c": torch.zeros(4, 2), "e": torch.zeros(2, 2)}
+    assert reasons(large, small) == {
+        "a": "other form: 4x2 here, 8 in the large network",
+        "b": "other kernel: 3x3 here, 5x5 in the large network",
+        "c": "",
+        "e": "the large network has no such tensor",
+    }
+    deeper = {"b": torch.zeros(8, 4, 5, 5, 5), "c": torch.zeros(8, 4)}
+    in_reference = reasons(deeper, {name: small[name] for name in "bc"}, mode="reference")
+    assert in_reference == {"b": "other kernel: 3x3 here, 5x5x5 in the large network", "c": ""}
+
+
+def test_a_tensor_that_the_family_does_not_know_is_taken_by_its_sizes_and_doubted() -> None:
+    large, small = resnet(2).state_dict(), resnet(1).state_dict()
+    large["gate"], small["gate"] = torch.arange(8.0), torch.zeros(4)
+    plan = plan_selection(large, small)
+    assert not plan.verified and torch.equal(plan.apply()["gate"], torch.tensor([0.0, 2.0, 4.0, 6.0]))
+
+
+def test_weights_without_values_have_no_norm_and_give_no_importance() -> None:
+    with torch.device("meta"):
+        large = resnet(2)
+    report = plan_selection(large, resnet(1)).report()
+    assert {row.norm_share for row in report} == {None} and report[0].selected
+    with pytest.raises(SelectionError, match="needs the large network's values, not only shapes"):
+        plan_selection(large, resnet(1), elements="importance")
+
+
+def test_the_table_shows_kept_indices_as_a_range_where_they_are_evenly_spaced(tmp_path) -> None:
+    large = seeded(resnet(2))
+    kept = {}
+    for rule in ("uniform", "random"):
+        report = plan_selection(large, resnet(1), elements=rule, seed=1).report()
+        with report.write(tmp_path / rule).open() as file:
+            kept[rule] = next(csv.DictReader(file))["kept"]
+    assert '"stem": "0:7:2"' in kept["uniform"]
+    assert re.search(r'"stem": \[\d, \d, \d, \d\]', kept["random"])
 
 
 def test_the_example_in_the_documentation_runs() -> None:
