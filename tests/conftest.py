@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: one thread, and a cache of their own."""
+"""What all tests share: one thread, signals that arrive, forks first, and a cache of their own."""
 
 from __future__ import annotations
+
+import signal
 
 import pytest
 import torch
 
 torch.set_num_threads(1)  # networks here are so small that threads only cost time, and one thread sums in one order
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts its background jobs so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+FORKING = ("test_distributed.py", "test_resume.py", "test_checkpoints.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that train in forked processes come first: once PyTorch's autograd has threads, a fork can't use it."""
+    items.sort(key=lambda item: item.path.name not in FORKING)
 
 
 @pytest.fixture(scope="session", autouse=True)
