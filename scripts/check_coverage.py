@@ -4,8 +4,9 @@
     python -m pytest -n 2 --cov --cov-report=json:coverage.json
     python scripts/check_coverage.py coverage.json
 
-Ends with 1 where less than 90 % of the package's lines, or of the branches of a module that decides what a model learns
-and what is kept of it, were executed, and names them.
+Ends with 1 where less than 90 % of the package's lines, or 85 % of the branches of a module that decides what a model
+learns and what is kept of it, were executed, and names them. Branches are few per module, and some need a signal or a
+full disk at the right moment.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-LEAST = 90.0  # percent
+LINES, BRANCHES = 90.0, 85.0  # percent, at least
 CRITICAL = ("selection/*", "losses", "momentum", "trainer", "schedule", "outputs", "checkpoints")
 
 
@@ -30,8 +31,8 @@ def report(content: dict[str, Any]) -> tuple[list[str], list[str]]:
     totals = content["totals"]
     lines = share(totals["covered_lines"], totals["num_statements"])
     said, low = [f"{lines:5.1f} % of the lines of the package"], []
-    if lines < LEAST:
-        low.append("lines of the package")
+    if lines < LINES:
+        low.append(f"below {LINES:g} %: lines of the package")
     found = set()
     for path, one in sorted(content["files"].items()):
         name = path.replace("\\", "/").split("dual_skd/", 1)[-1].removesuffix(".py")
@@ -40,15 +41,15 @@ def report(content: dict[str, Any]) -> tuple[list[str], list[str]]:
             found.add(pattern)
             branches = share(one["summary"]["covered_branches"], one["summary"]["num_branches"])
             said.append(f"{branches:5.1f} % of the branches of {name}")
-            if branches < LEAST:
-                low.append(f"branches of {name}")
+            if branches < BRANCHES:
+                low.append(f"below {BRANCHES:g} %: branches of {name}")
     return said, low + [f"{pattern}: no such module was measured" for pattern in CRITICAL if pattern not in found]
 
 
 def main(path: str) -> int:
     """Prints the shares; returns 1 where one is below the limit."""
     said, low = report(json.loads(Path(path).read_text(encoding="utf-8")))
-    sys.stdout.write("\n".join([*said, *(f"below {LEAST:g} %: {one}" for one in low)]) + "\n")
+    sys.stdout.write("\n".join([*said, *low]) + "\n")
     return int(bool(low))
 
 
