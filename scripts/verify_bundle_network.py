@@ -57,8 +57,9 @@ class Networks:
     def properties(self) -> str:
         for name, kind in KINDS.items():
             data = self.data / "images" if name == "inference" else self.data
+            output = self.scratch / "properties" if name == "train" else self.output  # a finished run isn't gone on with
             workflow = ConfigWorkflow(
-                self.config(name), workflow_type=kind, logging_file=False, output_dir=str(self.output),
+                self.config(name), workflow_type=kind, logging_file=False, output_dir=str(output),
                 dataset_dir=str(data), num_workers=0,
             )  # fmt: skip
             workflow.initialize()
