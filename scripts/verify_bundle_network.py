@@ -57,7 +57,8 @@ class Networks:
     def properties(self) -> str:
         for name, kind in KINDS.items():
             data = self.data / "images" if name == "inference" else self.data
-            output = self.scratch / "properties" if name == "train" else self.output  # a finished run isn't gone on with
+            # a finished run isn't gone on with
+            output = self.scratch / "properties" if name == "train" else self.output
             workflow = ConfigWorkflow(
                 self.config(name), workflow_type=kind, logging_file=False, output_dir=str(output),
                 dataset_dir=str(data), num_workers=0,
