@@ -415,13 +415,17 @@ def test_the_last_two_are_kept(tmp_path):
 def test_a_kill_while_checkpoints_are_written_leaves_a_whole_one(tmp_path):
     path, last, draw, numbers = tmp_path / NEWEST, 0, random.Random(0), []
     for _ in range(20):
-        child = os.fork()
+        parent, child = os.getpid(), os.fork()
         if child == 0:
-            number = numbers[-1] if numbers else 0
-            while True:
-                number += 1
-                write_checkpoint(tmp_path / NEWEST, {"number": number, "a": torch.full((20_000,), float(number))})
+            try:
+                number = numbers[-1] if numbers else 0
+                while os.getppid() == parent:  # not for ever, where the tests are ended
+                    number += 1
+                    write_checkpoint(path, {"number": number, "a": torch.full((20_000,), float(number))})
+            finally:
+                os._exit(1)
         while not (path.exists() and path.stat().st_mtime_ns > last):
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)  # it lives
             time.sleep(0.001)  # until it has written one
         time.sleep(draw.uniform(0, 0.05))
         os.kill(child, signal.SIGKILL)
