@@ -249,6 +249,40 @@ def test_a_signal_that_ends_the_loaders_processes_too_loses_no_more_than_the_las
     assert Run(tmp_path, workers=2).go().digest() == whole.digest()
 
 
+def fail(error: Exception, number: int | None = None):
+    """An error in the midst of training, right after a signal where there is one."""
+
+    def what() -> None:
+        if number is not None:
+            signal.raise_signal(number)
+        raise error
+
+    return what
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes don't match"), FileNotFoundError(2, "no such image")])
+def test_errors_of_training_stay_what_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as caught:
+        Run(tmp_path).at(3, fail(error)).go()
+    assert caught.value is error
+
+
+def test_an_error_after_a_signal_is_said_and_the_signal_counts(tmp_path, whole, caplog):
+    lost = fail(RuntimeError("DataLoader worker (pid 7) is killed"), signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        Run(tmp_path).at(3, lost).go()
+    assert caught.value.code == 143 and "worker (pid 7) is killed" in caplog.text
+    assert f"goes on from {tmp_path / NEWEST}" in caplog.text
+    assert Run(tmp_path).go().digest() == whole.digest()
+
+
+def test_of_several_processes_the_first_one_writes(tmp_path):
+    second = Run(tmp_path)
+    second.trainer.state.rank = 1
+    second.go()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_sampler_that_cannot_begin_in_the_midst_is_saved_at_the_end_of_epochs_only(tmp_path):
     run = Run(tmp_path)
     run.trainer.data_loader = DataLoader(Images(), batch_size=2, drop_last=True, shuffle=True)
@@ -411,6 +445,14 @@ def test_the_last_two_are_kept(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [NEWEST, BEFORE]
 
 
+def written(path: Path) -> int:
+    """When, in nanoseconds; 0 where there is no file, as between two renames."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 @ON_LINUX
 def test_a_kill_while_checkpoints_are_written_leaves_a_whole_one(tmp_path):
     path, last, draw, numbers = tmp_path / NEWEST, 0, random.Random(0), []
@@ -424,7 +466,7 @@ def test_a_kill_while_checkpoints_are_written_leaves_a_whole_one(tmp_path):
                     write_checkpoint(path, {"number": number, "a": torch.full((20_000,), float(number))})
             finally:
                 os._exit(1)
-        while not (path.exists() and path.stat().st_mtime_ns > last):
+        while written(path) <= last:
             assert os.waitpid(child, os.WNOHANG) == (0, 0)  # it lives
             time.sleep(0.001)  # until it has written one
         time.sleep(draw.uniform(0, 0.05))
