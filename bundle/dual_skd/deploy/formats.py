@@ -92,11 +92,10 @@ def _as_bundle(model: Path, work: Path) -> dict[str, str]:
 
     network, info = load_model(model)
     weights, config = work / "weights.pt", work / "network.json"
-    torch.save({"model": network.state_dict()}, weights)
+    torch.save(network.state_dict(), weights)
     config.write_text(json.dumps({"network_def": definition(info["architecture"])}), encoding="utf-8")
     return {
-        "net_id": "network_def", "ckpt_file": str(weights), "key_in_ckpt": "model", "config_file": str(config),
-        "meta_file": str(work / RECIPE),
+        "net_id": "network_def", "ckpt_file": str(weights), "config_file": str(config), "meta_file": str(work / RECIPE),
     }  # fmt: skip
 
 
