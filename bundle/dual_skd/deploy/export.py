@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import math
@@ -31,6 +30,7 @@ from dual_skd.deploy.recipe import recipe
 from dual_skd.deploy.runtimes import open_artefact
 from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json, write_json
+from dual_skd.files import sha256_of
 from dual_skd.networks import choose
 from dual_skd.outputs import find_model, load_model
 
@@ -121,7 +121,7 @@ def export(
     passed = [row for row in rows if row["status"] == "passed" and row["ms"]["1"] is not None]
     report = {
         "made_with": _versions(),
-        "model": {"file": model.name, "sha256": sha256(model)},
+        "model": {"file": model.name, "sha256": sha256_of(model)},
         **about,
         "verified_on": {"data": source, "images": len(records), "reference": "PyTorch, float32"},
         "measured": {
@@ -263,7 +263,7 @@ class Bench:
         row["status"] = "refused" if row["reason"] else "passed"
         row["bytes"] = sum(file.stat().st_size for file in files)
         if row["status"] == "passed":
-            row["files"] = [{"name": f.name, "bytes": f.stat().st_size, "sha256": sha256(f)} for f in files]
+            row["files"] = [{"name": f.name, "bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files]
             output.mkdir(parents=True, exist_ok=True)
             for file in files:
                 shutil.copyfile(file, output / file.name)
@@ -331,11 +331,6 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import dual_skd
+from dual_skd.files import sha256_of
 
 CODE = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib")
 OUR_MANIFEST = "manifest.json"  # {"files": {name: {"bytes": ..., "sha256": ...}}}
@@ -98,7 +98,7 @@ def check_manifest(bundle: Path, files: Collection[Path]) -> tuple[str, int, lis
     for file, digest in wanted.items():
         if file not in present:
             problems.append((file, f"is listed in {name} and is not there"))
-        elif _digest(present[file]) != digest:
+        elif sha256_of(present[file]) != digest:
             problems.append((file, f"is another file than the one in {name}"))
         else:
             good += 1
@@ -127,11 +127,3 @@ def _read_json_list(path: Path) -> tuple[list[tuple[str, str]], list[tuple[str, 
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problem = f"is no list of SHA-256 sums ({type(error).__name__}: {error})"
         return [], [(path.name, problem)]
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
