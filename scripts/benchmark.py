@@ -171,9 +171,10 @@ def warn_of_other_settings(benchmark: Benchmark) -> None:
     tuned, stale = benchmark.tuned, set()
     for row in read_rows(benchmark.results):
         cell = Cell(row["data"], float(row["fraction"]), row["row"], int(row["seed"]))
-        known = cell.data in benchmark.plan["data"] and cell.row in benchmark.plan["rows"]
-        if known and fingerprint(settings_of(benchmark.plan, cell, tuned)) != row["settings"]:
-            stale.add(cell.id)
+        if cell.data in benchmark.plan["data"] and cell.row in benchmark.plan["rows"]:
+            settings, ran_with = settings_of(benchmark.plan, cell, tuned), float(row["learning_rate"])
+            if (fingerprint(settings), settings.get("learning_rate", ran_with)) != (row["settings"], ran_with):
+                stale.add(cell.id)
     if stale:
         say(f"ran with other settings than the plan has now: {', '.join(sorted(stale))}; remove their lines from "
             f"{benchmark.results / 'benchmark.csv'} to run them again")  # fmt: skip

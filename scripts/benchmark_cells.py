@@ -119,13 +119,18 @@ def settings_of(plan: Plan, cell: Cell, tuned: dict[str, Any]) -> dict[str, Any]
     data = plan["data"][cell.data]
     settings = plan.get("common", {}) | {"epochs": data["epochs"][str(cell.fraction)]} | data.get("overrides", {})
     settings |= {key: value for key, value in plan["rows"][cell.row].items() if key != "needs"}
-    rate = cell.learning_rate or tuned.get(cell.comparison, {}).get("learning_rate")
-    return settings | ({"learning_rate": rate} if rate else {}) | {"train_fraction": cell.fraction, "seed": cell.seed}
+    settings |= {"train_fraction": cell.fraction, "seed": cell.seed}
+    if cell.learning_rate:
+        # as many training images, and more to choose by than a cell of the table has
+        shares = plan["tune"].get("shares", {}).get(str(cell.fraction), {})
+        return settings | {"learning_rate": cell.learning_rate} | shares
+    rate = tuned.get(cell.comparison, {}).get("learning_rate")
+    return settings | ({"learning_rate": rate} if rate else {})
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
-    """Eight digits that tell whether all seeds of a row ran with the same settings."""
-    text = json.dumps({key: value for key, value in settings.items() if key != "seed"}, sort_keys=True)
+    """Eight digits that tell whether all seeds of a row ran with the same settings; their learning rate is a column."""
+    text = json.dumps({k: v for k, v in settings.items() if k not in ("seed", "learning_rate")}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -144,7 +144,7 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
         for name in COMPARED:
             difference = found[row, network].get(name)
             cells.append(_difference(difference, corrected.get(name, {}).get((row, network))))
-        if len({line["settings"] for line in seeds.values()}) > 1:
+        if len({(line["settings"], line["learning_rate"]) for line in seeds.values()}) > 1:
             cells[0] += " (seeds with different settings!)"
         lines += _line(cells)
     return [*lines, ""], {row: found[row, "student"] for row in rows}

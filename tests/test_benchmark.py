@@ -97,7 +97,7 @@ def plan(tmp_path_factory) -> Path:
             "distill": {"method": "distill", "needs": "large"},
             "broken": {"method": "single", "selection_student": "none_such"},
         },
-        "tune": {"learning_rate": [0.001, 0.01], "by": "nll"},
+        "tune": {"learning_rate": [0.001, 0.01], "by": "nll", "shares": {"1.0": {"val_fraction": 0.4}}},
         "tiers": [
             {"on": [["phantoms", 1.0]], "rows": ["single", "dual", "distill"], "seeds": [0]},
             {"on": [["phantoms", 0.5]], "rows": ["single", "dual"], "seeds": [0, 1]},
@@ -249,10 +249,22 @@ def test_learning_rates_are_chosen_by_validation_alone_and_used_by_the_cells(sta
         metrics = json.loads((tmp_path / "work" / f"phantoms_1.0_single_0_tune_{rate}" / "metrics.json").read_text())
         assert "test" not in metrics
         validation[rate] = metrics["best"]["student"]["nll"]
+        settings = tmp_path / "work" / f"phantoms_1.0_single_0_tune_{rate}" / "settings.json"
+        assert json.loads(settings.read_text())["val_fraction"] == 0.4
     assert chosen == {"learning_rate": float(min(validation, key=validation.get)), "by": "nll", "values": validation}
     assert start(tmp_path, "--tune", "--only", "1.0_single") == []
     start(tmp_path, "--only", "1.0_single")
     assert float(lines(tmp_path)[0]["learning_rate"]) == chosen["learning_rate"]
+    assert "val_fraction" not in json.loads((tmp_path / "work" / "phantoms_1.0_single_0" / "settings.json").read_text())
+
+
+def test_cells_that_ran_with_another_learning_rate_than_the_chosen_one_are_named(start, done, tmp_path, capsys):
+    shutil.copytree(done / "results", tmp_path / "results")
+    (line,) = [line for line in lines(tmp_path) if line["row"] == "single"]
+    for rate, named in ((float(line["learning_rate"]), False), (0.5, True)):
+        (tmp_path / "results" / "tuned.json").write_text(json.dumps({"phantoms_1.0_single": {"learning_rate": rate}}))
+        start(tmp_path, "--list")
+        assert ("other settings than the plan has now: phantoms_1.0_single_0;" in capsys.readouterr().out) == named
 
 
 def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, scripts, plan):
