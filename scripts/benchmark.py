@@ -126,7 +126,9 @@ def say(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None, execute: Processes | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_root", nargs="+", type=Path, required=True, help="folders that hold the data sets")
+    parser.add_argument(
+        "--data_root", nargs="+", type=Path, required=True, help="folders of the data sets and other files"
+    )
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs themselves")
     parser.add_argument("--plan", type=Path, default=ROOT / "scripts" / "benchmark_plan.json")
@@ -158,7 +160,7 @@ def main(arguments: Sequence[str] | None = None, execute: Processes | None = Non
         skipped = finished if args.retry else finished | failed.keys()
         open_cells = [cell for cell in cells if cell.id not in skipped]
         for cell in open_cells:
-            benchmark.dataset_dir(cell)
+            benchmark.places(cell)
         run_cells(open_cells, benchmark, record, minutes=args.minutes, jobs=args.jobs)
     except InputError as error:
         sys.exit(f"Error: {error}")

@@ -246,16 +246,22 @@ class Benchmark:
     def finished(self) -> set[str]:
         return {cell_id(*(row[name] for name in KEY)) for row in read_rows(self.results)}
 
-    def dataset_dir(self, cell: Cell) -> Path:
-        name = self.plan["data"][cell.data]["path"]
+    def places(self, cell: Cell) -> dict[str, str]:
+        """The overrides of train.json that are paths of this machine: the data and other files that a cell reads."""
+        data = self.plan["data"][cell.data]
+        names = {"dataset_dir": data["path"]} | data.get("files", {})
+        found = {key: self._find(name) for key, name in names.items()}
+        if "leave_out" in data:
+            ((column, value),) = data["leave_out"].items()
+            target = self.work / "leave_out" / f"{cell.data}.csv"
+            found["dataset_dir"] = leave_out(found["dataset_dir"], column, value, target)
+        return {key: str(path.absolute()) for key, path in found.items()}
+
+    def _find(self, name: str) -> Path:
         found = next((root / name for root in self.data_roots if (root / name).exists()), None)
         if found is None:
             raise InputError(f"No {name} in {', '.join(map(str, self.data_roots))}; give its folder as --data_root.")
-        held_out = self.plan["data"][cell.data].get("leave_out")
-        if held_out:
-            ((column, value),) = held_out.items()
-            found = leave_out(found, column, value, self.work / "leave_out" / f"{cell.data}.csv")
-        return found.absolute()
+        return found
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Trains and, unless it is of the grid search, evaluates a cell.
@@ -267,7 +273,7 @@ class Benchmark:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         settings = settings_of(self.plan, cell, self.tuned)
-        places = {"dataset_dir": str(self.dataset_dir(cell)), "output_dir": str(out)}
+        places = self.places(cell) | {"output_dir": str(out)}
         needed = needed_by(self.plan, cell)
         if needed:
             places["teacher_checkpoint"] = str(self.work.absolute() / needed.id / "models" / "model.pt")

@@ -80,13 +80,12 @@ def plan(tmp_path_factory) -> Path:
         "batch_size": 8,
         "num_workers": 0,
         "cache": "memory",
-        "pretrained": str(folder / "large.pt"),
     }
     tiny |= {"large": "resnet18", "large_options": LARGE, "small": "resnet18", "small_options": SMALL}
     content = {
         "common": tiny,
         "data": {"phantoms": {
-            "path": "demo", "epochs": {"1.0": 1, "0.5": 1},
+            "path": "demo", "epochs": {"1.0": 1, "0.5": 1}, "files": {"pretrained": "large.pt"},
             "robustness": {"corruptions": ["noise", "jpeg"], "strengths": [1, 5]},
         }},
         "control": "single",

@@ -70,7 +70,7 @@ def test_the_test_images_are_those_of_the_site_and_the_training_images_all_other
     with (data / "datalist.csv").open(newline="") as file:
         site = {str(data / row["image"]): row["site"] for row in csv.DictReader(file)}
     for cell, held_out in zip(cells[:2], "AB", strict=True):
-        table = benchmark.dataset_dir(cell)
+        table = Path(benchmark.places(cell)["dataset_dir"])
         records = load_records(table, spatial_dims=3, val_fraction=0.25, twin_search="never")
         assert {site[record["image"]] for record in records.test} == {held_out}
         assert {record["site"] for record in records.train} <= set("ABC") - {held_out}
@@ -78,8 +78,9 @@ def test_the_test_images_are_those_of_the_site_and_the_training_images_all_other
         assert len(records.train) + len(records.val) + len(records.test) == len(site)
         assert {record["patient"] for record in records.test}.isdisjoint(r["patient"] for r in records.train)
         before = table.stat().st_mtime_ns
-        assert benchmark.dataset_dir(cell) == table and table.stat().st_mtime_ns == before  # written once
-    assert benchmark.dataset_dir(cells[2]) == data
+        assert benchmark.places(cell) == {"dataset_dir": str(table)}
+        assert table.stat().st_mtime_ns == before  # written once
+    assert benchmark.places(cells[2]) == {"dataset_dir": str(data)}
 
 
 def test_what_cannot_be_held_out_is_refused(scripts, data, tmp_path):
