@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from dual_skd.errors import InputError
-from dual_skd.losses import CosineViewLoss, SelfDistillationLoss, classification_loss
+from dual_skd.losses import CosineViewLoss, LogitAdjustedLoss, SelfDistillationLoss, classification_loss
 
 
 def logits(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -123,6 +123,27 @@ def test_bce_weights_the_positive_term_of_a_class():
     # logit 0: each term is ln 2, the first class counts 3 times
     loss = classification_loss("bce", [3.0, 1.0])(torch.zeros(1, 2), torch.ones(1, 2))
     assert loss.item() == pytest.approx(4 * math.log(2.0))
+
+
+def test_logit_adjustment_lets_the_frequencies_of_the_classes_explain_a_constant_answer():
+    # 3 of 4 images are of class 0: equal logits are then the best constant answer, and have no gradient
+    labels, weights = torch.tensor([0, 0, 0, 1]), torch.tensor([4 / 6, 4 / 2])
+    z = torch.zeros(4, 2, requires_grad=True)
+    loss = LogitAdjustedLoss(classification_loss(), weights)(z, labels)
+    loss.backward()
+    assert loss.item() == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+    assert torch.allclose(z.grad.sum(0), torch.zeros(2), atol=1e-7)
+    half = LogitAdjustedLoss(classification_loss(), weights, 0.5)
+    prior = torch.tensor([0.75, 0.25])
+    assert half(z, labels).item() == pytest.approx(F.cross_entropy(z + 0.5 * prior.log(), labels).item())
+
+
+def test_logit_adjustment_of_several_labels_is_the_logit_of_each_frequency():
+    labels = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    weights = torch.tensor([1 / 3, 3.0])  # absent / present
+    adjusted = LogitAdjustedLoss(classification_loss("bce"), weights)
+    expected = F.binary_cross_entropy_with_logits(torch.logit(labels.mean(0)).expand(4, 2), labels) * 2
+    assert adjusted(torch.zeros(4, 2), labels).item() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize(

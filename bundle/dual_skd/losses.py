@@ -143,6 +143,32 @@ class MultiLabelLoss(nn.Module):
         return loss.flatten(1).sum(1).mean()
 
 
+class LogitAdjustedLoss(nn.Module):
+    """A loss of the logits plus the logarithm of how frequent each class is in training (Menon et al. 2021).
+
+        loss(z + strength * log(prior), y)
+
+    The constants explain the frequencies, so that the logits themselves are of equally frequent classes, and their
+    largest decides for the best balanced accuracy.
+
+    Args:
+        loss: of logits (N, K) and labels.
+        class_weights: K weights that make every class count the same, as in :class:`torch.nn.CrossEntropyLoss`: the
+            inverse of the prior, up to a factor.
+        strength: 1 for all of it, 0 for none.
+    """
+
+    def __init__(self, loss: nn.Module, class_weights: Sequence[float] | Tensor, strength: float = 1.0) -> None:
+        super().__init__()
+        self.loss = loss
+        self.offsets: Tensor
+        self.register_buffer("offsets", -strength * torch.as_tensor(class_weights, dtype=torch.float32).log())
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Scores logits (N, K) against labels."""
+        return self.loss(logits + self.offsets, labels)
+
+
 def _as_weights(class_weights: Sequence[float] | Tensor | None) -> Tensor | None:
     if class_weights is None:
         return None

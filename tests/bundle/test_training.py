@@ -177,3 +177,23 @@ def test_compensated_selection_with_frozen_statistics_trains_both_networks(tmp_p
     trained = student(tmp_path)
     steps = [value for name, value in trained.items() if name.endswith("num_batches_tracked")]
     assert steps and not any(steps)  # the statistics were not touched
+
+
+def test_the_loss_on_the_labels_knows_the_frequencies_of_the_training_images(tmp_path, workflow, tiny, demo):
+    with (demo / "datalist.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    rows = [row | {"image": str(demo / row["image"])} for row in rows]
+    rare = [row for row in rows if row["split"] == "train" and row["label"] == rows[0]["label"]][2:]
+    with (tmp_path / "data.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row for row in rows if row not in rare)
+    settings = tiny | {"dataset_dir": str(tmp_path / "data.csv"), "output_dir": str(tmp_path / "run")}
+    training = workflow("train.json", **settings, logit_adjustment=1.0)
+    training.initialize()
+    loss = training.trainer.loss_function
+    prior = torch.tensor(training.parser.get_parsed_content("datalist").class_counts()).float()
+    assert prior.min() == 2 and prior.max() > 4
+    assert torch.allclose(loss.offsets.softmax(0), prior / prior.sum())
+    training.run()
+    training.finalize()
