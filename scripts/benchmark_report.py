@@ -27,6 +27,7 @@ from benchmark_store import predictions_path, probabilities, read_rows
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.paired import RESAMPLES, Difference, holm, paired_differences
+from dual_skd.evaluation.recorder import read_json
 
 SHOWN = {
     "balanced_accuracy": "balanced accuracy",
@@ -195,6 +196,29 @@ def comparisons(results: Results) -> list[str]:
     return ["", *_markdown([head]), *lines] if lines else []
 
 
+def learning_rates(results: Results) -> list[str]:
+    """What the grid search found on held-out training images, as a Markdown table; empty before there was one."""
+    tuned = read_json(results.folder / "tuned.json")
+    rates = sorted({rate for found in tuned.values() for rate in found["values"]}, key=float)
+    if not rates:
+        return []
+    measures = ", ".join(sorted({SHOWN[found["by"]] for found in tuned.values()}))
+    lines = [
+        "",
+        "## Learning rates",
+        "",
+        f"{measures} of held-out training images, one seed; the best one in bold.",
+        "",
+    ]
+    lines += _markdown([["data, share, row", *rates]])
+    for comparison, found in sorted(tuned.items()):
+        cells = [f"{found['values'][rate]:.3f}" if rate in found["values"] else "" for rate in rates]
+        best = rates.index(f"{found['learning_rate']:g}")
+        cells[best] = f"**{cells[best]}**"
+        lines += _line([comparison, *cells])
+    return lines
+
+
 def claims(results: Results) -> list[str]:
     """How every claim stands, as a Markdown list; what hasn't been run is said to be open."""
     plan, wanted = results.plan, results.plan["claims"]
@@ -346,7 +370,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lines += robustness.tables(shift)
         args.results.mkdir(parents=True, exist_ok=True)
         found = [*claims(results), *comparisons(results)]
-        (args.results / "tables.md").write_text("\n".join([*lines, *found]) + "\n", encoding="utf-8")
+        (args.results / "tables.md").write_text(
+            "\n".join([*lines, *found, *learning_rates(results)]) + "\n", encoding="utf-8"
+        )
         put_between_marks(args.results.with_suffix(".md"), [*summary(results), "", *found[2:]])
         if not args.no_plots:
             for data, tables in plots.items():

@@ -237,7 +237,7 @@ def test_a_changed_plan_tells_which_finished_cells_ran_with_other_settings(done,
     assert "ran with other settings than the plan has now: phantoms_1.0_single_0;" in capsys.readouterr().out
 
 
-def test_learning_rates_are_chosen_by_validation_alone_and_used_by_the_cells(start, tmp_path):
+def test_learning_rates_are_chosen_by_validation_alone_and_used_by_the_cells(start, scripts, plan, tmp_path):
     assert start(tmp_path, "--tune", "--only", "1.0_single") == [
         "phantoms_1.0_single_0_tune_0.001", "phantoms_1.0_single_0_tune_0.01",
     ]  # fmt: skip
@@ -252,6 +252,10 @@ def test_learning_rates_are_chosen_by_validation_alone_and_used_by_the_cells(sta
         assert json.loads(settings.read_text())["val_fraction"] == 0.4
     assert chosen == {"learning_rate": float(min(validation, key=validation.get)), "by": "nll", "values": validation}
     assert start(tmp_path, "--tune", "--only", "1.0_single") == []
+    scripts.report.main(["--results", str(tmp_path / "results"), "--plan", str(plan), "--no_plots"])
+    cells = [f"**{value:.3f}**" if float(rate) == chosen["learning_rate"] else f"{value:.3f}"
+             for rate, value in validation.items()]  # fmt: skip
+    assert f"| phantoms_1.0_single | {' | '.join(cells)} |" in (tmp_path / "results" / "tables.md").read_text()
     start(tmp_path, "--only", "1.0_single")
     assert float(lines(tmp_path)[0]["learning_rate"]) == chosen["learning_rate"]
     assert "val_fraction" not in json.loads((tmp_path / "work" / "phantoms_1.0_single_0" / "settings.json").read_text())
