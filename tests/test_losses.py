@@ -146,6 +146,12 @@ def test_logit_adjustment_of_several_labels_is_the_logit_of_each_frequency():
     assert adjusted(torch.zeros(4, 2), labels).item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "bce"])
+def test_frequencies_are_corrected_for_once(name):
+    with pytest.raises(InputError, match="class_weights and logit_adjustment both"):
+        LogitAdjustedLoss(classification_loss(name, [1.0, 2.0]), [1.0, 2.0])
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

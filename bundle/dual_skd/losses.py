@@ -156,10 +156,18 @@ class LogitAdjustedLoss(nn.Module):
         class_weights: K weights that make every class count the same, as in :class:`torch.nn.CrossEntropyLoss`: the
             inverse of the prior, up to a factor.
         strength: 1 for all of it, 0 for none.
+
+    Raises:
+        InputError: the loss has class weights of its own, which would correct for the frequencies a second time.
     """
 
     def __init__(self, loss: nn.Module, class_weights: Sequence[float] | Tensor, strength: float = 1.0) -> None:
         super().__init__()
+        if any(getattr(loss, name, None) is not None for name in ("weight", "class_weights")):
+            raise InputError(
+                "class_weights and logit_adjustment both correct for how frequent the classes are, found both; set "
+                "class_weights to false, or logit_adjustment to 0."
+            )
         self.loss = loss
         self.offsets: Tensor
         self.register_buffer("offsets", -strength * torch.as_tensor(class_weights, dtype=torch.float32).log())
