@@ -5,12 +5,12 @@
     python scripts/benchmark.py --data_root DATA --work runs --minutes 60 [--jobs 2] [--only REGEX] [--list]
     python scripts/benchmark.py --data_root DATA --work runs --tune        # learning rates first, by validation
 
-The plan (scripts/benchmark_plan.json) names data sets, rows (overrides of train.json) and tiers: lists of cells, the
-decisive ones first, within a tier one seed of everything before the next seed. A cell is an ordinary bundle run in a
-process of its own: training, then evaluating on the test images. Finished cells have a line in RESULTS/benchmark.csv
-and their test probabilities in RESULTS/predictions, and are never run again; failed ones are listed in
-WORK/failed.json and run again with --retry. Kill it at any time: the cells in progress are lost, nothing else. One such
-program per RESULTS.
+The plan (scripts/benchmark_plan.json) names data sets, the files that they need beside them, rows (overrides of
+train.json) and tiers: lists of cells, the decisive ones first, within a tier one seed of everything before the next
+seed. A cell is an ordinary bundle run in a process of its own: training, then evaluating on the test images. Finished
+cells have a line in RESULTS/benchmark.csv and their test probabilities in RESULTS/predictions, and are never run again;
+failed ones are listed in WORK/failed.json and run again with --retry. Kill it at any time: the cells in progress are
+lost, nothing else. One such program per RESULTS.
 Tables and plots: scripts/benchmark_report.py.
 """
 

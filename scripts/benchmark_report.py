@@ -197,7 +197,7 @@ def comparisons(results: Results) -> list[str]:
 
 
 def learning_rates(results: Results) -> list[str]:
-    """What the grid search found on held-out training images, as a Markdown table; empty before there was one."""
+    """What the grid search found on images held out from training, as a Markdown table; empty before there was one."""
     tuned = read_json(results.folder / "tuned.json")
     rates = sorted({rate for found in tuned.values() for rate in found["values"]}, key=float)
     if not rates:
@@ -207,7 +207,7 @@ def learning_rates(results: Results) -> list[str]:
         "",
         "## Learning rates",
         "",
-        f"{measures} of held-out training images, one seed; the best one in bold.",
+        f"{measures} of held-out images that are not test images, one seed; the best one in bold.",
         "",
     ]
     lines += _markdown([["data, share, row", *rates]])
