@@ -21,12 +21,11 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from benchmark_cells import (
     ROOT,
@@ -35,22 +34,21 @@ from benchmark_cells import (
     CellFailed,
     Plan,
     Processes,
+    Rows,
     fingerprint,
     needed_by,
     planned_cells,
     read_plan,
     settings_of,
 )
-from benchmark_store import read_rows
+from benchmark_store import KEY, cell_id, read_rows
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.recorder import goodness, write_json
 
 
 def run_cells(
     cells: Iterable[Cell],
     benchmark: Benchmark,
-    record: Callable[[Cell, dict[str, Any]], None],
     *,
     minutes: float,
     jobs: int,
@@ -79,14 +77,14 @@ def run_cells(
                 break
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 cell = running.pop(done)
-                if not _recorded(cell, done, benchmark, record):
+                if not _recorded(cell, done, benchmark):
                     broken.add(cell.id)
     say(f"{len(pending)} cells are left, {len(broken)} failed" + (f": {', '.join(sorted(broken))}" if broken else ""))
 
 
-def _recorded(cell: Cell, done: Future, benchmark: Benchmark, record: Callable[[Cell, dict], None]) -> bool:
+def _recorded(cell: Cell, done: Future, benchmark: Benchmark) -> bool:
     try:
-        record(cell, done.result())
+        benchmark.record(cell, done.result())
     except (CellFailed, InputError, OSError, KeyError) as error:
         reason = str(error) if isinstance(error, CellFailed | InputError) else f"{type(error).__name__}: {error}"
         benchmark.note_failure(cell, reason)
@@ -97,27 +95,14 @@ def _recorded(cell: Cell, done: Future, benchmark: Benchmark, record: Callable[[
     return True
 
 
-def grid_cells(plan: Plan, cells: Iterable[Cell], tuned: dict[str, Any]) -> list[Cell]:
-    """The grid search: every learning rate of every comparison that has none yet, with its first seed."""
-    firsts: dict[str, Cell] = {}
+def grid_cells(plan: Plan, cells: Iterable[Cell], tuned: Rows) -> list[Cell]:
+    """The grid search: every learning rate that a row hasn't been tried with on a data set, with its first seed."""
+    firsts: dict[tuple[str, float, str], Cell] = {}
     for cell in cells:
-        firsts.setdefault(cell.comparison, cell)
-    rates = plan.get("tune", {}).get("learning_rate", [])
-    return [replace(cell, learning_rate=rate) for cell in firsts.values() for rate in rates
-            if f"{rate:g}" not in tuned.get(cell.comparison, {}).get("values", {})]  # fmt: skip
-
-
-def record_rate(benchmark: Benchmark, cell: Cell, found: dict[str, Any]) -> None:
-    """Adds a learning rate's validation value to tuned.json and chooses the best one found so far."""
-    by = benchmark.plan["tune"]["by"]
-    tuned = benchmark.tuned
-    values = tuned.get(cell.comparison, {}).get("values", {}) | {f"{cell.learning_rate:g}": found["validation"][by]}
-    best = max(values, key=lambda rate: goodness({by: values[rate]}, by))
-    values = dict(sorted(values.items(), key=lambda item: float(item[0])))
-    write_json(
-        benchmark.results / "tuned.json",
-        tuned | {cell.comparison: {"learning_rate": float(best), "by": by, "values": values}},
-    )
+        firsts.setdefault((cell.data, cell.fraction, cell.row), cell)
+    grid = [replace(cell, learning_rate=rate) for cell in firsts.values() for rate in plan["tune"]["learning_rate"]]
+    tried = {(cell_id(*(line[name] for name in KEY)), float(line["learning_rate"])) for line in tuned}
+    return [cell for cell in grid if (replace(cell, learning_rate=None).id, cell.learning_rate) not in tried]
 
 
 def say(text: str) -> None:
@@ -153,15 +138,13 @@ def main(arguments: Sequence[str] | None = None, execute: Processes | None = Non
                 state = "finished" if cell.id in finished else f"failed: {failed[cell.id]}" if cell.id in failed else ""
                 print(f"{cell.id:45} {state}".rstrip())
             return
-        record = benchmark.record
         if args.tune:
             cells = grid_cells(benchmark.plan, cells, benchmark.tuned)
-            record = lambda cell, found: record_rate(benchmark, cell, found)  # noqa: E731
         skipped = finished if args.retry else finished | failed.keys()
         open_cells = [cell for cell in cells if cell.id not in skipped]
         for cell in open_cells:
             benchmark.places(cell)
-        run_cells(open_cells, benchmark, record, minutes=args.minutes, jobs=args.jobs)
+        run_cells(open_cells, benchmark, minutes=args.minutes, jobs=args.jobs)
     except InputError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:

@@ -23,6 +23,7 @@ import numpy as np
 from benchmark_leave_out import leave_out, with_variants
 from benchmark_store import (
     CORRUPTED,
+    GRID,
     KEY,
     METRICS,
     Predictions,
@@ -34,11 +35,14 @@ from benchmark_store import (
 )
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.recorder import read_json, write_json
+from dual_skd.evaluation.recorder import goodness, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
 Plan = dict[str, Any]
+Rows = Sequence[dict[str, str]]
+# of a row of the plan: the row whose model it starts from, and the row whose learning rate it takes
+NOT_SETTINGS = ("needs", "rate_of")
 
 
 class CellFailed(Exception):
@@ -60,11 +64,6 @@ class Cell:
         grid = "" if self.learning_rate is None else f"_tune_{self.learning_rate:g}"
         return cell_id(self.data, self.fraction, self.row, self.seed) + grid
 
-    @property
-    def comparison(self) -> str:
-        """The cell without its seed: what a learning rate is chosen for."""
-        return f"{self.data}_{self.fraction}_{self.row}"
-
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
@@ -83,7 +82,7 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"{path} has no {', no '.join(missing)}; see scripts/benchmark_plan.json.")
     plan = with_variants(plan)
     wanted = [("row", row, plan["rows"]) for tier in plan["tiers"] for row in tier["rows"]]
-    wanted += [("row", row["needs"], plan["rows"]) for row in plan["rows"].values() if "needs" in row]
+    wanted += [("row", row[key], plan["rows"]) for row in plan["rows"].values() for key in NOT_SETTINGS if key in row]
     wanted += [("data set", data, plan["data"]) for tier in plan["tiers"] for data, _ in tier["on"]]
     for what, name, known in wanted:
         if name not in known:
@@ -114,18 +113,47 @@ def needed_by(plan: Plan, cell: Cell) -> Cell | None:
     return replace(cell, row=row, learning_rate=None) if row else None
 
 
-def settings_of(plan: Plan, cell: Cell, tuned: dict[str, Any]) -> dict[str, Any]:
+def configs_of(plan: Plan, data: str) -> list[str]:
+    """Names of the configs that a data set's runs have."""
+    return plan["data"][data].get("configs", ["train.json"])
+
+
+def settings_of(plan: Plan, cell: Cell, tuned: Rows) -> dict[str, Any]:
     """Overrides of train.json that make a cell what it is; no paths, so that they compare between machines."""
     data = plan["data"][cell.data]
     settings = plan.get("common", {}) | {"epochs": data["epochs"][str(cell.fraction)]} | data.get("overrides", {})
-    settings |= {key: value for key, value in plan["rows"][cell.row].items() if key != "needs"}
+    settings |= {key: value for key, value in plan["rows"][cell.row].items() if key not in NOT_SETTINGS}
     settings |= {"train_fraction": cell.fraction, "seed": cell.seed}
     if cell.learning_rate:
         # as many training images, and more to choose by than a cell of the table has
-        shares = plan["tune"].get("shares", {}).get(str(cell.fraction), {})
+        shares = plan["tune"].get("shares", {}).get(f"{cell.data}_{cell.fraction}", {})
         return settings | {"learning_rate": cell.learning_rate} | shares
-    rate = tuned.get(cell.comparison, {}).get("learning_rate")
+    rate = chosen_rate(plan, cell, tuned)
     return settings | ({"learning_rate": rate} if rate else {})
+
+
+def chosen_rate(plan: Plan, cell: Cell, tuned: Rows) -> float | None:
+    """The learning rate of a cell: the best mean over the data sets of the grid search; None where it has no say.
+
+    One rate for a method and not one per data set, because few held-out images would choose by chance. Only data sets
+    of the same configs count: another network has another rate.
+    """
+    if "tune" not in plan:
+        return None
+    row, by = plan["rows"][cell.row].get("rate_of", cell.row), plan["tune"]["by"]
+    alike = {name for name in plan["data"] if configs_of(plan, name) == configs_of(plan, cell.data)}
+    means = grid_means([line for line in tuned if line["row"] == row and line["data"] in alike], by)
+    return max(means, key=lambda rate: goodness({by: means[rate]}, by), default=None)
+
+
+def grid_means(found: Rows, metric: str) -> dict[float, float]:
+    """Mean of a metric per learning rate, of those rates that every data set and seed of the lines was tried with."""
+    values: dict[float, dict[tuple[str, ...], float]] = {}
+    for line in found:
+        place = line["data"], line["fraction"], line["seed"]
+        values.setdefault(float(line["learning_rate"]), {})[place] = float(line[metric])
+    places = set().union(*values.values())
+    return {rate: float(np.mean(list(of.values()))) for rate, of in sorted(values.items()) if of.keys() == places}
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
@@ -231,8 +259,8 @@ class Benchmark:
     execute: Processes
 
     @property
-    def tuned(self) -> dict[str, Any]:
-        return read_json(self.results / "tuned.json")
+    def tuned(self) -> Rows:
+        return read_rows(self.results, "tuned")
 
     @property
     def failed(self) -> dict[str, str]:
@@ -267,7 +295,7 @@ class Benchmark:
         """Trains and, unless it is of the grid search, evaluates a cell.
 
         Returns:
-            what is to be recorded: ``rows`` for the CSV, ``predictions`` and ``robustness``; or ``validation``.
+            what is to be recorded: ``predictions``, and lines of the tables by name; of the grid search only ``tuned``.
         """
         out = (self.work / cell.id).absolute()
         shutil.rmtree(out, ignore_errors=True)
@@ -286,8 +314,7 @@ class Benchmark:
         commit = current_commit()
         write_json(out / "settings.json", settings | places)
         configs = ROOT / "bundle" / "configs"
-        names = self.plan["data"][cell.data].get("configs", ["train.json"])
-        files = [*(str(configs / name) for name in names), str(out / "settings.json")]
+        files = [*(str(configs / name) for name in configs_of(self.plan, cell.data)), str(out / "settings.json")]
         runs = [{"run_id": "training", "config_file": files}]
         if cell.learning_rate is None:
             evaluate = {"run_id": "evaluating", "config_file": str(configs / "evaluate.json"), "output_dir": str(out)}
@@ -303,22 +330,25 @@ class Benchmark:
         metrics, run = read_json(out / "metrics.json"), read_json(out / "run.json")
         clean_up(out, keep_model=any(row.get("needs") == cell.row for row in self.plan["rows"].values()))
         if cell.learning_rate is not None:
-            return {"validation": metrics["best"]["student"]}
+            best = metrics["best"]
+            line = {name: getattr(cell, name) for name in GRID} | {"images": best["images"]}
+            return {"tuned": [line | {name: _rounded(best["student"][name]) for name in METRICS}]}
         common = {"learning_rate": run["config"]["learning_rate"], "settings": fingerprint(settings), "commit": commit,
                   "started": started}  # fmt: skip
         return {
-            "rows": result_rows(cell, metrics, run, common),
+            "benchmark": result_rows(cell, metrics, run, common),
             "predictions": read_predictions(out),
             "robustness": robustness_rows(cell, metrics.get("robustness")),
         }
 
     def record(self, cell: Cell, found: dict[str, Any]) -> None:
         """Keeps what a finished cell found: its line in benchmark.csv last, since that says that it is finished."""
-        add_predictions(predictions_path(self.results, cell.data, cell.fraction), cell.row, cell.seed,
-                        found["predictions"])  # fmt: skip
-        if found["robustness"]:
-            add_rows(self.results, found["robustness"], "robustness")
-        add_rows(self.results, found["rows"])
+        if "predictions" in found:
+            path = predictions_path(self.results, cell.data, cell.fraction)
+            add_predictions(path, cell.row, cell.seed, found["predictions"])
+        for table in ("tuned", "robustness", "benchmark"):
+            if found.get(table):
+                add_rows(self.results, found[table], table)
 
 
 def result_rows(cell: Cell, metrics: dict, run: dict, common: dict[str, Any]) -> list[dict[str, Any]]:

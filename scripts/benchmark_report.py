@@ -21,13 +21,12 @@ from pathlib import Path
 
 import benchmark_robustness as robustness
 import numpy as np
-from benchmark_cells import ROOT, Plan, read_plan
+from benchmark_cells import ROOT, Cell, Plan, chosen_rate, configs_of, grid_means, read_plan
 from benchmark_latency import Latencies
 from benchmark_store import predictions_path, probabilities, read_rows
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.paired import RESAMPLES, Difference, holm, paired_differences
-from dual_skd.evaluation.recorder import read_json
 
 SHOWN = {
     "balanced_accuracy": "balanced accuracy",
@@ -198,24 +197,31 @@ def comparisons(results: Results) -> list[str]:
 
 def learning_rates(results: Results) -> list[str]:
     """What the grid search found on images held out from training, as a Markdown table; empty before there was one."""
-    tuned = read_json(results.folder / "tuned.json")
-    rates = sorted({rate for found in tuned.values() for rate in found["values"]}, key=float)
-    if not rates:
+    plan = results.plan
+    tuned = [line for line in read_rows(results.folder, "tuned") if line["data"] in plan["data"]]
+    if not tuned:
         return []
-    measures = ", ".join(sorted({SHOWN[found["by"]] for found in tuned.values()}))
+    by = plan["tune"]["by"]
+    rates = sorted({float(line["learning_rate"]) for line in tuned})
     lines = [
         "",
         "## Learning rates",
         "",
-        f"{measures} of held-out images that are not test images, one seed; the best one in bold.",
+        f"{SHOWN[by]} of held-out images that are not test images; more in `tuned.csv`. In bold the mean of the rate",
+        "that the row has got, and those that take theirs from it (`rate_of` of the plan).",
         "",
     ]
-    lines += _markdown([["data, share, row", *rates]])
-    for comparison, found in sorted(tuned.items()):
-        cells = [f"{found['values'][rate]:.3f}" if rate in found["values"] else "" for rate in rates]
-        best = rates.index(f"{found['learning_rate']:g}")
-        cells[best] = f"**{cells[best]}**"
-        lines += _line([comparison, *cells])
+    lines += _markdown([["row", "data", "images", *(f"{rate:g}" for rate in rates)]])
+    for row, configs in dict.fromkeys((line["row"], tuple(configs_of(plan, line["data"]))) for line in tuned):
+        alike = [line for line in tuned if line["row"] == row and tuple(configs_of(plan, line["data"])) == configs]
+        for place in dict.fromkeys((line["data"], line["fraction"]) for line in alike):
+            found = [line for line in alike if (line["data"], line["fraction"]) == place]
+            values = {rate: f"{value:.3f}" for rate, value in grid_means(found, by).items()}
+            images = ", ".join(sorted({line["images"] for line in found}))
+            lines += _line([row, f"{place[0]}, {float(place[1]):.0%}", images, *(values.get(r, "") for r in rates)])
+        best = chosen_rate(plan, Cell(alike[0]["data"], float(alike[0]["fraction"]), row, 0), tuned)
+        means = {r: f"**{mean:.3f}**" if r == best else f"{mean:.3f}" for r, mean in grid_means(alike, by).items()}
+        lines += _line([row, "mean", "", *(means.get(rate, "") for rate in rates)])
     return lines
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark keeps: one CSV line per cell and network, another per corruption, and all test probabilities."""
+"""What the benchmark keeps: CSV lines per cell and network, corruption, learning rate; and all test probabilities."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ COLUMNS = (
     "learning_rate", "settings", "commit", "started",
 )  # fmt: skip
 CORRUPTED = ("accuracy", "balanced_accuracy", "macro_auc", "nll", "ece")
+GRID = (*KEY, "learning_rate")  # what tells lines of the grid search apart
 # of the CSV files by name; images as they are have the corruption "none" and the strength 0
 TABLES = {
     "benchmark": COLUMNS,
     "robustness": (*KEY, "network", "corruption", "strength", *CORRUPTED),
+    "tuned": (*GRID, "images", *METRICS),
     "latency": ("network", "size", "parameters", "macs", "milliseconds", "of_large", "load", "machine", "measured"),
 }
 
@@ -75,9 +77,13 @@ def read_rows(results: Path, table: str = "benchmark") -> list[dict[str, str]]:
 
 def add_rows(results: Path, rows: Sequence[dict[str, Any]], table: str = "benchmark") -> None:
     """Adds the lines of one cell in one go; a killed program leaves the former file or the new one."""
-    new = {cell_id(*(row[name] for name in KEY)) for row in rows}
-    kept = [row for row in read_rows(results, table) if cell_id(*(row[name] for name in KEY)) not in new]
-    write_rows(results, [*kept, *rows], table)
+
+    def cell(row: dict[str, Any]) -> tuple[str, float | None]:
+        rate = float(row["learning_rate"]) if table == "tuned" else None
+        return cell_id(*(row[name] for name in KEY)), rate
+
+    new = {cell(row) for row in rows}
+    write_rows(results, [*(row for row in read_rows(results, table) if cell(row) not in new), *rows], table)
 
 
 def write_rows(results: Path, rows: Sequence[dict[str, Any]], table: str) -> None:

@@ -96,7 +96,7 @@ def plan(tmp_path_factory) -> Path:
             "distill": {"method": "distill", "needs": "large"},
             "broken": {"method": "single", "selection_student": "none_such"},
         },
-        "tune": {"learning_rate": [0.001, 0.01], "by": "nll", "shares": {"1.0": {"val_fraction": 0.4}}},
+        "tune": {"learning_rate": [0.001, 0.01], "by": "nll", "shares": {"phantoms_1.0": {"val_fraction": 0.4}}},
         "tiers": [
             {"on": [["phantoms", 1.0]], "rows": ["single", "dual", "distill"], "seeds": [0]},
             {"on": [["phantoms", 0.5]], "rows": ["single", "dual"], "seeds": [0, 1]},
@@ -242,30 +242,67 @@ def test_learning_rates_are_chosen_by_validation_alone_and_used_by_the_cells(sta
         "phantoms_1.0_single_0_tune_0.001", "phantoms_1.0_single_0_tune_0.01",
     ]  # fmt: skip
     assert not (tmp_path / "results" / "benchmark.csv").exists()
-    chosen = json.loads((tmp_path / "results" / "tuned.json").read_text())["phantoms_1.0_single"]
     validation = {}
-    for rate in ("0.001", "0.01"):
-        metrics = json.loads((tmp_path / "work" / f"phantoms_1.0_single_0_tune_{rate}" / "metrics.json").read_text())
+    for line in lines(tmp_path, "tuned"):
+        assert (line["data"], line["fraction"], line["row"], line["seed"]) == ("phantoms", "1.0", "single", "0")
+        folder = tmp_path / "work" / f"phantoms_1.0_single_0_tune_{line['learning_rate']}"
+        metrics = json.loads((folder / "metrics.json").read_text())
         assert "test" not in metrics
-        validation[rate] = metrics["best"]["student"]["nll"]
-        settings = tmp_path / "work" / f"phantoms_1.0_single_0_tune_{rate}" / "settings.json"
-        assert json.loads(settings.read_text())["val_fraction"] == 0.4
-    assert chosen == {"learning_rate": float(min(validation, key=validation.get)), "by": "nll", "values": validation}
+        validation[float(line["learning_rate"])] = metrics["best"]["student"]["nll"]
+        assert float(line["nll"]) == pytest.approx(metrics["best"]["student"]["nll"], abs=1e-6)
+        assert int(line["images"]) == metrics["best"]["images"]
+        assert json.loads((folder / "settings.json").read_text())["val_fraction"] == 0.4
+    assert list(validation) == [0.001, 0.01]
+    chosen = min(validation, key=validation.get)
     assert start(tmp_path, "--tune", "--only", "1.0_single") == []
     scripts.report.main(["--results", str(tmp_path / "results"), "--plan", str(plan), "--no_plots"])
-    cells = [f"**{value:.3f}**" if float(rate) == chosen["learning_rate"] else f"{value:.3f}"
-             for rate, value in validation.items()]  # fmt: skip
-    assert f"| phantoms_1.0_single | {' | '.join(cells)} |" in (tmp_path / "results" / "tables.md").read_text()
+    means = [f"**{value:.3f}**" if rate == chosen else f"{value:.3f}" for rate, value in validation.items()]
+    report = (tmp_path / "results" / "tables.md").read_text()
+    assert f"| single | mean |  | {' | '.join(means)} |" in report
     start(tmp_path, "--only", "1.0_single")
-    assert float(lines(tmp_path)[0]["learning_rate"]) == chosen["learning_rate"]
+    assert float(lines(tmp_path)[0]["learning_rate"]) == chosen
     assert "val_fraction" not in json.loads((tmp_path / "work" / "phantoms_1.0_single_0" / "settings.json").read_text())
 
 
-def test_cells_that_ran_with_another_learning_rate_than_the_chosen_one_are_named(start, done, tmp_path, capsys):
+def grid_line(data: str, row: str, rate: float, nll: float, seed: int = 0) -> dict[str, str]:
+    found = {"data": data, "fraction": 1.0, "row": row, "seed": seed, "learning_rate": rate, "images": 9, "nll": nll}
+    return {name: str(value) for name, value in found.items()}
+
+
+def test_one_rate_is_chosen_for_all_data_sets_of_the_same_networks(scripts, plan):
+    content = scripts.cells.read_plan(plan)
+    content["data"] |= {"others": {"path": "demo"}, "volumes": {"path": "demo", "configs": ["volume.json"]}}
+    content["rows"]["noisy"] = {"method": "single", "noise": 0.2, "rate_of": "single"}
+    tuned = [
+        grid_line("phantoms", "single", 0.001, 1.0), grid_line("phantoms", "single", 0.01, 0.5),
+        grid_line("others", "single", 0.001, 1.0), grid_line("others", "single", 0.01, 1.4),
+        grid_line("phantoms", "single", 0.1, 0.0),  # the others haven't been tried with it
+        grid_line("volumes", "single", 0.001, 0.0), grid_line("forgotten", "single", 0.001, 0.0),
+    ]  # fmt: skip
+
+    def rate(data: str, row: str) -> float | None:
+        return scripts.cells.chosen_rate(content, scripts.cells.Cell(data, 1.0, row, 3), tuned)
+
+    assert rate("phantoms", "single") == rate("others", "single") == rate("others", "noisy") == 0.01
+    assert rate("volumes", "single") == 0.001
+    assert rate("phantoms", "dual") is None
+    settings = scripts.cells.settings_of(content, scripts.cells.Cell("phantoms", 1.0, "noisy", 3), tuned)
+    assert settings["learning_rate"] == 0.01 and settings["noise"] == 0.2 and "rate_of" not in settings
+    without = {key: value for key, value in content.items() if key != "tune"}
+    assert scripts.cells.chosen_rate(without, scripts.cells.Cell("phantoms", 1.0, "single", 3), tuned) is None
+
+
+def test_a_rate_is_taken_from_a_row_that_the_plan_has(scripts, plan):
+    path = changed(plan, "rate_of.json", lambda content: content["rows"]["dual"].update(rate_of="nothing"))
+    with pytest.raises(InputError, match="names the row 'nothing'"):
+        scripts.cells.read_plan(path)
+
+
+def test_cells_that_ran_with_another_rate_than_the_chosen_one_are_named(start, scripts, done, tmp_path, capsys):
     shutil.copytree(done / "results", tmp_path / "results")
     (line,) = [line for line in lines(tmp_path) if line["row"] == "single"]
     for rate, named in ((float(line["learning_rate"]), False), (0.5, True)):
-        (tmp_path / "results" / "tuned.json").write_text(json.dumps({"phantoms_1.0_single": {"learning_rate": rate}}))
+        scripts.store.write_rows(tmp_path / "results", [grid_line("phantoms", "single", rate, 1.0)], "tuned")
         start(tmp_path, "--list")
         assert ("other settings than the plan has now: phantoms_1.0_single_0;" in capsys.readouterr().out) == named
 
