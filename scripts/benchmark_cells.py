@@ -133,27 +133,34 @@ def settings_of(plan: Plan, cell: Cell, tuned: Rows) -> dict[str, Any]:
 
 
 def chosen_rate(plan: Plan, cell: Cell, tuned: Rows) -> float | None:
-    """The learning rate of a cell: the best mean over the data sets of the grid search; None where it has no say.
+    """The learning rate of a cell: the best one over all held-out images of the grid; None where it has no say.
 
-    One rate for a method and not one per data set, because few held-out images would choose by chance. Only data sets
-    of the same configs count: another network has another rate.
+    One rate for a row and not one per data set, where few images would choose by chance. Only data sets of the same
+    configs count: another network has another rate.
     """
     if "tune" not in plan:
         return None
     row, by = plan["rows"][cell.row].get("rate_of", cell.row), plan["tune"]["by"]
-    alike = {name for name in plan["data"] if configs_of(plan, name) == configs_of(plan, cell.data)}
+    configs = configs_of(plan, cell.data)
+    alike = {name for name in plan["data"] if configs_of(plan, name) == configs}
     means = grid_means([line for line in tuned if line["row"] == row and line["data"] in alike], by)
     return max(means, key=lambda rate: goodness({by: means[rate]}, by), default=None)
 
 
 def grid_means(found: Rows, metric: str) -> dict[float, float]:
-    """Mean of a metric per learning rate, of those rates that every data set and seed of the lines was tried with."""
-    values: dict[float, dict[tuple[str, ...], float]] = {}
+    """Mean of a metric per learning rate, a data set counting as much as it has images.
+
+    Only of the rates that every data set and seed of the lines was tried with.
+    """
+    lines: dict[float, dict[tuple[str, ...], dict[str, str]]] = {}
     for line in found:
-        place = line["data"], line["fraction"], line["seed"]
-        values.setdefault(float(line["learning_rate"]), {})[place] = float(line[metric])
-    places = set().union(*values.values())
-    return {rate: float(np.mean(list(of.values()))) for rate, of in sorted(values.items()) if of.keys() == places}
+        lines.setdefault(float(line["learning_rate"]), {})[line["data"], line["fraction"], line["seed"]] = line
+    places = set().union(*lines.values())
+    whole = {rate: list(of.values()) for rate, of in sorted(lines.items()) if of.keys() == places}
+    return {
+        rate: float(np.average([float(line[metric]) for line in of], weights=[int(line["images"]) for line in of]))
+        for rate, of in whole.items()
+    }
 
 
 def fingerprint(settings: dict[str, Any]) -> str:

@@ -264,18 +264,18 @@ def test_learning_rates_are_chosen_by_validation_alone_and_used_by_the_cells(sta
     assert "val_fraction" not in json.loads((tmp_path / "work" / "phantoms_1.0_single_0" / "settings.json").read_text())
 
 
-def grid_line(data: str, row: str, rate: float, nll: float, seed: int = 0) -> dict[str, str]:
-    found = {"data": data, "fraction": 1.0, "row": row, "seed": seed, "learning_rate": rate, "images": 9, "nll": nll}
+def grid_line(data: str, row: str, rate: float, nll: float, images: int = 9) -> dict[str, str]:
+    found = {"data": data, "fraction": 1.0, "row": row, "seed": 0, "learning_rate": rate, "images": images, "nll": nll}
     return {name: str(value) for name, value in found.items()}
 
 
-def test_one_rate_is_chosen_for_all_data_sets_of_the_same_networks(scripts, plan):
+def test_one_rate_is_chosen_for_all_data_sets_of_the_same_networks_by_all_their_images(scripts, plan):
     content = scripts.cells.read_plan(plan)
     content["data"] |= {"others": {"path": "demo"}, "volumes": {"path": "demo", "configs": ["volume.json"]}}
     content["rows"]["noisy"] = {"method": "single", "noise": 0.2, "rate_of": "single"}
     tuned = [
         grid_line("phantoms", "single", 0.001, 1.0), grid_line("phantoms", "single", 0.01, 0.5),
-        grid_line("others", "single", 0.001, 1.0), grid_line("others", "single", 0.01, 1.4),
+        grid_line("others", "single", 0.001, 1.0, images=4), grid_line("others", "single", 0.01, 1.6, images=4),
         grid_line("phantoms", "single", 0.1, 0.0),  # the others haven't been tried with it
         grid_line("volumes", "single", 0.001, 0.0), grid_line("forgotten", "single", 0.001, 0.0),
     ]  # fmt: skip
@@ -283,6 +283,7 @@ def test_one_rate_is_chosen_for_all_data_sets_of_the_same_networks(scripts, plan
     def rate(data: str, row: str) -> float | None:
         return scripts.cells.chosen_rate(content, scripts.cells.Cell(data, 1.0, row, 3), tuned)
 
+    assert scripts.cells.grid_means(tuned[:4], "nll") == pytest.approx({0.001: 1.0, 0.01: (9 * 0.5 + 4 * 1.6) / 13})
     assert rate("phantoms", "single") == rate("others", "single") == rate("others", "noisy") == 0.01
     assert rate("volumes", "single") == 0.001
     assert rate("phantoms", "dual") is None
