@@ -272,6 +272,14 @@ def claims(results: Results) -> list[str]:
     size = {place: np.divide(*means(place, method, "large", name="parameters")).item() for place in full}
     lines.append(_claim(f"`{method}` has under 1/5 of the large model's parameters", size, lambda share: share < 0.2,
                         len(full), "{:.1%}"))  # fmt: skip
+    if "shares" in wanted:
+
+        def gain(data: str, share: float) -> float:
+            return np.diff(means((data, share), control, method, name="macro_auc")).item()
+
+        more = {(data, few): 100 * (gain(data, few) - gain(data, many)) for data, few, many in wanted["shares"]}
+        lines.append(_claim(f"`{method}` gains more AUC over `{control}` with few images than with many", more,
+                            lambda points: points > 0, len(more), "{:+.1f} points more"))  # fmt: skip
     data, fraction, level = wanted["accuracy"]
     light = [row for row in plan["rows"] if row != "large"]
     best = max(light, key=lambda row: np.nan_to_num(means((data, fraction), row, name="val_accuracy"), nan=-1))

@@ -345,6 +345,27 @@ def test_the_short_table_and_the_claims_stand_between_the_marks_of_the_document(
         assert text.count("accuracy of 0.01 or better") == 1
 
 
+def test_the_gain_with_few_images_is_compared_with_that_with_many(scripts, plan):
+    content = scripts.cells.read_plan(plan)
+    content["claims"]["shares"] = [["phantoms", 0.5, 1.0]]
+    results = scripts.report.Results(plan.parent, content)
+    line = dict.fromkeys(scripts.store.COLUMNS, "") | {"data": "phantoms", "network": "student", "seed": 0}
+    results.lines = [
+        line | {"row": row, "fraction": fraction, "macro_auc": auc}
+        for row, fraction, auc in (("single", 0.5, 0.6), ("dual", 0.5, 0.7), ("single", 1.0, 0.8), ("dual", 1.0, 0.83))
+    ]
+
+    def claim() -> str:
+        (found,) = [text for text in scripts.report.claims(results) if "with few images than with many" in text]
+        return found
+
+    assert claim().startswith("* **holds**") and "phantoms 50% +7.0 points more" in claim()
+    results.lines[-1]["macro_auc"] = 0.95
+    assert claim().startswith("* **does not hold**") and "phantoms 50% -5.0 points more" in claim()
+    del results.lines[-1]
+    assert claim().startswith("* **open**") and "phantoms 50% not run" in claim()
+
+
 def test_the_method_is_compared_with_the_rows_beside_it(done, scripts, plan):
     content = scripts.cells.read_plan(plan)
     results = scripts.report.Results(done / "results", content)
