@@ -8,9 +8,10 @@
 The plan (scripts/benchmark_plan.json) names data sets, the files that they need beside them, rows (overrides of
 train.json) and tiers: lists of cells, the decisive ones first, within a tier one seed of everything before the next
 seed. A cell is an ordinary bundle run in a process of its own: training, then evaluating on the test images. Finished
-cells have a line in RESULTS/benchmark.csv and their test probabilities in RESULTS/predictions, and are never run again;
-failed ones are listed in WORK/failed.json and run again with --retry. Kill it at any time: the cells in progress are
-lost, nothing else. One such program per RESULTS.
+cells have a line in RESULTS/benchmark.csv and their test probabilities in RESULTS/predictions, and are not run again;
+failed ones are listed in WORK/failed.json and run again with --retry, and with --renew those whose settings have
+changed since, in the plan or by --tune. Kill it at any time: the cells in progress are lost, nothing else. One such
+program per RESULTS.
 Tables and plots: scripts/benchmark_report.py.
 """
 
@@ -35,13 +36,11 @@ from benchmark_cells import (
     Plan,
     Processes,
     Rows,
-    fingerprint,
     needed_by,
     planned_cells,
     read_plan,
-    settings_of,
 )
-from benchmark_store import KEY, cell_id, read_rows
+from benchmark_store import KEY, cell_id
 
 from dual_skd.errors import InputError
 
@@ -122,6 +121,7 @@ def main(arguments: Sequence[str] | None = None, execute: Processes | None = Non
     parser.add_argument("--only", default="", help="regular expression searched in data_fraction_row_seed")
     parser.add_argument("--list", action="store_true", help="show the cells and their state, run none")
     parser.add_argument("--retry", action="store_true", help="run failed cells again")
+    parser.add_argument("--renew", action="store_true", help="run cells again that ran with other settings")
     parser.add_argument("--tune", action="store_true", help="choose learning rates by validation, no test images used")
     args = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of ending it are one
@@ -132,12 +132,17 @@ def main(arguments: Sequence[str] | None = None, execute: Processes | None = Non
         wanted |= {needed_by(benchmark.plan, cell) for cell in wanted} - {None}
         cells = [cell for cell in cells if cell in wanted]
         finished, failed = benchmark.finished(), benchmark.failed
-        warn_of_other_settings(benchmark)
+        outdated = benchmark.outdated()
+        if outdated:
+            names = ", ".join(sorted(outdated))
+            say(f"ran with other settings than the plan has now, and again with --renew: {names}")
         if args.list:
             for cell in cells:
                 state = "finished" if cell.id in finished else f"failed: {failed[cell.id]}" if cell.id in failed else ""
                 print(f"{cell.id:45} {state}".rstrip())
             return
+        if args.renew:
+            finished -= outdated
         if args.tune:
             cells = grid_cells(benchmark.plan, cells, benchmark.tuned)
         skipped = finished if args.retry else finished | failed.keys()
@@ -149,20 +154,6 @@ def main(arguments: Sequence[str] | None = None, execute: Processes | None = Non
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit("Stopped; the cells in progress are lost, the finished ones are kept.")
-
-
-def warn_of_other_settings(benchmark: Benchmark) -> None:
-    """Says which finished cells ran with other settings than the plan has now."""
-    tuned, stale = benchmark.tuned, set()
-    for row in read_rows(benchmark.results):
-        cell = Cell(row["data"], float(row["fraction"]), row["row"], int(row["seed"]))
-        if cell.data in benchmark.plan["data"] and cell.row in benchmark.plan["rows"]:
-            settings, ran_with = settings_of(benchmark.plan, cell, tuned), float(row["learning_rate"])
-            if (fingerprint(settings), settings.get("learning_rate", ran_with)) != (row["settings"], ran_with):
-                stale.add(cell.id)
-    if stale:
-        say(f"ran with other settings than the plan has now: {', '.join(sorted(stale))}; remove their lines from "
-            f"{benchmark.results / 'benchmark.csv'} to run them again")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -281,6 +281,17 @@ class Benchmark:
     def finished(self) -> set[str]:
         return {cell_id(*(row[name] for name in KEY)) for row in read_rows(self.results)}
 
+    def outdated(self) -> set[str]:
+        """Finished cells of the plan's rows that ran with other settings than it has now."""
+        tuned, found = self.tuned, set()
+        for row in read_rows(self.results):
+            cell = Cell(row["data"], float(row["fraction"]), row["row"], int(row["seed"]))
+            if cell.data in self.plan["data"] and cell.row in self.plan["rows"]:
+                settings, ran_with = settings_of(self.plan, cell, tuned), float(row["learning_rate"])
+                if (fingerprint(settings), settings.get("learning_rate", ran_with)) != (row["settings"], ran_with):
+                    found.add(cell.id)
+        return found
+
     def places(self, cell: Cell) -> dict[str, str]:
         """The overrides of train.json that are paths of this machine: the data and other files that a cell reads."""
         data = self.plan["data"][cell.data]

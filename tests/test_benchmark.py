@@ -231,10 +231,15 @@ def test_predictions_for_other_test_images_are_refused(done, scripts, tmp_path):
         scripts.store.add_predictions(stored, "single", 1, found)
 
 
-def test_a_changed_plan_tells_which_finished_cells_ran_with_other_settings(done, start, plan, capsys):
-    path = changed(plan, "longer.json", lambda content: content["rows"].update(single={"weight_decay": 0.5}))
+def test_cells_that_ran_with_other_settings_are_named_and_run_again_on_request(done, start, plan, tmp_path, capsys):
+    path = changed(plan, "longer.json", lambda content: content["rows"]["single"].update(weight_decay=0.5))
     start(done, "--list", plan=path)
-    assert "ran with other settings than the plan has now: phantoms_1.0_single_0;" in capsys.readouterr().out
+    assert "than the plan has now, and again with --renew: phantoms_1.0_single_0\n" in capsys.readouterr().out
+    folder = shutil.copytree(done, tmp_path / "copy")
+    assert start(folder, "--only", "1.0_(single|dual)", plan=path) == []
+    assert start(folder, "--only", "1.0_(single|dual)", "--renew", plan=path) == ["phantoms_1.0_single_0"]
+    assert len(lines(folder)) == len(lines(done))
+    assert start(folder, "--only", "1.0_(single|dual)", "--renew", plan=path) == []
 
 
 def test_learning_rates_are_chosen_by_validation_alone_and_used_by_the_cells(start, scripts, plan, tmp_path):
@@ -305,7 +310,7 @@ def test_cells_that_ran_with_another_rate_than_the_chosen_one_are_named(start, s
     for rate, named in ((float(line["learning_rate"]), False), (0.5, True)):
         scripts.store.write_rows(tmp_path / "results", [grid_line("phantoms", "single", rate, 1.0)], "tuned")
         start(tmp_path, "--list")
-        assert ("other settings than the plan has now: phantoms_1.0_single_0;" in capsys.readouterr().out) == named
+        assert ("and again with --renew: phantoms_1.0_single_0" in capsys.readouterr().out) == named
 
 
 def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, scripts, plan):
