@@ -298,9 +298,10 @@ class Benchmark:
         names = {"dataset_dir": data["path"]} | data.get("files", {})
         found = {key: self._find(name) for key, name in names.items()}
         if "leave_out" in data:
-            ((column, value),) = data["leave_out"].items()
+            ((column, part),) = data["leave_out"].items()
             target = self.work / "leave_out" / f"{cell.data}.csv"
-            found["dataset_dir"] = leave_out(found["dataset_dir"], column, value, target)
+            label = data.get("overrides", {}).get("label_column", "label")
+            found["dataset_dir"] = leave_out(found["dataset_dir"], column, part, target, label)
         return {key: str(path.absolute()) for key, path in found.items()}
 
     def _find(self, name: str) -> Path:

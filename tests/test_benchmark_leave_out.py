@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,6 +84,26 @@ def test_the_test_images_are_those_of_the_site_and_the_training_images_all_other
     assert benchmark.places(cells[2]) == {"dataset_dir": str(data)}
 
 
+def test_a_number_stands_for_so_many_folds_that_hold_each_value_once(scripts, data, tmp_path):
+    content = plan(patient=3)
+    content["data"]["sites"]["overrides"] = {"label_column": "site"}
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    read = scripts.cells.read_plan(tmp_path / "plan.json")
+    assert list(read["data"]) == ["all", "sites_1", "sites_2", "sites_3"]
+    benchmark = scripts.cells.Benchmark(read, [data.parent], tmp_path / "results", tmp_path / "work", None)
+    held_out = []
+    for cell in scripts.cells.planned_cells(read)[:3]:
+        with Path(benchmark.places(cell)["dataset_dir"]).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        test = {row["patient"] for row in rows if row["split"] == "test"}
+        assert test.isdisjoint(row["patient"] for row in rows if row["split"] == "train")
+        counts = Counter(row["site"] for row in rows if row["split"] == "test")
+        whole = Counter(row["site"] for row in rows)
+        assert all(abs(counts[site] - whole[site] / 3) <= 1 for site in "ABC")  # each its share of each label
+        held_out += sorted(test)
+    assert len(held_out) == len(set(held_out)) == len(rows)
+
+
 def test_what_cannot_be_held_out_is_refused(scripts, data, tmp_path):
     hold = scripts.leave_out.leave_out
     with pytest.raises(InputError, match="has the site A, B, C; 'D' can't be held out"):
@@ -91,5 +112,8 @@ def test_what_cannot_be_held_out_is_refused(scripts, data, tmp_path):
         hold(data, "hospital", "A", tmp_path / "list.csv")
     with pytest.raises(InputError, match="leave_out needs a data set with a table"):
         hold(tmp_path, "site", "A", tmp_path / "list.csv")
-    with pytest.raises(InputError, match="'sites' has leave_out .*; expected one column with a list of values"):
-        scripts.leave_out.with_variants(plan(site="A"))
+    with pytest.raises(InputError, match=r"has the patient p0, .*; \(40, 40\) can't be held out"):
+        hold(data, "patient", (40, 40), tmp_path / "list.csv")
+    for wanted in ("A", 1, 2.5):
+        with pytest.raises(InputError, match="'sites' has leave_out .*; expected one column with a list of values, as"):
+            scripts.leave_out.with_variants(plan(site=wanted))
