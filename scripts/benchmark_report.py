@@ -195,34 +195,65 @@ def comparisons(results: Results) -> list[str]:
     return ["", *_markdown([head]), *lines] if lines else []
 
 
+def grid_of(results: Results) -> dict[tuple[str, tuple[str, ...]], tuple[list[dict[str, str]], float | None]]:
+    """The grid search by row and configs: its lines, and the rate that was chosen by them."""
+    plan = results.plan
+    found: dict[tuple[str, tuple[str, ...]], list[dict[str, str]]] = {}
+    tuned = read_rows(results.folder, "tuned")
+    for line in tuned:
+        if line["data"] in plan["data"] and line["row"] in plan["rows"]:
+            found.setdefault((line["row"], tuple(configs_of(plan, line["data"]))), []).append(line)
+    return {
+        group: (lines, chosen_rate(plan, Cell(lines[0]["data"], float(lines[0]["fraction"]), group[0], 0), tuned))
+        for group, lines in found.items()
+    }
+
+
+def by_place(lines: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    """Lines of the grid search by data set and share of the training images."""
+    places: dict[str, list[dict[str, str]]] = {}
+    for line in lines:
+        places.setdefault(f"{line['data']}, {float(line['fraction']):.0%}", []).append(line)
+    return places
+
+
 def learning_rates(results: Results) -> list[str]:
     """What the grid search found on images held out from training, as a Markdown table; empty before there was one."""
-    plan = results.plan
-    tuned = [line for line in read_rows(results.folder, "tuned") if line["data"] in plan["data"]]
-    if not tuned:
+    grid = grid_of(results)
+    if not grid:
         return []
-    by = plan["tune"]["by"]
-    rates = sorted({float(line["learning_rate"]) for line in tuned})
-    lines = [
+    by = results.plan["tune"]["by"]
+    rates = sorted({float(line["learning_rate"]) for lines, _ in grid.values() for line in lines})
+    text = [
         "",
         "## Learning rates",
         "",
         f"{SHOWN[by]} of held-out images that are not test images; more in `tuned.csv`. In bold the mean of the rate",
         "that the row has got, and those that take theirs from it (`rate_of` of the plan).",
         "",
+        *_markdown([["row", "data", "seeds", "images", *(f"{rate:g}" for rate in rates)]]),
     ]
-    lines += _markdown([["row", "data", "images", *(f"{rate:g}" for rate in rates)]])
-    for row, configs in dict.fromkeys((line["row"], tuple(configs_of(plan, line["data"]))) for line in tuned):
-        alike = [line for line in tuned if line["row"] == row and tuple(configs_of(plan, line["data"])) == configs]
-        for place in dict.fromkeys((line["data"], line["fraction"]) for line in alike):
-            found = [line for line in alike if (line["data"], line["fraction"]) == place]
+    for (row, _), (lines, best) in grid.items():
+        for place, found in by_place(lines).items():
             values = {rate: f"{value:.3f}" for rate, value in grid_means(found, by).items()}
-            images = ", ".join(sorted({line["images"] for line in found}))
-            lines += _line([row, f"{place[0]}, {float(place[1]):.0%}", images, *(values.get(r, "") for r in rates)])
-        best = chosen_rate(plan, Cell(alike[0]["data"], float(alike[0]["fraction"]), row, 0), tuned)
-        means = {r: f"**{mean:.3f}**" if r == best else f"{mean:.3f}" for r, mean in grid_means(alike, by).items()}
-        lines += _line([row, "mean", "", *(means.get(rate, "") for rate in rates)])
-    return lines
+            seeds = len({line["seed"] for line in found})
+            text += _line([row, place, str(seeds), found[0]["images"], *(values.get(rate, "") for rate in rates)])
+        means = {r: f"**{mean:.3f}**" if r == best else f"{mean:.3f}" for r, mean in grid_means(lines, by).items()}
+        text += _line([row, "mean", "", "", *(means.get(rate, "") for rate in rates)])
+    return text
+
+
+def held_out(results: Results) -> list[str]:
+    """The rows of the grid search at their own rates, on its held-out images; empty before there was one."""
+    text = []
+    for (row, _), (lines, best) in grid_of(results).items():
+        for place, found in by_place([line for line in lines if float(line["learning_rate"]) == best]).items():
+            means = [f"{np.mean([float(line[name]) for line in found]):.3f}" for name in COMPARED]
+            text += _line([place, row, str(len(found)), found[0]["images"], f"{best:g}", *means])
+    order = list(results.plan["data"])
+    text.sort(key=lambda line: order.index(line.removeprefix("| ").split(",")[0]))
+    head = ["data", "row", "seeds", "held-out training images", "learning rate", *(SHOWN[name] for name in COMPARED)]
+    return ["", *_markdown([head]), *text] if text else []
 
 
 def claims(results: Results) -> list[str]:
@@ -383,7 +414,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shift = robustness.Robustness(args.results, results.plan)
         lines += robustness.tables(shift)
         args.results.mkdir(parents=True, exist_ok=True)
-        found = [*claims(results), *comparisons(results)]
+        found = [*claims(results), *comparisons(results), *held_out(results)]
         (args.results / "tables.md").write_text(
             "\n".join([*lines, *found, *learning_rates(results)]) + "\n", encoding="utf-8"
         )

@@ -263,7 +263,10 @@ def test_learning_rates_are_chosen_by_validation_alone_and_used_by_the_cells(sta
     scripts.report.main(["--results", str(tmp_path / "results"), "--plan", str(plan), "--no_plots"])
     means = [f"**{value:.3f}**" if rate == chosen else f"{value:.3f}" for rate, value in validation.items()]
     report = (tmp_path / "results" / "tables.md").read_text()
-    assert f"| single | mean |  | {' | '.join(means)} |" in report
+    assert f"| single | mean |  |  | {' | '.join(means)} |" in report
+    at_best = next(line for line in lines(tmp_path, "tuned") if float(line["learning_rate"]) == chosen)
+    values = " | ".join(f"{float(at_best[name]):.3f}" for name in ("balanced_accuracy", "macro_auc", "nll", "ece"))
+    assert f"| phantoms, 100% | single | 1 | {at_best['images']} | {chosen:g} | {values} |" in report
     start(tmp_path, "--only", "1.0_single")
     assert float(lines(tmp_path)[0]["learning_rate"]) == chosen
     assert "val_fraction" not in json.loads((tmp_path / "work" / "phantoms_1.0_single_0" / "settings.json").read_text())
