@@ -40,6 +40,7 @@ _MODULES = (
     "methods",
     "monai_label",
     "networks",
+    "normalisation",
     "outputs",
     "selection",
 )
