@@ -374,13 +374,13 @@ def plot(path: Path, data: str, tables: dict[float, dict[str, dict[str, Differen
         InputError: matplotlib isn't installed.
     """
     pyplot = robustness.load_pyplot()
-    fractions = sorted(tables)
-    rows = max(len(found) for found in tables.values())
+    measured = {share: [row for row, found in rows.items() if found][::-1] for share, rows in sorted(tables.items())}
+    heights = [0.8 + 0.3 * len(names) for names in measured.values()]
     figure, axes = pyplot.subplots(
-        len(fractions), len(COMPARED), figsize=(3.2 * len(COMPARED), len(fractions) * (1.2 + 0.3 * rows)), squeeze=False
-    )
-    for line, fraction in zip(axes, fractions, strict=True):
-        names = [row for row, found in tables[fraction].items() if found][::-1]
+        len(measured), len(COMPARED), figsize=(3.2 * len(COMPARED), 0.5 + sum(heights)), squeeze=False,
+        layout="constrained", height_ratios=heights,
+    )  # fmt: skip
+    for line, (fraction, names) in zip(axes, measured.items(), strict=True):
         for axis, metric in zip(line, COMPARED, strict=True):
             drawn = [tables[fraction][row][metric] for row in names]
             for place, one in enumerate(drawn):
@@ -388,9 +388,10 @@ def plot(path: Path, data: str, tables: dict[float, dict[str, dict[str, Differen
                 axis.plot(one.value, place, "o", color="C0")
             axis.axvline(0, color="0.7", linewidth=1, zorder=0)
             axis.set_yticks(range(len(names)), names if axis is line[0] else [""] * len(names))
+            axis.set_ylim(-0.6, len(names) - 0.4)
+            axis.locator_params(axis="x", nbins=4)
             axis.set_title(f"{SHOWN[metric]}, {fraction:.0%}", fontsize=10)
     figure.suptitle(f"{data}: difference to {control!r}, 95 % interval", fontsize=11)
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -132,22 +133,25 @@ def plot(path: Path, data: str, results: Robustness) -> None:
     pyplot = load_pyplot()
     names = list(results.kinds())
     fractions = [fraction for of, fraction in results.places() if of == data]
+    measured = [row for row in results.rows() if any(results.seeds(data, share, row) for share in fractions)]
+    colours = dict(zip(measured, cycle(pyplot.get_cmap("tab20").colors), strict=False))
     figure, axes = pyplot.subplots(
         len(fractions), len(names), figsize=(2.3 * len(names) + 1.5, 2.6 * len(fractions)), squeeze=False, sharey="row"
     )
     for line, fraction in zip(axes, fractions, strict=True):
         for axis, name in zip(line, names, strict=True):
-            for row in results.rows():
+            for row, colour in colours.items():
                 seeds = list(results.seeds(data, fraction, row).values())
                 strengths = sorted({kind[1] for of in seeds for kind in of if kind[0] == name})
                 places = [CLEAN, *((name, strength) for strength in strengths)]
                 values = [np.mean([of[kind]["accuracy"] for of in seeds if kind in of]) for kind in places if seeds]
-                axis.plot([kind[1] for kind in places][: len(values)], values, marker=".", label=row if seeds else None)
+                strengths = [strength for _, strength in places][: len(values)]
+                axis.plot(strengths, values, marker=".", color=colour)
             axis.set_title(f"{name}, {fraction:.0%}", fontsize=9)
             axis.set_xlabel("strength", fontsize=8)
         line[0].set_ylabel("accuracy", fontsize=8)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="center right", fontsize=7)
+    handles = [pyplot.Line2D([], [], marker=".", color=colour) for colour in colours.values()]
+    figure.legend(handles, measured, loc="center right", fontsize=7)
     figure.suptitle(f"{data}: students on corrupted images, mean of the seeds", fontsize=11)
     figure.tight_layout(rect=(0, 0, 1 - 1.5 / figure.get_figwidth(), 1))
     figure.savefig(path, dpi=110)
