@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -12,7 +13,7 @@ from monai.data import DataLoader
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import Dataset, RandomSampler
+from torch.utils.data import RandomSampler
 
 from dual_skd.distributed import average_statistics, several_processes
 from dual_skd.errors import InputError
@@ -87,7 +88,7 @@ class RenewNorm:
     def __init__(
         self,
         networks: Sequence[nn.Module],
-        dataset: Dataset,
+        dataset: Sequence[Any],
         *,
         images: int,
         batch_size: int,
