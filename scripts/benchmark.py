@@ -95,7 +95,13 @@ def _recorded(cell: Cell, done: Future, benchmark: Benchmark) -> bool:
 
 
 def grid_cells(plan: Plan, cells: Iterable[Cell], tuned: Rows) -> list[Cell]:
-    """The grid search: every learning rate that a row hasn't been tried with on a data set, with its first seed."""
+    """The grid search: every learning rate that a row hasn't been tried with on a data set, with its first seed.
+
+    Raises:
+        InputError: the plan has no grid.
+    """
+    if "tune" not in plan:
+        raise InputError('The plan has no learning rates to compare; add "tune" as in scripts/benchmark_plan.json.')
     firsts: dict[tuple[str, float, str], Cell] = {}
     for cell in cells:
         firsts.setdefault((cell.data, cell.fraction, cell.row), cell)

@@ -154,6 +154,8 @@ def grid_means(found: Rows, metric: str) -> dict[float, float]:
     """
     lines: dict[float, dict[tuple[str, ...], dict[str, str]]] = {}
     for line in found:
+        if line[metric] == "":  # not defined on these images
+            continue
         lines.setdefault(float(line["learning_rate"]), {})[line["data"], line["fraction"], line["seed"]] = line
     places = set().union(*lines.values())
     whole = {rate: list(of.values()) for rate, of in sorted(lines.items()) if of.keys() == places}

@@ -297,7 +297,10 @@ def test_one_rate_is_chosen_for_all_data_sets_of_the_same_networks_by_all_their_
     assert rate("phantoms", "dual") is None
     settings = scripts.cells.settings_of(content, scripts.cells.Cell("phantoms", 1.0, "noisy", 3), tuned)
     assert settings["learning_rate"] == 0.01 and settings["noise"] == 0.2 and "rate_of" not in settings
+    assert scripts.cells.grid_means([tuned[0] | {"nll": ""}, *tuned[1:2]], "nll") == {0.01: 0.5}
     without = {key: value for key, value in content.items() if key != "tune"}
+    with pytest.raises(InputError, match="no learning rates to compare"):
+        scripts.benchmark.grid_cells(without, [], [])
     assert scripts.cells.chosen_rate(without, scripts.cells.Cell("phantoms", 1.0, "single", 3), tuned) is None
 
 
