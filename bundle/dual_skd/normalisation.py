@@ -18,6 +18,7 @@ from torch.utils.data import RandomSampler
 from dual_skd.distributed import average_statistics, several_processes
 from dual_skd.errors import InputError
 from dual_skd.momentum import unwrap
+from dual_skd.trainer import plain
 
 logger = logging.getLogger(__name__)
 
@@ -125,5 +126,4 @@ class RenewNorm:
             num_workers=self.num_workers,
         )
         for batch in loader:
-            image = batch[Keys.IMAGE]
-            yield (image.as_tensor() if hasattr(image, "as_tensor") else image).to(self.device)
+            yield plain(batch[Keys.IMAGE]).to(self.device)
