@@ -165,9 +165,14 @@ def grid_means(found: Rows, metric: str) -> dict[float, float]:
     }
 
 
-def fingerprint(settings: dict[str, Any]) -> str:
-    """Eight digits that tell whether all seeds of a row ran with the same settings; their learning rate is a column."""
-    text = json.dumps({k: v for k, v in settings.items() if k not in ("seed", "learning_rate")}, sort_keys=True)
+def fingerprint(plan: Plan, settings: dict[str, Any]) -> str:
+    """Eight digits that tell whether all seeds of a row ran with the same settings; their learning rate is a column.
+
+    A plan's ``revision`` counts, too: it is raised when a change of the code makes finished cells out of date.
+    """
+    settings = {k: v for k, v in settings.items() if k not in ("seed", "learning_rate")}
+    settings |= {"revision": plan["revision"]} if "revision" in plan else {}
+    text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -289,8 +294,9 @@ class Benchmark:
         for row in read_rows(self.results):
             cell = Cell(row["data"], float(row["fraction"]), row["row"], int(row["seed"]))
             if cell.data in self.plan["data"] and cell.row in self.plan["rows"]:
-                settings, ran_with = settings_of(self.plan, cell, tuned), float(row["learning_rate"])
-                if (fingerprint(settings), settings.get("learning_rate", ran_with)) != (row["settings"], ran_with):
+                settings, rate = settings_of(self.plan, cell, tuned), float(row["learning_rate"])
+                planned = fingerprint(self.plan, settings), settings.get("learning_rate", rate)
+                if planned != (row["settings"], rate):
                     found.add(cell.id)
         return found
 
@@ -354,8 +360,8 @@ class Benchmark:
             best = metrics["best"]
             line = {name: getattr(cell, name) for name in GRID} | {"images": best["images"]}
             return {"tuned": [line | {name: _rounded(best["student"][name]) for name in METRICS}]}
-        common = {"learning_rate": run["config"]["learning_rate"], "settings": fingerprint(settings), "commit": commit,
-                  "started": started}  # fmt: skip
+        common = {"learning_rate": run["config"]["learning_rate"], "settings": fingerprint(self.plan, settings)}
+        common |= {"commit": commit, "started": started}
         return {
             "benchmark": result_rows(cell, metrics, run, common),
             "predictions": read_predictions(out),

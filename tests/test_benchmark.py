@@ -235,6 +235,9 @@ def test_cells_that_ran_with_other_settings_are_named_and_run_again_on_request(d
     path = changed(plan, "longer.json", lambda content: content["rows"]["single"].update(weight_decay=0.5))
     start(done, "--list", plan=path)
     assert "than the plan has now, and again with --renew: phantoms_1.0_single_0\n" in capsys.readouterr().out
+    start(done, "--list", plan=changed(plan, "revised.json", lambda content: content.update(revision=1)))
+    named = capsys.readouterr().out.split("--renew: ")[1].splitlines()[0].split(", ")
+    assert set(named) == {f"phantoms_1.0_{line['row']}_{line['seed']}" for line in lines(done)} != set()
     folder = shutil.copytree(done, tmp_path / "copy")
     assert start(folder, "--only", "1.0_(single|dual)", plan=path) == []
     assert start(folder, "--only", "1.0_(single|dual)", "--renew", plan=path) == ["phantoms_1.0_single_0"]

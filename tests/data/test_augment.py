@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from dual_skd.data.augment import AugmentBatch, BatchAugment, sampling_grid
+from dual_skd.data.augment import AugmentBatch, BatchAugment, sampling_grid, sharpen
 from dual_skd.errors import InputError
 
 EVERYTHING = dict(rotate=15, scale=0.1, shear=0.1, translate=0.1, contrast=0.2, brightness=0.1, noise=0.05)
@@ -48,6 +48,57 @@ def test_a_shift_moves_by_a_share_of_each_axis(monkeypatch):
     assert moved[0, 0, 8, 16].item() == pytest.approx(1.0, abs=1e-4) and moved.sum().item() == pytest.approx(
         1.0, abs=1e-4
     )
+
+
+def squared_gradient(images):
+    return sum(images.diff(dim=axis).square().mean() for axis in range(2, images.ndim))
+
+
+@pytest.mark.parametrize("size", [(48, 40), (24, 20, 16)])
+def test_resampled_images_stay_as_sharp_as_they_were(size):
+    torch.manual_seed(0)
+    images = torch.nn.functional.avg_pool2d(torch.rand(32, 1, *size).flatten(3), 3, 1, 1).reshape(32, 1, *size)
+    before = squared_gradient(images)
+    moved = BatchAugment(len(size), rotate=10, translate=0.05)
+    assert squared_gradient(moved(images)) / before == pytest.approx(1.0, abs=0.12)
+
+    matrix = moved.random_matrices(size, torch.ones(32, dtype=torch.bool))
+    plainly = torch.nn.functional.grid_sample(
+        images, sampling_grid(matrix, size), padding_mode="border", align_corners=False
+    )
+    assert squared_gradient(plainly) / before < 0.8
+
+
+def test_sharpening_follows_the_distance_to_the_pixels_on_each_axis():
+    images = torch.rand(3, 2, 10, 14)
+    shifts = torch.tensor([[0.0, 0.0], [0.5, 0.0], [0.0, 0.5]])  # pixels, W first
+    matrix = torch.eye(2, 3).repeat(3, 1, 1)
+    matrix[:, :, 2] = shifts * 2 / torch.tensor([14.0, 10.0])
+    sharp = sharpen(images, sampling_grid(matrix, (10, 14)))
+    assert torch.allclose(sharp[0], images[0], atol=1e-5)
+    a = 3 / 8 * 2 * 0.5 * 0.5
+    along_w = images[1] * (1 + 2 * a)
+    along_w[..., 1:-1] -= a * (images[1][..., :-2] + images[1][..., 2:])
+    assert torch.allclose(sharp[1][..., 1:-1], along_w[..., 1:-1], atol=1e-5)
+    along_h = images[2] * (1 + 2 * a)
+    along_h[:, 1:-1] -= a * (images[2][:, :-2] + images[2][:, 2:])
+    assert torch.allclose(sharp[2][:, 1:-1], along_h[:, 1:-1], atol=1e-5)
+    assert torch.allclose(sharp.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=1e-6)
+
+
+def test_sharpening_keeps_the_power_of_a_wave_that_falls_between_pixels():
+    for shift in (0.1, 0.25, 0.5):
+        for frequency in (0.3, 0.8, 1.2):
+            places = torch.arange(200.0)
+            wave = torch.cos(frequency * places).reshape(1, 1, 1, 200).expand(1, 1, 8, 200)
+            matrix = torch.eye(2, 3).unsqueeze(0)
+            matrix[:, 0, 2] = shift * 2 / 200
+            grid = sampling_grid(matrix, (8, 200))
+            moved = torch.nn.functional.grid_sample(sharpen(wave, grid), grid, align_corners=False)
+            inner = torch.cos(frequency * (places + shift))[20:-20].square().mean()
+            kept = moved[0, 0, 4, 20:-20].square().mean() / inner
+            if 2 * shift * (1 - shift) * (1 - math.cos(frequency)) <= 0.5:
+                assert 0.94 < kept < 1.06
 
 
 def test_a_quarter_turn_equals_rot90(monkeypatch):
@@ -138,4 +189,4 @@ def test_a_batch_takes_milliseconds(one_thread):
         start = time.perf_counter()
         augment(images)
         times.append(time.perf_counter() - start)
-    assert min(times) < 0.03  # about 3 ms on an idle core; the bound leaves room for a busy machine
+    assert min(times) < 0.06  # about 6 ms on an idle core; the bound leaves room for a busy machine

@@ -19,6 +19,7 @@ class BatchAugment(nn.Module):
     """One random affine map and one random intensity change per image, one resampling per batch.
 
     Per-image transforms on the CPU cost more than a light network's training step; this costs a few percent of it.
+    Resampled images stay as sharp as those the network meets later: :func:`sharpen`.
     Every random number comes from torch's global generator, so a seeded run is reproducible. Each kind of change is
     drawn uniformly within its limits; 0 turns it off, and with all at 0 the images come back untouched.
 
@@ -102,7 +103,7 @@ class BatchAugment(nn.Module):
             # outside the picture the border is repeated: a black wedge would be a cue of its own
             matrix = self.random_matrices(tuple(images.shape[2:]), changed).to(images)
             grid = sampling_grid(matrix, tuple(images.shape[2:]))
-            images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+            images = functional.grid_sample(sharpen(images, grid), grid, padding_mode="border", align_corners=False)
         return self._change_intensity(images, changed)
 
     def random_matrices(self, size: tuple[int, ...], changed: torch.Tensor) -> torch.Tensor:
@@ -174,6 +175,35 @@ def sampling_grid(matrix: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
         along = [*ones[:axis], size[axis], *ones[axis + 1 :]]
         grid = grid + matrix[:, :, column].reshape(count, dims, *ones) * places.reshape(1, 1, *along)
     return grid.movedim(1, -1)
+
+
+def sharpen(images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Sharpens each image by what linear interpolation at a grid's points will take from it.
+
+    Between two pixels, at the distance u from one of them, linear interpolation multiplies the power at the angular
+    frequency f by 1 - m c, with m = 2 u (1 - u) and c = 1 - cos(f). A filter (-a, 1 + 2 a, -a) along the same axis
+    multiplies it by (1 + 2 a c)^2. With a = 3/8 m the product stays within 6 % of 1 for m c up to 1/2; for points all
+    over the pixels (m = 1/3 on average) that is beyond half of the highest frequency. Points on pixels (m = 0) change
+    nothing.
+
+    Without it a network trains on images that have lost a third of their squared gradient, and is used on others.
+
+    Args:
+        images: (N, C, H, W[, D]), floating point.
+        grid: (N, H, W[, D], d), of :func:`sampling_grid`.
+
+    Returns:
+        a tensor of the images' shape.
+    """
+    dims = images.ndim - 2
+    for axis in range(2, images.ndim):
+        size = images.shape[axis]
+        between = (((grid[..., dims + 1 - axis] + 1) * size - 1) / 2).frac().abs()
+        amount = 0.75 * (between * (1 - between)).flatten(1).mean(dim=1)
+        first, last = images.narrow(axis, 0, 1), images.narrow(axis, size - 1, 1)
+        bend = images.diff(dim=axis, prepend=first, append=last).diff(dim=axis)  # x[i - 1] - 2 x[i] + x[i + 1]
+        images = images - amount.reshape(-1, *[1] * (dims + 1)) * bend
+    return images
 
 
 class AugmentBatch:
