@@ -40,7 +40,7 @@ from benchmark_cells import (
     planned_cells,
     read_plan,
 )
-from benchmark_store import KEY, cell_id
+from benchmark_store import id_of
 
 from dual_skd.errors import InputError
 
@@ -106,7 +106,7 @@ def grid_cells(plan: Plan, cells: Iterable[Cell], tuned: Rows) -> list[Cell]:
     for cell in cells:
         firsts.setdefault((cell.data, cell.fraction, cell.row), cell)
     grid = [replace(cell, learning_rate=rate) for cell in firsts.values() for rate in plan["tune"]["learning_rate"]]
-    tried = {(cell_id(*(line[name] for name in KEY)), float(line["learning_rate"])) for line in tuned}
+    tried = {(id_of(line), float(line["learning_rate"])) for line in tuned}
     return [cell for cell in grid if (replace(cell, learning_rate=None).id, cell.learning_rate) not in tried]
 
 

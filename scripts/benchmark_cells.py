@@ -24,12 +24,12 @@ from benchmark_leave_out import leave_out, with_variants
 from benchmark_store import (
     CORRUPTED,
     GRID,
-    KEY,
     METRICS,
     Predictions,
     add_predictions,
     add_rows,
     cell_id,
+    id_of,
     predictions_path,
     read_rows,
 )
@@ -176,6 +176,19 @@ def fingerprint(plan: Plan, settings: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def outdated_cells(plan: Plan, lines: Rows, tuned: Rows) -> set[str]:
+    """Cells of benchmark.csv that ran with other settings than their row of the plan has now."""
+    found = set()
+    for line in lines:
+        cell = Cell(line["data"], float(line["fraction"]), line["row"], int(line["seed"]))
+        if cell.data in plan["data"] and cell.row in plan["rows"]:
+            settings, rate = settings_of(plan, cell, tuned), float(line["learning_rate"])
+            planned = fingerprint(plan, settings), settings.get("learning_rate", rate)
+            if planned != (line["settings"], rate):
+                found.add(cell.id)
+    return found
+
+
 # --- one cell ---------------------------------------------------------------------------------------------------------
 
 
@@ -286,19 +299,10 @@ class Benchmark:
         write_json(self.work / "failed.json", failed | ({cell.id: reason} if reason else {}))
 
     def finished(self) -> set[str]:
-        return {cell_id(*(row[name] for name in KEY)) for row in read_rows(self.results)}
+        return {id_of(row) for row in read_rows(self.results)}
 
     def outdated(self) -> set[str]:
-        """Finished cells of the plan's rows that ran with other settings than it has now."""
-        tuned, found = self.tuned, set()
-        for row in read_rows(self.results):
-            cell = Cell(row["data"], float(row["fraction"]), row["row"], int(row["seed"]))
-            if cell.data in self.plan["data"] and cell.row in self.plan["rows"]:
-                settings, rate = settings_of(self.plan, cell, tuned), float(row["learning_rate"])
-                planned = fingerprint(self.plan, settings), settings.get("learning_rate", rate)
-                if planned != (row["settings"], rate):
-                    found.add(cell.id)
-        return found
+        return outdated_cells(self.plan, read_rows(self.results), self.tuned)
 
     def places(self, cell: Cell) -> dict[str, str]:
         """The overrides of train.json that are paths of this machine: the data and other files that a cell reads."""

@@ -16,14 +16,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import benchmark_robustness as robustness
 import numpy as np
-from benchmark_cells import ROOT, Cell, Plan, chosen_rate, configs_of, grid_means, read_plan
+from benchmark_cells import ROOT, Cell, Plan, chosen_rate, configs_of, grid_means, outdated_cells, read_plan
 from benchmark_latency import Latencies
-from benchmark_store import predictions_path, probabilities, read_rows
+from benchmark_store import id_of, predictions_path, probabilities, read_rows
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.paired import RESAMPLES, Difference, holm, paired_differences
@@ -45,7 +45,7 @@ The difference to the control `{control}` is over the seeds that both have, with
 p is two-sided, corrected by Holm over all students of the table, one metric at a time. MACs are per image; CPU ms are
 the time of one thread for one image, in brackets as a share of the large network's (`latency.csv`, with the machine).
 `auxiliary` is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not
-been run.
+been run. †: ran with other settings than the plan has now, all rows of the table.
 """
 
 
@@ -57,8 +57,25 @@ class Results:
     plan: Plan
 
     @cached_property
+    def outdated(self) -> set[str]:
+        """Cells that ran with other settings than the plan has now."""
+        return outdated_cells(self.plan, read_rows(self.folder), read_rows(self.folder, "tuned"))
+
+    @cached_property
+    def hidden(self) -> set[str]:
+        """Outdated cells of tables that have others: no table mixes them."""
+        lines = read_rows(self.folder)
+        new = {place_of(line) for line in lines if id_of(line) not in self.outdated}
+        return {id_of(line) for line in lines if place_of(line) in new} & self.outdated
+
+    @cached_property
     def lines(self) -> list[dict[str, str]]:
-        return read_rows(self.folder)
+        return [line for line in read_rows(self.folder) if id_of(line) not in self.hidden]
+
+    def mark(self, data: str, fraction: float) -> str:
+        """A dagger for a table of outdated cells."""
+        shown = {id_of(line) for line in self.lines if place_of(line) == (data, float(fraction))}
+        return " †" if shown & self.outdated else ""
 
     def of(self, data: str, fraction: float, row: str, network: str = "student") -> dict[int, dict[str, str]]:
         """Lines of one row of a table, by seed."""
@@ -115,6 +132,10 @@ class Results:
         )
 
 
+def place_of(line: dict[str, str]) -> tuple[str, float]:
+    return line["data"], float(line["fraction"])
+
+
 def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) -> tuple[list[str], dict]:
     """One Markdown table, and the students' differences by row for the plot."""
     control = results.plan["control"]
@@ -133,7 +154,7 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
     latencies = Latencies(results.folder, results.plan)
     head = ["row", "network", "seeds", *SHOWN.values(), "parameters", "MACs", "CPU ms"]
     head += [f"{SHOWN[name]} minus control" for name in COMPARED]
-    lines = [f"## {data}, {fraction:.0%} of the training images", "", *_markdown([head])]
+    lines = [f"## {data}, {fraction:.0%} of the training images{results.mark(data, fraction)}", "", *_markdown([head])]
     for row, network in entries:
         seeds = results.of(data, fraction, row, network)
         cells = [row, network, str(len(seeds) or "")]
@@ -163,7 +184,7 @@ def summary(results: Results) -> list[str]:
             if not seeds:
                 continue
             difference = results.differences(data, fraction, row, control)
-            cells = [f"{data}, {fraction:.0%}", row, str(len(seeds))]
+            cells = [f"{data}, {fraction:.0%}{results.mark(data, fraction)}", row, str(len(seeds))]
             cells += [f"{float(next(iter(seeds.values()))['parameters']) / 1e6:.2f} M"]
             cells += [_mean_and_deviation(results.values(data, fraction, row, name)) for name in shown]
             lines += _line(cells + [_difference(difference.get(name), None) for name in compared])
@@ -189,7 +210,7 @@ def comparisons(results: Results) -> list[str]:
             difference = results.differences(data, fraction, wanted["method"], row)
             if difference:
                 seeds = results.of(data, fraction, wanted["method"]).keys() & results.of(data, fraction, row).keys()
-                cells = [f"`{row}`", f"{data}, {fraction:.0%}", str(len(seeds))]
+                cells = [f"`{row}`", f"{data}, {fraction:.0%}{results.mark(data, fraction)}", str(len(seeds))]
                 lines += _line(cells + [_difference(difference[name], None) for name in COMPARED])
     head = [f"`{wanted['method']}` minus", "data", "seeds", *(SHOWN[name] for name in COMPARED)]
     return ["", *_markdown([head]), *lines] if lines else []
@@ -265,13 +286,14 @@ def claims(results: Results) -> list[str]:
     def means(place: tuple[str, float], *rows: str, name: str = "balanced_accuracy") -> np.ndarray:
         return results.shared_means(*place, rows, name)
 
+    claim = partial(_claim, results)
     lines = [
         "## Claims",
         "",
         f"Control: `{control}`; method: `{method}`; means over the seeds that compared rows share.\n",
     ]
     gains = {place: -100 * np.diff(means(place, control, "scratch")).item() for place in scarce}
-    lines.append(_claim("Selection gains 10 points or more of balanced accuracy over random initialisation on two sets",
+    lines.append(claim("Selection gains 10 points or more of balanced accuracy over random initialisation on two sets",
                         gains, lambda gain: gain >= 10, 2, "{:+.1f} points"))  # fmt: skip
 
     found = {place: results.differences(*place, method, control) for place in scarce}
@@ -281,27 +303,27 @@ def claims(results: Results) -> list[str]:
         place: min((p[place, name] for name in COMPARED[:2] if found[place][name].value > 0), default=1.0)
         if found[place] else float("nan") for place in scarce
     }  # fmt: skip
-    lines.append(_claim(f"`{method}` has a better balanced accuracy or AUC than `{control}` on two sets, p < 0.05 "
+    lines.append(claim(f"`{method}` has a better balanced accuracy or AUC than `{control}` on two sets, p < 0.05 "
                         "(Holm over all sets and metrics)", better, lambda p: p < 0.05, 2, "p = {:.3f}"))  # fmt: skip
     ratio = {place: np.divide(*means(place, method, control, name="ece")).item() for place in scarce}
-    lines.append(_claim(f"`{method}` at least halves the ECE of `{control}` on two sets", ratio,
+    lines.append(claim(f"`{method}` at least halves the ECE of `{control}` on two sets", ratio,
                         lambda share: share <= 0.5, 2, "{:.2f} times"))  # fmt: skip
     worse = {
         place: min((p[place, name] for name in COMPARED if _is_worse(name, found[place][name].value)), default=1.0)
         if found[place] else float("nan") for place in scarce
     }  # fmt: skip
-    lines.append(_claim(f"`{method}` is nowhere significantly worse than `{control}`", worse, lambda p: p >= 0.05,
+    lines.append(claim(f"`{method}` is nowhere significantly worse than `{control}`", worse, lambda p: p >= 0.05,
                         len(scarce), "smallest p of a worse metric {:.3f}"))  # fmt: skip
     rows = (method, control, "large")
     above = {place: 100 * (means(place, *rows) @ (1, -0.5, -0.5)).item() for place in scarce}
-    lines.append(_claim(f"`{method}` is at least half way from the balanced accuracy of `{control}` to the large "
+    lines.append(claim(f"`{method}` is at least half way from the balanced accuracy of `{control}` to the large "
                         "model's, or better, on two sets", above, lambda points: points >= 0, 2,
                         "{:+.1f} points from half way"))  # fmt: skip
     near = {place: -100 * np.diff(means(place, method, "large")).item() for place in full}
-    lines.append(_claim(f"`{method}` is within 1.0 point of balanced accuracy of the large model on all the images "
+    lines.append(claim(f"`{method}` is within 1.0 point of balanced accuracy of the large model on all the images "
                         "on two sets", near, lambda gap: gap >= -1, 2, "{:+.1f} points"))  # fmt: skip
     size = {place: np.divide(*means(place, method, "large", name="parameters")).item() for place in full}
-    lines.append(_claim(f"`{method}` has under 1/5 of the large model's parameters", size, lambda share: share < 0.2,
+    lines.append(claim(f"`{method}` has under 1/5 of the large model's parameters", size, lambda share: share < 0.2,
                         len(full), "{:.1%}"))  # fmt: skip
     if "shares" in wanted:
 
@@ -309,31 +331,31 @@ def claims(results: Results) -> list[str]:
             return np.diff(means((data, share), control, method, name="macro_auc")).item()
 
         more = {(data, few): 100 * (gain(data, few) - gain(data, many)) for data, few, many in wanted["shares"]}
-        lines.append(_claim(f"`{method}` gains more AUC over `{control}` with few images than with many", more,
+        lines.append(claim(f"`{method}` gains more AUC over `{control}` with few images than with many", more,
                             lambda points: points > 0, len(more), "{:+.1f} points more"))  # fmt: skip
     data, fraction, level = wanted["accuracy"]
     light = [row for row in plan["rows"] if row != "large"]
     best = max(light, key=lambda row: np.nan_to_num(means((data, fraction), row, name="val_accuracy"), nan=-1))
-    lines.append(_claim(f"{data}: accuracy of {level} or better (the light row that is best on validation: `{best}`)",
+    lines.append(claim(f"{data}: accuracy of {level} or better (the light row that is best on validation: `{best}`)",
                         {(data, float(fraction)): means((data, fraction), best, name="accuracy").item()},
                         lambda value: value >= level, 1, "{:.3f}"))  # fmt: skip
-    shift = robustness.Robustness(results.folder, plan)
+    shift = robustness.Robustness(results.folder, plan, results.hidden)
     for text, value, holds in (
         ("has a mean accuracy under corruption not below that of", robustness.corrupted, lambda gap: gap >= 0),
         ("loses a smaller share of its accuracy under corruption than", robustness.drop, lambda gap: gap < 0),
     ):
         gaps = {place: 100 * gap for place, gap in robustness.differences(shift, method, value).items()}
         if gaps:
-            lines.append(_claim(f"`{method}` {text} `{control}`", gaps, holds, len(gaps), "{:+.1f} points"))
+            lines.append(claim(f"`{method}` {text} `{control}`", gaps, holds, len(gaps), "{:+.1f} points"))
         else:
             lines.append(f"* **open**: `{method}` {text} `{control}`: not asked for by the plan.")
     return lines
 
 
-def _claim(text: str, values: dict[tuple[str, float], float], holds, needed: int, form: str) -> str:
+def _claim(results: Results, text: str, values: dict[tuple[str, float], float], holds, needed: int, form: str) -> str:
     """One line: holds, doesn't hold, or open while too few sets are measured to tell."""
     shown = [
-        f"{data} {fraction:.0%} " + ("not run" if np.isnan(value) else form.format(value))
+        f"{data} {fraction:.0%}{results.mark(data, fraction)} " + ("not run" if np.isnan(value) else form.format(value))
         for (data, fraction), value in values.items()
     ]
     yes = sum(not np.isnan(value) and bool(holds(value)) for value in values.values())
@@ -412,7 +434,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             lines += table
             if any(differences.values()):
                 plots.setdefault(data, {})[fraction] = differences
-        shift = robustness.Robustness(args.results, results.plan)
+        shift = robustness.Robustness(args.results, results.plan, results.hidden)
         lines += robustness.tables(shift)
         args.results.mkdir(parents=True, exist_ok=True)
         found = [*claims(results), *comparisons(results), *held_out(results)]

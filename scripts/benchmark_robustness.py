@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from benchmark_cells import Plan
-from benchmark_store import CORRUPTED, read_rows
+from benchmark_store import CORRUPTED, id_of, read_rows
 
 from dual_skd.errors import InputError
 
@@ -27,12 +27,14 @@ standard deviation of the seeds' differences, and for how many it is better.
 
 
 class Robustness:
-    """The lines of robustness.csv, by place in the tables."""
+    """The lines of robustness.csv, by place in the tables, but for cells that aren't to be shown."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan, hidden: Container[str] = ()) -> None:
         self.plan = plan
         self._found: dict[tuple, dict[int, dict[Kind, dict[str, float]]]] = defaultdict(lambda: defaultdict(dict))
         for line in read_rows(folder, "robustness"):
+            if id_of(line) in hidden:
+                continue
             place = (line["data"], float(line["fraction"]), line["row"], line["network"])
             values = {name: float(line[name] or "nan") for name in CORRUPTED}
             self._found[place][int(line["seed"])][line["corruption"], int(line["strength"])] = values

@@ -56,6 +56,11 @@ def cell_id(data: str, fraction: float | str, row: str, seed: int | str) -> str:
     return f"{data}_{float(fraction)}_{row}_{int(seed)}"
 
 
+def id_of(line: dict[str, Any]) -> str:
+    """Name of the cell that a line of a table is of."""
+    return cell_id(*(line[name] for name in KEY))
+
+
 def read_rows(results: Path, table: str = "benchmark") -> list[dict[str, str]]:
     """All lines of one of the :data:`TABLES`; none without the file.
 
@@ -80,7 +85,7 @@ def add_rows(results: Path, rows: Sequence[dict[str, Any]], table: str = "benchm
 
     def cell(row: dict[str, Any]) -> tuple[str, float | None]:
         rate = float(row["learning_rate"]) if table == "tuned" else None
-        return cell_id(*(row[name] for name in KEY)), rate
+        return id_of(row), rate
 
     new = {cell(row) for row in rows}
     write_rows(results, [*(row for row in read_rows(results, table) if cell(row) not in new), *rows], table)

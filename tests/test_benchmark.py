@@ -403,6 +403,32 @@ def test_rows_are_compared_over_the_seeds_that_all_of_them_have(scripts, plan):
     assert np.isnan(results.shared_means("phantoms", 1.0, ("single", "large"), "ece")).all()
 
 
+def test_a_table_has_no_outdated_cells_beside_others_and_is_marked_when_it_has_no_others(done, scripts, plan, tmp_path):
+    folder = shutil.copytree(done / "results", tmp_path / "results")
+    stored = lines(done)
+    half = [line | {"fraction": "0.5"} for line in stored if line["row"] == "single"]
+    scripts.store.write_rows(folder, [line | {"settings": "00000000"} for line in half] + stored, "benchmark")
+    results = scripts.report.Results(folder, scripts.cells.read_plan(plan))
+    assert (
+        results.outdated == {"phantoms_0.5_single_0"} and results.hidden == set() and len(results.lines) > len(stored)
+    )
+    assert results.mark("phantoms", 0.5) == " †" and results.mark("phantoms", 1.0) == ""
+    assert any(line.startswith("| phantoms, 50% † | single ") for line in scripts.report.summary(results))
+
+    changed_row = [line | ({"settings": "00000000"} if line["row"] == "dual" else {}) for line in stored]
+    scripts.store.write_rows(folder, changed_row, "benchmark")
+    measured = [
+        {"data": "phantoms", "fraction": 1.0, "row": row, "seed": 0, "network": "student", "corruption": "none"}
+        | {"strength": 0} for row in ("single", "dual")
+    ]  # fmt: skip
+    scripts.store.write_rows(folder, measured, "robustness")
+    results = scripts.report.Results(folder, scripts.cells.read_plan(plan))
+    assert results.hidden == {"phantoms_1.0_dual_0"} and results.mark("phantoms", 1.0) == ""
+    assert {line["row"] for line in results.lines} == {line["row"] for line in stored} - {"dual"}
+    shift = scripts.report.robustness.Robustness(folder, results.plan, results.hidden)
+    assert shift.seeds("phantoms", 1.0, "single") and not shift.seeds("phantoms", 1.0, "dual")
+
+
 def test_the_report_draws_one_picture_per_data_set(done, scripts, plan):
     pytest.importorskip("matplotlib")
     scripts.report.main(["--results", str(done / "results"), "--plan", str(plan)])
