@@ -40,7 +40,6 @@ _MODULES = (
     "methods",
     "monai_label",
     "networks",
-    "normalisation",
     "outputs",
     "selection",
 )

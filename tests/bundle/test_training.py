@@ -179,29 +179,6 @@ def test_compensated_selection_with_frozen_statistics_trains_both_networks(tmp_p
     assert steps and not any(steps)  # the statistics were not touched
 
 
-@pytest.mark.parametrize("method", ["coupled", "dual", "frozen"])
-def test_networks_that_moved_are_kept_with_statistics_of_images_without_augmentation(tmp_path, run, tiny, method):
-    def trained(images: int) -> tuple[dict, dict]:
-        out = tmp_path / str(images)
-        settings = {"method": method, "output_dir": str(out), "norm_images": images, "skd_weight": 1.0}
-        training = run("train.json", **tiny | settings)
-        assert_equal(student(out), load_model(out)[0].state_dict())
-        return load_model(out)[0].state_dict(), training.trainer.auxiliary.state_dict()
-
-    for network, before, after in zip(("student", "auxiliary"), trained(0), trained(1000), strict=True):
-        different = {name.rpartition(".")[2] for name in before if not torch.equal(before[name], after[name])}
-        moved = network == "student" or method != "frozen"
-        assert different == ({"running_mean", "running_var"} if moved else set())
-    counts = {int(value) for name, value in after.items() if name.endswith("num_batches_tracked")}
-    assert counts == ({3} if method != "frozen" else {0})  # 24 images in batches of 8
-
-
-def test_statistics_that_are_frozen_are_not_renewed(tmp_path, run, tiny):
-    with pytest.raises(Exception) as caught:
-        run("train.json", **tiny | {"output_dir": str(tmp_path), "freeze_norm": True, "norm_images": 8})
-    assert "freeze_norm keeps the statistics" in str(input_error_behind(caught.value))
-
-
 def test_the_loss_on_the_labels_knows_the_frequencies_of_the_training_images(tmp_path, workflow, tiny, demo):
     with (demo / "datalist.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -1,0 +1,78 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""How sharp are augmented images, as a share of the sharpness of those that the network is evaluated on?
+
+    python scripts/probe_sharpness.py /data/brain_mri /data/chest_xray /data/lung_ct
+    python scripts/probe_sharpness.py /data/brain_volumes --spatial_dims 3 --image_size 48 48 24
+
+Training images are rotated and shifted as in train.json by default (not scaled, which changes sharpness itself), with
+the same random numbers for every way of resampling. Sharpness: the squared gradient, by differences of neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dual_skd.data import BatchAugment, choose_window, image_transforms, load_records, paths_of
+from dual_skd.data.augment import sampling_grid, sharpen
+from dual_skd.errors import InputError
+
+Resample = Callable[[Tensor, Tensor], Tensor]
+
+
+def squared_gradient(images: Tensor) -> float:
+    return sum(images.diff(dim=axis).square().mean().item() for axis in range(2, images.ndim))
+
+
+def ways_of_resampling(spatial_dims: int) -> dict[str, Resample]:
+    """Functions of images and a grid; torch has cubic interpolation in 2D only."""
+    sample = partial(functional.grid_sample, padding_mode="border", align_corners=False)
+    cubic = {"cubic": partial(sample, mode="bicubic")} if spatial_dims == 2 else {}
+    return {"linear": sample} | cubic | {"sharpened, linear": lambda images, grid: sample(sharpen(images, grid), grid)}
+
+
+def shares(images: Tensor, augment: BatchAugment, ways: dict[str, Resample]) -> dict[str, float]:
+    """Squared gradient of resampled images (N, C, H, W[, D]) over that of the images, by way."""
+    size = tuple(images.shape[2:])
+    grid = sampling_grid(augment.random_matrices(size, torch.ones(len(images), dtype=torch.bool)), size)
+    before = squared_gradient(images)
+    return {name: squared_gradient(way(images, grid)) / before for name, way in ways.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset_dir", nargs="+")
+    parser.add_argument("--spatial_dims", type=int, choices=(2, 3), default=2)
+    parser.add_argument("--image_size", type=int, nargs="+", default=[96])
+    parser.add_argument("--images", type=int, default=200, help="training images per data set")
+    parser.add_argument("--rotate", type=float, default=10.0)
+    parser.add_argument("--translate", type=float, default=0.05)
+    args = parser.parse_args()
+    ways = ways_of_resampling(args.spatial_dims)
+    augment = BatchAugment(args.spatial_dims, rotate=args.rotate, translate=args.translate)
+    print(f"| data | images | {' | '.join(ways)} |\n|---|---|{'---|' * len(ways)}")
+    for folder in args.dataset_dir:
+        try:
+            records = load_records(folder, spatial_dims=args.spatial_dims, keep_twins=True)
+        except InputError as error:
+            parser.exit(1, f"Error: {error}\n")
+        window = choose_window("auto", paths_of(records.train), spatial_dims=args.spatial_dims)
+        size = args.image_size[0] if len(args.image_size) == 1 else args.image_size
+        transform = image_transforms(spatial_dims=args.spatial_dims, image_size=size, window=window)
+        torch.manual_seed(0)
+        chosen = torch.randperm(len(records.train))[: args.images].tolist()
+        images = torch.stack([transform(records.train[number])["image"].as_subclass(Tensor) for number in chosen])
+        found = shares(images, augment, ways)
+        print(
+            f"| {folder} | {len(images)} | " + " | ".join(f"{share:.2f}" for share in found.values()) + " |", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
