@@ -6,13 +6,14 @@
     python scripts/probe_sharpness.py /data/brain_volumes --spatial_dims 3 --image_size 48 48 24
 
 Training images are rotated and shifted as in train.json by default (not scaled, which changes sharpness itself), with
-the same random numbers for every way of resampling. Sharpness: the squared gradient, by differences of neighbours.
+the same random numbers for every way of resampling. Sharpness: the squared gradient, by differences of neighbours. Last
+column: test images, as they are, by the same measure; their labels aren't looked at.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -45,6 +46,12 @@ def shares(images: Tensor, augment: BatchAugment, ways: dict[str, Resample]) -> 
     return {name: squared_gradient(way(images, grid)) / before for name, way in ways.items()}
 
 
+def decoded(records: Sequence[dict], transform: Callable[[dict], dict], number: int) -> Tensor:
+    """Some of the images (N, C, H, W[, D]), drawn at random."""
+    chosen = torch.randperm(len(records))[:number].tolist()
+    return torch.stack([transform(records[each])["image"].as_subclass(Tensor) for each in chosen])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset_dir", nargs="+")
@@ -56,7 +63,7 @@ def main() -> None:
     args = parser.parse_args()
     ways = ways_of_resampling(args.spatial_dims)
     augment = BatchAugment(args.spatial_dims, rotate=args.rotate, translate=args.translate)
-    print(f"| data | images | {' | '.join(ways)} |\n|---|---|{'---|' * len(ways)}")
+    print(f"| data | images | {' | '.join(ways)} | test images |\n|---|---|---|{'---|' * len(ways)}")
     for folder in args.dataset_dir:
         try:
             records = load_records(folder, spatial_dims=args.spatial_dims, keep_twins=True)
@@ -66,9 +73,8 @@ def main() -> None:
         size = args.image_size[0] if len(args.image_size) == 1 else args.image_size
         transform = image_transforms(spatial_dims=args.spatial_dims, image_size=size, window=window)
         torch.manual_seed(0)
-        chosen = torch.randperm(len(records.train))[: args.images].tolist()
-        images = torch.stack([transform(records.train[number])["image"].as_subclass(Tensor) for number in chosen])
-        found = shares(images, augment, ways)
+        images, test = (decoded(part, transform, args.images) for part in (records.train, records.test))
+        found = shares(images, augment, ways) | {"test": squared_gradient(test) / squared_gradient(images)}
         print(
             f"| {folder} | {len(images)} | " + " | ".join(f"{share:.2f}" for share in found.values()) + " |", flush=True
         )
