@@ -389,7 +389,7 @@ def _markdown(head: Sequence[Sequence[str]]) -> list[str]:
     return [*_line(head[0]), *_line(["---"] * len(head[0]))]
 
 
-def plot(path: Path, data: str, tables: dict[float, dict[str, dict[str, Difference]]], control: str) -> None:
+def plot(results: Results, data: str, tables: dict[float, dict[str, dict[str, Difference]]]) -> None:
     """Differences to the control with their intervals: one panel per fraction and metric.
 
     Raises:
@@ -412,9 +412,9 @@ def plot(path: Path, data: str, tables: dict[float, dict[str, dict[str, Differen
             axis.set_yticks(range(len(names)), names if axis is line[0] else [""] * len(names))
             axis.set_ylim(-0.6, len(names) - 0.4)
             axis.locator_params(axis="x", nbins=4)
-            axis.set_title(f"{SHOWN[metric]}, {fraction:.0%}", fontsize=10)
-    figure.suptitle(f"{data}: difference to {control!r}, 95 % interval", fontsize=11)
-    figure.savefig(path, dpi=120)
+            axis.set_title(f"{SHOWN[metric]}, {fraction:.0%}{results.mark(data, fraction)}", fontsize=10)
+    figure.suptitle(f"{data}: difference to {results.plan['control']!r}, 95 % interval", fontsize=11)
+    figure.savefig(results.folder / f"{data}.png", dpi=120)
     pyplot.close(figure)
 
 
@@ -444,7 +444,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         put_between_marks(args.results.with_suffix(".md"), [*summary(results), "", *found[2:]])
         if not args.no_plots:
             for data, tables in plots.items():
-                plot(args.results / f"{data}.png", data, tables, control)
+                plot(results, data, tables)
             for data in dict.fromkeys(data for data, _ in shift.places()):
                 robustness.plot(args.results / f"{data}_robustness.png", data, shift)
     except InputError as error:
