@@ -24,7 +24,7 @@ from torch.nn import functional
 
 import dual_skd
 from dual_skd.errors import InputError
-from dual_skd.evaluation.calibration import fit_temperature
+from dual_skd.evaluation.calibration import fit_temperature, probabilities
 from dual_skd.evaluation.predictions import read_predictions, write_predictions
 from dual_skd.evaluation.recorder import LAST, Measured, rank, read_json, write_json
 from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
@@ -221,7 +221,7 @@ def conformal_rule(
     if not same or abs(nll - calibration["nll_before"]) > 0.01 * max(nll, 0.01):
         logger.warning("%s isn't of this model, so there are no prediction sets.", path)
         return None
-    p = (logits / ((temperature_of(info) if calibrate else None) or 1.0)).softmax(1)
+    p = probabilities(logits, temperature_of(info) if calibrate else None)
     return fit_conformal(p.numpy(), table.labels, alpha=alpha)
 
 
@@ -387,7 +387,7 @@ class BestModelSaver:
             self.predictions.unlink(missing_ok=True)
             return
         multi_label = self.described["multi_label"]
-        p = measured.logits.sigmoid() if multi_label else measured.logits.softmax(1)
+        p = probabilities(measured.logits, multi_label=multi_label)
         write_predictions(
             self.predictions, measured.images, measured.labels.numpy(), p.numpy(), self.described["class_names"],
             multi_label=multi_label,

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation import calibration_error, classification_metrics
-from dual_skd.evaluation.calibration import BOUNDS, fit_temperature, reliability, wilson_interval
+from dual_skd.evaluation.calibration import BOUNDS, fit_temperature, probabilities, reliability, wilson_interval
 
 
 def drawn(temperature: float, n: int = 4000, classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,6 +22,13 @@ def drawn(temperature: float, n: int = 4000, classes: int = 3, seed: int = 0) ->
     logits = 3 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
     labels = torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
     return logits, labels
+
+
+def test_logits_are_divided_by_the_temperature():
+    logits = torch.tensor([[2 * math.log(3), 0.0]])
+    assert probabilities(logits, 2.0)[0].tolist() == pytest.approx([0.75, 0.25])
+    assert probabilities(logits)[0].tolist() == pytest.approx([0.9, 0.1])
+    assert probabilities(logits, 2.0, multi_label=True)[0].tolist() == pytest.approx([0.75, 0.5])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])

@@ -6,10 +6,9 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-import torch
 
 from dual_skd.evaluation.uncertainty import Conformal
-from dual_skd.prediction.outcome import Prediction, logits_to_probabilities, predictions_of
+from dual_skd.prediction.outcome import Prediction, predictions_of
 
 NAMES = ["normal", "nodule"]
 
@@ -38,10 +37,3 @@ def test_an_unusable_image_has_a_problem_and_no_numbers():
     good, bad = predictions_of(["a", "b"], np.full((2, 2), 0.5), NAMES, problems=["", "b is cut off."])
     assert good.problem == "" and good.uncertainty == pytest.approx(1)
     assert bad == Prediction("b", problem="b is cut off.")
-
-
-def test_logits_are_divided_by_the_temperature():
-    logits = torch.tensor([[2 * math.log(3), 0.0]])
-    assert logits_to_probabilities(logits, 2.0)[0] == pytest.approx([0.75, 0.25])
-    assert logits_to_probabilities(logits, None)[0] == pytest.approx([0.9, 0.1])
-    assert logits_to_probabilities(logits, 2.0, multi_label=True)[0] == pytest.approx([0.75, 0.5])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dual_skd.evaluation.calibration import probabilities
 from dual_skd.evaluation.metrics import classification_metrics
 
 FULL_PRECISION = 1e-5  # largest difference of a probability that another order of summation explains
@@ -68,7 +69,9 @@ def compare(
         temperature: by which logits are divided before probabilities are compared.
         multi_label: sigmoid per class instead of softmax.
     """
-    one, other = (probabilities(values, temperature, multi_label) for values in (reference, logits))
+    one, other = (
+        probabilities(values.double(), temperature, multi_label=multi_label) for values in (reference, logits)
+    )
     if reference.shape != logits.shape or not other.isfinite().all():
         return Comparison(len(labels), float("inf"), _auc(reference, labels, multi_label), None, 1.0)
     changed = ((one > 0.5) != (other > 0.5)).any(1) if multi_label else one.argmax(1) != other.argmax(1)
@@ -79,12 +82,6 @@ def compare(
         auc=_auc(logits, labels, multi_label),
         changed=changed.double().mean().item(),
     )
-
-
-def probabilities(logits: Tensor, temperature: float = 1.0, multi_label: bool = False) -> Tensor:
-    """Probabilities (N, K), float64, of logits divided by the temperature."""
-    scaled = logits.double() / temperature
-    return scaled.sigmoid() if multi_label else scaled.softmax(1)
 
 
 def _auc(logits: Tensor, labels: Tensor, multi_label: bool) -> float | None:

@@ -16,6 +16,7 @@ import torch
 
 from dual_skd.evaluation.bootstrap import RESAMPLES, bootstrap_intervals
 from dual_skd.evaluation.calibration import fit_temperature, reliability
+from dual_skd.evaluation.calibration import probabilities as probabilities_of
 from dual_skd.evaluation.curves import precision_recall_curve, roc_curve
 from dual_skd.evaluation.delong import class_auc_intervals, macro_auc_interval
 from dual_skd.evaluation.estimates import LEVEL, Estimate, from_resamples, percentiles, proportion_at_its_end
@@ -121,8 +122,7 @@ def tempered(probabilities: np.ndarray, temperature: float, multi_label: bool = 
         temperature: 1 leaves them as they are.
         multi_label: each number by itself, through a sigmoid.
     """
-    logits = _logits(probabilities, multi_label) / temperature
-    return (logits.sigmoid() if multi_label else logits.softmax(1)).numpy()
+    return probabilities_of(_logits(probabilities, multi_label), temperature, multi_label=multi_label).numpy()
 
 
 def _logits(probabilities: np.ndarray, multi_label: bool) -> torch.Tensor:

@@ -98,6 +98,12 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, multi_label: bool = False
     return Calibration(temperature, len(logits), _nll(spread, truth, 1.0), _nll(spread, truth, temperature))
 
 
+def probabilities(logits: Tensor, temperature: float | None = None, *, multi_label: bool = False) -> Tensor:
+    """Softmax, or with several labels per image sigmoid, of logits (N, K) divided by the temperature; same dtype."""
+    scaled = logits / (temperature or 1.0)
+    return scaled.sigmoid() if multi_label else scaled.softmax(1)
+
+
 def _fitted(spread: Tensor, truth: Tensor, images: int) -> float:
     if not spread.any():
         return 1.0

@@ -16,6 +16,7 @@ from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
 
 from dual_skd.errors import InputError
+from dual_skd.evaluation.calibration import probabilities
 from dual_skd.evaluation.metrics import METRICS, classification_metrics, mean_logits
 from dual_skd.evaluation.predictions import named, write_predictions
 from dual_skd.evaluation.uncertainty import (
@@ -258,8 +259,7 @@ class MetricsRecorder:
                 )
 
     def _probabilities(self, logits: Tensor, temperature: float | None) -> np.ndarray:
-        scaled = logits / (temperature or 1.0)
-        return (scaled.sigmoid() if self.multi_label else scaled.softmax(1)).numpy()
+        return probabilities(logits, temperature, multi_label=self.multi_label).numpy()
 
 
 def log_metrics(engine: Engine) -> None:

@@ -73,9 +73,3 @@ def predictions_of(
         )
         for n, (image, problem) in enumerate(zip(images, problems or [""] * len(p), strict=True))
     ]  # fmt: skip
-
-
-def logits_to_probabilities(logits, temperature: float | None, *, multi_label: bool = False) -> np.ndarray:
-    """Softmax, or with several labels per image sigmoid, of logits (N, K) divided by the temperature."""
-    scaled = logits.float() / (temperature or 1.0)
-    return (scaled.sigmoid() if multi_label else scaled.softmax(1)).cpu().numpy()

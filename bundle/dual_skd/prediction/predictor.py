@@ -20,6 +20,7 @@ from dual_skd.data.bad_files import POLICIES
 from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.data.reading.reader import image_from_array
 from dual_skd.errors import InputError, input_error_behind
+from dual_skd.evaluation.calibration import probabilities
 from dual_skd.networks import pick_device, to_device
 from dual_skd.outputs import (
     auxiliary_temperature,
@@ -30,7 +31,7 @@ from dual_skd.outputs import (
     model_file,
     temperature_of,
 )
-from dual_skd.prediction.outcome import Prediction, logits_to_probabilities, predictions_of
+from dual_skd.prediction.outcome import Prediction, predictions_of
 
 Image = str | Path | np.ndarray | Tensor
 
@@ -155,7 +156,7 @@ class Predictor:
             batch = torch.stack(prepared).to(self.device)
             with torch.inference_mode():
                 answers = [
-                    logits_to_probabilities(network(batch), temperature, multi_label=self.multi_label)
+                    probabilities(network(batch).float(), temperature, multi_label=self.multi_label).cpu().numpy()
                     for network, temperature in self.networks
                 ]
             student[good] = answers[0]

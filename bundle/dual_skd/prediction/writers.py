@@ -15,9 +15,10 @@ from ignite.engine import Engine, Events
 from PIL import Image
 from torch import nn
 
+from dual_skd.evaluation.calibration import probabilities
 from dual_skd.evaluation.explain import explain, panels
 from dual_skd.evaluation.uncertainty import Conformal
-from dual_skd.prediction.outcome import Prediction, logits_to_probabilities, predictions_of
+from dual_skd.prediction.outcome import Prediction, predictions_of
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ class PredictionWriter:
         output = engine.state.output
         auxiliary = None
         if output[0].get("auxiliary_pred") is not None:
-            logits = torch.stack([item["auxiliary_pred"] for item in output])
-            auxiliary = logits_to_probabilities(logits, self.auxiliary_temperature, multi_label=self.multi_label)
+            logits = torch.stack([item["auxiliary_pred"] for item in output]).float().cpu()
+            auxiliary = probabilities(logits, self.auxiliary_temperature, multi_label=self.multi_label).numpy()
         found = predictions_of(
             self.images[self._rows : self._rows + len(output)],
             torch.stack([item["pred"] for item in output]).float().cpu().numpy(),
