@@ -12,6 +12,7 @@ from monai.engines import default_prepare_batch
 from torch import nn
 from torch.nn import functional
 
+from dual_skd.data.spectra import mix_spectra
 from dual_skd.errors import InputError
 
 
@@ -33,6 +34,8 @@ class BatchAugment(nn.Module):
         contrast: largest relative change of the deviation from the image's mean.
         brightness: largest added value, in units of the intensity scale.
         noise: largest standard deviation of added Gaussian noise, drawn per image.
+        spectrum: largest share by which an image's power spectrum becomes that of another image of the batch
+            (:func:`dual_skd.data.spectra.mix_spectra`), at most 1.
         probability: probability that an image is changed at all; each image draws on its own.
 
     Raises:
@@ -51,18 +54,19 @@ class BatchAugment(nn.Module):
         contrast: float = 0.0,
         brightness: float = 0.0,
         noise: float = 0.0,
+        spectrum: float = 0.0,
         probability: float = 1.0,
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
             raise InputError(f"spatial_dims must be 2 or 3, found {spatial_dims}.")
         limits = {"rotate": rotate, "scale": scale, "shear": shear, "translate": translate, "contrast": contrast}
-        limits |= {"brightness": brightness, "noise": noise}
+        limits |= {"brightness": brightness, "noise": noise, "spectrum": spectrum}
         for name, limit in limits.items():
-            if limit < 0 or (name in ("scale", "contrast") and limit >= 1):
+            if limit < 0 or (name in ("scale", "contrast") and limit >= 1) or (name == "spectrum" and limit > 1):
                 raise InputError(
                     f"The augmentation limit {name} must not be negative (and below 1 for scale and "
-                    f"contrast), found {limit}."
+                    f"contrast, at most 1 for spectrum), found {limit}."
                 )
         if any(axis not in range(spatial_dims) for axis in flip_axes):
             raise InputError(f"flip_axes must be of 0 to {spatial_dims - 1}, found {list(flip_axes)}.")
@@ -99,6 +103,9 @@ class BatchAugment(nn.Module):
             )
         images = images.as_tensor() if hasattr(images, "as_tensor") else images
         changed = torch.rand(len(images)) < self.probability
+        if self.limits["spectrum"]:
+            shares = torch.rand(len(images)) * self.limits["spectrum"] * changed
+            images = mix_spectra(images, torch.randperm(len(images)), shares)
         if self.moves:
             # outside the picture the border is repeated: a black wedge would be a cue of its own
             matrix = self.random_matrices(tuple(images.shape[2:]), changed).to(images)
