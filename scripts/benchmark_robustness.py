@@ -19,7 +19,7 @@ Kind = tuple[str, int]  # corruption and strength
 CLEAN: Kind = ("none", 0)
 METHOD = """\
 Every trained network was also measured on its test images corrupted in {count} ways
-(`bundle/dual_skd/data/corruptions.py`: {names}; strengths 1 to 5), which no network was trained or chosen on.
+(`bundle/dual_skd/data/corruptions.py`: {names}; strengths 1 to 5), on which none was chosen.
 `corrupted` is the plain mean over kinds and strengths, `drop` the share of the accuracy on the images as they are that
 is lost. Mean and standard deviation over seeds. The difference to the control's student `{control}` is paired: mean and
 standard deviation of the seeds' differences, and for how many it is better.
@@ -40,8 +40,8 @@ class Robustness:
             self._found[place][int(line["seed"])][line["corruption"], int(line["strength"])] = values
 
     def places(self) -> list[tuple[str, float]]:
-        """Data sets and fractions that were measured."""
-        return list(dict.fromkeys(place[:2] for place in self._found))
+        """Data sets and fractions that were measured, few images first."""
+        return sorted({place[:2] for place in self._found})
 
     def rows(self) -> list[str]:
         """Those of the plan, and what else was measured."""
