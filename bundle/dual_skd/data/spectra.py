@@ -20,10 +20,10 @@ def power_spectra(images: Tensor) -> Tensor:
     other.
 
     Args:
-        images: (N, C, H, W[, D]), floating point.
+        images: (N, C, H, W[, D]), float32 or float64.
 
     Returns:
-        (N, RINGS), float32 or the images' type where that is more exact.
+        (N, RINGS), of the images' type.
     """
     size = tuple(images.shape[2:])
     axes = list(range(2, images.ndim))
@@ -41,8 +41,8 @@ def mix_spectra(images: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
 
     The amplitude at the frequency f is multiplied by (P_partner(f) / P_image(f))^(share / 2), where P is the mean power
     of all directions. So the picture stays and its ratio of coarse to fine structure becomes that of another picture.
-    After the amplitude mixing of Xu et al. (2021, equation 5), who mix each direction by itself, which shows the
-    partner's edges as ghosts.
+    After the amplitude mixing of Xu et al. 2021 (FACT), who mix each direction by itself, which shows the partner's
+    edges as ghosts.
 
     Args:
         images: (N, C, H, W[, D]), floating point.
