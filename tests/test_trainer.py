@@ -416,6 +416,18 @@ def label_free(student, auxiliary, epochs: int = 1, data=None, **options):
     return trainer, heads
 
 
+def test_both_views_are_made_in_full_precision():
+    autocast = []
+
+    def prepare(batch, device, non_blocking, **kwargs):
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        return batch["image"], batch["label"]
+
+    trainer, _ = label_free(net(0), net(1), data=batches(1), prepare_batch=prepare, amp=True)
+    trainer.run()
+    assert autocast == [False, False]
+
+
 def test_the_label_free_stage_compares_the_features_of_two_views():
     student, auxiliary, prepare = net(0), net(1), TwoViews()
     trainer, heads = label_free(student, auxiliary, data=batches(1), prepare_batch=prepare)

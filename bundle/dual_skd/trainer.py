@@ -236,6 +236,8 @@ class DualModelTrainer(SupervisedTrainer):
             raise ValueError("Must provide batch data for current iteration.")
         image, label, args, kwargs = self._prepared(batchdata)
         moment = self._moment()
+        # augmented in full precision, as the first one: outside of autocast
+        other_view = self._prepared(batchdata)[0] if moment.stage == "label_free" else None
         opens, closes = self._accumulation()
         self.state.output = {
             Keys.IMAGE: image,
@@ -253,7 +255,7 @@ class DualModelTrainer(SupervisedTrainer):
         buffers = Buffers(self._networks()) if looks else None
         with self._autocast():
             if moment.stage == "label_free":
-                self._compare_views(plain(image), plain(self._prepared(batchdata)[0]))
+                self._compare_views(plain(image), plain(other_view))
             else:
                 self._learn(plain(image), plain(label), moment.skd_weight, args, kwargs)
             self.fire_event(IterationEvents.LOSS_COMPLETED)
