@@ -73,6 +73,14 @@ def test_no_share_no_partner_and_no_detail_change_nothing():
     assert mixed[1].std() > 0.2 * flat[1].std()
 
 
+@pytest.mark.parametrize("size", [(8, 8), (5, 4, 3)])
+def test_images_too_small_for_some_frequencies_stay_numbers(size):
+    images = torch.rand(4, 1, *size)
+    mixed = mix_spectra(images, torch.tensor([1, 0, 3, 2]), torch.ones(4))
+    assert mixed.isfinite().all() and not torch.allclose(mixed, images, atol=1e-3)
+    assert torch.allclose(mix_spectra(images, torch.arange(4), torch.ones(4)), images, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
 def test_the_type_of_the_images_stays(kind):
     assert mix_spectra(torch.rand(2, 1, 16, 16).to(kind), torch.tensor([1, 0]), torch.ones(2)).dtype == kind

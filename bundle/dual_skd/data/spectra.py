@@ -33,7 +33,7 @@ def power_spectra(images: Tensor) -> Tensor:
         images = images * window.reshape(-1, *[1] * (images.ndim - 1 - axis))
     power = torch.fft.rfftn(images, dim=axes).abs().square().mean(dim=1).flatten(1)
     rings = _rings(size).to(power)
-    return power @ rings / rings.sum(dim=0)
+    return power @ rings / rings.sum(dim=0).clamp(min=1e-6)  # below 16 pixels some rings are empty
 
 
 def mix_spectra(images: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
