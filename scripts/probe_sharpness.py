@@ -13,6 +13,7 @@ column: test images, as they are, by the same measure; their labels aren't looke
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dual_skd.data import BatchAugment, choose_window, image_transforms, load_records, paths_of
+from dual_skd.data import BatchAugment, DataList, choose_window, image_transforms, load_records, paths_of
 from dual_skd.data.augment import sampling_grid, sharpen
 from dual_skd.errors import InputError
 
@@ -52,6 +53,19 @@ def decoded(records: Sequence[dict], transform: Callable[[dict], dict], number: 
     return torch.stack([transform(records[each])["image"].as_subclass(Tensor) for each in chosen])
 
 
+def records_and_transform(
+    folder: str, spatial_dims: int, image_size: Sequence[int], **options: bool
+) -> tuple[DataList, Callable[[dict], dict]]:
+    """A data set and what makes its images network input; ends the program where it can't be read."""
+    try:
+        records = load_records(folder, spatial_dims=spatial_dims, **options)
+    except InputError as error:
+        sys.exit(f"Error: {error}")
+    window = choose_window("auto", paths_of(records.train), spatial_dims=spatial_dims)
+    size = image_size[0] if len(image_size) == 1 else image_size
+    return records, image_transforms(spatial_dims=spatial_dims, image_size=size, window=window)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset_dir", nargs="+")
@@ -65,13 +79,7 @@ def main() -> None:
     augment = BatchAugment(args.spatial_dims, rotate=args.rotate, translate=args.translate)
     print(f"| data | images | {' | '.join(ways)} | test images |\n|---|---|---|{'---|' * len(ways)}")
     for folder in args.dataset_dir:
-        try:
-            records = load_records(folder, spatial_dims=args.spatial_dims, keep_twins=True)
-        except InputError as error:
-            parser.exit(1, f"Error: {error}\n")
-        window = choose_window("auto", paths_of(records.train), spatial_dims=args.spatial_dims)
-        size = args.image_size[0] if len(args.image_size) == 1 else args.image_size
-        transform = image_transforms(spatial_dims=args.spatial_dims, image_size=size, window=window)
+        records, transform = records_and_transform(folder, args.spatial_dims, args.image_size, keep_twins=True)
         torch.manual_seed(0)
         images, test = (decoded(part, transform, args.images) for part in (records.train, records.test))
         found = shares(images, augment, ways) | {"test": squared_gradient(test) / squared_gradient(images)}

@@ -4,8 +4,8 @@
 
     python scripts/probe_spectra.py /data/brain_mri_clean.csv /data/chest_xray /data/lung_ct
 
-Of every image one number per spatial frequency is kept, the power there as a share of all power: no place, no shape.
-The table has the area under the ROC curve with which that number tells a class from the others, in training images and
+Of every image one number per spatial frequency is kept, the mean power there as a share of the sum over frequencies, so
+no place and no shape. The table has the area under the ROC curve with which that number tells a class from the others, in training images and
 in test images. 0.5 is chance; far from it in training and nearer in test images is a shortcut that training rewards.
 The test images' labels are looked at: what follows from the table is no choice on validation data.
 """
@@ -16,16 +16,15 @@ import argparse
 from collections.abc import Sequence
 
 import torch
+from probe_sharpness import records_and_transform
 from torch import Tensor
 
-from dual_skd.data import choose_window, image_transforms, load_records, paths_of
 from dual_skd.data.spectra import RINGS, power_spectra
-from dual_skd.errors import InputError
 from dual_skd.evaluation.metrics import area_under_roc
 
 
 def relative_power(images: Tensor) -> Tensor:
-    """The logarithm of each frequency's share of the power: (N, RINGS)."""
+    """The logarithm of each frequency's share of the sum over the frequencies: (N, RINGS)."""
     level = (power_spectra(images) + 1e-12).log()
     return level - level.logsumexp(dim=1, keepdim=True)
 
@@ -48,13 +47,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, nargs="+", default=[96])
     args = parser.parse_args()
     for folder in args.dataset_dir:
-        try:
-            records = load_records(folder, spatial_dims=args.spatial_dims)
-        except InputError as error:
-            parser.exit(1, f"Error: {error}\n")
-        window = choose_window("auto", paths_of(records.train), spatial_dims=args.spatial_dims)
-        size = args.image_size[0] if len(args.image_size) == 1 else args.image_size
-        transform = image_transforms(spatial_dims=args.spatial_dims, image_size=size, window=window)
+        records, transform = records_and_transform(folder, args.spatial_dims, args.image_size)
         names = records.class_names
         sides = [told(*spectra_of(part, transform), len(names)) for part in (records.train, records.test)]
         print(f"{folder}: {len(records.train)} training and {len(records.test)} test images\n")
