@@ -4,10 +4,11 @@
 
     python scripts/probe_spectra.py /data/brain_mri_clean.csv /data/chest_xray /data/lung_ct
 
-Of every image one number per spatial frequency is kept, the mean power there as a share of the sum over frequencies, so
-no place and no shape. The table has the area under the ROC curve with which that number tells a class from the others, in training images and
-in test images. 0.5 is chance; far from it in training and nearer in test images is a shortcut that training rewards.
-The test images' labels are looked at: what follows from the table is no choice on validation data.
+Of every image one number per spatial frequency is kept, the mean power there as a share of the sum over frequencies,
+so no place and no shape. The table has the area under the ROC curve with which that number tells a class from the
+others, in training images and in test images. 0.5 is chance; far from it in training and nearer in test images is a
+shortcut that training rewards. The test images' labels are looked at: what follows from the table is no choice on
+validation data.
 """
 
 from __future__ import annotations
