@@ -95,6 +95,10 @@ class Results:
         values = [[float(of_row[seed][name] or "nan") for seed in seeds] for of_row in lines]
         return np.mean(values, axis=1) if seeds else np.full(len(rows), np.nan)
 
+    def in_short(self, row: str) -> bool:
+        """Whether the plan wants the row in the short table, too; without a word on it all are."""
+        return row in self.plan.get("short", [row])
+
     def tables(self) -> list[tuple[str, float, list[str]]]:
         """Data set, fraction and rows of every table: those of the plan, and what else was measured."""
         tables: dict[tuple[str, float], list[str]] = {}
@@ -172,14 +176,14 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
 
 
 def summary(results: Results) -> list[str]:
-    """One Markdown table of all students that have been run, the control first where it has."""
+    """One Markdown table of the students that have been run, of the plan's ``short`` rows, the control first."""
     control = results.plan["control"]
     shown = ("balanced_accuracy", "macro_auc", "nll", "ece")
     compared = ("balanced_accuracy", "macro_auc", "ece")
     head = ["data", "row", "seeds", "parameters", *(SHOWN[name] for name in shown)]
     lines = _markdown([head + [f"{SHOWN[name]} minus `{control}`" for name in compared]])
     for data, fraction, rows in results.tables():
-        for row in sorted(rows, key=lambda row: row != control):
+        for row in sorted(filter(results.in_short, rows), key=lambda row: row != control):
             seeds = results.of(data, fraction, row)
             if not seeds:
                 continue
@@ -264,10 +268,16 @@ def learning_rates(results: Results) -> list[str]:
     return text
 
 
-def held_out(results: Results) -> list[str]:
-    """The rows of the grid search at their own rates, on its held-out images; empty before there was one."""
+def held_out(results: Results, short: bool = False) -> list[str]:
+    """The rows of the grid search at their own rates, on its held-out images; empty before there was one.
+
+    Args:
+        short: of the plan's ``short`` rows alone.
+    """
     text = []
     for (row, _), (lines, best) in grid_of(results).items():
+        if short and not results.in_short(row):
+            continue
         for place, found in by_place([line for line in lines if float(line["learning_rate"]) == best]).items():
             means = [f"{np.mean([float(line[name]) for line in found]):.3f}" for name in COMPARED]
             text += _line([place, row, str(len(found)), found[0]["images"], f"{best:g}", *means])
@@ -437,11 +447,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shift = robustness.Robustness(args.results, results.plan, results.hidden)
         lines += robustness.tables(shift)
         args.results.mkdir(parents=True, exist_ok=True)
-        found = [*claims(results), *comparisons(results), *held_out(results)]
-        (args.results / "tables.md").write_text(
-            "\n".join([*lines, *found, *learning_rates(results)]) + "\n", encoding="utf-8"
-        )
-        put_between_marks(args.results.with_suffix(".md"), [*summary(results), "", *found[2:]])
+        found = claims(results)
+        lines += [*found, *comparisons(results), *held_out(results), *learning_rates(results)]
+        (args.results / "tables.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        short = [*found[2:], "", *summary(results), *comparisons(results), *held_out(results, short=True)]
+        put_between_marks(args.results.with_suffix(".md"), short)
         if not args.no_plots:
             for data, tables in plots.items():
                 plot(results, data, tables)

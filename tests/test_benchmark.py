@@ -357,6 +357,13 @@ def test_the_short_table_and_the_claims_stand_between_the_marks_of_the_document(
         rows = [line for line in text.splitlines() if line.startswith("| phantoms")]
         assert [row.split(" | ")[1] for row in rows] == ["single", "dual", "large", "distill"]
         assert text.count("accuracy of 0.01 or better") == 1
+    content = json.loads(plan.read_text()) | {"short": ["large", "single"]}
+    chosen = plan.with_name("short.json")
+    chosen.write_text(json.dumps(content))
+    scripts.report.main(["--results", str(done / "results"), "--plan", str(chosen), "--no_plots"])
+    rows = [line for line in document.read_text().splitlines() if line.startswith("| phantoms")]
+    assert [row.split(" | ")[1] for row in rows] == ["single", "large"]
+    assert "| distill | student |" in (done / "results" / "tables.md").read_text()
 
 
 def test_the_gain_with_few_images_is_compared_with_that_with_many(scripts, plan):

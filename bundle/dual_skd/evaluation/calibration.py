@@ -72,7 +72,7 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, multi_label: bool = False
         labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
         multi_label: every label has a sigmoid of its own; one temperature serves all.
         sharpen: False keeps the temperature at 1 where less would fit better. New images are seldom easier than the few
-            that it is fitted on (docs/results.md).
+            that it is fitted on (docs/experiments.md).
 
     Returns:
         a :class:`Calibration` with a temperature within ``BOUNDS``.
