@@ -10,6 +10,7 @@ from dual_skd.errors import (
     STATS_LOGGERS,
     InputError,
     SelectionError,
+    choose,
     input_error_behind,
     show_input_errors_plainly,
 )
@@ -69,3 +70,9 @@ def test_the_stats_handlers_show_no_stacks(monkeypatch, caplog):
 
 def test_input_errors_are_value_errors():
     assert issubclass(SelectionError, InputError) and issubclass(InputError, ValueError)
+
+
+def test_choose_lists_the_valid_words():
+    assert choose({"ema": 1, "mutual": 2}, "mutual", "update") == 2
+    with pytest.raises(InputError, match=r"Unknown update 'mutal' \(did you mean mutual\?\); valid: ema, mutual"):
+        choose({"ema": 1, "mutual": 2}, "mutal", "update")

@@ -17,7 +17,7 @@ from dual_skd import outputs
 from dual_skd.errors import InputError
 from dual_skd.evaluation import fit_conformal, fit_temperature, read_predictions, write_predictions
 from dual_skd.evaluation.recorder import Measured
-from dual_skd.networks import build_network, load_pretrained
+from dual_skd.networks import build_network
 from dual_skd.outputs import (
     BestModelSaver,
     RunRecord,
@@ -31,6 +31,7 @@ from dual_skd.outputs import (
     save_model,
     temperature_of,
 )
+from dual_skd.pretrained import load_pretrained
 
 ARCHITECTURE = {"name": "resnet18", "num_classes": 2, "in_channels": 1, "spatial_dims": 2,
                 "layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}  # fmt: skip

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dual_skd.errors import InputError
-from dual_skd.networks import build_network, load_pretrained
+from dual_skd.networks import build_network
+from dual_skd.pretrained import load_pretrained
 
 
 @pytest.mark.parametrize(("number", "size"), [(0, 224), (2, 260)])

@@ -32,6 +32,7 @@ _MODULES = (
     "bad_numbers",
     "checkpoints",
     "data",
+    "devices",
     "distributed",
     "errors",
     "evaluation",
@@ -41,6 +42,7 @@ _MODULES = (
     "monai_label",
     "networks",
     "outputs",
+    "pair",
     "selection",
 )
 __all__ = ["__version__", *_HOME]

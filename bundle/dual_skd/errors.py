@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import sys
+from collections.abc import Iterable, Mapping
 from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 STATS_LOGGERS = ("train_loss", "validation")  # of MONAI's StatsHandler in the configs
 
@@ -52,3 +57,25 @@ def show_input_errors_plainly() -> None:
         logging.getLogger(name).addFilter(lambda record: not record.exc_info)
     hook.shows_input_errors = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+
+
+def choose(table: Mapping[str, T], key: str, what: str) -> T:
+    """Returns ``table[key]``.
+
+    Args:
+        table: the valid words and what they stand for.
+        key: the word the user gave.
+        what: what the word names, for the message: "update", "loss", ...
+
+    Raises:
+        InputError: the word isn't in the table; the message lists the valid ones.
+    """
+    if isinstance(key, str) and key in table:
+        return table[key]
+    raise InputError(f"Unknown {what} {key!r}{did_you_mean(str(key), table)}; valid: {', '.join(map(str, table))}.")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns the known words that are near to the given one, as an aside of a message; empty without any."""
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

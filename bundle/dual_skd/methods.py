@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dual_skd.errors import InputError
-from dual_skd.networks import choose, load_state_file
+from dual_skd.errors import InputError, choose
+from dual_skd.pretrained import load_state_file
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from dual_skd.evaluation.recorder import LAST, Measured, rank, read_json, write_
 from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
 from dual_skd.files import replace_file
 from dual_skd.momentum import unwrap
-from dual_skd.networks import build_network, count_macs, count_parameters, load_state_file
+from dual_skd.networks import build_network, count_macs, count_parameters
+from dual_skd.pretrained import load_state_file
 
 logger = logging.getLogger(__name__)
 

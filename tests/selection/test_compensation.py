@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dual_skd.errors import InputError
-from dual_skd.networks import build_network, initialise_pair
+from dual_skd.networks import build_network
+from dual_skd.pair import initialise_pair
 from dual_skd.selection import plan_selection
 from dual_skd.selection.compensation import compensate, summarise, unlabelled_batches
 

@@ -28,10 +28,9 @@ from dual_skd.deploy.gate import compare
 from dual_skd.deploy.latency import answers
 from dual_skd.deploy.recipe import recipe
 from dual_skd.deploy.runtimes import open_artefact
-from dual_skd.errors import InputError
+from dual_skd.errors import InputError, choose
 from dual_skd.evaluation.recorder import read_json, write_json
 from dual_skd.files import sha256_of
-from dual_skd.networks import choose
 from dual_skd.outputs import find_model, load_model
 
 logger = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from torch import Tensor
 from dual_skd.data.bad_files import POLICIES
 from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.data.reading.reader import image_from_array
+from dual_skd.devices import pick_device, to_device
 from dual_skd.errors import InputError, input_error_behind
 from dual_skd.evaluation.calibration import probabilities
-from dual_skd.networks import pick_device, to_device
 from dual_skd.outputs import (
     auxiliary_temperature,
     bundle_root,

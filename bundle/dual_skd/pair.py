@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The start of a student and auxiliary pair: weights selected from one large pretrained network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dual_skd.errors import InputError
+from dual_skd.momentum import unwrap
+from dual_skd.networks import attention_heads, build_network, classifier_of
+from dual_skd.pretrained import load_pretrained, skeleton
+from dual_skd.selection import plan_selection
+from dual_skd.selection.compensation import compensate, summarise
+
+logger = logging.getLogger(__name__)
+
+SCRATCH = "scratch"
+
+
+def initialise_pair(
+    student: nn.Module,
+    auxiliary: nn.Module | None = None,
+    *,
+    large: str,
+    large_options: Mapping[str, Any] | None = None,
+    pretrained: str = "wheel",
+    selection_student: str = "uniform",
+    selection_auxiliary: str | None = "complement",
+    layers: Any = "first",
+    layers_auxiliary: Any = None,
+    rescale: bool = False,
+    mode: str = "structured",
+    seed: int = 0,
+    report_path: str | Path | None = None,
+    compensate_with: Sequence[Tensor] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Gives student and auxiliary weights selected from one large pretrained network, in place.
+
+    Classifiers are not selected (their classes differ): where weights are selected the classifier starts as PyTorch
+    initialises a linear layer, small enough that the selected features decide from the first step. Two equal rules give
+    equal networks, classifier included: then the auxiliary is the ordinary mean teacher.
+
+    Args:
+        student: the light network.
+        auxiliary: the second light network of the same architecture, or None.
+        large: name of the large network, as in :func:`dual_skd.networks.build_network`.
+        large_options: its options.
+        pretrained: where its weights come from, as in :func:`dual_skd.pretrained.load_pretrained`.
+        selection_student: an element rule of :func:`dual_skd.selection.plan_selection`, or ``scratch`` for random
+            weights.
+        selection_auxiliary: the same for the auxiliary; None or ``teacher`` leaves it as it is given.
+        layers: the student's layer rule.
+        layers_auxiliary: the auxiliary's layer rule; None for the student's. It matters where ``student`` has fewer
+            blocks than the large network.
+        rescale: rescale copied weights by the width ratio.
+        mode: ``structured``, or ``reference`` for the published index rule.
+        seed: of the rule ``random``; the auxiliary's is ``seed + 1``.
+        report_path: CSV of every tensor of both networks, with a first column ``network``.
+        compensate_with: batches of images (N, C, H, W) that the selected weights are corrected on, each network for
+            its own channels, see :func:`dual_skd.selection.compensation.compensate`; None leaves them as selected.
+
+    Returns:
+        per network: ``rule``, ``selected`` and ``tensors`` (numbers of tensors), ``verified`` (named axes known), and
+        with ``compensate_with`` ``compensation``: images, layers and mean R2.
+
+    Raises:
+        InputError: weights can't be loaded; SelectionError: they can't be selected for this architecture.
+    """
+    rules = {"student": (student, selection_student, layers, seed)}
+    if auxiliary is not None and selection_auxiliary not in (None, "teacher"):
+        of_auxiliary = layers if layers_auxiliary is None else layers_auxiliary
+        rules["auxiliary"] = (auxiliary, selection_auxiliary, of_auxiliary, seed + 1)
+    options = dict(large_options or {})
+    state = None
+    if any(rule != SCRATCH for _, rule, _, _ in rules.values()):
+        state = load_pretrained(large, pretrained, **options)
+    heads = None if state is None else _heads_of(large, state, options)
+    common = {"rescale": rescale, "mode": mode}
+    summary: dict[str, dict[str, Any]] = {}
+    reports: dict[str, Any] = {}
+    for who, (network, rule, blocks, rule_seed) in rules.items():
+        if rule == SCRATCH or state is None:
+            logger.info("%s: random initialisation.", who.capitalize())
+            summary[who] = {"rule": SCRATCH, "selected": 0, "tensors": len(network.state_dict()), "verified": True}
+        elif who == "auxiliary" and (rule, blocks) == (selection_student, layers) and rule != "random":
+            network.load_state_dict(student.state_dict())
+            logger.info("Auxiliary: the same rule as the student, so a copy of the student.")
+            summary[who], reports[who] = dict(summary["student"]), reports["student"]
+        else:
+            plan = _select_into(
+                network, state, elements=rule, layers=blocks, seed=rule_seed, large_heads=heads, **common
+            )
+            report = reports[who] = plan.report()
+            selected = sum(row.selected for row in report)
+            if 2 * selected < len(report):
+                raise InputError(
+                    f"Only {selected} of {len(report)} tensors of the {who} have a counterpart in {large}, the others "
+                    f"would stay random; take small and large from one family, or choose the selection {SCRATCH}."
+                )
+            summary[who] = {"rule": rule, "selected": selected, "tensors": len(report), "verified": report.verified}
+            logger.info("%s: %d of %d tensors selected from %s by rule %s.", who.capitalize(), selected, len(report),
+                        large, rule)  # fmt: skip
+            if compensate_with:
+                summary[who]["compensation"] = _compensate(network, plan, large, state, options, compensate_with)
+    if report_path is not None:
+        _write_reports(Path(report_path), reports)
+    return summary
+
+
+def _select_into(network: nn.Module, state: dict[str, Tensor], **options: Any) -> Any:
+    small = unwrap(network)
+    plan = plan_selection(state, small, **options)
+    small.load_state_dict(plan.apply(), strict=False)
+    classifier_of(small)[1].reset_parameters()
+    return plan
+
+
+def _compensate(
+    network: nn.Module,
+    plan: Any,
+    large: str,
+    state: dict[str, Tensor],
+    options: Mapping[str, Any],
+    batches: Sequence[Tensor],
+) -> dict[str, Any]:
+    """Corrects the selected weights; the large network sees the images as the small one does, grey for instance."""
+    small = unwrap(network)
+    if batches[0].ndim != 4:
+        raise InputError("compensation needs 2D images, found volumes; set compensate to 0, or spatial_dims to 2.")
+    sizes: dict[str, Any] = {"in_channels": batches[0].shape[1], "image_size": tuple(batches[0].shape[2:])}
+    with torch.random.fork_rng(devices=[]):  # its random weights are all replaced; the run's numbers stay as they are
+        source = build_network(large, **{"num_classes": 1} | sizes | dict(options))
+        _select_into(source, state)
+    source.to(device=next(small.parameters()).device).to(memory_format=torch.channels_last)
+    return {"images": sum(map(len, batches)), **summarise(compensate(small, source, plan, batches))}
+
+
+def _heads_of(large: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> int | None:
+    """Heads of the large network: they can't be read from the shapes of its weights."""
+    with torch.device("meta"):
+        return attention_heads(skeleton(large, state, options))
+
+
+def _write_reports(path: Path, reports: Mapping[str, Any]) -> None:
+    """One table for both networks: the tables of the selection, one below the other under one line of names."""
+    lines: list[str] = []
+    for who, report in reports.items():
+        table = report.write(path, extra={"network": who}).read_text(encoding="utf-8").splitlines(keepends=True)
+        lines += table[1:] if lines else table
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines) or "network,name,source,reason\n", encoding="utf-8")

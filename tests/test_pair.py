@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from dual_skd.errors import InputError
+from dual_skd.networks import build_network
+from dual_skd.pair import initialise_pair
+from dual_skd.pretrained import load_state_file
+
+TINY = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}
+
+
+def tiny(**options) -> nn.Module:
+    return build_network("resnet18", num_classes=2, **TINY, **options)
+
+
+@pytest.fixture
+def large_file(tmp_path):
+    torch.manual_seed(0)
+    network = build_network("resnet18", num_classes=5, in_channels=3, layers=[1, 1, 1, 1], channels=[8, 8, 8, 8])
+    path = tmp_path / "large.safetensors"
+    save_file(network.state_dict(), path)
+    return {"large": "resnet18", "large_options": TINY | {"channels": [8, 8, 8, 8]}, "pretrained": str(path)}
+
+
+def test_pair_is_selected_from_one_large_network(large_file, tmp_path):
+    student, auxiliary = tiny(), tiny()
+    classifier = student.fc.weight.clone()
+    summary = initialise_pair(student, auxiliary, **large_file, report_path=tmp_path / "out" / "report.csv")
+    large = load_state_file(large_file["pretrained"])
+    even, odd = torch.arange(0, 8, 2), torch.arange(1, 8, 2)
+    torch.testing.assert_close(student.conv1.weight, large["conv1.weight"].sum(1, keepdim=True))
+    parent = large["layer1.0.conv2.weight"]
+    torch.testing.assert_close(student.layer1[0].conv2.weight, parent[even][:, even])
+    torch.testing.assert_close(auxiliary.layer1[0].conv2.weight, parent[odd][:, odd])
+    assert not torch.equal(student.fc.weight, classifier)
+    assert student.fc.weight.abs().max() <= 4**-0.5  # PyTorch's bound 1 / sqrt(features)
+    assert summary["student"]["rule"] == "uniform" and summary["auxiliary"]["rule"] == "complement"
+    assert summary["student"]["selected"] == summary["student"]["tensors"] - 2
+    lines = (tmp_path / "out" / "report.csv").read_text().splitlines()
+    assert lines[0].startswith("network,name,source")
+    assert [line.split(",")[0] for line in lines[1:]] == ["student"] * len(student.state_dict()) + ["auxiliary"] * len(
+        auxiliary.state_dict()
+    )
+
+
+def test_equal_rules_give_equal_networks_classifier_included(large_file):
+    student, auxiliary = tiny(), tiny()
+    initialise_pair(student, auxiliary, **large_file, selection_auxiliary="uniform")
+    for one, other in zip(student.state_dict().values(), auxiliary.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_random_rules_of_student_and_auxiliary_differ(large_file):
+    student, auxiliary = tiny(), tiny()
+    initialise_pair(student, auxiliary, **large_file, selection_student="random", selection_auxiliary="random")
+    assert not torch.equal(student.layer1[0].conv2.weight, auxiliary.layer1[0].conv2.weight)
+
+
+def test_scratch_and_teacher_leave_the_network_as_it_is(large_file):
+    student, auxiliary = tiny(), tiny()
+    before = [{key: value.clone() for key, value in network.state_dict().items()} for network in (student, auxiliary)]
+    summary = initialise_pair(
+        student, auxiliary, large="anything", pretrained="absent", selection_student="scratch",
+        selection_auxiliary="teacher",
+    )  # fmt: skip
+    for network, state in zip((student, auxiliary), before, strict=True):
+        assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    assert summary["student"]["rule"] == "scratch" and "auxiliary" not in summary
+
+
+def test_a_large_network_of_another_family_is_refused_instead_of_staying_random(large_file):
+    student = build_network("convnext_atto", num_classes=2, dims=[4, 4, 4, 4], depths=[1, 1, 1, 1])
+    with pytest.raises(InputError):
+        initialise_pair(student, **large_file)
+
+
+def test_volumetric_student_is_selected_from_a_2d_parent(large_file):
+    student = tiny(spatial_dims=3)
+    initialise_pair(student, **large_file)
+    large = load_state_file(large_file["pretrained"])["layer1.0.conv2.weight"][::2, ::2]
+    torch.testing.assert_close(student.layer1[0].conv2.weight, (large / 3).unsqueeze(-1).expand(-1, -1, 3, 3, 3))
+
+
+def test_a_depth_cut_student_computes_what_the_large_network_does_up_to_where_it_was_cut(tmp_path):
+    large = build_network("tf_efficientnet_lite0", num_classes=2).eval()
+    path = tmp_path / "large.safetensors"
+    save_file(large.state_dict(), path)
+    student, auxiliary = (build_network("tf_efficientnet_lite0", num_classes=2, depths=[1, 2, 2, 2]) for _ in "ab")
+    summary = initialise_pair(student, auxiliary, large="tf_efficientnet_lite0", pretrained=str(path),
+                              selection_auxiliary="complement", layers_auxiliary="last")  # fmt: skip
+    x = torch.randn(1, 1, 32, 32)
+    upper = large.bn1(large.conv_stem(x))
+    lower = student.eval().bn1(student.conv_stem(x))
+    for ours, theirs in zip(student.blocks[:3], large.blocks[:3], strict=True):
+        lower, upper = ours(lower), theirs(upper)
+        torch.testing.assert_close(lower, upper, rtol=0, atol=0)
+    assert torch.equal(student.blocks[3][1].conv_pw.weight, large.blocks[3][1].conv_pw.weight)
+    assert torch.equal(auxiliary.blocks[3][1].conv_pw.weight, large.blocks[3][2].conv_pw.weight)
+    assert summary["auxiliary"]["selected"] == summary["student"]["selected"]
+
+
+def test_equal_element_rules_with_other_layers_are_another_selection(tmp_path):
+    sizes = {"channels": [4, 4, 4, 4]}
+    student, auxiliary = (build_network("resnet18", num_classes=2, layers=[2, 1, 1, 1], **sizes) for _ in "ab")
+    large = {"large": "resnet18", "large_options": {"layers": [3, 1, 1, 1], **sizes}}
+    state = build_network("resnet18", num_classes=2, **large["large_options"]).state_dict()
+    path = tmp_path / "large.safetensors"
+    save_file(state, path)
+    initialise_pair(student, auxiliary, **large, pretrained=str(path), selection_auxiliary="uniform",
+                    layers_auxiliary="last")  # fmt: skip
+    assert torch.equal(student.layer1[1].conv1.weight, state["layer1.1.conv1.weight"])
+    assert torch.equal(auxiliary.layer1[1].conv1.weight, state["layer1.2.conv1.weight"])
