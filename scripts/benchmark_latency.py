@@ -34,7 +34,7 @@ from dual_skd.deploy.export import machine
 from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.networks import build_network
-from dual_skd.outputs import describe_architecture
+from dual_skd.run_record import describe_architecture
 
 CLASSES = 2  # the classifier's few weights don't matter
 SAME = 0.02  # relative difference of MACs up to which a measured network is that of a result: other classes

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 LEAST = 90.0  # percent
-CRITICAL = ("selection/*", "losses", "momentum", "trainer", "schedule", "outputs", "checkpoints")
+CRITICAL = ("selection/*", "losses", "momentum", "trainer", "schedule", "outputs", "best_model", "checkpoints", "pair")
 
 
 def share(done: int, all_of_it: int) -> float:

@@ -1,35 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 from safetensors.torch import load_file
 from torch import nn
 
 from dual_skd import outputs
 from dual_skd.errors import InputError
-from dual_skd.evaluation import fit_conformal, fit_temperature, read_predictions, write_predictions
-from dual_skd.evaluation.recorder import Measured
+from dual_skd.evaluation import fit_conformal, fit_temperature, write_predictions
 from dual_skd.networks import build_network
 from dual_skd.outputs import (
-    BestModelSaver,
-    RunRecord,
-    auxiliary_temperature,
     bundle_root,
     conformal_rule,
-    describe_architecture,
     find_model,
-    load_auxiliary,
     load_model,
     save_model,
-    temperature_of,
 )
 from dual_skd.pretrained import load_pretrained
 
@@ -113,99 +104,6 @@ def test_unusable_model_files_are_named(tmp_path):
         save(tmp_path, network(), preprocessing={"transform": object()})
 
 
-def engine_with(metrics: dict, epoch: int) -> Engine:
-    engine = Engine(lambda engine, batch: None)
-    engine.state.metrics, engine.state.epoch = metrics, epoch
-    return engine
-
-
-def test_best_model_is_kept_and_the_earlier_of_equals(tmp_path):
-    net, auxiliary = network(), network()
-    saver = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES, auxiliary=auxiliary)
-    for epoch, (value, mark) in enumerate([(0.7, 1.0), (0.9, 2.0), (0.9, 3.0), (0.8, 4.0)], start=1):
-        net.fc.bias.data.fill_(mark)
-        auxiliary.fc.bias.data.fill_(-mark)
-        saver(engine_with({"macro_auc": value}, epoch))
-    assert load_model(tmp_path)[0].fc.bias.tolist() == [2, 2]
-    assert load_model(tmp_path / "auxiliary.pt")[0].fc.bias.tolist() == [-2, -2]
-    assert not (tmp_path / "auxiliary.safetensors").exists()
-    resumed = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES)
-    resumed.load_state_dict(saver.state_dict())
-    resumed(engine_with({"macro_auc": 0.85}, 5))
-    assert load_model(tmp_path)[0].fc.bias.tolist() == [2, 2]
-
-
-def test_of_equal_epochs_the_one_with_the_lower_nll_is_kept_by_a_resumed_run_too(tmp_path):
-    net = network()
-    saver = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES)
-    for epoch, nll in enumerate([0.4, 0.1, 0.2], start=1):
-        saver(engine_with({"macro_auc": 1.0, "nll": nll}, epoch))
-    assert saver.best_epoch == 2
-    resumed = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES)
-    resumed.load_state_dict(saver.state_dict())
-    resumed(engine_with({"macro_auc": 1.0, "nll": 0.15}, 4))
-    assert resumed.best_epoch == 2
-    resumed(engine_with({"macro_auc": 1.0, "nll": 0.05}, 5))
-    assert resumed.best_epoch == 5
-
-
-def test_best_model_by_a_loss_is_the_smallest(tmp_path):
-    net = network()
-    saver = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES, key_metric="nll")
-    for value, mark in [(0.7, 1.0), (0.5, 2.0), (0.9, 3.0)]:
-        net.fc.bias.data.fill_(mark)
-        saver(engine_with({"nll": value}, int(mark)))
-    assert load_model(tmp_path)[0].fc.bias.tolist() == [2, 2]
-
-
-def test_with_last_the_last_epoch_is_kept_and_a_missing_validation_is_said(tmp_path, caplog):
-    net = network()
-    saver = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES, key_metric="last")
-    for value, mark in [(0.7, 1.0), (0.5, 2.0), (0.9, 3.0)]:
-        net.fc.bias.data.fill_(mark)
-        saver(engine_with({"nll": value}, int(mark)))
-    assert load_model(tmp_path)[0].fc.bias.tolist() == [3, 3] and "is kept" not in caplog.text
-    trainer = Engine(lambda engine, batch: None)
-    saver.keep_last(trainer)
-    trainer.run([0], max_epochs=4)
-    assert "The last epoch with a validation, 3, is kept" in caplog.text
-
-
-def test_an_undefined_key_metric_still_leaves_a_model_and_a_warning(tmp_path, caplog):
-    saver = BestModelSaver(tmp_path, network(), architecture=ARCHITECTURE, class_names=NAMES)
-    saver(engine_with({"accuracy": 0.5}, 1))
-    assert (tmp_path / "model.pt").is_file()
-    assert "Key metric macro_auc isn't defined" in caplog.text
-    saver(engine_with({"macro_auc": 0.5}, 2))
-    assert saver.best_epoch == 2
-
-
-def test_run_record_holds_what_made_the_model(tmp_path):
-    record = RunRecord(
-        tmp_path, seed=7, config={"epochs": 2, "output_dir": Path("out")}, data_hash="abc", input_shape=(1, 32, 32),
-        architectures={"student": ARCHITECTURE}, extra={"selection": {"student": {"rule": "uniform"}}},
-    )  # fmt: skip
-    trainer = Engine(lambda engine, batch: None)
-    trainer.state.device = torch.device("cpu")
-    seen = []
-    record.attach(trainer)
-    trainer.add_event_handler(
-        Events.EPOCH_COMPLETED, lambda: seen.append(json.loads((tmp_path / "run.json").read_text()))
-    )
-    trainer.run([0], max_epochs=2)
-    assert seen[0]["finished"] is None and len(seen[0]["timings"]["epochs"]) == 1
-    written = json.loads((tmp_path / "run.json").read_text())
-    assert written["seed"] == 7 and written["data_hash"] == "abc" and written["config"]["output_dir"] == "out"
-    assert written["finished"] >= written["started"]
-    assert [entry["epoch"] for entry in written["timings"]["epochs"]] == [1, 2]
-    assert written["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert written["selection"]["student"]["rule"] == "uniform"
-    student = written["networks"]["student"]
-    assert student["parameters"] == sum(p.numel() for p in network().parameters())
-    assert student["macs"] == describe_architecture(ARCHITECTURE, (1, 32, 32))["macs"] > 0
-    assert written["device"].startswith("cpu")
-
-
 def test_the_bundle_is_found_from_any_folder(tmp_path, monkeypatch):
     root = Path(bundle_root())
     monkeypatch.chdir(tmp_path)
@@ -220,53 +118,6 @@ def test_the_model_of_the_run_is_preferred_to_that_of_the_bundle(tmp_path):
     ours = save(root / "models", network())
     assert find_model(run, root) == str(ours)
     assert find_model(run, root) != find_model(save(run / "models", network()).parent.parent, root)
-
-
-def test_an_auxiliary_is_found_beside_its_student_and_not_kept_from_a_former_run(tmp_path):
-    net, auxiliary = network(), network()
-    options = {"architecture": ARCHITECTURE, "class_names": NAMES}
-    assert load_auxiliary(save(tmp_path, net)) is None
-    BestModelSaver(tmp_path, net, auxiliary=auxiliary, **options)(engine_with({"macro_auc": 0.5}, 1))
-    found = load_auxiliary(tmp_path / "model.pt")
-    assert torch.equal(found.conv1.weight, auxiliary.conv1.weight) and not found.training
-    BestModelSaver(tmp_path, net, **options)(engine_with({"macro_auc": 0.5}, 1))  # a run without auxiliary
-    assert load_auxiliary(tmp_path / "model.pt") is None
-
-
-def measured(logits, labels=(0, 0, 1), images=("a", "b", "c"), auxiliary=None) -> Measured:
-    return Measured(torch.tensor(logits).double(), torch.tensor(labels), list(images), auxiliary)
-
-
-LOGITS = [[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]]  # right twice of three times: log 2 were honest
-
-
-def test_the_temperature_of_the_best_epoch_and_its_predictions_are_kept(tmp_path):
-    path = tmp_path / "predictions_validation.csv"
-    options = {"architecture": ARCHITECTURE, "class_names": NAMES, "predictions": path}
-    saver = BestModelSaver(tmp_path, network(), auxiliary=network(), **options)
-    for value, logits in ((0.5, [[9.0, 0.0]] * 3), (0.9, LOGITS), (0.7, [[0.0, 1.0]] * 3)):
-        engine = engine_with({"macro_auc": value}, 1)
-        engine.state.measured = measured(logits, auxiliary=-torch.tensor(logits))
-        saver(engine)
-    info = load_model(tmp_path)[1]
-    assert temperature_of(info) == pytest.approx(4 / math.log(2)) and info["calibration"]["images"] == 3
-    assert load_model(tmp_path / "model.safetensors")[1]["calibration"] == info["calibration"]
-    assert auxiliary_temperature(tmp_path / "model.pt") == pytest.approx(20)  # worse than none: the upper bound
-    table = read_predictions(path)
-    assert table.images == ["a", "b", "c"] and table.labels.tolist() == [0, 0, 1]
-    assert table.probabilities == pytest.approx(torch.tensor(LOGITS).softmax(1).numpy(), abs=1e-6)
-
-
-def test_without_validation_there_is_no_temperature_and_no_table_of_a_former_run(tmp_path, caplog):
-    path = tmp_path / "predictions_validation.csv"
-    path.write_text("of a former run")
-    saver = BestModelSaver(tmp_path, network(), architecture=ARCHITECTURE, class_names=NAMES, predictions=path)
-    trainer = Engine(lambda engine, batch: None)
-    saver.keep_last(trainer)
-    trainer.run([0])
-    assert temperature_of(load_model(tmp_path)[1]) is None and not path.exists()
-    assert "uncalibrated (temperature 1)" in caplog.text
-    assert auxiliary_temperature(tmp_path / "model.pt") is None
 
 
 def test_prediction_sets_are_calibrated_on_the_models_own_validation_predictions(tmp_path, caplog):

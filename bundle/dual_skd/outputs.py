@@ -1,36 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run leaves behind: the model with all that is needed to rebuild it, and a record of how it came about."""
+"""The model that a run leaves behind: a file of weights with all that is needed to rebuild the network."""
 
 from __future__ import annotations
 
 import json
 import logging
-import platform
 import sys
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-import dual_skd
 from dual_skd.errors import InputError
-from dual_skd.evaluation.calibration import fit_temperature, probabilities
-from dual_skd.evaluation.predictions import read_predictions, write_predictions
-from dual_skd.evaluation.recorder import LAST, Measured, rank, read_json, write_json
+from dual_skd.evaluation.calibration import probabilities
+from dual_skd.evaluation.predictions import read_predictions
+from dual_skd.evaluation.recorder import read_json
 from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
 from dual_skd.files import replace_file
 from dual_skd.momentum import unwrap
-from dual_skd.networks import build_network, count_macs, count_parameters
+from dual_skd.networks import build_network
 from dual_skd.pretrained import load_state_file
 
 logger = logging.getLogger(__name__)
@@ -44,9 +38,6 @@ def bundle_root() -> str:
     here = Path.cwd()
     places = [Path(__file__).resolve().parent.parent, *map(Path, sys.path), here, here / "bundle"]
     return str(next((place for place in places if (place / "configs" / "metadata.json").is_file()), here))
-
-
-# --- the model --------------------------------------------------------------------------------------------------------
 
 
 def save_model(
@@ -88,7 +79,7 @@ def save_model(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    info = _plain({
+    info = plain_values({
         "architecture": architecture, "class_names": class_names, "preprocessing": preprocessing or {},
         "multi_label": multi_label, **({} if calibration is None else {"calibration": calibration}),
     })  # fmt: skip
@@ -237,7 +228,12 @@ def _read_info(path: Path) -> dict[str, Any]:
     return {key: content[key] for key in INFO if key in content}
 
 
-def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in JSON's types.
+
+    Raises:
+        InputError: something in it has none.
+    """
     try:
         return json.loads(json.dumps(content, default=_as_builtin, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -266,263 +262,3 @@ def _plain_culprit(error: BaseException) -> str:
 def _own(tensor: Tensor) -> Tensor:
     # A view or a tensor shared by two names would be written with its whole storage, or refused by safetensors.
     return tensor.detach().as_subclass(Tensor).to("cpu", copy=True).contiguous()
-
-
-class BestModelSaver:
-    """Handler of the evaluator that keeps the best student as ``model.pt`` and ``model.safetensors``.
-
-    The evaluator needs a :class:`~dual_skd.evaluation.recorder.MetricsRecorder` attached before. Of equal epochs the
-    one with the lower NLL is kept. With each of them goes the temperature that calibrates it, fitted on the images of
-    that evaluation. With an auxiliary, the one of that epoch goes to ``auxiliary.pt``. ``state_dict`` makes a
-    resumed run remember the best: it is one of the objects of :class:`dual_skd.checkpoints.Checkpoints`.
-
-    Args:
-        directory: ``output_dir/models``.
-        network: the student.
-        architecture: see :func:`save_model`.
-        class_names: in the order of the logits.
-        preprocessing: see :func:`save_model`.
-        multi_label: see :func:`save_model`.
-        key_metric: name in ``engine.state.metrics``, lower is better for nll, ece and brier; or ``last``.
-        auxiliary: the second network, or None.
-        auxiliary_architecture: where it differs from the student's.
-        predictions: CSV for the predictions of the best student, uncalibrated, in the form of ``predictions_test.csv``.
-    """
-
-    def __init__(
-        self,
-        directory: str | Path,
-        network: nn.Module,
-        *,
-        architecture: Mapping[str, Any],
-        class_names: Sequence[str],
-        preprocessing: Mapping[str, Any] | None = None,
-        multi_label: bool = False,
-        key_metric: str = "macro_auc",
-        auxiliary: nn.Module | None = None,
-        auxiliary_architecture: Mapping[str, Any] | None = None,
-        predictions: str | Path | None = None,
-    ) -> None:
-        self.directory = Path(directory)
-        self.network = network
-        self.auxiliary = auxiliary
-        self.key_metric = key_metric
-        self.described: dict[str, Any] = {
-            "class_names": list(class_names), "preprocessing": dict(preprocessing or {}), "multi_label": multi_label,
-        }  # fmt: skip
-        self.architecture = dict(architecture)
-        self.auxiliary_architecture = dict(auxiliary_architecture or architecture)
-        self.predictions = Path(predictions) if predictions else None
-        self.best = (float("-inf"), float("-inf"))
-        self.best_epoch = 0
-
-    def attach(self, engine: Engine) -> None:
-        """Registers the handler at the end of every evaluation."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        if self.key_metric not in (LAST, *engine.state.metrics) and self.best_epoch == 0:
-            defined = ", ".join(sorted(engine.state.metrics)) or "nothing; attach a MetricsRecorder before"
-            logger.warning(
-                "Key metric %s isn't defined on this validation data (a class without images?); until that "
-                "changes the model with the lowest NLL is kept. Defined: %s.",
-                self.key_metric,
-                defined,
-            )
-        value = rank(engine.state.metrics, self.key_metric, engine.state.epoch)
-        if self.best_epoch and value <= self.best:
-            return
-        self.best, self.best_epoch = value, engine.state.epoch
-        self._save(engine)
-        if self.key_metric != LAST:
-            logger.info("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
-
-    def keep_last(self, trainer: Engine) -> None:
-        """Registers with the trainer as well: a run without validation images keeps the model of its last epoch."""
-        trainer.add_event_handler(Events.COMPLETED, self._save_unless_best)
-
-    def _save_unless_best(self, trainer: Engine) -> None:
-        if self.best_epoch == 0:
-            logger.warning("There was no validation, so the model of the last epoch, %d, is kept.", trainer.state.epoch)
-            self._save(trainer)
-        elif self.key_metric == LAST and self.best_epoch < trainer.state.epoch:
-            logger.warning(
-                "The last epoch with a validation, %d, is kept; for the very last give a val_interval that divides "
-                "the epochs.", self.best_epoch,
-            )  # fmt: skip
-
-    def _save(self, engine: Engine) -> None:
-        if getattr(engine.state, "rank", 0) != 0:
-            return
-        measured = getattr(engine.state, "measured", None)  # by the MetricsRecorder; a trainer has none
-        calibration = self._calibration(measured and measured.logits, measured and measured.labels)
-        save_model(
-            self.directory, self.network, architecture=self.architecture, calibration=calibration, **self.described
-        )
-        self._write_predictions(measured)
-        if calibration is None:
-            logger.warning("There are no validation predictions, so probabilities stay uncalibrated (temperature 1).")
-        else:
-            logger.info(
-                "Temperature %.3f, fitted on %d validation images: NLL %.4f, before %.4f.",
-                *(calibration[key] for key in ("temperature", "images", "nll_after", "nll_before")),
-            )
-        if self.auxiliary is not None:
-            save_model(
-                self.directory, self.auxiliary, architecture=self.auxiliary_architecture, name="auxiliary",
-                calibration=self._calibration(measured and measured.auxiliary, measured and measured.labels),
-                safetensors=False, **self.described,
-            )  # fmt: skip
-        else:  # of a former run in this folder
-            (self.directory / "auxiliary.pt").unlink(missing_ok=True)
-
-    def _calibration(self, logits: Tensor | None, labels: Tensor | None) -> dict[str, float] | None:
-        if logits is None or labels is None:
-            return None
-        return fit_temperature(logits, labels, multi_label=self.described["multi_label"], sharpen=False)._asdict()
-
-    def _write_predictions(self, measured: Measured | None) -> None:
-        if self.predictions is None:
-            return
-        if measured is None or not measured.images:  # a former run's would be taken for this model's
-            self.predictions.unlink(missing_ok=True)
-            return
-        multi_label = self.described["multi_label"]
-        p = probabilities(measured.logits, multi_label=multi_label)
-        write_predictions(
-            self.predictions, measured.images, measured.labels.numpy(), p.numpy(), self.described["class_names"],
-            multi_label=multi_label,
-        )  # fmt: skip
-
-    def state_dict(self) -> dict[str, float]:
-        """What a resumed run needs to know."""
-        return {"best": self.best[0], "best_nll": self.best[1], "best_epoch": self.best_epoch}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Takes up the state of a former run."""
-        self.best = float(state["best"]), float(state.get("best_nll", "-inf"))  # absent in older files
-        self.best_epoch = int(state["best_epoch"])
-
-
-# --- the run ----------------------------------------------------------------------------------------------------------
-
-
-def describe_architecture(architecture: Mapping[str, Any], input_shape: Sequence[int]) -> dict[str, int]:
-    """Parameters and MACs of a network, without computing or holding it.
-
-    Args:
-        architecture: arguments of :func:`dual_skd.networks.build_network`.
-        input_shape: (C, H, W[, D]) of one image.
-    """
-    with torch.device("meta"):
-        network = build_network(**architecture)
-    return {"parameters": count_parameters(network), "macs": count_macs(network, input_shape)}
-
-
-class RunRecord:
-    """Handler of the trainer that writes ``run.json``: with what, from what and how fast the model was made.
-
-    The file is renewed after every epoch, so that a run that is stopped is recorded too. Its ``state_dict`` makes a
-    resumed run's record that of the whole: when it started, its epochs, and the time of all its parts.
-
-    Args:
-        output_dir: folder of ``run.json``.
-        seed: the run's seed.
-        config: the hyper-parameters, as the user gave them.
-        data_hash: see ``DataList.hash``.
-        architectures: per role (``student``, ``large``) the arguments of build_network, for parameters and MACs.
-        input_shape: (C, H, W[, D]) of one image.
-        extra: further entries, for instance the summary of the weight selection.
-    """
-
-    def __init__(
-        self,
-        output_dir: str | Path,
-        *,
-        seed: int | None = None,
-        config: Mapping[str, Any] | None = None,
-        data_hash: str | None = None,
-        architectures: Mapping[str, Mapping[str, Any]] | None = None,
-        input_shape: Sequence[int] | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.path = Path(output_dir) / "run.json"
-        networks = {
-            role: {"architecture": dict(architecture), **describe_architecture(architecture, input_shape)}
-            for role, architecture in (architectures or {}).items()
-            if input_shape is not None
-        }
-        self.record: dict[str, Any] = {
-            "versions": library_versions(),
-            "seed": seed,
-            "config": config or {},
-            "data_hash": data_hash,
-            "networks": networks,
-            "input_shape": list(input_shape) if input_shape is not None else None,
-            **(extra or {}),
-        }
-        self._epochs: list[dict[str, float]] = []
-        self._run_began = self._epoch_began = 0.0
-
-    def attach(self, engine: Engine) -> None:
-        """Registers the handler; attach it last, so that an epoch's time includes its validation."""
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
-        engine.add_event_handler(Events.COMPLETED, self._finish)
-
-    def _start(self, engine: Engine) -> None:
-        self._run_began = time.perf_counter()
-        self.record |= {"started": _now(), "finished": None, "device": _device_name(engine.state.device)}
-        self._epochs = []
-        self._write(engine)
-
-    def _start_epoch(self, engine: Engine) -> None:
-        self._epoch_began = time.perf_counter()
-
-    def _finish_epoch(self, engine: Engine) -> None:
-        seconds = round(time.perf_counter() - self._epoch_began, 3)
-        self._epochs.append({"epoch": engine.state.epoch, "seconds": seconds})
-        self._write(engine)
-
-    def _finish(self, engine: Engine) -> None:
-        self.record["finished"] = _now()
-        self._write(engine)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to know."""
-        seconds = time.perf_counter() - self._run_began
-        return {"started": self.record["started"], "epochs": list(self._epochs), "seconds": seconds}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up the state of a former run, once this one has started."""
-        self.record["started"], self._epochs = state["started"], list(state["epochs"])
-        self._run_began = time.perf_counter() - state["seconds"]
-
-    def _write(self, engine: Engine) -> None:
-        if getattr(engine.state, "rank", 0) != 0:
-            return
-        total = round(time.perf_counter() - self._run_began, 3)
-        write_json(self.path, _plain(self.record | {"timings": {"epochs": self._epochs, "total_seconds": total}}))
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what decides the numbers of a run."""
-    versions = {"dual_skd": dual_skd.__version__, "python": platform.python_version()}
-    for package in ("torch", "monai", "timm", "pytorch-ignite", "numpy", "pydicom", "nibabel"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
-def _device_name(device: Any) -> str:
-    device = torch.device(device or "cpu")
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
