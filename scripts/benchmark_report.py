@@ -15,28 +15,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
 
 import benchmark_robustness as robustness
 import numpy as np
-from benchmark_cells import ROOT, Cell, Plan, chosen_rate, configs_of, grid_means, outdated_cells, read_plan
+from benchmark_cells import ROOT, Cell, chosen_rate, configs_of, grid_means, read_plan
+from benchmark_claims import claims
 from benchmark_latency import Latencies
-from benchmark_store import id_of, predictions_path, probabilities, read_rows
+from benchmark_results import COMPARED, SHOWN, Results
+from benchmark_store import read_rows
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.paired import RESAMPLES, Difference, holm, paired_differences
+from dual_skd.evaluation.paired import RESAMPLES, Difference, holm
 
-SHOWN = {
-    "balanced_accuracy": "balanced accuracy",
-    "macro_auc": "AUC",
-    "f1": "F1",
-    "nll": "NLL",
-    "ece": "ECE",
-    "brier": "Brier",
-}
-COMPARED = ("balanced_accuracy", "macro_auc", "nll", "ece")
 NETWORKS = ("student", "auxiliary", "mean")
 METHOD = """\
 Mean and standard deviation over seeds; the test images were used once per cell, by the network of the last epoch.
@@ -47,97 +38,6 @@ the time of one thread for one image, in brackets as a share of the large networ
 `auxiliary` is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not
 been run. †: ran with other settings than the plan has now, all rows of the table.
 """
-
-
-@dataclass
-class Results:
-    """The CSV and the predictions, by row of the plan."""
-
-    folder: Path
-    plan: Plan
-
-    @cached_property
-    def outdated(self) -> set[str]:
-        """Cells that ran with other settings than the plan has now."""
-        return outdated_cells(self.plan, read_rows(self.folder), read_rows(self.folder, "tuned"))
-
-    @cached_property
-    def hidden(self) -> set[str]:
-        """Outdated cells of tables that have others: no table mixes them."""
-        lines = read_rows(self.folder)
-        new = {place_of(line) for line in lines if id_of(line) not in self.outdated}
-        return {id_of(line) for line in lines if place_of(line) in new} & self.outdated
-
-    @cached_property
-    def lines(self) -> list[dict[str, str]]:
-        return [line for line in read_rows(self.folder) if id_of(line) not in self.hidden]
-
-    def mark(self, data: str, fraction: float) -> str:
-        """A dagger for a table of outdated cells."""
-        shown = {id_of(line) for line in self.lines if place_of(line) == (data, float(fraction))}
-        return " †" if shown & self.outdated else ""
-
-    def of(self, data: str, fraction: float, row: str, network: str = "student") -> dict[int, dict[str, str]]:
-        """Lines of one row of a table, by seed."""
-        key = (data, float(fraction), row, network)
-        found = [r for r in self.lines if (r["data"], float(r["fraction"]), r["row"], r["network"]) == key]
-        return {int(r["seed"]): r for r in found}
-
-    def values(self, data: str, fraction: float, row: str, name: str, network: str = "student") -> np.ndarray:
-        """A metric for all seeds; those where it isn't defined are left out."""
-        lines = self.of(data, fraction, row, network).values()
-        return np.array([float(line[name]) for line in lines if line[name] != ""])
-
-    def shared_means(self, data: str, fraction: float, rows: Sequence[str], name: str) -> np.ndarray:
-        """Per row the mean of a student's metric over the seeds that all of the rows have; nan without any."""
-        lines = [self.of(data, fraction, row) for row in rows]
-        seeds = set.intersection(*(set(of_row) for of_row in lines))
-        values = [[float(of_row[seed][name] or "nan") for seed in seeds] for of_row in lines]
-        return np.mean(values, axis=1) if seeds else np.full(len(rows), np.nan)
-
-    def in_short(self, row: str) -> bool:
-        """Whether the plan wants the row in the short table, too; without a word on it all are."""
-        return row in self.plan.get("short", [row])
-
-    def tables(self) -> list[tuple[str, float, list[str]]]:
-        """Data set, fraction and rows of every table: those of the plan, and what else was measured."""
-        tables: dict[tuple[str, float], list[str]] = {}
-        for tier in self.plan["tiers"]:
-            for data, fraction in tier["on"]:
-                tables.setdefault((data, float(fraction)), []).extend(tier["rows"])
-        for line in self.lines:
-            tables.setdefault((line["data"], float(line["fraction"])), []).append(line["row"])
-        order = list(self.plan["rows"])
-        return [
-            (data, fraction, sorted(set(rows), key=lambda row: order.index(row) if row in order else len(order)))
-            for (data, fraction), rows in tables.items()
-        ]
-
-    def differences(
-        self, data: str, fraction: float, row: str, control: str, network: str = "student"
-    ) -> dict[str, Difference]:
-        """Paired differences of a network to the control's student, over the seeds both have; empty without any."""
-        path = predictions_path(self.folder, data, fraction)
-        seeds = sorted(self.of(data, fraction, row, network).keys() & self.of(data, fraction, control).keys())
-        if not seeds or not path.is_file() or (row, network) == (control, "student"):
-            return {}
-        stored = dict(np.load(path))
-        pairs = [
-            (probabilities(stored, row, seed, network), probabilities(stored, control, seed, "student"))
-            for seed in seeds
-        ]
-        pairs = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
-        if not pairs:
-            return {}
-        one, other = (np.stack(side) for side in zip(*pairs, strict=True))
-        patients = [f"{number}" if number >= 0 else "" for number in stored["patients"]]
-        return paired_differences(
-            one, other, stored["labels"], metrics=COMPARED, patients=patients, resample_seeds=True
-        )
-
-
-def place_of(line: dict[str, str]) -> tuple[str, float]:
-    return line["data"], float(line["fraction"])
 
 
 def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) -> tuple[list[str], dict]:
@@ -285,97 +185,6 @@ def held_out(results: Results, short: bool = False) -> list[str]:
     text.sort(key=lambda line: order.index(line.removeprefix("| ").split(",")[0]))
     head = ["data", "row", "seeds", "held-out training images", "learning rate", *(SHOWN[name] for name in COMPARED)]
     return ["", *_markdown([head]), *text] if text else []
-
-
-def claims(results: Results) -> list[str]:
-    """How every claim stands, as a Markdown list; what hasn't been run is said to be open."""
-    plan, wanted = results.plan, results.plan["claims"]
-    control, method = plan["control"], wanted["method"]
-    scarce, full = ([(data, float(fraction)) for data, fraction in wanted[name]] for name in ("scarce", "full"))
-
-    def means(place: tuple[str, float], *rows: str, name: str = "balanced_accuracy") -> np.ndarray:
-        return results.shared_means(*place, rows, name)
-
-    claim = partial(_claim, results)
-    lines = [
-        "## Claims",
-        "",
-        f"Control: `{control}`; method: `{method}`; means over the seeds that compared rows share.\n",
-    ]
-    gains = {place: -100 * np.diff(means(place, control, "scratch")).item() for place in scarce}
-    lines.append(claim("Selection gains 10 points or more of balanced accuracy over random initialisation on two sets",
-                        gains, lambda gain: gain >= 10, 2, "{:+.1f} points"))  # fmt: skip
-
-    found = {place: results.differences(*place, method, control) for place in scarce}
-    family = [(place, name) for place in scarce for name in COMPARED if found[place]]
-    p = dict(zip(family, holm([found[place][name].p for place, name in family]), strict=True))
-    better = {
-        place: min((p[place, name] for name in COMPARED[:2] if found[place][name].value > 0), default=1.0)
-        if found[place] else float("nan") for place in scarce
-    }  # fmt: skip
-    lines.append(claim(f"`{method}` has a better balanced accuracy or AUC than `{control}` on two sets, p < 0.05 "
-                        "(Holm over all sets and metrics)", better, lambda p: p < 0.05, 2, "p = {:.3f}"))  # fmt: skip
-    ratio = {place: np.divide(*means(place, method, control, name="ece")).item() for place in scarce}
-    lines.append(claim(f"`{method}` at least halves the ECE of `{control}` on two sets", ratio,
-                        lambda share: share <= 0.5, 2, "{:.2f} times"))  # fmt: skip
-    worse = {
-        place: min((p[place, name] for name in COMPARED if _is_worse(name, found[place][name].value)), default=1.0)
-        if found[place] else float("nan") for place in scarce
-    }  # fmt: skip
-    lines.append(claim(f"`{method}` is nowhere significantly worse than `{control}`", worse, lambda p: p >= 0.05,
-                        len(scarce), "smallest p of a worse metric {:.3f}"))  # fmt: skip
-    rows = (method, control, "large")
-    above = {place: 100 * (means(place, *rows) @ (1, -0.5, -0.5)).item() for place in scarce}
-    lines.append(claim(f"`{method}` is at least half way from the balanced accuracy of `{control}` to the large "
-                        "model's, or better, on two sets", above, lambda points: points >= 0, 2,
-                        "{:+.1f} points from half way"))  # fmt: skip
-    near = {place: -100 * np.diff(means(place, method, "large")).item() for place in full}
-    lines.append(claim(f"`{method}` is within 1.0 point of balanced accuracy of the large model on all the images "
-                        "on two sets", near, lambda gap: gap >= -1, 2, "{:+.1f} points"))  # fmt: skip
-    size = {place: np.divide(*means(place, method, "large", name="parameters")).item() for place in full}
-    lines.append(claim(f"`{method}` has under 1/5 of the large model's parameters", size, lambda share: share < 0.2,
-                        len(full), "{:.1%}"))  # fmt: skip
-    if "shares" in wanted:
-
-        def gain(data: str, share: float) -> float:
-            return np.diff(means((data, share), control, method, name="macro_auc")).item()
-
-        more = {(data, few): 100 * (gain(data, few) - gain(data, many)) for data, few, many in wanted["shares"]}
-        lines.append(claim(f"`{method}` gains more AUC over `{control}` with few images than with many", more,
-                            lambda points: points > 0, len(more), "{:+.1f} points more"))  # fmt: skip
-    data, fraction, level = wanted["accuracy"]
-    light = [row for row in plan["rows"] if row != "large"]
-    best = max(light, key=lambda row: np.nan_to_num(means((data, fraction), row, name="val_accuracy"), nan=-1))
-    lines.append(claim(f"{data}: accuracy of {level} or better (the light row that is best on validation: `{best}`)",
-                        {(data, float(fraction)): means((data, fraction), best, name="accuracy").item()},
-                        lambda value: value >= level, 1, "{:.3f}"))  # fmt: skip
-    shift = robustness.Robustness(results.folder, plan, results.hidden)
-    for text, value, holds in (
-        ("has a mean accuracy under corruption not below that of", robustness.corrupted, lambda gap: gap >= 0),
-        ("loses a smaller share of its accuracy under corruption than", robustness.drop, lambda gap: gap < 0),
-    ):
-        gaps = {place: 100 * gap for place, gap in robustness.differences(shift, method, value).items()}
-        if gaps:
-            lines.append(claim(f"`{method}` {text} `{control}`", gaps, holds, len(gaps), "{:+.1f} points"))
-        else:
-            lines.append(f"* **open**: `{method}` {text} `{control}`: not asked for by the plan.")
-    return lines
-
-
-def _claim(results: Results, text: str, values: dict[tuple[str, float], float], holds, needed: int, form: str) -> str:
-    """One line: holds, doesn't hold, or open while too few sets are measured to tell."""
-    shown = [
-        f"{data} {fraction:.0%}{results.mark(data, fraction)} " + ("not run" if np.isnan(value) else form.format(value))
-        for (data, fraction), value in values.items()
-    ]
-    yes = sum(not np.isnan(value) and bool(holds(value)) for value in values.values())
-    unknown = sum(bool(np.isnan(value)) for value in values.values())
-    state = "holds" if yes >= needed else "open" if yes + unknown >= needed else "does not hold"
-    return f"* **{state}**: {text}: {'; '.join(shown)}."
-
-
-def _is_worse(name: str, difference: float) -> bool:
-    return difference > 0 if name in ("nll", "ece") else difference < 0
 
 
 def _mean_and_deviation(values: np.ndarray) -> str:

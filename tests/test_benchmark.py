@@ -28,9 +28,9 @@ SMALL = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
 
 @pytest.fixture(scope="module")
 def scripts():
-    """The three programs, imported as they import each other: from their own folder."""
+    """The programs, imported as they import each other: from their own folder."""
     names = ("benchmark_store", "benchmark_leave_out", "benchmark_cells", "benchmark_robustness", "benchmark_latency")
-    names += ("benchmark", "benchmark_report")
+    names += ("benchmark", "benchmark_results", "benchmark_claims", "benchmark_report")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
         loaded = {name.removeprefix("benchmark_"): __import__(name) for name in names}
@@ -369,7 +369,7 @@ def test_the_short_table_and_the_claims_stand_between_the_marks_of_the_document(
 def test_the_gain_with_few_images_is_compared_with_that_with_many(scripts, plan):
     content = scripts.cells.read_plan(plan)
     content["claims"]["shares"] = [["phantoms", 0.5, 1.0]]
-    results = scripts.report.Results(plan.parent, content)
+    results = scripts.results.Results(plan.parent, content)
     line = dict.fromkeys(scripts.store.COLUMNS, "") | {"data": "phantoms", "network": "student", "seed": 0}
     results.lines = [
         line | {"row": row, "fraction": fraction, "macro_auc": auc}
@@ -377,7 +377,7 @@ def test_the_gain_with_few_images_is_compared_with_that_with_many(scripts, plan)
     ]
 
     def claim() -> str:
-        (found,) = [text for text in scripts.report.claims(results) if "with few images than with many" in text]
+        (found,) = [text for text in scripts.claims.claims(results) if "with few images than with many" in text]
         return found
 
     assert claim().startswith("* **holds**") and "phantoms 50% +7.0 points more" in claim()
@@ -389,7 +389,7 @@ def test_the_gain_with_few_images_is_compared_with_that_with_many(scripts, plan)
 
 def test_the_method_is_compared_with_the_rows_beside_it(done, scripts, plan):
     content = scripts.cells.read_plan(plan)
-    results = scripts.report.Results(done / "results", content)
+    results = scripts.results.Results(done / "results", content)
     assert scripts.report.comparisons(results) == []
     content["claims"] |= {"beside": ["single", "large"], "scarce": [["phantoms", 1.0]]}
     *_, first, second = scripts.report.comparisons(results)
@@ -400,7 +400,7 @@ def test_the_method_is_compared_with_the_rows_beside_it(done, scripts, plan):
 
 def test_rows_are_compared_over_the_seeds_that_all_of_them_have(scripts, plan):
     content = scripts.cells.read_plan(plan)
-    results = scripts.report.Results(plan.parent, content)
+    results = scripts.results.Results(plan.parent, content)
     line = {"data": "phantoms", "fraction": "1.0", "network": "student"}
     results.lines = [
         line | {"row": row, "seed": seed, "ece": ece}
@@ -415,7 +415,7 @@ def test_a_table_has_no_outdated_cells_beside_others_and_is_marked_when_it_has_n
     stored = lines(done)
     half = [line | {"fraction": "0.5"} for line in stored if line["row"] == "single"]
     scripts.store.write_rows(folder, [line | {"settings": "00000000"} for line in half] + stored, "benchmark")
-    results = scripts.report.Results(folder, scripts.cells.read_plan(plan))
+    results = scripts.results.Results(folder, scripts.cells.read_plan(plan))
     assert (
         results.outdated == {"phantoms_0.5_single_0"} and results.hidden == set() and len(results.lines) > len(stored)
     )
@@ -429,7 +429,7 @@ def test_a_table_has_no_outdated_cells_beside_others_and_is_marked_when_it_has_n
         | {"strength": 0} for row in ("single", "dual")
     ]  # fmt: skip
     scripts.store.write_rows(folder, measured, "robustness")
-    results = scripts.report.Results(folder, scripts.cells.read_plan(plan))
+    results = scripts.results.Results(folder, scripts.cells.read_plan(plan))
     assert results.hidden == {"phantoms_1.0_dual_0"} and results.mark("phantoms", 1.0) == ""
     assert {line["row"] for line in results.lines} == {line["row"] for line in stored} - {"dual"}
     shift = scripts.report.robustness.Robustness(folder, results.plan, results.hidden)

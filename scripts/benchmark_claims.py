@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of the benchmark's report that says how each claim of the plan stands."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import benchmark_robustness as robustness
+import numpy as np
+from benchmark_results import COMPARED, Results
+
+from dual_skd.evaluation.paired import holm
+
+
+def claims(results: Results) -> list[str]:
+    """How every claim stands, as a Markdown list; what hasn't been run is said to be open."""
+    plan, wanted = results.plan, results.plan["claims"]
+    control, method = plan["control"], wanted["method"]
+    scarce, full = ([(data, float(fraction)) for data, fraction in wanted[name]] for name in ("scarce", "full"))
+
+    def means(place: tuple[str, float], *rows: str, name: str = "balanced_accuracy") -> np.ndarray:
+        return results.shared_means(*place, rows, name)
+
+    claim = partial(_claim, results)
+    lines = [
+        "## Claims",
+        "",
+        f"Control: `{control}`; method: `{method}`; means over the seeds that compared rows share.\n",
+    ]
+    gains = {place: -100 * np.diff(means(place, control, "scratch")).item() for place in scarce}
+    lines.append(claim("Selection gains 10 points or more of balanced accuracy over random initialisation on two sets",
+                        gains, lambda gain: gain >= 10, 2, "{:+.1f} points"))  # fmt: skip
+
+    found = {place: results.differences(*place, method, control) for place in scarce}
+    family = [(place, name) for place in scarce for name in COMPARED if found[place]]
+    p = dict(zip(family, holm([found[place][name].p for place, name in family]), strict=True))
+    better = {
+        place: min((p[place, name] for name in COMPARED[:2] if found[place][name].value > 0), default=1.0)
+        if found[place] else float("nan") for place in scarce
+    }  # fmt: skip
+    lines.append(claim(f"`{method}` has a better balanced accuracy or AUC than `{control}` on two sets, p < 0.05 "
+                        "(Holm over all sets and metrics)", better, lambda p: p < 0.05, 2, "p = {:.3f}"))  # fmt: skip
+    ratio = {place: np.divide(*means(place, method, control, name="ece")).item() for place in scarce}
+    lines.append(claim(f"`{method}` at least halves the ECE of `{control}` on two sets", ratio,
+                        lambda share: share <= 0.5, 2, "{:.2f} times"))  # fmt: skip
+    worse = {
+        place: min((p[place, name] for name in COMPARED if _is_worse(name, found[place][name].value)), default=1.0)
+        if found[place] else float("nan") for place in scarce
+    }  # fmt: skip
+    lines.append(claim(f"`{method}` is nowhere significantly worse than `{control}`", worse, lambda p: p >= 0.05,
+                        len(scarce), "smallest p of a worse metric {:.3f}"))  # fmt: skip
+    rows = (method, control, "large")
+    above = {place: 100 * (means(place, *rows) @ (1, -0.5, -0.5)).item() for place in scarce}
+    lines.append(claim(f"`{method}` is at least half way from the balanced accuracy of `{control}` to the large "
+                        "model's, or better, on two sets", above, lambda points: points >= 0, 2,
+                        "{:+.1f} points from half way"))  # fmt: skip
+    near = {place: -100 * np.diff(means(place, method, "large")).item() for place in full}
+    lines.append(claim(f"`{method}` is within 1.0 point of balanced accuracy of the large model on all the images "
+                        "on two sets", near, lambda gap: gap >= -1, 2, "{:+.1f} points"))  # fmt: skip
+    size = {place: np.divide(*means(place, method, "large", name="parameters")).item() for place in full}
+    lines.append(claim(f"`{method}` has under 1/5 of the large model's parameters", size, lambda share: share < 0.2,
+                        len(full), "{:.1%}"))  # fmt: skip
+    if "shares" in wanted:
+
+        def gain(data: str, share: float) -> float:
+            return np.diff(means((data, share), control, method, name="macro_auc")).item()
+
+        more = {(data, few): 100 * (gain(data, few) - gain(data, many)) for data, few, many in wanted["shares"]}
+        lines.append(claim(f"`{method}` gains more AUC over `{control}` with few images than with many", more,
+                            lambda points: points > 0, len(more), "{:+.1f} points more"))  # fmt: skip
+    data, fraction, level = wanted["accuracy"]
+    light = [row for row in plan["rows"] if row != "large"]
+    best = max(light, key=lambda row: np.nan_to_num(means((data, fraction), row, name="val_accuracy"), nan=-1))
+    lines.append(claim(f"{data}: accuracy of {level} or better (the light row that is best on validation: `{best}`)",
+                        {(data, float(fraction)): means((data, fraction), best, name="accuracy").item()},
+                        lambda value: value >= level, 1, "{:.3f}"))  # fmt: skip
+    shift = robustness.Robustness(results.folder, plan, results.hidden)
+    for text, value, holds in (
+        ("has a mean accuracy under corruption not below that of", robustness.corrupted, lambda gap: gap >= 0),
+        ("loses a smaller share of its accuracy under corruption than", robustness.drop, lambda gap: gap < 0),
+    ):
+        gaps = {place: 100 * gap for place, gap in robustness.differences(shift, method, value).items()}
+        if gaps:
+            lines.append(claim(f"`{method}` {text} `{control}`", gaps, holds, len(gaps), "{:+.1f} points"))
+        else:
+            lines.append(f"* **open**: `{method}` {text} `{control}`: not asked for by the plan.")
+    return lines
+
+
+def _claim(results: Results, text: str, values: dict[tuple[str, float], float], holds, needed: int, form: str) -> str:
+    """One line: holds, doesn't hold, or open while too few sets are measured to tell."""
+    shown = [
+        f"{data} {fraction:.0%}{results.mark(data, fraction)} " + ("not run" if np.isnan(value) else form.format(value))
+        for (data, fraction), value in values.items()
+    ]
+    yes = sum(not np.isnan(value) and bool(holds(value)) for value in values.values())
+    unknown = sum(bool(np.isnan(value)) for value in values.values())
+    state = "holds" if yes >= needed else "open" if yes + unknown >= needed else "does not hold"
+    return f"* **{state}**: {text}: {'; '.join(shown)}."
+
+
+def _is_worse(name: str, difference: float) -> bool:
+    return difference > 0 if name in ("nll", "ece") else difference < 0

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmark has measured so far, as its report and its claims ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from benchmark_cells import Plan, outdated_cells
+from benchmark_store import id_of, predictions_path, probabilities, read_rows
+
+from dual_skd.evaluation.paired import Difference, paired_differences
+
+SHOWN = {
+    "balanced_accuracy": "balanced accuracy",
+    "macro_auc": "AUC",
+    "f1": "F1",
+    "nll": "NLL",
+    "ece": "ECE",
+    "brier": "Brier",
+}
+COMPARED = ("balanced_accuracy", "macro_auc", "nll", "ece")
+
+
+@dataclass
+class Results:
+    """The CSV and the predictions, by row of the plan."""
+
+    folder: Path
+    plan: Plan
+
+    @cached_property
+    def outdated(self) -> set[str]:
+        """Cells that ran with other settings than the plan has now."""
+        return outdated_cells(self.plan, read_rows(self.folder), read_rows(self.folder, "tuned"))
+
+    @cached_property
+    def hidden(self) -> set[str]:
+        """Outdated cells of tables that have others: no table mixes them."""
+        lines = read_rows(self.folder)
+        new = {place_of(line) for line in lines if id_of(line) not in self.outdated}
+        return {id_of(line) for line in lines if place_of(line) in new} & self.outdated
+
+    @cached_property
+    def lines(self) -> list[dict[str, str]]:
+        return [line for line in read_rows(self.folder) if id_of(line) not in self.hidden]
+
+    def mark(self, data: str, fraction: float) -> str:
+        """A dagger for a table of outdated cells."""
+        shown = {id_of(line) for line in self.lines if place_of(line) == (data, float(fraction))}
+        return " †" if shown & self.outdated else ""
+
+    def of(self, data: str, fraction: float, row: str, network: str = "student") -> dict[int, dict[str, str]]:
+        """Lines of one row of a table, by seed."""
+        key = (data, float(fraction), row, network)
+        found = [r for r in self.lines if (r["data"], float(r["fraction"]), r["row"], r["network"]) == key]
+        return {int(r["seed"]): r for r in found}
+
+    def values(self, data: str, fraction: float, row: str, name: str, network: str = "student") -> np.ndarray:
+        """A metric for all seeds; those where it isn't defined are left out."""
+        lines = self.of(data, fraction, row, network).values()
+        return np.array([float(line[name]) for line in lines if line[name] != ""])
+
+    def shared_means(self, data: str, fraction: float, rows: Sequence[str], name: str) -> np.ndarray:
+        """Per row the mean of a student's metric over the seeds that all of the rows have; nan without any."""
+        lines = [self.of(data, fraction, row) for row in rows]
+        seeds = set.intersection(*(set(of_row) for of_row in lines))
+        values = [[float(of_row[seed][name] or "nan") for seed in seeds] for of_row in lines]
+        return np.mean(values, axis=1) if seeds else np.full(len(rows), np.nan)
+
+    def in_short(self, row: str) -> bool:
+        """Whether the plan wants the row in the short table, too; without a word on it all are."""
+        return row in self.plan.get("short", [row])
+
+    def tables(self) -> list[tuple[str, float, list[str]]]:
+        """Data set, fraction and rows of every table: those of the plan, and what else was measured."""
+        tables: dict[tuple[str, float], list[str]] = {}
+        for tier in self.plan["tiers"]:
+            for data, fraction in tier["on"]:
+                tables.setdefault((data, float(fraction)), []).extend(tier["rows"])
+        for line in self.lines:
+            tables.setdefault((line["data"], float(line["fraction"])), []).append(line["row"])
+        order = list(self.plan["rows"])
+        return [
+            (data, fraction, sorted(set(rows), key=lambda row: order.index(row) if row in order else len(order)))
+            for (data, fraction), rows in tables.items()
+        ]
+
+    def differences(
+        self, data: str, fraction: float, row: str, control: str, network: str = "student"
+    ) -> dict[str, Difference]:
+        """Paired differences of a network to the control's student, over the seeds both have; empty without any."""
+        path = predictions_path(self.folder, data, fraction)
+        seeds = sorted(self.of(data, fraction, row, network).keys() & self.of(data, fraction, control).keys())
+        if not seeds or not path.is_file() or (row, network) == (control, "student"):
+            return {}
+        stored = dict(np.load(path))
+        pairs = [
+            (probabilities(stored, row, seed, network), probabilities(stored, control, seed, "student"))
+            for seed in seeds
+        ]
+        pairs = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+        if not pairs:
+            return {}
+        one, other = (np.stack(side) for side in zip(*pairs, strict=True))
+        patients = [f"{number}" if number >= 0 else "" for number in stored["patients"]]
+        return paired_differences(
+            one, other, stored["labels"], metrics=COMPARED, patients=patients, resample_seeds=True
+        )
+
+
+def place_of(line: dict[str, str]) -> tuple[str, float]:
+    return line["data"], float(line["fraction"])
