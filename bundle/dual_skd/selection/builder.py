@@ -12,19 +12,18 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import SelectionError
 from .axes import CONSTANTS, FAMILIES, NEUTRAL, NetworkAxes, TensorAxes, describe, find_family, is_classifier
 from .resample import guess_grid, match_input_channels, resize_kernel, resize_positions
 from .rules import choose_elements, choose_layers
+from .view import View
 
 logger = logging.getLogger(__name__)
 
-Network = nn.Module | Mapping[str, Tensor]
 LayerRule = str | Sequence[int] | Sequence[Sequence[int]] | Mapping[Any, Sequence[int]]
 
-OTHER_STAGE = "the networks end in different stages"
 DEFAULT_HEAD_DIM = 64  # of every standard ViT; assumed where only a state dict is known
 
 
@@ -54,17 +53,6 @@ class Part:
     add_first: str | None = None
 
 
-@dataclass(frozen=True)
-class View:
-    """A network as planning sees it: tensors, and what only a module can tell."""
-
-    state: Mapping[str, Tensor]
-    shapes: dict[str, tuple[int, ...]]
-    buffers: frozenset[str]
-    heads: dict[str, int]
-    grid: tuple[int, ...] | None
-
-
 class PlanBuilder:
     """Collects the parts of a plan and checks that each axis has one size per network."""
 
@@ -83,6 +71,7 @@ class PlanBuilder:
         self.parts: list[Part] = []
         self.sizes: dict[str, Axis] = {}
         self.same: dict[str, str] = {}
+        self.lost: dict[tuple[str, ...], str] = {}  # output axis -> layer that reads another stage
         self.doubts: list[str] = []
 
     @property
@@ -122,13 +111,10 @@ class PlanBuilder:
 
     def _drop_norms_of_lost_layers(self, small: NetworkAxes) -> None:
         """A normalisation goes with the layer in front of it: statistics of other channels would mislead."""
-        lost = {
-            small.tensors[part.name].dims[0]: part.name for part in self.parts if part.reason.startswith(OTHER_STAGE)
-        }
         for place, part in enumerate(self.parts):
             axes = small.tensors.get(part.name)
             if axes is not None and not part.reason and len(axes.dims) < 2:
-                layer = lost.get(axes.dims[0] if axes.dims else _axis_beside(small, part.name))
+                layer = self.lost.get(axes.dims[0] if axes.dims else _axis_beside(small, part.name))
                 if layer:
                     self.parts[place] = Part(part.name, part.source, reason=f"belongs to {layer}, which isn't selected")
 
@@ -182,9 +168,9 @@ class PlanBuilder:
         count = len(small.dims)
         if small.key[2] is None and small.dims != large.dims:  # only names with {last} can differ outside of blocks
             differ = next((a, b) for a, b in zip(small.dims, large.dims, strict=True) if a != b)
-            return Part(
-                name, source, reason=f"{OTHER_STAGE} ({differ[0][0]} here, {differ[1][0]} in the large network)"
-            )
+            self.lost[small.dims[0]] = name
+            ends = f"{differ[0][0]} here, {differ[1][0]} in the large network"
+            return Part(name, source, reason=f"the networks end in different stages ({ends})")
         if self.mode == "reference":
             return self._reference_part(name, shape, source, old, small)
         dims: list[tuple[Axis, ...] | None] = []
@@ -249,8 +235,8 @@ class PlanBuilder:
 
     def _split_heads(self, name: str, source: str, large: int, small: int) -> tuple[list[int], list[int]]:
         """(heads, channels per head) of both networks for an attention of the given inner widths."""
-        old_heads = _head_count(self.large, source, self.given_heads[0])
-        new_heads = _head_count(self.small, name, self.given_heads[1])
+        old_heads = self.large.head_count(source, self.given_heads[0])
+        new_heads = self.small.head_count(name, self.given_heads[1])
         if old_heads is None:
             old_heads = _divide(large, DEFAULT_HEAD_DIM, source, "large_heads")
         if large % old_heads:
@@ -266,7 +252,7 @@ class PlanBuilder:
     def _blended(self, name: str, source: str, words: tuple[str, ...], large: int, small: int) -> tuple[Axis, ...]:
         """Heads as one axis that takes the same number of channels from every old head, where that divides."""
         head, head_dim = words[-2:]
-        heads = _head_count(self.large, source, self.given_heads[0])
+        heads = self.large.head_count(source, self.given_heads[0])
         if heads is None and large % DEFAULT_HEAD_DIM == 0:
             heads = large // DEFAULT_HEAD_DIM
         constants = [self._axis(word, CONSTANTS[word], CONSTANTS[word], name, source) for word in words[:-2]]
@@ -334,7 +320,7 @@ class PlanBuilder:
         """The large position embedding, if only there the class token has an entry (timm has one, MONAI has not)."""
         if self.mode == "reference":
             return None
-        names = [name for view in (self.large, self.small) if (name := _position_name(view)) is not None]
+        names = [name for view in (self.large, self.small) if (name := view.position_name) is not None]
         if len(names) < 2:
             return None
         old, new = self._grids(names)
@@ -502,35 +488,6 @@ def common_family(large: View, small: View, wanted: str | None) -> tuple[Network
     return (describe(found, large.shapes), describe(found, small.shapes)) if found else None
 
 
-def view_of(network: Network, grid: Sequence[int] | None) -> View:
-    if not isinstance(network, nn.Module):
-        if not isinstance(network, Mapping) or not all(isinstance(value, Tensor) for value in network.values()):
-            raise SelectionError(f"expected a module or a state dict of tensors, got {type(network).__name__}")
-        statistics = ("running_mean", "running_var", "num_batches_tracked")
-        buffers = frozenset(name for name in network if name.endswith(statistics))
-        shapes = {name: tuple(value.shape) for name, value in network.items()}
-        return View(network, shapes, buffers, {}, tuple(grid) if grid else None)
-    state = network.state_dict()
-    heads: dict[str, int] = {}
-    found_grid: tuple[int, ...] | None = None
-    for path, module in network.named_modules():
-        if isinstance(number := getattr(module, "num_heads", None), int):
-            heads[path] = number
-        if isinstance(size := getattr(module, "grid_size", None), tuple):
-            found_grid = size
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    buffers = frozenset(name for name, _ in network.named_buffers())
-    return View(state, shapes, buffers, heads, tuple(grid) if grid else found_grid)
-
-
-def _head_count(view: View, name: str, given: int | None) -> int | None:
-    if given is not None:
-        return given
-    parts = name.split(".")
-    paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]  # the attention itself first, then around it
-    return next((view.heads[path] for path in paths if path in view.heads), None)
-
-
 def _divide(channels: int, head_dim: int, name: str, argument: str) -> int:
     if channels % head_dim:
         raise SelectionError(
@@ -544,10 +501,6 @@ def _axis_beside(axes: NetworkAxes, counter: str) -> tuple[str, ...]:
     """The axis of the layer that a scalar, a normalisation's counter, belongs to; () without one."""
     layer = counter.rpartition(".")[0] + "."
     return next((a.dims[0] for name, a in axes.tensors.items() if name.startswith(layer) and a.dims), ())
-
-
-def _position_name(view: View) -> str | None:
-    return next((name for name in view.shapes if name.endswith(("pos_embed", "position_embeddings"))), None)
 
 
 def _spatial_dims(view: View, axes: NetworkAxes) -> int:

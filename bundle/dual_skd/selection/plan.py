@@ -28,9 +28,10 @@ from torch import Tensor, nn
 
 from ..errors import SelectionError
 from .axes import FAMILIES
-from .builder import LayerRule, Network, Part, PlanBuilder, View, common_family, view_of
+from .builder import LayerRule, Part, PlanBuilder, common_family
 from .report import SelectionReport, SelectionRow
 from .rules import check_element_rule
+from .view import Network, View, view_of
 
 logger = logging.getLogger(__name__)
 
