@@ -366,6 +366,26 @@ def test_the_short_table_and_the_claims_stand_between_the_marks_of_the_document(
     assert "| distill | student |" in (done / "results" / "tables.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("single", "dual", "large", "state"),
+    [(0.7, 0.76, 0.8, "holds"), (0.7, 0.74, 0.8, "does not hold"), (0.8, 0.85, 0.7, "void"), (0.7, 0.8, None, "open")],
+)
+def test_a_gap_to_the_large_model_is_halved_or_there_is_none_to_halve(scripts, plan, single, dual, large, state):
+    content = scripts.cells.read_plan(plan)
+    content["claims"]["scarce"] = [["phantoms", 1.0], ["phantoms", 0.5]]
+    results = scripts.results.Results(plan.parent, content)
+    line = dict.fromkeys(scripts.store.COLUMNS, "") | {"data": "phantoms", "network": "student", "seed": 0}
+    results.lines = [
+        line | {"row": row, "fraction": fraction, "balanced_accuracy": value}
+        for fraction in (1.0, 0.5)
+        for row, value in (("single", single), ("dual", dual), ("large", large))
+        if value is not None
+    ]
+    (found,) = [text for text in scripts.claims.claims(results) if "halves the gap" in text]
+    assert found.startswith(f"* **{state}**")
+    assert large is None or f"{100 * (large - single):+.1f} and {100 * (large - dual):+.1f} points" in found
+
+
 def test_the_gain_with_few_images_is_compared_with_that_with_many(scripts, plan):
     content = scripts.cells.read_plan(plan)
     content["claims"]["shares"] = [["phantoms", 0.5, 1.0]]
