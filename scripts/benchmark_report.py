@@ -106,17 +106,18 @@ def put_between_marks(document: Path, lines: Sequence[str]) -> None:
 
 
 def comparisons(results: Results) -> list[str]:
-    """The method minus the rows that the plan's claims name as ``beside``, as one Markdown table; empty without any."""
+    """The pairs of rows that the plan's claims name as ``compared``, as one Markdown table; empty without any."""
     wanted = results.plan["claims"]
     lines = []
-    for row in wanted.get("beside", []):
+    for row, other in wanted.get("compared", []):
         for data, fraction in wanted["scarce"]:
-            difference = results.differences(data, fraction, wanted["method"], row)
+            difference = results.differences(data, fraction, row, other)
             if difference:
-                seeds = results.of(data, fraction, wanted["method"]).keys() & results.of(data, fraction, row).keys()
-                cells = [f"`{row}`", f"{data}, {fraction:.0%}{results.mark(data, fraction)}", str(len(seeds))]
+                seeds = results.of(data, fraction, row).keys() & results.of(data, fraction, other).keys()
+                place = f"{data}, {fraction:.0%}{results.mark(data, fraction)}"
+                cells = [f"`{row}` minus `{other}`", place, str(len(seeds))]
                 lines += _line(cells + [_difference(difference[name], None) for name in COMPARED])
-    head = [f"`{wanted['method']}` minus", "data", "seeds", *(SHOWN[name] for name in COMPARED)]
+    head = ["compared", "data", "seeds", *(SHOWN[name] for name in COMPARED)]
     return ["", *_markdown([head]), *lines] if lines else []
 
 

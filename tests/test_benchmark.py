@@ -407,15 +407,15 @@ def test_the_gain_with_few_images_is_compared_with_that_with_many(scripts, plan)
     assert claim().startswith("* **open**") and "phantoms 50% not run" in claim()
 
 
-def test_the_method_is_compared_with_the_rows_beside_it(done, scripts, plan):
+def test_pairs_of_rows_are_compared(done, scripts, plan):
     content = scripts.cells.read_plan(plan)
     results = scripts.results.Results(done / "results", content)
     assert scripts.report.comparisons(results) == []
-    content["claims"] |= {"beside": ["single", "large"], "scarce": [["phantoms", 1.0]]}
+    content["claims"] |= {"compared": [["dual", "single"], ["dual", "large"]], "scarce": [["phantoms", 1.0]]}
     *_, first, second = scripts.report.comparisons(results)
     auc = results.differences("phantoms", 1.0, "dual", "single")["macro_auc"]
-    assert first.startswith("| `single` | phantoms, 100% | 1 | ") and f"| {auc.value:+.3f} (" in first
-    assert second.startswith("| `large` | phantoms, 100% | 1 | ")
+    assert first.startswith("| `dual` minus `single` | phantoms, 100% | 1 | ") and f"| {auc.value:+.3f} (" in first
+    assert second.startswith("| `dual` minus `large` | phantoms, 100% | 1 | ")
 
 
 def test_rows_are_compared_over_the_seeds_that_all_of_them_have(scripts, plan):
