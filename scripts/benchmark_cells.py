@@ -433,7 +433,8 @@ def read_predictions(out: Path) -> Predictions:
             networks[who] = np.array([[float(row[column]) for column in columns] for row in rows])
     images = [row["image"] for row in rows]
     folder = os.path.commonpath(images)
-    of_image = {record["image"]: record.get("patient", "") for record in read_json(out / "datalist.json")["test"]}
+    datalist = read_json(out / "datalist.json")
+    of_image = {record["image"]: record.get("patient", "") for record in datalist["test"]}
     names = [of_image.get(image, "") for image in images]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)))}
     return Predictions(
@@ -441,6 +442,7 @@ def read_predictions(out: Path) -> Predictions:
         labels=np.array([columns.index(f"p_{row['label']}") for row in rows]),
         patients=np.array([numbers.get(name, -1) for name in names]),
         networks=networks,
+        counts=np.bincount([record["label"] for record in datalist["training"]], minlength=len(columns)),
     )
 
 

@@ -38,6 +38,11 @@ the time of one thread for one image, in brackets as a share of the large networ
 `auxiliary` is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not
 been run. †: ran with other settings than the plan has now, all rows of the table.
 """
+EQUAL_CLASSES = """\
+Probabilities divided by the class's number of training images: what those said of how frequent the classes are is taken
+back, and the most probable class is that of the best balanced accuracy. `logit_adjustment` trains the same into the
+network, and a threshold of the report does the same for two classes. Differences are between such decisions of both.
+"""
 
 
 def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) -> tuple[list[str], dict]:
@@ -119,6 +124,44 @@ def comparisons(results: Results) -> list[str]:
                 lines += _line(cells + [_difference(difference[name], None) for name in COMPARED])
     head = ["compared", "data", "seeds", *(SHOWN[name] for name in COMPARED)]
     return ["", *_markdown([head]), *lines] if lines else []
+
+
+def equal_classes(results: Results, short: bool = False) -> list[str]:
+    """The students' decisions for equally frequent classes, as one Markdown table; rows that trained for them left out.
+
+    Args:
+        short: of the plan's ``short`` rows and the claims' data sets alone.
+    """
+    control = results.plan["control"]
+    shown = ("balanced_accuracy", "nll", "ece")
+    scarce = [(data, float(fraction)) for data, fraction in results.plan["claims"]["scarce"]]
+    lines = []
+    for data, fraction, rows in results.tables():
+        if short and (data, fraction) not in scarce:
+            continue
+        for row in sorted(rows, key=lambda row: row != control):
+            settings = results.plan["rows"].get(row, {})
+            if {"logit_adjustment", "class_weights"} & settings.keys() or (short and not results.in_short(row)):
+                continue
+            found = [
+                results.metrics_for_equal_classes(data, fraction, row, seed) for seed in results.of(data, fraction, row)
+            ]
+            found = [metrics for metrics in found if metrics]
+            if not found:
+                continue
+            difference = results.differences(data, fraction, row, control, equal_classes=True)
+            cells = [f"{data}, {fraction:.0%}{results.mark(data, fraction)}", row, str(len(found))]
+            cells += [_mean_and_deviation(results.values(data, fraction, row, "balanced_accuracy"))]
+            cells += [_mean_and_deviation(np.array([metrics[name] for metrics in found])) for name in shown]
+            lines += _line(cells + [_difference(difference.get(name), None) for name in shown])
+    head = [
+        "data",
+        "row",
+        "seeds",
+        "balanced accuracy as trained",
+        *(f"{SHOWN[name]}, equal classes" for name in shown),
+    ]
+    return ["", *_markdown([head + [f"{SHOWN[name]} minus `{control}`" for name in shown]]), *lines] if lines else []
 
 
 def grid_of(results: Results) -> dict[tuple[str, tuple[str, ...]], tuple[list[dict[str, str]], float | None]]:
@@ -258,9 +301,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lines += robustness.tables(shift)
         args.results.mkdir(parents=True, exist_ok=True)
         found = claims(results)
-        lines += [*found, *comparisons(results), *held_out(results), *learning_rates(results)]
+        lines += [*found, *comparisons(results), *held_out(results)]
+        lines += [
+            "",
+            "## Equally frequent classes",
+            "",
+            EQUAL_CLASSES,
+            *equal_classes(results),
+            *learning_rates(results),
+        ]
         (args.results / "tables.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        short = [*found[2:], "", *summary(results), *comparisons(results), *held_out(results, short=True)]
+        short = [*found[2:], "", *summary(results), *equal_classes(results, short=True), *comparisons(results)]
+        short += held_out(results, short=True)
         put_between_marks(args.results.with_suffix(".md"), short)
         if not args.no_plots:
             for data, tables in plots.items():

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from benchmark_cells import Plan, outdated_cells
-from benchmark_store import id_of, predictions_path, probabilities, read_rows
+from benchmark_store import for_equal_classes, id_of, predictions_path, probabilities, read_rows
 
+from dual_skd.evaluation.metrics import classification_metrics
 from dual_skd.evaluation.paired import Difference, paired_differences
 
 SHOWN = {
@@ -31,6 +33,7 @@ class Results:
 
     folder: Path
     plan: Plan
+    _loaded: dict[tuple[str, float], dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def outdated(self) -> set[str]:
@@ -89,27 +92,61 @@ class Results:
             for (data, fraction), rows in tables.items()
         ]
 
+    def predictions(
+        self, data: str, fraction: float, row: str, seed: int, network: str = "student", *, equal_classes: bool = False
+    ) -> np.ndarray | None:
+        """Test probabilities (N, K) of one cell, or those for equally frequent classes; None where they aren't kept."""
+        stored = self._stored(data, fraction)
+        p = probabilities(stored, row, seed, network) if stored else None
+        return for_equal_classes(stored, row, seed, p) if equal_classes and p is not None else p
+
+    def metrics_for_equal_classes(self, data: str, fraction: float, row: str, seed: int) -> dict[str, float | None]:
+        """A student's metrics with the probabilities for equally frequent classes; empty where they aren't kept."""
+        p = self.predictions(data, fraction, row, seed, equal_classes=True)
+        if p is None:
+            return {}
+        return classification_metrics(torch.from_numpy(p).log(), torch.from_numpy(self.labels(data, fraction)).long())
+
+    def labels(self, data: str, fraction: float) -> np.ndarray:
+        """Class indices (N,) of the test images."""
+        return self._stored(data, fraction)["labels"]
+
     def differences(
-        self, data: str, fraction: float, row: str, control: str, network: str = "student"
+        self,
+        data: str,
+        fraction: float,
+        row: str,
+        control: str,
+        network: str = "student",
+        *,
+        equal_classes: bool = False,
     ) -> dict[str, Difference]:
         """Paired differences of a network to the control's student, over the seeds both have; empty without any."""
-        path = predictions_path(self.folder, data, fraction)
-        seeds = sorted(self.of(data, fraction, row, network).keys() & self.of(data, fraction, control).keys())
-        if not seeds or not path.is_file() or (row, network) == (control, "student"):
+        if (row, network) == (control, "student"):
             return {}
-        stored = dict(np.load(path))
+        seeds = sorted(self.of(data, fraction, row, network).keys() & self.of(data, fraction, control).keys())
         pairs = [
-            (probabilities(stored, row, seed, network), probabilities(stored, control, seed, "student"))
+            (
+                self.predictions(data, fraction, row, seed, network, equal_classes=equal_classes),
+                self.predictions(data, fraction, control, seed, equal_classes=equal_classes),
+            )
             for seed in seeds
         ]
         pairs = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
         if not pairs:
             return {}
         one, other = (np.stack(side) for side in zip(*pairs, strict=True))
-        patients = [f"{number}" if number >= 0 else "" for number in stored["patients"]]
+        patients = [f"{number}" if number >= 0 else "" for number in self._stored(data, fraction)["patients"]]
         return paired_differences(
-            one, other, stored["labels"], metrics=COMPARED, patients=patients, resample_seeds=True
+            one, other, self.labels(data, fraction), metrics=COMPARED, patients=patients, resample_seeds=True
         )
+
+    def _stored(self, data: str, fraction: float) -> dict[str, np.ndarray]:
+        place = (data, float(fraction))
+        if place not in self._loaded:
+            path = predictions_path(self.folder, data, fraction)
+            self._loaded[place] = dict(np.load(path)) if path.is_file() else {}
+        return self._loaded[place]
 
 
 def place_of(line: dict[str, str]) -> tuple[str, float]:

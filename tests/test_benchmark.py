@@ -223,10 +223,28 @@ def test_a_failed_cell_is_noted_with_its_reason_and_run_again_only_on_request(st
     assert json.loads((tmp_path / "work" / "failed.json").read_text()) == {}
 
 
+def test_what_the_training_images_said_of_frequencies_is_taken_back(done, scripts, plan):
+    stored = {"row/0/counts": np.array([30, 10])}
+    found = scripts.store.for_equal_classes(stored, "row", 0, np.array([[0.75, 0.25], [0.6, 0.4]]))
+    assert found == pytest.approx(np.array([[0.5, 0.5], [1 / 3, 2 / 3]]))  # 0.6 / 30 : 0.4 / 10 is 1 : 2
+    assert scripts.store.for_equal_classes(stored, "other", 0, np.ones((1, 2)) / 2) is None
+
+    path = scripts.store.predictions_path(done / "results", "phantoms", 1.0)
+    assert np.load(path)["dual/0/counts"].tolist() == [8, 8, 8]  # of 24 training images
+    results = scripts.results.Results(done / "results", scripts.cells.read_plan(plan))
+    alike = results.predictions("phantoms", 1.0, "dual", 0)
+    assert results.predictions("phantoms", 1.0, "dual", 0, equal_classes=True) == pytest.approx(alike)
+    results._loaded["phantoms", 1.0]["dual/0/counts"] = np.array([1, 10**9, 10**9])  # whatever it is, it is rare
+    (line,) = [line for line in scripts.report.equal_classes(results) if line.startswith("| phantoms, 100% | dual |")]
+    assert line.split(" | ")[4] == "0.333"  # all images are of the first class then
+    results.plan["rows"]["dual"]["logit_adjustment"] = 1.0
+    assert not any("| dual |" in line for line in scripts.report.equal_classes(results))
+
+
 def test_predictions_for_other_test_images_are_refused(done, scripts, tmp_path):
     stored = shutil.copy(scripts.store.predictions_path(done / "results", "phantoms", 1.0), tmp_path / "kept.npz")
     found = scripts.store.Predictions([f"{n}.png" for n in range(9)], np.load(stored)["labels"], -np.ones(9),
-                                      {"student": np.full((9, 3), 1 / 3)})  # fmt: skip
+                                      {"student": np.full((9, 3), 1 / 3)}, np.ones(3))  # fmt: skip
     with pytest.raises(InputError, match="9 other test images than the 9 that single with seed 1"):
         scripts.store.add_predictions(stored, "single", 1, found)
 
