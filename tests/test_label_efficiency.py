@@ -54,8 +54,9 @@ class Recorded:
         config = {"method": settings["method"], "learning_rate": 0.002}
         run = {"networks": shared, "timings": {"total_seconds": 1.0}, "config": config}
         (output / "run.json").write_text(json.dumps(run))
-        test = json.loads(Path(settings["dataset_dir"]).read_text())["test"]
-        (output / "datalist.json").write_text(json.dumps({"test": test}))
+        datalist = json.loads(Path(settings["dataset_dir"]).read_text())
+        test = datalist["test"]
+        (output / "datalist.json").write_text(json.dumps({"training": datalist["training"], "test": test}))
         for name in ("test", "auxiliary"):
             with (output / f"predictions_{name}.csv").open("w", newline="") as file:
                 table = csv.writer(file)
