@@ -136,6 +136,7 @@ class Latencies:
             data, row, network: of a result.
             macs: of the result; a measurement of another network, because the plan has changed, isn't shown.
         """
+        data = self.plan.get("pooled", {}).get(data, [data])[0]
         if data not in self.plan["data"] or row not in self.plan["rows"]:
             return ""
         student = network_of(self.plan, data, row)

@@ -24,6 +24,8 @@ from dual_skd.errors import InputError
 def with_variants(plan: dict[str, Any]) -> dict[str, Any]:
     """The plan with every such entry, and every mention of it, replaced by those of its values.
 
+    The report shows them together, too: ``pooled`` of the plan has the names of each entry's data sets.
+
     Raises:
         InputError: ``leave_out`` isn't one column with a list of values or a number of folds.
     """
@@ -47,7 +49,8 @@ def with_variants(plan: dict[str, Any]) -> dict[str, Any]:
     def spread(places: list) -> list:
         return [[one, *rest] for name, *rest in places for one in variants.get(name, [name])]
 
-    plan = plan | {"data": data, "tiers": [tier | {"on": spread(tier["on"])} for tier in plan["tiers"]]}
+    tiers = [tier | {"on": spread(tier["on"])} for tier in plan["tiers"]]
+    plan = plan | {"data": data, "pooled": variants, "tiers": tiers}
     if "claims" in plan:
         lists = {name: spread(plan["claims"][name]) for name in ("scarce", "full") if name in plan["claims"]}
         plan["claims"] = plan["claims"] | lists

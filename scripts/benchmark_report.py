@@ -33,6 +33,8 @@ METHOD = """\
 Mean and standard deviation over seeds; the test images were used once per cell, by the network of the last epoch.
 The difference to the control `{control}` is over the seeds that both have, with a 95 % interval from
 {resamples} bootstrap resamples of test images (whole patients, where they are known) and of seeds, the same for both.
+The table of a data set whose sites or folds were held out in turn is over all its images, each by the network that was
+trained without its site or fold; their own tables follow.
 p is two-sided, corrected by Holm over all students of the table, one metric at a time. MACs are per image; CPU ms are
 the time of one thread for one image, in brackets as a share of the large network's (`latency.csv`, with the machine).
 `auxiliary` is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not
@@ -81,13 +83,18 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
 
 
 def summary(results: Results) -> list[str]:
-    """One Markdown table of the students that have been run, of the plan's ``short`` rows, the control first."""
+    """One Markdown table of the students that have been run, of the plan's ``short`` rows, the control first.
+
+    Sites or folds have no lines of their own here.
+    """
     control = results.plan["control"]
     shown = ("balanced_accuracy", "macro_auc", "nll", "ece")
     compared = ("balanced_accuracy", "macro_auc", "ece")
     head = ["data", "row", "seeds", "parameters", *(SHOWN[name] for name in shown)]
     lines = _markdown([head + [f"{SHOWN[name]} minus `{control}`" for name in compared]])
     for data, fraction, rows in results.tables():
+        if results.whole(data) != data:
+            continue
         for row in sorted(filter(results.in_short, rows), key=lambda row: row != control):
             seeds = results.of(data, fraction, row)
             if not seeds:
@@ -137,7 +144,7 @@ def equal_classes(results: Results, short: bool = False) -> list[str]:
     scarce = [(data, float(fraction)) for data, fraction in results.plan["claims"]["scarce"]]
     lines = []
     for data, fraction, rows in results.tables():
-        if short and (data, fraction) not in scarce:
+        if (short and (data, fraction) not in scarce) or results.whole(data) != data:
             continue
         for row in sorted(rows, key=lambda row: row != control):
             settings = results.plan["rows"].get(row, {})
@@ -295,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for data, fraction, rows in results.tables():
             table, differences = table_of(results, data, fraction, rows)
             lines += table
-            if any(differences.values()):
+            if any(differences.values()) and results.whole(data) == data:
                 plots.setdefault(data, {})[fraction] = differences
         shift = robustness.Robustness(args.results, results.plan, results.hidden)
         lines += robustness.tables(shift)

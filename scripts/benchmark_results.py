@@ -25,6 +25,8 @@ SHOWN = {
     "brier": "Brier",
 }
 COMPARED = ("balanced_accuracy", "macro_auc", "nll", "ece")
+KEPT = ("fraction", "row", "seed", "network", "settings", "learning_rate", "parameters", "macs")
+"""What a line for all sites or folds has from that of the first."""
 
 
 @dataclass
@@ -49,11 +51,21 @@ class Results:
 
     @cached_property
     def lines(self) -> list[dict[str, str]]:
-        return [line for line in read_rows(self.folder) if id_of(line) not in self.hidden]
+        measured = [line for line in read_rows(self.folder) if id_of(line) not in self.hidden]
+        return measured + self._pooled(measured)
+
+    def parts(self, data: str) -> list[str]:
+        """The data sets whose test images together are those of a data set: its sites or folds, else itself."""
+        return self.plan.get("pooled", {}).get(data, [data])
+
+    def whole(self, data: str) -> str:
+        """The data set that a data set is a site or fold of, else itself."""
+        return next((whole for whole, parts in self.plan.get("pooled", {}).items() if data in parts), data)
 
     def mark(self, data: str, fraction: float) -> str:
         """A dagger for a table of outdated cells."""
-        shown = {id_of(line) for line in self.lines if place_of(line) == (data, float(fraction))}
+        places = {(part, float(fraction)) for part in self.parts(data)}
+        shown = {id_of(line) for line in self.lines if place_of(line) in places}
         return " †" if shown & self.outdated else ""
 
     def of(self, data: str, fraction: float, row: str, network: str = "student") -> dict[int, dict[str, str]]:
@@ -79,11 +91,15 @@ class Results:
         return row in self.plan.get("short", [row])
 
     def tables(self) -> list[tuple[str, float, list[str]]]:
-        """Data set, fraction and rows of every table: those of the plan, and what else was measured."""
+        """Data set, fraction and rows of every table: those of the plan, and what else was measured.
+
+        A data set with parts stands before them.
+        """
         tables: dict[tuple[str, float], list[str]] = {}
         for tier in self.plan["tiers"]:
             for data, fraction in tier["on"]:
-                tables.setdefault((data, float(fraction)), []).extend(tier["rows"])
+                for name in (self.whole(data), data):
+                    tables.setdefault((name, float(fraction)), []).extend(tier["rows"])
         for line in self.lines:
             tables.setdefault((line["data"], float(line["fraction"])), []).append(line["row"])
         order = list(self.plan["rows"])
@@ -95,10 +111,16 @@ class Results:
     def predictions(
         self, data: str, fraction: float, row: str, seed: int, network: str = "student", *, equal_classes: bool = False
     ) -> np.ndarray | None:
-        """Test probabilities (N, K) of one cell, or those for equally frequent classes; None where they aren't kept."""
-        stored = self._stored(data, fraction)
-        p = probabilities(stored, row, seed, network) if stored else None
-        return for_equal_classes(stored, row, seed, p) if equal_classes and p is not None else p
+        """Test probabilities (N, K) of one cell, or those for equally frequent classes; None where they aren't kept.
+
+        Of a data set with parts: those of all parts' networks, one part after the other.
+        """
+        found = []
+        for part in self.parts(data):
+            stored = self._stored(part, fraction)
+            p = probabilities(stored, row, seed, network) if stored else None
+            found.append(for_equal_classes(stored, row, seed, p) if equal_classes and p is not None else p)
+        return None if any(p is None for p in found) else np.concatenate(found)
 
     def metrics_for_equal_classes(self, data: str, fraction: float, row: str, seed: int) -> dict[str, float | None]:
         """A student's metrics with the probabilities for equally frequent classes; empty where they aren't kept."""
@@ -109,7 +131,15 @@ class Results:
 
     def labels(self, data: str, fraction: float) -> np.ndarray:
         """Class indices (N,) of the test images."""
-        return self._stored(data, fraction)["labels"]
+        return np.concatenate([self._stored(part, fraction)["labels"] for part in self.parts(data)])
+
+    def patients(self, data: str, fraction: float) -> list[str]:
+        """Patients (N) of the test images, empty where unknown; those of two parts are never the same."""
+        return [
+            f"{part} {number}" if number >= 0 else ""
+            for part in self.parts(data)
+            for number in self._stored(part, fraction)["patients"]
+        ]
 
     def differences(
         self,
@@ -136,10 +166,28 @@ class Results:
         if not pairs:
             return {}
         one, other = (np.stack(side) for side in zip(*pairs, strict=True))
-        patients = [f"{number}" if number >= 0 else "" for number in self._stored(data, fraction)["patients"]]
-        return paired_differences(
-            one, other, self.labels(data, fraction), metrics=COMPARED, patients=patients, resample_seeds=True
-        )
+        labels, patients = self.labels(data, fraction), self.patients(data, fraction)
+        return paired_differences(one, other, labels, metrics=COMPARED, patients=patients, resample_seeds=True)
+
+    def _pooled(self, lines: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+        """A line for each network that has been tested on all parts of a data set, with the metrics of them all."""
+        pooled = []
+        for whole, parts in self.plan.get("pooled", {}).items():
+            groups: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+            for line in lines:
+                if line["data"] in parts:
+                    key = (line["fraction"], line["row"], line["seed"], line["network"])
+                    groups.setdefault(key, {})[line["data"]] = line
+            for (fraction, row, seed, network), found in groups.items():
+                p = self.predictions(whole, float(fraction), row, int(seed), network)
+                if len(found) < len(parts) or p is None:
+                    continue
+                labels = torch.from_numpy(self.labels(whole, float(fraction))).long()
+                metrics = classification_metrics(torch.from_numpy(p).log(), labels)
+                kept = {name: found[parts[0]][name] for name in KEPT}
+                values = {name: "" if metrics[name] is None else str(metrics[name]) for name in ("accuracy", *SHOWN)}
+                pooled.append(dict.fromkeys(found[parts[0]], "") | kept | values | {"data": whole})
+        return pooled
 
     def _stored(self, data: str, fraction: float) -> dict[str, np.ndarray]:
         place = (data, float(fraction))

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from dual_skd.data import load_records, write_demo
@@ -19,7 +20,8 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 @pytest.fixture(scope="module")
 def scripts():
     """The modules, imported as they import each other: from their own folder."""
-    names = ("benchmark_store", "benchmark_leave_out", "benchmark_cells")
+    names = ("benchmark_store", "benchmark_leave_out", "benchmark_cells", "benchmark_robustness", "benchmark_latency")
+    names += ("benchmark_results", "benchmark_claims", "benchmark_report")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
         yield SimpleNamespace(**{name.removeprefix("benchmark_"): __import__(name) for name in names})
@@ -102,6 +104,67 @@ def test_a_number_stands_for_so_many_folds_that_hold_each_value_once(scripts, da
         assert all(abs(counts[site] - whole[site] / 3) <= 1 for site in "ABC")  # each its share of each label
         held_out += sorted(test)
     assert len(held_out) == len(set(held_out)) == len(rows)
+
+
+@pytest.fixture
+def measured(scripts, tmp_path):
+    """Results of two rows at site A, eight images of three patients, and of one row at B, four of unknown patients."""
+    random = np.random.default_rng(0)
+    labels = {"A": np.array([0, 1, 2, 0, 1, 2, 0, 1]), "B": np.array([2, 0, 1, 2])}
+    patients = {"A": np.array([0, 0, 0, 1, 1, 1, 2, 2]), "B": np.full(4, -1)}
+    for site, row, seed in (("A", "single", 0), ("A", "dual", 0), ("B", "single", 0), ("A", "single", 1)):
+        p = random.dirichlet(np.ones(3), len(labels[site]))
+        found = scripts.store.Predictions(
+            [f"{site}{n}" for n in range(len(p))], labels[site], patients[site], {"student": p}, np.array([3, 4, 5])
+        )
+        path = scripts.store.predictions_path(tmp_path, f"sites_{site}", 1.0)
+        scripts.store.add_predictions(path, row, seed, found)
+        line = dict.fromkeys(scripts.store.COLUMNS, "") | {"network": "student", "macs": 1, "parameters": 10**6}
+        line |= {"learning_rate": 0.1, "val_accuracy": 0.7, "data": f"sites_{site}", "fraction": 1.0}
+        scripts.store.add_rows(tmp_path, [line | {"row": row, "seed": seed}])
+    content = plan() | {"control": "single"}
+    content["rows"]["dual"] = {"method": "dual"}
+    return scripts.results.Results(tmp_path, scripts.leave_out.with_variants(content))
+
+
+def test_the_images_of_all_sites_are_counted_together_once_every_site_has_been_held_out(measured):
+    assert measured.of("sites", 1.0, "dual") == {}
+    (line,) = measured.of("sites", 1.0, "single").values()  # site B has no second seed
+    parts = [measured.predictions(f"sites_{site}", 1.0, "single", 0) for site in "AB"]
+    assert np.array_equal(measured.predictions("sites", 1.0, "single", 0), np.concatenate(parts))
+    labels = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]
+    right = np.concatenate(parts).argmax(axis=1) == labels
+    recalls = [right[np.equal(labels, k)].mean() for k in range(3)]
+    assert float(line["balanced_accuracy"]) == pytest.approx(np.mean(recalls))
+    assert float(line["accuracy"]) == pytest.approx(right.mean())
+    assert line["val_accuracy"] == "" and line["parameters"] == "1000000"
+    assert measured.patients("sites", 1.0) == [f"sites_A {n}" for n in (0, 0, 0, 1, 1, 1, 2, 2)] + [""] * 4
+
+
+def test_differences_over_all_sites_are_those_of_the_images_together(measured, scripts):
+    line = dict(measured.of("sites_A", 1.0, "dual")[0], data="sites_B")
+    stored = measured.predictions("sites_B", 1.0, "single", 0)[::-1]
+    path = scripts.store.predictions_path(measured.folder, "sites_B", 1.0)
+    found = scripts.store.Predictions(
+        [f"B{n}" for n in range(4)], measured.labels("sites_B", 1.0), np.full(4, -1), {"student": stored}, np.ones(3)
+    )
+    scripts.store.add_predictions(path, "dual", 0, found)
+    scripts.store.add_rows(measured.folder, [line])
+    again = scripts.results.Results(measured.folder, measured.plan)
+    difference = again.differences("sites", 1.0, "dual", "single")["balanced_accuracy"]
+    values = [float(again.of("sites", 1.0, row)[0]["balanced_accuracy"]) for row in ("dual", "single")]
+    assert difference.value == pytest.approx(values[0] - values[1])
+
+
+def test_the_report_shows_all_sites_together_before_each_and_in_short_alone(measured, scripts):
+    tables = scripts.report.Results(measured.folder, measured.plan).tables()
+    assert [data for data, _, _ in tables] == ["sites", "sites_A", "sites_B", "all"]
+    table, _ = scripts.report.table_of(measured, "sites", 1.0, ["single"])
+    assert "| single | student | 1 |" in table[-2]
+    _, _, *short = scripts.report.summary(measured)  # marked: the settings of the lines are none of the plan
+    assert [line.split(" | ")[:2] for line in short] == [["| sites, 100% †", "single"]]
+    _, _, _, *equal = scripts.report.equal_classes(measured)
+    assert [line.split(" | ")[:2] for line in equal] == [["| sites, 100% †", "single"]]
 
 
 def test_what_cannot_be_held_out_is_refused(scripts, data, tmp_path):
