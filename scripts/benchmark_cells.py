@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from benchmark_leave_out import leave_out, with_variants
 from benchmark_store import (
     CORRUPTED,
@@ -35,6 +35,9 @@ from benchmark_store import (
 )
 
 from dual_skd.errors import InputError
+from dual_skd.evaluation.calibration import fit_temperature, probabilities
+from dual_skd.evaluation.predictions import PredictionTable
+from dual_skd.evaluation.predictions import read_predictions as read_table
 from dual_skd.evaluation.recorder import goodness, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -422,28 +425,42 @@ def robustness_rows(cell: Cell, found: dict[str, Any] | None) -> list[dict[str, 
 
 
 def read_predictions(out: Path) -> Predictions:
-    """The probabilities that the evaluations of one run wrote, with the patients of its data list."""
-    networks = {}
-    for who, name in (("student", "test"), ("auxiliary", "test_auxiliary")):
-        path = out / f"predictions_{name}.csv"
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            columns = [column for column in rows[0] if column.startswith("p_")]
-            networks[who] = np.array([[float(row[column]) for column in columns] for row in rows])
-    images = [row["image"] for row in rows]
-    folder = os.path.commonpath(images)
+    """The probabilities that the evaluations of one run wrote, with the patients of its data list.
+
+    The student's are there a second time as its model file would have them calibrated: with the temperature that fits
+    the validation images, not below 1.
+    """
+    tables = {
+        who: read_table(out / f"predictions_{name}.csv")
+        for who, name in (("student", "test"), ("auxiliary", "test_auxiliary"), ("validation", "validation"))
+        if (out / f"predictions_{name}.csv").is_file()
+    }
+    validation, test = tables.pop("validation", None), tables["student"]
+    networks, temperature = {who: table.probabilities for who, table in tables.items()}, 1.0
+    if validation is not None:
+        temperature = fit_temperature(
+            _logits_of(validation), torch.from_numpy(validation.labels), sharpen=False
+        ).temperature
+        networks["calibrated"] = probabilities(_logits_of(test), temperature).numpy()
+    folder = os.path.commonpath(test.images)
     datalist = read_json(out / "datalist.json")
     of_image = {record["image"]: record.get("patient", "") for record in datalist["test"]}
-    names = [of_image.get(image, "") for image in images]
+    names = [of_image.get(image, "") for image in test.images]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)))}
+    labels = [record["label"] for record in datalist["training"]]
     return Predictions(
-        images=[Path(os.path.relpath(image, folder)).as_posix() for image in images],
-        labels=np.array([columns.index(f"p_{row['label']}") for row in rows]),
+        images=[Path(os.path.relpath(image, folder)).as_posix() for image in test.images],
+        labels=test.labels,
         patients=np.array([numbers.get(name, -1) for name in names]),
         networks=networks,
-        counts=np.bincount([record["label"] for record in datalist["training"]], minlength=len(columns)),
+        counts=np.bincount(labels, minlength=len(test.class_names)),
+        temperature=temperature,
     )
+
+
+def _logits_of(table: PredictionTable) -> torch.Tensor:
+    """Logits (N, K), up to a constant per image."""
+    return torch.from_numpy(table.probabilities).clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def clean_up(out: Path, *, keep_model: bool) -> None:

@@ -45,6 +45,15 @@ def claims(results: Results) -> list[str]:
     ratio = {place: np.divide(*means(place, method, control, name="ece")).item() for place in scarce}
     lines.append(claim(f"`{method}` at least halves the ECE of `{control}` on two sets", ratio,
                         lambda share: share <= 0.5, 2, "{:.2f} times"))  # fmt: skip
+    calibrated = {place: results.differences(*place, method, control, "calibrated") for place in scarce}
+    nll = {place: found["nll"] for place, found in calibrated.items() if found}
+    left = dict.fromkeys(scarce, np.full(2, np.nan)) | {
+        place: np.array([one.value, p])
+        for (place, one), p in zip(nll.items(), holm([one.p for one in nll.values()]), strict=True)
+    }
+    lines.append(claim(f"`{method}` has a lower NLL than `{control}` with a temperature fitted for each on validation "
+                        "images on two sets, p < 0.05 (Holm)", left, lambda pair: pair[0] < 0 and pair[1] < 0.05, 2,
+                        "{0[0]:+.3f}, p = {0[1]:.3f}"))  # fmt: skip
     worse = {
         place: min((p[place, name] for name in COMPARED if _is_worse(name, found[place][name].value)), default=1.0)
         if found[place] else float("nan") for place in scarce

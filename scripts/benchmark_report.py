@@ -22,7 +22,7 @@ import numpy as np
 from benchmark_cells import ROOT, Cell, chosen_rate, configs_of, grid_means, read_plan
 from benchmark_claims import claims
 from benchmark_latency import Latencies
-from benchmark_results import COMPARED, SHOWN, Results
+from benchmark_results import COMPARED, READINGS, SHOWN, Results
 from benchmark_store import read_rows
 
 from dual_skd.errors import InputError
@@ -39,6 +39,10 @@ p is two-sided, corrected by Holm over all students of the table, one metric at 
 the time of one thread for one image, in brackets as a share of the large network's (`latency.csv`, with the machine).
 `auxiliary` is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not
 been run. †: ran with other settings than the plan has now, all rows of the table.
+"""
+CALIBRATED = """\
+Logits divided by one temperature per network, fitted on its validation images, not below 1: what a trained model's file
+holds and what `inference` and the report give. Differences are between calibrated networks.
 """
 EQUAL_CLASSES = """\
 Probabilities divided by the class's number of training images: what those said of how frequent the classes are is taken
@@ -128,47 +132,47 @@ def comparisons(results: Results) -> list[str]:
                 seeds = results.of(data, fraction, row).keys() & results.of(data, fraction, other).keys()
                 place = f"{data}, {fraction:.0%}{results.mark(data, fraction)}"
                 cells = [f"`{row}` minus `{other}`", place, str(len(seeds))]
-                lines += _line(cells + [_difference(difference[name], None) for name in COMPARED])
-    head = ["compared", "data", "seeds", *(SHOWN[name] for name in COMPARED)]
+                cells += [_difference(difference[name], None) for name in COMPARED]
+                calibrated = results.differences(data, fraction, row, other, "calibrated")
+                lines += _line(cells + [_difference(calibrated.get(name), None) for name in ("nll", "ece")])
+    head = ["compared", "data", "seeds", *(SHOWN[name] for name in COMPARED), "NLL, calibrated", "ECE, calibrated"]
     return ["", *_markdown([head]), *lines] if lines else []
 
 
-def equal_classes(results: Results, short: bool = False) -> list[str]:
-    """The students' decisions for equally frequent classes, as one Markdown table; rows that trained for them left out.
+def read_otherwise(results: Results, reading: str, short: bool = False) -> list[str]:
+    """What students say, read otherwise, as one Markdown table; empty where nothing of it is kept.
 
     Args:
+        reading: one of ``READINGS``; "equal classes" leaves out rows that were trained for them.
         short: of the plan's ``short`` rows and the claims' data sets alone.
     """
-    control = results.plan["control"]
-    shown = ("balanced_accuracy", "nll", "ece")
+    control, calibrated = results.plan["control"], reading == "calibrated"
+    as_trained = ("nll", "ece") if calibrated else ("balanced_accuracy",)
+    shown = as_trained if calibrated else ("balanced_accuracy", "nll", "ece")
     scarce = [(data, float(fraction)) for data, fraction in results.plan["claims"]["scarce"]]
     lines = []
     for data, fraction, rows in results.tables():
         if (short and (data, fraction) not in scarce) or results.whole(data) != data:
             continue
         for row in sorted(rows, key=lambda row: row != control):
-            settings = results.plan["rows"].get(row, {})
-            if {"logit_adjustment", "class_weights"} & settings.keys() or (short and not results.in_short(row)):
+            trained_for_it = {"logit_adjustment", "class_weights"} & results.plan["rows"].get(row, {}).keys()
+            if (trained_for_it and not calibrated) or (short and not results.in_short(row)):
                 continue
-            found = [
-                results.metrics_for_equal_classes(data, fraction, row, seed) for seed in results.of(data, fraction, row)
-            ]
+            found = [results.metrics(data, fraction, row, seed, reading) for seed in results.of(data, fraction, row)]
             found = [metrics for metrics in found if metrics]
             if not found:
                 continue
-            difference = results.differences(data, fraction, row, control, equal_classes=True)
+            difference = results.differences(data, fraction, row, control, reading)
             cells = [f"{data}, {fraction:.0%}{results.mark(data, fraction)}", row, str(len(found))]
-            cells += [_mean_and_deviation(results.values(data, fraction, row, "balanced_accuracy"))]
+            if calibrated:
+                cells.append(f"{results.temperatures(data, fraction, row).mean():.2f}")
+            cells += [_mean_and_deviation(results.values(data, fraction, row, name)) for name in as_trained]
             cells += [_mean_and_deviation(np.array([metrics[name] for metrics in found])) for name in shown]
             lines += _line(cells + [_difference(difference.get(name), None) for name in shown])
-    head = [
-        "data",
-        "row",
-        "seeds",
-        "balanced accuracy as trained",
-        *(f"{SHOWN[name]}, equal classes" for name in shown),
-    ]
-    return ["", *_markdown([head + [f"{SHOWN[name]} minus `{control}`" for name in shown]]), *lines] if lines else []
+    head = ["data", "row", "seeds", *(["temperature"] if calibrated else [])]
+    head += [f"{SHOWN[name]} as trained" for name in as_trained]
+    head += [f"{SHOWN[name]}, {reading}" for name in shown] + [f"{SHOWN[name]} minus `{control}`" for name in shown]
+    return ["", *_markdown([head]), *lines] if lines else []
 
 
 def grid_of(results: Results) -> dict[tuple[str, tuple[str, ...]], tuple[list[dict[str, str]], float | None]]:
@@ -309,17 +313,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args.results.mkdir(parents=True, exist_ok=True)
         found = claims(results)
         lines += [*found, *comparisons(results), *held_out(results)]
-        lines += [
-            "",
-            "## Equally frequent classes",
-            "",
-            EQUAL_CLASSES,
-            *equal_classes(results),
-            *learning_rates(results),
-        ]
+        lines += ["", "## Calibrated", "", CALIBRATED, *read_otherwise(results, "calibrated")]
+        lines += ["", "## Equally frequent classes", "", EQUAL_CLASSES, *read_otherwise(results, "equal classes")]
+        lines += learning_rates(results)
         (args.results / "tables.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        short = [*found[2:], "", *summary(results), *equal_classes(results, short=True), *comparisons(results)]
-        short += held_out(results, short=True)
+        short = [*found[2:], "", *summary(results)]
+        short += [line for reading in READINGS for line in read_otherwise(results, reading, short=True)]
+        short += [*comparisons(results), *held_out(results, short=True)]
         put_between_marks(args.results.with_suffix(".md"), short)
         if not args.no_plots:
             for data, tables in plots.items():

@@ -27,6 +27,8 @@ SHOWN = {
 COMPARED = ("balanced_accuracy", "macro_auc", "nll", "ece")
 KEPT = ("fraction", "row", "seed", "network", "settings", "learning_rate", "parameters", "macs")
 """What a line for all sites or folds has from that of the first."""
+READINGS = ("calibrated", "equal classes")
+"""Other readings of what a student says: divided by its temperature, or by how frequent each class was in training."""
 
 
 @dataclass
@@ -109,25 +111,36 @@ class Results:
         ]
 
     def predictions(
-        self, data: str, fraction: float, row: str, seed: int, network: str = "student", *, equal_classes: bool = False
+        self, data: str, fraction: float, row: str, seed: int, network: str = "student"
     ) -> np.ndarray | None:
-        """Test probabilities (N, K) of one cell, or those for equally frequent classes; None where they aren't kept.
+        """Test probabilities (N, K) of one cell; None where they aren't kept.
 
         Of a data set with parts: those of all parts' networks, one part after the other.
+
+        Args:
+            network: ``student``, ``auxiliary`` or ``mean``; or one of :data:`READINGS`, which are the student's.
         """
         found = []
         for part in self.parts(data):
             stored = self._stored(part, fraction)
-            p = probabilities(stored, row, seed, network) if stored else None
-            found.append(for_equal_classes(stored, row, seed, p) if equal_classes and p is not None else p)
+            p = probabilities(stored, row, seed, "student" if network == "equal classes" else network)
+            found.append(for_equal_classes(stored, row, seed, p) if network == "equal classes" else p)
         return None if any(p is None for p in found) else np.concatenate(found)
 
-    def metrics_for_equal_classes(self, data: str, fraction: float, row: str, seed: int) -> dict[str, float | None]:
-        """A student's metrics with the probabilities for equally frequent classes; empty where they aren't kept."""
-        p = self.predictions(data, fraction, row, seed, equal_classes=True)
+    def metrics(self, data: str, fraction: float, row: str, seed: int, network: str) -> dict[str, float | None]:
+        """Metrics of the probabilities (see :meth:`predictions`); empty where they aren't kept."""
+        p = self.predictions(data, fraction, row, seed, network)
         if p is None:
             return {}
         return classification_metrics(torch.from_numpy(p).log(), torch.from_numpy(self.labels(data, fraction)).long())
+
+    def temperatures(self, data: str, fraction: float, row: str) -> np.ndarray:
+        """The temperatures of a row's calibrated students, of all seeds and parts."""
+        keys = [
+            (part, f"{row}/{seed}/temperature") for part in self.parts(data) for seed in self.of(data, fraction, row)
+        ]
+        stored = [(self._stored(part, fraction), key) for part, key in keys]
+        return np.array([float(of_part[key]) for of_part, key in stored if key in of_part])
 
     def labels(self, data: str, fraction: float) -> np.ndarray:
         """Class indices (N,) of the test images."""
@@ -148,17 +161,21 @@ class Results:
         row: str,
         control: str,
         network: str = "student",
-        *,
-        equal_classes: bool = False,
     ) -> dict[str, Difference]:
-        """Paired differences of a network to the control's student, over the seeds both have; empty without any."""
-        if (row, network) == (control, "student"):
+        """Paired differences to the control's student, over the seeds that both have; empty without any.
+
+        Args:
+            network: as of :meth:`predictions`; one of :data:`READINGS` is compared with the same of the control.
+        """
+        read = network in READINGS
+        if row == control and (read or network == "student"):
             return {}
-        seeds = sorted(self.of(data, fraction, row, network).keys() & self.of(data, fraction, control).keys())
+        own = self.of(data, fraction, row, "student" if read else network)
+        seeds = sorted(own.keys() & self.of(data, fraction, control).keys())
         pairs = [
             (
-                self.predictions(data, fraction, row, seed, network, equal_classes=equal_classes),
-                self.predictions(data, fraction, control, seed, equal_classes=equal_classes),
+                self.predictions(data, fraction, row, seed, network),
+                self.predictions(data, fraction, control, seed, network if read else "student"),
             )
             for seed in seeds
         ]
@@ -179,11 +196,9 @@ class Results:
                     key = (line["fraction"], line["row"], line["seed"], line["network"])
                     groups.setdefault(key, {})[line["data"]] = line
             for (fraction, row, seed, network), found in groups.items():
-                p = self.predictions(whole, float(fraction), row, int(seed), network)
-                if len(found) < len(parts) or p is None:
+                metrics = self.metrics(whole, float(fraction), row, int(seed), network)
+                if len(found) < len(parts) or not metrics:
                     continue
-                labels = torch.from_numpy(self.labels(whole, float(fraction))).long()
-                metrics = classification_metrics(torch.from_numpy(p).log(), labels)
                 kept = {name: found[parts[0]][name] for name in KEPT}
                 values = {name: "" if metrics[name] is None else str(metrics[name]) for name in ("accuracy", *SHOWN)}
                 pooled.append(dict.fromkeys(found[parts[0]], "") | kept | values | {"data": whole})

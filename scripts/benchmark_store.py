@@ -42,8 +42,10 @@ class Predictions(NamedTuple):
         images: names in order of evaluation; only their hash is kept.
         labels: class indices (N,).
         patients: number of each image's patient (N,), -1 where unknown.
-        networks: probabilities (N, K) of ``student`` and, if there is one, ``auxiliary``.
+        networks: probabilities (N, K) of ``student``, of ``auxiliary`` if there is one, and of ``calibrated``: the
+            student with its temperature, if there were validation images to fit one.
         counts: training images of each class (K,).
+        temperature: of ``calibrated``; 1 without validation images.
     """
 
     images: list[str]
@@ -51,6 +53,7 @@ class Predictions(NamedTuple):
     patients: np.ndarray
     networks: dict[str, np.ndarray]
     counts: np.ndarray
+    temperature: float = 1.0
 
 
 def cell_id(data: str, fraction: float | str, row: str, seed: int | str) -> str:
@@ -115,7 +118,7 @@ def predictions_path(results: Path, data: str, fraction: float | str) -> Path:
 
 
 def add_predictions(path: Path, row: str, seed: int, found: Predictions) -> None:
-    """Adds the probabilities of one cell, as float16, under ``row/seed/network``, and its ``row/seed/counts``.
+    """Adds the probabilities of one cell, as float16, under ``row/seed/network``; its ``counts`` and ``temperature``.
 
     Raises:
         InputError: the file holds predictions of other images, or of other labels of them.
@@ -131,6 +134,7 @@ def add_predictions(path: Path, row: str, seed: int, found: Predictions) -> None
     kept |= {"images": names, "labels": found.labels.astype(np.int16), "patients": found.patients.astype(np.int32)}
     kept |= {f"{row}/{seed}/{who}": p.astype(np.float16) for who, p in found.networks.items()}
     kept[f"{row}/{seed}/counts"] = found.counts.astype(np.int32)
+    kept[f"{row}/{seed}/temperature"] = np.array(found.temperature)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".tmp.npz")
     np.savez_compressed(draft, **kept)
@@ -154,16 +158,18 @@ def probabilities(stored: dict[str, np.ndarray], row: str, seed: int | str, netw
     return p.clip(1e-7)
 
 
-def for_equal_classes(stored: dict[str, np.ndarray], row: str, seed: int | str, p: np.ndarray) -> np.ndarray | None:
+def for_equal_classes(
+    stored: dict[str, np.ndarray], row: str, seed: int | str, p: np.ndarray | None
+) -> np.ndarray | None:
     """The probabilities that a network would give were all classes equally frequent (Saerens et al. 2002).
 
         p_k / n_k, divided by its sum over the classes
 
-    with n_k training images of class k: what those said of how frequent the classes are is taken back. None where the
-    numbers weren't stored.
+    with n_k training images of class k: what those said of how frequent the classes are is taken back. None where
+    these or the probabilities weren't stored.
     """
     counts = stored.get(f"{row}/{seed}/counts")
-    if counts is None:
+    if counts is None or p is None:
         return None
     shares = p / counts
     return shares / shares.sum(axis=1, keepdims=True)

@@ -19,6 +19,7 @@ from monai.bundle import ConfigWorkflow
 
 from dual_skd.data import write_demo
 from dual_skd.errors import InputError, input_error_behind
+from dual_skd.evaluation import read_predictions, write_predictions
 from dual_skd.networks import build_network
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -233,12 +234,48 @@ def test_what_the_training_images_said_of_frequencies_is_taken_back(done, script
     assert np.load(path)["dual/0/counts"].tolist() == [8, 8, 8]  # of 24 training images
     results = scripts.results.Results(done / "results", scripts.cells.read_plan(plan))
     alike = results.predictions("phantoms", 1.0, "dual", 0)
-    assert results.predictions("phantoms", 1.0, "dual", 0, equal_classes=True) == pytest.approx(alike)
+    assert results.predictions("phantoms", 1.0, "dual", 0, "equal classes") == pytest.approx(alike)
     results._loaded["phantoms", 1.0]["dual/0/counts"] = np.array([1, 10**9, 10**9])  # whatever it is, it is rare
-    (line,) = [line for line in scripts.report.equal_classes(results) if line.startswith("| phantoms, 100% | dual |")]
+
+    def equal() -> list[str]:
+        return [line for line in scripts.report.read_otherwise(results, "equal classes") if " | dual | " in line]
+
+    (line,) = equal()
     assert line.split(" | ")[4] == "0.333"  # all images are of the first class then
     results.plan["rows"]["dual"]["logit_adjustment"] = 1.0
-    assert not any("| dual |" in line for line in scripts.report.equal_classes(results))
+    assert equal() == []
+
+
+def test_calibrated_probabilities_are_those_with_the_temperature_of_the_validation_images(
+    done, scripts, plan, tmp_path
+):
+    run = shutil.copytree(done / "work" / "phantoms_1.0_dual_0", tmp_path / "run")
+    table = read_predictions(run / "predictions_validation.csv")
+    sure = np.eye(3)[(table.labels + (np.arange(len(table.labels)) % 3 == 0)) % 3].clip(1e-6)  # and wrong in a third
+    write_predictions(run / "predictions_validation.csv", table.images, table.labels, sure, table.class_names)
+    found = scripts.cells.read_predictions(run)
+    assert found.temperature == pytest.approx(np.log(1e6) / np.log(4), rel=1e-3)  # 2/3, 1/6 and 1/6 are right
+    powers = found.networks["student"] ** (1 / found.temperature)
+    assert found.networks["calibrated"] == pytest.approx(powers / powers.sum(1, keepdims=True))
+    (run / "predictions_validation.csv").unlink()
+    assert "calibrated" not in scripts.cells.read_predictions(run).networks
+
+
+def test_the_report_compares_calibrated_students_with_each_other(done, scripts, plan):
+    results = scripts.results.Results(done / "results", scripts.cells.read_plan(plan))
+    stored = results._stored("phantoms", 1.0)
+    halves, seven = np.full((9, 3), 1 / 3), np.full((9, 3), 0.15) + 0.55 * np.eye(3)[stored["labels"]]
+    stored |= {"single/0/calibrated": halves, "dual/0/calibrated": seven, "dual/0/temperature": np.array(2.5)}
+    lines = scripts.report.read_otherwise(results, "calibrated")
+    (line,) = [line for line in lines if line.startswith("| phantoms, 100% | dual | ")]
+    cells = line.strip("| ").split(" | ")
+    assert cells[3] == "2.50" and cells[6:8] == ["0.357", "0.300"]  # -log 0.7, and always right
+    assert cells[8].startswith("-0.742 (")  # log 3 before
+    assert results.differences("phantoms", 1.0, "single", "single", "calibrated") == {}
+
+    results.plan["claims"]["scarce"] = [["phantoms", 1.0], ["phantoms", 0.5]]
+    (claim,) = [text for text in scripts.claims.claims(results) if "with a temperature fitted for each" in text]
+    assert claim.startswith("* **open**") and "phantoms 100% -0.742, p = 0.0" in claim and "50% not run" in claim
 
 
 def test_predictions_for_other_test_images_are_refused(done, scripts, tmp_path):
@@ -359,7 +396,7 @@ def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, script
     assert [row[0] for row in blank] == ["single", "dual"]  # the half of the data, not run
     claims = text[text.index("## Claims") :]
     assert "**holds**: phantoms: accuracy of 0.01 or better" in claims
-    assert "phantoms 50% not run" in claims and claims.count("\n* ") == 10
+    assert "phantoms 50% not run" in claims and claims.count("\n* ") == 11
     sizes = {line["row"]: int(line["parameters"]) for line in lines(done) if line["network"] == "student"}
     share = f"{sizes['dual'] / sizes['large']:.1%}"
     assert f"**does not hold**: `dual` has under 1/5 of the large model's parameters: phantoms 100% {share}." in claims

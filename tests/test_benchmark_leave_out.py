@@ -163,7 +163,7 @@ def test_the_report_shows_all_sites_together_before_each_and_in_short_alone(meas
     assert "| single | student | 1 |" in table[-2]
     _, _, *short = scripts.report.summary(measured)  # marked: the settings of the lines are none of the plan
     assert [line.split(" | ")[:2] for line in short] == [["| sites, 100% †", "single"]]
-    _, _, _, *equal = scripts.report.equal_classes(measured)
+    _, _, _, *equal = scripts.report.read_otherwise(measured, "equal classes")
     assert [line.split(" | ")[:2] for line in equal] == [["| sites, 100% †", "single"]]
 
 

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dual_skd.evaluation import write_predictions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from probe_temperature import row
+from probe_temperature import row, row_of_draws
 
 
 def write(path: Path, right: int, of: int) -> None:
@@ -36,3 +37,13 @@ def test_calibrated_predictions_are_passed_over(tmp_path):
         write(tmp_path / f"predictions_{part}.csv", right=2, of=3)
     (tmp_path / "metrics.json").write_text(json.dumps({"test": {"calibrated": {}}}))
     assert row(tmp_path) is None
+
+
+def test_without_test_images_some_validation_images_fit_and_the_others_judge(tmp_path):
+    write(tmp_path / "predictions_validation.csv", right=40, of=80)  # says 0.8 and is right in half of the cases
+    assert row_of_draws(tmp_path, 41) is None
+    name, images, temperature, nll, with_t, ece, with_t_ece = row_of_draws(tmp_path, 40)
+    assert (name, images) == (tmp_path.name, "80")
+    assert float(temperature) > 5  # log 4 / log 1 were right
+    assert float(nll) > float(with_t) > 0.69
+    assert float(ece) == pytest.approx(0.3, abs=0.01) and float(with_t_ece) < 0.15
