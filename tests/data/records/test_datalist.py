@@ -165,6 +165,17 @@ def test_a_decathlon_json_is_read_with_its_class_names(tmp_path):
     assert [len(data.splits[s]) for s in ("train", "val", "test")] == [6, 2, 2]
 
 
+def test_numbers_of_a_decathlon_json_are_those_that_it_declares(tmp_path):
+    entries = [{"image": picture(tmp_path / f"{i}.png", i).name, "Label": i % 2 + 1} for i in range(10)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"1": "well", "2": "ill"}, "training": entries}))
+    data = load(tmp_path, val_fraction=0, test_fraction=0, label_column="Label")
+    assert data.class_names == ("well", "ill")
+    assert [record["label"] for record in sorted(data.train, key=lambda record: int(Path(record["image"]).stem))] == [
+        0,
+        1,
+    ] * 5
+
+
 def test_test_images_without_labels_are_left_out_and_noted(tmp_path):
     entries = [{"image": picture(tmp_path / f"{i}.png", i).name, "label": i % 2} for i in range(10)]
     (tmp_path / "d.json").write_text(json.dumps({"training": entries, "test": [picture(tmp_path / "x.png", 99).name]}))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ def test_a_division_comes_back_as_it_was(tmp_path, multi_label):
     after = load_split(save_split(before, tmp_path / "run" / "datalist.json"))
     assert after.splits == before.splits and after.left_out == before.left_out
     assert after.class_names == ("well", "ill") and after.multi_label is multi_label and after.spatial_dims == 2
+
+
+@pytest.mark.parametrize("names", [("1", "2"), ("1", "0")])
+def test_names_that_are_numbers_are_not_taken_for_places(tmp_path, names):
+    before = replace(data(tmp_path), class_names=names)
+    after = load_split(save_split(before, tmp_path / "datalist.json"))
+    assert after.class_names == names and after.splits == before.splits
 
 
 def test_the_file_is_a_decathlon_data_list(tmp_path):

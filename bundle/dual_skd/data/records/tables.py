@@ -320,6 +320,7 @@ def _read_json(path: Path) -> Table:
         entries = [{key: value for key, value in entry.items() if key != "split"} for entry in entries]
     left_out = content.get("left_out")
     left_out = left_out if isinstance(left_out, list) else []
+    entries = _with_names(entries, content.get("labels"))
     return Table(path, entries, _declared_classes(content.get("labels")), tuple(_entries(left_out, path)))
 
 
@@ -328,6 +329,17 @@ def _entries(members: list, path: Path) -> list[dict]:
     if not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f'{path}: each image must be an object such as {{"image": "a.png", "label": "normal"}}.')
     return entries
+
+
+def _with_names(entries: list[dict], labels: object) -> list[dict]:
+    """The entries with the names that a Decathlon block declares for their numbers: names may be numbers themselves."""
+    if not isinstance(labels, dict):
+        return entries
+    column = _same_name("label", list(dict.fromkeys(key for entry in entries for key in entry)))
+    return [
+        entry | {column: labels.get(str(entry[column]), entry[column])} if type(entry.get(column)) is int else entry
+        for entry in entries
+    ]
 
 
 def _declared_classes(labels: object) -> tuple[str, ...]:
