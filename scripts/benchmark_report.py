@@ -34,7 +34,7 @@ Mean and standard deviation over seeds; the test images were used once per cell,
 The difference to the control `{control}` is over the seeds that both have, with a 95 % interval from
 {resamples} bootstrap resamples of test images (whole patients, where they are known) and of seeds, the same for both.
 The table of a data set whose sites or folds were held out in turn is over all its images, each by the network that was
-trained without its site or fold; their own tables follow.
+trained without its site or fold (so their probabilities have to be comparable for a high AUC); their own tables follow.
 p is two-sided, corrected by Holm over all students of the table, one metric at a time. MACs are per image; CPU ms are
 the time of one thread for one image, in brackets as a share of the large network's (`latency.csv`, with the machine).
 `auxiliary` is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not

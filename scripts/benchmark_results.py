@@ -136,11 +136,9 @@ class Results:
 
     def temperatures(self, data: str, fraction: float, row: str) -> np.ndarray:
         """The temperatures of a row's calibrated students, of all seeds and parts."""
-        keys = [
-            (part, f"{row}/{seed}/temperature") for part in self.parts(data) for seed in self.of(data, fraction, row)
-        ]
-        stored = [(self._stored(part, fraction), key) for part, key in keys]
-        return np.array([float(of_part[key]) for of_part, key in stored if key in of_part])
+        stored = [self._stored(part, fraction) for part in self.parts(data)]
+        keys = [f"{row}/{seed}/temperature" for seed in self.of(data, fraction, row)]
+        return np.array([float(of_part[key]) for of_part in stored for key in keys if key in of_part])
 
     def labels(self, data: str, fraction: float) -> np.ndarray:
         """Class indices (N,) of the test images."""
