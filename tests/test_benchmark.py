@@ -104,7 +104,7 @@ def plan(tmp_path_factory) -> Path:
         ],
         "claims": {
             "method": "dual", "scarce": [["phantoms", 0.5]], "full": [["phantoms", 1.0]],
-            "accuracy": ["phantoms", 1.0, 0.01],
+            "accuracy": [[["phantoms", 1.0]], 0.01],
         },
     }  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(content))
@@ -395,7 +395,7 @@ def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, script
     blank = [row for row in rows if row[2:] == [""] * (len(head) - 2)]
     assert [row[0] for row in blank] == ["single", "dual"]  # the half of the data, not run
     claims = text[text.index("## Claims") :]
-    assert "**holds**: phantoms: accuracy of 0.01 or better" in claims
+    assert "**holds**: accuracy of 0.01 or better on phantoms (" in claims
     assert "phantoms 50% not run" in claims and claims.count("\n* ") == 11
     sizes = {line["row"]: int(line["parameters"]) for line in lines(done) if line["network"] == "student"}
     share = f"{sizes['dual'] / sizes['large']:.1%}"
@@ -460,6 +460,21 @@ def test_the_gain_with_few_images_is_compared_with_that_with_many(scripts, plan)
     assert claim().startswith("* **does not hold**") and "phantoms 50% -5.0 points more" in claim()
     del results.lines[-1]
     assert claim().startswith("* **open**") and "phantoms 50% not run" in claim()
+
+
+def test_accuracy_is_that_of_the_light_row_and_size_that_validation_chooses(scripts, plan):
+    content = scripts.cells.read_plan(plan)
+    content["claims"]["accuracy"] = [[["phantoms", 0.5], ["phantoms", 1.0]], 0.75]
+    results = scripts.results.Results(plan.parent, content)
+    line = dict.fromkeys(scripts.store.COLUMNS, "") | {"data": "phantoms", "network": "student", "seed": 0}
+    results.lines = [
+        line | {"row": row, "fraction": fraction, "val_accuracy": validation, "accuracy": accuracy}
+        for row, fraction, validation, accuracy in (
+            ("single", 0.5, 0.7, 0.9), ("dual", 1.0, 0.8, 0.7), ("single", 1.0, 0.6, 0.8), ("large", 1.0, 0.95, 0.85)
+        )
+    ]  # fmt: skip
+    (found,) = [text for text in scripts.claims.claims(results) if "accuracy of 0.75 or better" in text]
+    assert found.startswith("* **does not hold**") and "`dual`): phantoms 100% 0.700" in found
 
 
 def test_pairs_of_rows_are_compared(done, scripts, plan):
