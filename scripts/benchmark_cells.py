@@ -35,8 +35,7 @@ from benchmark_store import (
 )
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.calibration import fit_temperature, probabilities
-from dual_skd.evaluation.predictions import PredictionTable
+from dual_skd.evaluation.calibration import fit_temperature, logits_of, probabilities
 from dual_skd.evaluation.predictions import read_predictions as read_table
 from dual_skd.evaluation.recorder import goodness, read_json, write_json
 
@@ -439,9 +438,9 @@ def read_predictions(out: Path) -> Predictions:
     networks, temperature = {who: table.probabilities for who, table in tables.items()}, 1.0
     if validation is not None:
         temperature = fit_temperature(
-            _logits_of(validation), torch.from_numpy(validation.labels), sharpen=False
+            logits_of(validation.probabilities), torch.from_numpy(validation.labels), sharpen=False
         ).temperature
-        networks["calibrated"] = probabilities(_logits_of(test), temperature).numpy()
+        networks["calibrated"] = probabilities(logits_of(test.probabilities), temperature).numpy()
     folder = os.path.commonpath(test.images)
     datalist = read_json(out / "datalist.json")
     of_image = {record["image"]: record.get("patient", "") for record in datalist["test"]}
@@ -456,11 +455,6 @@ def read_predictions(out: Path) -> Predictions:
         counts=np.bincount(labels, minlength=len(test.class_names)),
         temperature=temperature,
     )
-
-
-def _logits_of(table: PredictionTable) -> torch.Tensor:
-    """Logits (N, K), up to a constant per image."""
-    return torch.from_numpy(table.probabilities).clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def clean_up(out: Path, *, keep_model: bool) -> None:

@@ -22,16 +22,17 @@ from pathlib import Path
 import torch
 
 from dual_skd.evaluation import fit_temperature, read_predictions
+from dual_skd.evaluation.calibration import logits_of
 from dual_skd.evaluation.metrics import classification_metrics
 
 DRAWS = 50
 HEAD_OF_DRAWS = ["NLL", "with T", "ECE", "with T"]
 
 
-def logits_of(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def read(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits, up to a constant, and labels of a table of predictions."""
     table = read_predictions(path)
-    return torch.from_numpy(table.probabilities).clamp_min(1e-9).log(), torch.from_numpy(table.labels)
+    return logits_of(table.probabilities), torch.from_numpy(table.labels)
 
 
 def row(run: Path) -> list[str] | None:
@@ -42,7 +43,7 @@ def row(run: Path) -> list[str] | None:
         or "calibrated" in json.loads((run / "metrics.json").read_text())["test"]
     ):
         return None
-    validation, (logits, labels) = logits_of(paths[0]), logits_of(paths[1])
+    validation, (logits, labels) = read(paths[0]), read(paths[1])
     fitted, wanted = (fit_temperature(*part).temperature for part in (validation, (logits, labels)))
     nll = [classification_metrics(logits / t, labels)["nll"] for t in (1.0, fitted, max(fitted, 1.0))]
     return [run.name, str(len(validation[1])), f"{fitted:.2f}", f"{wanted:.2f}", *(f"{value:.3f}" for value in nll)]
@@ -51,7 +52,7 @@ def row(run: Path) -> list[str] | None:
 def row_of_draws(run: Path, images: int) -> list[str] | None:
     """One line of the table for ``--draw``; None for a run whose validation images aren't twice as many."""
     path = run / "predictions_validation.csv"
-    logits, labels = logits_of(path) if path.is_file() else (torch.empty(0), torch.empty(0))
+    logits, labels = read(path) if path.is_file() else (torch.empty(0), torch.empty(0))
     if len(labels) < 2 * images:
         return None
     generator, found = torch.Generator().manual_seed(0), []

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.calibration import probabilities
+from dual_skd.evaluation.calibration import logits_of, probabilities
 from dual_skd.evaluation.predictions import read_predictions
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
@@ -206,8 +206,7 @@ def conformal_rule(
     if info.get("multi_label") or calibration is None or not path.is_file():
         return None
     table = read_predictions(path)
-    p = torch.from_numpy(table.probabilities)
-    logits = torch.where(p > 0, p, 5e-7).log()  # 0 was anything up to this in files of six decimals
+    logits = logits_of(table.probabilities)
     nll = functional.nll_loss(logits, torch.from_numpy(table.labels)).item()
     same = table.class_names == list(info["class_names"]) and len(table.images) == calibration["images"]
     if not same or abs(nll - calibration["nll_before"]) > 0.01 * max(nll, 0.01):

@@ -13,7 +13,14 @@ from torch.nn import functional
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation import calibration_error, classification_metrics
-from dual_skd.evaluation.calibration import BOUNDS, fit_temperature, probabilities, reliability, wilson_interval
+from dual_skd.evaluation.calibration import (
+    BOUNDS,
+    fit_temperature,
+    logits_of,
+    probabilities,
+    reliability,
+    wilson_interval,
+)
 
 
 def drawn(temperature: float, n: int = 4000, classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,3 +171,12 @@ def test_confidences_that_are_none_are_refused():
     for confidence, correct in (([0.5], [1, 0]), ([], []), ([1.5], [1]), ([float("nan")], [1])):
         with pytest.raises(InputError):
             reliability(confidence, correct)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_written_probabilities_have_logits_and_0_is_finite(multi_label):
+    logits = torch.randn(20, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    p = probabilities(logits, multi_label=multi_label)
+    again = logits_of(p.numpy(), multi_label=multi_label)
+    torch.testing.assert_close(probabilities(again, multi_label=multi_label), p)
+    assert logits_of([[0.0, 1.0]], multi_label=multi_label).isfinite().all()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from dual_skd.evaluation.bootstrap import RESAMPLES, bootstrap_intervals
-from dual_skd.evaluation.calibration import fit_temperature, reliability
+from dual_skd.evaluation.calibration import fit_temperature, logits_of, reliability
 from dual_skd.evaluation.calibration import probabilities as probabilities_of
 from dual_skd.evaluation.curves import precision_recall_curve, roc_curve
 from dual_skd.evaluation.delong import class_auc_intervals, macro_auc_interval
@@ -38,7 +38,6 @@ PERSONAL = ("patient", "name", "birth", "date", "time", "accession", "uid", "mrn
 # settings that are paths, or patterns of them, and may name persons
 PATHS = ("dataset_dir", "output_dir", "pretrained", "teacher_checkpoint", "resume_from", "cache_dir", "patient_pattern")
 CALIBRATED_METRICS = ("ece", "ece_equal_mass", "nll", "brier")
-_SMALLEST = 5e-7  # what a probability written as 0 is taken for: files of six decimals meant anything up to this
 
 
 def analyse(
@@ -122,13 +121,9 @@ def tempered(probabilities: np.ndarray, temperature: float, multi_label: bool = 
         temperature: 1 leaves them as they are.
         multi_label: each number by itself, through a sigmoid.
     """
-    return probabilities_of(_logits(probabilities, multi_label), temperature, multi_label=multi_label).numpy()
-
-
-def _logits(probabilities: np.ndarray, multi_label: bool) -> torch.Tensor:
-    p = np.where(probabilities > 0, probabilities, _SMALLEST)
-    given = torch.from_numpy(np.minimum(p, 1 - _SMALLEST) if multi_label else p)
-    return given.logit() if multi_label else given.log()
+    return probabilities_of(
+        logits_of(probabilities, multi_label=multi_label), temperature, multi_label=multi_label
+    ).numpy()
 
 
 def _scaled(files: RunFiles, p: np.ndarray) -> dict[str, Any]:
@@ -137,7 +132,7 @@ def _scaled(files: RunFiles, p: np.ndarray) -> dict[str, Any]:
     fitted_here = False
     validation, reason = files.validation, files.validation_reason
     if temperature is None and validation is not None:
-        logits = _logits(validation.probabilities, files.multi_label)
+        logits = logits_of(validation.probabilities, multi_label=files.multi_label)
         temperature = fit_temperature(
             logits, torch.from_numpy(validation.labels), multi_label=files.multi_label, sharpen=False
         ).temperature

@@ -16,6 +16,7 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.metrics import ECE_BINS, checked
 
 BOUNDS = (0.05, 20.0)  # of the temperature; outside, probabilities are 0 and 1, or all equal, to any reader
+_SMALLEST = 5e-7  # what a probability written as 0 is taken for: files of six decimals meant anything up to this
 _HALVINGS = 60  # of the interval of log(1/T): far below what a double can tell apart
 _NORMAL_975 = 1.959963984540054  # 97.5 percentile of the normal distribution
 
@@ -96,6 +97,21 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, multi_label: bool = False
     truth = functional.one_hot(targets, pairs.shape[1]).double()
     temperature = max(_fitted(spread, truth, images=len(logits)), 0.0 if sharpen else 1.0)
     return Calibration(temperature, len(logits), _nll(spread, truth, 1.0), _nll(spread, truth, temperature))
+
+
+def logits_of(probabilities: ArrayLike, *, multi_label: bool = False) -> Tensor:
+    """Logits of probabilities as a table of predictions holds them, up to a constant per image.
+
+    Args:
+        probabilities: (N, K), of softmax; with ``multi_label`` each of a sigmoid of its own.
+        multi_label: see above.
+
+    Returns:
+        (N, K) in double precision. A probability of 0 counts as 5e-7.
+    """
+    p = torch.as_tensor(probabilities, dtype=torch.float64)
+    p = torch.where(p > 0, p, _SMALLEST)
+    return p.clamp_max(1 - _SMALLEST).logit() if multi_label else p.log()
 
 
 def probabilities(logits: Tensor, temperature: float | None = None, *, multi_label: bool = False) -> Tensor:

@@ -45,5 +45,7 @@ def test_an_npz_file_is_a_data_set(tmp_path):
 def test_an_absent_path_is_answered_with_the_nearest_name(folder):
     with pytest.raises(InputError, match=f"does not exist; did you mean {folder}"):
         read_source(folder.with_name(folder.name + "x"))
+    with pytest.raises(InputError, match="has nothing of a similar name; give a folder of images"):
+        read_source(folder.with_name("unlike"))
     with pytest.raises(InputError, match="is neither a folder nor a .csv, .json or .npz file"):
         read_source(folder / "a" / "1.png")

@@ -77,4 +77,6 @@ def _near_match(location: Path) -> str:
     while not parent.is_dir() and parent != parent.parent:
         parent, location = parent.parent, parent
     near = difflib.get_close_matches(location.name, [entry.name for entry in parent.iterdir()], n=1, cutoff=0.6)
-    return f"; did you mean {parent / near[0]}?" if near else f" (looked in {parent})."
+    if near:
+        return f"; did you mean {parent / near[0]}?"
+    return f", and {parent} has nothing of a similar name; give a folder of images, a table of them or an .npz file."
