@@ -45,11 +45,17 @@ def divide_once(data: str, options: dict[str, Any], path: Path) -> dict[str, Any
     """Writes the division into training and test images that all runs share; returns the options that runs still need.
 
     What is said of the data (``patient_pattern``, ``label_column`` ...) is used here; the file has patients and labels.
+
+    Raises:
+        InputError: the data can't be read, or its images have several labels.
     """
     known = inspect.signature(load_records).parameters
     of_data = {name: value for name, value in options.items() if name in known}
     if not path.is_file():
-        save_split(load_records(data, **of_data | {"val_fraction": 0.0}), path)
+        found = load_records(data, **of_data | {"val_fraction": 0.0})
+        if found.multi_label:
+            raise InputError(f"{data} has several labels per image; name the column of one: -- --label_column NAME.")
+        save_split(found, path)
     kept = {name: value for name, value in of_data.items() if name in ("spatial_dims", "val_fraction")}
     return {name: value for name, value in options.items() if name not in of_data} | kept
 

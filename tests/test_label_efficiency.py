@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "nll", "ece", "brier")
@@ -99,5 +100,11 @@ def test_one_command_runs_all_shares_and_writes_table_and_plot(script, tmp_path,
 def test_what_can_not_be_read_is_one_sentence(script, tmp_path):
     with pytest.raises(SystemExit, match="Error: The data set .* does not exist"):
         script.main([str(tmp_path / "nowhere"), "--output", str(tmp_path / "curve")])
+    for number in range(9):
+        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+    table = tmp_path / "images.csv"
+    table.write_text("image,a,b,patient\n" + "".join(f"{number}.png,1,{number % 2},{number}\n" for number in range(9)))
+    with pytest.raises(SystemExit, match="several labels per image; name the column of one"):
+        script.main([str(table), "--output", str(tmp_path / "curve"), "--", "--label_column", "['a', 'b']"])
     with pytest.raises(SystemExit, match="fractions lie between"):
         script.main([str(tmp_path), "--output", str(tmp_path / "curve"), "--fractions", "10"])
