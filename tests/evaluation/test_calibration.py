@@ -179,4 +179,6 @@ def test_written_probabilities_have_logits_and_0_is_finite(multi_label):
     p = probabilities(logits, multi_label=multi_label)
     again = logits_of(p.numpy(), multi_label=multi_label)
     torch.testing.assert_close(probabilities(again, multi_label=multi_label), p)
-    assert logits_of([[0.0, 1.0]], multi_label=multi_label).isfinite().all()
+    written = logits_of([[0.0, 1.0], [1e-9, 1 - 1e-9]], multi_label=multi_label)
+    assert written.isfinite().all() and written[0, 0] <= written[1, 0]  # 0 is never more than what is written beside it
+    assert logits_of([[0.0, 1.0]], multi_label=multi_label)[0, 0].exp() == pytest.approx(5e-7)

@@ -107,10 +107,10 @@ def logits_of(probabilities: ArrayLike, *, multi_label: bool = False) -> Tensor:
         multi_label: see above.
 
     Returns:
-        (N, K) in double precision. A probability of 0 counts as 5e-7.
+        (N, K) in double precision. A probability of 0 counts as 5e-7, or as the smallest other one if that is less.
     """
     p = torch.as_tensor(probabilities, dtype=torch.float64)
-    p = torch.where(p > 0, p, _SMALLEST)
+    p = torch.where(p > 0, p, torch.where(p > 0, p, _SMALLEST).amin())
     return p.clamp_max(1 - _SMALLEST).logit() if multi_label else p.log()
 
 
