@@ -99,6 +99,17 @@ def test_the_window_of_the_file_is_applied_on_request(tmp_path, dicom_file, slic
     assert "voi_lut false" in message
 
 
+@pytest.mark.parametrize("depth", [8, 12, 16])
+@pytest.mark.parametrize("kind", ["US", "OW"])
+def test_a_table_of_the_file_is_applied_on_request(tmp_path, dicom_file, slice_, depth, kind):
+    entries = (np.arange(4096) * (2**depth - 1) // 4095).astype("<u2")
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [4096, 0, depth], entries.tolist() if kind == "US" else entries.tobytes()
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", kind
+    path = dicom_file(tmp_path / "a.dcm", slice_, VOILUTSequence=[table])
+    assert np.array_equal(read_image(path, voi_lut=True)[0].T, entries[slice_])
+
+
 def test_a_volume_is_windowed_by_its_middle_slice(tmp_path, dicom_series, volume):
     folder = dicom_series(tmp_path / "s", volume, WindowCenter=2000, WindowWidth=1000)
     middle = next(p for p in folder.iterdir() if pydicom.dcmread(p).ImagePositionPatient[2] == 5.0 + 3 * 2.5)

@@ -54,6 +54,14 @@ def test_percentiles_file_range_and_z_score():
     assert standardised.mean() == pytest.approx(0, abs=1e-5) and standardised.std() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("share", [0.004, 0.0])
+def test_the_values_stay_in_range_where_little_or_nothing_stands_out(share):
+    values = torch.full((1, 1000), 100.0)
+    values[0, : round(1000 * share)] = 2059
+    scaled = scale_intensity("percentile")({"image": values})["image"][0]
+    assert sorted(set(scaled.tolist())) == ([-1, 1] if share else [-1])
+
+
 def ct(folder: Path, part: str | None = None, count: int = 3) -> list[str]:
     tags = {"BodyPartExamined": part} if part else {}
     return [str(write_ct(folder / f"{part}{place}.dcm", PHANTOM, **tags)) for place in range(count)]

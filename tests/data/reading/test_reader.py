@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -251,6 +252,24 @@ def test_the_orientation_that_a_camera_notes_is_applied(tmp_path, picture):
     exif[0x0112] = 6  # turn by 90 degrees clockwise to view
     turned = save(tmp_path / "a.png", Image.fromarray(picture), exif=exif)
     assert np.array_equal(read_image(turned)[0].T, np.rot90(picture, -1))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, -1), (8, 1)])
+def test_the_orientation_of_a_tiff_is_applied(tmp_path, picture, kind, orientation, turns):
+    path = save(tmp_path / "a.tif", Image.fromarray(picture.astype(kind)), tiffinfo={274: orientation})
+    assert np.array_equal(read_image(path)[0].T, np.rot90(picture, turns))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_white_is_zero_is_bright_where_its_viewer_shows_it_bright(tmp_path, picture, bits):
+    stored = picture.astype(f"uint{bits}")
+    path = save(tmp_path / "a.tif", Image.fromarray(stored))
+    content = path.read_bytes()
+    black_is_zero = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert content.count(black_is_zero) == 1
+    path.write_bytes(content.replace(black_is_zero, struct.pack("<HHIHH", 262, 3, 1, 0, 0)))
+    assert np.array_equal(read_image(path)[0].T, 2**bits - 1 - stored)
 
 
 def test_the_pages_of_a_tiff_are_frames(tmp_path, picture):

@@ -243,7 +243,10 @@ def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dat
             continue
         values = apply_modality_lut(stored, _lut_source(dataset, index)).astype(np.float32)
         _fill_padding(values, dataset, stored)
-        yield values if voi is None else apply_voi_lut(values, voi).astype(np.float32)
+        if voi is not None:
+            whole = np.rint(values).astype(np.int32) if voi.get("VOILUTSequence") else values  # places in a table
+            values = apply_voi_lut(whole, voi).astype(np.float32)
+        yield values
 
 
 def _lut_source(dataset: Dataset, index: int) -> Dataset:
@@ -259,10 +262,14 @@ def _voi_source(dataset: Dataset, index: int, path: str | Path) -> Dataset:
     for group in (dataset, *_groups(dataset, index, "FrameVOILUTSequence")):
         if group.get("VOILUTSequence") or _has_numbers(group, "WindowCenter", "WindowWidth"):
             source = Dataset()
+            source.file_meta = dataset.file_meta  # a table of words is decoded by the file's byte order
             for holder in (dataset, _lut_source(dataset, index), group):
                 for keyword in _VOI_TAGS:
                     if keyword in holder:
                         source[keyword] = holder[keyword]
+            for table in source.get("VOILUTSequence") or ():
+                if table.LUTDescriptor[2] == 8:  # pydicom would number the entries with eight bits, too
+                    table.LUTDescriptor = [*table.LUTDescriptor[:2], 16]
             return source
     raise InputError(f"{path} has no VOI LUT and no window to apply; set voi_lut false, or window by centre and width.")
 

@@ -6,15 +6,18 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import torch
 from monai.transforms import (
-    Compose,
+    Lambdad,
     MapTransform,
     NormalizeIntensityd,
+    ScaleIntensityRange,
     ScaleIntensityRanged,
-    ScaleIntensityRangePercentilesd,
 )
+from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from dual_skd.data.reading.dicom import read_header
 from dual_skd.data.reading.locators import split_locator
@@ -134,17 +137,31 @@ def _modality(image: str | Path, spatial_dims: int) -> str:
     return meta["modality"] or ("CT" if float(values.min()) < AIR else "images without a modality")
 
 
-def scale_intensity(window: str | Sequence[float], keys: str = "image") -> MapTransform | Compose:
+def scale_intensity(window: str | Sequence[float], keys: str = "image") -> MapTransform:
     """The MONAI transform for what :func:`choose_window` returned.
 
     Windows and percentiles end in [-1, 1], which pretrained networks expect; values outside are clipped. "file" maps
     the range that the file's own VOI LUT gives to [-1, 1]. "zscore" has mean 0 and standard deviation 1 per image.
     """
     if window == "percentile":
-        return ScaleIntensityRangePercentilesd(keys, 0.5, 99.5, -1.0, 1.0, clip=True)
+        return Lambdad(keys, partial(_between_percentiles, lower=0.5, upper=99.5))
     if window == "file":
-        return ScaleIntensityRangePercentilesd(keys, 0.0, 100.0, -1.0, 1.0, clip=True)
+        return Lambdad(keys, partial(_between_percentiles, lower=0.0, upper=100.0))
     if window == "zscore":
         return NormalizeIntensityd(keys)
     low, high = window_range(window)
     return ScaleIntensityRanged(keys, low, high, -1.0, 1.0, clip=True)
+
+
+def _between_percentiles(image: torch.Tensor, lower: float, upper: float) -> torch.Tensor:
+    """From between two percentiles to [-1, 1], as MONAI's transform of this name does, for even backgrounds, too.
+
+    Where so little stands out that both percentiles are the background, that transform would leave the values in their
+    units; here the whole range of the image counts then.
+    """
+    low, high = percentile(image, lower), percentile(image, upper)
+    if not low < high:
+        low, high = image.min(), image.max()
+    if not low < high:
+        return torch.full_like(image, -1.0, dtype=torch.float32)
+    return ScaleIntensityRange(low, high, -1.0, 1.0, clip=True)(image)

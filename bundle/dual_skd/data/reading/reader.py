@@ -39,6 +39,7 @@ from dual_skd.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # never EPS and the like, which start programs
+PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag and one of its values
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB
 
 quieten("nibabel.global", "nibabel")
@@ -218,7 +219,8 @@ def _slice(picture: Picture, frame: Frame | None, path: Path) -> Picture:
 
 
 def _read_picture(path: Path, spatial_dims: int | None, frame: Frame | None) -> Picture:
-    with Image.open(path, formats=FORMATS) as image:
+    # as an open file: a TIFF by its name is mapped into memory, where Pillow doesn't turn it as its orientation says
+    with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
         pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
         if frame is None and pages > 1:
             if spatial_dims == 2:
@@ -248,7 +250,10 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
     page = ImageOps.exif_transpose(image)
     if page.mode == "1":
         page = page.convert("L")
-    return np.asarray(page if page.mode in KEPT_MODES else page.convert("RGB")).swapaxes(0, 1)
+    values = np.asarray(page if page.mode in KEPT_MODES else page.convert("RGB")).swapaxes(0, 1)
+    if page.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+        values = np.iinfo(np.uint16).max - values  # Pillow does so for eight bits
+    return values
 
 
 # ------------------------------------------------------------------------------------------------------------- NIfTI
