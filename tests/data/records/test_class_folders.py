@@ -76,6 +76,15 @@ def test_flat_dicom_slices_of_a_class_are_grouped_by_series(tmp_path):
     ]
 
 
+def test_several_series_in_the_folder_of_a_patient_are_of_that_patient(tmp_path):
+    for patient, uids in (("p1", ("1.2.1", "1.2.2")), ("p2", ("1.2.3",))):
+        for uid in uids:
+            for number in range(2):
+                tags = dict(SeriesInstanceUID=uid, PatientID="", InstanceNumber=number)
+                write_ct(tmp_path / "a" / patient / f"{uid}-{number}.dcm", np.zeros((2, 2)), **tags)
+    assert [row.folder for row in read_class_folders(tmp_path, 3).rows] == ["p1", "p1", ""]
+
+
 def test_single_slices_in_3d_are_told(tmp_path):
     for label in "ab":
         for number in range(2):

@@ -20,8 +20,8 @@ def write(path: Path, **tags) -> Path:
     return write_ct(path, np.zeros((4, 4)), **tags)
 
 
-def one(path: Path, **options) -> Ids | InputError:
-    (found,) = read_ids([str(path)], **options)
+def one(path: Path) -> Ids | InputError:
+    (found,) = read_ids([str(path)])
     return found
 
 
@@ -29,11 +29,6 @@ def test_the_ids_of_many_files_come_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom_ids, "AHEAD", 2)
     paths = [str(write(tmp_path / f"{number}.dcm", PatientID=f"P{number}")) for number in range(5)]
     assert list(read_ids(paths)) == [Ids(path, f"P{number}", "1.2", "1.2.3") for number, path in enumerate(paths)]
-
-
-def test_reading_may_end_at_the_patient(tmp_path):
-    path = write(tmp_path / "a.dcm")
-    assert one(path, until="patient") == Ids(str(path), "P1")
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])

@@ -134,6 +134,15 @@ def test_patients_of_the_training_data_are_refused_but_those_of_its_test_split_a
             assert evaluated(run, listed) == [str(image)]
 
 
+def test_numbers_of_another_coding_are_no_places_where_classes_are_called_by_numbers(tmp_path):
+    images = [picture(tmp_path / f"{n}.png", n) for n in range(24)]
+    own = load_records(table(tmp_path / "own.csv", [(i, 1 + n % 2, "", "") for n, i in enumerate(images[:12])]))
+    save_split(own, tmp_path / "run" / "datalist.json")
+    other = table(tmp_path / "other.csv", [(i, n % 2, "", "") for n, i in enumerate(images[12:])])
+    with pytest.raises(InputError, match="labels that this model doesn't know: 0; it was trained on 1, 2"):
+        load_evaluation_records(tmp_path / "run" / "datalist.json", other, class_names=own.class_names)
+
+
 def test_what_can_not_be_evaluated_is_said(run, tmp_path):
     other = folders(tmp_path / "other", range(30, 32))
     (other / "b").rename(other / "c")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from dicom_files import write_ct
 
 from dual_skd.data.records.image_files import Found, find_image_files, is_dicom, is_image, list_files
+from dual_skd.errors import InputError
 
 SLICE = np.zeros((4, 6), dtype=np.int16)
 ACROSS, UPRIGHT = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
@@ -90,6 +92,25 @@ def test_single_slices_are_no_volume_but_multi_frame_files_are(tmp_path):
     found = find_image_files(tmp_path, 3)
     assert names(found, tmp_path) == ["a#1.2.1", "b/cine.dcm"]
     assert found.single_slices == [str(tmp_path / "a" / "localiser.dcm")]
+
+
+@pytest.mark.parametrize("split", [lambda n: n // 3, lambda n: n % 2, lambda n: n])
+def test_a_volume_whose_slices_lie_in_several_folders_is_refused(tmp_path, split):
+    for number in range(6):
+        tags = {"ImageOrientationPatient": ACROSS, "ImagePositionPatient": [0, 0, 3.0 * number]}
+        write_ct(tmp_path / f"SE{split(number)}" / f"{number}.dcm", SLICE, SeriesInstanceUID="1.2.1", **tags)
+    with pytest.raises(InputError, match="series 1.2.1 lie in . folders, for example .*SE0 and .*SE1; put the files of a series"):
+        find_image_files(tmp_path, 3)
+
+
+def test_copies_and_series_that_only_share_an_uid_are_volumes_of_their_own(tmp_path):
+    series(tmp_path / "a", "1.2.1", 3)
+    shutil.copytree(tmp_path / "a", tmp_path / "copy of a")
+    series(tmp_path / "b", "1.2.2", 3)
+    for number in range(3):
+        tags = {"ImageOrientationPatient": ACROSS, "ImagePositionPatient": [7, 5, 3.0 * number + 1]}
+        write_ct(tmp_path / "of another patient" / f"{number}.dcm", SLICE, SeriesInstanceUID="1.2.2", **tags)
+    assert names(find_image_files(tmp_path, 3), tmp_path) == ["a", "b", "copy of a", "of another patient"]
 
 
 def test_a_slice_that_can_not_be_read_is_listed_on_its_own(tmp_path):

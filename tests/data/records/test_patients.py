@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dicom_files import write_ct
 
-from dual_skd.data.records import patients
+from dual_skd.data.records import dicom_ids
 from dual_skd.data.records.patients import refuse_shared_patients, rows_with_patients
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
@@ -26,8 +26,8 @@ def found(root: Path, *rows: Row, pattern: str | None = None) -> tuple[dict[str,
     return {Path(row.image).name: row.patient for row in rows}, notes
 
 
-def dicom(folder: Path, name: str, patient: str) -> Row:
-    return Row(str(write_ct(folder / name, np.zeros((2, 2)), PatientID=patient)), ("a",))
+def dicom(folder: Path, name: str, patient: str, **tags) -> Row:
+    return Row(str(write_ct(folder / name, np.zeros((2, 2)), PatientID=patient, **tags)), ("a",))
 
 
 def test_folders_inside_the_class_folders_are_patients_if_a_class_has_several(tmp_path):
@@ -86,9 +86,30 @@ def test_one_patient_id_for_all_is_a_placeholder(tmp_path):
 
 
 def test_no_header_is_read_where_patients_are_known_or_unwanted(tmp_path, monkeypatch):
-    monkeypatch.setattr(patients, "_a_file_of", lambda image: pytest.fail(f"looked for {image}"))
-    found(tmp_path, image("1.dcm", patient="p"), image("2.dcm", header="q"), image("3.dcm", header=""), image("4.png"))
+    monkeypatch.setattr(dicom_ids, "_head", lambda path: pytest.fail(f"opened {path}"))
+    dicom(tmp_path, "1.dcm", "A")
+    found(tmp_path, Row(str(tmp_path / "1.dcm"), ("a",), patient="p"), image("4.png"))
+    found(tmp_path, Row(str(tmp_path / "1.dcm"), ("a",), header="q"), image("4.png"))
     found(tmp_path, image("1.dcm"), pattern="")
+
+
+def test_one_of_several_series_in_a_folder_has_the_patient_of_its_files(tmp_path):
+    rows = []
+    for place, patient in enumerate("ABA"):
+        for number in range(2):
+            dicom(tmp_path, f"{place}{number}.dcm", patient, SeriesInstanceUID=f"1.2.{place}")
+        rows.append(Row(f"{tmp_path}#1.2.{place}", ("a",)))
+    assert list(found(tmp_path, *rows)[0].values()) == ["A", "B", "A"]
+
+
+@pytest.mark.parametrize("patient", ["", "ANON"])
+def test_images_of_one_study_stay_together_where_nothing_else_names_patients(tmp_path, patient):
+    rows = [dicom(tmp_path, f"{n}.dcm", patient, StudyInstanceUID=f"1.2.{n // 2}") for n in range(4)]
+    patients, notes = found(tmp_path, *rows)
+    assert list(patients.values()) == ["1.2.0", "1.2.0", "1.2.1", "1.2.1"]
+    assert notes[-1] == "images of one StudyInstanceUID stay together, as if of one patient (2)"
+    for placeholder in (rows[:2], rows[::2]):  # one study for all, and one for each image
+        assert set(found(tmp_path, *placeholder)[0].values()) == {""}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise, starmap
 from pathlib import Path
 
 import numpy as np
@@ -257,6 +258,17 @@ def same_position(one: Header, other: Header) -> bool:
     if one.position is None or other.position is None:
         return False
     return np.allclose(one.position, other.position, atol=SAME_POSITION)
+
+
+def is_one_stack(parts: Iterable[Series]) -> bool:
+    """Whether slices of one examination, each at a place of its own, together make a volume without gaps."""
+    slices = [header for part in parts for header in part.headers]
+    if len(slices) < 3 or len({(header.patient, header.study) for header in slices}) > 1:
+        return False
+    if not all(header.position and header.orientation for header in slices):
+        return False
+    whole = stack_of(slices)
+    return not whole.refusal and not whole.left_out and not any(starmap(same_position, pairwise(whole.headers)))
 
 
 def _without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Header]]:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.image_files import IMAGE_SUFFIXES, Found, find_image_files, is_image, is_junk, list_files
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
 from dual_skd.errors import InputError
@@ -123,8 +124,7 @@ def _rows_of_classes(parent: Path, classes: list[Path], split: str, spatial_dims
 
 
 def _rows_of_class(folder: Path, found: Found, split: str) -> list[Row]:
-    start = len(str(folder)) + 1
-    below = [image.image[start:].split(os.sep) for image in found.images]
+    below = [_below(folder, image.image) for image in found.images]
     firsts = {parts[0] for parts in below if len(parts) > 1}
     if firsts and all(name.lower() in SPLIT_WORDS for name in firsts):
         name = min(firsts)
@@ -136,6 +136,12 @@ def _rows_of_class(folder: Path, found: Found, split: str) -> list[Row]:
         Row(image.image, (folder.name,), split, folder=parts[0] if len(parts) > 1 else "", header=image.patient)
         for image, parts in zip(found.images, below, strict=True)
     ]
+
+
+def _below(folder: Path, image: str) -> list[str]:
+    """Names on the way from a class folder to an image; one of several series in a folder lies below that folder."""
+    path, fragment = split_locator(image)
+    return [*str(path)[len(str(folder)) + 1 :].split(os.sep), *([fragment] if fragment else [])]
 
 
 def _why_nothing(parent: Path, classes: list[Path], tally: _Tally) -> str:

@@ -324,9 +324,11 @@ def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]
 
 
 def label_index(label: str, names: tuple[str, ...]) -> int | None:
-    """Place of a label in the class names: by name, else as a number counted from 0."""
+    """Place of a label in the class names: by name, else, where no name is a number, as a number counted from 0."""
     if label in names:
         return names.index(label)
+    if any(name.isdecimal() for name in names):
+        return None
     return int(label) if label.isdecimal() and int(label) < len(names) else None
 
 

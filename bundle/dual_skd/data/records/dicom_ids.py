@@ -23,7 +23,7 @@ HEAD = 2**16  # bytes that are read at first; most headers are shorter
 AHEAD = 256  # files that are read while others are parsed
 _TAGS = ["SOPClassUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
 _WANTED: list[Any] = [Tag(name) for name in _TAGS]
-_LAST = {"patient": 0x00100020, "series": 0x0020000E}
+_LAST = Tag("SeriesInstanceUID")  # of them; elements come in the order of their tags
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,13 @@ class Ids:
     series: str = ""
 
 
-def read_ids(paths: Iterable[str], *, until: str = "series") -> Iterator[Ids | InputError]:
+def read_ids(paths: Iterable[str]) -> Iterator[Ids | InputError]:
     """Reads the ids of many DICOM files; errors come in the place of their file.
 
     Threads read ahead, and one parses: two that parse would wait for each other.
 
     Args:
         paths: DICOM files.
-        until: "series", or "patient" when the other ids aren't needed.
 
     Yields:
         :class:`Ids`; :class:`NotAnImage` for objects such as reports; InputError for files that can't be read.
@@ -53,7 +52,7 @@ def read_ids(paths: Iterable[str], *, until: str = "series") -> Iterator[Ids | I
         for start in range(0, len(paths), AHEAD):
             some = paths[start : start + AHEAD]
             for path, head in zip(some, pool.map(_head, some), strict=True):
-                yield _ids(path, head, _LAST[until])
+                yield _ids(path, head)
 
 
 def _head(path: str) -> bytes:
@@ -64,10 +63,10 @@ def _head(path: str) -> bytes:
         return b""
 
 
-def _ids(path: str, head: bytes, last: int) -> Ids | InputError:
+def _ids(path: str, head: bytes) -> Ids | InputError:
     try:
         with failures_named(path):
-            dataset = _beginning(head, last)
+            dataset = _beginning(head)
             if dataset is None:  # an unusual or a damaged file
                 dataset = open_dicom(path)
             kind = UID(str(dataset.get("SOPClassUID") or ""))
@@ -79,15 +78,15 @@ def _ids(path: str, head: bytes, last: int) -> Ids | InputError:
         return error
 
 
-def _beginning(head: bytes, last: int) -> Dataset | None:
-    """Elements up to the tag ``last``, None if they can't be taken from the first bytes of the file."""
+def _beginning(head: bytes) -> Dataset | None:
+    """Elements up to the last wanted one, None if they can't be taken from the first bytes of the file."""
     if head[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() in head[:1024]:
         return None
     beyond = False
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
         nonlocal beyond
-        beyond = tag > last
+        beyond = tag > _LAST
         return beyond
 
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dual_skd.data.records.class_folders import ignored_note, single_slice_note
 from dual_skd.data.records.image_files import ImageFile, headers_of, is_dicom, list_files, volumes
 from dual_skd.data.records.rows import Row, Source, some
-from dual_skd.data.records.tables import Table, labelled_entries, refuse_contradiction
+from dual_skd.data.records.tables import Table, cell_text, labelled_entries, refuse_contradiction
 from dual_skd.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def read_dicom_tree(
 def _rows_by_id(table: Table, column: str, entries: Sequence[tuple[int, dict, Row]]) -> dict[str, tuple[int, Row]]:
     by_id: dict[str, tuple[int, Row]] = {}
     for number, entry, row in entries:
-        identity = str(entry.get(column) or "").strip()
+        identity = cell_text(entry.get(column))
         if not identity:
             raise InputError(f"{table.path}, entry {number}: the {column} is empty; fill it in or remove the entry.")
         first = by_id.setdefault(identity, (number, row))

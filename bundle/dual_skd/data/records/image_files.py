@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dual_skd.errors import InputError
 
 if TYPE_CHECKING:
-    from dual_skd.data.reading.dicom import Header
+    from dual_skd.data.reading.dicom import Header, Series
     from dual_skd.data.records.dicom_ids import Ids
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -161,6 +161,9 @@ def volumes(headers: Iterable[Any], *, beside: Iterable[str] = ()) -> tuple[list
 
     Returns:
         (volumes, files of single slices, which are no volume).
+
+    Raises:
+        InputError: the slices of one volume lie in several folders.
     """
     from dual_skd.data.reading.dicom import group_series
 
@@ -175,8 +178,9 @@ def volumes(headers: Iterable[Any], *, beside: Iterable[str] = ()) -> tuple[list
             shared.add(folder)
         else:
             folders.setdefault(folder, []).append(header)
-    for folder, members in folders.items():
-        found = group_series(members)
+    series_of = {folder: group_series(members) for folder, members in folders.items()}
+    _refuse_scattered(series_of)
+    for folder, found in series_of.items():
         alone = len(found) == 1 and folder not in shared
         for series in found:
             if len(series.headers) > 1:
@@ -185,6 +189,27 @@ def volumes(headers: Iterable[Any], *, beside: Iterable[str] = ()) -> tuple[list
             else:  # a localiser, or a picture
                 single += [header.path for header in (*series.headers, *series.left_out)]
     return images, single
+
+
+def _refuse_scattered(series_of: Mapping[str, Sequence[Series]]) -> None:
+    """Raises InputError where the slices of several folders together are one stack: each folder has a part of a volume.
+
+    Copies of a volume, time points at the same places, and series that an anonymiser gave one UID make no such stack.
+    """
+    from dual_skd.data.reading.dicom import is_one_stack
+
+    parts: dict[str, dict[str, Series]] = {}
+    for folder, found in series_of.items():
+        for series in found:
+            if series.uid:
+                parts.setdefault(series.uid, {})[folder] = series
+    for uid, of_folder in parts.items():
+        if len(of_folder) > 1 and is_one_stack(of_folder.values()):
+            names = " and ".join(sorted(of_folder)[:2])
+            raise InputError(
+                f"The slices of the series {uid} lie in {len(of_folder)} folders, for example {names}; put the files of "
+                "a series into one folder."
+            )
 
 
 def _has_dicom_mark(path: str | Path) -> bool:

@@ -8,11 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dual_skd.data.reading.locators import path_of
+from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.image_files import is_dicom, is_junk
 from dual_skd.data.records.rows import Row, Source, some
 from dual_skd.errors import InputError
+
+if TYPE_CHECKING:
+    from dual_skd.data.records.dicom_ids import Ids
 
 
 def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list[Row], list[str]]:
@@ -20,7 +24,7 @@ def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list
 
     A patient that the source states stays. For the others, ``pattern`` decides; without one the PatientID of a DICOM
     file, unless all files have the same, which then is a placeholder; else the folder inside the class folder, if any
-    class has several. An empty pattern turns all of this off.
+    class has several; else the study of a DICOM file. An empty pattern turns all of this off.
 
     Args:
         source: of the rows.
@@ -39,7 +43,8 @@ def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list
     if pattern is not None:
         return (rows, []) if any(row.patient for row in rows) else (_by_pattern(rows, source.root, pattern), [])
     rows, notes = _by_header(rows)
-    return _by_folder(rows, notes)
+    rows, notes = _by_folder(rows, notes)
+    return _by_study(rows, notes)
 
 
 def refuse_shared_patients(records: Mapping[str, Sequence[dict]], what: str) -> None:
@@ -79,14 +84,8 @@ def _by_pattern(rows: list[Row], root: Path, pattern: str) -> list[Row]:
 
 def _by_header(rows: list[Row]) -> tuple[list[Row], list[str]]:
     unread = [place for place, row in enumerate(rows) if not row.patient and row.header is None and is_dicom(row.image)]
-    files = {place: file for place in unread if (file := _a_file_of(rows[place].image))}
-    if files:
-        from dual_skd.data.records.dicom_ids import read_ids  # pydicom is only loaded where there is DICOM
-
-        rows = list(rows)
-        for place, ids in zip(files, read_ids(files.values(), until="patient"), strict=True):
-            # a file that can't be read has no patient; whoever opens it says what is wrong
-            rows[place] = replace(rows[place], header="" if isinstance(ids, InputError) else ids.patient)
+    for place, ids in _ids_of(rows, unread).items():
+        rows[place] = replace(rows[place], header=ids.patient)
     headers = [row.header for row in rows if row.header and not row.patient]
     patients = set(headers)
     if not patients:
@@ -109,13 +108,49 @@ def _by_folder(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]
     return rows, [*notes, f"patients are the folders inside the class folders ({len(patients)})"]
 
 
-def _a_file_of(image: str) -> str | None:
-    """A DICOM file of an image, or None where only all headers could tell which file belongs to it."""
-    path = path_of(image) if "#" in image else Path(image)
-    if not is_dicom(path):
-        return None
-    if path.is_file():
-        return str(path)
-    if str(path) != image or not path.is_dir():
-        return None
-    return next((str(file) for file in sorted(path.iterdir()) if file.is_file() and not is_junk(file.name)), None)
+def _by_study(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]:
+    """Keeps together what was made in one examination, where no patients are known, as in anonymised files."""
+    unknown = [place for place, row in enumerate(rows) if not row.patient and is_dicom(row.image)]
+    studies = {place: ids.study for place, ids in _ids_of(rows, unknown).items() if ids.study}
+    distinct = set(studies.values())
+    if not 1 < len(distinct) < len(studies):  # one for all is a placeholder, and one for each says nothing
+        return rows, notes
+    rows = list(rows)
+    for place, study in studies.items():
+        rows[place] = replace(rows[place], patient=study)
+    return rows, [*notes, f"images of one StudyInstanceUID stay together, as if of one patient ({len(distinct)})"]
+
+
+def _ids_of(rows: Sequence[Row], places: Sequence[int]) -> dict[int, Ids]:
+    """The ids of a DICOM file of each image; images without one that can be read are left to whoever opens them."""
+    series_of: dict[int, tuple[str, str]] = {}  # one of several series in a folder
+    file_of: dict[int, str] = {}
+    for place in places:
+        image = rows[place].image
+        path, fragment = split_locator(image) if "#" in image else (Path(image), "")
+        if not is_dicom(path):
+            continue
+        if fragment and path.is_dir():
+            series_of[place] = (str(path), fragment)
+        elif path.is_file():
+            file_of[place] = str(path)
+        elif file := next(iter(_files_in(path)), None):
+            file_of[place] = file
+    if not series_of and not file_of:
+        return {}
+    from dual_skd.data.records.dicom_ids import read_ids  # pydicom is only loaded where there is DICOM
+
+    known = {ids.path: ids for ids in read_ids(sorted(set(file_of.values()))) if not isinstance(ids, InputError)}
+    found = {place: known[file] for place, file in file_of.items() if file in known}
+    inside = [file for folder in sorted({folder for folder, _ in series_of.values()}) for file in _files_in(folder)]
+    first: dict[tuple[str, str], Ids] = {}
+    for ids in read_ids(inside):
+        if not isinstance(ids, InputError):
+            first.setdefault((os.path.dirname(ids.path), ids.series), ids)
+    return found | {place: first[series] for place, series in series_of.items() if series in first}
+
+
+def _files_in(folder: str | Path) -> list[str]:
+    if not os.path.isdir(folder):
+        return []
+    return [str(file) for file in sorted(Path(folder).iterdir()) if file.is_file() and not is_junk(file.name)]

@@ -136,13 +136,13 @@ def locate_images(table: Table, numbered: Sequence[tuple[int, dict]], *, allow_o
         InputError: images don't exist, or lie outside; the sentence names the first and, of missing ones, counts them.
     """
     root = os.path.abspath(table.path.parent)
-    names = [str(entry.get("image") or "").strip() for entry in table.entries]
+    names = [cell_text(entry.get("image")) for entry in table.entries]
     allow_outside = allow_outside or all(os.path.isabs(name) for name in names if name)
     inside = _Inside(root)
     located: list[str] = []
     missing: list[str] = []
     for number, entry in numbered:
-        name = str(entry.get("image") or "").strip()
+        name = cell_text(entry.get("image"))
         if not name:
             raise InputError(f"{table.path}, entry {number}: the image path is empty; fill it in or remove the entry.")
         image = _existing(root, name)
@@ -208,8 +208,8 @@ def labelled_entries(table: Table, label_column: str | Sequence[str]) -> Labelle
             continue
         where = f"{path}, entry {number}"
         labels = _labels_of(entry, found, multi_label, class_names, where)
-        patient, site = (str(entry.get(name) or "").strip() for name in ("patient", "site"))
-        groups = tuple((name, _word(entry.get(name))) for name in grouping)
+        patient, site = (cell_text(entry.get(name)) for name in ("patient", "site"))
+        groups = tuple((name, cell_text(entry.get(name))) for name in grouping)
         labelled.append((number, entry, Row("", labels, _split_of(entry, where), patient, site, groups=groups)))
     if not labelled:
         raise InputError(f"{path} lists {len(entries)} images, none with a label in {', '.join(wanted)}.")
@@ -232,13 +232,14 @@ def _group_columns(table: Table, labels: Sequence[str]) -> list[str]:
         values = [entry.get(name) for entry in table.entries]
         if any(isinstance(value, list | dict | float) for value in values):
             continue
-        distinct = {_word(value) for value in values} - {""}
+        distinct = {cell_text(value) for value in values} - {""}
         if 2 <= len(distinct) <= MOST_GROUPS and 2 * len(distinct) <= len(values):
             found.append(name)
     return found
 
 
-def _word(value: object) -> str:
+def cell_text(value: object) -> str:
+    """A cell of a table as text, "" where there is none: a JSON file's 0 is a word."""
     return "" if value is None else str(value).strip()
 
 
@@ -413,7 +414,7 @@ def _as_flag(value: object, name: str, where: str) -> bool:
 
 
 def _split_of(entry: dict, where: str) -> str:
-    word = str(entry.get("split") or "").strip().lower()
+    word = cell_text(entry.get("split")).lower()
     if word and word not in SPLIT_WORDS:
         raise InputError(f"{where}: unknown split {word!r}; use train, val or test.")
     return SPLIT_WORDS.get(word, "")
