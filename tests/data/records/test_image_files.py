@@ -99,7 +99,7 @@ def test_a_volume_whose_slices_lie_in_several_folders_is_refused(tmp_path, split
     for number in range(6):
         tags = {"ImageOrientationPatient": ACROSS, "ImagePositionPatient": [0, 0, 3.0 * number]}
         write_ct(tmp_path / f"SE{split(number)}" / f"{number}.dcm", SLICE, SeriesInstanceUID="1.2.1", **tags)
-    with pytest.raises(InputError, match="series 1.2.1 lie in . folders, for example .*SE0 and .*SE1; put the files of a series"):
+    with pytest.raises(InputError, match="series 1.2.1 lie in . folders, for example .*SE0 and .*SE1; put its files"):
         find_image_files(tmp_path, 3)
 
 

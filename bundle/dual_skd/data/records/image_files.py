@@ -207,8 +207,8 @@ def _refuse_scattered(series_of: Mapping[str, Sequence[Series]]) -> None:
         if len(of_folder) > 1 and is_one_stack(of_folder.values()):
             names = " and ".join(sorted(of_folder)[:2])
             raise InputError(
-                f"The slices of the series {uid} lie in {len(of_folder)} folders, for example {names}; put the files of "
-                "a series into one folder."
+                f"The slices of the series {uid} lie in {len(of_folder)} folders, for example {names}; put its files "
+                "into one folder."
             )
 
 
