@@ -159,6 +159,9 @@ def test_frequencies_are_corrected_for_once(name):
         ({"name": "focal", "label_smoothing": 0.1}, "no label smoothing"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"class_weights": [1.0, -1.0]}, "class_weights"),
+        ({"multi_label": True}, "'cross_entropy' doesn't fit images of several labels each; use bce"),
+        ({"name": "focal", "multi_label": True}, "'focal' doesn't fit"),
+        ({"name": "bce", "multi_label": False}, "'bce' doesn't fit images of one label each; use cross_entropy or"),
     ],
 )
 def test_unknown_losses_and_options_are_told_in_one_sentence(options, words):

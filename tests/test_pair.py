@@ -55,6 +55,22 @@ def test_equal_rules_give_equal_networks_classifier_included(large_file):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize(("name", "size"), [("vit_tiny_patch16_224", (96, 64)), ("monai_vit", (96, 64))])
+def test_a_network_that_is_fine_tuned_again_keeps_its_positions(tmp_path, name, size):
+    options = dict(hidden_size=48, mlp_dim=48, num_heads=3, num_layers=1) if name == "monai_vit" else dict(depth=1)
+    former, new = (build_network(name, num_classes=n, in_channels=1, image_size=size, **options) for n in (3, 2))
+    torch.save(former.state_dict(), tmp_path / "model.pt")
+    initialise_pair(new, large=name, large_options=options, pretrained=str(tmp_path / "model.pt"))
+    key = next(key for key in new.state_dict() if key.endswith(("pos_embed", "position_embeddings")))
+    assert torch.equal(new.state_dict()[key], former.state_dict()[key])
+
+
+def test_a_wrapped_student_is_copied_to_an_auxiliary_that_does_not_learn(large_file):
+    student, auxiliary = tiny(), tiny()
+    initialise_pair(nn.DataParallel(student), auxiliary, **large_file, selection_auxiliary="uniform")
+    assert all(torch.equal(a, b) for a, b in zip(student.parameters(), auxiliary.parameters(), strict=True))
+
+
 def test_random_rules_of_student_and_auxiliary_differ(large_file):
     student, auxiliary = tiny(), tiny()
     initialise_pair(student, auxiliary, **large_file, selection_student="random", selection_auxiliary="random")

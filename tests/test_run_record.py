@@ -4,14 +4,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from ignite.engine import Engine, Events
 
+from dual_skd.errors import InputError
 from dual_skd.networks import build_network
 from dual_skd.run_record import RunRecord, describe_architecture
 
 ARCHITECTURE = {"name": "resnet18", "num_classes": 2, "in_channels": 1, "spatial_dims": 2,
                 "layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}  # fmt: skip
+
+
+def test_a_large_network_without_a_form_for_these_images_stops_no_run(tmp_path):
+    flat = {"name": "vit_tiny_patch16_224", "num_classes": 2, "in_channels": 1, "spatial_dims": 3}
+    student = ARCHITECTURE | {"spatial_dims": 3}
+    record = RunRecord(tmp_path, input_shape=(1, 32, 32, 32), architectures={"student": student, "large": flat}).record
+    assert record["networks"]["large"] == {"architecture": flat} and record["networks"]["student"]["macs"] > 0
+    with pytest.raises(InputError, match="no 3D form"):
+        RunRecord(tmp_path, input_shape=(1, 32, 32, 32), architectures={"student": flat})
 
 
 def test_run_record_holds_what_made_the_model(tmp_path):

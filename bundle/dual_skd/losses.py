@@ -177,6 +177,9 @@ class LogitAdjustedLoss(nn.Module):
         return self.loss(logits + self.offsets, labels)
 
 
+LOSSES = ("cross_entropy", "focal", "bce")
+
+
 def _as_weights(class_weights: Sequence[float] | Tensor | None) -> Tensor | None:
     if class_weights is None:
         return None
@@ -193,6 +196,7 @@ def classification_loss(
     name: str = "cross_entropy",
     class_weights: Sequence[float] | Tensor | None = None,
     label_smoothing: float = 0.0,
+    multi_label: bool | None = None,
 ) -> nn.Module:
     """Builds the loss on the labels.
 
@@ -200,10 +204,14 @@ def classification_loss(
         name: ``cross_entropy`` or ``focal`` for one class per image, labels (N,); ``bce`` for several, labels (N, K).
         class_weights: one weight per class, None for equal ones.
         label_smoothing: share of the target spread over the classes, in [0, 1); not with ``focal``.
+        multi_label: whether the images have several labels each, where that is known.
 
     Raises:
-        InputError: the name is unknown, or an option doesn't fit.
+        InputError: the name is unknown, or an option or the kind of labels doesn't fit.
     """
+    if multi_label is not None and name in LOSSES and multi_label != (name == "bce"):
+        labels, right = ("several labels", "bce") if multi_label else ("one label", "cross_entropy or focal")
+        raise InputError(f"loss {name!r} doesn't fit images of {labels} each; use {right}, or leave loss out.")
     if not 0 <= label_smoothing < 1:
         raise InputError(f"label_smoothing must lie in [0, 1), found {label_smoothing}; 0.1 is the usual choice.")
     if name == "cross_entropy":
@@ -214,4 +222,4 @@ def classification_loss(
         return FocalClassificationLoss(class_weights)
     if name == "bce":
         return MultiLabelLoss(class_weights, label_smoothing)
-    raise InputError(f"unknown loss {name!r}; choose one of cross_entropy, focal, bce.")
+    raise InputError(f"unknown loss {name!r}; choose one of {', '.join(LOSSES)}.")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from dual_skd.errors import InputError, choose
+from dual_skd.momentum import unwrap
 from dual_skd.pretrained import load_state_file
 
 
@@ -92,7 +93,7 @@ def load_teacher(network: nn.Module, checkpoint: str | None) -> None:
             "and give its models/model.pt as --teacher_checkpoint."
         )
     try:
-        network.load_state_dict(load_state_file(checkpoint))
+        unwrap(network).load_state_dict(load_state_file(checkpoint))
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise InputError(

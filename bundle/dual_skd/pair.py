@@ -89,7 +89,7 @@ def initialise_pair(
             logger.info("%s: random initialisation.", who.capitalize())
             summary[who] = {"rule": SCRATCH, "selected": 0, "tensors": len(network.state_dict()), "verified": True}
         elif who == "auxiliary" and (rule, blocks) == (selection_student, layers) and rule != "random":
-            network.load_state_dict(student.state_dict())
+            unwrap(network).load_state_dict(unwrap(student).state_dict())
             logger.info("Auxiliary: the same rule as the student, so a copy of the student.")
             summary[who], reports[who] = dict(summary["student"]), reports["student"]
         else:

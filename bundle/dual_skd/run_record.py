@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,12 @@ import torch
 from ignite.engine import Engine, Events
 
 import dual_skd
+from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import write_json
 from dual_skd.networks import build_network, count_macs, count_parameters
 from dual_skd.outputs import plain_values
+
+logger = logging.getLogger(__name__)
 
 
 def describe_architecture(architecture: Mapping[str, Any], input_shape: Sequence[int]) -> dict[str, int]:
@@ -43,7 +47,8 @@ class RunRecord:
         seed: the run's seed.
         config: the hyper-parameters, as the user gave them.
         data_hash: see ``DataList.hash``.
-        architectures: per role (``student``, ``large``) the arguments of build_network, for parameters and MACs.
+        architectures: per role (``student``, ``large``) the arguments of build_network, for parameters and MACs; a large
+            network that can't be built for these images (of a 2D one, selection needs its weights alone) has none.
         input_shape: (C, H, W[, D]) of one image.
         extra: further entries, for instance the summary of the weight selection.
     """
@@ -60,11 +65,15 @@ class RunRecord:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(output_dir) / "run.json"
-        networks = {
-            role: {"architecture": dict(architecture), **describe_architecture(architecture, input_shape)}
-            for role, architecture in (architectures or {}).items()
-            if input_shape is not None
-        }
+        networks: dict[str, dict[str, Any]] = {}
+        for role, architecture in (architectures or {}).items() if input_shape is not None else ():
+            networks[role] = {"architecture": dict(architecture)}
+            try:
+                networks[role] |= describe_architecture(architecture, input_shape)
+            except InputError as error:
+                if role != "large":
+                    raise
+                logger.info("The large network's parameters and MACs aren't in run.json: %s", error)
         self.record: dict[str, Any] = {
             "versions": library_versions(),
             "seed": seed,

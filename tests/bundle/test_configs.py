@@ -86,7 +86,7 @@ def test_run_json_records_every_hyper_parameter_that_stands_above():
     config = read("train.json")
     above = list(config)[: list(config).index("settings")]
     wanted = [name for name in above if name not in WHAT_IS_FOUND]
-    written = {"epochs": "@train#trainer#max_epochs"}  # what MONAI Label changes; by default the option itself
+    written = {"epochs": "@train#trainer#max_epochs", "processes": 1}  # what MONAI Label and several processes change
     assert config["settings"] == {name: f"@{name}" for name in wanted} | written
     assert config["train"]["trainer"]["max_epochs"] == "@epochs"
 
@@ -175,6 +175,12 @@ def test_fine_tuning_starts_from_a_model_of_other_classes(tmp_path, run, tiny, t
     assert all(torch.equal(before[name], after[name]) for name in weights)
     with (tmp_path / "run" / "selection_report.csv").open() as file:
         assert {row["name"] for row in csv.DictReader(file) if row["reason"]} == {"fc.weight", "fc.bias"}
+
+
+def test_several_processes_change_settings_that_one_process_has_too():
+    # a run goes on only where all settings that both have are equal
+    changed = [name.removeprefix("settings#") for name in read("multi_gpu_train.json") if name.startswith("settings#")]
+    assert changed == ["processes"] and read("train.json")["settings"]["processes"] == 1
 
 
 def test_the_metadata_have_the_fields_of_the_schema():

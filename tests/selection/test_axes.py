@@ -190,3 +190,9 @@ def test_table_rows_name_axes_only_by_known_words() -> None:
     for family in FAMILIES.values():
         rows = [*family.tensors.values(), *(dims for _, table in family.blocks.values() for dims in table.values())]
         assert all("{" not in words.sub("", dims) for dims in rows)
+
+
+def test_a_network_with_transformer_blocks_in_several_stages_is_no_vit() -> None:
+    names = [f"layers.{stage}.blocks.0.attn.qkv.weight" for stage in range(4)]  # as in Swin
+    assert find_family(names) is None
+    assert find_family(["vit.blocks.0.attn.qkv.weight"]) is FAMILIES["vit"]

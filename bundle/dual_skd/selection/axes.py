@@ -181,7 +181,7 @@ CONVNEXT = Family(
 
 VIT = Family(
     name="vit",
-    signature=r"(.*?)blocks\.0\.attn\.qkv\.weight",
+    signature=r"(\D*?)blocks\.0\.attn\.qkv\.weight",  # not one stage of several, as in Swin
     stem="embed",
     stream="embed",
     block="blocks.{b}",

@@ -299,6 +299,9 @@ class PlanBuilder:
         return grids
 
     def _positions(self, name: str, source: str) -> list[tuple[str, Callable[[Tensor], Tensor]]] | str:
+        as_many = self.large.shapes[source][1] == self.small.shapes[name][1]
+        if self.large.grid is None and as_many and self.spatial_dims[0] == self.spatial_dims[1]:
+            return []  # a state dict tells no grid, and a network that is fine-tuned again has the one it had
         pair = self._grids((source, name))
         for which, key, view, grid in zip(
             ("large", "small"), (source, name), (self.large, self.small), pair, strict=True

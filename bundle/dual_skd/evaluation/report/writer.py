@@ -123,7 +123,7 @@ def _speed(network, files: RunFiles, former: dict[str, Any] | None, *, measure: 
         return None
     found = {"run": run.get("started"), "student": cpu_milliseconds(network, shape)}
     large = (run.get("networks") or {}).get("large") or {}
-    if large.get("architecture") and (large.get("parameters") or 0) < LARGEST_TIMED:
+    if 0 < (large.get("parameters") or 0) < LARGEST_TIMED:
         found["large"] = cpu_milliseconds(build_network(**large["architecture"]).eval(), shape)
     return found
 
