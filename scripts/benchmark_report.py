@@ -32,7 +32,8 @@ NETWORKS = ("student", "auxiliary", "mean")
 METHOD = """\
 Mean and standard deviation over seeds; the test images were used once per cell, by the network of the last epoch.
 The difference to the control `{control}` is over the seeds that both have, with a 95 % interval from
-{resamples} bootstrap resamples of test images (whole patients, where they are known) and of seeds, the same for both.
+{resamples} bootstrap resamples of test images (whole patients, where they are known), the same for both, each with a
+draw of Student's t distribution for the mean over the seeds (of one seed: for just these trained networks).
 The table of a data set whose sites or folds were held out in turn is over all its images, each by the network that was
 trained without its site or fold (so their probabilities have to be comparable for a high AUC); their own tables follow.
 p is two-sided, corrected by Holm over all students of the table, one metric at a time. MACs are per image; CPU ms are

@@ -83,10 +83,14 @@ class Results:
 
     def shared_means(self, data: str, fraction: float, rows: Sequence[str], name: str) -> np.ndarray:
         """Per row the mean of a student's metric over the seeds that all of the rows have; nan without any."""
-        lines = [self.of(data, fraction, row) for row in rows]
+        return self.means_of([(data, fraction, row) for row in rows], name)
+
+    def means_of(self, cells: Sequence[tuple[str, float, str]], name: str) -> np.ndarray:
+        """The same for rows (data set, fraction, row) of several tables, over the seeds that all of them have."""
+        lines = [self.of(*cell) for cell in cells]
         seeds = set.intersection(*(set(of_row) for of_row in lines))
         values = [[float(of_row[seed][name] or "nan") for seed in seeds] for of_row in lines]
-        return np.mean(values, axis=1) if seeds else np.full(len(rows), np.nan)
+        return np.mean(values, axis=1) if seeds else np.full(len(cells), np.nan)
 
     def in_short(self, row: str) -> bool:
         """Whether the plan wants the row in the short table, too; without a word on it all are."""
@@ -182,7 +186,7 @@ class Results:
             return {}
         one, other = (np.stack(side) for side in zip(*pairs, strict=True))
         labels, patients = self.labels(data, fraction), self.patients(data, fraction)
-        return paired_differences(one, other, labels, metrics=COMPARED, patients=patients, resample_seeds=True)
+        return paired_differences(one, other, labels, metrics=COMPARED, patients=patients, new_trainings=True)
 
     def _pooled(self, lines: Sequence[dict[str, str]]) -> list[dict[str, str]]:
         """A line for each network that has been tested on all parts of a data set, with the metrics of them all."""

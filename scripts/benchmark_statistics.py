@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long the statistics take, and how often their 95 % intervals hold the truth, as two Markdown tables.
 
-    python scripts/benchmark_statistics.py [--simulations 2000] [--resamples 1000] [--only time delong bootstrap]
+    python scripts/benchmark_statistics.py [--simulations 2000] [--resamples 1000] [--only time delong bootstrap seeds]
 
 Time: all metrics with all intervals, 2,000 resamples, every image its own patient and two images per patient; the CPU
 time is what a machine with nothing else to do takes. Memory is what is added to predictions and interpreter.
@@ -11,6 +11,9 @@ Coverage: test sets are drawn again and again from distributions whose true metr
 1,000,000 images, areas of two classes in closed form), and the intervals that hold the truth are counted. An honest
 95 % interval scores 93 to 97. Clustered: each patient's images share a part of their score and are all ill or all well;
 once resampled by patients, and once, as one shouldn't, by images.
+
+Seeds: two methods of equal expectation, trained with a few seeds each and tested on the same 200 images; how often the
+interval of their difference holds the 0, by how much the seeds' differences vary against the standard error of one.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import argparse
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import NormalDist
 
@@ -30,13 +33,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 from dual_skd.evaluation.bootstrap import BINARY_METRICS, bootstrap_intervals
 from dual_skd.evaluation.delong import auc_interval, delong_test, macro_auc_interval
 from dual_skd.evaluation.estimates import Estimate
+from dual_skd.evaluation.paired import paired_differences
 from dual_skd.evaluation.weighted import CALIBRATION_ERRORS, OVERALL_METRICS, WeightedMetrics
 
 LARGE = 1_000_000
 SIZES = ((2, 1_000), (2, 100_000), (10, 100_000), (2_000, 10_000))
 CLUSTERED = ((400, 100), (1000, 250))  # images, patients
 PATIENT_SHARE = 0.6  # of the variance of clustered scores lies between patients
-PARTS = ("time", "delong", "bootstrap")
+SEEDS = (2, 3, 5, 10)
+WORTHS = (0.0, 0.4, 0.8, 1.6)  # standard deviation, over trainings, of the distance between ill and well
+PARTS = ("time", "delong", "bootstrap", "seeds")
 Sample = tuple[np.ndarray, np.ndarray, list[int] | None]  # probabilities, labels, patients
 
 
@@ -199,14 +205,46 @@ def delong_coverage(simulations: int) -> Iterator[str]:
     yield from count.rows("40 ill, 60 well", "DeLong, paired")
 
 
-def coverage(of_delong: bool, of_bootstrap: bool, simulations: int, resamples: int) -> Iterator[str]:
+def seeds_coverage(simulations: int, resamples: int) -> Iterator[str]:
+    """Intervals of the mean difference of two methods over seeds, of new trainings and of these trained networks."""
+    labels = np.tile([0, 1], 100)
+    for seeds in SEEDS:
+        for worth in WORTHS:
+            counted = {how: Coverage({"nll": 0.0}) for how in ("these networks", "new trainings")}
+            ratios = []
+            for case in range(simulations):
+                random = np.random.default_rng([case, 9])
+                # what an image is like is common to all networks, and each sees it in its own way
+                seen = np.sqrt(0.5) * (random.normal(size=200) + random.normal(size=(2, seeds, 200)))
+                score = seen + (1.5 + worth * random.normal(size=(2, seeds, 1))) * labels
+                p = 1 / (1 + np.exp(-1.5 * np.stack([0.75 - score, score - 0.75], axis=-1)))
+                nll = -np.log(np.take_along_axis(p, np.broadcast_to(labels, score.shape)[..., None], -1)[..., 0])
+                apart = nll[0] - nll[1]
+                ratios.append(apart.mean(axis=1).var(ddof=1) / (apart.var(axis=1) / 200).mean())
+                for how, count in counted.items():
+                    found = paired_differences(
+                        *p,
+                        labels,
+                        metrics=["nll"],
+                        new_trainings=how == "new trainings",
+                        resamples=resamples,
+                        seed=case,
+                    )["nll"]
+                    count.add({"nll": Estimate(found.value, found.low, found.high)})
+            for how, count in counted.items():
+                yield from count.rows(f"{seeds} seeds, ratio {np.sqrt(np.mean(ratios)):.1f}", f"paired, {how}")
+
+
+def coverage(parts: Sequence[str], simulations: int, resamples: int) -> Iterator[str]:
     """Rows of the table of coverages."""
     yield "| test set | metric | interval | truth | holds it | mean width | of sets |"
     yield "|---|---|---|---|---|---|---|"
-    if of_delong:
+    if "delong" in parts:
         yield from delong_coverage(simulations)
-    if of_bootstrap:
+    if "bootstrap" in parts:
         yield from bootstrap_coverage(simulations, resamples)
+    if "seeds" in parts:
+        yield from seeds_coverage(simulations, resamples)
 
 
 def main() -> None:
@@ -220,7 +258,7 @@ def main() -> None:
             print(row, flush=True)
         print()
     if args.only != ["time"]:
-        for row in coverage("delong" in args.only, "bootstrap" in args.only, args.simulations, args.resamples):
+        for row in coverage(args.only, args.simulations, args.resamples):
             print(row, flush=True)
 
 

@@ -498,6 +498,9 @@ def test_rows_are_compared_over_the_seeds_that_all_of_them_have(scripts, plan):
     ]
     assert results.shared_means("phantoms", 1.0, ("single", "dual"), "ece").tolist() == [0.3, 0.2]
     assert np.isnan(results.shared_means("phantoms", 1.0, ("single", "large"), "ece")).all()
+    results.lines.append(line | {"fraction": "0.5", "row": "single", "seed": 1, "ece": 0.7})
+    cells = [("phantoms", share, row) for share, row in ((0.5, "single"), (1.0, "single"), (1.0, "dual"))]
+    assert results.means_of(cells, "ece").tolist() == [0.7, 0.3, 0.2]
 
 
 def test_a_table_has_no_outdated_cells_beside_others_and_is_marked_when_it_has_no_others(done, scripts, plan, tmp_path):

@@ -21,12 +21,12 @@ def test_coverage_counts_the_intervals_that_hold_the_truth_and_leaves_out_missin
     assert list(counted.rows("set", "how")) == ["| set | auc | how | 0.800 | 66.7 % | 0.130 | 3 |"]
 
 
-def test_both_tables_are_complete(monkeypatch):
+def test_the_tables_are_complete(monkeypatch):
     monkeypatch.setattr(benchmark_statistics, "LARGE", 3000)
     monkeypatch.setattr(benchmark_statistics, "SIZES", ((2, 50), (3, 60)))
-    times, rows = list(timing()), list(coverage(True, True, 2, 20))
+    times, rows = list(timing()), list(coverage(benchmark_statistics.PARTS, 2, 20))
     assert len(times) == 2 + 4 and "| 2 | 50 | 25 |" in times[3]
-    assert {row.count("|") for row in rows} == {8} and len(rows) == 2 + 12 + 14 + 14 + 4 + 9 + 20
+    assert {row.count("|") for row in rows} == {8} and len(rows) == 2 + 12 + 14 + 14 + 4 + 9 + 20 + 32
     truths = {row.split("|")[4].strip() for row in rows if "| macro_auc | bootstrap, " in row}
     assert len(truths) == 1 and 0.8 < float(truths.pop()) < 0.9
 

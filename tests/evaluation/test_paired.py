@@ -81,15 +81,29 @@ def test_a_null_difference_is_rejected_about_one_time_in_twenty():
     assert 8 <= rejected <= 34  # 20 expected; 0.4 % of such checks would fall outside
 
 
-def test_seeds_that_disagree_widen_the_interval_when_they_are_resampled():
+def test_seeds_that_disagree_widen_the_interval_of_new_trainings():
     labels = np.tile([0, 1], 200)
     good, coin = np.eye(2)[labels] * 0.8 + 0.1, np.full((400, 2), 0.5)
     one, other = np.stack([good, coin, good, coin]), np.stack([coin, good, coin, coin])
     fixed = paired_differences(one, other, labels, metrics=["macro_auc"])["macro_auc"]
-    drawn = paired_differences(one, other, labels, metrics=["macro_auc"], resample_seeds=True)["macro_auc"]
+    drawn = paired_differences(one, other, labels, metrics=["macro_auc"], new_trainings=True)["macro_auc"]
     assert fixed.value == drawn.value == pytest.approx(0.125)
     assert fixed.p < 0.01 < drawn.p
     assert drawn.low < 0 < drawn.high
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_a_null_difference_of_few_seeds_that_vary_is_rejected_one_time_in_twenty(seeds):
+    # two methods of equal expectation; each training is worth something else, and that is most of what differs
+    labels, rejected, cases = np.tile([0, 1], 50), 0, 300
+    for case in range(cases):
+        random = np.random.default_rng(case)
+        worth = 1.5 + random.normal(size=(2, seeds, 1))
+        score = random.normal(size=100) + worth * labels
+        p = 1 / (1 + np.exp(-np.stack([-score, score], axis=-1)))
+        found = paired_differences(*p, labels, metrics=["nll"], new_trainings=True, resamples=200, seed=case)["nll"]
+        rejected += found.p < 0.05
+    assert 3 <= rejected <= 25  # 15 expected; with seeds drawn with replacement 60 of five, 155 of two
 
 
 def test_holm_gives_the_values_computed_by_hand():

@@ -39,7 +39,7 @@ def paired_differences(
     *,
     metrics: Sequence[str] = METRICS,
     patients: Sequence[str] | None = None,
-    resample_seeds: bool = False,
+    new_trainings: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Difference]:
@@ -56,8 +56,12 @@ def paired_differences(
         labels: class indices (N,).
         metrics: which of :data:`dual_skd.evaluation.weighted.OVERALL_METRICS`.
         patients: patient of each image, "" for an unknown one (then the image stands for itself); resampled whole.
-        resample_seeds: draw the seeds with replacement as well: the interval then speaks of a new training too. Without
-            it, of new images for just these trained networks.
+        new_trainings: the interval then speaks of new trainings, too; without it, of new images for just these trained
+            networks. To every resample of the images comes a draw of Student's t distribution with S - 1 degrees of
+            freedom, times the standard error of the mean over the seeds (the sum is the distribution of Behrens and
+            Fisher: Fisher, The fiducial argument in statistical inference, 1935). Drawing few seeds with replacement
+            would be too narrow: five of them vary by 4/5 of what they should, and know no tails. What images and seeds
+            do together counts in both parts, so the interval is rather too wide; nothing is added for a single seed.
         resamples: number of bootstrap resamples.
         seed: of the resampling.
 
@@ -79,9 +83,6 @@ def paired_differences(
     random = np.random.default_rng(seed)
     units = patient_numbers(patients, len(labels))
     trained = len(one)
-    shares = np.full((1 + resamples, trained), 1 / trained)
-    if resample_seeds:
-        shares[1:] = random.multinomial(trained, shares[0], size=resamples) / trained
     measures = [[WeightedMetrics(p, labels, metrics) for p in method] for method in (one, other)]
     apart = {name: np.empty((1 + resamples, trained)) for name in metrics}
     start = 0
@@ -92,7 +93,12 @@ def paired_differences(
             for name in metrics:
                 apart[name][rows, seed_place] = first[name] - second[name]
         start = rows.stop
-    return {name: _difference((shares * apart[name]).sum(axis=1)) for name in metrics}
+    distributions = {name: apart[name].mean(axis=1) for name in metrics}
+    if new_trainings and trained > 1:
+        for name, distribution in distributions.items():
+            error = apart[name][0].std(ddof=1) / np.sqrt(trained)
+            distribution[1:] += error * random.standard_t(trained - 1, size=resamples)
+    return {name: _difference(distribution) for name, distribution in distributions.items()}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
