@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,21 @@ def test_a_class_that_the_external_set_lacks_is_told(run, tmp_path):
     picture(tmp_path / "new" / "a" / "1.png", 91)
     notes = load_evaluation_records(run, tmp_path / "new", class_names=NAMES).notes
     assert "there are no test images of b, so some metrics can't be computed" in notes
+
+
+@pytest.mark.parametrize("options", [{"keep_twins": True}, {"twin_search": "never"}, {}])
+def test_images_that_the_model_was_trained_on_are_never_measured(tmp_path, options):
+    images = [picture(tmp_path / f"{n}.png", n) for n in range(24)]
+    own = load_records(table(tmp_path / "own.csv", [(i, "ab"[n % 2], "", "") for n, i in enumerate(images[:20])]))
+    save_split(own, tmp_path / "run" / "datalist.json")
+    trained = {record["image"] for record in own.train + own.val}
+    listed = [(i, "ab"[n % 2], "", "") for n, i in enumerate(images) if str(i) != own.train[0]["image"]]
+    load = partial(load_evaluation_records, tmp_path / "run" / "datalist.json", class_names=NAMES, **options)
+    found = load(table(tmp_path / "other.csv", listed))
+    assert set(paths_of(found.test)) == {str(i) for i in images} - trained
+    assert any("were left out, as this model was trained on them" in note for note in found.notes)
+    with pytest.raises(InputError, match="only images that this model was trained on"):
+        load(table(tmp_path / "old.csv", [(r["image"], "ab"[r["label"]], "", "") for r in own.train[1:]]))
 
 
 def test_patients_of_the_training_data_are_refused_but_those_of_its_test_split_are_not(run, tmp_path):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,13 @@ def test_everything_below_a_folder_is_an_image_or_listed_as_none(tmp_path):
     kept = [touch(tmp_path / name) for name in ("b.png", "x/a.png", "x/y/z.jpg")]
     left = [touch(tmp_path / name) for name in ("__MACOSX/x/._a.png", ".git/a.png", "x/.DS_Store", "notes.txt")]
     assert list_files(tmp_path) == (sorted(map(str, kept)), sorted(map(str, left)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_no_table_could_hold_is_refused(tmp_path):
+    touch(tmp_path / "x" / os.fsdecode(b"M\xfcller.png"))
+    with pytest.raises(InputError, match=r"name of '.*M\\udcfcller.png' isn't UTF-8; rename it"):
+        list_files(tmp_path)
 
 
 def test_linked_folders_are_entered_once_and_circles_end(tmp_path):

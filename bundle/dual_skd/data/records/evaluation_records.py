@@ -15,7 +15,7 @@ from dual_skd.data.records.frames import frames_of, rows_of_frames
 from dual_skd.data.records.image_files import find_image_files, is_image
 from dual_skd.data.records.medmnist import list_medmnist
 from dual_skd.data.records.patients import rows_with_patients
-from dual_skd.data.records.rows import some
+from dual_skd.data.records.rows import Source, some
 from dual_skd.data.records.sources import find_table, id_column, read_source
 from dual_skd.data.records.split_file import load_split
 from dual_skd.data.records.tables import TABLE_SUFFIXES, locate_images, require_columns
@@ -43,7 +43,7 @@ def load_evaluation_records(
 
     Without ``dataset_dir``, or with one that holds all that the model was trained on, these are the images of ``split``
     as the training run divided them. Any other data set is external: its test split where it has one, else all its
-    images, less those with a twin among the training and validation images of the run.
+    images, less the training and validation images of the run themselves and those with a twin among them.
 
     Args:
         trained_on: ``datalist.json`` in the ``output_dir`` of the training run.
@@ -110,6 +110,7 @@ def load_evaluation_records(
             'of DICOM headers and folders with patient_pattern "".'
         )
     notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
+    records = _new(records, seen, source, notes)
     left_out: list[dict] = []
     if not keep_twins:
         finder = find_twins(
@@ -132,6 +133,17 @@ def load_evaluation_records(
     )
     notes += absent_classes(data)
     return data
+
+
+def _new(records: list[dict], seen: Sequence[dict], source: Source, notes: list[str]) -> list[dict]:
+    """The records whose files the model wasn't trained on; options of twins decide on copies alone."""
+    known = {record["image"] for record in seen}
+    new = [record for record in records if record["image"] not in known]
+    if not new:
+        raise InputError(f"{source.description} has only images that this model was trained on; give others.")
+    if own := [record["image"] for record in records if record["image"] in known]:
+        notes.append(f"{len(own)} images were left out, as this model was trained on them, for example {some(own)}")
+    return new
 
 
 def find_images(

@@ -133,6 +133,7 @@ def list_files(folder: str | Path) -> tuple[list[str], list[str]]:
         except OSError as error:
             raise InputError(f"The folder {path} can't be opened: {error.strerror}; make it readable.") from error
         for entry in listed:
+            _refuse_unwritable(entry.path)
             is_left_out = junk or is_junk(entry.name)
             if entry.is_dir():
                 if entry.is_symlink():
@@ -150,6 +151,14 @@ def list_files(folder: str | Path) -> tuple[list[str], list[str]]:
 
     visit(str(folder), False)
     return sorted(images), sorted(others)
+
+
+def _refuse_unwritable(path: str) -> None:
+    """Raises InputError for a name that no table or report could hold, as an old system has left it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"The name of {path!a} isn't UTF-8; rename it.") from None
 
 
 def volumes(headers: Iterable[Any], *, beside: Iterable[str] = ()) -> tuple[list[ImageFile], list[str]]:
