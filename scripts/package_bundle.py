@@ -9,9 +9,10 @@ task from that name. In it is what the commit has under ``bundle``, and nothing 
 that isn't committed. Two files are made here: ``docs/CHANGELOG.md`` from the changelog of ``configs/metadata.json``,
 and ``manifest.json`` with size and SHA-256 of every other file. ``--models`` packs the weights of a finished run in
 place of any others, and two configs say what they are: ``configs/metadata.json`` gets classes and size of an image, and
-MONAI Label calls its answers by them; ``configs/train.json`` gets the options of the network, to train on with it.
+MONAI Label calls its answers by them; ``configs/train.json`` gets the options of the network, and by the run's run.json
+those of the large one it was selected from, to train on with it.
 
-The same commit and the same weights give the same zip, byte for byte, wherever and whenever it is packed: names are
+The same commit and the same run give the same zip, byte for byte, wherever and whenever it is packed: names are
 sorted, times and permissions are fixed, and files are stored as they are, since compressors differ between machines.
 """
 
@@ -92,8 +93,25 @@ def description_of(weights: bytes) -> dict[str, Any]:
     return found
 
 
-def fitted_configs(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """``metadata.json`` and ``train.json`` of a bundle, fitted to the weights that are packed with it."""
+def named_options(architecture: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name of a network, and its options without those that the data give."""
+    options = {key: value for key, value in architecture.items() if key not in GIVEN_BY_DATA}
+    return options.pop("name"), options
+
+
+def large_network_of(run: Path) -> dict[str, Any] | None:
+    """Options of train.json for the large network of a run, by its run.json; None where that doesn't say."""
+    try:
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        name, options = named_options(record["networks"]["large"]["architecture"])
+        pretrained = Path(record["config"]["pretrained"]).name  # a word, or a file, whose folder is of this machine
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {"large": name, "large_options": options, "pretrained": pretrained}
+
+
+def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
+    """``metadata.json`` and ``train.json`` of a bundle, fitted to the weights of ``run`` that are packed with it."""
     about = description_of(files["models/model.safetensors"])
     prepared, names = about["preprocessing"], about["class_names"]
     size = prepared["image_size"]
@@ -105,9 +123,15 @@ def fitted_configs(files: Mapping[str, bytes]) -> dict[str, bytes]:
             "num_channels": len(names), "spatial_shape": [1, len(names)],
             "channel_def": {str(place): name for place, name in enumerate(names)},
         }  # fmt: skip
-    options = {key: value for key, value in about["architecture"].items() if key not in GIVEN_BY_DATA}
+    small, options = named_options(about["architecture"])
+    large = large_network_of(run)
+    if large is None and small != train["small"]:
+        raise SystemExit(
+            f"Error: no run.json in {run} says from which large network {small} was selected, and {TRAIN} has one for "
+            f"{train['small']} only; give the models folder where the run left it, in its output_dir."
+        )
     train |= {key: value for key, value in prepared.items() if key in train}
-    train |= {"small": options.pop("name"), "small_options": options}
+    train |= {"small": small, "small_options": options, **(large or {})}
     contents = {METADATA: metadata, TRAIN: train}
     return {name: (json.dumps(content, indent=4) + "\n").encode() for name, content in contents.items()}
 
@@ -168,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.models is not None:
         files = {name: content for name, content in files.items() if not name.startswith("models/")}
         files |= weights_of(given.models)
-        files |= fitted_configs(files)
+        files |= fitted_configs(files, given.models.absolute().parent)
     version, complete = bundle_files(files)
     content = zip_bytes(complete)
     given.output.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,7 @@ def shared_files(run: Path, licence: str, dataset: str, repository: Path, commit
     files = committed_files(repository, commit)
     files = {name: content for name, content in files.items() if not name.startswith("models/")}
     files |= weights_of(run / "models")
-    files |= fitted_configs(files)
+    files |= fitted_configs(files, run)
     version, packed = bundle_files(files)
     docs = files.pop(DOCS).decode()
     weights = files["models/model.safetensors"]

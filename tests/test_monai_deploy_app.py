@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from dicom_files import write_ct, write_series
+from pydicom import Dataset
 from torch import nn
 
 from dual_skd.data import image_transforms, read_image
@@ -119,6 +120,11 @@ def test_the_report_names_answer_numbers_weights_and_limits(app):
     assert app.predicted({"a": 0.6, "b": 0.7}, {"activation": "sigmoid"}) == ["a", "b"]
 
 
+def test_the_operator_looks_for_padding_before_it_classifies():
+    code = (APP / "classifier_operator.py").read_text(encoding="utf-8")
+    assert 0 < code.find("refuse_padding(headers)") < code.find("rows = classify(")
+
+
 def test_what_can_not_be_prepared_is_refused(app, exported, tmp_path):
     network, given = app.load(exported)
     for volume in (np.zeros((16, 16)), np.full((1, 16, 16), np.nan)):
@@ -128,5 +134,10 @@ def test_what_can_not_be_prepared_is_refused(app, exported, tmp_path):
         app.classify(np.zeros((1, 16, 16)), network, about(window="file"))
     with pytest.raises(ValueError, match="no pixel spacing"):
         app.classify(np.zeros((1, 16, 16)), network, about(spacing=1.0))
+    app.refuse_padding([Dataset(), Dataset()])
+    padded = Dataset()
+    padded.add_new("PixelPaddingValue", "SS", -2000)
+    with pytest.raises(ValueError, match="has PixelPaddingValue"):
+        app.refuse_padding([Dataset(), padded])
     with pytest.raises(ValueError, match="no model.ts and no export.json"):
         app.load(tmp_path / "nowhere")

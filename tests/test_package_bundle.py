@@ -24,6 +24,8 @@ ABOUT = {
     "preprocessing": {"spatial_dims": 3, "image_size": 32, "window": "lung", "spacing": None},
     "class_names": ["ill", "well"],
 }
+LARGE = {"name": "c", "num_classes": 2, "in_channels": 1, "spatial_dims": 3, "image_size": 32, "depths": [3, 3]}
+RUN = {"networks": {"large": {"architecture": LARGE}}, "config": {"pretrained": "hub"}}
 FILES = {
     "LICENSE": "Apache License\n",
     "configs/metadata.json": json.dumps({"version": "0.10.0", "changelog": CHANGES, **FORMATS}),
@@ -136,6 +138,7 @@ def models(tmp_path) -> Path:
     texts = {name: json.dumps(value) for name, value in ABOUT.items()}
     save_file({"weight": torch.zeros(2)}, folder / "model.safetensors", texts)
     (folder / "notes.txt").write_bytes(b"left out")
+    (folder.parent / "run.json").write_text(json.dumps(RUN))
     return folder
 
 
@@ -163,7 +166,27 @@ def test_the_configs_say_what_the_packed_weights_are(script, repository, models,
     train = json.loads(found["dual_skd_classification/configs/train.json"])
     assert train == {
         "spatial_dims": 3, "image_size": 32, "window": "lung", "small": "b", "small_options": {"width": 2}, "seed": 3,
+        "large": "c", "large_options": {"depths": [3, 3]}, "pretrained": "hub",
     }  # fmt: skip
+
+
+def test_a_file_of_pretrained_weights_is_named_without_its_folder(script, models):
+    (models.parent / "run.json").write_text(json.dumps(RUN | {"config": {"pretrained": "/home/someone/large.pt"}}))
+    assert script.large_network_of(models.parent)["pretrained"] == "large.pt"
+
+
+@pytest.mark.parametrize("record", [None, "{", "{}"])
+def test_without_the_large_network_of_another_family_nothing_is_packed(script, repository, models, tmp_path, record):
+    (models.parent / "run.json").unlink()
+    if record is not None:
+        (models.parent / "run.json").write_text(record)
+    with pytest.raises(SystemExit, match="says from which large network b was selected"):
+        pack(script, repository, tmp_path / "dist", "--models", str(models))
+    train = repository / "bundle" / "configs" / "train.json"
+    train.write_text(train.read_text().replace('"small": "a"', '"small": "b", "large": "d"'))
+    commit(repository)
+    found = contents(pack(script, repository, tmp_path / "dist", "--models", str(models)))
+    assert json.loads(found["dual_skd_classification/configs/train.json"])["large"] == "d"  # as it was
 
 
 def test_weights_that_do_not_say_what_they_are_cannot_be_packed(script, repository, models, tmp_path):

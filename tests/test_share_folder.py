@@ -25,7 +25,7 @@ FILES = {
         "version": "0.1.0", "changelog": {"0.1.0": "first"},
         "network_data_format": TENSORS, "auxiliary_data_format": TENSORS,
     }),
-    "configs/train.json": "{}",
+    "configs/train.json": '{"small": "resnet18"}',
     "docs/README.md": "# The bundle\n\n## Limits\n\nFew.\n",
 }  # fmt: skip
 ABOUT = {

@@ -41,6 +41,7 @@ _MODULES = (
     "methods",
     "monai_label",
     "networks",
+    "options",
     "outputs",
     "pair",
     "selection",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from classify import classify, load, report_text
+from classify import classify, load, refuse_padding, report_text
 from monai.deploy.core import ConditionType, Fragment, Operator, OperatorSpec
 
 
@@ -35,7 +35,9 @@ class ClassifierOperator(Operator):
     def compute(self, op_input, op_output, context) -> None:
         image = op_input.receive("image")
         series = op_input.receive("study_selected_series_list")[0].selected_series[0].series
-        header = series.get_sop_instances()[0].get_native_sop_instance()
+        headers = [instance.get_native_sop_instance() for instance in series.get_sop_instances()]
+        refuse_padding(headers)
+        header = headers[0]
         volume, given = image.asnumpy(), image.metadata()
         # the reader inverts by PresentationLUTShape only, which CR images don't have
         if header.get("PhotometricInterpretation") == "MONOCHROME1" and "PresentationLUTShape" not in header:

@@ -8,7 +8,7 @@ The steps, their order and their formulas are those of ``preprocessing.steps`` i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,19 @@ def load(folder: str | Path) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.jit.load(model, map_location=device).eval(), json.loads(about.read_text(encoding="utf-8"))
+
+
+def refuse_padding(headers: Iterable[Mapping[str, Any]]) -> None:
+    """Padding can't be told from the image in the values of MONAI Deploy's reader, which has rescaled them.
+
+    Raises:
+        ValueError: a header has PixelPaddingValue, whose pixels took another value in training.
+    """
+    if any(header.get("PixelPaddingValue") is not None for header in headers):
+        raise ValueError(
+            "The series has PixelPaddingValue, whose pixels can't be given the lowest value of the image here, as they "
+            "were in training; use `python -m monai.bundle run inference`."
+        )
 
 
 def classify(

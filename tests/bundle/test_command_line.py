@@ -122,6 +122,7 @@ def test_what_the_user_can_mend_is_said_in_one_sentence(tmp_path, run, tiny, dem
         ({"loss": "hinge"}, "hinge"),
         ({"selection_student": "odd"}, "odd"),
         ({"label_column": "diagnosis"}, "no column diagnosis; columns found: image, label, split, patient"),
+        ({"fresh": "no"}, "Unknown fresh 'no'; valid: true, false."),
         ({"fine_tune_epochs": 5}, "don't fit into 1 epochs"),
     ):
         message = refused(run, **tiny | {"output_dir": str(tmp_path / "out")} | wrong)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from dual_skd.data import scale_intensity, write_demo
 from dual_skd.data.demo import CLASSES_2D
+from dual_skd.errors import input_error_behind
 from dual_skd.outputs import bundle_root, load_model
 
 CONFIGS = Path(bundle_root()) / "configs"
@@ -87,8 +88,43 @@ def test_run_json_records_every_hyper_parameter_that_stands_above():
     above = list(config)[: list(config).index("settings")]
     wanted = [name for name in above if name not in WHAT_IS_FOUND]
     written = {"epochs": "@train#trainer#max_epochs", "processes": 1}  # what MONAI Label and several processes change
+    written |= {name: f"@switches#{name}" for name in wanted if isinstance(config[name], bool)}
     assert config["settings"] == {name: f"@{name}" for name in wanted} | written
     assert config["train"]["trainer"]["max_epochs"] == "@epochs"
+
+
+def workflow_of(name: str) -> list[str]:
+    """The file, after the one that it overrides."""
+    before = [] if name in WORKFLOWS else ["evaluate.json" if name in OF_EVALUATION else "train.json"]
+    return [str(CONFIGS / file) for file in (*before, name)]
+
+
+SWITCHES = [
+    (file, name) for file in (*WORKFLOWS, *OVERRIDES) for name, value in read(file).items() if isinstance(value, bool)
+]
+
+
+@pytest.mark.parametrize("file, name", SWITCHES)
+def test_every_option_that_is_true_or_false_understands_the_words_of_the_command_line(file, name):
+    parser = ConfigParser()
+    parser.read_config(workflow_of(file))
+
+    def given(word: str) -> object:
+        parser[name] = word
+        return parser.get_parsed_content(f"switches#{name}")
+
+    assert all(given(word) is False for word in ("false", "False"))
+    assert all(given(word) is True for word in ("true", "True"))
+    with pytest.raises(Exception) as caught:
+        given("nonsense")
+    assert str(input_error_behind(caught.value)) == f"Unknown {name} 'nonsense'; valid: true, false."
+
+
+@pytest.mark.parametrize("file", [*WORKFLOWS, *OVERRIDES])
+def test_the_word_itself_is_read_nowhere_else(file):
+    merged = "".join(Path(path).read_text() for path in workflow_of(file))
+    for name in {name for _, name in SWITCHES}:
+        assert len(re.findall(rf"@{name}\b", merged)) <= 1, name  # by "switches"
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
@@ -96,9 +132,8 @@ def test_an_override_is_short_and_names_what_its_workflow_has(name):
     text = (CONFIGS / name).read_text()
     assert len(text.splitlines()) < 30
     parser = ConfigParser()
-    workflow = "evaluate.json" if name in OF_EVALUATION else "train.json"
-    parser.read_config([str(CONFIGS / workflow), str(CONFIGS / name)])
-    known = read(workflow)
+    parser.read_config(workflow_of(name))
+    known = read(Path(workflow_of(name)[0]).name)
     for key, value in json.loads(text).items():
         plain = key.removeprefix("+")
         used = f"@{plain}" in text  # an option that the file itself brings

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from tiny_run import ARCHITECTURE, NAMES, picture, save_tiny
 
+from dual_skd.__main__ import main
 from dual_skd.data import image_transforms
 from dual_skd.deploy import export as module
 from dual_skd.deploy.export import export, markdown
@@ -122,6 +124,34 @@ def test_other_data_are_verified_on_and_other_classes_refused(tmp_path, run_dir,
     picture(tmp_path / "data" / "effusion" / "0.png", 1)
     with pytest.raises(InputError, match="effusion"):
         export(run_dir, tmp_path / "out", data=tmp_path / "data", **options)
+
+
+def test_a_damaged_image_is_one_sentence_and_leaves_the_earlier_export(tmp_path, run_dir):
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    listed = json.loads((run / "datalist.json").read_text())
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(Path(listed["validation"][3]["image"]).read_bytes()[:200])
+    listed["validation"][3]["image"] = str(damaged)
+    (run / "datalist.json").write_text(json.dumps(listed))
+    earlier = tmp_path / "out" / "model.ts"
+    earlier.parent.mkdir()
+    earlier.write_text("of an earlier export")
+    with pytest.raises(InputError) as caught:
+        export(run, earlier.parent, formats=["torchscript"])
+    assert str(damaged) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert earlier.read_text() == "of an earlier export"
+
+
+@pytest.mark.parametrize("columns, multi_label", [(["diagnosis"], False), (["normal", "nodule"], True)])
+def test_the_label_may_stand_in_other_columns_of_a_table(tmp_path, in_process, columns, multi_label):
+    save_tiny(tmp_path / "run", multi_label=multi_label)
+    lines = [f"{picture(tmp_path / f'{i}.png', i)},{NAMES[i % 2]},{1 - i % 2},{i % 2}" for i in range(6)]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["image,diagnosis,normal,nodule", *lines]))
+    command = ["export", str(tmp_path / "run"), "--data", str(table), "--formats", "torchscript", "--seconds", "0.01"]
+    assert main([*command, "--label-column", *columns]) == 0
+    found = json.loads((tmp_path / "run" / "export" / "export.json").read_text())
+    assert found["verified_on"]["images"] == 6 and found["class_names"] == NAMES
 
 
 def test_what_can_not_be_exported_is_said_before_anything_is_done(tmp_path, run_dir):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 import pytest
+from dicom_files import write_ct
 from PIL import Image
 from tiny_run import ARCHITECTURE, PREPROCESSING, picture
 
@@ -88,6 +89,22 @@ def test_a_volume_is_resampled_cropped_and_padded_to_the_same_input(tmp_path):
     assert [step["step"] for step in found] == ["read", "grey", "orient", "resample", "scale", "crop_or_pad"]
     found[3]["given"] = [1.5, 1.0, 3.0]
     np.testing.assert_allclose(follow(found, values.astype(float)), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_filled_as_the_text_says(tmp_path, photometric):
+    values = np.random.default_rng(3).integers(0, 900, (30, 40)).astype(float)
+    values[:6] = -1024  # stored as 0
+    path = write_ct(tmp_path / "a.dcm", values, PhotometricInterpretation=photometric, PixelPaddingValue=0)
+    expected = image_transforms(**PREPROCESSING)({"image": str(path)})["image"][0].numpy()
+    text = steps(PREPROCESSING)[0]["text"]
+    assert "PixelPaddingValue" in text and "lowest value of the other pixels" in text and "MONOCHROME1 the high" in text
+    real = values[6:]
+    values[:6] = real.max() if photometric == "MONOCHROME1" else real.min()
+    if photometric == "MONOCHROME1":
+        values = values.max() + values.min() - values
+    np.testing.assert_allclose(follow(steps(PREPROCESSING), values), expected, atol=2e-5)
+    assert "then the file's own VOI" in steps(PREPROCESSING | {"window": "file"})[0]["text"].split("MONOCHROME1")[1]
 
 
 def test_input_and_output_are_described():

@@ -29,6 +29,21 @@ def test_a_line_per_image_and_folders_are_searched(make_model, files, tmp_path, 
         assert f"uncertainty {found.uncertainty:.3f}" in line
 
 
+@pytest.mark.parametrize("frame, found", [("all", [0, 1, 2]), ("middle", [1]), (2, [2])])
+def test_of_files_with_several_frames_those_the_model_was_trained_on_are_taken(
+    make_model, tmp_path, capsys, frame, found
+):
+    pages = [Image.fromarray(values) for values in np.random.default_rng(0).integers(0, 255, (3, 20, 20), np.uint8)]
+    pages[0].save(tmp_path / "cine.tif", save_all=True, append_images=pages[1:])
+    for number in found:
+        pages[number].save(tmp_path / f"{number}.png")
+    assert main(["predict", str(tmp_path / "cine.tif"), "--json", "--model", str(make_model(frame=frame))]) == 0
+    answers = [json.loads(line)["probabilities"] for line in capsys.readouterr().out.splitlines()]
+    wanted = predict([tmp_path / f"{number}.png" for number in found], model=make_model())
+    for answer, of_page in zip(answers, wanted, strict=True):
+        assert answer == pytest.approx(of_page.probabilities)
+
+
 def test_json_has_all_fields_and_a_bad_file_is_named_and_ends_with_1(make_model, files, tmp_path, capsys):
     (tmp_path / "folder" / "c.png").write_bytes(b"cut")
     assert main(["predict", *files, "--json", "--model", str(make_model())]) == 1

@@ -53,6 +53,10 @@ def test_our_own_configs_pass_and_are_mostly_plain_values():
         ("torch.os.system", "standard library"),
         ("torch.hub.load", "hub can run code"),
         ("run_cmd", "can run code"),
+        ("dual_skd.deploy.child.run_module", "child can run code"),
+        ("dual_skd.deploy.runtimes.open_artefact", "runtimes can run code"),
+        ("torch.distributed.launch.main", "launch can run code"),
+        ("torch.fx.GraphModule", "fx can run code"),
         ("monai.bundle.run", "runs other configs"),
         ("$@somewhere", "literally"),
         ("@somewhere", "literally"),
@@ -131,6 +135,15 @@ def test_code_that_an_import_would_find_first_is_refused(tmp_path):
         "json.py", "torch/", "dual_skd/errors.py", "dual_skd/more.py", "dual_skd/losses.cpython-311.pyc", "link.json"
     }  # fmt: skip
     assert "compiled" in found["dual_skd/losses.cpython-311.pyc"] and "differs" in found["dual_skd/errors.py"]
+
+
+def test_a_folder_of_code_is_importable_without_an_init_file(tmp_path):
+    folder = bundle(tmp_path, {})
+    for name in ("skimage", "pandas/core", "my-notes"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "measure.py").touch()
+    assert [one.file for one in audit_bundle(folder).problems] == ["pandas/", "skimage/"]  # no name for an import: -
+    assert [one.file for one in audit_bundle(folder, allow=["pandas"]).problems] == ["skimage/"]
 
 
 def test_checksums_are_compared_where_there_is_a_list(tmp_path):

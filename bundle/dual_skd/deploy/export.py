@@ -28,7 +28,7 @@ from dual_skd.deploy.gate import compare
 from dual_skd.deploy.latency import answers
 from dual_skd.deploy.recipe import recipe
 from dual_skd.deploy.runtimes import open_artefact
-from dual_skd.errors import InputError, choose
+from dual_skd.errors import InputError, choose, input_error_behind
 from dual_skd.evaluation.recorder import read_json, write_json
 from dual_skd.files import sha256_of
 from dual_skd.outputs import find_model, load_model
@@ -48,6 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="DIR_OR_DATALIST", help="labelled images to verify on; default: the run's validation images"
     )
+    parser.add_argument(
+        "--label-column", action="extend", nargs="+", metavar="COLUMN",
+        help="column of the label in a table given as --data, `label` by default; several for multi-label tables",
+    )  # fmt: skip
     parser.add_argument("--images", type=int, default=2000, help="verify on so many images at most, 2000 by default")
     parser.add_argument("--threads", type=int, default=1, help="threads for the times, 1 by default")
     parser.add_argument("--seconds", type=float, default=3, help="for the times of a batch size, 3 by default")
@@ -58,8 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Exports; returns 0 if at least one artefact passed, else 1."""
+    columns = args.label_column or ["label"]
     report = export(
-        args.run_dir, args.output, formats=args.formats, data=args.data, images=args.images, threads=args.threads,
+        args.run_dir, args.output, formats=args.formats, data=args.data,
+        label_column=columns[0] if len(columns) == 1 else columns, images=args.images, threads=args.threads,
         seconds=args.seconds, timeout=args.timeout,
     )  # fmt: skip
     return 0 if report["fastest"] else 1
@@ -71,6 +77,7 @@ def export(
     *,
     formats: Sequence[str] = tuple(FORMATS),
     data: str | Path | None = None,
+    label_column: str | Sequence[str] = "label",
     images: int = 2000,
     threads: int = 1,
     seconds: float = 3.0,
@@ -84,6 +91,7 @@ def export(
         formats: of :data:`dual_skd.deploy.formats.FORMATS`.
         data: labelled images to verify on, in any form that training takes: its validation images, or all where it has
             none. Default: those of the run.
+        label_column: of ``data``, see :func:`dual_skd.data.load_records`.
         images: verify on so many at most, evenly spread; on fewer where they would take more than 1 GiB.
         threads: for the measurement of times.
         seconds: for the time of one batch size.
@@ -93,7 +101,7 @@ def export(
         the content of ``export.json``.
 
     Raises:
-        InputError: no model, no such format, or no images to verify on.
+        InputError: no model, no such format, or no images to verify on; an earlier export stays as it was.
     """
     for name in formats:
         choose(FORMATS, name, "format")
@@ -103,8 +111,8 @@ def export(
     _, info = load_model(model)
     about = recipe(info)
     fitting = MOST_BYTES // (4 * math.prod(about["input"]["shape"][1:]))
-    records, source, calibration = _images_of(run_dir, data, info, max(min(images, fitting), 1))
-    _remove_earlier(output)
+    most = max(min(images, fitting), 1)
+    records, source, calibration = _images_of(run_dir, data, label_column, info, most)
     with tempfile.TemporaryDirectory(prefix="dual_skd_export_") as folder:
         work = Path(folder).resolve()
         transforms = image_transforms(**info["preprocessing"])
@@ -112,6 +120,7 @@ def export(
         np.save(work / CALIBRATION, _arrays(calibration, transforms) if calibration is not None
                 else np.load(work / "images.npy")[:CALIBRATION_IMAGES])  # fmt: skip
         write_json(work / RECIPE, about)
+        _remove_earlier(output)
         bench = Bench(model, work, about, threads=threads, seconds=seconds, timeout=timeout)
         labels = torch.tensor([record["label"] for record in records])
         baselines = bench.baselines(read_json(run_dir / "run.json"))
@@ -143,7 +152,7 @@ def export(
 
 
 def _images_of(
-    run_dir: Path, data: str | Path | None, info: Mapping[str, Any], most: int
+    run_dir: Path, data: str | Path | None, label_column: str | Sequence[str], info: Mapping[str, Any], most: int
 ) -> tuple[list[dict], str, list[dict] | None]:
     """Records to verify on, where they are from, and training records to calibrate on (None where they are gone)."""
     own: DataList | None = None
@@ -154,7 +163,7 @@ def _images_of(
             raise InputError(
                 f"The images of this run can't be used for the verification ({error}) Give labelled images as --data."
             ) from error
-    given: Any = own if data is None else _labelled(data, info)
+    given: Any = own if data is None else _labelled(data, label_column, info)
     records = given.val or [record for split in given.splits.values() for record in split]
     which = "validation images" if given.val else "all images"
     source = f"{which} of {(run_dir if data is None else Path(data)).resolve().name}"
@@ -164,12 +173,12 @@ def _images_of(
     return _spread(records, most), source, None
 
 
-def _labelled(data: str | Path, info: Mapping[str, Any]) -> DataList:
+def _labelled(data: str | Path, label_column: str | Sequence[str], info: Mapping[str, Any]) -> DataList:
     preprocessing = info["preprocessing"]
     found = load_records(
         data, spatial_dims=preprocessing.get("spatial_dims", 2), class_names=info["class_names"], val_fraction=0.0,
         test_fraction=0.0, keep_twins=True, patient_pattern="", frame=preprocessing.get("frame"),
-        refuse_shared_patients=False,
+        label_column=label_column, refuse_shared_patients=False,
     )  # fmt: skip
     if list(found.class_names) != list(info["class_names"]) or found.multi_label != bool(info.get("multi_label")):
         raise InputError(
@@ -186,7 +195,13 @@ def _spread(records: Sequence[dict], most: int) -> list[dict]:
 
 
 def _arrays(records: Sequence[Mapping[str, Any]], transforms: Any) -> np.ndarray:
-    return np.stack([transforms({"image": record["image"]})["image"].numpy() for record in records])
+    try:
+        return np.stack([transforms({"image": record["image"]})["image"].numpy() for record in records])
+    except Exception as error:
+        cause = input_error_behind(error)
+        if cause is None:
+            raise
+        raise InputError(str(cause)) from error
 
 
 # --- one artefact after the other -------------------------------------------------------------------------------------

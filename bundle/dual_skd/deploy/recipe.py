@@ -66,7 +66,11 @@ def steps(preprocessing: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _read(dims: int, window: Any, frame: Any) -> dict[str, Any]:
-    values = "stored values as float32; DICOM: slope and intercept applied (Hounsfield units for CT)"
+    values = (
+        "stored values as float32; DICOM: slope and intercept applied (Hounsfield units for CT), pixels whose stored "
+        "value is PixelPaddingValue, or from it to PixelPaddingRangeLimit, given the lowest value of the other pixels "
+        "of their frame (with MONOCHROME1 the highest)"
+    )
     values += ", then the file's own VOI LUT or window" if window == "file" else ", no VOI LUT or window"
     what = "one image, rows from top to bottom, EXIF orientation applied" if dims == 2 else "a volume"
     if dims == 2 and frame is not None:

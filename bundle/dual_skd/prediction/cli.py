@@ -28,11 +28,12 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.data import find_images
     from dual_skd.prediction.predictor import load_predictor, predict_iter
 
-    dims = load_predictor(args.model, device=args.device).preprocessing.get("spatial_dims", 2)
+    trained = load_predictor(args.model, device=args.device).preprocessing
+    dims, frame = trained.get("spatial_dims", 2), trained.get("frame")
 
     def images() -> Iterator[str]:
         for given in args.images:
-            yield from find_images(Path(given).absolute(), dims)
+            yield from find_images(Path(given).absolute(), dims, frame=frame)
 
     failed = False
     for found in predict_iter(images(), model=args.model, device=args.device, on_bad_file="skip"):

@@ -48,7 +48,7 @@ def problems_of_code(bundle: Path, allowed: Collection[str]) -> list[tuple[str, 
         name = entry.name.split(".")[0]
         if entry.is_dir():
             code = sorted(path for path in entry.rglob("*") if path.name.lower().endswith(CODE))
-            is_package = any(path.parent == entry and path.name.startswith("__init__.") for path in code)
+            is_package = bool(code) and name.isidentifier()  # without __init__.py, too
             if name == OURS:
                 problems += _unlike_installed(bundle, entry, code)
             elif is_package and name not in welcome:

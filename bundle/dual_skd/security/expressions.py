@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from dual_skd.security.names import (
+    COMPONENT_KEYS,
     PREDEFINED,
     REFUSED_ARGUMENTS,
     SAFE_VALUES,
@@ -125,6 +126,12 @@ class _Visitor(ast.NodeVisitor):
                 self.report(f"the text {node.value[:40]!r} holds a private name")
             if node.value in SAFE_VALUES or node.value in REFUSED_ARGUMENTS:
                 self.report(f"the argument {node.value} is given by a text, so its value can't be followed")
+            self._look_for_component(node.value)
+
+    def _look_for_component(self, text: str) -> None:
+        for key in COMPONENT_KEYS:
+            if key in text:
+                self.report(f"{key} inside an expression describes a component that can't be looked at")
 
     def visit_Name(self, node: ast.Name) -> None:
         name = node.id
@@ -153,6 +160,7 @@ class _Visitor(ast.NodeVisitor):
         for keyword in node.keywords:
             value = keyword.value.value if isinstance(keyword.value, ast.Constant) else ...
             self.report(problem_of_argument(keyword.arg or "", value))
+            self._look_for_component(keyword.arg or "")
         if isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
             name = node.args[1] if len(node.args) > 1 else None
             if isinstance(name, ast.Constant) and isinstance(name.value, str):

@@ -21,6 +21,7 @@ _REFUSED = {
     *("load_library", "load_inline", "cpp_extension", "collect_env", "collect_env_info", "rpc", "hub", "jit"),
     *("Popen", "check_output", "check_call", "getoutput", "getstatusoutput", "attrgetter", "methodcaller"),
     *("load_module", "exec_module", "benchmark", "Timer", "bottleneck", "elastic", "launcher", "sympy", "fire", "yaml"),
+    *("run_module", "open_artefact", "child", "runtimes", "latency", "launch", "fx", "GraphModule"),
     # unpickle without weights_only
     *("load_url", "load_state_dict_from_url", "model_zoo", "load_checkpoint", "resume_checkpoint", "PackageImporter"),
     *("joblib", "dill", "cloudpickle", "read_pickle", "pd", "pandas"),
@@ -46,6 +47,8 @@ SAFE_VALUES = {
     "trust_repo": False,
     "shell": False,
 }
+# keys by which MONAI takes a dict for a component to build, so they have to stand in the config itself
+COMPONENT_KEYS = ("_target_", "_mode_")
 # they name a pickle that is read, without weights_only, by torch or timm
 REFUSED_ARGUMENTS = ("pickle_module", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
 
