@@ -140,6 +140,16 @@ def test_what_is_not_there_is_a_sentence(run_folder, kind):
     assert "nan" not in words.split() and "None" not in words.split() and "inf" not in words.split()
 
 
+def test_of_several_labels_per_image_the_labels_are_counted(run_folder):
+    labels = np.arange(60).reshape(20, 3) % 2
+    p = np.where(labels > 0, 0.9, 0.1)
+    p[np.arange(20), np.arange(20) % 3] = 1 - p[np.arange(20), np.arange(20) % 3]  # one wrong label in every image
+    _, _, words = rendered(run_folder(labels, p, multi_label=True))
+    assert "Wrong are 33.3% of the labels of all images, 33.3% of the surest 90%" in words
+    _, _, words = rendered(run_folder(name="single"))
+    assert "of all images, " in words and "labels of all images" not in words
+
+
 def test_a_table_of_predictions_alone_makes_a_page(run_folder):
     directory = run_folder()
     for name in ("metrics.json", "run.json", "datalist.json", "selection_report.csv", "predictions_validation.csv"):

@@ -389,11 +389,12 @@ def _calibration(content: Content) -> Markup:
     ]
     parts.append(table(["metric", "before", "after"], rows))
     parts += [element("h3", "Prediction sets"), _prediction_sets(sets, analysis)]
+    counted = "the labels of all images" if analysis["multi_label"] else "all images"
     at = ", ".join(f"{value:.1%} of the surest {share}" for share, value in risk["risk_at"].items() if share != "100%")
     parts += [
         element("h3", "Answering only where the network is sure"),
         paragraph(
-            f"Wrong are {risk['risk_at']['100%']:.1%} of all images, {at}; the area under the curve is "
+            f"Wrong are {risk['risk_at']['100%']:.1%} of {counted}, {at}; the area under the curve is "
             f"{risk['aurc']:.4f}, {risk['excess']:.4f} more than with all right answers first."
         ),
         _plots(content, "calibration", "risk_coverage"),
