@@ -110,16 +110,17 @@ def load_evaluation_records(
             'of DICOM headers and folders with patient_pattern "".'
         )
     notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
+    finder = None
     left_out: list[dict] = []
     if not keep_twins:
         finder = find_twins(
             [record["image"] for record in records + seen],
             spatial_dims=spatial_dims, search=twin_search, dataset_dir=dataset_dir, notes=notes,
         )  # fmt: skip
-        if finder is not None:
-            records = leave_out_twins(
-                finder, records, seen, similarity=twin_similarity, split=split, notes=notes, left_out=left_out
-            )
+    if finder is not None:
+        records = leave_out_twins(
+            finder, records, seen, similarity=twin_similarity, split=split, notes=notes, left_out=left_out
+        )
     data = replace(
         trained,
         root=source.root,
@@ -127,6 +128,7 @@ def load_evaluation_records(
         source=source.description,
         notes=notes,
         left_out=left_out,
+        twins_searched=finder is not None,
         ignored=source.ignored,
         unusable=unusable,
     )

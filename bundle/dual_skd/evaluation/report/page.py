@@ -213,9 +213,11 @@ def _data(content: Content) -> Markup:
     parts.append(table(head, rows, "How the training run divided its data: images per class at the right"))
     twins = data["twins"].values()
     exact, near = (sum(one[kind] for one in twins) for kind in ("exact", "near"))
+    searched = ("No image that is kept has a known twin in training." if data["twins_searched"]
+                else "No search for images with a twin in training is recorded.")  # fmt: skip
     findings = [
         f"{exact + near} images were left out because a twin of them is in training ({exact} exact copies, {near} near "
-        "copies)." if exact + near else "No image that is kept has a known twin in training.",
+        "copies)." if exact + near else searched,
         f"{data['skipped_files']} files could not be used and were skipped." if data["skipped_files"]
         else "No file was skipped.",
     ]  # fmt: skip
