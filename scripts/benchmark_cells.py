@@ -179,11 +179,12 @@ def fingerprint(plan: Plan, settings: dict[str, Any]) -> str:
 
 
 def outdated_cells(plan: Plan, lines: Rows, tuned: Rows) -> set[str]:
-    """Cells of benchmark.csv that ran with other settings than their row of the plan has now."""
+    """Cells of benchmark.csv that the plan has, and that ran with other settings than it has for them now."""
     found = set()
     for line in lines:
         cell = Cell(line["data"], float(line["fraction"]), line["row"], int(line["seed"]))
-        if cell.data in plan["data"] and cell.row in plan["rows"]:
+        epochs = plan["data"].get(cell.data, {}).get("epochs", {})
+        if str(cell.fraction) in epochs and cell.row in plan["rows"]:
             settings, rate = settings_of(plan, cell, tuned), float(line["learning_rate"])
             planned = fingerprint(plan, settings), settings.get("learning_rate", rate)
             if planned != (line["settings"], rate):

@@ -10,7 +10,8 @@ the whole set, at most eight times its epochs. What follows ``--`` are options o
 
     python scripts/label_efficiency.py DATA --output curve -- --image_size 128 --patient_pattern "(p[0-9]+)"
 
-Every run is kept (see scripts/benchmark.py): killed and started again, it goes on where it stopped. The band is the
+Every run is kept (see scripts/benchmark.py): killed and started again, it goes on where it stopped, and runs of other
+settings than are given now run again. Other data, or other options of the data, need another --output. The band is the
 standard deviation over seeds, each of which draws other training images. Needs matplotlib for the plot.
 """
 
@@ -26,12 +27,16 @@ from pathlib import Path
 from typing import Any
 
 import benchmark
-from benchmark_store import read_rows
+from benchmark_cells import Plan, outdated_cells, planned_cells
+from benchmark_store import id_of, read_rows
 
 from dual_skd.data import load_records, save_split
+from dual_skd.data.records.datalist import DEMO_NAMES
 from dual_skd.errors import InputError
+from dual_skd.evaluation.recorder import read_json, write_json
 
 NAME = "data"
+MADE_OF = "split_made_of.json"
 MOST = 8  # times the epochs of the whole set that the smallest fraction gets
 METRICS = {"balanced_accuracy": "balanced accuracy", "macro_auc": "macro AUC", "ece": "calibration error (ECE)"}
 
@@ -45,24 +50,49 @@ def divide_once(data: str, options: dict[str, Any], path: Path) -> dict[str, Any
     """Writes the division into training and test images that all runs share; returns the options that runs still need.
 
     What is said of the data (``patient_pattern``, ``label_column`` ...) is used here; the file has patients and labels.
+    What it was made of stands beside it.
 
     Raises:
-        InputError: the data can't be read, or its images have several labels.
+        InputError: the data can't be read, its images have several labels, or the file was made of other data or with
+            other options.
     """
     known = inspect.signature(load_records).parameters
     of_data = {name: value for name, value in options.items() if name in known}
-    if not path.is_file():
+    if path.is_file():
+        refuse_other_division(data, of_data, path)
+    else:
         found = load_records(data, **of_data | {"val_fraction": 0.0})
         if found.multi_label:
             raise InputError(f"{data} has several labels per image; name the column of one: -- --label_column NAME.")
+        write_json(path.with_name(MADE_OF), made_of(data, of_data))
         save_split(found, path)
     kept = {name: value for name, value in of_data.items() if name in ("spatial_dims", "val_fraction")}
     return {name: value for name, value in options.items() if name not in of_data} | kept
 
 
-def make_plan(data: Path, fractions: Sequence[float], seeds: int, epochs: int, method: str, options: dict) -> dict:
+def made_of(data: str, of_data: dict[str, Any]) -> dict[str, Any]:
+    """What decides a division, as JSON has it; not the share of validation images, which each run takes for itself."""
+    where = data if data in DEMO_NAMES else str(Path(data).expanduser().resolve())
+    options = {name: value for name, value in of_data.items() if name != "val_fraction"}
+    return json.loads(json.dumps({"data": where, "options": options}))
+
+
+def refuse_other_division(data: str, of_data: dict[str, Any], path: Path) -> None:
+    """Raises InputError where a division is known to be of other data or options than these."""
+    former = read_json(path.with_name(MADE_OF))
+    if former and former != made_of(data, of_data):
+        options = "".join(f" --{name} {value}" for name, value in former["options"].items())
+        raise InputError(
+            f"{path.parent} holds the division of {former['data']} with the data options{options or ' left out'}; "
+            "choose another --output."
+        )
+
+
+def make_plan(data: Path, fractions: Sequence[float], seeds: int, epochs: int, method: str, options: dict) -> Plan:
     """A plan for scripts/benchmark.py: two rows, every fraction, seed by seed."""
-    return {
+    # a fingerprint has no learning rate: runs of one that was given once would pass for runs of the usual one
+    rate = {"revision": f"learning rate {options['learning_rate']}"} if "learning_rate" in options else {}
+    return rate | {
         "data": {
             NAME: {
                 "path": data.name,
@@ -93,6 +123,13 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             options[name[2:]] = value
     return options
+
+
+def rows_of(plan: Plan, results: Path) -> list[dict[str, str]]:
+    """Lines of the finished cells that the plan has, with the settings that it has for them."""
+    rows = read_rows(results)
+    wanted = {cell.id for cell in planned_cells(plan)} - outdated_cells(plan, rows, ())
+    return [row for row in rows if id_of(row) in wanted]
 
 
 def curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[float, dict[str, list[float]]]]:
@@ -170,14 +207,13 @@ def main(arguments: Sequence[str] | None = None, execute: Any = None) -> None:
         options = divide_once(args.data, options, data)
     except InputError as error:
         raise SystemExit(f"Error: {error}") from None
-    plan = args.output / "plan.json"
-    plan.write_text(
-        json.dumps(make_plan(data, args.fractions, args.seeds, args.epochs, args.method, options), indent=1)
-    )
-    command = ["--data_root", data.parent, "--results", args.output, "--work", args.output / "runs", "--plan", plan]
-    command += ["--minutes", args.minutes, "--jobs", args.jobs]
+    plan = make_plan(data, args.fractions, args.seeds, args.epochs, args.method, options)
+    path = args.output / "plan.json"
+    path.write_text(json.dumps(plan, indent=1))
+    command = ["--data_root", data.parent, "--results", args.output, "--work", args.output / "runs", "--plan", path]
+    command += ["--minutes", args.minutes, "--jobs", args.jobs, "--renew"]
     benchmark.main([str(word) for word in command], execute)
-    found = curves(read_rows(args.output))
+    found = curves(rows_of(plan, args.output))
     if not found:
         raise SystemExit("Error: no run has finished; the reasons stand above.")
     (args.output / "label_efficiency.md").write_text("\n".join(table(found)) + "\n", encoding="utf-8")

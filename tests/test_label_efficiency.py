@@ -52,7 +52,7 @@ class Recorded:
         }
         (output / "metrics.json").write_text(json.dumps(content))
         shared = {"student": {"parameters": 1, "macs": 1}, "large": {"parameters": 5, "macs": 5}}
-        config = {"method": settings["method"], "learning_rate": 0.002}
+        config = {"method": settings["method"], "learning_rate": settings.get("learning_rate", 0.002)}
         run = {"networks": shared, "timings": {"total_seconds": 1.0}, "config": config}
         (output / "run.json").write_text(json.dumps(run))
         datalist = json.loads(Path(settings["dataset_dir"]).read_text())
@@ -95,6 +95,43 @@ def test_one_command_runs_all_shares_and_writes_table_and_plot(script, tmp_path,
     script.main([*arguments, "--epochs", "3", "--", "--image_size", "32"], runs)  # nothing is run twice
     assert len(runs.runs) == 8
     assert "single" in capsys.readouterr().out
+
+
+def test_runs_of_other_settings_are_not_averaged_and_run_again(script, tmp_path):
+    from dual_skd.data import write_demo
+
+    demo = write_demo(tmp_path / "demo", counts={"train": 24, "val": 9, "test": 9})
+    arguments, table = [str(demo), "--output", str(tmp_path / "curve")], tmp_path / "curve" / "label_efficiency.md"
+    first, again, given, usual = (Recorded() for _ in range(4))
+    script.main([*arguments, "--fractions", "0.5", "1", "--seeds", "1", "--epochs", "3"], first)
+    with pytest.raises(SystemExit, match="no run has finished"):  # of those that are wanted now
+        script.main([*arguments, "--fractions", "1", "--seeds", "2", "--epochs", "5", "--minutes", "0"], Recorded())
+    script.main([*arguments, "--fractions", "1", "--seeds", "2", "--epochs", "5"], again)
+    assert len(first.runs) == len(again.runs) == 4 and {run["epochs"] for run in again.runs} == {5}
+    assert "| 1 | 2 |" in table.read_text() and "| 0.5 |" not in table.read_text()
+    arguments += ["--fractions", "1", "--seeds", "1", "--epochs", "5"]
+    script.main([*arguments, "--", "--learning_rate", "0.01"], given)
+    script.main(arguments, usual)
+    assert [len(runs.runs) for runs in (given, usual)] == [2, 2]
+
+
+def test_a_folder_keeps_to_the_data_and_options_that_it_was_made_of(script, tmp_path, monkeypatch):
+    from dual_skd.data import write_demo
+
+    counts = {"train": 24, "val": 9, "test": 9}
+    one, two = (write_demo(tmp_path / name, counts=counts) for name in ("one", "two"))
+    path = tmp_path / "curve" / "split.json"
+    script.divide_once(str(one), {"patient_pattern": "", "image_size": 32}, path)
+    content = path.read_text()
+    for data, options in ((two, {"patient_pattern": ""}), (one, {}), (one, {"patient_pattern": "(p)"})):
+        with pytest.raises(script.InputError, match=f"holds the division of {one} with the data options --patient_pat"):
+            script.divide_once(str(data), options, path)
+    monkeypatch.chdir(tmp_path)
+    relative = str(one.relative_to(tmp_path))
+    assert script.divide_once(relative, {"patient_pattern": "", "val_fraction": 0.3}, path) == {"val_fraction": 0.3}
+    assert path.read_text() == content
+    path.with_name("split_made_of.json").unlink()  # of a former version
+    assert script.divide_once(str(two), {"image_size": 8}, path) == {"image_size": 8}
 
 
 def test_what_can_not_be_read_is_one_sentence(script, tmp_path):

@@ -76,6 +76,7 @@ def run_folder(tmp_path) -> Callable[..., Path]:
             "test": records,
             "left_out": [{"image": "/clinic/twin.png", "label": records[0]["label"], "patient": "", "split": "test",
                           "twin": "/clinic/train_0.png", "similarity": 1.0, "exact": True}],
+            "twins_searched": True,
             "unusable": [{"image": "/clinic/broken.png", "problem": "damaged", "remedy": "leave out"}],
         }  # fmt: skip
         (directory / "datalist.json").write_text(json.dumps(content))

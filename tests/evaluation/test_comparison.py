@@ -39,6 +39,18 @@ def test_the_tests_are_those_of_the_library_and_corrected_as_one_family(run_fold
     assert [entry["p_holm"] for entry in family] == holm([entry["p"] for entry in family])
 
 
+def test_patients_that_only_one_run_knows_count_in_either_order(run_folder):
+    one, other = two(run_folder, patients=[f"p{place // 6}" for place in range(60)])
+    whole = compare_runs(one, other, resamples=100)
+    named, nameless = one.records, tuple(record | {"patient": ""} for record in one.records)
+    for records in ((named, ()), (named, nameless), ((), named), (nameless, named)):
+        sides = (replace(run, records=known) for run, known in zip((one, other), records, strict=True))
+        found = compare_runs(*sides, resamples=100)
+        assert found["metrics"] == whole["metrics"] and found["areas"] == whole["areas"]
+    alone = compare_runs(replace(one, records=()), replace(other, records=()), resamples=100)
+    assert alone["areas"] != whole["areas"]
+
+
 def test_images_of_one_run_only_are_left_out_and_counted(run_folder):
     one, other = two(run_folder)
     table = other.table

@@ -45,7 +45,19 @@ def test_a_file_that_is_no_such_table_is_named(tmp_path):
         ("image,label,predicted\na,b,c\n", "no columns p_"),
         ("image,label,p_normal\na,nodule,0.5\n", "'nodule'"),
         ("image,label,p_normal\na,normal,x\n", "'x'"),
+        ("image,label,p_normal\na,normal,1\nb,normal", "image 2 has more or fewer fields"),
+        ("image,label,p_normal,uncertainty\na,normal,1", "image 1 has more or fewer fields"),
+        ("image,label,p_normal\na,normal,1,1\n", "image 1 has more or fewer fields"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=words):
             read_predictions(path)
+
+
+def test_a_table_that_can_not_be_written_to_its_end_leaves_the_former_one(tmp_path):
+    path = tmp_path / "p.csv"
+    write_predictions(path, ["a", "b"], np.array([0, 1]), P, NAMES)
+    former = path.read_text()
+    with pytest.raises(ValueError, match="zip"):
+        write_predictions(path, ["a", "b"], np.array([0]), P, NAMES)
+    assert path.read_text() == former and read_predictions(path).images == ["a", "b"]

@@ -10,6 +10,8 @@ from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
 
 def test_images_of_one_patient_share_a_number_and_unknown_patients_stand_for_themselves():
     assert patient_numbers(["b", "a", "", "b", None, ""], 6).tolist() == [0, 1, 2, 0, 3, 4]
+    nan = float("nan")  # one object, as numpy and pandas have it
+    assert patient_numbers([nan, "a", nan, np.float64("nan"), "a"], 5).tolist() == [0, 1, 2, 3, 1]
     assert patient_numbers([7, 0, 7], 3).tolist() == [0, 1, 0]  # the number 0 is a name like any other
     assert patient_numbers(None, 3).tolist() == [0, 1, 2]
     with pytest.raises(InputError, match="3 images, but 2 patients"):

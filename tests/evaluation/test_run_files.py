@@ -39,6 +39,7 @@ def test_another_data_set_has_its_own_records_and_never_those_of_the_run(run_fol
     files = read_run(directory, "clinic")
     assert [record["patient"] for record in files.records] == ["z"]
     assert len(files.datalist["unusable"]) == 2 and len(files.datalist["training"]) == 9
+    assert read_run(directory).datalist["twins_searched"] and not files.datalist["twins_searched"]
 
 
 def test_validation_predictions_of_another_model_are_not_used(run_folder):

@@ -390,6 +390,7 @@ def _data(files: RunFiles) -> dict[str, Any]:
             }
             for section, split in (("validation", "val"), ("test", "test"))
         },
+        "twins_searched": bool(datalist.get("twins_searched")),
         "with_twins": (entry.get("with_twins") or {}).get("student"),
         "without_twins": entry.get("student") if entry.get("with_twins") else None,
         "skipped_files": len(datalist.get("unusable") or []),

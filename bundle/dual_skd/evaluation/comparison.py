@@ -27,6 +27,7 @@ def compare_runs(
 
     All metrics by a paired bootstrap over patients, the area of every class by DeLong's test, right and wrong by
     McNemar's test, whose images count as independent. All p values of the comparison are one family, corrected by Holm.
+    Patients are those that the data list of either run knows.
 
     Args:
         one: the first run; the differences are this one minus the other.
@@ -51,7 +52,12 @@ def compare_runs(
             f"No image is among the predictions of both {names[0]} and {names[1]}; evaluate both on one data set."
         )
     first, second = match_tables(_only(one.table, both), _only(other.table, both), names=names)
-    patients_of = {record["image"]: str(record.get("patient") or "") for record in one.records}
+    patients_of = {
+        record["image"]: str(record["patient"])
+        for run in (other, one)
+        for record in run.records
+        if record.get("patient")
+    }
     patients = [patients_of.get(image, "") for image in first.images]
     p, q, labels, classes = first.probabilities, second.probabilities, first.labels, first.class_names
     found: dict[str, Any] = {

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dual_skd.errors import InputError
+from dual_skd.files import replace_file
 
 
 class PredictionTable(NamedTuple):
@@ -41,10 +42,10 @@ def write_predictions(
     multi_label: bool = False,
     extra: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Writes image, label, predicted, ``p_`` and a probability per class, then the extra columns.
+    """Writes image, label, predicted, ``p_`` and a probability per class, then the extra columns: all or nothing.
 
     Args:
-        path: the CSV file.
+        path: the CSV file; its folder is made where it doesn't exist.
         images: path of each image.
         labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
         probabilities: (N, K).
@@ -52,33 +53,40 @@ def write_predictions(
         multi_label: labels are joined by "|", and every class above one half is predicted.
         extra: name -> a text per image.
     """
-    path, extra = Path(path), extra or {}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    extra = extra or {}
     predicted = probabilities > 0.5 if multi_label else probabilities.argmax(axis=1)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "label", "predicted", *(f"p_{name}" for name in class_names), *extra])
-        for image, label, chosen, row, *others in zip(
-            images, labels, predicted, probabilities, *extra.values(), strict=True
-        ):
-            numbers = (f"{value:.9g}" for value in row)  # not decimals: NLL lives on the smallest ones
-            writer.writerow([image, named(label, class_names), named(chosen, class_names), *numbers, *others])
+
+    def write(draft: Path) -> None:
+        with draft.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "label", "predicted", *(f"p_{name}" for name in class_names), *extra])
+            for image, label, chosen, row, *others in zip(
+                images, labels, predicted, probabilities, *extra.values(), strict=True
+            ):
+                numbers = (f"{value:.9g}" for value in row)  # not decimals: NLL lives on the smallest ones
+                writer.writerow([image, named(label, class_names), named(chosen, class_names), *numbers, *others])
+
+    replace_file(path, write)
 
 
 def read_predictions(path: str | Path, *, multi_label: bool = False) -> PredictionTable:
     """Reads what :func:`write_predictions` wrote.
 
     Raises:
-        InputError: no such file, no images in it, or columns and labels that don't fit together.
+        InputError: no such file, no images in it, a row that is cut, or columns and labels that don't fit together.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"No table of predictions {path}; run evaluating with this output_dir first.")
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    names = [column[2:] for column in (rows[0] if rows else ()) if column.startswith("p_")]
-    if not names or "label" not in rows[0]:
+        reader = csv.DictReader(file)
+        rows, header = list(reader), reader.fieldnames or ()
+    names = [column[2:] for column in header if column.startswith("p_")]
+    if not rows or not names or "label" not in header:
         raise InputError(f"{path} has no images, no column label or no columns p_<class>; run evaluating again.")
+    for number, fields in enumerate(rows, start=1):
+        if None in fields or None in fields.values():  # as DictReader has fields too many, and too few
+            raise InputError(f"{path}: image {number} has more or fewer fields than columns; run evaluating again.")
     place = {name: number for number, name in enumerate(names)}
     try:
         chosen = [[place[name] for name in row["label"].split("|") if name] if multi_label else place[row["label"]]
@@ -94,7 +102,7 @@ def read_predictions(path: str | Path, *, multi_label: bool = False) -> Predicti
             row[found] = 1
     else:
         labels = np.array(chosen)
-    columns = {name: [row[name] for row in rows] for name in rows[0]
+    columns = {name: [row[name] for row in rows] for name in header
                if name not in ("image", "label") and not name.startswith("p_")}  # fmt: skip
     return PredictionTable([row["image"] for row in rows], labels, probabilities, names, columns)
 

@@ -17,8 +17,8 @@ def patient_numbers(patients: Sequence[Hashable] | None, images: int) -> np.ndar
     """Number of the independent unit, from 0, that each image belongs to.
 
     Args:
-        patients: patient of each image; "" or None for an unknown one, which then stands for itself. None: every image
-            stands for itself.
+        patients: patient of each image; "", None or nan for an unknown one, which then stands for itself. None: every
+            image stands for itself.
         images: how many there are.
 
     Returns:
@@ -31,7 +31,9 @@ def patient_numbers(patients: Sequence[Hashable] | None, images: int) -> np.ndar
         return np.arange(images)
     if len(patients) != images:
         raise InputError(f"There are {images} images, but {len(patients)} patients; give one patient per image.")
-    keys = [(name,) if name is not None and name != "" else place for place, name in enumerate(patients)]
+    unknown = (None, "")
+    # nan, as tables have it for an empty cell, differs from itself
+    keys = [place if name in unknown or name != name else (name,) for place, name in enumerate(patients)]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], dtype=int)
 

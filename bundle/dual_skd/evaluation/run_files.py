@@ -93,7 +93,7 @@ def read_run(
         split=split,
         table=table,
         validation=validation,
-        datalist=datalist and datalist | {key: own.get(key) or [] for key in ("left_out", "unusable")},
+        datalist=datalist and datalist | {key: own.get(key) for key in ("left_out", "twins_searched", "unusable")},
         records=tuple(records),
         metrics=read_json(directory / "metrics.json"),
         run=read_json(directory / "run.json"),

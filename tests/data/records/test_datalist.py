@@ -220,6 +220,7 @@ def test_images_that_left_as_twins_are_kept_apart_with_their_twin(tmp_path):
     assert len(data.test) == 3 and load(tmp_path).left_out == []
     unsearched = load_records(tmp_path, val_fraction=0, twin_search="never")
     assert len(unsearched.test) == 4 and any("not searched for copies" in note for note in unsearched.notes)
+    assert data.twins_searched and not unsearched.twins_searched and not load(tmp_path).twins_searched
 
 
 def test_folds_share_the_test_set_and_divide_the_rest(tmp_path):

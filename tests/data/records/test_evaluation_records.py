@@ -85,7 +85,8 @@ def test_copies_of_training_images_are_left_out_and_said(run, tmp_path):
     (left_out,) = data.left_out
     assert left_out["image"] == str(other / "a" / "copy.png") and left_out["twin"] == trained[0]["image"]
     assert left_out["split"] == "test" and left_out["exact"]
-    assert len(evaluated(run, other, keep_twins=True)) == 5
+    kept = load_evaluation_records(run, other, class_names=NAMES, keep_twins=True)
+    assert len(kept.test) == 5 and data.twins_searched and not kept.twins_searched
 
 
 def test_images_that_the_run_left_out_come_with_its_own_split(tmp_path):
@@ -96,7 +97,7 @@ def test_images_that_the_run_left_out_come_with_its_own_split(tmp_path):
     run = save_split(load_records(tmp_path / "d"), tmp_path / "run" / "datalist.json")
     data = load_evaluation_records(run, class_names=NAMES)
     assert len(data.test) == 4 and [Path(r["image"]).name for r in data.left_out] == ["copy.png"]
-    assert load_evaluation_records(run, class_names=NAMES, split="val").left_out == []
+    assert load_evaluation_records(run, class_names=NAMES, split="val").left_out == [] and data.twins_searched
 
 
 def test_a_split_file_whose_patients_were_mixed_is_refused(run):

@@ -73,6 +73,19 @@ def test_the_file_can_be_given_back_as_a_data_set(tmp_path):
     assert again.splits == before.splits and again.left_out == before.left_out
 
 
+@pytest.mark.parametrize("searched", [False, True])
+def test_a_search_for_twins_is_remembered_as_long_as_the_division_is_kept(tmp_path, searched):
+    path = save_split(replace(data(tmp_path), twins_searched=searched), tmp_path / "datalist.json")
+    assert load_split(path).twins_searched is searched
+    assert load_records(path, keep_twins=True).twins_searched is searched
+    assert load_records(path, keep_twins=True, train_fraction=0.5, patient_pattern="").twins_searched is searched
+    assert not load_records(path, keep_twins=True, folds=3).twins_searched
+    content = json.loads(path.read_text())
+    content["training"] += content.pop("validation")
+    path.write_text(json.dumps(content))
+    assert not load_records(path, keep_twins=True, val_fraction=0.3).twins_searched
+
+
 def test_images_of_one_patient_in_two_splits_are_refused(tmp_path):
     before = data(tmp_path)
     before.test[0]["patient"] = before.train[3]["patient"]

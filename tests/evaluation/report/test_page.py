@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.comparison import compare_runs
 from dual_skd.evaluation.report.cases import Case
+from dual_skd.evaluation.report.model_card import model_card
 from dual_skd.evaluation.report.page import Content, commands, p_value, page
 from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.run_files import read_run
@@ -138,6 +140,30 @@ def test_what_is_not_there_is_a_sentence(run_folder, kind):
     _, _, words = rendered(build())
     assert sentence.lower() in words.lower()
     assert "nan" not in words.split() and "None" not in words.split() and "inf" not in words.split()
+
+
+@pytest.mark.parametrize("searched", [True, False, None])
+def test_no_twin_is_known_only_where_twins_were_looked_for(run_folder, searched):
+    directory = run_folder()
+    content = json.loads((directory / "datalist.json").read_text()) | {"left_out": [], "twins_searched": searched}
+    if searched is None:  # of a run of a former version
+        del content["twins_searched"]
+    (directory / "datalist.json").write_text(json.dumps(content))
+    _, _, words = rendered(directory)
+    assert ("No image that is kept has a known twin in training." in words) == bool(searched)
+    assert ("No search for images with a twin in training is recorded." in words) == (not searched)
+    card = model_card(analyse(read_run(directory), resamples=5), version="1", written="2026-01-02")
+    assert f"left out: {'0' if searched else 'unknown, as no search for them is recorded'}. " in card
+
+
+def test_of_several_labels_per_image_the_labels_are_counted(run_folder):
+    labels = np.arange(60).reshape(20, 3) % 2
+    p = np.where(labels > 0, 0.9, 0.1)
+    p[np.arange(20), np.arange(20) % 3] = 1 - p[np.arange(20), np.arange(20) % 3]  # one wrong label in every image
+    _, _, words = rendered(run_folder(labels, p, multi_label=True))
+    assert "Wrong are 33.3% of the labels of all images, 33.3% of the surest 90%" in words
+    _, _, words = rendered(run_folder(name="single"))
+    assert "of all images, " in words and "labels of all images" not in words
 
 
 def test_a_table_of_predictions_alone_makes_a_page(run_folder):

@@ -41,6 +41,13 @@ def test_of_two_classes_one_roc_curve_is_drawn(run_folder):
     assert len(plots["roc"][0].figure.axes[0].lines) == 2 and "ill" in plots["roc"][0].description
 
 
+def test_the_reliability_diagram_says_what_it_counts(run_folder):
+    labels = np.arange(60).reshape(20, 3) % 2
+    several = analysed(run_folder(labels, labels * 0.5 + 0.3, multi_label=True, name="several"))
+    for analysis, counted in ((analysed(run_folder()), "images"), (several, "labels")):
+        assert all_plots(analysis)["calibration"][0].figure.axes[1].get_ylabel() == counted
+
+
 def test_many_classes_are_divided_into_plots_of_four(run_folder):
     names = [f"c{k}" for k in range(6)]
     plots = all_plots(analysed(run_folder(np.arange(60) % 6, class_names=names)))

@@ -48,6 +48,7 @@ class DataList:
         spatial_dims: 2 for images, 3 for volumes.
         left_out: validation and test records that are in no split, as a twin of them is in training: records with
             "split", "twin" (image of the twin), "similarity" and "exact".
+        twins_searched: whether such twins were looked for, now or by the division that a split file holds.
         ignored: files that lie in the data set and are none of its images.
         unusable: images that were skipped as they can't be used: "image", "problem" and "remedy".
     """
@@ -60,6 +61,7 @@ class DataList:
     multi_label: bool = False
     spatial_dims: int = 2
     left_out: list[dict] = field(default_factory=list)
+    twins_searched: bool = False
     ignored: tuple[str, ...] = ()
     unusable: list[dict] = field(default_factory=list)
 
@@ -266,6 +268,9 @@ def load_records(
             left_out=left_out,
         )
 
+    # what an earlier search found holds as long as its division does
+    given = {row.image: row.split for row in rows}
+    as_given = all(given[record["image"]] == split for split in SPLITS for record in records[split])
     data = DataList(
         root=source.root,
         class_names=names,
@@ -275,6 +280,7 @@ def load_records(
         multi_label=source.multi_label,
         spatial_dims=spatial_dims,
         left_out=left_out,
+        twins_searched=twins is not None or (source.twins_searched and as_given),
         ignored=source.ignored,
         unusable=unusable,
     )

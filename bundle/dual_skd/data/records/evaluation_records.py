@@ -111,16 +111,17 @@ def load_evaluation_records(
         )
     notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
     records = _new(records, seen, source, notes)
+    finder = None
     left_out: list[dict] = []
     if not keep_twins:
         finder = find_twins(
             [record["image"] for record in records + seen],
             spatial_dims=spatial_dims, search=twin_search, dataset_dir=dataset_dir, notes=notes,
         )  # fmt: skip
-        if finder is not None:
-            records = leave_out_twins(
-                finder, records, seen, similarity=twin_similarity, split=split, notes=notes, left_out=left_out
-            )
+    if finder is not None:
+        records = leave_out_twins(
+            finder, records, seen, similarity=twin_similarity, split=split, notes=notes, left_out=left_out
+        )
     data = replace(
         trained,
         root=source.root,
@@ -128,6 +129,7 @@ def load_evaluation_records(
         source=source.description,
         notes=notes,
         left_out=left_out,
+        twins_searched=finder is not None,
         ignored=source.ignored,
         unusable=unusable,
     )

@@ -57,6 +57,7 @@ class Source:
         notes: decisions that the user should know of.
         ignored: files that lie in the data set and are none of its images.
         left_out: records that an earlier division left out as twins, from a split file.
+        twins_searched: whether that division looked for twins.
     """
 
     root: Path
@@ -67,6 +68,7 @@ class Source:
     notes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     left_out: tuple[dict, ...] = ()
+    twins_searched: bool = False
 
 
 def some(items: Sequence[str], most: int = 3) -> str:

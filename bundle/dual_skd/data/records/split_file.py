@@ -15,8 +15,8 @@ SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # names o
 def save_split(data: DataList, path: str | Path) -> Path:
     """Writes a Decathlon data list: classes, and per section image (absolute locator), label, patient and site.
 
-    A section "left_out" holds the validation and test images that have a twin in training, with the twin; a section
-    "unusable" the files that were skipped, and why.
+    A section "left_out" holds the validation and test images that have a twin in training, with the twin, and
+    "twins_searched" whether they were looked for; a section "unusable" the files that were skipped, and why.
 
     Args:
         data: what a run trains on.
@@ -30,6 +30,7 @@ def save_split(data: DataList, path: str | Path) -> Path:
         "spatial_dims": data.spatial_dims,
         **{SECTIONS[split]: records for split, records in data.splits.items()},
         "left_out": data.left_out,
+        "twins_searched": data.twins_searched,
         "unusable": data.unusable,
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -36,12 +36,14 @@ class Table:
         entries: one dict per row, with the package's own column names in small letters.
         class_names: classes in the order that the file declares, empty when it declares none.
         left_out: the section "left_out" of a split file.
+        twins_searched: whether a split file says that twins were looked for.
     """
 
     path: Path
     entries: list[dict]
     class_names: tuple[str, ...] = ()
     left_out: tuple[dict, ...] = ()
+    twins_searched: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -81,7 +83,7 @@ def read_table(path: Path) -> Table:
     rename = {found: name for name, found in own.items() if found and found != name}
     if rename:
         entries = [{rename.get(key, key): value for key, value in entry.items()} for entry in table.entries]
-        table = Table(path, entries, table.class_names, table.left_out)
+        table = replace(table, entries=entries)
     return table
 
 
@@ -117,6 +119,7 @@ def read_image_table(
         multi_label=labelled.multi_label,
         notes=tuple(notes),
         left_out=table.left_out,
+        twins_searched=table.twins_searched,
     )
 
 
@@ -322,7 +325,13 @@ def _read_json(path: Path) -> Table:
     left_out = content.get("left_out")
     left_out = left_out if isinstance(left_out, list) else []
     entries = _with_names(entries, content.get("labels"))
-    return Table(path, entries, _declared_classes(content.get("labels")), tuple(_entries(left_out, path)))
+    return Table(
+        path,
+        entries,
+        _declared_classes(content.get("labels")),
+        tuple(_entries(left_out, path)),
+        content.get("twins_searched") is True,
+    )
 
 
 def _entries(members: list, path: Path) -> list[dict]:

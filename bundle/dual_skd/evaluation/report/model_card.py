@@ -68,7 +68,7 @@ def model_card(analysis: Mapping[str, Any], *, version: str, written: str, expla
         _table(["split", "images", "patients", "images without a known patient"],
                [[name, one["images"], one["patients"], one["images_without_patient"]]
                 for name, one in data["splits"].items()]),
-        f"Twins of training images left out: {sum(sum(one.values()) for one in data['twins'].values())}. "
+        f"Twins of training images left out: {_twins(data)}. "
         f"Files skipped: {data['skipped_files']}. SHA-256 of the data list: {_escaped(data['hash'] or 'unknown')}.\n",
         f"## Metrics on {analysis['images']} images ({_escaped(analysis['split'])})\n",
         _table(["metric", f"value ({analysis['settings']['level']:.0%} interval)"], _overall(analysis)),
@@ -145,6 +145,11 @@ def _limits(analysis: Mapping[str, Any]) -> list[str]:
           for name, one in analysis["metrics"]["overall"].items() if one["value"] is None),
     ]  # fmt: skip
     return [sentence for sentence in found if sentence]
+
+
+def _twins(data: Mapping[str, Any]) -> str:
+    count = sum(sum(one.values()) for one in data["twins"].values())
+    return str(count) if count or data["twins_searched"] else "unknown, as no search for them is recorded"
 
 
 def _networks(analysis: Mapping[str, Any]) -> list[list[Any]]:

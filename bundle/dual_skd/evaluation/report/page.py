@@ -213,9 +213,11 @@ def _data(content: Content) -> Markup:
     parts.append(table(head, rows, "How the training run divided its data: images per class at the right"))
     twins = data["twins"].values()
     exact, near = (sum(one[kind] for one in twins) for kind in ("exact", "near"))
+    searched = ("No image that is kept has a known twin in training." if data["twins_searched"]
+                else "No search for images with a twin in training is recorded.")  # fmt: skip
     findings = [
         f"{exact + near} images were left out because a twin of them is in training ({exact} exact copies, {near} near "
-        "copies)." if exact + near else "No image that is kept has a known twin in training.",
+        "copies)." if exact + near else searched,
         f"{data['skipped_files']} files could not be used and were skipped." if data["skipped_files"]
         else "No file was skipped.",
     ]  # fmt: skip
@@ -389,11 +391,12 @@ def _calibration(content: Content) -> Markup:
     ]
     parts.append(table(["metric", "before", "after"], rows))
     parts += [element("h3", "Prediction sets"), _prediction_sets(sets, analysis)]
+    counted = "the labels of all images" if analysis["multi_label"] else "all images"
     at = ", ".join(f"{value:.1%} of the surest {share}" for share, value in risk["risk_at"].items() if share != "100%")
     parts += [
         element("h3", "Answering only where the network is sure"),
         paragraph(
-            f"Wrong are {risk['risk_at']['100%']:.1%} of all images, {at}; the area under the curve is "
+            f"Wrong are {risk['risk_at']['100%']:.1%} of {counted}, {at}; the area under the curve is "
             f"{risk['aurc']:.4f}, {risk['excess']:.4f} more than with all right answers first."
         ),
         _plots(content, "calibration", "risk_coverage"),

@@ -250,7 +250,7 @@ def _reliability(analysis: Mapping[str, Any]) -> list[Plot]:
         said.append(f"{label}: expected calibration error {number_or_dash(ece)}")
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right")
     axis.legend(loc="upper left")
-    below.set(xlabel="confidence", ylabel="images")
+    below.set(xlabel="confidence", ylabel="labels" if analysis["multi_label"] else "images")
     return [Plot("reliability", figure, "Reliability diagram", "; ".join(said))]
 
 
