@@ -262,6 +262,14 @@ def test_a_file_of_frames_is_a_volume_or_one_frame(tmp_path, dicom_file, volume)
     refused(f"{path}#frame=1", "Expected a volume", "a.dcm", spatial_dims=3)
 
 
+def test_frames_of_a_file_that_states_one_position_are_a_volume_with_its_spacing(tmp_path, dicom_file, volume):
+    place = {"ImagePositionPatient": [1, 2, 3], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    tags = {"NumberOfFrames": 7, "PixelSpacing": [0.7, 0.5], "SpacingBetweenSlices": 2.5}
+    array, meta = read_image(dicom_file(tmp_path / "a.dcm", volume, **tags, **place))
+    assert np.array_equal(array, volume.transpose(2, 1, 0))
+    assert np.array_equal(meta["affine"], np.diag([0.5, 0.7, 2.5, 1])) and meta["spacing_known"]
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
 def test_compressed_frames_come_out_in_order(tmp_path, dicom_file, volume, syntax):
     path = dicom_file(tmp_path / "a.dcm", volume, NumberOfFrames=7)

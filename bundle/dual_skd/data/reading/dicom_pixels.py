@@ -195,8 +195,9 @@ def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Pictur
 
 def _stack_of_frames(dataset: Dataset, header: Header) -> Series:
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    if len(groups) != header.frames:
-        return Series(header.series, tuple(replace(header, instance_number=i) for i in range(header.frames)))
+    if len(groups) != header.frames:  # one position for the whole file is none for its frames
+        frames = [replace(header, instance_number=index, position=None) for index in range(header.frames)]
+        return Series(header.series, tuple(frames))
     frames = []
     for index, group in enumerate(groups):
         plane, orientation = first_item(group, "PlanePositionSequence"), first_item(group, "PlaneOrientationSequence")
