@@ -10,9 +10,10 @@ the whole set, at most eight times its epochs. What follows ``--`` are options o
 
     python scripts/label_efficiency.py DATA --output curve -- --image_size 128 --patient_pattern "(p[0-9]+)"
 
-Every run is kept (see scripts/benchmark.py): killed and started again, it goes on where it stopped, and runs of other
-settings than are given now run again. Other data, or other options of the data, need another --output. The band is the
-standard deviation over seeds, each of which draws other training images. Needs matplotlib for the plot.
+Every run is kept (see scripts/benchmark.py): killed and started again, it goes on where it stopped, and runs that
+failed, or had other settings than are given now, run again. Other data, or other options of the data, need another
+--output. The band is the standard deviation over seeds, each of which draws other training images. Needs matplotlib
+for the plot.
 """
 
 from __future__ import annotations
@@ -211,7 +212,7 @@ def main(arguments: Sequence[str] | None = None, execute: Any = None) -> None:
     path = args.output / "plan.json"
     path.write_text(json.dumps(plan, indent=1))
     command = ["--data_root", data.parent, "--results", args.output, "--work", args.output / "runs", "--plan", path]
-    command += ["--minutes", args.minutes, "--jobs", args.jobs, "--renew"]
+    command += ["--minutes", args.minutes, "--jobs", args.jobs, "--renew", "--retry"]
     benchmark.main([str(word) for word in command], execute)
     found = curves(rows_of(plan, args.output))
     if not found:

@@ -115,6 +115,23 @@ def test_runs_of_other_settings_are_not_averaged_and_run_again(script, tmp_path)
     assert [len(runs.runs) for runs in (given, usual)] == [2, 2]
 
 
+def test_runs_that_failed_run_again_with_the_next_command(script, tmp_path):
+    from benchmark_cells import CellFailed
+
+    from dual_skd.data import write_demo
+
+    class Failing(Recorded):
+        def __call__(self, runs: list[dict], log: Path) -> None:
+            raise CellFailed("no space left")
+
+    demo = write_demo(tmp_path / "demo", counts={"train": 24, "val": 9, "test": 9})
+    arguments = [str(demo), "--output", str(tmp_path / "curve"), "--fractions", "1", "--seeds", "1"]
+    with pytest.raises(SystemExit, match="no run has finished"):
+        script.main(arguments, Failing())
+    script.main(arguments, again := Recorded())
+    assert len(again.runs) == 2
+
+
 def test_a_folder_keeps_to_the_data_and_options_that_it_was_made_of(script, tmp_path, monkeypatch):
     from dual_skd.data import write_demo
 
