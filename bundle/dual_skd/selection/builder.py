@@ -350,7 +350,7 @@ class PlanBuilder:
         if layers != "first":
             raise SelectionError(
                 f"layers={layers!r} needs a known family ({', '.join(FAMILIES)}), and this network is of none: "
-                "use layers='first'"
+                "use layers='first' (in training --selection_layers first --selection_layers_auxiliary first)"
             )
         self.doubts.append("no family recognised: indices follow from sizes alone")
         for name in self.small.shapes:
