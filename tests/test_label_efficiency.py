@@ -116,13 +116,11 @@ def test_runs_of_other_settings_are_not_averaged_and_run_again(script, tmp_path)
 
 
 def test_runs_that_failed_run_again_with_the_next_command(script, tmp_path):
-    from benchmark_cells import CellFailed
-
     from dual_skd.data import write_demo
 
     class Failing(Recorded):
         def __call__(self, runs: list[dict], log: Path) -> None:
-            raise CellFailed("no space left")
+            raise script.benchmark.CellFailed("no space left")
 
     demo = write_demo(tmp_path / "demo", counts={"train": 24, "val": 9, "test": 9})
     arguments = [str(demo), "--output", str(tmp_path / "curve"), "--fractions", "1", "--seeds", "1"]
