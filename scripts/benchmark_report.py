@@ -267,6 +267,8 @@ def _markdown(head: Sequence[Sequence[str]]) -> list[str]:
 def plot(results: Results, data: str, tables: dict[float, dict[str, dict[str, Difference]]]) -> None:
     """Differences to the control with their intervals: one panel per fraction and metric.
 
+    A single seed's intervals know nothing of new trainings, and would look like the surest: they are drawn white.
+
     Raises:
         InputError: matplotlib isn't installed.
     """
@@ -277,18 +279,23 @@ def plot(results: Results, data: str, tables: dict[float, dict[str, dict[str, Di
         len(measured), len(COMPARED), figsize=(3.2 * len(COMPARED), 0.5 + sum(heights)), squeeze=False,
         layout="constrained", height_ratios=heights,
     )  # fmt: skip
+    control = results.plan["control"]
     for line, (fraction, names) in zip(axes, measured.items(), strict=True):
+        of_control = results.of(data, fraction, control).keys()
+        seeds = [len(results.of(data, fraction, row).keys() & of_control) for row in names]
         for axis, metric in zip(line, COMPARED, strict=True):
-            drawn = [tables[fraction][row][metric] for row in names]
-            for place, one in enumerate(drawn):
+            for place, (row, count) in enumerate(zip(names, seeds, strict=True)):
+                one = tables[fraction][row][metric]
                 axis.plot([one.low, one.high], [place, place], color="0.4", linewidth=2)
-                axis.plot(one.value, place, "o", color="C0")
+                axis.plot(one.value, place, "o", color="C0", markerfacecolor="white" if count == 1 else "C0")
             axis.axvline(0, color="0.7", linewidth=1, zorder=0)
-            axis.set_yticks(range(len(names)), names if axis is line[0] else [""] * len(names))
+            labels = [f"{row} ({count})" for row, count in zip(names, seeds, strict=True)]
+            axis.set_yticks(range(len(names)), labels if axis is line[0] else [""] * len(names))
             axis.set_ylim(-0.6, len(names) - 0.4)
             axis.locator_params(axis="x", nbins=4)
             axis.set_title(f"{SHOWN[metric]}, {fraction:.0%}{results.mark(data, fraction)}", fontsize=10)
-    figure.suptitle(f"{data}: difference to {results.plan['control']!r}, 95 % interval", fontsize=11)
+    title = f"{data}: difference to {control!r}, 95 % interval (seeds; white: one, so of its networks only)"
+    figure.suptitle(title, fontsize=11)
     figure.savefig(results.folder / f"{data}.png", dpi=120)
     pyplot.close(figure)
 
