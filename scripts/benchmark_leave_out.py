@@ -52,8 +52,11 @@ def with_variants(plan: dict[str, Any]) -> dict[str, Any]:
     tiers = [tier | {"on": spread(tier["on"])} for tier in plan["tiers"]]
     plan = plan | {"data": data, "pooled": variants, "tiers": tiers}
     if "claims" in plan:
-        lists = {name: spread(plan["claims"][name]) for name in ("scarce", "full") if name in plan["claims"]}
-        plan["claims"] = plan["claims"] | lists
+        claims = plan["claims"]
+        lists = {name: spread(claims[name]) for name in ("scarce", "full") if name in claims}
+        if "variants" in claims:
+            lists["variants"] = [one | {"on": spread(one["on"])} for one in claims["variants"]]
+        plan["claims"] = claims | lists
     return plan
 
 

@@ -477,6 +477,18 @@ def test_accuracy_is_that_of_the_light_row_and_size_that_validation_chooses(scri
     assert found.startswith("* **does not hold**") and "`dual`): phantoms 100% 0.700" in found
 
 
+def test_a_variant_of_the_method_has_claims_against_its_own_control(done, scripts, plan):
+    content = scripts.cells.read_plan(plan)
+    results = scripts.results.Results(done / "results", content)
+    before = scripts.claims.claims(results)
+    content["claims"]["variants"] = [{"method": "dual", "control": "large", "on": [["phantoms", 1.0]]}]
+    found = scripts.claims.claims(results)
+    assert found[: len(before)] == before and len(found) == len(before) + 4
+    assert all("`dual`" in text and "`large`" in text and "phantoms 100%" in text for text in found[len(before) :])
+    ece = results.shared_means("phantoms", 1.0, ("dual", "large"), "ece")
+    assert f"{ece[0] / ece[1]:.2f} times" in found[len(before) + 1]
+
+
 def test_pairs_of_rows_are_compared(done, scripts, plan):
     content = scripts.cells.read_plan(plan)
     results = scripts.results.Results(done / "results", content)

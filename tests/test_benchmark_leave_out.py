@@ -57,11 +57,15 @@ def plan(**leave_out) -> dict:
 
 
 def test_an_entry_becomes_a_data_set_per_site_wherever_it_is_named(scripts):
-    found = scripts.leave_out.with_variants(plan())
+    wanted = plan()
+    wanted["claims"]["variants"] = [{"method": "dual", "control": "single", "on": [["sites", 1.0]]}]
+    found = scripts.leave_out.with_variants(wanted)
     assert list(found["data"]) == ["all", "sites_A", "sites_B"]
     assert found["data"]["sites_B"] == {"path": "demo", "epochs": {"1.0": 1}, "leave_out": {"site": "B"}}
     assert found["tiers"][0]["on"] == [["sites_A", 1.0], ["sites_B", 1.0], ["all", 1.0]]
-    assert found["claims"] == {"scarce": [["sites_A", 1.0], ["sites_B", 1.0]], "full": [["all", 1.0]]}
+    both = [["sites_A", 1.0], ["sites_B", 1.0]]
+    variants = [{"method": "dual", "control": "single", "on": both}]
+    assert found["claims"] == {"scarce": both, "full": [["all", 1.0]], "variants": variants}
 
 
 def test_the_test_images_are_those_of_the_site_and_the_training_images_all_others(scripts, data, tmp_path):
