@@ -65,33 +65,23 @@ def claims(results: Results) -> list[str]:
     lines.append(claim(f"accuracy of {level} or better on {sets} (of their light rows the best on validation: `{row}`)",
                         {place: means(place, row, name="accuracy").item()}, lambda value: value >= level, 1,
                         "{:.3f}"))  # fmt: skip
-    shift = robustness.Robustness(results.folder, plan, results.hidden)
-    for text, value, holds in (
-        ("has a mean accuracy under corruption not below that of", robustness.corrupted, lambda gap: gap >= 0),
-        ("loses a smaller share of its accuracy under corruption than", robustness.drop, lambda gap: gap < 0),
-    ):
-        gaps = {place: 100 * gap for place, gap in robustness.differences(shift, method, value).items()}
-        if gaps:
-            lines.append(claim(f"`{method}` {text} `{control}`", gaps, holds, len(gaps), "{:+.1f} points"))
-        else:
-            lines.append(f"* **open**: `{method}` {text} `{control}`: not asked for by the plan.")
     for one in wanted.get("variants", ()):
         lines += _against(results, one["method"], one["control"], [(data, float(share)) for data, share in one["on"]])
     return lines
 
 
 def _against(results: Results, method: str, control: str, places: Sequence[tuple[str, float]]) -> list[str]:
-    """The four claims of a method against its control, with a family of p values of their own."""
+    """The claims of a method against its control, with a family of p values of their own."""
     claim = partial(_claim, results)
-    found = {place: results.differences(*place, method, control) for place in places}
-    family = [(place, name) for place in places for name in COMPARED if found[place]]
-    p = dict(zip(family, holm([found[place][name].p for place, name in family]), strict=True))
+    measured = {place: results.differences(*place, method, control) for place in places}
+    family = [(place, name) for place in places for name in COMPARED if measured[place]]
+    p = dict(zip(family, holm([measured[place][name].p for place, name in family]), strict=True))
 
     def smallest(names: Iterable[str], counts: Callable[[str, float], bool]) -> dict[tuple[str, float], float]:
         """The smallest p of those metrics whose difference counts, by place; 1 where none does."""
         return {
-            place: min((p[place, name] for name in names if counts(name, found[place][name].value)), default=1.0)
-            if found[place] else float("nan") for place in places
+            place: min((p[place, name] for name in names if counts(name, measured[place][name].value)), default=1.0)
+            if measured[place] else float("nan") for place in places
         }  # fmt: skip
 
     lines = [
@@ -115,6 +105,17 @@ def _against(results: Results, method: str, control: str, places: Sequence[tuple
                         "{0[0]:+.3f}, p = {0[1]:.3f}"))  # fmt: skip
     lines.append(claim(f"`{method}` is nowhere significantly worse than `{control}`", smallest(COMPARED, _is_worse),
                         lambda p: p >= 0.05, len(places), "smallest p of a worse metric {:.3f}"))  # fmt: skip
+    shift = robustness.Robustness(results.folder, results.plan, results.hidden)
+    for text, value, holds in (
+        ("has a mean accuracy under corruption not below that of", robustness.corrupted, lambda gap: gap >= 0),
+        ("loses a smaller share of its accuracy under corruption than", robustness.drop, lambda gap: gap < 0),
+    ):
+        found = robustness.differences(shift, method, control, places, value)
+        gaps = {place: 100 * gap for place, gap in found.items()}
+        if gaps:
+            lines.append(claim(f"`{method}` {text} `{control}`", gaps, holds, len(gaps), "{:+.1f} points"))
+        else:
+            lines.append(f"* **open**: `{method}` {text} `{control}`: not asked for by the plan.")
     return lines
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,11 @@ class Robustness:
         return {name: sorted(strengths) for name, strengths in found.items() if name != CLEAN[0]}
 
     def pairs(
-        self, data: str, fraction: float, row: str, network: str = "student"
+        self, data: str, fraction: float, row: str, network: str = "student", control: str = ""
     ) -> list[tuple[dict[Kind, dict[str, float]], dict[Kind, dict[str, float]]]]:
-        """Network and control for the seeds that both have, as far as both saw the same corruptions."""
-        one, other = (self.seeds(data, fraction, *who) for who in ((row, network), (self.plan["control"], "student")))
+        """Network and control (or the plan's) for the seeds that both have, as far as both saw the same corruptions."""
+        control = control or self.plan["control"]
+        one, other = (self.seeds(data, fraction, *who) for who in ((row, network), (control, "student")))
         return [(one[s], other[s]) for s in sorted(one.keys() & other.keys()) if one[s].keys() == other[s].keys()]
 
 
@@ -118,12 +119,20 @@ def tables(results: Robustness) -> list[str]:
     return lines
 
 
-def differences(results: Robustness, row: str, value) -> dict[tuple[str, float], float]:
-    """Mean paired difference of ``value`` between a row and the control; nan where it wasn't measured as planned."""
-    wanted = [(data, float(fraction)) for data, fraction in results.plan["claims"]["scarce"]]
-    wanted = [place for place in wanted if results.plan["data"][place[0]].get("robustness")]
-    found = {place: [value(one) - value(other) for one, other in results.pairs(*place, row)] for place in wanted}
-    return {place: float(np.mean(values)) if values else float("nan") for place, values in found.items()}
+def differences(
+    results: Robustness,
+    row: str,
+    control: str,
+    places: Sequence[tuple[str, float]],
+    value: Callable[[dict[Kind, dict[str, float]]], float],
+) -> dict[tuple[str, float], float]:
+    """Mean paired difference of ``value`` between a row and a control; nan where it wasn't measured as planned."""
+    wanted = [place for place in places if results.plan["data"][place[0]].get("robustness")]
+    pairs = {place: results.pairs(*place, row, control=control) for place in wanted}
+    return {
+        place: float(np.mean([value(one) - value(other) for one, other in of])) if of else float("nan")
+        for place, of in pairs.items()
+    }
 
 
 def plot(path: Path, data: str, results: Robustness) -> None:

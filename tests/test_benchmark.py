@@ -483,7 +483,7 @@ def test_a_variant_of_the_method_has_claims_against_its_own_control(done, script
     before = scripts.claims.claims(results)
     content["claims"]["variants"] = [{"method": "dual", "control": "large", "on": [["phantoms", 1.0]]}]
     found = scripts.claims.claims(results)
-    assert found[: len(before)] == before and len(found) == len(before) + 4
+    assert found[: len(before)] == before and len(found) == len(before) + 6
     assert all("`dual`" in text and "`large`" in text and "phantoms 100%" in text for text in found[len(before) :])
     ece = results.shared_means("phantoms", 1.0, ("dual", "large"), "ece")
     assert f"{ece[0] / ece[1]:.2f} times" in found[len(before) + 1]
