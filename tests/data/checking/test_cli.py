@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from dicom_files import write_picture
 from PIL import Image
 
 from dual_skd.data.checking import cli
@@ -164,6 +165,25 @@ def test_archives_and_volumes_are_checked_too(tmp_path, capsys):
     assert run(tmp_path / "v", "--spatial-dims", "3") == 0
     assert run(tmp_path / "v") == 1
     assert "6 images have other dimensions" in capsys.readouterr().out
+
+
+def test_files_of_several_frames_are_checked_frame_by_frame(tmp_path, capsys):
+    for number in range(6):
+        frames = np.stack([np.asarray(picture(10 * number + frame)) for frame in range(3)])
+        write_picture(tmp_path / "d" / "ab"[number % 2] / f"{number}.dcm", frames, NumberOfFrames=3)
+    assert run(tmp_path / "d") == 1 and "set frame to" in capsys.readouterr().out
+    assert run(tmp_path / "d", "--frame", "all") == 0
+    printed = capsys.readouterr().out
+    assert "frame 'all' is taken (18 images in all)" in printed and "ERRORS" not in printed
+    clean = tmp_path / "d" / "clean.csv"
+    assert run(tmp_path / "d", "--frame", "1", "--clean-list", clean) == 0
+    with clean.open(newline="") as file:
+        images = [row["image"] for row in csv.DictReader(file)]
+    assert len(images) == 6 and all(image.endswith(".dcm#frame=1") for image in images)
+    with pytest.raises(InputError, match="so there is no frame 3"):
+        run(tmp_path / "d", "--frame", "3")
+    with pytest.raises(InputError, match="frame is 'some'"):
+        run(tmp_path / "d", "--frame", "some")
 
 
 def test_a_result_that_cannot_be_written_is_one_sentence(dataset, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from dual_skd.data.reading.loading import (
     MAX_BYTES,
+    NamedFrame,
     OncePerKind,
     Picture,
     check_size,
@@ -39,6 +40,13 @@ def test_a_frame_is_a_number_or_the_middle():
     for wrong in (3, -1, "first", 1.0, True):
         with pytest.raises(InputError, match='frame "middle" or a number from 0 to 2, .* for a'):
             chosen_frame(wrong, 3, "a")
+
+
+def test_a_number_for_all_files_leaves_single_pictures_alone_and_a_named_frame_must_be_there():
+    assert chosen_frame(7, 1, "a") == 0 and chosen_frame(NamedFrame(0), 1, "a") == 0
+    for wrong in (NamedFrame(1), -1, True, "all"):
+        with pytest.raises(InputError, match="a number from 0 to 0"):
+            chosen_frame(wrong, 1, "a")
 
 
 def test_failures_of_libraries_name_the_file_in_one_line_and_input_errors_pass():

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a datalist.csv of what is left: one of every group of copies",
     )
     parser.add_argument("--spatial-dims", type=int, choices=(2, 3), default=2, help="2 for images, 3 for volumes")
+    parser.add_argument("--frame", type=_frame, help="of files with several in 2D: middle, a number from 0, or all")
     parser.add_argument("--label-column", action="append", help="column of the label; repeat it for multi-label tables")
     parser.add_argument("--patient-pattern", help="regular expression whose group finds the patient in a file name")
     parser.add_argument("--allow-outside", action="store_true", help="take images outside the folder of the list")
@@ -53,6 +54,7 @@ def main(args: argparse.Namespace) -> int:
         data, known = load_for_check(
             args.dataset_dir,
             spatial_dims=args.spatial_dims,
+            frame=args.frame,
             label_column=columns[0] if len(columns) == 1 else columns,
             patient_pattern=args.patient_pattern,
             allow_outside=args.allow_outside,
@@ -154,6 +156,11 @@ def _wrapped(text: str, mark: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def _frame(text: str) -> int | str:
+    """What ``--frame`` means, as in a configuration."""
+    return int(text) if text.isdecimal() else text
 
 
 def _open_to_write(path: Path) -> TextIO:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dual_skd.data.checking.outliers import Oddity
 from dual_skd.data.records.datalist import SPLITS, DataList, label_index, load_records, record_of
+from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.patients import rows_with_patients
 from dual_skd.data.records.rows import Source
 from dual_skd.data.records.sources import find_table, id_column, read_source
@@ -23,12 +24,14 @@ def load_for_check(
     spatial_dims: int,
     label_column: str | Sequence[str],
     patient_pattern: str | None,
+    frame: int | str | None = None,
     allow_outside: bool = False,
 ) -> tuple[DataList, list[Oddity]]:
     """Reads a data set as it is given: nothing carved, nothing left out.
 
     Args:
-        dataset_dir, spatial_dims, label_column, patient_pattern, allow_outside: see :func:`dual_skd.data.load_records`.
+        dataset_dir, spatial_dims, label_column, patient_pattern, frame, allow_outside: see
+            :func:`dual_skd.data.load_records`.
 
     Returns:
         (the data set, what was wrong on the way). A set that training refuses comes back with all the records that
@@ -44,6 +47,7 @@ def load_for_check(
             dataset_dir,
             **options,
             patient_pattern=patient_pattern,
+            frame=frame,
             val_fraction=0.0,
             test_fraction=0.0,
             keep_twins=True,
@@ -58,7 +62,7 @@ def load_for_check(
         source, missing = _present_part(location, **options)
     except InputError:
         return DataList(location, (), {split: [] for split in SPLITS}, "", spatial_dims=spatial_dims), [refusal]
-    data, unknown = _records_of(source, patient_pattern, spatial_dims)
+    data, unknown = _records_of(source, patient_pattern, spatial_dims, frame)
     # the refusal is told in full by the images behind it, where there are any
     return data, missing + unknown or [refusal]
 
@@ -88,11 +92,14 @@ def _present_part(
     return read_image_table(kept, label_column, allow_outside=True), missing
 
 
-def _records_of(source: Source, patient_pattern: str | None, spatial_dims: int) -> tuple[DataList, list[Oddity]]:
+def _records_of(
+    source: Source, patient_pattern: str | None, spatial_dims: int, frame: int | str | None
+) -> tuple[DataList, list[Oddity]]:
     try:
         rows, notes = rows_with_patients(source, patient_pattern)
     except InputError:
         rows, notes = list(source.rows), []
+    rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)
     found = sorted({label for row in rows for label in row.labels})
     names = source.class_names or tuple(sorted(found, key=int) if all(map(str.isdecimal, found)) else found)
     known, unknown = [], []
@@ -109,7 +116,7 @@ def _records_of(source: Source, patient_pattern: str | None, spatial_dims: int) 
         class_names=names,
         splits=splits,
         source=source.description,
-        notes=[*source.notes, *notes],
+        notes=[*source.notes, *notes, *of_frames],
         multi_label=source.multi_label,
         spatial_dims=spatial_dims,
         ignored=source.ignored,

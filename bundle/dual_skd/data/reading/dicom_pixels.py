@@ -83,17 +83,15 @@ def read_dicom_folder(
     Files that are no images are passed over; a damaged one is an error, because the volume would lack a slice.
     Arguments are those of :func:`read_dicom_file`; ``frame`` counts slices along the sorted stack.
     """
-    series = series_in(folder, uid)
-    first = series.headers[0]
-    if len(series.headers) == 1:
+    headers = slices_in(folder, uid)
+    first = headers[0]
+    if len(headers) == 1:
         return read_dicom_file(Path(first.path), spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
-    _refuse_or_tell(series, folder)
-    headers = tuple(_without_equal_images(series))
     if frame is not None:
         chosen = headers[chosen_frame(frame, len(headers), folder)]
         return read_dicom_file(Path(chosen.path), spatial_dims=2, voi_lut=voi_lut)
     if spatial_dims == 2:
-        raise too_many_frames(folder, len(headers))
+        raise too_many_frames(folder, len(headers), first.path)
     if any(header.frames > 1 for header in headers):
         raise InputError(f"{folder} holds several multi-frame files; give each one as an image of its own.")
 
@@ -111,6 +109,19 @@ def _only_frame(path: str, voi: Dataset | None) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------------------------ series
+
+
+def slices_in(folder: Path, uid: str = "") -> tuple[Header, ...]:
+    """The slices of the one series of a folder, or of the series ``uid``, sorted, with one image per position.
+
+    Raises:
+        InputError: that isn't one series, or the series makes no stack.
+    """
+    series = series_in(folder, uid)
+    if len(series.headers) == 1:
+        return series.headers
+    _refuse_or_tell(series, folder)
+    return tuple(_without_equal_images(series))
 
 
 def series_in(folder: Path, uid: str) -> Series:

@@ -86,20 +86,31 @@ def check_stored(path: str | Path, expected: int, stored: int) -> None:
         )
 
 
+class NamedFrame(int):
+    """The number of a frame that a record names: the file must have it, where a number for all files may not apply."""
+
+
 def chosen_frame(frame: Frame, count: int, path: str | Path) -> int:
-    """The number of the frame, counted from 0, that ``frame`` ("middle" or a number) stands for."""
+    """The number of the frame, counted from 0, that ``frame`` ("middle" or a number) stands for.
+
+    A number that was chosen for all files leaves single pictures as they are.
+    """
     if frame == "middle":
         return count // 2
-    if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < count:
+    number = -1 if isinstance(frame, bool) or not isinstance(frame, int) else frame
+    if count == 1 and number >= 0 and not isinstance(frame, NamedFrame):
+        return 0
+    if not 0 <= number < count:
         raise InputError(f'Expected frame "middle" or a number from 0 to {count - 1}, found {frame!r} for {path}.')
-    return frame
+    return number
 
 
-def too_many_frames(path: str | Path, count: int) -> InputError:
-    """What a 2D task says of a file with several frames or slices."""
+def too_many_frames(path: str | Path, count: int, first: str = "") -> InputError:
+    """What a 2D task says of a file with several frames, or of a folder whose first slice is the file ``first``."""
+    example = first or f"{path}#frame=0"
     return InputError(
         f'Expected one image (spatial_dims 2), found {count} frames or slices in {path}: set frame to "middle" or '
-        f"a number, set spatial_dims 3, or name one frame in the record as {path}#frame=0."
+        f"a number, set spatial_dims 3, or name one of them in the record as {example}."
     )
 
 

@@ -24,6 +24,7 @@ from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
 from dual_skd.data.reading.loading import (
     DEFLATE_RATIO,
     Frame,
+    NamedFrame,
     Picture,
     check_size,
     check_stored,
@@ -181,7 +182,7 @@ def _read(path: Path, fragment: str, spatial_dims: int | None, frame: Frame | No
         number = re.fullmatch(r"frame=(\d+)", fragment)
         if not number:
             raise InputError(f'Expected "frame=" and a number after "#", found {fragment!r} for {path}.')
-        frame = int(number[1])
+        frame = NamedFrame(number[1])
     if not os.path.getsize(path):
         raise InputError(f"{path} is empty (0 bytes); copy the file again or leave it out.")
     if name.endswith(PICTURES):

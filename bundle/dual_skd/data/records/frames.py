@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of a 2D task that lie in files of several frames: cine loops, enhanced DICOM, TIFF pages, NIfTI slices."""
+"""Images of a 2D task that are one of several: of cine loops, enhanced DICOM, series, TIFF pages, NIfTI slices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dual_skd.data.reading.locators import split_locator
@@ -21,7 +22,8 @@ def frames_of(images: Iterable[str], frame: int | str | None) -> list[list[str]]
     """Locators of the frames that are taken of each image.
 
     Args:
-        images: locators; those of single pictures, and those that name a frame, stay as they are.
+        images: locators; those of single pictures, and those that name a frame, stay as they are. The frames of a
+            DICOM series in a folder are the files of its slices, sorted along the stack.
         frame: "middle", a number from 0, "all", or None, which takes nothing apart: a 2D task then refuses files of
             several frames.
 
@@ -34,8 +36,8 @@ def frames_of(images: Iterable[str], frame: int | str | None) -> list[list[str]]
     if frame not in ("middle", "all") and (not isinstance(frame, int) or isinstance(frame, bool) or frame < 0):
         raise InputError(f'frame is {frame!r}; use "middle", "all" or a number from 0.')
     with ThreadPoolExecutor() as pool:
-        counts = list(pool.map(count_frames, images))
-    return [_chosen(image, frame, count) for image, count in zip(images, counts, strict=True)]
+        found = list(pool.map(all_frames, images))
+    return [_chosen(image, frame, every) for image, every in zip(images, found, strict=True)]
 
 
 def rows_of_frames(rows: Iterable[Row], frame: int | str | None) -> tuple[list[Row], list[str]]:
@@ -55,17 +57,31 @@ def rows_of_frames(rows: Iterable[Row], frame: int | str | None) -> tuple[list[R
         found += [replace(row, image=image, patient=patient) for image in images]
     if not files:
         return rows, []
-    return found, [f"{files} files have several frames; of each, frame {frame!r} is taken ({len(found)} images in all)"]
+    taken = f"of each, frame {frame!r} is taken ({len(found)} images in all)"
+    return found, [f"{files} files or series have several frames; {taken}"]
 
 
-def count_frames(image: str) -> int:
-    """How many frames, pages or slices a file has, by its header; 1 also where that can't be told.
+def all_frames(image: str) -> list[str]:
+    """Locators of the frames, pages or slices of an image, by its headers.
 
-    A file that can't be read counts as one picture: whoever opens it says what is wrong.
+    What can't be read counts as one picture: whoever opens it says what is wrong.
     """
     path, fragment = split_locator(image)
+    if path.is_dir():
+        try:
+            from dual_skd.data.reading.dicom_pixels import slices_in
+
+            files = [header.path for header in slices_in(path, fragment)]
+        except Exception:  # libraries raise anything on damaged files
+            return [image]
+        return files if len(files) > 1 else all_frames(files[0])
+    count = 1 if fragment else _count(path)
+    return [image] if count == 1 else [f"{image}#frame={number}" for number in range(count)]
+
+
+def _count(path: Path) -> int:
     name = path.name.lower()
-    if fragment or path.is_dir() or name.endswith(SINGLE):
+    if name.endswith(SINGLE):
         return 1
     try:
         if name.endswith((".tif", ".tiff")):
@@ -90,12 +106,14 @@ def count_frames(image: str) -> int:
         return 1
 
 
-def _chosen(image: str, frame: int | str, count: int) -> list[str]:
-    if count == 1:
+def _chosen(image: str, frame: int | str, every: list[str]) -> list[str]:
+    if len(every) == 1:
         return [image]
     if frame == "all":
-        return [f"{image}#frame={number}" for number in range(count)]
-    number = count // 2 if frame == "middle" else int(frame)
-    if number >= count:
-        raise InputError(f'{image} has {count} frames, so there is no frame {number}; use a lower number or "middle".')
-    return [f"{image}#frame={number}"]
+        return every
+    number = len(every) // 2 if frame == "middle" else int(frame)
+    if number >= len(every):
+        raise InputError(
+            f'{image} has {len(every)} frames, so there is no frame {number}; use a lower number or "middle".'
+        )
+    return [every[number]]
