@@ -103,9 +103,12 @@ def test_one_of_several_series_in_a_folder_has_the_patient_of_its_files(tmp_path
 
 
 @pytest.mark.parametrize("patient", ["", "ANON"])
-def test_images_of_one_study_stay_together_where_nothing_else_names_patients(tmp_path, patient):
+def test_images_of_one_study_stay_together_where_nothing_else_names_patients(tmp_path, monkeypatch, patient):
     rows = [dicom(tmp_path, f"{n}.dcm", patient, StudyInstanceUID=f"1.2.{n // 2}") for n in range(4)]
+    read, head = [], dicom_ids._head
+    monkeypatch.setattr(dicom_ids, "_head", lambda path: read.append(path) or head(path))
     patients, notes = found(tmp_path, *rows)
+    assert sorted(read) == [row.image for row in rows]  # each once, for its patient and its study
     assert list(patients.values()) == ["1.2.0", "1.2.0", "1.2.1", "1.2.1"]
     assert notes[-1] == "images of one StudyInstanceUID stay together, as if of one patient (2)"
     for placeholder in (rows[:2], rows[::2]):  # one study for all, and one for each image

@@ -42,9 +42,11 @@ def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list
         return rows, []
     if pattern is not None:
         return (rows, []) if any(row.patient for row in rows) else (_by_pattern(rows, source.root, pattern), [])
-    rows, notes = _by_header(rows)
+    unread = [place for place, row in enumerate(rows) if not row.patient and row.header is None and is_dicom(row.image)]
+    known = _ids_of(rows, unread)
+    rows, notes = _by_header(rows, known)
     rows, notes = _by_folder(rows, notes)
-    return _by_study(rows, notes)
+    return _by_study(rows, notes, known)
 
 
 def refuse_shared_patients(records: Mapping[str, Sequence[dict]], what: str) -> None:
@@ -82,9 +84,8 @@ def _by_pattern(rows: list[Row], root: Path, pattern: str) -> list[Row]:
     return found
 
 
-def _by_header(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    unread = [place for place, row in enumerate(rows) if not row.patient and row.header is None and is_dicom(row.image)]
-    for place, ids in _ids_of(rows, unread).items():
+def _by_header(rows: list[Row], known: Mapping[int, Ids]) -> tuple[list[Row], list[str]]:
+    for place, ids in known.items():
         rows[place] = replace(rows[place], header=ids.patient)
     headers = [row.header for row in rows if row.header and not row.patient]
     patients = set(headers)
@@ -108,10 +109,11 @@ def _by_folder(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]
     return rows, [*notes, f"patients are the folders inside the class folders ({len(patients)})"]
 
 
-def _by_study(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]:
+def _by_study(rows: list[Row], notes: list[str], known: Mapping[int, Ids]) -> tuple[list[Row], list[str]]:
     """Keeps together what was made in one examination, where no patients are known, as in anonymised files."""
     unknown = [place for place, row in enumerate(rows) if not row.patient and is_dicom(row.image)]
-    studies = {place: ids.study for place, ids in _ids_of(rows, unknown).items() if ids.study}
+    found = {**known, **_ids_of(rows, [place for place in unknown if place not in known])}
+    studies = {place: found[place].study for place in unknown if place in found and found[place].study}
     distinct = set(studies.values())
     if not 1 < len(distinct) < len(studies):  # one for all is a placeholder, and one for each says nothing
         return rows, notes
