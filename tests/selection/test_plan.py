@@ -18,6 +18,7 @@ from monai.networks.nets import ResNet, ViT
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.convnext import ConvNeXt
 from timm.models.efficientnet import EfficientNet
+from timm.models.hiera import Hiera
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -266,6 +267,17 @@ def test_whole_heads_are_kept() -> None:
     axes = plan_selection(large, small).axes
     assert axes["blocks.1.head"] == [0, 2, 4]
     assert axes["blocks.1.head_dim"] == [0, 1, 2, 3]
+
+
+def test_the_heads_of_a_hiera_are_those_of_each_stage() -> None:
+    large, small = (
+        Hiera(img_size=(64, 64), num_classes=2, embed_dim=width, num_heads=2, stages=(1, 1, 1, 1)) for width in (32, 16)
+    )
+    plan = plan_selection(large, small)
+    assert [len(plan.axes[f"blocks.{block}.head"]) for block in range(4)] == [2, 4, 8, 16]
+    assert set(plan.apply()) == {name for name in small.state_dict() if not name.startswith("head.fc.")}
+    select_weights(large, small)
+    assert small(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
 
 
 def test_blend_takes_as_many_channels_from_every_old_head() -> None:

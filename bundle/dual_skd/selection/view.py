@@ -55,8 +55,9 @@ def view_of(network: Network, grid: Sequence[int] | None) -> View:
     heads: dict[str, int] = {}
     found_grid: tuple[int, ...] | None = None
     for path, module in network.named_modules():
-        if isinstance(number := getattr(module, "num_heads", None), int):
-            heads[path] = number
+        for name in ("num_heads", "heads"):  # timm's Hiera says heads
+            if isinstance(number := getattr(module, name, None), int):
+                heads.setdefault(path, number)
         if isinstance(size := getattr(module, "grid_size", None), tuple):
             found_grid = size
     shapes = {name: tuple(value.shape) for name, value in state.items()}
