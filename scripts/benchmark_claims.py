@@ -85,8 +85,8 @@ def _against(results: Results, method: str, control: str, places: Sequence[tuple
         }  # fmt: skip
 
     lines = [
-        claim(f"`{method}` has a better balanced accuracy or AUC than `{control}` on two sets, p < 0.05 (Holm over these "
-               "sets and metrics)", smallest(COMPARED[:2], lambda name, value: value > 0), lambda p: p < 0.05, 2,
+        claim(f"`{method}` has a better balanced accuracy or AUC than `{control}` on two sets, p < 0.05 (Holm over "
+               "these sets and metrics)", smallest(COMPARED[:2], lambda name, value: value > 0), lambda p: p < 0.05, 2,
                "p = {:.3f}"),
     ]  # fmt: skip
     ratio = {
