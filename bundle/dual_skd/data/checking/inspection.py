@@ -49,7 +49,7 @@ REMEDIES = {
     "truncated": "copy the file again from its source, or remove it",
     "unreadable": "export the image again, or remove it",
     "missing_slices": "export the whole series again, or remove it",
-    "wrong_dims": "give the right --spatial-dims, or remove it",
+    "wrong_dims": "give the right --spatial-dims, or --frame for one of several slices, or remove it",
     "not_finite": "export the image again without NaN or infinite values, or remove it",
     "constant": "remove it: there is nothing in it to learn from",
 }
