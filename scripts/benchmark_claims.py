@@ -66,7 +66,9 @@ def claims(results: Results) -> list[str]:
                         {place: means(place, row, name="accuracy").item()}, lambda value: value >= level, 1,
                         "{:.3f}"))  # fmt: skip
     for one in wanted.get("variants", ()):
-        lines += _against(results, one["method"], one["control"], [(data, float(share)) for data, share in one["on"]])
+        places = [(data, float(share)) for data, share in one["on"]]
+        lines += _against(results, one["method"], one["control"], places)
+        lines.append(_all_together(results, [(one["method"], one["control"], places), (method, control, scarce)]))
     return lines
 
 
@@ -117,6 +119,23 @@ def _against(results: Results, method: str, control: str, places: Sequence[tuple
         else:
             lines.append(f"* **open**: `{method}` {text} `{control}`: not asked for by the plan.")
     return lines
+
+
+def _all_together(results: Results, pairs: Sequence[tuple[str, str, Sequence[tuple[str, float]]]]) -> str:
+    """What is left of a variant's p values when those of the method, looked at before, count as well."""
+    p = {
+        (method, control, place, name): one.p
+        for method, control, places in pairs for place in places
+        for name, one in results.differences(*place, method, control).items() if name in COMPARED
+    }  # fmt: skip
+    corrected = dict(zip(p, holm(list(p.values())), strict=True))
+    variant, control, places = pairs[0]
+    shown = [
+        f"{data} {share:.0%} balanced accuracy {corrected[variant, control, (data, share), 'balanced_accuracy']:.3f}, "
+        f"AUC {corrected[variant, control, (data, share), 'macro_auc']:.3f}"
+        for data, share in places if (variant, control, (data, share), "macro_auc") in corrected
+    ]  # fmt: skip
+    return f"* p of `{variant}`, Holm over the comparisons of `{pairs[1][0]}`, too ({len(p)}): {'; '.join(shown)}."
 
 
 def _claim(

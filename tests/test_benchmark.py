@@ -20,6 +20,7 @@ from monai.bundle import ConfigWorkflow
 from dual_skd.data import write_demo
 from dual_skd.errors import InputError, input_error_behind
 from dual_skd.evaluation import read_predictions, write_predictions
+from dual_skd.evaluation.paired import holm
 from dual_skd.networks import build_network
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -480,11 +481,19 @@ def test_accuracy_is_that_of_the_light_row_and_size_that_validation_chooses(scri
 def test_a_variant_of_the_method_has_claims_against_its_own_control(done, scripts, plan):
     content = scripts.cells.read_plan(plan)
     results = scripts.results.Results(done / "results", content)
+    content["claims"]["scarce"] = [["phantoms", 1.0]]
     before = scripts.claims.claims(results)
     content["claims"]["variants"] = [{"method": "dual", "control": "large", "on": [["phantoms", 1.0]]}]
     found = scripts.claims.claims(results)
-    assert found[: len(before)] == before and len(found) == len(before) + 6
-    assert all("`dual`" in text and "`large`" in text and "phantoms 100%" in text for text in found[len(before) :])
+    *added, together = found[len(before) :]
+    assert found[: len(before)] == before and len(added) == 6
+    assert all("`dual`" in text and "`large`" in text and "phantoms 100%" in text for text in added)
+    first, second = (results.differences("phantoms", 1.0, "dual", control) for control in ("large", "single"))
+    corrected = holm([one[name].p for one in (first, second) for name in scripts.results.COMPARED])
+    assert (
+        f"too ({len(corrected)}): phantoms 100% balanced accuracy {corrected[0]:.3f}, AUC {corrected[1]:.3f}"
+        in together
+    )
     ece = results.shared_means("phantoms", 1.0, ("dual", "large"), "ece")
     assert f"{ece[0] / ece[1]:.2f} times" in found[len(before) + 1]
 
