@@ -10,7 +10,8 @@ that isn't committed. Two files are made here: ``docs/CHANGELOG.md`` from the ch
 and ``manifest.json`` with size and SHA-256 of every other file. ``--models`` packs the weights of a finished run in
 place of any others, and two configs say what they are: ``configs/metadata.json`` gets classes and size of an image, and
 MONAI Label calls its answers by them; ``configs/train.json`` gets the options of the network, and by the run's run.json
-those of the large one it was selected from, to train on with it.
+those of the large one it was selected from and how the run learned (rate, method, loss, augmentation), to train on with
+it. For how long, on which images and where stays as committed.
 
 The same commit and the same run give the same zip, byte for byte, wherever and whenever it is packed: names are
 sorted, times and permissions are fixed, and files are stored as they are, since compressors differ between machines.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -34,6 +36,15 @@ FOLDER = "dual_skd_classification"
 METADATA = "configs/metadata.json"
 TRAIN = "configs/train.json"
 GIVEN_BY_DATA = ("num_classes", "in_channels", "spatial_dims", "image_size")  # of an architecture; no options of it
+LEARNED = (  # entries of train.json for how a run learned
+    "batch_size", "accumulation_steps", "learning_rate", "weight_decay", "freeze_norm", "class_weights",
+    "logit_adjustment", "label_smoothing", "rotate", "scale", "translate", "flip_axes", "contrast", "brightness",
+    "noise", "spectrum", "selection_layers", "selection_mode", "selection_rescale", "compensate",
+)  # fmt: skip
+DISTILLED = (
+    "method", "update", "momentum", "momentum_warmup", "temperature", "skd_weight", "skd_ramp", "selection_student",
+    "selection_auxiliary", "selection_layers_auxiliary",
+)  # fmt: skip
 MANIFEST = "manifest.json"
 CHANGELOG = "docs/CHANGELOG.md"
 WEIGHTS = ("model.pt", "model.safetensors", "auxiliary.pt", "auxiliary.safetensors")  # what a run leaves in its models
@@ -99,15 +110,45 @@ def named_options(architecture: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
     return options.pop("name"), options
 
 
-def large_network_of(run: Path) -> dict[str, Any] | None:
+def record_of(run: Path) -> Any:
+    """What run.json says; None where there is none."""
+    try:
+        return json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def large_network_of(record: Any) -> dict[str, Any] | None:
     """Options of train.json for the large network of a run, by its run.json; None where that doesn't say."""
     try:
-        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
         name, options = named_options(record["networks"]["large"]["architecture"])
         pretrained = Path(record["config"]["pretrained"]).name  # a word, or a file, whose folder is of this machine
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
     return {"large": name, "large_options": options, "pretrained": pretrained}
+
+
+def learning_of(record: Any, train: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of train.json for how a run learned, by its run.json.
+
+    An entry that follows from the method keeps doing so, for ``--method`` to work, unless the run had another value. A
+    run that learned from a teacher's file leaves the method as committed: that file isn't packed.
+    """
+    config = (record or {}).get("config", {})
+    taken = LEARNED if config.get("teacher_checkpoint") else LEARNED + DISTILLED
+    return {
+        key: config[key]
+        for key in taken
+        if key in config and key in train and config[key] != implied_by_method(train[key], config)
+    }
+
+
+def implied_by_method(value: Any, config: Mapping[str, Any]) -> Any:
+    """What ``$dual_skd.methods.method(@method).update`` and the like come to for a run; other values as they are."""
+    from dual_skd.methods import METHODS  # here, since packing without a run needs no more than Python
+
+    named = re.fullmatch(r"\$dual_skd\.methods\.method\(@method\)\.(\w+)", str(value))
+    return getattr(METHODS[config["method"]], named[1]) if named else value
 
 
 def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
@@ -124,13 +165,15 @@ def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
             "channel_def": {str(place): name for place, name in enumerate(names)},
         }  # fmt: skip
     small, options = named_options(about["architecture"])
-    large = large_network_of(run)
+    record = record_of(run)
+    large = large_network_of(record)
     if large is None and small != train["small"]:
         raise SystemExit(
             f"Error: no run.json in {run} says from which large network {small} was selected, and {TRAIN} has one for "
             f"{train['small']} only; give the models folder where the run left it, in its output_dir."
         )
     train |= {key: value for key, value in prepared.items() if key in train}
+    train |= learning_of(record, train)
     train |= {"small": small, "small_options": options, **(large or {})}
     contents = {METADATA: metadata, TRAIN: train}
     return {name: (json.dumps(content, indent=4) + "\n").encode() for name, content in contents.items()}
