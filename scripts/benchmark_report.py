@@ -123,18 +123,24 @@ def put_between_marks(document: Path, lines: Sequence[str]) -> None:
 
 
 def comparisons(results: Results) -> list[str]:
-    """The pairs of rows that the plan's claims name as ``compared``, as one Markdown table; empty without any."""
+    """The pairs of rows that the plan's claims name as ``compared``, as one Markdown table; empty without any.
+
+    A pair may name the first seed that counts, where earlier ones were looked at before the others were asked for.
+    """
     wanted = results.plan["claims"]
     lines = []
-    for row, other in wanted.get("compared", []):
+    for row, other, *later in wanted.get("compared", []):
         for data, fraction in wanted["scarce"]:
-            difference = results.differences(data, fraction, row, other)
+            first = later[0] if later else 0
+            difference = results.differences(data, fraction, row, other, first_seed=first)
             if difference:
                 seeds = results.of(data, fraction, row).keys() & results.of(data, fraction, other).keys()
+                counted = sorted(seed for seed in seeds if seed >= first)
+                which = f" (from {first} on)" if later else ""
                 place = f"{data}, {fraction:.0%}{results.mark(data, fraction)}"
-                cells = [f"`{row}` minus `{other}`", place, str(len(seeds))]
+                cells = [f"`{row}` minus `{other}`", place, f"{len(counted)}{which}"]
                 cells += [_difference(difference[name], None) for name in COMPARED]
-                calibrated = results.differences(data, fraction, row, other, "calibrated")
+                calibrated = results.differences(data, fraction, row, other, "calibrated", first)
                 lines += _line(cells + [_difference(calibrated.get(name), None) for name in ("nll", "ece")])
     head = ["compared", "data", "seeds", *(SHOWN[name] for name in COMPARED), "NLL, calibrated", "ECE, calibrated"]
     return ["", *_markdown([head]), *lines] if lines else []

@@ -163,17 +163,19 @@ class Results:
         row: str,
         control: str,
         network: str = "student",
+        first_seed: int = 0,
     ) -> dict[str, Difference]:
         """Paired differences to the control's student, over the seeds that both have; empty without any.
 
         Args:
             network: as of :meth:`predictions`; one of :data:`READINGS` is compared with the same of the control.
+            first_seed: earlier ones don't count.
         """
         read = network in READINGS
         if row == control and (read or network == "student"):
             return {}
         own = self.of(data, fraction, row, "student" if read else network)
-        seeds = sorted(own.keys() & self.of(data, fraction, control).keys())
+        seeds = sorted(seed for seed in own.keys() & self.of(data, fraction, control).keys() if seed >= first_seed)
         pairs = [
             (
                 self.predictions(data, fraction, row, seed, network),

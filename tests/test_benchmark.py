@@ -509,6 +509,18 @@ def test_pairs_of_rows_are_compared(done, scripts, plan):
     assert second.startswith("| `dual` minus `large` | phantoms, 100% | 1 | ")
 
 
+def test_a_pair_can_be_compared_over_the_seeds_that_came_later_alone(done, scripts, plan):
+    content = scripts.cells.read_plan(plan)
+    content["claims"] |= {"compared": [["dual", "single", 1], ["dual", "single", 2]], "scarce": [["phantoms", 1.0]]}
+    results = scripts.results.Results(done / "results", content)
+    results.lines = [line | {"seed": seed} for line in results.lines for seed in (0, 1)]
+    stored = results._stored("phantoms", 1.0)
+    stored |= {key.replace("/0/", "/1/"): value for key, value in stored.items() if "/0/" in key}
+    stored["dual/1/student"] = stored["single/1/student"]
+    *_, row = scripts.report.comparisons(results)  # of seed 1, whose probabilities are the same; none has seed 2
+    assert row.startswith("| `dual` minus `single` | phantoms, 100% | 1 (from 1 on) | +0.000 (+0.000 to +0.000) |")
+
+
 def test_rows_are_compared_over_the_seeds_that_all_of_them_have(scripts, plan):
     content = scripts.cells.read_plan(plan)
     results = scripts.results.Results(plan.parent, content)
