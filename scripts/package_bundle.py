@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 import subprocess
 import sys
 import zipfile
@@ -134,21 +133,11 @@ def learning_of(record: Any, train: Mapping[str, Any]) -> dict[str, Any]:
     An entry that follows from the method keeps doing so, for ``--method`` to work, unless the run had another value. A
     run that learned from a teacher's file leaves the method as committed: that file isn't packed.
     """
+    from dual_skd.methods import chosen_settings  # here, since packing without a run needs no more than Python
+
     config = (record or {}).get("config", {})
     taken = LEARNED if config.get("teacher_checkpoint") else LEARNED + DISTILLED
-    return {
-        key: config[key]
-        for key in taken
-        if key in config and key in train and config[key] != implied_by_method(train[key], config)
-    }
-
-
-def implied_by_method(value: Any, config: Mapping[str, Any]) -> Any:
-    """What ``$dual_skd.methods.method(@method).update`` and the like come to for a run; other values as they are."""
-    from dual_skd.methods import METHODS  # here, since packing without a run needs no more than Python
-
-    named = re.fullmatch(r"\$dual_skd\.methods\.method\(@method\)\.(\w+)", str(value))
-    return getattr(METHODS[config["method"]], named[1]) if named else value
+    return {key: config[key] for key in chosen_settings(config, train) if key in taken}
 
 
 def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:

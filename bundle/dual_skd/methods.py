@@ -8,7 +8,10 @@ initialisation, chosen on purpose. The rows are the ones that a claim about the 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -75,6 +78,28 @@ def method(name: str) -> Method:
         InputError: there is no such row; the message lists them.
     """
     return choose(METHODS, name, "method")
+
+
+def chosen_settings(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Names of a run's settings that its user chose: those with another value than train.json gives them.
+
+    Args:
+        settings: of a run, as its run.json has them.
+        defaults: the content of train.json. What it takes from the row named by ``method`` is a default of that row;
+            other expressions of it (of the data, of the machine) count as no choice.
+    """
+    row = METHODS.get(settings.get("method", ""))
+    found = []
+    for name, value in settings.items():
+        default = defaults.get(name, value)
+        of_row = re.fullmatch(r"\$dual_skd\.methods\.method\(@method\)\.(\w+)", str(default))
+        if of_row and row is not None:
+            default = getattr(row, of_row[1])
+        elif isinstance(default, str) and default.startswith(("$", "@")):
+            continue
+        if value != default:
+            found.append(name)
+    return found
 
 
 def load_teacher(network: nn.Module, checkpoint: str | None) -> None:

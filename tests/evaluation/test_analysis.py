@@ -230,3 +230,21 @@ def test_empty_files_beside_the_predictions_are_sentences(run_folder):
         assert found[part]["reason"]
     assert found["data"]["known"] is False and found["patients"]["known"] == 0
     assert all(not isinstance(leaf, float) or np.isfinite(leaf) for leaf in numbers(found))
+
+
+def test_calibrated_probabilities_are_taken_for_such_without_the_model_file(run_folder):
+    directory = run_folder(temperature=2.0)
+    files = read_run(directory)  # no calibration: of a model file that isn't there
+    unknown = analyse(files, resamples=5)
+    assert unknown["calibration"]["predictions_are"] == "calibrated"
+    assert unknown["calibration"]["before"]["metrics"] is None and unknown["calibration"]["after"]["metrics"]
+    assert "without the model file" in unknown["operating_points"][0]["reason"]
+    assert "without the model file" in unknown["prediction_sets"]["reason"]
+
+    metrics = json.loads((directory / "metrics.json").read_text())
+    metrics["test"]["temperature"] = 2.0
+    (directory / "metrics.json").write_text(json.dumps(metrics))
+    known = analyse(read_run(directory), resamples=5)
+    with_model = analyse(read_run(directory, calibration={"temperature": 2.0, "images": 30}), resamples=5)
+    assert known["operating_points"] == with_model["operating_points"] and known["operating_points"][0]["chosen"]
+    assert known["prediction_sets"] == with_model["prediction_sets"]

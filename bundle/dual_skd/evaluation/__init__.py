@@ -13,6 +13,7 @@ from dual_skd.evaluation.delong import (
 from dual_skd.evaluation.estimates import Estimate
 from dual_skd.evaluation.explain import choose_cases, explain, overlay, panels
 from dual_skd.evaluation.mcnemar import McNemar, match_tables, mcnemar_test
+from dual_skd.evaluation.measured_images import MeasuredImages, evaluation_name
 from dual_skd.evaluation.metrics import area_under_roc, calibration_error, classification_metrics, mean_logits
 from dual_skd.evaluation.operating_point import OperatingPoint, choose_operating_point, one_against_rest
 from dual_skd.evaluation.paired import Difference, holm, paired_differences
@@ -35,6 +36,7 @@ __all__ = [
     "Estimate",
     "Intervals",
     "McNemar",
+    "MeasuredImages",
     "MetricsRecorder",
     "OperatingPoint",
     "PredictionTable",
@@ -50,6 +52,7 @@ __all__ = [
     "decompose_entropy",
     "delong_test",
     "disagreement",
+    "evaluation_name",
     "explain",
     "fit_conformal",
     "fit_temperature",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from dual_skd.evaluation.curves import precision_recall_curve, roc_curve
 from dual_skd.evaluation.delong import class_auc_intervals, macro_auc_interval
 from dual_skd.evaluation.estimates import LEVEL, Estimate, from_resamples, percentiles, proportion_at_its_end
 from dual_skd.evaluation.operating_point import choose_operating_point
-from dual_skd.evaluation.recorder import LAST
+from dual_skd.evaluation.recorder import LAST, read_json
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
-from dual_skd.evaluation.run_files import SECTIONS, RunFiles
+from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.evaluation.subgroups import UNKNOWN, subgroup_metrics
 from dual_skd.evaluation.uncertainty import fit_conformal, prediction_sets, risk_coverage, set_coverage
+from dual_skd.methods import chosen_settings
+from dual_skd.outputs import bundle_root
 
 SENSITIVITY = 0.9  # of the second operating point
 MOST_CLASSES = 12  # with curves and operating points of their own; of more, those with the most images
@@ -128,17 +131,21 @@ def tempered(probabilities: np.ndarray, temperature: float, multi_label: bool = 
 
 def _scaled(files: RunFiles, p: np.ndarray) -> dict[str, Any]:
     """Both forms of the probabilities of the split and of the validation images, and which one the table holds."""
-    temperature = (files.calibration or {}).get("temperature")
+    entry = files.metrics.get(files.split) or {}
+    temperature = entry.get("temperature") or (files.calibration or {}).get("temperature")
+    written = "calibrated" in entry
     fitted_here = False
     validation, reason = files.validation, files.validation_reason
+    if written and temperature is None:
+        reason = "the probabilities are calibrated, by a temperature that isn't known without the model file"
+        return {"temperature": None, "written": True, "reason": reason, "before": None, "after": p,
+                "validation": None, "fitted_here": False}  # fmt: skip
     if temperature is None and validation is not None:
         logits = logits_of(validation.probabilities, multi_label=files.multi_label)
         temperature = fit_temperature(
             logits, torch.from_numpy(validation.labels), multi_label=files.multi_label, sharpen=False
         ).temperature
         fitted_here = True
-    entry = files.metrics.get(files.split) or {}
-    written = "calibrated" in entry and temperature is not None and not fitted_here
     found = {"temperature": temperature, "written": written, "reason": reason, "before": p, "after": None}
     found |= {"validation": None, "fitted_here": fitted_here}
     if temperature is not None:
@@ -382,7 +389,8 @@ def _data(files: RunFiles) -> dict[str, Any]:
         "classes": [labels[str(k)] for k in range(len(labels))] if datalist else list(names),
         "splits": splits,
         "external": files.external,
-        "optimistic": SECTIONS.get(files.split, files.split) == "validation" and not files.external,
+        "section": files.section,
+        "optimistic": files.section == "validation",
         "twins": {
             section: {
                 "exact": sum(bool(r.get("exact")) for r in left_out if r.get("split") == split),
@@ -469,6 +477,7 @@ def _size(shape: str) -> int:
 
 def _run(run: Mapping[str, Any]) -> dict[str, Any]:
     timings = run.get("timings") or {}
+    settings = {name: value for name, value in (run.get("config") or {}).items() if name not in PATHS}
     return {
         "versions": dict(run.get("versions") or {}),
         "seed": run.get("seed"),
@@ -476,6 +485,7 @@ def _run(run: Mapping[str, Any]) -> dict[str, Any]:
         "finished": run.get("finished"),
         "device": run.get("device"),
         "total_seconds": timings.get("total_seconds"),
-        "settings": {name: value for name, value in (run.get("config") or {}).items() if name not in PATHS},
+        "settings": settings,
+        "chosen": chosen_settings(settings, read_json(Path(bundle_root()) / "configs" / "train.json")),
         "reason": "" if run else "no run.json",
     }

@@ -85,6 +85,8 @@ class MetricsRecorder:
         auxiliary_temperature: the same for the auxiliary, for its predictions and the disagreement.
         sets: rule of the prediction sets; ``prediction_sets`` in the entry has their coverage.
 
+    An entry with predictions has their ``temperature``, null where they are as the network gives them.
+
     Raises:
         InputError: there is no such key metric.
     """
@@ -170,7 +172,7 @@ class MetricsRecorder:
                 self._log_twins(entry)
             if self.predictions:
                 columns, summary = self._uncertainty(engine.state.measured)
-                entry |= summary
+                entry |= summary | {"temperature": self.temperature}
                 self._write_predictions(engine.state.measured, columns)
             self._write(engine.state.epoch, entry)
         self._collected = {}

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dual_skd.data.records.datalist import SPLITS
+from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
+from dual_skd.evaluation.measured_images import note_path
 from dual_skd.evaluation.predictions import PredictionTable, read_predictions
 from dual_skd.evaluation.recorder import read_json
-
-SECTIONS = {"val": "validation"}  # of the data list, where it isn't called as the split is
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class RunFiles:
         calibration: ``temperature``, ``images``, ``nll_before`` and ``nll_after`` of the model file; None without.
         model_bytes: size of the model file; None without one.
         multi_label: whether an image may have any number of the classes.
-        external: whether the images are of another data set than that of the training run.
+        section: of ``datalist.json`` whose images were measured, ``test`` or ``validation``; "" for another data set.
         validation_reason: why there are no validation predictions; "" where there are.
     """
 
@@ -48,8 +49,13 @@ class RunFiles:
     calibration: Mapping[str, float] | None = None
     model_bytes: int | None = None
     multi_label: bool = False
-    external: bool = False
+    section: str = ""
     validation_reason: str = ""
+
+    @property
+    def external(self) -> bool:
+        """Whether the images are of another data set than that of the training run."""
+        return not self.section
 
 
 def read_run(
@@ -82,9 +88,10 @@ def read_run(
             + (f"evaluated are {', '.join(known)}: choose one as split." if known else "run evaluating first.")
         )
     datalist = read_json(directory / "datalist.json")
-    external = read_json(directory / f"datalist_{split}.json")  # of another data set, written by its evaluation
-    own = external or datalist
-    records = external.get("test") or external.get("validation") or datalist.get(SECTIONS.get(split, split)) or []
+    note = read_json(note_path(directory, split))
+    section = note.get("own", "" if note or split not in SPLITS else SECTIONS[split])
+    own = datalist if section else note
+    records = (own.get(section) if section else own.get("test") or own.get("validation")) or []
     multi_label = any(isinstance(record.get("label"), list) for record in records or datalist.get("training", []))
     table = read_predictions(path, multi_label=multi_label)
     validation, reason = _validation(directory / "predictions_validation.csv", table, calibration, multi_label)
@@ -101,7 +108,7 @@ def read_run(
         calibration=calibration,
         model_bytes=model.stat().st_size if model.is_file() else None,
         multi_label=multi_label,
-        external=bool(external) or split not in ("test", "val", "validation"),
+        section=section,
         validation_reason=reason,
     )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -377,7 +378,7 @@ def _calibration(content: Content) -> Markup:
     before, after = calibration["before"], calibration["after"]
     parts = []
     if calibration["temperature"] is None:
-        parts.append(paragraph(_sentence(after["reason"])))
+        parts.append(paragraph(_sentence(after["reason"] or before["reason"])))
     else:
         fitted = "for this report, on" if calibration["fitted_here"] else "when the model was kept, on"
         parts.append(paragraph(
@@ -385,10 +386,8 @@ def _calibration(content: Content) -> Markup:
             f"images. All other numbers of this page are of predictions "
             + ("after it." if calibration["predictions_are"] == "calibrated" else "without it.")
         ))  # fmt: skip
-    rows = [
-        [METRICS[name], estimate(one), estimate(after["metrics"][name]) if after["metrics"] else "–"]
-        for name, one in before["metrics"].items()
-    ]
+    both = before["metrics"], after["metrics"]
+    rows = [[METRICS[name], *(estimate(one[name]) if one else "–" for one in both)] for name in both[0] or both[1]]
     parts.append(table(["metric", "before", "after"], rows))
     parts += [element("h3", "Prediction sets"), _prediction_sets(sets, analysis)]
     counted = "the labels of all images" if analysis["multi_label"] else "all images"
@@ -570,16 +569,28 @@ def _share(count: float | None, whole: float | None) -> str:
 
 
 def commands(analysis: Mapping[str, Any]) -> str:
-    """The commands that make such a run, with D for the data and O for its folder."""
-    settings = analysis["run"]["settings"]
-    chosen = "".join(f" --{name} {settings[name]}" for name in ("method", "epochs", "seed") if name in settings)
-    other = "" if analysis["split"] == "test" else f" --report_as {analysis['split']}"
-    return (
-        f"python -m monai.bundle run training --config_file bundle/configs/train.json --dataset_dir D --output_dir O"
-        f"{chosen}\n"
-        f"python -m monai.bundle run evaluating --config_file bundle/configs/evaluate.json --output_dir O{other}\n"
-        f"python -m dual_skd report O" + ("" if analysis["split"] == "test" else f" --split {analysis['split']}")
+    """The commands that make such a run: D stands for the data, O for its folder, D2 for another data set.
+
+    Training gets the settings that train.json hasn't, but for paths, which the analysis doesn't know.
+    """
+    name, section = analysis["split"], analysis["data"]["section"]
+    chosen = {key: analysis["run"]["settings"][key] for key in analysis["run"]["chosen"]}
+    measured = {} if section else {"dataset_dir": "D2"}
+    own_name = {"test": "test", "validation": "val"}.get(section, "test")
+    measured |= {"split": own_name} if own_name != "test" else {}
+    measured |= {"report_as": name} if name != own_name else {}
+    reported = {"split": name} if name != "test" else {}
+    lines = (
+        ("monai.bundle run training --config_file bundle/configs/train.json --dataset_dir D --output_dir O", chosen),
+        ("monai.bundle run evaluating --config_file bundle/configs/evaluate.json --output_dir O", measured),
+        ("dual_skd report O", reported),
     )
+    return "\n".join(f"python -m {command}{options_text(options)}" for command, options in lines)
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Options as a shell takes them."""
+    return "".join(f" --{key} {shlex.quote(str(value))}" for key, value in options.items())
 
 
 def _run(content: Content) -> Markup:

@@ -11,8 +11,6 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 import dual_skd
-from dual_skd.data.records.datalist import DataList
-from dual_skd.data.records.split_file import save_split
 from dual_skd.errors import InputError
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.bootstrap import RESAMPLES
@@ -137,8 +135,6 @@ class ReportWriter:
         output_dir: of the run.
         split: name of the evaluation.
         model: the model file that is evaluated.
-        datalist: the data that are evaluated; another data set than that of the training run is written to
-            ``datalist_<split>.json``, for its patients and groups.
         resamples: number of bootstrap resamples.
     """
 
@@ -148,11 +144,9 @@ class ReportWriter:
         split: str = "test",
         *,
         model: str | Path | None = None,
-        datalist: DataList | None = None,
         resamples: int = RESAMPLES,
     ) -> None:
         self.output_dir, self.split, self.model, self.resamples = Path(output_dir), split, model, resamples
-        self.datalist = datalist
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler at the end of the evaluation."""
@@ -161,11 +155,6 @@ class ReportWriter:
     def __call__(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:
             return
-        path = self.output_dir / f"datalist_{self.split}.json"
-        if self.datalist is not None and not self.datalist.train:
-            save_split(self.datalist, path)
-        else:  # of a former evaluation under this name
-            path.unlink(missing_ok=True)
         try:
             path = write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples)
         except InputError as error:
