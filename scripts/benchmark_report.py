@@ -36,6 +36,8 @@ The difference to the control `{control}` is over the seeds that both have, with
 draw of Student's t distribution for the mean over the seeds (of one seed: for just these trained networks).
 The table of a data set whose sites or folds were held out in turn is over all its images, each by the network that was
 trained without its site or fold (so their probabilities have to be comparable for a high AUC); their own tables follow.
+They are of the probabilities that are kept, in half precision and at least 1e-7, so that one image counts up to 16 in
+the difference of NLL; the columns before are of those that the network gave.
 p is two-sided, corrected by Holm over all students of the table, one metric at a time. MACs are per image; CPU ms are
 the time of one thread for one image, in brackets as a share of the large network's (`latency.csv`, with the machine).
 `auxiliary` is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not

@@ -87,10 +87,14 @@ class Results:
 
     def means_of(self, cells: Sequence[tuple[str, float, str]], name: str) -> np.ndarray:
         """The same for rows (data set, fraction, row) of several tables, over the seeds that all of them have."""
+        return self.shared_values(cells, name).mean(axis=1)
+
+    def shared_values(self, cells: Sequence[tuple[str, float, str]], name: str) -> np.ndarray:
+        """A student's metric (rows, seeds) for rows of several tables and the seeds that all have; nan without any."""
         lines = [self.of(*cell) for cell in cells]
-        seeds = set.intersection(*(set(of_row) for of_row in lines))
+        seeds = sorted(set.intersection(*(set(of_row) for of_row in lines)))
         values = [[float(of_row[seed][name] or "nan") for seed in seeds] for of_row in lines]
-        return np.mean(values, axis=1) if seeds else np.full(len(cells), np.nan)
+        return np.array(values) if seeds else np.full((len(cells), 1), np.nan)
 
     def in_short(self, row: str) -> bool:
         """Whether the plan wants the row in the short table, too; without a word on it all are."""
