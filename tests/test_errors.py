@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +68,20 @@ def test_the_stats_handlers_show_no_stacks(monkeypatch, caplog):
         logging.getLogger(name).error("Exception", exc_info=ValueError("a"))
         logging.getLogger(name).warning("kept")
     assert [record.getMessage() for record in caplog.records] == ["kept"] * len(STATS_LOGGERS)
+
+
+def test_every_stats_handler_of_the_configs_is_one_of_them():
+    def named(content) -> list[str]:
+        if isinstance(content, list):
+            return [name for one in content for name in named(one)]
+        if not isinstance(content, dict):
+            return []
+        own = [content.get("name", "")] if content.get("_target_") == "StatsHandler" else []
+        return own + named(list(content.values()))
+
+    configs = (Path(__file__).parents[1] / "bundle" / "configs").glob("*.json")
+    found = [name for path in configs for name in named(json.loads(path.read_text()))]
+    assert len(found) >= 4 and set(found) <= set(STATS_LOGGERS)
 
 
 def test_input_errors_are_value_errors():

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from dual_skd.errors import InputError
-from dual_skd.files import replace_file, sha256_of
+from dual_skd.files import make_folder, replace_file, sha256_of
 
 WRITERS = {
     "text": lambda draft: draft.write_text("x" * 10_000),
@@ -91,3 +91,13 @@ def test_the_sum_of_a_file_is_that_of_its_bytes(tmp_path):
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     (tmp_path / "b").write_bytes(b"abc" * 2**20)
     assert sha256_of(str(tmp_path / "b")) == hashlib.sha256(b"abc" * 2**20).hexdigest()
+
+
+def test_a_folder_that_cannot_be_made_or_written_into_is_one_sentence(tmp_path, monkeypatch):
+    assert make_folder(tmp_path / "a" / "b").is_dir() and make_folder(str(tmp_path / "a")) == tmp_path / "a"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/c can't be made .Not a directory."):
+        make_folder(tmp_path / "file" / "c")
+    monkeypatch.setattr("dual_skd.files.os.access", lambda *arguments: False)
+    with pytest.raises(InputError, match="can't be written into"):
+        make_folder(tmp_path)

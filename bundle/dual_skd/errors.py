@@ -12,7 +12,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-STATS_LOGGERS = ("train_loss", "validation")  # of MONAI's StatsHandler in the configs
+STATS_LOGGERS = ("train_loss", "validation", "evaluation", "inference")  # of MONAI's StatsHandler in the configs
 
 
 class InputError(ValueError):

@@ -57,6 +57,23 @@ def replace_file(path: str | Path, write: Callable[[Path], object], *, former: P
         ) from error
 
 
+def make_folder(path: str | Path) -> Path:
+    """Makes a folder, and those above it, where it doesn't exist.
+
+    Raises:
+        InputError: it can't be made, or not be written into.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        raise InputError(f"The folder {path} can't be made ({error.strerror}); give another one.") from error
+    if not writable:
+        raise InputError(f"The folder {path} can't be written into; give another one, or mend its permissions.")
+    return path
+
+
 def sha256_of(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file of any size."""
     digest = hashlib.sha256()

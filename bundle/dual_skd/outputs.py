@@ -141,11 +141,16 @@ def find_model(output_dir: str | Path, root: str | Path) -> str:
     The second is said in the log: a mistyped ``output_dir`` must not pass for a finished run.
 
     Raises:
-        InputError: neither is there.
+        InputError: neither is there, or ``output_dir`` is that of a run without a model.
     """
     own, shipped = Path(output_dir) / "models" / "model.pt", Path(root) / "models" / "model.pt"
     if own.is_file():
         return str(own)
+    if (Path(output_dir) / "datalist.json").is_file():
+        raise InputError(
+            f"{output_dir} is the folder of a run, but {own} isn't there: it hasn't kept a model yet, or the file was "
+            "removed; give the same training command again to go on."
+        )
     if not shipped.is_file():
         raise InputError(
             f"No model in {own} or {shipped}; train one first (run training with this output_dir), "

@@ -49,9 +49,10 @@ def test_own_images_under_another_name_keep_their_patients(run_folder):
     assert read_run(directory, "again").section == "validation"
 
 
-def test_another_data_set_is_noted_whatever_its_name_and_forgotten_afterwards(run_folder):
+def test_another_data_set_is_noted_whatever_its_name_and_forgotten_afterwards(run_folder, caplog):
     directory = run_folder()
     ended(MeasuredImages(directory, "test", "test", data(directory, test=1)))
+    assert "in place of the run's own test images; with --report_as" in caplog.text
     found = read_run(directory)
     assert found.external and [record["patient"] for record in found.records] == ["new"]
     assert json.loads((directory / "datalist_test.json").read_text())["training"] == []

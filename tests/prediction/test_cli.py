@@ -54,6 +54,10 @@ def test_json_has_all_fields_and_a_bad_file_is_named_and_ends_with_1(make_model,
     assert "not used: " in capsys.readouterr().out
 
 
-def test_a_path_that_does_not_exist_is_one_sentence(make_model, tmp_path, capsys):
-    assert main(["predict", str(tmp_path / "nothing.png"), "--model", str(make_model())]) == 1
-    assert "does not exist" in capsys.readouterr().err
+def test_a_path_that_does_not_exist_is_one_sentence_and_the_others_are_answered(make_model, files, tmp_path, capsys):
+    missing = str(tmp_path / "nothing.png")
+    assert main(["predict", files[0], missing, files[1], "--model", str(make_model())]) == 1
+    lines = sorted(capsys.readouterr().out.splitlines())
+    assert [line.split(":")[0] for line in lines] == sorted([files[0], missing, files[1]])
+    (of_missing,) = [line for line in lines if line.startswith(missing)]
+    assert "not used: " in of_missing and "does not exist" in of_missing

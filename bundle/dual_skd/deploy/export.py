@@ -30,7 +30,7 @@ from dual_skd.deploy.recipe import recipe
 from dual_skd.deploy.runtimes import open_artefact
 from dual_skd.errors import InputError, choose, input_error_behind
 from dual_skd.evaluation.recorder import read_json, write_json
-from dual_skd.files import sha256_of
+from dual_skd.files import make_folder, sha256_of
 from dual_skd.outputs import find_model, load_model
 
 logger = logging.getLogger(__name__)
@@ -105,13 +105,17 @@ def export(
     """
     for name in formats:
         choose(FORMATS, name, "format")
+    for name, value in (("images", images), ("threads", threads)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; give a number from 1 on.")
     run_dir = Path(run_dir).expanduser()
     output = run_dir / "export" if output is None else Path(output).expanduser()
     model = Path(find_model(run_dir, run_dir)).absolute()
     _, info = load_model(model)
+    make_folder(output)  # before the work, which takes minutes
     about = recipe(info)
     fitting = MOST_BYTES // (4 * math.prod(about["input"]["shape"][1:]))
-    most = max(min(images, fitting), 1)
+    most = max(min(images, fitting), 1)  # one, however large an image is
     records, source, calibration = _images_of(run_dir, data, label_column, info, most)
     with tempfile.TemporaryDirectory(prefix="dual_skd_export_") as folder:
         work = Path(folder).resolve()
@@ -144,7 +148,8 @@ def export(
     table = markdown(report)
     (output / "export.md").write_text(table, encoding="utf-8")
     logger.info("%s", table)
-    logger.info("Artefacts and export.json are in %s.", output)
+    said = "Artefacts and export.json are in %s." if report["fastest"] else "No artefact passed; export.json is in %s."
+    logger.info(said, output)
     return report
 
 
@@ -278,7 +283,6 @@ class Bench:
         row["bytes"] = sum(file.stat().st_size for file in files)
         if row["status"] == "passed":
             row["files"] = [{"name": f.name, "bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files]
-            output.mkdir(parents=True, exist_ok=True)
             for file in files:
                 shutil.copyfile(file, output / file.name)
         return row

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from ignite.engine import Engine, Events
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.split_file import SECTIONS, save_split
 from dual_skd.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # other entries of metrics.json, and predictions that aren't of an evaluation
 TAKEN = (
@@ -73,6 +76,12 @@ class MeasuredImages:
             return
         if not self.datalist.train:
             save_split(self.datalist, self.path)
+            if not self.named_otherwise:
+                logger.warning(
+                    "The numbers of another data set stand in place of the run's own %s images; with --report_as NAME "
+                    "they stand beside them.",
+                    self.split,
+                )
         elif self.named_otherwise:
             self.path.write_text(json.dumps({"own": SECTIONS[self.split]}) + "\n", encoding="utf-8")
         else:  # of a former evaluation under this name

@@ -26,20 +26,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Prints the answers; returns 1 if an image could not be used, else 0."""
     from dual_skd.data import find_images
+    from dual_skd.errors import InputError
+    from dual_skd.prediction.outcome import Prediction
     from dual_skd.prediction.predictor import load_predictor, predict_iter
 
     trained = load_predictor(args.model, device=args.device).preprocessing
     dims, frame = trained.get("spatial_dims", 2), trained.get("frame")
 
-    def images() -> Iterator[str]:
-        for given in args.images:
-            yield from find_images(Path(given).absolute(), dims, frame=frame)
-
     failed = False
-    for found in predict_iter(images(), model=args.model, device=args.device, on_bad_file="skip"):
+
+    def say(found: Prediction) -> None:
+        nonlocal failed
         failed |= bool(found.problem)
         sys.stdout.write((json.dumps(dataclasses.asdict(found)) if args.json else line_of(found)) + "\n")
         sys.stdout.flush()
+
+    def images() -> Iterator[str]:
+        for given in args.images:
+            try:
+                yield from find_images(Path(given).absolute(), dims, frame=frame)
+            except InputError as error:  # the others are answered
+                say(Prediction(given, problem=str(error)))
+
+    for found in predict_iter(images(), model=args.model, device=args.device, on_bad_file="skip"):
+        say(found)
     return int(failed)
 
 

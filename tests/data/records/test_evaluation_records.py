@@ -225,3 +225,14 @@ def test_a_place_without_images_to_predict_is_said(tmp_path):
     for given, words in (("empty", "holds no images"), ("notes.txt", "is not an image"), ("gone", "does not exist")):
         with pytest.raises(InputError, match=words):
             find_images(tmp_path / given)
+
+
+def test_a_model_of_other_classes_than_the_run_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match="isn't the model of that run"):
+        load_evaluation_records(run, class_names=("b", "a"))
+
+
+def test_the_demo_is_no_answer_for_a_model_of_other_images(run, tmp_path):
+    with pytest.raises(InputError, match="wasn't trained on the demo data"):
+        find_images("demo", demo_dir=tmp_path / "demo", trained_on=run)
+    assert len(find_images("demo", demo_dir=tmp_path / "demo", trained_on=tmp_path / "none.json")) == 120

@@ -63,14 +63,16 @@ def load_evaluation_records(
         InputError: there are no such images, or they share patients with the training data.
     """
     trained = load_split(trained_on)
+    if trained.class_names != tuple(class_names):
+        raise InputError(
+            f"The model's classes are {', '.join(class_names)}, those of the run in {Path(trained_on).parent} "
+            f"{', '.join(trained.class_names)}: it isn't the model of that run; give --output_dir of a finished run."
+        )
     if split not in SPLITS[1:]:
         raise InputError(f"split is {split!r}; evaluate on 'test' or 'val'.")
     if dataset_dir is None or str(dataset_dir) in DEMO_NAMES:
-        if dataset_dir is not None and not _is_demo(trained):
-            raise InputError(
-                f"The model in {Path(trained_on).parent} wasn't trained on the demo data; leave --dataset_dir out for "
-                "the images of its own run, or give a data set with its classes."
-            )
+        if dataset_dir is not None:
+            _refuse_demo(trained, trained_on)
         return _own_images(trained, split)
     source = read_source(
         Path(dataset_dir).expanduser().absolute(),
@@ -80,7 +82,7 @@ def load_evaluation_records(
     )
     if {record["image"] for record in trained.train} <= {row.image for row in source.rows}:
         return _own_images(trained, split)
-    names = tuple(class_names)
+    names = trained.class_names
     unknown = sorted({label for row in source.rows for label in row.labels if label_index(label, names) is None})
     if unknown:
         raise InputError(
@@ -154,6 +156,7 @@ def find_images(
     demo_dir: str | Path = "demo",
     frame: int | str | None = None,
     *,
+    trained_on: str | Path | None = None,
     allow_outside: bool = False,
 ) -> list[str]:
     """Returns the locators of all images to predict: labels, where there are any, are not used.
@@ -164,11 +167,15 @@ def find_images(
         spatial_dims: 2 for images, 3 for volumes (the slices of a DICOM series in one folder are one).
         demo_dir: where "demo" data are written.
         frame: which frames of files with several a 2D task takes, see :func:`dual_skd.data.load_records`.
+        trained_on: ``datalist.json`` of the model's run, if there is one: with other data than the demo's, "demo" is
+            refused.
         allow_outside: where images of a table may lie, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: there is no such path, or no image in it.
     """
+    if str(dataset_dir) in DEMO_NAMES and trained_on is not None and Path(trained_on).is_file():
+        _refuse_demo(load_split(trained_on), trained_on)
     found = _find_images(dataset_dir, spatial_dims, demo_dir, allow_outside)
     return [image for images in frames_of(found, frame if spatial_dims == 2 else None) for image in images]
 
@@ -217,5 +224,9 @@ def _own_images(trained: DataList, split: str) -> DataList:
     return replace(trained, left_out=[record for record in trained.left_out if record.get("split") == split])
 
 
-def _is_demo(trained: DataList) -> bool:
-    return (Path(trained.train[0]["image"]).parent.parent / MARKER).is_file()
+def _refuse_demo(trained: DataList, trained_on: str | Path) -> None:
+    if not (Path(trained.train[0]["image"]).parent.parent / MARKER).is_file():
+        raise InputError(
+            f"The model in {Path(trained_on).parent} wasn't trained on the demo data; give images of the kind that it "
+            "was trained on as --dataset_dir."
+        )

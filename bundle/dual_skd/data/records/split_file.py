@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dual_skd.data.records.datalist import DataList, load_records
 from dual_skd.errors import InputError
+from dual_skd.files import make_folder
 
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # names of MONAI's Decathlon data list
 
@@ -23,7 +24,7 @@ def save_split(data: DataList, path: str | Path) -> Path:
         path: the JSON file; its folder is made.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     content = {
         "description": " ".join([data.source, *data.notes]),
         "labels": {str(index): name for index, name in enumerate(data.class_names)},
