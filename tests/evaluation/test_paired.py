@@ -121,6 +121,18 @@ def test_two_thousand_resamples_of_six_hundred_images_and_five_seeds_take_second
     assert time.perf_counter() - began < 30  # 1 to 3 s on an ordinary core
 
 
+def test_a_difference_that_many_resamples_leave_undefined_has_no_interval():
+    # one image of the third class: 37 % of the resamples miss it
+    labels = np.r_[np.arange(29) % 2, 2]
+    good = np.eye(3)[labels] * 0.7 + 0.1
+    found = paired_differences(good, predictions(1, images=30)[0], labels, metrics=["macro_auc", "accuracy"])
+    assert found["macro_auc"].value > 0 and np.isnan(found["macro_auc"][1:]).all()
+    assert np.isfinite(found["accuracy"]).all()
+    three = np.r_[labels, 2, 2]  # 5 % miss three images
+    found = paired_differences(good[[*range(30), 29, 29]], predictions(1, images=32)[0], three, metrics=["macro_auc"])
+    assert np.isfinite(found["macro_auc"]).all()
+
+
 def test_what_does_not_belong_together_is_refused():
     p, labels = predictions(0)
     with pytest.raises(InputError, match="seeds that both methods have"):

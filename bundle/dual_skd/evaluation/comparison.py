@@ -12,6 +12,7 @@ import numpy as np
 from dual_skd.errors import InputError
 from dual_skd.evaluation.bootstrap import RESAMPLES
 from dual_skd.evaluation.delong import delong_test
+from dual_skd.evaluation.estimates import DEFINED_SHARE
 from dual_skd.evaluation.mcnemar import match_tables, mcnemar_test
 from dual_skd.evaluation.metrics import METRICS
 from dual_skd.evaluation.paired import holm, paired_differences
@@ -111,6 +112,8 @@ def _metrics(
         if not several:
             numbers |= {"low": None, "high": None, "p": None}
             reason = reason or "no interval: all images are of one patient"
+        elif numbers["difference"] is not None and numbers["low"] is None:
+            reason = f"no interval: undefined in more than {1 - DEFINED_SHARE:.0%} of the resamples, which miss a class"
         found[name] = {**numbers, "reason": reason}
     return found
 

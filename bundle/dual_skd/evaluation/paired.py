@@ -11,6 +11,7 @@ import numpy as np
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.bootstrap import RESAMPLES
+from dual_skd.evaluation.estimates import DEFINED_SHARE
 from dual_skd.evaluation.metrics import METRICS
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
 from dual_skd.evaluation.weighted import OVERALL_METRICS, WeightedMetrics
@@ -67,7 +68,9 @@ def paired_differences(
 
     Returns:
         per metric a :class:`Difference`. Resamples in which a metric isn't defined (AUC of a class that was not
-        drawn) are left out; nan where it is not defined on the images themselves.
+        drawn) are left out, and where those are more than a tenth limits and p are nan, as there is no interval in
+        :func:`~dual_skd.evaluation.bootstrap.bootstrap_intervals`; all is nan where the metric is not defined on the
+        images themselves.
 
     Raises:
         InputError: shapes don't match, or a metric isn't known.
@@ -128,10 +131,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _difference(distribution: np.ndarray) -> Difference:
     """From the observed difference and those of the resamples behind it."""
-    value, drawn = float(distribution[0]), distribution[1:]
-    drawn = drawn[np.isfinite(drawn)]
-    if not np.isfinite(value) or not len(drawn):
-        return Difference(float("nan"), float("nan"), float("nan"), float("nan"))
+    value, defined = float(distribution[0]), np.isfinite(distribution[1:])
+    if not np.isfinite(value) or defined.mean() < DEFINED_SHARE:
+        return Difference(value, float("nan"), float("nan"), float("nan"))
+    drawn = distribution[1:][defined]
     low, high = np.percentile(drawn, (2.5, 97.5))
     # rounding must not decide on which side of 0 an equal pair lies
     side = min(np.sum(drawn <= 1e-12), np.sum(drawn >= -1e-12))
