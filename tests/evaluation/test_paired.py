@@ -141,3 +141,15 @@ def test_what_does_not_belong_together_is_refused():
         paired_differences(p, p, labels, metrics=["auc"])
     with pytest.raises(InputError, match="60 images, but 2 patients"):
         paired_differences(p, p, labels, patients=["a", "b"])
+    for given, words in (
+        ((p * np.nan, p, labels), "60 of 60 images don't lie within 0 to 1"),
+        ((p, p / 2, labels), "sum to 1"),
+        ((p, p, labels - 1), "whole numbers from 0 to 2, found -1"),
+        ((p, p, np.r_[labels[:-1], 5]), "found 5"),
+        ((p, p, np.r_[labels[:-1], 0.5]), "found 0.5"),
+        ((p[:0], p[:0], labels[:0]), "at least one"),
+    ):
+        with pytest.raises(InputError, match=words):
+            paired_differences(*given)
+    with pytest.raises(InputError, match="a resample or more, found 0"):
+        paired_differences(p, p, labels, resamples=0)

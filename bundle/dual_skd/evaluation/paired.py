@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dual_skd.errors import InputError
+from dual_skd.evaluation.arguments import checked_predictions, whole_labels
 from dual_skd.evaluation.bootstrap import RESAMPLES
 from dual_skd.evaluation.estimates import DEFINED_SHARE
 from dual_skd.evaluation.metrics import METRICS
@@ -73,7 +74,7 @@ def paired_differences(
         images themselves.
 
     Raises:
-        InputError: shapes don't match, or a metric isn't known.
+        InputError: shapes don't match, probabilities or labels that can't be, no resample, or a metric isn't known.
 
     Example:
         >>> labels = np.array([0, 1] * 50)
@@ -83,6 +84,8 @@ def paired_differences(
         (0.5, True)
     """
     one, other, labels = _checked(one, other, labels, metrics)
+    if resamples < 1:
+        raise InputError(f"Expected a resample or more, found {resamples}.")
     random = np.random.default_rng(seed)
     units = patient_numbers(patients, len(labels))
     trained = len(one)
@@ -146,12 +149,13 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     one, other = (p[None] if p.ndim == 2 else p for p in (np.asarray(one, float), np.asarray(other, float)))
     labels = np.asarray(labels)
-    if one.shape != other.shape or one.ndim != 3 or labels.shape != one.shape[1:2]:
+    if one.shape != other.shape or one.ndim != 3 or not one.size or labels.shape != one.shape[1:2]:
         raise InputError(
-            f"A paired comparison needs two arrays (seeds, images, classes) of one shape and a label per image, found "
-            f"{one.shape}, {other.shape} and labels {labels.shape}; compare the seeds that both methods have."
+            "A paired comparison needs two arrays (seeds, images, classes) of one shape and a label per image, at least "
+            f"one; found {one.shape}, {other.shape} and labels {labels.shape}; compare the seeds that both methods have."
         )
     unknown = [name for name in metrics if name not in OVERALL_METRICS]
     if unknown:
         raise InputError(f"Unknown metrics {', '.join(unknown)}; valid: {', '.join(OVERALL_METRICS)}.")
-    return one, other, labels
+    one, other = (np.stack([checked_predictions(p, labels)[0] for p in side]) for side in (one, other))
+    return one, other, whole_labels(labels, one.shape[2] - 1)
