@@ -105,6 +105,15 @@ def test_a_class_of_one_patient_leaves_the_pair_without_interval_as_it_does_each
     assert alone.overall["macro_auc"].low is None
 
 
+def test_a_calibrated_run_beside_one_that_is_not_is_said(run_folder):
+    calibrated, plain = (read_run(run_folder(name=name, temperature=t)) for name, t in (("a", 2.0), ("b", None)))
+    for pair, names in (((calibrated, plain), ("A", "B")), ((plain, calibrated), ("B", "A"))):
+        said = compare_runs(*pair, resamples=10, names=names)["reason"]
+        assert said.startswith("the probabilities of A are calibrated, those of B are not")
+    for run in (calibrated, plain):
+        assert compare_runs(run, run, resamples=10)["reason"] == ""
+
+
 def test_several_labels_per_image_compare_the_areas(run_folder):
     random = np.random.default_rng(0)
     labels = (random.random((40, 3)) < 0.5).astype(int)

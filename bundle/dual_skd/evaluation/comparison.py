@@ -35,12 +35,13 @@ def compare_runs(
         other: the second run.
         resamples: number of bootstrap resamples.
         seed: of the resampling.
-        names: of the two, for errors.
+        names: of the two, for errors and the reason.
 
     Returns:
         plain JSON: ``shared`` images and those ``only_one`` and ``only_other`` has, ``metrics`` (per name one, other,
         difference, low, high, p, p_holm), ``areas`` (the same per class) and ``mcnemar``; with several labels per image
-        there are areas only, which ``reason`` says.
+        there are areas only, which ``reason`` says; as it says when one run's probabilities are calibrated and the
+        other's aren't.
 
     Raises:
         InputError: no image is in both, or the runs contradict each other about labels or classes.
@@ -73,6 +74,7 @@ def compare_runs(
     if one.multi_label:
         found["reason"] = "with several labels per image only the areas of each label are compared"
     else:
+        found["reason"] = _calibrated_apart(one, other, names)
         p, q = (side / side.sum(axis=1, keepdims=True) for side in (p, q))
         found["metrics"] = _metrics(p, q, labels, patients, resamples, seed)
         found["mcnemar"] = asdict(mcnemar_test(p.argmax(axis=1), q.argmax(axis=1), labels)) | {"reason": ""}
@@ -82,6 +84,19 @@ def compare_runs(
     ]
     _correct([*found["metrics"].values(), *found["areas"], *([found["mcnemar"]] if found["mcnemar"] else [])])
     return found
+
+
+def _calibrated_apart(one: RunFiles, other: RunFiles, names: tuple[str, str]) -> str:
+    """The sentence that says that one run's probabilities alone are calibrated; "" where both are alike."""
+    first, second = ("calibrated" in (run.metrics.get(run.split) or {}) for run in (one, other))
+    if first == second:
+        return ""
+    calibrated, plain = names if first else names[::-1]
+    return (
+        f"the probabilities of {calibrated} are calibrated, those of {plain} are not, which alone makes a difference of "
+        "log likelihood, Brier score and calibration errors: to compare these, evaluate both with calibrate, or both "
+        "without"
+    )
 
 
 def _only(table: PredictionTable, images: set[str]) -> PredictionTable:

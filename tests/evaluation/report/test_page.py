@@ -114,7 +114,10 @@ def test_two_runs_stand_side_by_side_with_the_images_left_out(run_folder):
     comparison = compare_runs(read_run(one), read_run(other), resamples=20)
     _, _, words = rendered(one, comparison=comparison, names=("new", "old"))
     assert "40 images are in both; left out are 20 only in new and 0 only in old." in words
-    assert "McNemar's p 1.000" in words
+    assert "McNemar's p 1.000" in words and "calibrated, those" not in words
+    other = read_run(run_folder(name="calibrated", temperature=2.0))
+    _, _, words = rendered(one, comparison=compare_runs(read_run(one), other, resamples=20, names=("new", "old")))
+    assert "The probabilities of old are calibrated, those of new are not, which alone makes a difference" in words
     assert [p_value(p) for p in (None, 0.0001, 0.04)] == ["–", "< 0.001", "0.040"]
 
 
