@@ -44,8 +44,8 @@ class WeightedMetrics:
     """What the metrics need of a set of predictions whatever its images' weights are; call it with weights.
 
     ``average_precision`` is the step-wise area under the precision-recall curve, without interpolation, overall the
-    mean over classes; ``harmonic_mean`` is 2 / (1/sensitivity + 1/specificity), 0 where one of them is 0; ``f1`` of a
-    class neither there nor predicted is 0. The bins of ``ece_equal_mass`` are those of the images as they are.
+    mean over classes; ``harmonic_mean`` is 2 / (1/sensitivity + 1/specificity), 0 where one of them is 0; ``f1`` is
+    the mean of the classes there or predicted. The bins of ``ece_equal_mass`` are those of the images as they are.
 
     Args:
         probabilities: (N, K), rows that sum to 1 (not with ``multi_label``).
@@ -138,7 +138,7 @@ class WeightedMetrics:
 
     def _overall_counts(self, name: str, counts: _Counts) -> np.ndarray:
         if name == "f1":
-            return _of_counts("f1", counts).mean(axis=1)
+            return _mean_of_defined(_of_counts("f1", counts))
         sensitivity = _of_counts("sensitivity", counts)
         if name == "balanced_accuracy" and not self.multi_label:
             return _mean_of_defined(sensitivity)  # a class that was not drawn doesn't count
@@ -224,7 +224,7 @@ def _of_counts(name: str, counts: _Counts) -> np.ndarray:
     if name == "npv":
         return _divided(total - there - called + both, total - called)
     if name == "f1":
-        return np.divide(2 * both, there + called, out=np.zeros_like(both), where=there + called > 0)
+        return _divided(2 * both, there + called)
     sides = _of_counts("sensitivity", counts), _of_counts("specificity", counts)
     return 2 * sides[0] * sides[1] / np.maximum(sides[0] + sides[1], _TINY)
 

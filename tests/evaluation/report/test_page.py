@@ -145,6 +145,21 @@ def test_what_is_not_there_is_a_sentence(run_folder, kind):
     assert "nan" not in words.split() and "None" not in words.split() and "inf" not in words.split()
 
 
+def test_means_over_classes_name_those_that_they_are_without(run_folder):
+    labels = np.arange(60) % 2
+    p = np.where(np.eye(3)[labels] > 0, 0.8, 0.1)
+    directory, said = run_folder(labels, p), " without mass: no image of it"
+    _, _, words = rendered(directory)
+    overall = analyse(read_run(directory), resamples=20)["metrics"]["overall"]
+    assert overall["balanced_accuracy"]["value"] == overall["f1"]["value"] == 1
+    assert words.count(said) == 2 and f"{said}accuracy" in words  # of balanced accuracy, accuracy follows it
+    p[0] = [0.1, 0.1, 0.8]  # once predicted, it counts in F1
+    _, _, words = rendered(run_folder(labels, p, name="predicted"))
+    assert words.count(said) == 1
+    _, _, words = rendered(run_folder(name="whole"))
+    assert "without mass" not in words
+
+
 @pytest.mark.parametrize("searched", [True, False, None])
 def test_no_twin_is_known_only_where_twins_were_looked_for(run_folder, searched):
     directory = run_folder()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dual_skd.evaluation.arguments import some
 from dual_skd.evaluation.comparison import not_shared
 from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.report.cases import KINDS, Case
@@ -284,7 +285,10 @@ def _selection(content: Content) -> Markup:
 def _metrics(content: Content) -> Markup:
     analysis = content.analysis
     overall = analysis["metrics"]["overall"]
-    rows = [[label, estimate(overall.get(name))] for name, label in METRICS.items() if name in overall]
+    rows = [
+        [label, join([estimate(overall[name]), _left_out(name, analysis)])]
+        for name, label in METRICS.items() if name in overall
+    ]  # fmt: skip
     rows.insert(1, ["macro AUC, interval of DeLong", estimate(analysis["delong"]["macro"])])
     names = [name for name in CLASS_METRICS if name in analysis["metrics"]["per_class"][0]]
     notes = Notes()
@@ -305,6 +309,17 @@ def _metrics(content: Content) -> Markup:
         element("h3", "Confusion matrix"),
         _confusion(analysis),
     ])  # fmt: skip
+
+
+def _left_out(metric: str, analysis: Mapping[str, Any]) -> Markup:
+    """Which classes a mean over classes is without, as there is no image of them."""
+    of_class = {"balanced_accuracy": "sensitivity", "f1": "f1"}.get(metric)
+    if of_class is None or (metric == "balanced_accuracy" and analysis["multi_label"]):  # has the specificity, too
+        return Markup("")
+    values = zip(analysis["class_names"], analysis["metrics"]["per_class"], strict=True)
+    absent = [name for name, metrics in values if metrics[of_class]["value"] is None]
+    said = f"without {some(absent)}: no image of {'it' if len(absent) == 1 else 'them'}"
+    return join([" ", element("small", said)]) if absent else Markup("")
 
 
 def _confusion(analysis: Mapping[str, Any]) -> Markup:
