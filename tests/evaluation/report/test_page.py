@@ -160,6 +160,17 @@ def test_means_over_classes_name_those_that_they_are_without(run_folder):
     assert "without mass" not in words
 
 
+def test_of_many_classes_the_most_frequent_confusions_are_listed(run_folder):
+    labels = np.arange(120) % 60
+    called = labels.copy()
+    called[[3, 63, 4]] = 7, 7, 9  # class 3 twice for 7, class 4 once for 9
+    directory = run_folder(labels, np.eye(60)[called] * 0.9 + 0.1 / 60, class_names=[f"class {k}" for k in range(60)])
+    source, _, words = rendered(directory)
+    assert "these are the 2 most frequent of 2 confusions; 3 images are confused in all." in words
+    assert "truepredictedimagesclass 3class 72class 4class 91" in words
+    assert "true \\ predicted" not in source and len(source) < 1_000_000
+
+
 @pytest.mark.parametrize("searched", [True, False, None])
 def test_no_twin_is_known_only_where_twins_were_looked_for(run_folder, searched):
     directory = run_folder()

@@ -92,6 +92,7 @@ summary{cursor:pointer;color:var(--blue)}
 @media print{body{max-width:none;font-size:10pt;padding:0}nav,details{display:none}
 figure,.card,.case,tr{break-inside:avoid}h2,h3{break-after:avoid}.scroll{overflow:visible}}
 """
+LARGEST_MATRIX = 40  # classes in a confusion matrix, and confusions in the list that there is of more
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -327,6 +328,8 @@ def _confusion(analysis: Mapping[str, Any]) -> Markup:
     if analysis["multi_label"]:
         head = ["label", "true negatives", "false positives", "false negatives", "true positives"]
         return table(head, ([name, *row] for name, row in zip(names, cells, strict=True)))
+    if len(names) > LARGEST_MATRIX:
+        return _confusions(names, cells)
     lines = [element("tr", element("th", "true \\ predicted", scope="col"),
                      *(element("th", name, scope="col") for name in names))]  # fmt: skip
     for name, row in zip(names, cells, strict=True):
@@ -338,6 +341,18 @@ def _confusion(analysis: Mapping[str, Any]) -> Markup:
         lines.append(element("tr", element("th", name, scope="row"), *inside))
     matrix = element("table", element("thead", lines[0]), element("tbody", *lines[1:]))
     return scrolling(matrix, "Confusion matrix")
+
+
+def _confusions(names: Sequence[str], cells: Sequence[Sequence[int]]) -> Markup:
+    """Instead of a matrix, which grows with the square of the classes, its largest cells beside the diagonal."""
+    wrong = [(row[k], names[true], names[k]) for true, row in enumerate(cells) for k in range(len(names))
+             if row[k] and k != true]  # fmt: skip
+    shown = sorted(wrong, key=lambda one: -one[0])[:LARGEST_MATRIX]
+    said = (
+        f"With more than {LARGEST_MATRIX} classes there is no matrix: these are the {len(shown)} most frequent of "
+        f"{len(wrong)} confusions; {sum(count for count, *_ in wrong)} images are confused in all."
+    )
+    return table(["true", "predicted", "images"], [[true, called, count] for count, true, called in shown], said)
 
 
 def _shade(share: float) -> str:
