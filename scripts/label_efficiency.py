@@ -204,8 +204,8 @@ def main(arguments: Sequence[str] | None = None, execute: Any = None) -> None:
     own = [name for name in OWN if name in options]
     if own:
         raise SystemExit(
-            f"Error: {', '.join(own)} can't stand after --, as the script sets it run by run; give --epochs (of the whole "
-            "set), --method, --seeds and --fractions before it."
+            f"Error: {', '.join(own)} can't stand after --, as the script sets it run by run; give --epochs (of the "
+            "whole set), --method, --seeds and --fractions before it."
         )
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise SystemExit(f"Error: fractions lie between 0 and 1, found {args.fractions}.")

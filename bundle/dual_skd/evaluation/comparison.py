@@ -93,9 +93,9 @@ def _calibrated_apart(one: RunFiles, other: RunFiles, names: tuple[str, str]) ->
         return ""
     calibrated, plain = names if first else names[::-1]
     return (
-        f"the probabilities of {calibrated} are calibrated, those of {plain} are not, which alone makes a difference of "
-        "log likelihood, Brier score and calibration errors: to compare these, evaluate both with calibrate, or both "
-        "without"
+        f"the probabilities of {calibrated} are calibrated, those of {plain} are not, which alone makes a difference "
+        "of log likelihood, Brier score and calibration errors: to compare these, evaluate both with calibrate, or "
+        "both without"
     )
 
 

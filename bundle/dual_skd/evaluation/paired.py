@@ -151,8 +151,9 @@ def _checked(
     labels = np.asarray(labels)
     if one.shape != other.shape or one.ndim != 3 or not one.size or labels.shape != one.shape[1:2]:
         raise InputError(
-            "A paired comparison needs two arrays (seeds, images, classes) of one shape and a label per image, at least "
-            f"one; found {one.shape}, {other.shape} and labels {labels.shape}; compare the seeds that both methods have."
+            "A paired comparison needs two arrays (seeds, images, classes) of one shape and a label per image, at "
+            f"least one; found {one.shape}, {other.shape} and labels {labels.shape}; compare the seeds that both "
+            "methods have."
         )
     unknown = [name for name in metrics if name not in OVERALL_METRICS]
     if unknown:
