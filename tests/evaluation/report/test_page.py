@@ -171,6 +171,17 @@ def test_of_many_classes_the_most_frequent_confusions_are_listed(run_folder):
     assert "true \\ predicted" not in source and len(source) < 1_000_000
 
 
+def test_a_name_at_the_start_of_a_sentence_keeps_its_letters(run_folder):
+    directory = run_folder(np.arange(60) % 2, class_names=("a", "b", "c"))
+    _, _, words = rendered(directory)
+    assert "c: no image of c." in words and "C: no" not in words
+    files = read_run(directory)
+    analysis = analyse(files, resamples=5)
+    analysis["subgroups"]["notes"] = ["room isn't used: 8 columns are shown at most"]
+    source = page(Content(analysis, {}))
+    assert "room isn&#x27;t used: 8 columns are shown at most." in source
+
+
 @pytest.mark.parametrize("searched", [True, False, None])
 def test_no_twin_is_known_only_where_twins_were_looked_for(run_folder, searched):
     directory = run_folder()
@@ -200,6 +211,7 @@ def test_a_table_of_predictions_alone_makes_a_page(run_folder):
     for name in ("metrics.json", "run.json", "datalist.json", "selection_report.csv", "predictions_validation.csv"):
         (directory / name).unlink()
     _, _, words = rendered(directory)
+    assert "run.json has no networks." in words and "Run.json" not in words
     for sentence in ("There is no datalist.json", "No validation was recorded", "No weights were selected"):
         assert sentence.lower() in words.lower()
 

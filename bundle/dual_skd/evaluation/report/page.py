@@ -240,7 +240,9 @@ def _data(content: Content) -> Markup:
 
 
 def _sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}." if words else ""
+    """Words of ours with a capital letter and a full stop; the name of a file in front stays as it is."""
+    first = words.split(" ")[0]
+    return f"{words if '.' in first else words[:1].upper() + words[1:]}." if words else ""
 
 
 def _training(content: Content) -> Markup:
@@ -393,7 +395,7 @@ def _curves(content: Content) -> Markup:
     more = f"{left} classes with fewer images are not drawn." if left > 0 else ""
     return join([
         paragraph(bands, more),
-        paragraph(_sentence("; ".join(said)), class_="note"),
+        paragraph(f"{'; '.join(said)}." if said else "", class_="note"),  # names of classes keep their letters
         _plots(content, "roc", "precision_recall"),
     ])  # fmt: skip
 
@@ -458,7 +460,7 @@ def _prediction_sets(sets: Mapping[str, Any], analysis: Mapping[str, Any]) -> Ma
 
 def _subgroups(content: Content) -> Markup:
     subgroups = content.analysis["subgroups"]
-    notes = paragraph(*(_sentence(note) for note in subgroups["notes"]), class_="note")
+    notes = paragraph(*(f"{note}." for note in subgroups["notes"]), class_="note")  # each begins with a name
     if not subgroups["columns"]:
         return join([paragraph(_sentence(subgroups["reason"])), notes])
     parts = [
