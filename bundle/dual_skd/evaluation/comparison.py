@@ -17,6 +17,7 @@ from dual_skd.evaluation.mcnemar import match_tables, mcnemar_test
 from dual_skd.evaluation.metrics import METRICS
 from dual_skd.evaluation.paired import holm, paired_differences
 from dual_skd.evaluation.predictions import PredictionTable
+from dual_skd.evaluation.resampling import patient_numbers
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.evaluation.weighted import WeightedMetrics
 
@@ -116,7 +117,7 @@ def _metrics(
 ) -> dict[str, dict[str, Any]]:
     once = np.ones((1, len(labels)))
     values = [WeightedMetrics(side, labels, METRICS)(once).overall for side in (p, q)]
-    several = len(set(patients)) > 1 or (patients[0] == "" and len(patients) > 1)  # else nothing can be resampled
+    several = patient_numbers(patients, len(labels)).any()  # else nothing can be resampled
     differences = paired_differences(p, q, labels, patients=patients, resamples=resamples, seed=seed)
     found = {}
     for name, difference in differences.items():

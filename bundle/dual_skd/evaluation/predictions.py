@@ -57,7 +57,7 @@ def write_predictions(
         InputError: with ``multi_label`` the name of a class holds "|".
     """
     if multi_label and (joined := [name for name in class_names if "|" in name]):
-        raise InputError(f'"|" joins the labels of an image, so none may hold it, found {joined[0]}; rename the class.')
+        raise InputError(f'No label may hold "|", which joins those of an image; found {joined[0]}: rename the class.')
     extra = extra or {}
     predicted = probabilities > 0.5 if multi_label else probabilities.argmax(axis=1)
 

@@ -127,6 +127,23 @@ def disagreement(one: ArrayLike, other: ArrayLike, *, multi_label: bool = False)
     return decompose_entropy([one, other]).disagreement / math.log(2)
 
 
+def decisions(probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What is decided about each image, with the surety of it: the likeliest class, or yes or no to every label.
+
+    Args:
+        probabilities: (N, K).
+        labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
+        multi_label: every label is a yes or no of its own, decided at one half.
+
+    Returns:
+        probability of what was decided, and whether it is right: (N, 1), with ``multi_label`` (N, K).
+    """
+    p = probabilities
+    if multi_label:
+        return np.maximum(p, 1 - p), (p > 0.5) == (labels > 0.5)
+    return p.max(axis=1)[:, None], (p.argmax(axis=1) == labels)[:, None]
+
+
 # --- prediction sets --------------------------------------------------------------------------------------------------
 
 

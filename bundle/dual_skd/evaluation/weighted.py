@@ -16,6 +16,7 @@ import numpy as np
 from dual_skd.errors import InputError
 from dual_skd.evaluation.calibration import reliability
 from dual_skd.evaluation.metrics import ECE_BINS, METRICS
+from dual_skd.evaluation.uncertainty import decisions
 
 OVERALL_METRICS = (*METRICS, "ece_equal_mass", "average_precision")
 CLASS_METRICS = ("sensitivity", "specificity", "ppv", "npv", "f1", "harmonic_mean", "auc", "average_precision")
@@ -152,14 +153,13 @@ class WeightedMetrics:
     def _linear_features(self) -> dict[str, np.ndarray]:
         """Columns (N, F) whose weighted means, in absolute value and added up, are the metric."""
         p, features = self._p, {}
+        confidence, hits = decisions(p, self._labels, self.multi_label)
         if self.multi_label:
             truth = self._labels.astype(float)
-            confidence, hits = np.maximum(p, 1 - p), ((p > 0.5) == truth).astype(float)
             likelihood = np.where(truth > 0, p, 1 - p)
             error = np.square(p - truth).mean(axis=1)
         else:
             truth = p[np.arange(len(p)), self._labels]
-            confidence, hits = p.max(axis=1)[:, None], (p.argmax(axis=1) == self._labels).astype(float)[:, None]
             likelihood = truth[:, None]
             error = np.square(p).sum(axis=1) - np.square(truth) + np.square(1 - truth)
         for name in self.metrics:
@@ -168,7 +168,7 @@ class WeightedMetrics:
             elif name == "brier":
                 features[name] = error[:, None]
             elif name in CALIBRATION_ERRORS:
-                features[name] = _gaps(confidence, hits, equal_mass=name == "ece_equal_mass")
+                features[name] = _gaps(confidence, hits.astype(float), equal_mass=name == "ece_equal_mass")
         return features
 
     def _rank_metrics(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -150,7 +150,11 @@ def test_several_label_columns_and_joined_labels_are_multi_label(tmp_path):
     joined = load(table(tmp_path / "b.csv", "image,label", rows), val_fraction=0, test_fraction=0)
     assert [r["label"] for r in joined.train] == [r["label"] for r in by_column.train]
     barred = table(tmp_path / "c.csv", "image,left|right,y", [f"{name},1,{i % 2}" for i, name in enumerate(names)])
-    fails(barred, "none may hold it, found left|right; rename the column.", label_column=["left|right", "y"])
+    fails(
+        barred,
+        'No label may hold "|", which joins those of an image; found left|right: rename the column.',
+        label_column=["left|right", "y"],
+    )
 
 
 def test_a_decathlon_json_is_read_with_its_class_names(tmp_path):
