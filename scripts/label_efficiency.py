@@ -6,7 +6,7 @@
 
 Two curves over the same test images: the selected pair with self-distillation (``--method``), and plain fine-tuning of
 the student from the same weights (``single``). Small fractions get more epochs, so that each has about as many steps as
-the whole set, at most eight times its epochs. What follows ``--`` are options of train.json, for all runs alike:
+the whole set, at most eight times its epochs. What follows ``--`` are other options of train.json, for all runs alike:
 
     python scripts/label_efficiency.py DATA --output curve -- --image_size 128 --patient_pattern "(p[0-9]+)"
 
@@ -38,6 +38,7 @@ from dual_skd.evaluation.recorder import read_json, write_json
 
 NAME = "data"
 MADE_OF = "split_made_of.json"
+OWN = ("epochs", "method", "seed", "train_fraction")  # options of train.json that the script sets for each run
 MOST = 8  # times the epochs of the whole set that the smallest fraction gets
 METRICS = {"balanced_accuracy": "balanced accuracy", "macro_auc": "macro AUC", "ece": "calibration error (ECE)"}
 
@@ -200,6 +201,12 @@ def main(arguments: Sequence[str] | None = None, execute: Any = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     args, rest = parser.parse_known_args(arguments)
     options = parse_options([word for word in rest if word != "--"])
+    own = [name for name in OWN if name in options]
+    if own:
+        raise SystemExit(
+            f"Error: {', '.join(own)} can't stand after --, as the script sets it run by run; give --epochs (of the "
+            "whole set), --method, --seeds and --fractions before it."
+        )
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise SystemExit(f"Error: fractions lie between 0 and 1, found {args.fractions}.")
     args.output.mkdir(parents=True, exist_ok=True)

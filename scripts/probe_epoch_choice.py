@@ -28,6 +28,7 @@ from dual_skd.evaluation.recorder import rank
 
 ROOT = Path(__file__).resolve().parents[1]
 CHOICES = ("macro_auc", "balanced_accuracy", "nll", "last")
+TRIES = 100  # per draw, most of which may lack a class
 SHOWN = ("balanced_accuracy", "macro_auc", "nll", "ece")
 
 
@@ -58,7 +59,7 @@ def draws(
 ) -> dict[str, list[tuple[int, dict[str, float | None]]]]:
     """Per choice and draw: the epoch, from 1, and its metrics on the images that weren't drawn.
 
-    Draws that leave out a class, for which AUC isn't defined, are drawn again.
+    Draws that leave a class out, or take all of it, are drawn again: AUC isn't defined then.
 
     Args:
         logits: (E, N, K), of every epoch.
@@ -66,20 +67,31 @@ def draws(
         patients: N names; images of one patient stay together.
         images: smallest number of images to draw.
         count: how many times.
+
+    Raises:
+        SystemExit: no draw, or hardly one, has every class on both sides.
     """
+    classes, kinds = logits.shape[2], len(labels.unique())
+    said = f"draws of {images} from {len(labels)} validation images, which are of {kinds} of the {classes} classes,"
+    if kinds < classes or not classes <= images < len(labels):
+        raise SystemExit(f"Error: {said} can't hold and leave every class; choose another --images or --val_fraction.")
     places = {name: place for place, name in enumerate(dict.fromkeys(patients))}
     number = torch.tensor([places[name] for name in patients])
     generator, found = torch.Generator().manual_seed(0), {choice: [] for choice in CHOICES}
-    while len(found["last"]) < count:
+    for _ in range(TRIES * count):
         order = torch.randperm(len(places), generator=generator)[number].argsort()
         drawn = torch.isin(number, number[order[:images]])
-        if len(labels[drawn].unique()) < logits.shape[2]:
+        if any(len(labels[side].unique()) < classes for side in (drawn, ~drawn)):
             continue
         measured = [classification_metrics(epoch[drawn], labels[drawn]) for epoch in logits]
         for choice in CHOICES:
             kept = max(range(len(logits)), key=lambda epoch, choice=choice: rank(measured[epoch], choice, epoch))
             found[choice].append((kept + 1, classification_metrics(logits[kept][~drawn], labels[~drawn])))
-    return found
+        if len(found["last"]) == count:
+            return found
+    raise SystemExit(
+        f"Error: {said} hardly ever hold and leave every class; choose another --images or --val_fraction."
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

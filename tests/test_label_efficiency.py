@@ -160,3 +160,14 @@ def test_what_can_not_be_read_is_one_sentence(script, tmp_path):
         script.main([str(table), "--output", str(tmp_path / "curve"), "--", "--label_column", "['a', 'b']"])
     with pytest.raises(SystemExit, match="fractions lie between"):
         script.main([str(tmp_path), "--output", str(tmp_path / "curve"), "--fractions", "10"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("epochs", "30"), ("method", "dual"), ("seed", "7"), ("train_fraction", "1")]
+)
+def test_what_the_script_sets_itself_is_refused_among_the_options_of_training(script, tmp_path, name, value):
+    with pytest.raises(
+        SystemExit, match=f"Error: {name} can't stand after --, as the script sets it run by run; give --epochs"
+    ):
+        script.main([str(tmp_path), "--output", str(tmp_path / "curve"), "--", f"--{name}", value])
+    assert not (tmp_path / "curve").exists()

@@ -36,3 +36,17 @@ def test_images_of_a_patient_are_drawn_together(monkeypatch):
     monkeypatch.setattr(probe_epoch_choice, "classification_metrics", lambda z, y: seen.append(len(y)) or measure(z, y))
     draws(logits_of(1.0)[None], LABELS, patients, images=5, count=3)
     assert set(seen) == {8, 12}  # two patients of four images, and the other three
+
+
+@pytest.mark.parametrize(
+    ("labels", "images", "words"),
+    [
+        (LABELS, 1, "draws of 1 from 20 validation images, which are of 2 of the 2 classes, can't hold and leave"),
+        (LABELS, 20, "draws of 20 from 20"),
+        (0 * LABELS, 6, "which are of 1 of the 2 classes, can't hold"),
+        ((torch.arange(20) == 3).long(), 6, "hardly ever hold and leave every class; choose another --images"),
+    ],
+)
+def test_draws_that_can_not_have_every_class_end_with_a_sentence(labels, images, words):
+    with pytest.raises(SystemExit, match=words):
+        draws(logits_of(1.0)[None], labels, [str(n) for n in range(20)], images=images, count=3)

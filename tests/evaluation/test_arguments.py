@@ -19,9 +19,13 @@ HALF = np.full((3, 2), 0.5)
         (np.zeros((3, 0)), np.zeros(3), False, "at least one image"),
         (np.array([[np.nan, 1], [0.5, 0.5], [2, -1]]), np.zeros(3), False, "2 of 3 images don't lie within 0 to 1"),
         (HALF * 0.5, np.zeros(3), False, "sum to 1; with several labels per image use multi_label"),
-        (HALF, np.array([0, 1, 2]), False, "from 0 to 1, found 0 to 2"),
-        (HALF, np.array([0, 0.5, 1]), False, "whole numbers"),
-        (HALF, np.array([[0, 1], [0, 2], [0, 0]]), True, "from 0 to 1, found 0 to 2"),
+        (HALF, np.array([0, 1, 2]), False, "from 0 to 1, found 2; check class_names"),
+        (HALF, np.array([0, 0.5, 1]), False, "whole numbers from 0 to 1, found 0.5"),
+        (HALF, np.array([0, -1, 1]), False, "found -1"),
+        (HALF, np.array([0, np.nan, 1]), False, "found nan"),
+        (HALF, np.array(["well", "ill", "ill"]), False, "found 'well'"),
+        (HALF, np.array([0, None, 1], dtype=object), False, "found None"),
+        (HALF, np.array([[0, 1], [0, 2], [0, 0]]), True, "from 0 to 1, found 2; check class_names"),
     ],
 )
 def test_what_cannot_be_measured_is_said_plainly(probabilities, labels, multi_label, words):

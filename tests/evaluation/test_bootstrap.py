@@ -270,4 +270,8 @@ def test_what_cannot_be_measured_is_said_plainly():
         bootstrap_intervals(p, labels, class_names=list("abc"))
     with pytest.raises(InputError, match="There is no class 2"):
         bootstrap_intervals(p, labels, positive=2)
+    with pytest.raises(InputError, match="There is no class 2"):
+        bootstrap_intervals(p, labels, operating_point=OperatingPoint(0.5, 2, "", 1, 1, 1))
+    with pytest.raises(InputError, match="whole numbers from 0 to 1, found 'well'"):
+        bootstrap_intervals(p, np.array(["well", "ill"] * 5))
     assert len(ALL_METRICS) == len(set(ALL_METRICS))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dual_skd.errors import InputError
+from dual_skd.evaluation.bootstrap import bootstrap_intervals
 from dual_skd.evaluation.comparison import compare_runs, not_shared
 from dual_skd.evaluation.mcnemar import mcnemar_test
 from dual_skd.evaluation.paired import holm
@@ -35,7 +36,9 @@ def test_the_tests_are_those_of_the_library_and_corrected_as_one_family(run_fold
     assert accuracy["one"] == 1 and accuracy["other"] == pytest.approx((calls[1] == LABELS).mean())
     assert accuracy["difference"] == pytest.approx(accuracy["one"] - accuracy["other"])
     assert accuracy["low"] <= accuracy["difference"] <= accuracy["high"]
-    family = [*found["metrics"].values(), *found["areas"], found["mcnemar"]]
+    entries = [*found["metrics"].values(), *found["areas"], found["mcnemar"]]
+    family = [entry for entry in entries if entry["p"] is not None]
+    assert [area["p"] for area in found["areas"]].count(None) == 1  # nodule's area is perfect in both
     assert [entry["p_holm"] for entry in family] == holm([entry["p"] for entry in family])
 
 
@@ -89,6 +92,28 @@ def test_one_patient_and_absent_classes_give_sentences_instead_of_numbers(run_fo
     assert found["metrics"]["macro_auc"]["difference"] is None and "absent" in found["metrics"]["macro_auc"]["reason"]
     assert found["areas"][2]["p_holm"] is None and found["areas"][2]["reason"]
     json.dumps(found, allow_nan=False)
+
+
+def test_a_class_of_one_patient_leaves_the_pair_without_interval_as_it_does_each_run(run_folder):
+    labels, random = np.r_[np.arange(29) % 2, 2], np.random.default_rng(0)
+    pair = [read_run(run_folder(labels, random.dirichlet(np.ones(3), 30), name=name, patients=[""] * 30))
+            for name in ("a", "b")]  # fmt: skip
+    found = compare_runs(*pair, resamples=200)["metrics"]
+    area = found["macro_auc"]
+    assert area["difference"] is not None and area["low"] is area["high"] is area["p"] is area["p_holm"] is None
+    assert area["reason"] == "no interval: undefined in more than 10% of the resamples, which miss a class"
+    assert found["accuracy"]["p"] is not None and not found["accuracy"]["reason"]
+    alone = bootstrap_intervals(pair[0].table.probabilities, labels, metrics=["macro_auc"], resamples=200)
+    assert alone.overall["macro_auc"].low is None
+
+
+def test_a_calibrated_run_beside_one_that_is_not_is_said(run_folder):
+    calibrated, plain = (read_run(run_folder(name=name, temperature=t)) for name, t in (("a", 2.0), ("b", None)))
+    for pair, names in (((calibrated, plain), ("A", "B")), ((plain, calibrated), ("B", "A"))):
+        said = compare_runs(*pair, resamples=10, names=names)["reason"]
+        assert said.startswith("the probabilities of A are calibrated, those of B are not")
+    for run in (calibrated, plain):
+        assert compare_runs(run, run, resamples=10)["reason"] == ""
 
 
 def test_several_labels_per_image_compare_the_areas(run_folder):

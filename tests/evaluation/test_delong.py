@@ -201,8 +201,13 @@ def test_degenerate_images_have_a_value_or_a_reason_and_never_nan(scores, positi
 
 def test_the_paired_test_has_an_answer_where_there_is_no_variance():
     perfect, positive = np.array([0.0, 1, 2, 3]), np.array([0, 0, 1, 1])
-    equal = delong_test(perfect, perfect**3, positive)
-    assert (equal.difference, equal.low, equal.high, equal.p) == (0, 0, 0, 1)
+    some = np.array([0.0, 2, 1, 3])
+    equal = delong_test(some, some**3, positive)
+    assert (equal.one, equal.difference, equal.low, equal.high, equal.p) == (0.75, 0, 0, 0, 1)
+    for one, other in ((perfect, np.array([1.0, 0, 5, 4])), (perfect, perfect), (-perfect, -(perfect**3))):
+        both = delong_test(one, other, positive)
+        assert both.one == both.other and both.difference == 0 and both.low is both.high is both.p is None
+        assert both.reason == "no interval: the images leave no variance to estimate"
     apart = delong_test(perfect, np.zeros(4), positive)
     assert (apart.difference, apart.p) == (0.5, None) and "no variance" in apart.reason
     assert "fewer than two" in delong_test(perfect, -perfect, np.array([0, 0, 0, 1])).reason

@@ -79,7 +79,14 @@ def test_auc_of_a_class_without_images_is_none_and_the_rest_is_there():
     found = classification_metrics(torch.tensor([[2.0, 0, 0], [0, 2.0, 0]]), torch.tensor([0, 1]))
     assert found["macro_auc"] is None
     assert found["accuracy"] == found["balanced_accuracy"] == 1
-    assert found["f1"] == pytest.approx(2 / 3)
+    assert found["f1"] == 1  # of the two that are there or predicted
+
+
+def test_a_class_that_is_predicted_but_not_there_has_an_f1_of_nothing():
+    found = classification_metrics(torch.tensor([[2.0, 0, 0, 0], [0, 0, 2.0, 0]]), torch.tensor([0, 1]))
+    assert found["f1"] == pytest.approx((1 + 0 + 0) / 3)  # the fourth class is neither
+    none = classification_metrics(-torch.ones(2, 3), torch.zeros(2, 3), multi_label=True)
+    assert none["f1"] is None and none["accuracy"] == 1
 
 
 def test_calibration_error_by_hand():

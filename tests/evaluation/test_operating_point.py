@@ -93,6 +93,8 @@ def test_what_cannot_be_chosen_is_said_plainly():
         choose_operating_point(binary(SCORES), TRUTH, sensitivity=0.9, specificity=0.9)
     with pytest.raises(InputError, match="above 0 and up to 1"):
         choose_operating_point(binary(SCORES), TRUTH, sensitivity=90)
+    with pytest.raises(InputError, match="found {'sensitivity': '0.9'}"):
+        choose_operating_point(binary(SCORES), TRUTH, sensitivity="0.9")
     with pytest.raises(InputError, match="of several labels per image give one"):
         choose_operating_point(binary(SCORES), np.eye(2)[TRUTH])
     assert OperatingPoint(0.5, 1, "", 1, 1, 1).predict([0.5]).tolist() == [True]

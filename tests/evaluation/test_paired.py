@@ -121,6 +121,18 @@ def test_two_thousand_resamples_of_six_hundred_images_and_five_seeds_take_second
     assert time.perf_counter() - began < 30  # 1 to 3 s on an ordinary core
 
 
+def test_a_difference_that_many_resamples_leave_undefined_has_no_interval():
+    # one image of the third class: 37 % of the resamples miss it
+    labels = np.r_[np.arange(29) % 2, 2]
+    good = np.eye(3)[labels] * 0.7 + 0.1
+    found = paired_differences(good, predictions(1, images=30)[0], labels, metrics=["macro_auc", "accuracy"])
+    assert found["macro_auc"].value > 0 and np.isnan(found["macro_auc"][1:]).all()
+    assert np.isfinite(found["accuracy"]).all()
+    three = np.r_[labels, 2, 2]  # 5 % miss three images
+    found = paired_differences(good[[*range(30), 29, 29]], predictions(1, images=32)[0], three, metrics=["macro_auc"])
+    assert np.isfinite(found["macro_auc"]).all()
+
+
 def test_what_does_not_belong_together_is_refused():
     p, labels = predictions(0)
     with pytest.raises(InputError, match="seeds that both methods have"):
@@ -129,3 +141,15 @@ def test_what_does_not_belong_together_is_refused():
         paired_differences(p, p, labels, metrics=["auc"])
     with pytest.raises(InputError, match="60 images, but 2 patients"):
         paired_differences(p, p, labels, patients=["a", "b"])
+    for given, words in (
+        ((p * np.nan, p, labels), "60 of 60 images don't lie within 0 to 1"),
+        ((p, p / 2, labels), "sum to 1"),
+        ((p, p, labels - 1), "whole numbers from 0 to 2, found -1"),
+        ((p, p, np.r_[labels[:-1], 5]), "found 5"),
+        ((p, p, np.r_[labels[:-1], 0.5]), "found 0.5"),
+        ((p[:0], p[:0], labels[:0]), "at least one"),
+    ):
+        with pytest.raises(InputError, match=words):
+            paired_differences(*given)
+    with pytest.raises(InputError, match="a resample or more, found 0"):
+        paired_differences(p, p, labels, resamples=0)

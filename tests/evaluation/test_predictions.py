@@ -36,6 +36,15 @@ def test_several_labels_per_image_are_joined_and_parted(tmp_path):
     assert read_predictions(tmp_path / "p.csv", multi_label=True).labels.tolist() == labels.tolist()
 
 
+def test_a_label_that_could_not_be_parted_is_not_written(tmp_path):
+    names = ["left|right", "nodule"]
+    with pytest.raises(InputError, match="No label may hold .* found left.right: rename the class"):
+        write_predictions(tmp_path / "p.csv", ["a", "b"], np.eye(2, dtype=int), P, names, multi_label=True)
+    assert not (tmp_path / "p.csv").exists()
+    write_predictions(tmp_path / "p.csv", ["a", "b"], np.array([0, 1]), P, names)  # of one label per image it may
+    assert read_predictions(tmp_path / "p.csv").class_names == names
+
+
 def test_a_file_that_is_no_such_table_is_named(tmp_path):
     path = tmp_path / "p.csv"
     with pytest.raises(InputError, match="No table of predictions"):

@@ -13,6 +13,7 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation import uncertainty
 from dual_skd.evaluation.uncertainty import (
     Conformal,
+    decisions,
     decompose_entropy,
     disagreement,
     fit_conformal,
@@ -141,14 +142,30 @@ def test_what_cannot_be_used_for_sets_is_refused():
     ):
         with pytest.raises(InputError, match=words):
             fit_conformal(p, np.zeros(20, int), **arguments)
-    with pytest.raises(InputError, match="class index"):
+    with pytest.raises(InputError, match="from 0 to 1, found 2"):
         fit_conformal(p, np.full(20, 2))
+    with pytest.raises(InputError, match=r"a class index for each image, found \(20, 2\) and labels \(19,\)"):
+        fit_conformal(p, np.zeros(19, int))
+    for labels, words in (([0, 7], "from 0 to 1, found 7"), ([0, -1], "found -1"), ([0], r"found \(2, 2\) and labels")):
+        with pytest.raises(InputError, match=words):
+            set_coverage(np.eye(2), labels)
+    with pytest.raises(InputError, match="an image at least"):
+        set_coverage(np.zeros((0, 2)), [])
     with pytest.raises(InputError, match="sum to 1"):
         fit_conformal(p * 0.9, np.zeros(20, int))
     with pytest.raises(InputError, match="from 0 to 1"):
         predictive_entropy([[-1.0, 2.0]])
     with pytest.raises(InputError, match="same images and classes"):
         disagreement(predictions(3), predictions(4))
+
+
+def test_what_is_decided_is_the_likeliest_class_or_yes_or_no_to_every_label():
+    p = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
+    confidence, right = decisions(p, np.array([0, 1]), False)
+    assert confidence.tolist() == [[0.7], [0.4]] and right.tolist() == [[True], [False]]
+    confidence, right = decisions(p, np.array([[1, 0, 1], [0, 0, 0]]), True)
+    assert confidence == pytest.approx(np.array([[0.7, 0.8, 0.9], [0.7, 0.7, 0.6]]))
+    assert right.tolist() == [[True, True, False], [True, True, True]]
 
 
 def test_risk_is_the_error_of_the_surest_images():

@@ -144,8 +144,12 @@ def test_what_is_undefined_is_nan_for_a_class_without_images_or_without_counter_
     assert undefined["sensitivity"] == [False, True, True] and undefined["specificity"] == [True, False, False]
     assert undefined["auc"] == undefined["average_precision"] == undefined["harmonic_mean"] == [True, True, True]
     assert undefined["ppv"] == [False, True, True] and undefined["npv"] == [True, False, False]
-    assert undefined["f1"] == [False, False, False]
-    assert np.isnan(found.overall["macro_auc"]) and found.overall["accuracy"] == 1
+    assert undefined["f1"] == [False, True, True]
+    assert np.isnan(found.overall["macro_auc"]) and found.overall["accuracy"] == found.overall["f1"] == 1
+    rows = np.array([[1.0, 0, 0], [0, 0, 1.0]])  # the third class is not there, but predicted
+    assert WeightedMetrics(rows, np.array([0, 0]), ALL)(np.ones((1, 2))).overall["f1"] == pytest.approx((2 / 3 + 0) / 2)
+    nothing = WeightedMetrics(np.zeros((2, 3)), np.zeros((2, 3), int), ["f1"], multi_label=True)(np.ones((1, 2)))
+    assert np.isnan(nothing.overall["f1"])
 
 
 def test_an_unknown_metric_is_named_with_the_valid_ones():

@@ -26,7 +26,7 @@ from dual_skd.evaluation.recorder import LAST, read_json
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.evaluation.subgroups import UNKNOWN, subgroup_metrics
-from dual_skd.evaluation.uncertainty import fit_conformal, prediction_sets, risk_coverage, set_coverage
+from dual_skd.evaluation.uncertainty import decisions, fit_conformal, prediction_sets, risk_coverage, set_coverage
 from dual_skd.methods import chosen_settings
 from dual_skd.outputs import bundle_root
 
@@ -170,10 +170,7 @@ def _calibration(labels, patients, scaled, multi_label: bool, shared) -> dict[st
             why = scaled["reason"] or "no temperature was fitted"
             found[name] = {"metrics": None, "bins": [], "reason": f"no temperature is known: {why}"}
             continue
-        if multi_label:
-            confidence, right = np.maximum(p, 1 - p).ravel(), ((p > 0.5) == (labels > 0)).ravel()
-        else:
-            confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
+        confidence, right = (side.ravel() for side in decisions(p, labels, multi_label))
         measured = bootstrap_intervals(
             p, labels, patients, metrics=CALIBRATED_METRICS, multi_label=multi_label, **shared
         ).overall
@@ -282,11 +279,9 @@ def _mean_interval(
 
 
 def _risk_coverage(p: np.ndarray, labels: np.ndarray, multi_label: bool) -> dict[str, Any]:
-    if multi_label:
-        errors, confidence = ((p > 0.5) != labels).mean(axis=1), np.maximum(p, 1 - p).mean(axis=1)
-    else:
-        errors, confidence = p.argmax(axis=1) != labels, p.max(axis=1)
-    curve = risk_coverage(1 - confidence, errors)
+    confidence, right = decisions(p, labels, multi_label)
+    errors = (~right).mean(axis=1)
+    curve = risk_coverage(1 - confidence.mean(axis=1), errors)
     shown = np.unique(np.linspace(0, len(errors) - 1, min(len(errors), DRAWN)).round().astype(int))
     answered = {share: max(int(np.ceil(share * len(errors))), 1) for share in (1, 0.9, 0.8, 0.5)}
     return {

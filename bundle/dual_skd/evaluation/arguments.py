@@ -30,14 +30,27 @@ def checked_predictions(
         raise InputError(f"Probabilities of {bad} of {len(p)} images don't lie within 0 to 1; apply softmax first.")
     if not multi_label and (np.abs(p.sum(axis=1) - 1) > 1e-3).any():
         raise InputError("Probabilities of an image have to sum to 1; with several labels per image use multi_label.")
-    most = 1 if multi_label else p.shape[1] - 1
-    whole = labels.astype(np.int64)
-    if (whole != labels).any() or whole.min() < 0 or whole.max() > most:
+    return np.minimum(p, 1.0), whole_labels(labels, 1 if multi_label else p.shape[1] - 1)
+
+
+def whole_labels(labels: np.ndarray, most: int) -> np.ndarray:
+    """Labels as integers.
+
+    Raises:
+        InputError: one isn't a whole number from 0 to ``most``.
+    """
+    labels = np.asarray(labels)
+    try:
+        numbers = labels.astype(float)  # of names and None there are none
+    except (TypeError, ValueError):
+        numbers = np.full(labels.shape, np.nan)
+    wrong = ~np.isin(numbers, np.arange(most + 1))
+    if wrong.any():
         raise InputError(
-            f"Labels have to be whole numbers from 0 to {most}, found {labels.min()} to {labels.max()}; check "
+            f"Labels have to be whole numbers from 0 to {most}, found {labels[wrong].tolist()[0]!r}; check "
             "class_names against the data set."
         )
-    return np.minimum(p, 1.0), whole
+    return numbers.astype(np.int64)
 
 
 def checked_class_names(class_names: Sequence[str] | None, classes: int) -> list[str]:

@@ -120,6 +120,7 @@ def bootstrap_intervals(
                 "An operating point is of one class; with multi_label give that label's probabilities, "
                 "np.stack([1 - p, p], axis=1), and its zeros and ones."
             )
+        class_index(operating_point.positive, p.shape[1], None)
         if p.shape[1] > 2:
             p, labels = one_against_rest(p, labels, operating_point.positive)
             names, place = ["rest", names[operating_point.positive]], 1

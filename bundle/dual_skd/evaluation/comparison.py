@@ -12,10 +12,12 @@ import numpy as np
 from dual_skd.errors import InputError
 from dual_skd.evaluation.bootstrap import RESAMPLES
 from dual_skd.evaluation.delong import delong_test
+from dual_skd.evaluation.estimates import DEFINED_SHARE
 from dual_skd.evaluation.mcnemar import match_tables, mcnemar_test
 from dual_skd.evaluation.metrics import METRICS
 from dual_skd.evaluation.paired import holm, paired_differences
 from dual_skd.evaluation.predictions import PredictionTable
+from dual_skd.evaluation.resampling import patient_numbers
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.evaluation.weighted import WeightedMetrics
 
@@ -34,12 +36,13 @@ def compare_runs(
         other: the second run.
         resamples: number of bootstrap resamples.
         seed: of the resampling.
-        names: of the two, for errors.
+        names: of the two, for errors and the reason.
 
     Returns:
         plain JSON: ``shared`` images and those ``only_one`` and ``only_other`` has, ``metrics`` (per name one, other,
         difference, low, high, p, p_holm), ``areas`` (the same per class) and ``mcnemar``; with several labels per image
-        there are areas only, which ``reason`` says.
+        there are areas only, which ``reason`` says; as it says when one run's probabilities are calibrated and the
+        other's aren't.
 
     Raises:
         InputError: no image is in both, or the runs contradict each other about labels or classes.
@@ -72,6 +75,7 @@ def compare_runs(
     if one.multi_label:
         found["reason"] = "with several labels per image only the areas of each label are compared"
     else:
+        found["reason"] = _calibrated_apart(one, other, names)
         p, q = (side / side.sum(axis=1, keepdims=True) for side in (p, q))
         found["metrics"] = _metrics(p, q, labels, patients, resamples, seed)
         found["mcnemar"] = asdict(mcnemar_test(p.argmax(axis=1), q.argmax(axis=1), labels)) | {"reason": ""}
@@ -81,6 +85,19 @@ def compare_runs(
     ]
     _correct([*found["metrics"].values(), *found["areas"], *([found["mcnemar"]] if found["mcnemar"] else [])])
     return found
+
+
+def _calibrated_apart(one: RunFiles, other: RunFiles, names: tuple[str, str]) -> str:
+    """The sentence that says that one run's probabilities alone are calibrated; "" where both are alike."""
+    first, second = ("calibrated" in (run.metrics.get(run.split) or {}) for run in (one, other))
+    if first == second:
+        return ""
+    calibrated, plain = names if first else names[::-1]
+    return (
+        f"the probabilities of {calibrated} are calibrated, those of {plain} are not, which alone makes a difference "
+        "of log likelihood, Brier score and calibration errors: to compare these, evaluate both with calibrate, or "
+        "both without"
+    )
 
 
 def _only(table: PredictionTable, images: set[str]) -> PredictionTable:
@@ -100,7 +117,7 @@ def _metrics(
 ) -> dict[str, dict[str, Any]]:
     once = np.ones((1, len(labels)))
     values = [WeightedMetrics(side, labels, METRICS)(once).overall for side in (p, q)]
-    several = len(set(patients)) > 1 or (patients[0] == "" and len(patients) > 1)  # else nothing can be resampled
+    several = patient_numbers(patients, len(labels)).any()  # else nothing can be resampled
     differences = paired_differences(p, q, labels, patients=patients, resamples=resamples, seed=seed)
     found = {}
     for name, difference in differences.items():
@@ -111,6 +128,8 @@ def _metrics(
         if not several:
             numbers |= {"low": None, "high": None, "p": None}
             reason = reason or "no interval: all images are of one patient"
+        elif numbers["difference"] is not None and numbers["low"] is None:
+            reason = f"no interval: undefined in more than {1 - DEFINED_SHARE:.0%} of the resamples, which miss a class"
         found[name] = {**numbers, "reason": reason}
     return found
 

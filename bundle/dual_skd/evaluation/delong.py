@@ -82,7 +82,7 @@ def auc_interval(
         (0.75, 0.069, 0.992)
     """
     scores, positive = _checked_scores(scores, positive)
-    return _areas_interval([(scores, positive)], ["the positive class"], patients, level)
+    return _areas_interval([(scores, positive)], ["the positive class"], patient_numbers(patients, len(scores)), level)
 
 
 def class_auc_intervals(
@@ -111,7 +111,8 @@ def class_auc_intervals(
         InputError: shapes don't match, or no probabilities or labels.
     """
     problems, names = _one_against_rest_each(probabilities, labels, class_names, multi_label)
-    return [_areas_interval([p], [name], patients, level) for p, name in zip(problems, names, strict=True)]
+    units = patient_numbers(patients, len(labels))
+    return [_areas_interval([p], [name], units, level) for p, name in zip(problems, names, strict=True)]
 
 
 def macro_auc_interval(
@@ -134,7 +135,7 @@ def macro_auc_interval(
         InputError: shapes don't match, or no probabilities or labels.
     """
     problems, names = _one_against_rest_each(probabilities, labels, class_names, multi_label)
-    return _areas_interval(problems, names, patients, level)
+    return _areas_interval(problems, names, patient_numbers(patients, len(labels)), level)
 
 
 def delong_test(
@@ -155,7 +156,8 @@ def delong_test(
         level: of the interval.
 
     Returns:
-        an :class:`AreaDifference`; normal interval, within -1 and 1, and p value. Equal rankings differ by 0 with p 1.
+        an :class:`AreaDifference`; normal interval, within -1 and 1, and p value. Equal rankings differ by 0 with p 1,
+        but two areas of 1 (or 0) leave no variance to estimate, as one does, and have no interval.
 
     Raises:
         InputError: shapes don't match, or scores aren't finite.
@@ -172,7 +174,7 @@ def delong_test(
         return AreaDifference(**areas, reason="no interval: fewer than two patients on one side")
     error = _standard_error(of_first - of_second, units)
     if not error:
-        if first == second:
+        if first == second and 0 < first < 1:
             return AreaDifference(**areas, low=0.0, high=0.0, p=1.0)
         return AreaDifference(**areas, reason="no interval: the images leave no variance to estimate")
     half = normal_quantile(level) * error
@@ -183,17 +185,15 @@ def delong_test(
 def _areas_interval(
     problems: Iterable[tuple[np.ndarray, np.ndarray]],
     names: Sequence[str],
-    patients: Sequence[Hashable] | None,
+    units: np.ndarray,
     level: float,
 ) -> Estimate:
     """Mean area of one or more (scores, positive) of the same images."""
     total, limit, few = 0.0, 0.0, []
-    influence = units = np.zeros(0)
+    influence = np.zeros(len(units))
     undefined = []
     count = len(names)
     for (scores, positive), name in zip(problems, names, strict=True):
-        if not len(units):
-            units, influence = patient_numbers(patients, len(scores)), np.zeros(len(scores))
         if positive.all() or not positive.any():
             undefined.append((positive, name))
             continue

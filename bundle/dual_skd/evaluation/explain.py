@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.uncertainty import predictive_entropy
+from dual_skd.evaluation.uncertainty import decisions, predictive_entropy
 from dual_skd.momentum import unwrap
 
 METHODS = ("auto", "occlusion", "gradcam", "attention")
@@ -282,12 +282,9 @@ def choose_cases(
         of the largest entropy whether right or wrong. Of equals the earlier row comes first.
     """
     p, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
-    if multi_label:
-        right = ((p > 0.5) == (labels > 0.5)).all(axis=1)
-        confidence = np.maximum(p, 1 - p).mean(axis=1)
-    else:
-        right, confidence = p.argmax(axis=1) == labels, p.max(axis=1)
-    surest = np.argsort(-confidence, kind="stable")
+    confidence, decided = decisions(p, labels, multi_label)
+    right = decided.min(axis=1)  # of all labels
+    surest = np.argsort(-confidence.mean(axis=1), kind="stable")
     unsure = np.argsort(-predictive_entropy(p, multi_label=multi_label), kind="stable")
     return {
         "confident_right": surest[right[surest]][:count].tolist(),

@@ -27,9 +27,9 @@ def classification_metrics(logits: Tensor, labels: Tensor, *, multi_label: bool 
 
     Returns:
         ``accuracy``; ``balanced_accuracy``, mean recall of the classes present; ``macro_auc``, one class against the
-        rest, None when a class has no image or no counter-example; ``f1`` macro, 0 for a class neither there
-        nor predicted; ``ece`` (Guo 2017, 15 equal bins of the largest probability); ``nll`` in nats; ``brier``
-        (Brier 1950: squared error summed over the classes, 0 to 2; a mean over labels with ``multi_label``).
+        rest, None when a class has no image or no counter-example; ``f1``, mean of the classes that are there or
+        predicted, None where none is; ``ece`` (Guo 2017, 15 equal bins of the largest probability); ``nll`` in nats;
+        ``brier`` (Brier 1950: squared error summed over the classes, 0 to 2; a mean over labels with ``multi_label``).
 
     Raises:
         InputError: shapes don't match, there is nothing to measure, labels outside 0..K-1, or logits aren't finite.
@@ -49,7 +49,7 @@ def classification_metrics(logits: Tensor, labels: Tensor, *, multi_label: bool 
         "accuracy": hits.mean().item(),
         "balanced_accuracy": recall.mean().item(),
         "macro_auc": _mean(area_under_roc(p[:, k], one_hot[:, k]) for k in range(logits.shape[1])),
-        "f1": _f1(one_hot, predicted_one_hot).mean().item(),
+        "f1": _f1(one_hot, predicted_one_hot),
         "ece": calibration_error(confidence, hits),
         "nll": functional.nll_loss(log_p, labels).item(),
         "brier": (p - one_hot).square().sum(1).mean().item(),
@@ -67,7 +67,7 @@ def _multi_label_metrics(logits: Tensor, labels: Tensor) -> dict[str, float | No
         "accuracy": hits.mean().item(),
         "balanced_accuracy": torch.stack(recalls).mean().item(),
         "macro_auc": _mean(area_under_roc(p[:, k], labels[:, k]) for k in range(logits.shape[1])),
-        "f1": _f1(labels, predicted).mean().item(),
+        "f1": _f1(labels, predicted),
         "ece": calibration_error(torch.maximum(p, 1 - p).flatten(), hits.flatten()),
         "nll": functional.binary_cross_entropy_with_logits(logits, labels).item(),
         "brier": (p - labels).square().mean().item(),
@@ -117,16 +117,16 @@ def mean_logits(one: Tensor, other: Tensor, *, multi_label: bool = False) -> Ten
     return torch.logaddexp(functional.log_softmax(one, 1), functional.log_softmax(other, 1)) - math.log(2)
 
 
-def _f1(truth: Tensor, predicted: Tensor) -> Tensor:
-    both = (truth * predicted).sum(0)
-    either = truth.sum(0) + predicted.sum(0)
-    return torch.where(either > 0, 2 * both / either.clamp(min=1), torch.zeros_like(either))
+def _f1(truth: Tensor, predicted: Tensor) -> float | None:
+    """Mean over the classes that are there or predicted; None without any, as with several labels there may be none."""
+    both, either = (truth * predicted).sum(0), truth.sum(0) + predicted.sum(0)
+    return _mean((2 * both / either)[either > 0].tolist())
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
     each = list(values)
     known = [value for value in each if value is not None]
-    return sum(known) / len(known) if len(known) == len(each) else None
+    return sum(known) / len(known) if known and len(known) == len(each) else None
 
 
 def checked(logits: Tensor, labels: Tensor, multi_label: bool) -> tuple[Tensor, Tensor]:

@@ -77,8 +77,11 @@ def choose_operating_point(
         )
     wanted = {"sensitivity": sensitivity, "specificity": specificity}
     given = {name: value for name, value in wanted.items() if value is not None}
-    if len(given) > 1 or any(not 0 < value <= 1 for value in given.values()):
-        raise InputError(f"Expected a sensitivity or a specificity above 0 and up to 1, not both; found {given}.")
+    numbers = all(isinstance(value, (int, float, np.number)) and 0 < value <= 1 for value in given.values())
+    if len(given) > 1 or not numbers:
+        raise InputError(
+            f"Expected a sensitivity or a specificity, a number above 0 and up to 1, not both; found {given}."
+        )
     positive = class_index(positive, p.shape[1], class_names)
     scores, truth = p[:, positive], labels == positive
     if truth.all() or not truth.any():

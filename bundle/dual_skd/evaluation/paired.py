@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dual_skd.errors import InputError
+from dual_skd.evaluation.arguments import checked_predictions, whole_labels
 from dual_skd.evaluation.bootstrap import RESAMPLES
+from dual_skd.evaluation.estimates import DEFINED_SHARE
 from dual_skd.evaluation.metrics import METRICS
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
 from dual_skd.evaluation.weighted import OVERALL_METRICS, WeightedMetrics
@@ -67,10 +69,12 @@ def paired_differences(
 
     Returns:
         per metric a :class:`Difference`. Resamples in which a metric isn't defined (AUC of a class that was not
-        drawn) are left out; nan where it is not defined on the images themselves.
+        drawn) are left out, and where those are more than a tenth limits and p are nan, as there is no interval in
+        :func:`~dual_skd.evaluation.bootstrap.bootstrap_intervals`; all is nan where the metric is not defined on the
+        images themselves.
 
     Raises:
-        InputError: shapes don't match, or a metric isn't known.
+        InputError: shapes don't match, probabilities or labels that can't be, no resample, or a metric isn't known.
 
     Example:
         >>> labels = np.array([0, 1] * 50)
@@ -80,6 +84,8 @@ def paired_differences(
         (0.5, True)
     """
     one, other, labels = _checked(one, other, labels, metrics)
+    if resamples < 1:
+        raise InputError(f"Expected a resample or more, found {resamples}.")
     random = np.random.default_rng(seed)
     units = patient_numbers(patients, len(labels))
     trained = len(one)
@@ -128,10 +134,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _difference(distribution: np.ndarray) -> Difference:
     """From the observed difference and those of the resamples behind it."""
-    value, drawn = float(distribution[0]), distribution[1:]
-    drawn = drawn[np.isfinite(drawn)]
-    if not np.isfinite(value) or not len(drawn):
-        return Difference(float("nan"), float("nan"), float("nan"), float("nan"))
+    value, defined = float(distribution[0]), np.isfinite(distribution[1:])
+    if not np.isfinite(value) or defined.mean() < DEFINED_SHARE:
+        return Difference(value, float("nan"), float("nan"), float("nan"))
+    drawn = distribution[1:][defined]
     low, high = np.percentile(drawn, (2.5, 97.5))
     # rounding must not decide on which side of 0 an equal pair lies
     side = min(np.sum(drawn <= 1e-12), np.sum(drawn >= -1e-12))
@@ -143,12 +149,14 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     one, other = (p[None] if p.ndim == 2 else p for p in (np.asarray(one, float), np.asarray(other, float)))
     labels = np.asarray(labels)
-    if one.shape != other.shape or one.ndim != 3 or labels.shape != one.shape[1:2]:
+    if one.shape != other.shape or one.ndim != 3 or not one.size or labels.shape != one.shape[1:2]:
         raise InputError(
-            f"A paired comparison needs two arrays (seeds, images, classes) of one shape and a label per image, found "
-            f"{one.shape}, {other.shape} and labels {labels.shape}; compare the seeds that both methods have."
+            "A paired comparison needs two arrays (seeds, images, classes) of one shape and a label per image, at "
+            f"least one; found {one.shape}, {other.shape} and labels {labels.shape}; compare the seeds that both "
+            "methods have."
         )
     unknown = [name for name in metrics if name not in OVERALL_METRICS]
     if unknown:
         raise InputError(f"Unknown metrics {', '.join(unknown)}; valid: {', '.join(OVERALL_METRICS)}.")
-    return one, other, labels
+    one, other = (np.stack([checked_predictions(p, labels)[0] for p in side]) for side in (one, other))
+    return one, other, whole_labels(labels, one.shape[2] - 1)

@@ -52,7 +52,12 @@ def write_predictions(
         class_names: in the order of the probabilities.
         multi_label: labels are joined by "|", and every class above one half is predicted.
         extra: name -> a text per image.
+
+    Raises:
+        InputError: with ``multi_label`` the name of a class holds "|".
     """
+    if multi_label and (joined := [name for name in class_names if "|" in name]):
+        raise InputError(f'No label may hold "|", which joins those of an image; found {joined[0]}: rename the class.')
     extra = extra or {}
     predicted = probabilities > 0.5 if multi_label else probabilities.argmax(axis=1)
 

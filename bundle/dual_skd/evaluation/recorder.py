@@ -21,6 +21,7 @@ from dual_skd.evaluation.metrics import METRICS, classification_metrics, mean_lo
 from dual_skd.evaluation.predictions import named, write_predictions
 from dual_skd.evaluation.uncertainty import (
     Conformal,
+    decisions,
     disagreement,
     prediction_sets,
     predictive_entropy,
@@ -228,10 +229,10 @@ class MetricsRecorder:
         """Columns of the table of predictions, and what they are worth: entries of the split."""
         p, labels = self._probabilities(measured.logits, self.temperature), measured.labels.numpy()
         labels = labels.reshape(p.shape) if self.multi_label else labels.reshape(-1).astype(int)
-        errors = ((p > 0.5) != labels).mean(axis=1) if self.multi_label else p.argmax(axis=1) != labels
-        confidence = np.maximum(p, 1 - p).mean(axis=1) if self.multi_label else p.max(axis=1)
+        confidence, right = decisions(p, labels, self.multi_label)
+        errors = (~right).mean(axis=1)
         numbers = {"uncertainty": predictive_entropy(p, multi_label=self.multi_label)}
-        selective = {"aurc": risk_coverage(1 - confidence, errors).aurc}
+        selective = {"aurc": risk_coverage(1 - confidence.mean(axis=1), errors).aurc}
         if measured.auxiliary is not None:
             other = self._probabilities(measured.auxiliary, self.auxiliary_temperature)
             numbers["disagreement"] = disagreement(p, other, multi_label=self.multi_label)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dual_skd.errors import InputError
+from dual_skd.evaluation.arguments import whole_labels
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +127,23 @@ def disagreement(one: ArrayLike, other: ArrayLike, *, multi_label: bool = False)
     return decompose_entropy([one, other]).disagreement / math.log(2)
 
 
+def decisions(probabilities: np.ndarray, labels: np.ndarray, multi_label: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What is decided about each image, with the surety of it: the likeliest class, or yes or no to every label.
+
+    Args:
+        probabilities: (N, K).
+        labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
+        multi_label: every label is a yes or no of its own, decided at one half.
+
+    Returns:
+        probability of what was decided, and whether it is right: (N, 1), with ``multi_label`` (N, K).
+    """
+    p = probabilities
+    if multi_label:
+        return np.maximum(p, 1 - p), (p > 0.5) == (labels > 0.5)
+    return p.max(axis=1)[:, None], (p.argmax(axis=1) == labels)[:, None]
+
+
 # --- prediction sets --------------------------------------------------------------------------------------------------
 
 
@@ -167,10 +185,8 @@ def fit_conformal(
         raise InputError(f"alpha is {alpha!r}; expected the share of misses, between 0 and 1, such as 0.1.")
     if method not in CONFORMAL_METHODS:
         raise InputError(f"Unknown conformal method {method!r}; valid: {', '.join(CONFORMAL_METHODS)}.")
-    p, y = _probabilities(probabilities, False), np.asarray(labels)
-    if y.shape != p.shape[:1] or (len(y) and not (0 <= y.min() and y.max() < p.shape[1])):
-        raise InputError(f"Prediction sets need a class index for each of {len(p)} images, found labels {y.shape}.")
-    n = len(p)
+    p = _probabilities(probabilities, False)
+    y, n = _class_indices(labels, p), len(p)
     # 1e-9: (n + 1)(1 - alpha) that is a whole number stays one, whatever binary fractions make of it
     rank = math.ceil((n + 1) * (1 - alpha) - 1e-9)
     if rank > n:
@@ -214,8 +230,14 @@ def set_coverage(sets: ArrayLike, labels: ArrayLike) -> dict[str, float | list[f
     Returns:
         ``coverage``; ``mean_size``; ``single``, the share of sets of one class; ``coverage_per_class``, None for a
         class without images.
+
+    Raises:
+        InputError: there is no image, or not a class index for each.
     """
-    sets, labels = np.asarray(sets, dtype=bool), np.asarray(labels)
+    sets = np.asarray(sets, dtype=bool)
+    labels = _class_indices(labels, sets)
+    if not len(sets):
+        raise InputError("The coverage of prediction sets needs an image at least, found none.")
     hit = sets[np.arange(len(sets)), labels]
     sizes = sets.sum(axis=1)
     of_class = [hit[labels == k] for k in range(sets.shape[1])]
@@ -225,6 +247,17 @@ def set_coverage(sets: ArrayLike, labels: ArrayLike) -> dict[str, float | list[f
         "single": float((sizes == 1).mean()),
         "coverage_per_class": [float(hits.mean()) if len(hits) else None for hits in of_class],
     }
+
+
+def _class_indices(labels: ArrayLike, of_classes: np.ndarray) -> np.ndarray:
+    """The label of each row of (N, K), as integers."""
+    labels = np.asarray(labels)
+    if of_classes.ndim != 2 or labels.shape != of_classes.shape[:1]:
+        raise InputError(
+            f"Prediction sets need a row (K,) and a class index for each image, found {of_classes.shape} and labels "
+            f"{labels.shape}."
+        )
+    return whole_labels(labels, of_classes.shape[1] - 1)
 
 
 def _scores(p: np.ndarray, method: str, randomised: bool, seed: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from dual_skd.errors import InputError
 from dual_skd.evaluation.calibration import reliability
 from dual_skd.evaluation.metrics import ECE_BINS, METRICS
+from dual_skd.evaluation.uncertainty import decisions
 
 OVERALL_METRICS = (*METRICS, "ece_equal_mass", "average_precision")
 CLASS_METRICS = ("sensitivity", "specificity", "ppv", "npv", "f1", "harmonic_mean", "auc", "average_precision")
@@ -44,8 +45,8 @@ class WeightedMetrics:
     """What the metrics need of a set of predictions whatever its images' weights are; call it with weights.
 
     ``average_precision`` is the step-wise area under the precision-recall curve, without interpolation, overall the
-    mean over classes; ``harmonic_mean`` is 2 / (1/sensitivity + 1/specificity), 0 where one of them is 0; ``f1`` of a
-    class neither there nor predicted is 0. The bins of ``ece_equal_mass`` are those of the images as they are.
+    mean over classes; ``harmonic_mean`` is 2 / (1/sensitivity + 1/specificity), 0 where one of them is 0; ``f1`` is
+    the mean of the classes there or predicted. The bins of ``ece_equal_mass`` are those of the images as they are.
 
     Args:
         probabilities: (N, K), rows that sum to 1 (not with ``multi_label``).
@@ -138,7 +139,7 @@ class WeightedMetrics:
 
     def _overall_counts(self, name: str, counts: _Counts) -> np.ndarray:
         if name == "f1":
-            return _of_counts("f1", counts).mean(axis=1)
+            return _mean_of_defined(_of_counts("f1", counts))
         sensitivity = _of_counts("sensitivity", counts)
         if name == "balanced_accuracy" and not self.multi_label:
             return _mean_of_defined(sensitivity)  # a class that was not drawn doesn't count
@@ -152,14 +153,13 @@ class WeightedMetrics:
     def _linear_features(self) -> dict[str, np.ndarray]:
         """Columns (N, F) whose weighted means, in absolute value and added up, are the metric."""
         p, features = self._p, {}
+        confidence, hits = decisions(p, self._labels, self.multi_label)
         if self.multi_label:
             truth = self._labels.astype(float)
-            confidence, hits = np.maximum(p, 1 - p), ((p > 0.5) == truth).astype(float)
             likelihood = np.where(truth > 0, p, 1 - p)
             error = np.square(p - truth).mean(axis=1)
         else:
             truth = p[np.arange(len(p)), self._labels]
-            confidence, hits = p.max(axis=1)[:, None], (p.argmax(axis=1) == self._labels).astype(float)[:, None]
             likelihood = truth[:, None]
             error = np.square(p).sum(axis=1) - np.square(truth) + np.square(1 - truth)
         for name in self.metrics:
@@ -168,7 +168,7 @@ class WeightedMetrics:
             elif name == "brier":
                 features[name] = error[:, None]
             elif name in CALIBRATION_ERRORS:
-                features[name] = _gaps(confidence, hits, equal_mass=name == "ece_equal_mass")
+                features[name] = _gaps(confidence, hits.astype(float), equal_mass=name == "ece_equal_mass")
         return features
 
     def _rank_metrics(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -224,7 +224,7 @@ def _of_counts(name: str, counts: _Counts) -> np.ndarray:
     if name == "npv":
         return _divided(total - there - called + both, total - called)
     if name == "f1":
-        return np.divide(2 * both, there + called, out=np.zeros_like(both), where=there + called > 0)
+        return _divided(2 * both, there + called)
     sides = _of_counts("sensitivity", counts), _of_counts("specificity", counts)
     return 2 * sides[0] * sides[1] / np.maximum(sides[0] + sides[1], _TINY)
 

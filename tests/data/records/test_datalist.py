@@ -149,6 +149,12 @@ def test_several_label_columns_and_joined_labels_are_multi_label(tmp_path):
     ]
     joined = load(table(tmp_path / "b.csv", "image,label", rows), val_fraction=0, test_fraction=0)
     assert [r["label"] for r in joined.train] == [r["label"] for r in by_column.train]
+    barred = table(tmp_path / "c.csv", "image,left|right,y", [f"{name},1,{i % 2}" for i, name in enumerate(names)])
+    fails(
+        barred,
+        "found left|right: rename the column.",
+        label_column=["left|right", "y"],
+    )
 
 
 def test_a_decathlon_json_is_read_with_its_class_names(tmp_path):

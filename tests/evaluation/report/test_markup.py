@@ -22,6 +22,12 @@ def test_characters_that_no_document_may_hold_are_replaced():
     assert clean("a\x00b\x1bc\ud800\n") == "a\ufffdb\ufffdc\ufffd\n"
 
 
+def test_characters_that_turn_the_direction_of_text_are_replaced():
+    for turning in map(chr, (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))):
+        assert clean(f"scan{turning}gnp.exe") == "scan\ufffdgnp.exe"
+    assert clean("\u05d0\u0628 \u200d\u2019") == "\u05d0\u0628 \u200d\u2019"  # letters of any direction stay
+
+
 def test_an_estimate_shows_its_interval_or_the_reason():
     whole = {"value": 0.51234, "low": 0.4, "high": 0.6, "reason": ""}
     assert "0.512" in estimate(whole) and "0.400 to 0.600" in estimate(whole)

@@ -80,6 +80,7 @@ def test_numbers_stand_with_their_intervals(run_folder):
     assert "Thresholds were chosen on 30 validation images" in words
     assert "The model of epoch 1 was kept, the best by macro AUC" in words
     assert "10.0% of the large network" in words
+    assert "Reliability diagram; its 95% bars take images as independent, not patients" in words
 
 
 def test_tables_scroll_by_themselves_and_drawings_have_a_title(run_folder):
@@ -114,7 +115,10 @@ def test_two_runs_stand_side_by_side_with_the_images_left_out(run_folder):
     comparison = compare_runs(read_run(one), read_run(other), resamples=20)
     _, _, words = rendered(one, comparison=comparison, names=("new", "old"))
     assert "40 images are in both; left out are 20 only in new and 0 only in old." in words
-    assert "McNemar's p 1.000" in words
+    assert "McNemar's p 1.000" in words and "calibrated, those" not in words
+    other = read_run(run_folder(name="calibrated", temperature=2.0))
+    _, _, words = rendered(one, comparison=compare_runs(read_run(one), other, resamples=20, names=("new", "old")))
+    assert "The probabilities of old are calibrated, those of new are not, which alone makes a difference" in words
     assert [p_value(p) for p in (None, 0.0001, 0.04)] == ["–", "< 0.001", "0.040"]
 
 
@@ -140,6 +144,43 @@ def test_what_is_not_there_is_a_sentence(run_folder, kind):
     _, _, words = rendered(build())
     assert sentence.lower() in words.lower()
     assert "nan" not in words.split() and "None" not in words.split() and "inf" not in words.split()
+
+
+def test_means_over_classes_name_those_that_they_are_without(run_folder):
+    labels = np.arange(60) % 2
+    p = np.where(np.eye(3)[labels] > 0, 0.8, 0.1)
+    directory, said = run_folder(labels, p), " without mass: no image of it"
+    _, _, words = rendered(directory)
+    overall = analyse(read_run(directory), resamples=20)["metrics"]["overall"]
+    assert overall["balanced_accuracy"]["value"] == overall["f1"]["value"] == 1
+    assert words.count(said) == 2 and f"{said}accuracy" in words  # of balanced accuracy, accuracy follows it
+    p[0] = [0.1, 0.1, 0.8]  # once predicted, it counts in F1
+    _, _, words = rendered(run_folder(labels, p, name="predicted"))
+    assert words.count(said) == 1
+    _, _, words = rendered(run_folder(name="whole"))
+    assert "without mass" not in words
+
+
+def test_of_many_classes_the_most_frequent_confusions_are_listed(run_folder):
+    labels = np.arange(120) % 60
+    called = labels.copy()
+    called[[3, 63, 4]] = 7, 7, 9  # class 3 twice for 7, class 4 once for 9
+    directory = run_folder(labels, np.eye(60)[called] * 0.9 + 0.1 / 60, class_names=[f"class {k}" for k in range(60)])
+    source, _, words = rendered(directory)
+    assert "these are the 2 most frequent of 2 confusions; 3 images are confused in all." in words
+    assert "truepredictedimagesclass 3class 72class 4class 91" in words
+    assert "true \\ predicted" not in source and len(source) < 1_000_000
+
+
+def test_a_name_at_the_start_of_a_sentence_keeps_its_letters(run_folder):
+    directory = run_folder(np.arange(60) % 2, class_names=("a", "b", "c"))
+    _, _, words = rendered(directory)
+    assert "c: no image of c." in words and "C: no" not in words
+    files = read_run(directory)
+    analysis = analyse(files, resamples=5)
+    analysis["subgroups"]["notes"] = ["room isn't used: 8 columns are shown at most"]
+    source = page(Content(analysis, {}))
+    assert "room isn&#x27;t used: 8 columns are shown at most." in source
 
 
 @pytest.mark.parametrize("searched", [True, False, None])
@@ -171,6 +212,7 @@ def test_a_table_of_predictions_alone_makes_a_page(run_folder):
     for name in ("metrics.json", "run.json", "datalist.json", "selection_report.csv", "predictions_validation.csv"):
         (directory / name).unlink()
     _, _, words = rendered(directory)
+    assert "run.json has no networks." in words and "Run.json" not in words
     for sentence in ("There is no datalist.json", "No validation was recorded", "No weights were selected"):
         assert sentence.lower() in words.lower()
 

@@ -311,6 +311,8 @@ def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]
     names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
     if len(set(names)) < len(names):
         raise InputError(f"Class names must differ, found {', '.join(names)}.")
+    if source.multi_label and (joined := [name for name in names if "|" in name]):
+        raise InputError(f'No label may hold "|", which joins those of an image; found {joined[0]}: rename the column.')
     unknown = sorted(label for label in found if label_index(label, names) is None)
     if unknown:
         raise InputError(

@@ -9,7 +9,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # no document may hold them
+# what no document may hold, and what turns the direction of the text after it, so that a name reads as another
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _EMPTY_ELEMENTS = ("img", "meta", "br", "hr")
 
 
@@ -18,7 +21,7 @@ class Markup(str):
 
 
 def clean(value: Any) -> str:
-    """Text without the characters that neither HTML nor SVG may hold."""
+    """Text without the characters that neither HTML nor SVG may hold, and without those that turn its direction."""
     return _CONTROL.sub("\ufffd", str(value))
 
 

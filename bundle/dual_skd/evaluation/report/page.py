@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dual_skd.evaluation.arguments import some
 from dual_skd.evaluation.comparison import not_shared
 from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.report.cases import KINDS, Case
@@ -92,6 +93,7 @@ summary{cursor:pointer;color:var(--blue)}
 @media print{body{max-width:none;font-size:10pt;padding:0}nav,details{display:none}
 figure,.card,.case,tr{break-inside:avoid}h2,h3{break-after:avoid}.scroll{overflow:visible}}
 """
+LARGEST_MATRIX = 40  # classes in a confusion matrix, and confusions in the list that there is of more
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -239,7 +241,9 @@ def _data(content: Content) -> Markup:
 
 
 def _sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}." if words else ""
+    """Words of ours with a capital letter and a full stop; the name of a file in front stays as it is."""
+    first = words.split(" ")[0]
+    return f"{words if '.' in first else words[:1].upper() + words[1:]}." if words else ""
 
 
 def _training(content: Content) -> Markup:
@@ -285,7 +289,10 @@ def _selection(content: Content) -> Markup:
 def _metrics(content: Content) -> Markup:
     analysis = content.analysis
     overall = analysis["metrics"]["overall"]
-    rows = [[label, estimate(overall.get(name))] for name, label in METRICS.items() if name in overall]
+    rows = [
+        [label, join([estimate(overall[name]), _left_out(name, analysis)])]
+        for name, label in METRICS.items() if name in overall
+    ]  # fmt: skip
     rows.insert(1, ["macro AUC, interval of DeLong", estimate(analysis["delong"]["macro"])])
     names = [name for name in CLASS_METRICS if name in analysis["metrics"]["per_class"][0]]
     notes = Notes()
@@ -308,11 +315,24 @@ def _metrics(content: Content) -> Markup:
     ])  # fmt: skip
 
 
+def _left_out(metric: str, analysis: Mapping[str, Any]) -> Markup:
+    """Which classes a mean over classes is without, as there is no image of them."""
+    of_class = {"balanced_accuracy": "sensitivity", "f1": "f1"}.get(metric)
+    if of_class is None or (metric == "balanced_accuracy" and analysis["multi_label"]):  # has the specificity, too
+        return Markup("")
+    values = zip(analysis["class_names"], analysis["metrics"]["per_class"], strict=True)
+    absent = [name for name, metrics in values if metrics[of_class]["value"] is None]
+    said = f"without {some(absent)}: no image of {'it' if len(absent) == 1 else 'them'}"
+    return join([" ", element("small", said)]) if absent else Markup("")
+
+
 def _confusion(analysis: Mapping[str, Any]) -> Markup:
     names, cells = analysis["class_names"], analysis["confusion"]
     if analysis["multi_label"]:
         head = ["label", "true negatives", "false positives", "false negatives", "true positives"]
         return table(head, ([name, *row] for name, row in zip(names, cells, strict=True)))
+    if len(names) > LARGEST_MATRIX:
+        return _confusions(names, cells)
     lines = [element("tr", element("th", "true \\ predicted", scope="col"),
                      *(element("th", name, scope="col") for name in names))]  # fmt: skip
     for name, row in zip(names, cells, strict=True):
@@ -324,6 +344,18 @@ def _confusion(analysis: Mapping[str, Any]) -> Markup:
         lines.append(element("tr", element("th", name, scope="row"), *inside))
     matrix = element("table", element("thead", lines[0]), element("tbody", *lines[1:]))
     return scrolling(matrix, "Confusion matrix")
+
+
+def _confusions(names: Sequence[str], cells: Sequence[Sequence[int]]) -> Markup:
+    """Instead of a matrix, which grows with the square of the classes, its largest cells beside the diagonal."""
+    wrong = [(row[k], names[true], names[k]) for true, row in enumerate(cells) for k in range(len(names))
+             if row[k] and k != true]  # fmt: skip
+    shown = sorted(wrong, key=lambda one: -one[0])[:LARGEST_MATRIX]
+    said = (
+        f"With more than {LARGEST_MATRIX} classes there is no matrix: these are the {len(shown)} most frequent of "
+        f"{len(wrong)} confusions; {sum(count for count, *_ in wrong)} images are confused in all."
+    )
+    return table(["true", "predicted", "images"], [[true, called, count] for count, true, called in shown], said)
 
 
 def _shade(share: float) -> str:
@@ -364,7 +396,7 @@ def _curves(content: Content) -> Markup:
     more = f"{left} classes with fewer images are not drawn." if left > 0 else ""
     return join([
         paragraph(bands, more),
-        paragraph(_sentence("; ".join(said)), class_="note"),
+        paragraph(f"{'; '.join(said)}." if said else "", class_="note"),  # names of classes keep their letters
         _plots(content, "roc", "precision_recall"),
     ])  # fmt: skip
 
@@ -427,7 +459,7 @@ def _prediction_sets(sets: Mapping[str, Any], analysis: Mapping[str, Any]) -> Ma
 
 def _subgroups(content: Content) -> Markup:
     subgroups = content.analysis["subgroups"]
-    notes = paragraph(*(_sentence(note) for note in subgroups["notes"]), class_="note")
+    notes = paragraph(*(f"{note}." for note in subgroups["notes"]), class_="note")  # each begins with a name
     if not subgroups["columns"]:
         return join([paragraph(_sentence(subgroups["reason"])), notes])
     parts = [

@@ -251,7 +251,8 @@ def _reliability(analysis: Mapping[str, Any]) -> list[Plot]:
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right")
     axis.legend(loc="upper left")
     below.set(xlabel="confidence", ylabel="labels" if analysis["multi_label"] else "images")
-    return [Plot("reliability", figure, "Reliability diagram", "; ".join(said))]
+    title = "Reliability diagram; its 95% bars take images as independent, not patients"
+    return [Plot("reliability", figure, title, "; ".join(said))]
 
 
 def number_or_dash(value: float | None) -> str:
