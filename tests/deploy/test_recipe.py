@@ -95,7 +95,8 @@ def test_a_volume_is_resampled_cropped_and_padded_to_the_same_input(tmp_path):
 def test_padding_is_filled_as_the_text_says(tmp_path, photometric):
     values = np.random.default_rng(3).integers(0, 900, (30, 40)).astype(float)
     values[:6] = -1024  # stored as 0
-    path = write_ct(tmp_path / "a.dcm", values, PhotometricInterpretation=photometric, PixelPaddingValue=0)
+    tags = {"PhotometricInterpretation": photometric, "PixelPaddingValue": 0, "Modality": "DX"}
+    path = write_ct(tmp_path / "a.dcm", values, **tags)
     expected = image_transforms(**PREPROCESSING)({"image": str(path)})["image"][0].numpy()
     text = steps(PREPROCESSING)[0]["text"]
     assert "PixelPaddingValue" in text and "lowest value of the other pixels" in text and "MONOCHROME1 the high" in text

@@ -10,7 +10,7 @@ from typing import Any
 from monai.utils import ensure_tuple_rep
 
 from dual_skd.data.reading.grey import LUMA
-from dual_skd.data.reading.intensity import window_range
+from dual_skd.data.reading.intensity import window_centre, window_range
 from dual_skd.deploy.formats import INPUT, OUTPUT
 from dual_skd.outputs import temperature_of
 
@@ -54,7 +54,7 @@ def steps(preprocessing: Mapping[str, Any]) -> list[dict[str, Any]]:
     dims = preprocessing.get("spatial_dims", 2)
     size = list(ensure_tuple_rep(preprocessing.get("image_size", 96), dims))
     window, spacing = preprocessing.get("window") or "percentile", preprocessing.get("spacing")
-    found = [_read(dims, window, preprocessing.get("frame")), _grey()]
+    found = [_read(dims, window, preprocessing.get("frame")), _grey(window)]
     if dims == 3:
         text = "axes turned and flipped, without resampling, to x from the patient's left to right, y back to front, "
         found.append({"step": "orient", "axes": "RAS", "text": text + "z feet to head (nibabel's RAS+)"})
@@ -69,7 +69,7 @@ def _read(dims: int, window: Any, frame: Any) -> dict[str, Any]:
     values = (
         "stored values as float32; DICOM: slope and intercept applied (Hounsfield units for CT), pixels whose stored "
         "value is PixelPaddingValue, or from it to PixelPaddingRangeLimit, given the lowest value of the other pixels "
-        "of their frame (with MONOCHROME1 the highest)"
+        "of their frame (with MONOCHROME1 the highest, but not in Hounsfield units)"
     )
     values += ", then the file's own VOI LUT or window" if window == "file" else ", no VOI LUT or window"
     what = "one image, rows from top to bottom, EXIF orientation applied" if dims == 2 else "a volume"
@@ -78,10 +78,12 @@ def _read(dims: int, window: Any, frame: Any) -> dict[str, Any]:
     return {"step": "read", "frame": frame, "text": f"{what}; {values}"}
 
 
-def _grey() -> dict[str, Any]:
+def _grey(window: Any) -> dict[str, Any]:
+    centre = window_centre(window)
+    mirrored = "largest value + smallest value - value" if centre is None else f"{2 * centre:g} - value"
     text = (
         "one channel: luma of RGB (ITU-R BT.601) without rounding; alpha is ignored; palettes and CMYK become RGB "
-        "before; DICOM MONOCHROME1 is mirrored: largest value + smallest value - value"
+        f"before; DICOM MONOCHROME1 is mirrored, unless it is CT in Hounsfield units: {mirrored}"
     )
     return {"step": "grey", "luma": list(LUMA), "text": text}
 

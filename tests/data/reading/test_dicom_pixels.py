@@ -72,10 +72,13 @@ def test_a_modality_table_takes_the_place_of_a_rescale(tmp_path, dicom_file):
     assert np.array_equal(read_image(path)[0].T, [[10, 20], [40, 80]])
 
 
-@pytest.mark.parametrize(("photometric", "black"), [("MONOCHROME2", -1000), ("MONOCHROME1", 500)])
-def test_padding_becomes_the_black_of_the_image(tmp_path, dicom_file, photometric, black):
+@pytest.mark.parametrize(
+    ("modality", "photometric", "black"),
+    [("DX", "MONOCHROME2", -1000), ("DX", "MONOCHROME1", 500), ("CT", "MONOCHROME1", -1000)],
+)
+def test_padding_becomes_the_black_of_the_image(tmp_path, dicom_file, modality, photometric, black):
     stored = np.array([[-2000, -1000, 0], [500, -2000, -1990]], np.int16)
-    tags = {"PhotometricInterpretation": photometric, "RescaleSlope": 1, "RescaleIntercept": 0}
+    tags = {"PhotometricInterpretation": photometric, "RescaleSlope": 1, "RescaleIntercept": 0, "Modality": modality}
     lowest = -1990 if black < 0 else black
     for name, padding in (("signed", -2000), ("as unsigned", 65536 - 2000)):
         dicom = pydicom.dcmread(dicom_file(tmp_path / name, stored, **tags))
@@ -122,7 +125,8 @@ def test_a_volume_is_windowed_by_its_middle_slice(tmp_path, dicom_series, volume
 
 
 def test_inverted_and_coloured_images_become_grey(tmp_path, dicom_file, slice_):
-    inverted = dicom_file(tmp_path / "a.dcm", 4095 - slice_, PhotometricInterpretation="MONOCHROME1")
+    tags = {"PhotometricInterpretation": "MONOCHROME1", "Modality": "DX"}
+    inverted = dicom_file(tmp_path / "a.dcm", 4095 - slice_, **tags)
     grey = read_grey(inverted).T
     assert np.array_equal(grey - grey.min(), slice_ - slice_.min())
     colours = np.random.default_rng(2).integers(0, 256, (6, 4, 3)).astype(np.uint8)

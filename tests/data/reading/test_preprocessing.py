@@ -6,8 +6,9 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_files import write_ct
+from dicom_files import write_ct, write_dicom
 from PIL import Image
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.errors import input_error_behind
@@ -27,6 +28,26 @@ def test_a_ct_slice_comes_out_upright_and_windowed(tmp_path):
     assert image.keys() == {"image", "label"} and image["label"] == 1
     assert type(image["image"]) is torch.Tensor and image["image"].dtype == torch.float32
     assert torch.allclose(image["image"][0], torch.tensor(hounsfield / 1000).float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [[3200, 600], "percentile", "zscore"])
+def test_an_inverted_image_is_the_negative_of_the_other_whatever_scales_it(tmp_path, window):
+    stored = np.array([[500, 3000], [3400, 4095]], np.uint16)
+    chain, found = image_transforms(2, 2, window), []
+    for photometric in ("MONOCHROME2", "MONOCHROME1"):
+        path = write_dicom(tmp_path / photometric, stored, Modality="DX", PhotometricInterpretation=photometric)
+        found.append(chain({"image": str(path)})["image"][0])
+    assert torch.allclose(found[0], -found[1], atol=1e-4)
+    if window == [3200, 600]:
+        assert torch.allclose(found[1], torch.tensor([[1, 2 / 3], [-2 / 3, -1]]), atol=1e-4)
+
+
+def test_ct_in_hounsfield_units_is_never_inverted(tmp_path):
+    hounsfield = np.array([[-1000.0, 40.0], [80.0, 1500.0]])
+    for tags in ({}, {"SOPClassUID": SecondaryCaptureImageStorage}):
+        path = write_ct(tmp_path / "a.dcm", hounsfield, PhotometricInterpretation="MONOCHROME1", **tags)
+        image = image_transforms(2, 2, [40, 80])({"image": str(path)})["image"][0]
+        assert image.tolist() == [[-1, 0], [1, 1]]
 
 
 def test_colour_and_alpha_are_the_same_picture(tmp_path):

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from dual_skd.data.reading.dicom_file import first_item, frames_of, number, numbers, open_dicom
 from dual_skd.data.reading.loading import failures_named
@@ -40,7 +41,10 @@ OTHERS = 0.25  # images beside the main stack, as a share of it, that count as l
 _TAGS = """PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Modality Manufacturer InstitutionName
 BodyPartExamined SeriesDescription PhotometricInterpretation BitsAllocated BitsStored SamplesPerPixel Rows Columns
 NumberOfFrames InstanceNumber ImageOrientationPatient ImagePositionPatient PixelSpacing ImagerPixelSpacing
-NominalScannedPixelSpacing SliceThickness SpacingBetweenSlices SharedFunctionalGroupsSequence""".split()
+NominalScannedPixelSpacing SliceThickness SpacingBetweenSlices RescaleSlope RescaleIntercept
+SharedFunctionalGroupsSequence""".split()
+
+CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Header:
         study, series, instance: UIDs.
         photometric: PhotometricInterpretation.
         bits_stored, rows, columns, frames: of the pixels.
+        hounsfield: whether rescaled values are Hounsfield units, see :func:`in_hounsfield`.
         orientation: ImageOrientationPatient, direction of the rows and of the columns (6 numbers).
         position: ImagePositionPatient in mm (3 numbers), of the centre of the first pixel.
         pixel_spacing: (distance of rows, distance of columns) in mm. Projections without PixelSpacing give that of
@@ -76,6 +81,7 @@ class Header:
     rows: int = 0
     columns: int = 0
     frames: int = 1
+    hounsfield: bool = False
     instance_number: int | None = None
     orientation: tuple[float, ...] | None = None
     position: tuple[float, ...] | None = None
@@ -159,6 +165,7 @@ def header_of(dataset: Dataset, path: str | Path) -> Header:
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
         frames=frames_of(dataset),
+        hounsfield=in_hounsfield(dataset),
         instance_number=None if (count := number(dataset, "InstanceNumber")) is None else int(count),
         orientation=orientation_of(dataset) or orientation_of(plane),
         position=numbers(dataset, "ImagePositionPatient", 3),
@@ -179,8 +186,22 @@ def orientation_of(dataset: Dataset) -> tuple[float, ...] | None:
     return values if proper else None
 
 
-def position_of(dataset: Dataset) -> tuple[float, ...] | None:
-    return numbers(dataset, "ImagePositionPatient", 3)
+def in_hounsfield(dataset: Dataset) -> bool:
+    """Whether rescaled values are Hounsfield units: grey CT by its SOP class, or another object of CT with a rescale.
+
+    A picture made of CT (secondary capture) keeps the modality, but its grey values are those of a screen. A rescale of
+    8 bits by 1 and 0 says no more than none.
+    """
+    if dataset.get("Modality") != "CT" or not _text(dataset, "PhotometricInterpretation").startswith("MONOCHROME"):
+        return False
+    if dataset.get("SOPClassUID") in CT_CLASSES:
+        return True
+    shared = first_item(first_item(dataset, "SharedFunctionalGroupsSequence"), "PixelValueTransformationSequence")
+    for group in (dataset, shared):
+        slope, intercept = number(group, "RescaleSlope"), number(group, "RescaleIntercept")
+        if slope is not None or intercept is not None:
+            return (slope or 1, intercept or 0) != (1, 0) or (number(dataset, "BitsStored") or 8) > 8
+    return False
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

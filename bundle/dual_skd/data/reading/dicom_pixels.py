@@ -19,6 +19,7 @@ from dual_skd.data.reading.dicom import (
     Series,
     group_series,
     header_of,
+    in_hounsfield,
     read_headers,
     same_position,
     stack_of,
@@ -52,7 +53,8 @@ def read_dicom_file(
     The Modality LUT (rescale, e.g. to HU) is always applied; the VOI LUT or window of the file with ``voi_lut``, in
     volumes that of the middle slice, so that all slices keep one scale. Pixels with PixelPaddingValue (outside the
     field of view) get the lowest real value of their slice, with MONOCHROME1 the highest, so that they show black and
-    don't move percentiles. MONOCHROME1 itself is not inverted here.
+    don't move percentiles. MONOCHROME1 itself is not inverted here. CT in Hounsfield units counts as MONOCHROME2: its
+    values mean density, however a viewer shows them.
 
     Args:
         path: the file.
@@ -302,7 +304,7 @@ def _has_numbers(dataset: Dataset, *keywords: str) -> bool:
 
 
 def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> None:
-    """Gives padding (PS3.3, C.7.5.1.1.2), in place, the lowest real value, or with MONOCHROME1 the highest."""
+    """Gives padding (PS3.3, C.7.5.1.1.2), in place, the lowest real value, or where low values are bright the highest."""
     value = number(dataset, "PixelPaddingValue")
     if value is None or stored.dtype.kind == "f":
         return
@@ -313,7 +315,8 @@ def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> N
     padding = (stored >= min(ends)) & (stored <= max(ends))
     if padding.any() and not padding.all():
         real = values[~padding]
-        values[padding] = real.max() if dataset.PhotometricInterpretation == "MONOCHROME1" else real.min()
+        inverted = dataset.PhotometricInterpretation == "MONOCHROME1" and not in_hounsfield(dataset)
+        values[padding] = real.max() if inverted else real.min()
 
 
 # ----------------------------------------------------------------------------------------------------------- results
@@ -341,11 +344,12 @@ def _plane(header: Header) -> tuple[np.ndarray, bool]:
 
 def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool) -> Picture:
     coloured = header.photometric in COLOURS
+    grey = "MONOCHROME2" if header.hounsfield else header.photometric
     return Picture(
         np.ascontiguousarray(array),
         affine,
         spacing_known=known,
         coloured=coloured,
-        photometric="RGB" if coloured else header.photometric,
+        photometric="RGB" if coloured else grey,
         modality=header.modality,
     )

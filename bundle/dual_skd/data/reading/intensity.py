@@ -68,6 +68,11 @@ def window_range(window: str | Sequence[float]) -> tuple[float, float]:
     return centre - width / 2, centre + width / 2
 
 
+def window_centre(window: str | Sequence[float]) -> float | None:
+    """The middle of an intensity window; None for "percentile", "zscore" and "file", which follow the image."""
+    return None if window in ("percentile", "zscore", "file") else sum(window_range(window)) / 2
+
+
 def choose_window(window: Window, images: Sequence[str | Path], *, spatial_dims: int = 2) -> str | list[float]:
     """Settles how a data set's values are scaled, and says so in the log.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from monai.transforms import (
 from monai.utils import ensure_tuple_rep
 
 from dual_skd.data.reading.grey import to_grey
-from dual_skd.data.reading.intensity import scale_intensity
+from dual_skd.data.reading.intensity import scale_intensity, window_centre
 from dual_skd.data.reading.reader import MedicalReader
 from dual_skd.errors import InputError
 
@@ -64,7 +65,7 @@ def image_transforms(
     steps = [
         LoadImaged("image", reader=reader),
         EnsureChannelFirstd("image"),
-        Lambdad("image", to_grey),
+        Lambdad("image", partial(to_grey, centre=window_centre(window))),
         Lambdad("image", require_finite),
     ]
     if spatial_dims == 3:
