@@ -40,6 +40,7 @@ BODY_PARTS = {"CHEST": "lung", "LUNG": "lung", "THORAX": "lung", "HEAD": "brain"
 WORDS = ("auto", "percentile", "zscore", "file", *WINDOWS)
 SAMPLES = 24  # images that a data set's modality is read from
 AIR = -300.0  # HU: stored values below are air, which only CT has
+UNITLESS = "pictures without units"
 
 Window = str | Sequence[float] | None
 
@@ -76,9 +77,10 @@ def window_centre(window: str | Sequence[float]) -> float | None:
 def choose_window(window: Window, images: Sequence[str | Path], *, spatial_dims: int = 2) -> str | list[float]:
     """Settles how a data set's values are scaled, and says so in the log.
 
-    "auto" reads the modality of a sample of the images. CT (by the DICOM header, or by values below -300 in a file
-    that keeps HU) gets a window: lung for the chest, brain for the head, else the wide one. Everything else, X-ray and
-    MR, whose values have no fixed unit, and mixtures of modalities, is scaled by its own percentiles.
+    "auto" reads the modality of a sample of the images. CT in HU (by the DICOM header, or by values below -300 in a
+    file without one) gets a window: lung for the chest, brain for the head, else the wide one. Everything else, X-ray and
+    MR, whose values have no fixed unit, pictures made of CT, and mixtures of modalities, is scaled by its own
+    percentiles.
 
     Args:
         window: "auto", "percentile", "zscore", "file" (the VOI LUT or window inside each DICOM file), the name of a
@@ -126,7 +128,7 @@ def _modality(image: str | Path, spatial_dims: int) -> str:
     path, fragment = split_locator(image)
     name = path.name.lower()
     if name.endswith((".png", ".jpg", ".jpeg", ".bmp", ".npz")):
-        return "pictures without units"  # eight or sixteen unsigned bits: no HU in there
+        return UNITLESS  # eight or sixteen unsigned bits: no HU in there
     if path.is_dir() or not name.endswith((".tif", ".tiff", ".nii", ".nii.gz", ".npy")):
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         for file in files:
@@ -135,7 +137,9 @@ def _modality(image: str | Path, spatial_dims: int) -> str:
             except InputError:
                 continue  # not a DICOM file: reading the image below decides
             if not path.is_dir() or header.series == (fragment or header.series):
-                body_part = header.body_part.upper() if header.modality == "CT" else ""
+                if header.modality == "CT" and not header.hounsfield:
+                    return UNITLESS
+                body_part = header.body_part.upper() if header.hounsfield else ""
                 return f"{header.modality or 'images without a modality'} {body_part}".strip()
     # pixels tell, and name a file that can't be read
     values, meta = read_image(image, spatial_dims=spatial_dims, frame="middle" if spatial_dims == 2 else None)
