@@ -64,6 +64,18 @@ def test_a_phantom_has_the_hounsfield_units_of_air_water_and_bone(tmp_path, dico
     assert meta["spatial_shape"].tolist() == [3, 2] and np.isnan(meta["original_channel_dim"])
 
 
+@pytest.mark.parametrize(
+    "tags", [{"RescaleSlope": 2}, {"RescaleIntercept": -1024}, {"RescaleIntercept": -9, "RescaleSlope": ""}]
+)
+def test_half_a_rescale_is_applied(tmp_path, dicom_file, slice_, tags):
+    path = dicom_file(tmp_path / "a.dcm", slice_, WindowCenter=40, WindowWidth=400, **tags)
+    expected = slice_ * float(tags.get("RescaleSlope") or 1) + tags.get("RescaleIntercept", 0)
+    assert np.array_equal(read_image(path)[0].T, expected)
+    whole = {"RescaleSlope": 1, "RescaleIntercept": 0} | {name: value for name, value in tags.items() if value}
+    complete = dicom_file(tmp_path / "b.dcm", slice_, WindowCenter=40, WindowWidth=400, **whole)
+    assert np.array_equal(read_image(path, voi_lut=True)[0], read_image(complete, voi_lut=True)[0])
+
+
 def test_a_modality_table_takes_the_place_of_a_rescale(tmp_path, dicom_file):
     table = Dataset()
     table.LUTDescriptor, table.ModalityLUTType, table.LUTData = [4, 0, 16], "US", [10, 20, 40, 80]

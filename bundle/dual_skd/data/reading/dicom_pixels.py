@@ -264,10 +264,20 @@ def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dat
 
 
 def _lut_source(dataset: Dataset, index: int) -> Dataset:
-    """What holds the rescale of a frame: the file itself, or in enhanced objects a functional group."""
+    """What holds the rescale of a frame: the file itself, or in enhanced objects a functional group.
+
+    Where one of slope and intercept is missing it is 1 or 0; pydicom would apply neither.
+    """
     for group in (dataset, *_groups(dataset, index, "PixelValueTransformationSequence")):
-        if group.get("ModalityLUTSequence") or _has_numbers(group, "RescaleSlope", "RescaleIntercept"):
+        if group.get("ModalityLUTSequence"):
             return group
+        given = [keyword for keyword in ("RescaleSlope", "RescaleIntercept") if _has_numbers(group, keyword)]
+        if given:
+            source = Dataset()
+            source.RescaleSlope, source.RescaleIntercept = 1, 0
+            for keyword in given:
+                source[keyword] = group[keyword]
+            return source
     return Dataset()
 
 
@@ -277,8 +287,9 @@ def _voi_source(dataset: Dataset, index: int, path: str | Path) -> Dataset:
         if group.get("VOILUTSequence") or _has_numbers(group, "WindowCenter", "WindowWidth"):
             source = Dataset()
             source.file_meta = dataset.file_meta  # a table of words is decoded by the file's byte order
-            for holder in (dataset, _lut_source(dataset, index), group):
-                for keyword in _VOI_TAGS:
+            rescale = _lut_source(dataset, index)
+            for holder, keywords in ((dataset, _VOI_TAGS), (group, _VOI_TAGS), (rescale, _RESCALE_TAGS)):
+                for keyword in keywords:
                     if keyword in holder:
                         source[keyword] = holder[keyword]
             for table in source.get("VOILUTSequence") or ():
@@ -288,8 +299,9 @@ def _voi_source(dataset: Dataset, index: int, path: str | Path) -> Dataset:
     raise InputError(f"{path} has no VOI LUT and no window to apply; set voi_lut false, or window by centre and width.")
 
 
-_VOI_TAGS = """PhotometricInterpretation BitsStored BitsAllocated PixelRepresentation RescaleSlope RescaleIntercept
-ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth VOILUTFunction""".split()
+_VOI_TAGS = """PhotometricInterpretation BitsStored BitsAllocated PixelRepresentation VOILUTSequence WindowCenter
+WindowWidth VOILUTFunction""".split()
+_RESCALE_TAGS = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
 
 
 def _groups(dataset: Dataset, index: int, keyword: str) -> Iterator[Dataset]:
