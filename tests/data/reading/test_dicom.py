@@ -187,11 +187,11 @@ def test_the_affine_of_a_sagittal_stack_is_the_hand_computed_one():
 def test_without_positions_the_affine_has_what_spacing_there_is():
     header = Header("a", pixel_spacing=(0.7, 0.5), slice_thickness=3.0, slice_spacing=2.5)
     affine, known = volume_affine((header, header))
-    assert known and np.allclose(affine, np.diag([0.5, 0.7, 2.5, 1]))
+    assert known and np.allclose(affine, np.diag([-0.5, -0.7, 2.5, 1]))
     affine, known = volume_affine((replace(header, slice_spacing=None),) * 2)
     assert not known and affine[2, 2] == 3.0
     affine, known = volume_affine((Header("a"),) * 2)
-    assert not known and np.array_equal(affine, np.eye(4))
+    assert not known and np.array_equal(affine, np.diag([-1, -1, 1, 1]))
 
 
 def test_a_series_on_disk_agrees_with_its_files(tmp_path, dicom_series):

@@ -266,7 +266,7 @@ def test_a_file_of_frames_is_a_volume_or_one_frame(tmp_path, dicom_file, volume)
     for options in ({}, {"spatial_dims": 3}):
         array, meta = read_image(path, **options)
         assert np.array_equal(array, volume.transpose(2, 1, 0))
-        assert np.array_equal(meta["affine"], np.diag([0.5, 0.7, 2.5, 1])) and meta["spacing_known"]
+        assert np.array_equal(meta["affine"], np.diag([-0.5, -0.7, 2.5, 1])) and meta["spacing_known"]
     message = refused(path, "7 frames", "a.dcm", '"middle"', "spatial_dims 3", "#frame=0", spatial_dims=2)
     assert message.count(".dcm") == 2
     assert np.array_equal(read_image(path, spatial_dims=2, frame="middle")[0], volume[3].T)
@@ -278,12 +278,16 @@ def test_a_file_of_frames_is_a_volume_or_one_frame(tmp_path, dicom_file, volume)
     refused(f"{path}#frame=1", "Expected a volume", "a.dcm", spatial_dims=3)
 
 
-def test_frames_of_a_file_that_states_one_position_are_a_volume_with_its_spacing(tmp_path, dicom_file, volume):
+def test_frames_of_a_file_that_states_one_position_are_a_volume_with_its_spacing(tmp_path, dicom_file, volume, caplog):
     place = {"ImagePositionPatient": [1, 2, 3], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
     tags = {"NumberOfFrames": 7, "PixelSpacing": [0.7, 0.5], "SpacingBetweenSlices": 2.5}
     array, meta = read_image(dicom_file(tmp_path / "a.dcm", volume, **tags, **place))
     assert np.array_equal(array, volume.transpose(2, 1, 0))
-    assert np.array_equal(meta["affine"], np.diag([0.5, 0.7, 2.5, 1])) and meta["spacing_known"]
+    assert np.array_equal(meta["affine"], np.diag([-0.5, -0.7, 2.5, 1])) and meta["spacing_known"]
+    assert "a.dcm: no slice positions: frames in the order of the file" in caplog.text
+    place["ImageOrientationPatient"] = [0, 1, 0, 0, 0, -1]  # rows run to the back, columns to the feet
+    _, meta = read_image(dicom_file(tmp_path / "b.dcm", volume, **tags, **place))
+    assert np.array_equal(meta["affine"], [[0, 0, 2.5, 0], [-0.5, 0, 0, 0], [0, -0.7, 0, 0], [0, 0, 0, 1]])
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
@@ -337,6 +341,24 @@ def test_an_enhanced_object_that_is_no_volume_is_refused(tmp_path, dicom_file, v
     refused(dicom_file(tmp_path / "a.dcm", volume, **twice), "a.dcm holds 7 frames at 4 positions")
     gap = enhanced([(0, 0, z) for z in (0, 1, 2, 3, 4, 8, 9)])
     refused(dicom_file(tmp_path / "b.dcm", volume, **gap), "b.dcm", "3 slices are missing")
+    cine = enhanced([(0, 0, 0)] * 7)
+    first = cine["PerFrameFunctionalGroupsSequence"][0]
+    cine["SharedFunctionalGroupsSequence"][0].PlanePositionSequence = first.PlanePositionSequence
+    for frame in cine["PerFrameFunctionalGroupsSequence"]:
+        del frame.PlanePositionSequence
+    path = dicom_file(tmp_path / "c.dcm", volume, **cine)
+    refused(path, "c.dcm", "all 7 images lie at one position, as in a time series")
+    assert np.array_equal(read_image(path, frame=2)[0], volume[2].T)
+
+
+def test_a_frame_has_the_pixel_spacing_of_its_own_group(tmp_path, dicom_file, volume):
+    groups = enhanced([(0, 0, 5 * z) for z in range(7)])
+    measures = groups["SharedFunctionalGroupsSequence"][0].pop("PixelMeasuresSequence").value
+    for frame in groups["PerFrameFunctionalGroupsSequence"]:
+        frame.PixelMeasuresSequence = measures
+    path = dicom_file(tmp_path / "a.dcm", volume, **groups)
+    _, meta = read_image(path, spatial_dims=2, frame=3)
+    assert meta["spacing_known"] and np.array_equal(meta["affine"], np.diag([0.5, 0.7, 1, 1]))
 
 
 # ---------------------------------------------------------------------------------------------------------- series

@@ -36,6 +36,7 @@ TILT = 1.0  # degrees
 MISSING = 1.5  # of the median distance of slices
 UNEVEN = 0.1  # of the median distance of slices
 SAME_POSITION = 0.01  # mm
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # ImageOrientationPatient of slices with the patient's right and front first
 OTHERS = 0.25  # images beside the main stack, as a share of it, that count as localisers
 
 _TAGS = """PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Modality Manufacturer InstitutionName
@@ -256,22 +257,24 @@ def volume_affine(headers: tuple[Header, ...]) -> tuple[np.ndarray, bool]:
     """Affine from (column, row, slice) indices to RAS mm of sorted slices, and whether the file states the spacing.
 
     The third column is the measured step from slice to slice, so that a tilted gantry gives a sheared affine. Without
-    positions the spacing stands on the diagonal, from SpacingBetweenSlices, else from SliceThickness (then it counts
-    as not known, because slices may overlap or have gaps), else 1.
+    positions slices count as following each other along the normal, by SpacingBetweenSlices, else by SliceThickness
+    (then it counts as not known, because slices may overlap or have gaps), else by 1, and without an orientation as
+    axial.
     """
     first, last = headers[0], headers[-1]
     row_distance, column_distance = first.pixel_spacing or (1.0, 1.0)
+    row, column = np.reshape(first.orientation or AXIAL, (2, 3))
+    known = first.pixel_spacing is not None
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = row * column_distance, column * row_distance
     if len(headers) > 1 and first.orientation and first.position and last.position:
-        affine = np.eye(4)
-        affine[:3, 0] = np.array(first.orientation[:3]) * column_distance
-        affine[:3, 1] = np.array(first.orientation[3:]) * row_distance
         affine[:3, 2] = np.subtract(last.position, first.position) / (len(headers) - 1)
         affine[:3, 3] = first.position
-        # DICOM's patient axes are left, posterior, superior (PS3.3, C.7.6.2.1.1)
-        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, first.pixel_spacing is not None
-    distance = first.slice_spacing or first.slice_thickness or 1.0
-    known = first.pixel_spacing is not None and first.slice_spacing is not None
-    return np.diag([column_distance, row_distance, abs(distance), 1.0]), known
+    else:
+        affine[:3, 2] = np.cross(row, column) * abs(first.slice_spacing or first.slice_thickness or 1.0)
+        known = known and first.slice_spacing is not None
+    # DICOM's patient axes are left, posterior, superior (PS3.3, C.7.6.2.1.1)
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, known
 
 
 def same_position(one: Header, other: Header) -> bool:

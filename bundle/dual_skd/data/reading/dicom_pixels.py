@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def read_dicom_file(
     chosen = chosen_frame(0 if frame is None else frame, header.frames, path)
     voi = _voi_source(dataset, chosen, path) if voi_lut else None
     array = next(_frames(dataset, path, [chosen], voi))
-    return _picture(array.swapaxes(0, 1), header, *_plane(header))
+    return _picture(array.swapaxes(0, 1), header, *_plane(_spacing_of_frame(dataset, header, chosen)))
 
 
 def read_dicom_folder(
@@ -199,6 +200,13 @@ def _without_equal_images(series: Series) -> Iterator[Header]:
 def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Picture:
     """All frames of a file, sorted along the normal where the file states their positions."""
     stack = _stack_of_frames(dataset, header)
+    _refuse_or_tell(stack, header.path)
+    kept = 1 + sum(not same_position(*pair) for pair in pairwise(stack.headers))
+    if kept < len(stack.headers):
+        raise InputError(
+            f"{header.path} holds {len(stack.headers)} frames at {kept} positions, as with several time points, "
+            "echoes or b-values; write one file for each, or name one frame in the record with #frame=0."
+        )
     order = [frame.instance_number or 0 for frame in stack.headers]
     affine, known = volume_affine(stack.headers)
     voi = _voi_source(dataset, order[len(order) // 2], header.path) if voi_lut else None
@@ -207,39 +215,35 @@ def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Pictur
 
 
 def _stack_of_frames(dataset: Dataset, header: Header) -> Series:
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    if len(groups) != header.frames:  # one position for the whole file is none for its frames
-        frames = [replace(header, instance_number=index, position=None) for index in range(header.frames)]
-        return Series(header.series, tuple(frames))
-    frames = []
-    for index, group in enumerate(groups):
-        plane, orientation = first_item(group, "PlanePositionSequence"), first_item(group, "PlaneOrientationSequence")
-        spacing = numbers(first_item(group, "PixelMeasuresSequence"), "PixelSpacing", 2)
-        frames.append(
-            replace(
-                header,
-                instance=f"{header.instance} frame {index}",
-                instance_number=index,
-                position=numbers(plane, "ImagePositionPatient", 3),
-                orientation=numbers(orientation, "ImageOrientationPatient", 6) or header.orientation,
-                pixel_spacing=spacing or header.pixel_spacing,
-            )
+    """The frames of a file as a stack of images, whose number is the place in the file.
+
+    A position in the shared groups is that of every frame; one outside the groups says nothing of the frames.
+    """
+    frames = [
+        replace(
+            header,
+            instance=f"{header.instance} frame {index}",
+            instance_number=index,
+            position=_of_frame(dataset, index, "PlanePositionSequence", "ImagePositionPatient", 3),
+            orientation=_of_frame(dataset, index, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
+            or header.orientation,
+            pixel_spacing=_spacing_of_frame(dataset, header, index),
         )
-    if not all(frame.position and frame.orientation for frame in frames):
-        return Series(header.series, tuple(frames))
-    stack = stack_of(frames)
-    _refuse_or_tell(stack, header.path)
-    kept = [
-        frame
-        for index, frame in enumerate(stack.headers)
-        if not index or not same_position(stack.headers[index - 1], frame)
+        for index in range(header.frames)
     ]
-    if len(kept) < len(stack.headers):
-        raise InputError(
-            f"{header.path} holds {len(stack.headers)} frames at {len(kept)} positions, as with several time points, "
-            "echoes or b-values; write one file for each, or name one frame in the record with #frame=0."
-        )
-    return stack
+    if not all(frame.position and frame.orientation for frame in frames):
+        return Series(header.series, tuple(frames), ("no slice positions: frames in the order of the file",))
+    return stack_of(frames)
+
+
+def _of_frame(dataset: Dataset, index: int, group: str, keyword: str, count: int) -> tuple[float, ...] | None:
+    found = (numbers(one, keyword, count) for one in _groups(dataset, index, group))
+    return next((values for values in found if values), None)
+
+
+def _spacing_of_frame(dataset: Dataset, header: Header, index: int) -> tuple[float, ...] | None:
+    spacing = _of_frame(dataset, index, "PixelMeasuresSequence", "PixelSpacing", 2)
+    return spacing if spacing and min(spacing) > 0 else header.pixel_spacing
 
 
 def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dataset | None) -> Iterator[np.ndarray]:
@@ -347,10 +351,10 @@ def _stacked(frames: Iterator[np.ndarray], count: int) -> np.ndarray:
     return volume
 
 
-def _plane(header: Header) -> tuple[np.ndarray, bool]:
-    if header.pixel_spacing is None:
+def _plane(spacing: tuple[float, ...] | None) -> tuple[np.ndarray, bool]:
+    if spacing is None:
         return plane_affine(), False
-    row, column = header.pixel_spacing
+    row, column = spacing
     return plane_affine(column, row), True
 
 
