@@ -122,7 +122,8 @@ def prepare(
         elif name == "resample":
             if not mm:
                 raise ValueError("This series has no pixel spacing, and the network was trained at a fixed one.")
-            for axis, (old, new) in enumerate(zip(mm, step["spacing"], strict=True)):
+            wanted = step["spacing"][::-1] if image.ndim == 2 else step["spacing"]  # of images (rows, columns)
+            for axis, (old, new) in enumerate(zip(mm, wanted, strict=True)):
                 image = _interpolated(image, axis, old, new)
         elif name == "scale":
             low, high = np.percentile(image, step["percentiles"]) if "percentiles" in step else step["range"]

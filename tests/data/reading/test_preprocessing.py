@@ -74,6 +74,13 @@ def test_pixels_of_a_slice_are_resampled_to_the_spacing_and_cropped_or_padded(tm
     assert (padded[:9] == -1).all() and (padded[-9:] == -1).all() and (padded[12:28, 8:32] > -1).all()
 
 
+def test_the_spacing_of_a_slice_runs_as_its_size_does_rows_first(tmp_path):
+    path = write_ct(tmp_path / "a.dcm", np.full((100, 200), 500.0), PixelSpacing=[1.0, 1.0])
+    image = image_transforms(2, (100, 200), [0, 2000], [2.0, 1.0])({"image": str(path)})["image"][0]
+    inside = image > -1
+    assert (inside.any(1).sum(), inside.any(0).sum()) == (50, 200)
+
+
 def test_the_plane_of_a_slice_does_not_change_its_resampling(tmp_path):
     rows, columns = np.mgrid[:40, :20]
     hounsfield = rows * 5.0 + columns * 15.0

@@ -48,8 +48,9 @@ def image_transforms(
         spatial_dims: 2 gives (1, H, W), 3 gives (1, X, Y, Z) turned to RAS: left to right, back to front, feet to head.
         image_size: the network's input, pixels, one number or one per axis.
         window: see :func:`dual_skd.data.choose_window`, already settled (not "auto").
-        spacing: mm per pixel, one number or one per axis: images are resampled to it and then cropped or padded about
-            their middle to ``image_size``. None: images are resized to ``image_size`` whatever their spacing.
+        spacing: mm per pixel, one number or one per axis in the order of ``image_size`` (2D: distance of rows, of
+            columns): images are resampled to it and then cropped or padded about their middle to ``image_size``. None:
+            images are resized to ``image_size`` whatever their spacing.
         frame: which frame of multi-frame files a 2D task takes, "middle" or a number.
         with_label: keep "label" beside "image", as a tensor.
 
@@ -74,6 +75,8 @@ def image_transforms(
         pixdim = [float(value) for value in ensure_tuple_rep(spacing, spatial_dims)]
         if min(pixdim) <= 0:
             raise InputError(f"spacing is in mm and must be positive, found {spacing}.")
+        if spatial_dims == 2:
+            pixdim.reverse()  # readers give (W, H)
         steps += [
             Lambdad("image", require_spacing),
             Spacingd("image", pixdim=pixdim, mode="bilinear", padding_mode="border"),
