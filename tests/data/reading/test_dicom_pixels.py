@@ -471,6 +471,16 @@ def test_identical_images_of_one_position_are_read_once_and_different_ones_refus
     refused(folder, "different images of one position", "003.dcm", "again.dcm", "time points")
 
 
+@pytest.mark.parametrize("number", [None, 1])
+def test_images_of_one_position_are_compared_where_their_instance_tells_nothing(tmp_path, dicom_series, volume, number):
+    folder = tmp_path / "s"
+    for part, stored in enumerate((volume, volume + 1)):  # two b values
+        for path in dicom_series(tmp_path / "part", stored, SOPInstanceUID="1.2.3.4", InstanceNumber=number).iterdir():
+            folder.mkdir(exist_ok=True)
+            path.rename(folder / f"{part} {path.name}")
+    refused(folder, "different images of one position", "time points")
+
+
 def test_a_series_that_is_no_volume_is_refused_with_its_folder_and_remedy(tmp_path, dicom_series, volume):
     folder = dicom_series(tmp_path / "gap", volume)
     heights = {pydicom.dcmread(path).ImagePositionPatient[2]: path for path in folder.iterdir()}

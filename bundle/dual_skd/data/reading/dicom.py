@@ -296,11 +296,18 @@ def is_one_stack(parts: Iterable[Series]) -> bool:
 
 
 def _without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Header]]:
-    """Sorts out files that state the instance, position and number of another one."""
+    """Sorts out files that state the instance, position and number of another one.
+
+    An instance of several positions or numbers is the constant of an anonymiser, and tells no copy: the pixels will.
+    """
+    headers = list(headers)
+    places: dict[str, set[object]] = {}
+    for header in headers:
+        places.setdefault(header.instance, set()).add((header.position, header.instance_number))
     kept: dict[object, Header] = {}
     copies: list[Header] = []
     for header in headers:
-        known = header.instance and header.position
+        known = header.instance and header.position and len(places[header.instance]) == 1
         key = (header.instance, header.position, header.instance_number) if known else len(kept) + len(copies)
         if key in kept:
             copies.append(header)
