@@ -334,6 +334,15 @@ def test_a_nifti_volume_has_the_values_and_the_affine_that_nibabel_gives(tmp_pat
     assert np.isnan(meta["original_channel_dim"])
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("micron", 0.001), ("meter", 1000), ("mm", 1), ("unknown", 1)])
+def test_the_affine_of_a_nifti_file_is_in_mm_whatever_its_unit(tmp_path, unit, mm):
+    affine = np.array([[0, -2.0, 0, 16], [0, 0, 3.0, 5], [4.0, 0, 0, -1], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(np.zeros((4, 3, 2), np.int16), affine)
+    image.header.set_xyzt_units(unit, "sec")
+    nibabel.save(image, tmp_path / "a.nii")
+    assert np.allclose(read_image(tmp_path / "a.nii")[1]["affine"], np.diag([mm, mm, mm, 1]) @ affine)
+
+
 def test_slope_and_intercept_of_a_nifti_file_are_applied(tmp_path):
     image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4))
     image.header.set_slope_inter(2.5, -1024)

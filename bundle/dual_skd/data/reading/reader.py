@@ -43,6 +43,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # never EPS and the like, which start 
 PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag and one of its values
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB
 
+NIFTI_UNITS = {1: 1000.0, 3: 0.001}  # mm per metre and micrometre, by the code in xyzt_units; 2 is mm, 0 not stated
+
 quieten("nibabel.global", "nibabel")
 # LoadImage makes every reader that MONAI has, and one of them warns each time; none of them is used beside this one
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
@@ -264,7 +266,7 @@ def _read_nifti(path: Path, spatial_dims: int | None) -> Picture:
     header_image = nibabel.load(path)
     if not isinstance(header_image, nibabel.Nifti1Image):  # Nifti2Image is one, too
         raise InputError(f"Expected a NIfTI file, found {type(header_image).__name__} in {path}; convert it to NIfTI.")
-    header, affine, stored = header_image.header, header_image.affine, header_image.get_data_dtype()
+    header, affine, stored = header_image.header, header_image.affine.copy(), header_image.get_data_dtype()
     shape = tuple(int(size) for size in header_image.shape)
     while len(shape) > 2 + (spatial_dims != 2) and shape[-1] == 1:
         shape = shape[:-1]
@@ -291,6 +293,7 @@ def _read_nifti(path: Path, spatial_dims: int | None) -> Picture:
     known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0 or set(header.get_zooms()[:3]) != {1.0}
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError(f"{path} has an affine that can't be inverted; repair its sform or qform.")
+    affine[:3] *= NIFTI_UNITS.get(int(header["xyzt_units"]) % 8, 1.0)
     if len(shape) == 2:
         affine = plane_affine(*np.linalg.norm(affine[:3, :2], axis=0))
     return Picture(values, affine, spacing_known=known, coloured=coloured)
