@@ -30,6 +30,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from dual_skd.data.reading.grey import to_grey
 from dual_skd.data.reading.reader import MedicalReader, read_grey, read_image
+from dual_skd.data.records.frames import frames_of
 from dual_skd.errors import InputError, input_error_behind
 
 SHAPE = (20, 32)  # rows, columns
@@ -369,6 +370,16 @@ def test_last_axes_of_one_are_dropped_and_other_axes_refused(tmp_path):
     refused(volume, "5 frames or slices", "c.nii", spatial_dims=2)
     assert np.array_equal(read_image(volume, spatial_dims=2, frame="middle")[0], np.arange(60).reshape(3, 4, 5)[..., 2])
     refused(nifti(tmp_path / "d.nii", np.zeros((2, 2, 2), np.complex64)), "complex", "d.nii")
+
+
+@pytest.mark.parametrize(("axis", "spacing"), [(0, (3, 4)), (1, (2, 4)), (2, (2, 3))])
+@pytest.mark.parametrize("frame", [None, "middle"])
+def test_a_slice_stored_along_any_axis_is_an_image(tmp_path, axis, spacing, frame):
+    values = np.arange(30, dtype=np.int16).reshape(5, 6)
+    path = nifti(tmp_path / "a.nii", np.expand_dims(values, axis))
+    array, meta = read_image(path, spatial_dims=2, frame=frame)
+    assert np.array_equal(array, values) and np.array_equal(meta["affine"], np.diag([*spacing, 1, 1]))
+    assert frames_of([str(path)], "all") == [[str(path)]]
 
 
 def test_colours_of_a_nifti_file_are_channels(tmp_path):

@@ -270,6 +270,8 @@ def _read_nifti(path: Path, spatial_dims: int | None) -> Picture:
     shape = tuple(int(size) for size in header_image.shape)
     while len(shape) > 2 + (spatial_dims != 2) and shape[-1] == 1:
         shape = shape[:-1]
+    # a sagittal or coronal slice is stored as one of a volume
+    single = shape.index(1) if spatial_dims == 2 and len(shape) == 3 and 1 in shape else None
     if len(shape) not in (2, 3):
         raise InputError(
             f"Expected an image or a volume, found {len(shape)} axes ({' x '.join(map(str, shape))}) in {path}: write "
@@ -294,8 +296,11 @@ def _read_nifti(path: Path, spatial_dims: int | None) -> Picture:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError(f"{path} has an affine that can't be inverted; repair its sform or qform.")
     affine[:3] *= NIFTI_UNITS.get(int(header["xyzt_units"]) % 8, 1.0)
-    if len(shape) == 2:
-        affine = plane_affine(*np.linalg.norm(affine[:3, :2], axis=0))
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if single is not None:
+        values, spacing = values.squeeze(single), np.delete(spacing, single)
+    if single is not None or len(shape) == 2:
+        affine = plane_affine(*spacing[:2])
     return Picture(values, affine, spacing_known=known, coloured=coloured)
 
 
