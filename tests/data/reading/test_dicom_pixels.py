@@ -26,6 +26,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dual_skd.data.reading.dicom_pixels import frame_in_file
 from dual_skd.data.reading.reader import read_grey, read_image
 from dual_skd.errors import InputError
 
@@ -332,13 +333,16 @@ def test_an_enhanced_object_is_sorted_and_rescaled_frame_by_frame(tmp_path, dico
     assert np.array_equal(array, real[np.argsort(heights)].transpose(2, 1, 0))
     assert np.allclose(meta["affine"], [[-0.5, 0, 0, 30], [0, -0.7, 0, -20], [0, 0, 2.5, 0], [0, 0, 0, 1]])
     assert meta["spacing_known"]
-    array, meta = read_image(tmp_path / "a.dcm", frame=2)
-    assert np.array_equal(array, real[2].T) and np.array_equal(meta["affine"], np.diag([0.5, 0.7, 1, 1]))
+    assert [frame_in_file(tmp_path / "a.dcm", index) for index in range(7)] == np.argsort(heights).tolist()
+    frame, meta = read_image(tmp_path / "a.dcm", frame=2)  # along the stack, as in the volume
+    assert np.array_equal(frame, array[:, :, 2]) and np.array_equal(meta["affine"], np.diag([0.5, 0.7, 1, 1]))
 
 
 def test_an_enhanced_object_that_is_no_volume_is_refused(tmp_path, dicom_file, volume):
     twice = enhanced([(0, 0, z) for z in (0, 1, 2, 0, 1, 2, 3)])
-    refused(dicom_file(tmp_path / "a.dcm", volume, **twice), "a.dcm holds 7 frames at 4 positions")
+    path = dicom_file(tmp_path / "a.dcm", volume, **twice)
+    refused(path, "a.dcm holds 7 frames at 4 positions")
+    assert all(np.array_equal(read_image(path, frame=index)[0], volume[index].T) for index in range(7))
     gap = enhanced([(0, 0, z) for z in (0, 1, 2, 3, 4, 8, 9)])
     refused(dicom_file(tmp_path / "b.dcm", volume, **gap), "b.dcm", "3 slices are missing")
     cine = enhanced([(0, 0, 0)] * 7)

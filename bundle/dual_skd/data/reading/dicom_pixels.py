@@ -60,7 +60,8 @@ def read_dicom_file(
     Args:
         path: the file.
         spatial_dims: 2 refuses several frames unless ``frame`` is given; 3 gives a volume.
-        frame: "middle" or a number, counted from 0 in the order of the file.
+        frame: "middle" or a number, counted from 0 along the stack that the frames' positions make, or in the order of
+            the file where they make none.
         voi_lut: whether to apply the VOI LUT of the file, else its first window.
 
     Raises:
@@ -73,9 +74,18 @@ def read_dicom_file(
             raise too_many_frames(path, header.frames)
         return _volume_of_frames(dataset, header, voi_lut)
     chosen = chosen_frame(0 if frame is None else frame, header.frames, path)
+    chosen = _order_of_frames(dataset, header)[chosen]
     voi = _voi_source(dataset, chosen, path) if voi_lut else None
     array = next(_frames(dataset, path, [chosen], voi))
     return _picture(array.swapaxes(0, 1), header, *_plane(_spacing_of_frame(dataset, header, chosen)))
+
+
+def frame_in_file(path: Path, frame: int) -> int:
+    """The place in the file, from 0, of a frame that is counted as in :func:`read_dicom_file`."""
+    with failures_named(path):
+        dataset = open_dicom(path)
+        header = header_of(dataset, path)
+        return _order_of_frames(dataset, header)[chosen_frame(frame, header.frames, path)]
 
 
 def read_dicom_folder(
@@ -201,7 +211,7 @@ def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Pictur
     """All frames of a file, sorted along the normal where the file states their positions."""
     stack = _stack_of_frames(dataset, header)
     _refuse_or_tell(stack, header.path)
-    kept = 1 + sum(not same_position(*pair) for pair in pairwise(stack.headers))
+    kept = _positions(stack)
     if kept < len(stack.headers):
         raise InputError(
             f"{header.path} holds {len(stack.headers)} frames at {kept} positions, as with several time points, "
@@ -234,6 +244,20 @@ def _stack_of_frames(dataset: Dataset, header: Header) -> Series:
     if not all(frame.position and frame.orientation for frame in frames):
         return Series(header.series, tuple(frames), ("no slice positions: frames in the order of the file",))
     return stack_of(frames)
+
+
+def _positions(stack: Series) -> int:
+    return 1 + sum(not same_position(*pair) for pair in pairwise(stack.headers))
+
+
+def _order_of_frames(dataset: Dataset, header: Header) -> list[int]:
+    """The places in the file of all frames, along the stack where they make one, else as they are."""
+    if header.frames == 1:
+        return [0]
+    stack = _stack_of_frames(dataset, header)
+    if stack.refusal or not _positions(stack) == len(stack.headers) == header.frames:
+        return list(range(header.frames))
+    return [frame.instance_number or 0 for frame in stack.headers]
 
 
 def _of_frame(dataset: Dataset, index: int, group: str, keyword: str, count: int) -> tuple[float, ...] | None:
