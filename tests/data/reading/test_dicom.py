@@ -173,6 +173,11 @@ def test_images_without_positions_are_sorted_by_number_and_told():
     series = stack_of(headers[::-1])
     assert [header.instance_number for header in series.headers] == [0, 1, 2, 3]
     assert series.problems == ("no slice positions: sorted by InstanceNumber",)
+    for number in (None, 1):  # a number that all share is as good as none
+        named = [replace(headers[0], path=f"IM{index}", instance_number=number) for index in (10, 2, 11, 1)]
+        series = stack_of(named)
+        assert [header.path for header in series.headers] == ["IM1", "IM2", "IM10", "IM11"]
+        assert series.problems == ("no slice positions: sorted by file name",)
 
 
 def test_the_affine_of_a_sagittal_stack_is_the_hand_computed_one():

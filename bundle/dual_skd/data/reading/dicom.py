@@ -11,13 +11,14 @@ slices shifted against each other                   refused: no affine describes
 identical images at one position                    one is kept, the others are told
 gantry tilt (positions > 1 degree off the normal)   read and told: the affine is sheared, so resampling undoes the tilt
 uneven distances (over 10 %, below a missing slice) read with their mean and told
-no positions                                        sorted by InstanceNumber and told
+no positions                                        sorted by InstanceNumber, else by file name, and told
 ==================================================  ==================================================================
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -247,8 +248,8 @@ def stack_of(headers: Iterable[Header]) -> Series:
             problems += found
             refusals += refused
         else:
-            main = sorted(main, key=lambda header: (header.instance_number or 0, header.path))
-            problems.append("no slice positions: sorted by InstanceNumber")
+            main, order = _sorted_without_positions(main)
+            problems.append(f"no slice positions: sorted by {order}")
     left_out = tuple(copies) + tuple(header for group in others for header in group)
     return Series(main[0].series, tuple(main), (*refusals, *problems), "; ".join(refusals), left_out)
 
@@ -344,6 +345,20 @@ def _geometry_name(header: Header) -> str:
 def _alike(spacings: set[tuple[float, ...] | None]) -> bool:
     known = [spacing for spacing in spacings if spacing is not None]
     return len(known) == len(spacings) and bool(np.ptp(np.array(known), axis=0).max() < 1e-3 * min(map(min, known)))
+
+
+def _sorted_without_positions(headers: list[Header]) -> tuple[list[Header], str]:
+    """The slices in order of their numbers, or by name where not all have one of their own, and what they go by."""
+    named = sorted(headers, key=lambda header: _natural(header.path))
+    numbers = {header.instance_number for header in headers}
+    if None in numbers or len(numbers) < len(headers):
+        return named, "file name"
+    return sorted(named, key=lambda header: header.instance_number or 0), "InstanceNumber"
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key that sorts the numbers in names as numbers: IM2 before IM10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _sorted_along_normal(headers: list[Header]) -> tuple[list[Header], list[str], list[str]]:
