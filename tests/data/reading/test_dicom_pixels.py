@@ -463,6 +463,15 @@ def test_a_damaged_slice_is_an_error_and_not_left_out(tmp_path, dicom_series, vo
     refused(folder, "000.dcm")
 
 
+def test_an_empty_mark_beside_the_slices_is_passed_over(tmp_path, dicom_series, volume):
+    folder = dicom_series(tmp_path / "s", volume)
+    (folder / "COMPLETE").touch()
+    assert np.array_equal(read_image(folder)[0], volume.transpose(2, 1, 0))
+    (folder / "slice.dcm").touch()
+    folder.touch()  # a file system may keep the time of a change by the tick
+    refused(folder, "slice.dcm is empty")
+
+
 def test_identical_images_of_one_position_are_read_once_and_different_ones_refused(tmp_path, dicom_series, volume):
     folder = dicom_series(tmp_path / "s", volume)
     path = folder / "003.dcm"

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 GREYS = ("MONOCHROME1", "MONOCHROME2")
+SUFFIXES = (".dcm", ".ima")
 BLOCK = 16  # slices that are laid into a volume together: 16 float32 fill a cache line
 
 
@@ -158,14 +159,20 @@ def series_in(folder: Path, uid: str) -> Series:
 @lru_cache(maxsize=4)
 def _index(folder: str, changed: int) -> tuple[Series, ...]:
     """The series of a folder; a few are remembered, for records that name one series each of the same folder."""
-    paths = sorted(entry.path for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+    files = (entry for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+    paths = sorted(entry.path for entry in files if entry.stat().st_size or _may_be_a_slice(entry.name))
     headers = []
     for path, header in zip(paths, read_headers(paths), strict=True):
         if isinstance(header, Header):
             headers.append(header)
-        elif not isinstance(header, NotAnImage) or (path.lower().endswith((".dcm", ".ima")) and not _is_dicom(path)):
+        elif not isinstance(header, NotAnImage) or (path.lower().endswith(SUFFIXES) and not _is_dicom(path)):
             raise header
     return tuple(group_series(headers))
+
+
+def _may_be_a_slice(name: str) -> bool:
+    """Whether an empty file is a lost slice rather than a mark such as COMPLETE: names of slices have a number."""
+    return name.lower().endswith(SUFFIXES) or any(letter.isdecimal() for letter in name)
 
 
 def _is_dicom(path: str) -> bool:
