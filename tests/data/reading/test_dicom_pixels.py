@@ -18,6 +18,7 @@ from pydicom.uid import (
     MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -153,13 +154,14 @@ def test_inverted_and_coloured_images_become_grey(tmp_path, dicom_file, slice_):
     assert np.allclose(read_grey(tmp_path / "b.dcm").T, colours @ [0.299, 0.587, 0.114], atol=1e-3)
 
 
-def test_a_palette_is_looked_up(tmp_path, dicom_file):
+@pytest.mark.parametrize(("syntax", "words"), [(ExplicitVRLittleEndian, "<u2"), (ExplicitVRBigEndian, ">u2")])
+def test_a_palette_is_looked_up(tmp_path, dicom_file, syntax, words):
     tables = {}
     for name, values in {"Red": [0, 10, 20], "Green": [1, 11, 21], "Blue": [2, 12, 22]}.items():
         tables[f"{name}PaletteColorLookupTableDescriptor"] = [3, 0, 16]
-        tables[f"{name}PaletteColorLookupTableData"] = np.array(values, "<u2").tobytes()
-    stored = np.array([[0, 1], [2, 1]], np.uint8)
-    path = dicom_file(tmp_path / "a.dcm", stored, PhotometricInterpretation="PALETTE COLOR", **tables)
+        tables[f"{name}PaletteColorLookupTableData"] = np.array(values, words).tobytes()
+    stored = np.array([[0, 1], [2, 1]], np.uint16)
+    path = dicom_file(tmp_path / "a.dcm", stored, syntax=syntax, PhotometricInterpretation="PALETTE COLOR", **tables)
     array, meta = read_image(path)
     assert meta["00280004"] == "RGB"
     assert array.swapaxes(0, 1).tolist() == [[[0, 1, 2], [10, 11, 12]], [[20, 21, 22], [10, 11, 12]]]

@@ -237,6 +237,27 @@ def test_deep_and_floating_point_pictures_keep_their_values(tmp_path, picture):
         assert np.array_equal(meta["affine"], np.eye(4)) and meta["modality"] == ""
 
 
+def write_tiff(path: Path, values: np.ndarray, *, sample_format: int) -> Path:
+    """A plain TIFF of kinds that Pillow doesn't write."""
+    rows, columns = values.shape
+    entries = [
+        (256, 4, columns), (257, 4, rows), (258, 3, 8 * values.itemsize), (259, 3, 1), (262, 3, 1), (273, 4, 8),
+        (277, 3, 1), (278, 4, rows), (279, 4, values.nbytes), (339, 3, sample_format),
+    ]  # fmt: skip
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    head = b"II*\0" + struct.pack("<I", 8 + values.nbytes)
+    path.write_bytes(head + values.tobytes() + struct.pack("<H", len(entries)) + directory + bytes(4))
+    return path
+
+
+def test_tiff_values_of_32_bits_keep_their_range_and_signed_8_bits_are_refused(tmp_path):
+    values = np.array([[0, 1, 2**31], [2**32 - 1, 7, 2**31 - 1]], np.uint32)
+    assert np.array_equal(read_image(write_tiff(tmp_path / "a.tif", values, sample_format=1))[0], values.T)
+    signed = values.view(np.int32)
+    assert np.array_equal(read_image(write_tiff(tmp_path / "b.tif", signed, sample_format=2))[0], signed.T)
+    refused(write_tiff(tmp_path / "c.tif", signed.astype(np.int8), sample_format=2), "c.tif has signed", "16 bits")
+
+
 def test_bilevel_cmyk_and_palettes_with_transparency_become_grey_or_rgb(tmp_path, picture):
     bilevel = Image.fromarray(picture > 60)
     assert set(np.unique(read_image(save(tmp_path / "a.png", bilevel))[0])) == {0, 255}

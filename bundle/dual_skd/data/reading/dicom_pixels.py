@@ -6,14 +6,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, iter_pixels
+from pydicom.uid import ExplicitVRBigEndian
 
 from dual_skd.data.reading.dicom import (
     Header,
@@ -43,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 GREYS = ("MONOCHROME1", "MONOCHROME2")
+PALETTES = tuple(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue", "Alpha"))
 SUFFIXES = (".dcm", ".ima")
 BLOCK = 16  # slices that are laid into a volume together: 16 float32 fill a cache line
 
@@ -285,7 +289,7 @@ def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dat
         raise InputError(f"Expected a grey or RGB image, found PhotometricInterpretation {photometric!r} in {path}.")
     for index, stored in zip(indices, iter_pixels(dataset, indices=indices, decoding_plugin=plugin), strict=True):
         if photometric == "PALETTE COLOR":
-            yield apply_color_lut(stored, dataset).astype(np.float32)
+            yield apply_color_lut(stored, _in_little_endian(dataset)).astype(np.float32)
             continue
         if photometric in COLOURS:
             yield stored.astype(np.float32)  # pydicom has made RGB of all YBR
@@ -296,6 +300,19 @@ def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dat
             whole = np.rint(values).astype(np.int32) if voi.get("VOILUTSequence") else values  # places in a table
             values = apply_voi_lut(whole, voi).astype(np.float32)
         yield values
+
+
+def _in_little_endian(dataset: Dataset) -> Dataset:
+    """A data set with its palette in the byte order that pydicom looks it up in, whatever the file's."""
+    if dataset.file_meta.TransferSyntaxUID != ExplicitVRBigEndian:
+        return dataset
+    turned = copy(dataset)
+    for keyword in PALETTES:
+        if keyword in dataset:
+            turned[keyword] = DataElement(
+                keyword, "OW", np.frombuffer(dataset[keyword].value, "u2").byteswap().tobytes()
+            )
+    return turned
 
 
 def _lut_source(dataset: Dataset, index: int) -> Dataset:

@@ -41,6 +41,7 @@ from dual_skd.errors import InputError
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # never EPS and the like, which start programs
 PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag and one of its values
+BITS_PER_SAMPLE, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB
 
 NIFTI_UNITS = {1: 1000.0, 3: 0.001}  # mm per metre and micrometre, by the code in xyzt_units; 2 is mm, 0 not stated
@@ -250,11 +251,17 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
     if ratio:
         bits = 1 if image.mode in ("1", "P", "L") else 8  # at least; grey of 1, 2 and 4 bits is opened as 8
         check_stored(path, image.width * image.height * bands * bits // 8, os.path.getsize(path) * ratio)
+    tags = getattr(image, "tag_v2", {})
+    unsigned = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
+    if not unsigned and tags.get(BITS_PER_SAMPLE, (1,))[0] == 8:  # Pillow takes them for unsigned
+        raise InputError(f"{path} has signed values of 8 bits, which can't be read; write it with 16 bits.")
     page = ImageOps.exif_transpose(image)
     if page.mode == "1":
         page = page.convert("L")
     values = np.asarray(page if page.mode in KEPT_MODES else page.convert("RGB")).swapaxes(0, 1)
-    if page.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+    if page.mode == "I" and image.format == "TIFF" and unsigned:
+        values = values.view(np.uint32)  # Pillow knows 32 bits with a sign only
+    if page.mode.startswith("I;16") and tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
         values = np.iinfo(np.uint16).max - values  # Pillow does so for eight bits
     return values
 
