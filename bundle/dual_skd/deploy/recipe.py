@@ -14,7 +14,7 @@ from dual_skd.data.reading.intensity import window_centre, window_range
 from dual_skd.deploy.formats import INPUT, OUTPUT
 from dual_skd.outputs import temperature_of
 
-PERCENTILES = {"percentile": [0.5, 99.5], "file": [0.0, 100.0]}
+PERCENTILES = [0.5, 99.5]
 
 
 def recipe(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +81,8 @@ def _read(dims: int, window: Any, frame: Any) -> dict[str, Any]:
 def _grey(window: Any) -> dict[str, Any]:
     centre = window_centre(window)
     mirrored = "largest value + smallest value - value" if centre is None else f"{2 * centre:g} - value"
+    if window == "file":
+        mirrored += ", of the values that the VOI LUT or window can give"
     text = (
         "one channel: luma of RGB (ITU-R BT.601) without rounding; alpha is ignored; palettes and CMYK become RGB "
         f"before; DICOM MONOCHROME1 is mirrored, unless it is CT in Hounsfield units: {mirrored}"
@@ -102,9 +104,12 @@ def _scale(window: Any) -> dict[str, Any]:
         text = "value = (value - mean) / standard deviation of this image (population), not divided where that is 0"
         return {"step": "zscore", "text": text}
     text = "value = clip(2 * (value - low) / (high - low) - 1, -1, 1); where high = low: value - low - 1, not clipped"
-    if isinstance(window, str) and window in PERCENTILES:
+    if window == "file":
+        ends = "low and high: the least and the largest value that the file's VOI LUT or window can give; of an image "
+        return {"step": "scale", "range": "file", "text": ends + "without one, those of the image; " + text}
+    if window == "percentile":
         text = "low and high: these percentiles of all values of this image, linearly interpolated; " + text
-        return {"step": "scale", "percentiles": PERCENTILES[window], "text": text}
+        return {"step": "scale", "percentiles": PERCENTILES, "text": text}
     return {"step": "scale", "range": list(window_range(window)), "text": text}
 
 

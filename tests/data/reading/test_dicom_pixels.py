@@ -124,7 +124,16 @@ def test_a_table_of_the_file_is_applied_on_request(tmp_path, dicom_file, slice_,
     table.LUTDescriptor, table.LUTData = [4096, 0, depth], entries.tolist() if kind == "US" else entries.tobytes()
     table["LUTDescriptor"].VR, table["LUTData"].VR = "US", kind
     path = dicom_file(tmp_path / "a.dcm", slice_, VOILUTSequence=[table])
-    assert np.array_equal(read_image(path, voi_lut=True)[0].T, entries[slice_])
+    array, meta = read_image(path, voi_lut=True)
+    assert np.array_equal(array.T, entries[slice_]) and meta["voi_range"].tolist() == [0, 2**depth - 1]
+    assert np.isnan(read_image(path)[1]["voi_range"]).all()
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_the_range_that_a_window_can_give_is_told(tmp_path, dicom_file, slice_, function):
+    tags = {"RescaleSlope": 2, "RescaleIntercept": -1024, "BitsStored": 12, "HighBit": 11, "VOILUTFunction": function}
+    path = dicom_file(tmp_path / "a.dcm", slice_.astype(np.uint16), WindowCenter=40, WindowWidth=400, **tags)
+    assert read_image(path, voi_lut=True)[1]["voi_range"].tolist() == [-1024, 2 * 4095 - 1024]
 
 
 def test_a_volume_is_windowed_by_its_middle_slice(tmp_path, dicom_series, volume):

@@ -30,12 +30,13 @@ def test_a_ct_slice_comes_out_upright_and_windowed(tmp_path):
     assert torch.allclose(image["image"][0], torch.tensor(hounsfield / 1000).float(), atol=1e-5)
 
 
-@pytest.mark.parametrize("window", [[3200, 600], "percentile", "zscore"])
+@pytest.mark.parametrize("window", [[3200, 600], "percentile", "zscore", "file"])
 def test_an_inverted_image_is_the_negative_of_the_other_whatever_scales_it(tmp_path, window):
+    tags = {"Modality": "DX", "BitsStored": 12, "HighBit": 11, "WindowCenter": 3200, "WindowWidth": 600}
     stored = np.array([[500, 3000], [3400, 4095]], np.uint16)
     chain, found = image_transforms(2, 2, window), []
     for photometric in ("MONOCHROME2", "MONOCHROME1"):
-        path = write_dicom(tmp_path / photometric, stored, Modality="DX", PhotometricInterpretation=photometric)
+        path = write_dicom(tmp_path / photometric, stored, PhotometricInterpretation=photometric, **tags)
         found.append(chain({"image": str(path)})["image"][0])
     assert torch.allclose(found[0], -found[1], atol=1e-4)
     if window == [3200, 600]:
@@ -129,5 +130,8 @@ def test_the_window_inside_the_file_is_used_when_asked_for(tmp_path):
     assert (image[stored < -101] == -1).all() and (image[stored > 101] == 1).all()
     inside = abs(stored) < 99
     assert np.allclose(image.numpy()[inside], stored[inside] / 100, atol=0.02)
+    narrow = write_ct(tmp_path / "c.dcm", np.array([[0.0, 50.0]] * 2), WindowCenter=0.5, WindowWidth=201)
+    image = image_transforms(2, 2, "file")({"image": str(narrow)})["image"][0]  # a part of the window stays one
+    assert image[0].tolist() == pytest.approx([0, 0.5], abs=1e-4)
     without = write_ct(tmp_path / "b.dcm", hounsfield)
     assert "b.dcm" in refused(image_transforms(2, 8, "file"), without)

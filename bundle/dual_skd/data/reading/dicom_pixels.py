@@ -82,7 +82,7 @@ def read_dicom_file(
     chosen = _order_of_frames(dataset, header)[chosen]
     voi = _voi_source(dataset, chosen, path) if voi_lut else None
     array = next(_frames(dataset, path, [chosen], voi))
-    return _picture(array.swapaxes(0, 1), header, *_plane(_spacing_of_frame(dataset, header, chosen)))
+    return _picture(array.swapaxes(0, 1), header, *_plane(_spacing_of_frame(dataset, header, chosen)), voi)
 
 
 def frame_in_file(path: Path, frame: int) -> int:
@@ -118,7 +118,7 @@ def read_dicom_folder(
     voi = _voi_source(open_dicom(middle), 0, middle) if voi_lut else None
     slices = (_only_frame(header.path, voi) for header in headers)
     affine, known = volume_affine(headers)
-    return _picture(_stacked(slices, len(headers)), first, affine, known)
+    return _picture(_stacked(slices, len(headers)), first, affine, known, voi)
 
 
 def _only_frame(path: str, voi: Dataset | None) -> np.ndarray:
@@ -232,7 +232,7 @@ def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Pictur
     affine, known = volume_affine(stack.headers)
     voi = _voi_source(dataset, order[len(order) // 2], header.path) if voi_lut else None
     frames = _frames(dataset, header.path, order, voi)
-    return _picture(_stacked(frames, len(order)), header, affine, known)
+    return _picture(_stacked(frames, len(order)), header, affine, known, voi)
 
 
 def _stack_of_frames(dataset: Dataset, header: Header) -> Series:
@@ -351,6 +351,18 @@ def _voi_source(dataset: Dataset, index: int, path: str | Path) -> Dataset:
     raise InputError(f"{path} has no VOI LUT and no window to apply; set voi_lut false, or window by centre and width.")
 
 
+def _range_of(voi: Dataset) -> tuple[float, float]:
+    """Lowest and highest value that a VOI LUT or window gives: those of its ends."""
+    if voi.get("VOILUTSequence"):
+        entries, first = first_item(voi, "VOILUTSequence").LUTDescriptor[:2]
+        ends = np.array([first, first + (entries or 2**16) - 1], np.int32)
+    else:
+        ends = np.array([-1e9, 1e9])
+    with np.errstate(over="ignore"):  # the foot of a sigmoid
+        low, high = sorted(apply_voi_lut(ends, voi).tolist())
+    return low, high
+
+
 _VOI_TAGS = """PhotometricInterpretation BitsStored BitsAllocated PixelRepresentation VOILUTSequence WindowCenter
 WindowWidth VOILUTFunction""".split()
 _RESCALE_TAGS = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
@@ -368,7 +380,7 @@ def _has_numbers(dataset: Dataset, *keywords: str) -> bool:
 
 
 def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> None:
-    """Gives padding (PS3.3, C.7.5.1.1.2), in place, the lowest real value, or where low values are bright the highest."""
+    """Gives padding (PS3.3, C.7.5.1.1.2), in place, the lowest real value, or the highest where low ones are bright."""
     value = number(dataset, "PixelPaddingValue")
     if value is None or stored.dtype.kind == "f":
         return
@@ -406,7 +418,7 @@ def _plane(spacing: tuple[float, ...] | None) -> tuple[np.ndarray, bool]:
     return plane_affine(column, row), True
 
 
-def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool) -> Picture:
+def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool, voi: Dataset | None) -> Picture:
     coloured = header.photometric in COLOURS
     grey = "MONOCHROME2" if header.hounsfield else header.photometric
     return Picture(
@@ -416,4 +428,5 @@ def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool)
         coloured=coloured,
         photometric="RGB" if coloured else grey,
         modality=header.modality,
+        voi_range=(np.nan, np.nan) if voi is None or coloured else _range_of(voi),
     )

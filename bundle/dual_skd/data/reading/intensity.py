@@ -20,6 +20,7 @@ from monai.transforms import (
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from dual_skd.data.reading.dicom import read_header
+from dual_skd.data.reading.grey import voi_range
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
@@ -78,8 +79,8 @@ def choose_window(window: Window, images: Sequence[str | Path], *, spatial_dims:
     """Settles how a data set's values are scaled, and says so in the log.
 
     "auto" reads the modality of a sample of the images. CT in HU (by the DICOM header, or by values below -300 in a
-    file without one) gets a window: lung for the chest, brain for the head, else the wide one. Everything else, X-ray and
-    MR, whose values have no fixed unit, pictures made of CT, and mixtures of modalities, is scaled by its own
+    file without one) gets a window: lung for the chest, brain for the head, else the wide one. Everything else, X-ray
+    and MR, whose values have no fixed unit, pictures made of CT, and mixtures of modalities, is scaled by its own
     percentiles.
 
     Args:
@@ -150,16 +151,24 @@ def scale_intensity(window: str | Sequence[float], keys: str = "image") -> MapTr
     """The MONAI transform for what :func:`choose_window` returned.
 
     Windows and percentiles end in [-1, 1], which pretrained networks expect; values outside are clipped. "file" maps
-    the range that the file's own VOI LUT gives to [-1, 1]. "zscore" has mean 0 and standard deviation 1 per image.
+    what the file's own VOI LUT or window can give to [-1, 1], of images without one their whole range. "zscore" has
+    mean 0 and standard deviation 1 per image.
     """
     if window == "percentile":
         return Lambdad(keys, partial(_between_percentiles, lower=0.5, upper=99.5))
     if window == "file":
-        return Lambdad(keys, partial(_between_percentiles, lower=0.0, upper=100.0))
+        return Lambdad(keys, _over_voi_range)
     if window == "zscore":
         return NormalizeIntensityd(keys)
     low, high = window_range(window)
     return ScaleIntensityRanged(keys, low, high, -1.0, 1.0, clip=True)
+
+
+def _over_voi_range(image: torch.Tensor) -> torch.Tensor:
+    ends = voi_range(image)
+    if ends is None:
+        return _between_percentiles(image, lower=0.0, upper=100.0)
+    return ScaleIntensityRange(*ends, -1.0, 1.0, clip=True)(image)
 
 
 def _between_percentiles(image: torch.Tensor, lower: float, upper: float) -> torch.Tensor:

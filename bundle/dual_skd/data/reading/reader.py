@@ -20,7 +20,7 @@ import torch
 from monai.data import ImageReader
 from PIL import Image, ImageOps
 
-from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
+from dual_skd.data.reading.grey import PHOTOMETRIC, VOI_RANGE, to_grey
 from dual_skd.data.reading.loading import (
     DEFLATE_RATIO,
     Frame,
@@ -97,7 +97,7 @@ def read_image(
 
     Returns:
         The array and its meta data: "affine", "original_affine" (:class:`~dual_skd.data.reading.loading.Picture`),
-        "spacing_known", "modality", PhotometricInterpretation, "spatial_shape", "original_channel_dim",
+        "spacing_known", "modality", PhotometricInterpretation, "voi_range", "spatial_shape", "original_channel_dim",
         "filename_or_obj". NaN and infinite values are left in.
 
     Raises:
@@ -153,6 +153,7 @@ def _meta_of(picture: Picture, name: str) -> dict[str, Any]:
         "spacing_known": picture.spacing_known,
         "modality": picture.modality,
         PHOTOMETRIC: picture.photometric,
+        VOI_RANGE: np.array(picture.voi_range),
         "spatial_shape": np.array(picture.array.shape[: picture.spatial_dims]),
         "original_channel_dim": -1 if picture.coloured else float("nan"),
         "filename_or_obj": name,
