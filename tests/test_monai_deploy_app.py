@@ -120,9 +120,10 @@ def test_the_report_names_answer_numbers_weights_and_limits(app):
     assert app.predicted({"a": 0.6, "b": 0.7}, {"activation": "sigmoid"}) == ["a", "b"]
 
 
-def test_the_operator_looks_for_padding_before_it_classifies():
+def test_the_operator_looks_for_padding_and_inversion_before_it_classifies():
     code = (APP / "classifier_operator.py").read_text(encoding="utf-8")
-    assert 0 < code.find("refuse_padding(headers)") < code.find("rows = classify(")
+    for refusal in ("refuse_padding(headers)", "refuse_inverted(headers, self.about)"):
+        assert 0 < code.find(refusal) < code.find("rows = classify(")
 
 
 def test_what_can_not_be_prepared_is_refused(app, exported, tmp_path):
@@ -139,5 +140,12 @@ def test_what_can_not_be_prepared_is_refused(app, exported, tmp_path):
     padded.add_new("PixelPaddingValue", "SS", -2000)
     with pytest.raises(ValueError, match="has PixelPaddingValue"):
         app.refuse_padding([Dataset(), padded])
+    inverted = Dataset()
+    inverted.PhotometricInterpretation, inverted.Modality = "MONOCHROME1", "DX"
+    app.refuse_inverted([inverted], about())
+    for modality, window in (("DX", [3200, 600]), ("CT", "percentile")):
+        inverted.Modality = modality
+        with pytest.raises(ValueError, match="stored inverted"):
+            app.refuse_inverted([Dataset(), inverted], about(window=window))
     with pytest.raises(ValueError, match="no model.ts and no export.json"):
         app.load(tmp_path / "nowhere")

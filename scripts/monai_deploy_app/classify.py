@@ -47,6 +47,22 @@ def refuse_padding(headers: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
+def refuse_inverted(headers: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """MONAI Deploy's reader mirrors MONOCHROME1 within its own range, so that its values have no unit any more.
+
+    Raises:
+        ValueError: a header has MONOCHROME1, and the network wants a window in the file's units, or it is CT, which was
+            not mirrored in training.
+    """
+    window = any("range" in step for step in about["preprocessing"]["steps"])
+    for header in headers:
+        if header.get("PhotometricInterpretation") == "MONOCHROME1" and (window or header.get("Modality") == "CT"):
+            raise ValueError(
+                "The series is stored inverted (MONOCHROME1), and its values don't keep their unit here, which the "
+                "network was trained with; use `python -m monai.bundle run inference`."
+            )
+
+
 def classify(
     volume: np.ndarray,
     network: torch.nn.Module,
@@ -106,7 +122,8 @@ def prepare(
         elif name == "resample":
             if not mm:
                 raise ValueError("This series has no pixel spacing, and the network was trained at a fixed one.")
-            for axis, (old, new) in enumerate(zip(mm, step["spacing"], strict=True)):
+            wanted = step["spacing"][::-1] if image.ndim == 2 else step["spacing"]  # of images (rows, columns)
+            for axis, (old, new) in enumerate(zip(mm, wanted, strict=True)):
                 image = _interpolated(image, axis, old, new)
         elif name == "scale":
             low, high = np.percentile(image, step["percentiles"]) if "percentiles" in step else step["range"]

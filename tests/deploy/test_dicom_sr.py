@@ -121,6 +121,7 @@ def test_a_frame_is_referred_to_as_dicom_counts_and_only_where_there_are_several
         tmp_path / "cine.dcm", np.zeros((5, 8, 8), np.uint8), NumberOfFrames=5, **STUDY,
         SOPClassUID=MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     )  # fmt: skip
+    assert dicom_sr._files_of(f"{cine}#frame=2") == ([str(cine)], 2)
     single = write_dicom(tmp_path / "single.dcm", np.zeros((8, 8), np.uint8), **STUDY)
     images = [Classified([file], [0.2, 0.3, 0.5], frame) for file, frame in ((cine, 2), (single, 0), (cine, None))]
     report = read_back(measurement_report(images, classifier), tmp_path / "report.dcm")

@@ -80,6 +80,16 @@ def test_a_constant_picture_is_minus_one(tmp_path):
     assert expected.max() == -1
 
 
+def test_an_image_is_resampled_by_rows_and_columns_to_the_same_input(tmp_path):
+    values = np.random.default_rng(0).integers(-500, 500, (23, 31)).astype(float)
+    path = write_ct(tmp_path / "a.dcm", values)  # rows 0.5 mm apart, columns 1.5 mm
+    options = PREPROCESSING | {"image_size": [40, 24], "window": [0.0, 2000.0], "spacing": [0.4, 1.1]}
+    expected = image_transforms(**options)({"image": str(path)})["image"][0].numpy()
+    found = steps(options)
+    next(step for step in found if step["step"] == "resample")["given"] = [0.5, 1.5]
+    np.testing.assert_allclose(follow(found, values), expected, atol=2e-5)
+
+
 def test_a_volume_is_resampled_cropped_and_padded_to_the_same_input(tmp_path):
     values = np.random.default_rng(0).normal(0, 500, (14, 11, 9)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(values, np.diag([1.5, 1.0, 3.0, 1.0])), tmp_path / "a.nii")
@@ -95,7 +105,8 @@ def test_a_volume_is_resampled_cropped_and_padded_to_the_same_input(tmp_path):
 def test_padding_is_filled_as_the_text_says(tmp_path, photometric):
     values = np.random.default_rng(3).integers(0, 900, (30, 40)).astype(float)
     values[:6] = -1024  # stored as 0
-    path = write_ct(tmp_path / "a.dcm", values, PhotometricInterpretation=photometric, PixelPaddingValue=0)
+    tags = {"PhotometricInterpretation": photometric, "PixelPaddingValue": 0, "Modality": "DX"}
+    path = write_ct(tmp_path / "a.dcm", values, **tags)
     expected = image_transforms(**PREPROCESSING)({"image": str(path)})["image"][0].numpy()
     text = steps(PREPROCESSING)[0]["text"]
     assert "PixelPaddingValue" in text and "lowest value of the other pixels" in text and "MONOCHROME1 the high" in text

@@ -41,7 +41,7 @@ from pydicom.uid import generate_uid
 
 import dual_skd
 from dual_skd.data.reading.dicom_file import frames_of, open_dicom
-from dual_skd.data.reading.dicom_pixels import series_in
+from dual_skd.data.reading.dicom_pixels import frame_in_file, series_in
 from dual_skd.data.reading.loading import failures_named
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.dicom_ids import read_ids
@@ -79,7 +79,7 @@ class Classified:
     Args:
         files: its DICOM files, of one study.
         probabilities: in the order of the class names.
-        frame: the frame that was classified, counted from 0; None: the files as a whole.
+        frame: the frame that was classified, counted from 0 in the order of the file; None: the files as a whole.
     """
 
     files: Sequence[str | Path]
@@ -412,13 +412,13 @@ def _plain(name: str) -> str:
 
 
 def _files_of(image: str) -> tuple[list[str], int | None] | None:
-    """The DICOM files behind a locator, and the frame that it names; None for other formats."""
+    """The DICOM files behind a locator, and the place in the file of the frame it names; None for other formats."""
     path, fragment = split_locator(image)
     if path.is_dir():
         return [header.path for header in series_in(path, fragment).headers], None
     if not is_dicom(path):
         return None
-    return [str(path)], int(fragment.removeprefix("frame=")) if fragment else None
+    return [str(path)], frame_in_file(path, int(fragment.removeprefix("frame="))) if fragment else None
 
 
 def _opened(file: str | Path) -> Dataset:

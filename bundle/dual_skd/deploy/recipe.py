@@ -10,11 +10,11 @@ from typing import Any
 from monai.utils import ensure_tuple_rep
 
 from dual_skd.data.reading.grey import LUMA
-from dual_skd.data.reading.intensity import window_range
+from dual_skd.data.reading.intensity import window_centre, window_range
 from dual_skd.deploy.formats import INPUT, OUTPUT
 from dual_skd.outputs import temperature_of
 
-PERCENTILES = {"percentile": [0.5, 99.5], "file": [0.0, 100.0]}
+PERCENTILES = [0.5, 99.5]
 
 
 def recipe(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def steps(preprocessing: Mapping[str, Any]) -> list[dict[str, Any]]:
     dims = preprocessing.get("spatial_dims", 2)
     size = list(ensure_tuple_rep(preprocessing.get("image_size", 96), dims))
     window, spacing = preprocessing.get("window") or "percentile", preprocessing.get("spacing")
-    found = [_read(dims, window, preprocessing.get("frame")), _grey()]
+    found = [_read(dims, window, preprocessing.get("frame")), _grey(window)]
     if dims == 3:
         text = "axes turned and flipped, without resampling, to x from the patient's left to right, y back to front, "
         found.append({"step": "orient", "axes": "RAS", "text": text + "z feet to head (nibabel's RAS+)"})
@@ -69,7 +69,7 @@ def _read(dims: int, window: Any, frame: Any) -> dict[str, Any]:
     values = (
         "stored values as float32; DICOM: slope and intercept applied (Hounsfield units for CT), pixels whose stored "
         "value is PixelPaddingValue, or from it to PixelPaddingRangeLimit, given the lowest value of the other pixels "
-        "of their frame (with MONOCHROME1 the highest)"
+        "of their frame (with MONOCHROME1 the highest, but not in Hounsfield units)"
     )
     values += ", then the file's own VOI LUT or window" if window == "file" else ", no VOI LUT or window"
     what = "one image, rows from top to bottom, EXIF orientation applied" if dims == 2 else "a volume"
@@ -78,10 +78,14 @@ def _read(dims: int, window: Any, frame: Any) -> dict[str, Any]:
     return {"step": "read", "frame": frame, "text": f"{what}; {values}"}
 
 
-def _grey() -> dict[str, Any]:
+def _grey(window: Any) -> dict[str, Any]:
+    centre = window_centre(window)
+    mirrored = "largest value + smallest value - value" if centre is None else f"{2 * centre:g} - value"
+    if window == "file":
+        mirrored += ", of the values that the VOI LUT or window can give"
     text = (
         "one channel: luma of RGB (ITU-R BT.601) without rounding; alpha is ignored; palettes and CMYK become RGB "
-        "before; DICOM MONOCHROME1 is mirrored: largest value + smallest value - value"
+        f"before; DICOM MONOCHROME1 is mirrored, unless it is CT in Hounsfield units: {mirrored}"
     )
     return {"step": "grey", "luma": list(LUMA), "text": text}
 
@@ -100,9 +104,12 @@ def _scale(window: Any) -> dict[str, Any]:
         text = "value = (value - mean) / standard deviation of this image (population), not divided where that is 0"
         return {"step": "zscore", "text": text}
     text = "value = clip(2 * (value - low) / (high - low) - 1, -1, 1); where high = low: value - low - 1, not clipped"
-    if isinstance(window, str) and window in PERCENTILES:
+    if window == "file":
+        ends = "low and high: the least and the largest value that the file's VOI LUT or window can give; of an image "
+        return {"step": "scale", "range": "file", "text": ends + "without one, those of the image; " + text}
+    if window == "percentile":
         text = "low and high: these percentiles of all values of this image, linearly interpolated; " + text
-        return {"step": "scale", "percentiles": PERCENTILES[window], "text": text}
+        return {"step": "scale", "percentiles": PERCENTILES, "text": text}
     return {"step": "scale", "range": list(window_range(window)), "text": text}
 
 

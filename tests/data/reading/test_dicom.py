@@ -173,6 +173,11 @@ def test_images_without_positions_are_sorted_by_number_and_told():
     series = stack_of(headers[::-1])
     assert [header.instance_number for header in series.headers] == [0, 1, 2, 3]
     assert series.problems == ("no slice positions: sorted by InstanceNumber",)
+    for number in (None, 1):  # a number that all share is as good as none
+        named = [replace(headers[0], path=f"IM{index}", instance_number=number) for index in (10, 2, 11, 1)]
+        series = stack_of(named)
+        assert [header.path for header in series.headers] == ["IM1", "IM2", "IM10", "IM11"]
+        assert series.problems == ("no slice positions: sorted by file name",)
 
 
 def test_the_affine_of_a_sagittal_stack_is_the_hand_computed_one():
@@ -187,11 +192,11 @@ def test_the_affine_of_a_sagittal_stack_is_the_hand_computed_one():
 def test_without_positions_the_affine_has_what_spacing_there_is():
     header = Header("a", pixel_spacing=(0.7, 0.5), slice_thickness=3.0, slice_spacing=2.5)
     affine, known = volume_affine((header, header))
-    assert known and np.allclose(affine, np.diag([0.5, 0.7, 2.5, 1]))
+    assert known and np.allclose(affine, np.diag([-0.5, -0.7, 2.5, 1]))
     affine, known = volume_affine((replace(header, slice_spacing=None),) * 2)
     assert not known and affine[2, 2] == 3.0
     affine, known = volume_affine((Header("a"),) * 2)
-    assert not known and np.array_equal(affine, np.eye(4))
+    assert not known and np.array_equal(affine, np.diag([-1, -1, 1, 1]))
 
 
 def test_a_series_on_disk_agrees_with_its_files(tmp_path, dicom_series):

@@ -18,6 +18,7 @@ from pydicom.uid import (
     MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -26,6 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dual_skd.data.reading.dicom_pixels import frame_in_file
 from dual_skd.data.reading.reader import read_grey, read_image
 from dual_skd.errors import InputError
 
@@ -64,6 +66,18 @@ def test_a_phantom_has_the_hounsfield_units_of_air_water_and_bone(tmp_path, dico
     assert meta["spatial_shape"].tolist() == [3, 2] and np.isnan(meta["original_channel_dim"])
 
 
+@pytest.mark.parametrize(
+    "tags", [{"RescaleSlope": 2}, {"RescaleIntercept": -1024}, {"RescaleIntercept": -9, "RescaleSlope": ""}]
+)
+def test_half_a_rescale_is_applied(tmp_path, dicom_file, slice_, tags):
+    path = dicom_file(tmp_path / "a.dcm", slice_, WindowCenter=40, WindowWidth=400, **tags)
+    expected = slice_ * float(tags.get("RescaleSlope") or 1) + tags.get("RescaleIntercept", 0)
+    assert np.array_equal(read_image(path)[0].T, expected)
+    whole = {"RescaleSlope": 1, "RescaleIntercept": 0} | {name: value for name, value in tags.items() if value}
+    complete = dicom_file(tmp_path / "b.dcm", slice_, WindowCenter=40, WindowWidth=400, **whole)
+    assert np.array_equal(read_image(path, voi_lut=True)[0], read_image(complete, voi_lut=True)[0])
+
+
 def test_a_modality_table_takes_the_place_of_a_rescale(tmp_path, dicom_file):
     table = Dataset()
     table.LUTDescriptor, table.ModalityLUTType, table.LUTData = [4, 0, 16], "US", [10, 20, 40, 80]
@@ -72,10 +86,13 @@ def test_a_modality_table_takes_the_place_of_a_rescale(tmp_path, dicom_file):
     assert np.array_equal(read_image(path)[0].T, [[10, 20], [40, 80]])
 
 
-@pytest.mark.parametrize(("photometric", "black"), [("MONOCHROME2", -1000), ("MONOCHROME1", 500)])
-def test_padding_becomes_the_black_of_the_image(tmp_path, dicom_file, photometric, black):
+@pytest.mark.parametrize(
+    ("modality", "photometric", "black"),
+    [("DX", "MONOCHROME2", -1000), ("DX", "MONOCHROME1", 500), ("CT", "MONOCHROME1", -1000)],
+)
+def test_padding_becomes_the_black_of_the_image(tmp_path, dicom_file, modality, photometric, black):
     stored = np.array([[-2000, -1000, 0], [500, -2000, -1990]], np.int16)
-    tags = {"PhotometricInterpretation": photometric, "RescaleSlope": 1, "RescaleIntercept": 0}
+    tags = {"PhotometricInterpretation": photometric, "RescaleSlope": 1, "RescaleIntercept": 0, "Modality": modality}
     lowest = -1990 if black < 0 else black
     for name, padding in (("signed", -2000), ("as unsigned", 65536 - 2000)):
         dicom = pydicom.dcmread(dicom_file(tmp_path / name, stored, **tags))
@@ -107,7 +124,16 @@ def test_a_table_of_the_file_is_applied_on_request(tmp_path, dicom_file, slice_,
     table.LUTDescriptor, table.LUTData = [4096, 0, depth], entries.tolist() if kind == "US" else entries.tobytes()
     table["LUTDescriptor"].VR, table["LUTData"].VR = "US", kind
     path = dicom_file(tmp_path / "a.dcm", slice_, VOILUTSequence=[table])
-    assert np.array_equal(read_image(path, voi_lut=True)[0].T, entries[slice_])
+    array, meta = read_image(path, voi_lut=True)
+    assert np.array_equal(array.T, entries[slice_]) and meta["voi_range"].tolist() == [0, 2**depth - 1]
+    assert np.isnan(read_image(path)[1]["voi_range"]).all()
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_the_range_that_a_window_can_give_is_told(tmp_path, dicom_file, slice_, function):
+    tags = {"RescaleSlope": 2, "RescaleIntercept": -1024, "BitsStored": 12, "HighBit": 11, "VOILUTFunction": function}
+    path = dicom_file(tmp_path / "a.dcm", slice_.astype(np.uint16), WindowCenter=40, WindowWidth=400, **tags)
+    assert read_image(path, voi_lut=True)[1]["voi_range"].tolist() == [-1024, 2 * 4095 - 1024]
 
 
 def test_a_volume_is_windowed_by_its_middle_slice(tmp_path, dicom_series, volume):
@@ -122,7 +148,8 @@ def test_a_volume_is_windowed_by_its_middle_slice(tmp_path, dicom_series, volume
 
 
 def test_inverted_and_coloured_images_become_grey(tmp_path, dicom_file, slice_):
-    inverted = dicom_file(tmp_path / "a.dcm", 4095 - slice_, PhotometricInterpretation="MONOCHROME1")
+    tags = {"PhotometricInterpretation": "MONOCHROME1", "Modality": "DX"}
+    inverted = dicom_file(tmp_path / "a.dcm", 4095 - slice_, **tags)
     grey = read_grey(inverted).T
     assert np.array_equal(grey - grey.min(), slice_ - slice_.min())
     colours = np.random.default_rng(2).integers(0, 256, (6, 4, 3)).astype(np.uint8)
@@ -136,13 +163,14 @@ def test_inverted_and_coloured_images_become_grey(tmp_path, dicom_file, slice_):
     assert np.allclose(read_grey(tmp_path / "b.dcm").T, colours @ [0.299, 0.587, 0.114], atol=1e-3)
 
 
-def test_a_palette_is_looked_up(tmp_path, dicom_file):
+@pytest.mark.parametrize(("syntax", "words"), [(ExplicitVRLittleEndian, "<u2"), (ExplicitVRBigEndian, ">u2")])
+def test_a_palette_is_looked_up(tmp_path, dicom_file, syntax, words):
     tables = {}
     for name, values in {"Red": [0, 10, 20], "Green": [1, 11, 21], "Blue": [2, 12, 22]}.items():
         tables[f"{name}PaletteColorLookupTableDescriptor"] = [3, 0, 16]
-        tables[f"{name}PaletteColorLookupTableData"] = np.array(values, "<u2").tobytes()
-    stored = np.array([[0, 1], [2, 1]], np.uint8)
-    path = dicom_file(tmp_path / "a.dcm", stored, PhotometricInterpretation="PALETTE COLOR", **tables)
+        tables[f"{name}PaletteColorLookupTableData"] = np.array(values, words).tobytes()
+    stored = np.array([[0, 1], [2, 1]], np.uint16)
+    path = dicom_file(tmp_path / "a.dcm", stored, syntax=syntax, PhotometricInterpretation="PALETTE COLOR", **tables)
     array, meta = read_image(path)
     assert meta["00280004"] == "RGB"
     assert array.swapaxes(0, 1).tolist() == [[[0, 1, 2], [10, 11, 12]], [[20, 21, 22], [10, 11, 12]]]
@@ -250,7 +278,7 @@ def test_a_file_of_frames_is_a_volume_or_one_frame(tmp_path, dicom_file, volume)
     for options in ({}, {"spatial_dims": 3}):
         array, meta = read_image(path, **options)
         assert np.array_equal(array, volume.transpose(2, 1, 0))
-        assert np.array_equal(meta["affine"], np.diag([0.5, 0.7, 2.5, 1])) and meta["spacing_known"]
+        assert np.array_equal(meta["affine"], np.diag([-0.5, -0.7, 2.5, 1])) and meta["spacing_known"]
     message = refused(path, "7 frames", "a.dcm", '"middle"', "spatial_dims 3", "#frame=0", spatial_dims=2)
     assert message.count(".dcm") == 2
     assert np.array_equal(read_image(path, spatial_dims=2, frame="middle")[0], volume[3].T)
@@ -262,12 +290,16 @@ def test_a_file_of_frames_is_a_volume_or_one_frame(tmp_path, dicom_file, volume)
     refused(f"{path}#frame=1", "Expected a volume", "a.dcm", spatial_dims=3)
 
 
-def test_frames_of_a_file_that_states_one_position_are_a_volume_with_its_spacing(tmp_path, dicom_file, volume):
+def test_frames_of_a_file_that_states_one_position_are_a_volume_with_its_spacing(tmp_path, dicom_file, volume, caplog):
     place = {"ImagePositionPatient": [1, 2, 3], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
     tags = {"NumberOfFrames": 7, "PixelSpacing": [0.7, 0.5], "SpacingBetweenSlices": 2.5}
     array, meta = read_image(dicom_file(tmp_path / "a.dcm", volume, **tags, **place))
     assert np.array_equal(array, volume.transpose(2, 1, 0))
-    assert np.array_equal(meta["affine"], np.diag([0.5, 0.7, 2.5, 1])) and meta["spacing_known"]
+    assert np.array_equal(meta["affine"], np.diag([-0.5, -0.7, 2.5, 1])) and meta["spacing_known"]
+    assert "a.dcm: no slice positions: frames in the order of the file" in caplog.text
+    place["ImageOrientationPatient"] = [0, 1, 0, 0, 0, -1]  # rows run to the back, columns to the feet
+    _, meta = read_image(dicom_file(tmp_path / "b.dcm", volume, **tags, **place))
+    assert np.array_equal(meta["affine"], [[0, 0, 2.5, 0], [-0.5, 0, 0, 0], [0, -0.7, 0, 0], [0, 0, 0, 1]])
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
@@ -312,15 +344,36 @@ def test_an_enhanced_object_is_sorted_and_rescaled_frame_by_frame(tmp_path, dico
     assert np.array_equal(array, real[np.argsort(heights)].transpose(2, 1, 0))
     assert np.allclose(meta["affine"], [[-0.5, 0, 0, 30], [0, -0.7, 0, -20], [0, 0, 2.5, 0], [0, 0, 0, 1]])
     assert meta["spacing_known"]
-    array, meta = read_image(tmp_path / "a.dcm", frame=2)
-    assert np.array_equal(array, real[2].T) and np.array_equal(meta["affine"], np.diag([0.5, 0.7, 1, 1]))
+    assert [frame_in_file(tmp_path / "a.dcm", index) for index in range(7)] == np.argsort(heights).tolist()
+    frame, meta = read_image(tmp_path / "a.dcm", frame=2)  # along the stack, as in the volume
+    assert np.array_equal(frame, array[:, :, 2]) and np.array_equal(meta["affine"], np.diag([0.5, 0.7, 1, 1]))
 
 
 def test_an_enhanced_object_that_is_no_volume_is_refused(tmp_path, dicom_file, volume):
     twice = enhanced([(0, 0, z) for z in (0, 1, 2, 0, 1, 2, 3)])
-    refused(dicom_file(tmp_path / "a.dcm", volume, **twice), "a.dcm holds 7 frames at 4 positions")
+    path = dicom_file(tmp_path / "a.dcm", volume, **twice)
+    refused(path, "a.dcm holds 7 frames at 4 positions")
+    assert all(np.array_equal(read_image(path, frame=index)[0], volume[index].T) for index in range(7))
     gap = enhanced([(0, 0, z) for z in (0, 1, 2, 3, 4, 8, 9)])
     refused(dicom_file(tmp_path / "b.dcm", volume, **gap), "b.dcm", "3 slices are missing")
+    cine = enhanced([(0, 0, 0)] * 7)
+    first = cine["PerFrameFunctionalGroupsSequence"][0]
+    cine["SharedFunctionalGroupsSequence"][0].PlanePositionSequence = first.PlanePositionSequence
+    for frame in cine["PerFrameFunctionalGroupsSequence"]:
+        del frame.PlanePositionSequence
+    path = dicom_file(tmp_path / "c.dcm", volume, **cine)
+    refused(path, "c.dcm", "all 7 images lie at one position, as in a time series")
+    assert np.array_equal(read_image(path, frame=2)[0], volume[2].T)
+
+
+def test_a_frame_has_the_pixel_spacing_of_its_own_group(tmp_path, dicom_file, volume):
+    groups = enhanced([(0, 0, 5 * z) for z in range(7)])
+    measures = groups["SharedFunctionalGroupsSequence"][0].pop("PixelMeasuresSequence").value
+    for frame in groups["PerFrameFunctionalGroupsSequence"]:
+        frame.PixelMeasuresSequence = measures
+    path = dicom_file(tmp_path / "a.dcm", volume, **groups)
+    _, meta = read_image(path, spatial_dims=2, frame=3)
+    assert meta["spacing_known"] and np.array_equal(meta["affine"], np.diag([0.5, 0.7, 1, 1]))
 
 
 # ---------------------------------------------------------------------------------------------------------- series
@@ -421,6 +474,15 @@ def test_a_damaged_slice_is_an_error_and_not_left_out(tmp_path, dicom_series, vo
     refused(folder, "000.dcm")
 
 
+def test_an_empty_mark_beside_the_slices_is_passed_over(tmp_path, dicom_series, volume):
+    folder = dicom_series(tmp_path / "s", volume)
+    (folder / "COMPLETE").touch()
+    assert np.array_equal(read_image(folder)[0], volume.transpose(2, 1, 0))
+    (folder / "slice.dcm").touch()
+    folder.touch()  # a file system may keep the time of a change by the tick
+    refused(folder, "slice.dcm is empty")
+
+
 def test_identical_images_of_one_position_are_read_once_and_different_ones_refused(tmp_path, dicom_series, volume):
     folder = dicom_series(tmp_path / "s", volume)
     path = folder / "003.dcm"
@@ -431,6 +493,16 @@ def test_identical_images_of_one_position_are_read_once_and_different_ones_refus
     dicom.PixelData = dicom.PixelData[::-1]
     dicom.save_as(folder / "again.dcm")
     refused(folder, "different images of one position", "003.dcm", "again.dcm", "time points")
+
+
+@pytest.mark.parametrize("number", [None, 1])
+def test_images_of_one_position_are_compared_where_their_instance_tells_nothing(tmp_path, dicom_series, volume, number):
+    folder = tmp_path / "s"
+    for part, stored in enumerate((volume, volume + 1)):  # two b values
+        for path in dicom_series(tmp_path / "part", stored, SOPInstanceUID="1.2.3.4", InstanceNumber=number).iterdir():
+            folder.mkdir(exist_ok=True)
+            path.rename(folder / f"{part} {path.name}")
+    refused(folder, "different images of one position", "time points")
 
 
 def test_a_series_that_is_no_volume_is_refused_with_its_folder_and_remedy(tmp_path, dicom_series, volume):

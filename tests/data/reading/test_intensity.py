@@ -8,8 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from dicom_files import write_ct
+from dicom_files import write_ct, write_dicom
 from PIL import Image
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.data.reading.intensity import WINDOWS, choose_window, scale_intensity, window_range
 from dual_skd.errors import InputError
@@ -72,6 +73,21 @@ def test_a_ct_data_set_gets_the_window_of_its_body_part_and_the_log_says_so(tmp_
     with caplog.at_level(logging.INFO):
         assert choose_window("auto", ct(tmp_path, part)) == list(WINDOWS[name])
     assert f"{name} window" in caplog.text and "--window" in caplog.text
+
+
+def test_a_picture_made_of_ct_is_no_ct_but_an_object_with_a_rescale_is(tmp_path):
+    grey, tags = np.arange(24, dtype=np.uint8).reshape(4, 6), {"SOPClassUID": SecondaryCaptureImageStorage}
+    identity = {"RescaleSlope": 1, "RescaleIntercept": 0}
+    pictures = [
+        write_dicom(tmp_path / "grey.dcm", grey, BodyPartExamined="CHEST", **tags),
+        write_dicom(tmp_path / "identity.dcm", grey, **tags, **identity),
+        write_dicom(tmp_path / "colour.dcm", np.dstack([grey] * 3), BodyPartExamined="HEAD"),
+    ]
+    for picture in pictures:
+        assert choose_window("auto", [str(picture)]) == "percentile", picture
+    for name, rescale in {"both": identity, "one": {"RescaleIntercept": -1024}}.items():
+        path = write_dicom(tmp_path / f"{name}.dcm", grey.astype(np.int16), BodyPartExamined="CHEST", **tags, **rescale)
+        assert choose_window("auto", [str(path)]) == list(WINDOWS["lung"]), name
 
 
 def test_body_parts_that_differ_get_the_wide_window(tmp_path):

@@ -6,8 +6,9 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_files import write_ct
+from dicom_files import write_ct, write_dicom
 from PIL import Image
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.errors import input_error_behind
@@ -27,6 +28,27 @@ def test_a_ct_slice_comes_out_upright_and_windowed(tmp_path):
     assert image.keys() == {"image", "label"} and image["label"] == 1
     assert type(image["image"]) is torch.Tensor and image["image"].dtype == torch.float32
     assert torch.allclose(image["image"][0], torch.tensor(hounsfield / 1000).float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [[3200, 600], "percentile", "zscore", "file"])
+def test_an_inverted_image_is_the_negative_of_the_other_whatever_scales_it(tmp_path, window):
+    tags = {"Modality": "DX", "BitsStored": 12, "HighBit": 11, "WindowCenter": 3200, "WindowWidth": 600}
+    stored = np.array([[500, 3000], [3400, 4095]], np.uint16)
+    chain, found = image_transforms(2, 2, window), []
+    for photometric in ("MONOCHROME2", "MONOCHROME1"):
+        path = write_dicom(tmp_path / photometric, stored, PhotometricInterpretation=photometric, **tags)
+        found.append(chain({"image": str(path)})["image"][0])
+    assert torch.allclose(found[0], -found[1], atol=1e-4)
+    if window == [3200, 600]:
+        assert torch.allclose(found[1], torch.tensor([[1, 2 / 3], [-2 / 3, -1]]), atol=1e-4)
+
+
+def test_ct_in_hounsfield_units_is_never_inverted(tmp_path):
+    hounsfield = np.array([[-1000.0, 40.0], [80.0, 1500.0]])
+    for tags in ({}, {"SOPClassUID": SecondaryCaptureImageStorage}):
+        path = write_ct(tmp_path / "a.dcm", hounsfield, PhotometricInterpretation="MONOCHROME1", **tags)
+        image = image_transforms(2, 2, [40, 80])({"image": str(path)})["image"][0]
+        assert image.tolist() == [[-1, 0], [1, 1]]
 
 
 def test_colour_and_alpha_are_the_same_picture(tmp_path):
@@ -51,6 +73,13 @@ def test_pixels_of_a_slice_are_resampled_to_the_spacing_and_cropped_or_padded(tm
     assert torch.allclose(image.diff(dim=1), torch.tensor(10.0), atol=1e-2)
     padded = image_transforms(2, (40, 40), [0, 2000], 1.0)({"image": str(path)})["image"][0]
     assert (padded[:9] == -1).all() and (padded[-9:] == -1).all() and (padded[12:28, 8:32] > -1).all()
+
+
+def test_the_spacing_of_a_slice_runs_as_its_size_does_rows_first(tmp_path):
+    path = write_ct(tmp_path / "a.dcm", np.full((100, 200), 500.0), PixelSpacing=[1.0, 1.0])
+    image = image_transforms(2, (100, 200), [0, 2000], [2.0, 1.0])({"image": str(path)})["image"][0]
+    inside = image > -1
+    assert (inside.any(1).sum(), inside.any(0).sum()) == (50, 200)
 
 
 def test_the_plane_of_a_slice_does_not_change_its_resampling(tmp_path):
@@ -101,5 +130,8 @@ def test_the_window_inside_the_file_is_used_when_asked_for(tmp_path):
     assert (image[stored < -101] == -1).all() and (image[stored > 101] == 1).all()
     inside = abs(stored) < 99
     assert np.allclose(image.numpy()[inside], stored[inside] / 100, atol=0.02)
+    narrow = write_ct(tmp_path / "c.dcm", np.array([[0.0, 50.0]] * 2), WindowCenter=0.5, WindowWidth=201)
+    image = image_transforms(2, 2, "file")({"image": str(narrow)})["image"][0]  # a part of the window stays one
+    assert image[0].tolist() == pytest.approx([0, 0.5], abs=1e-4)
     without = write_ct(tmp_path / "b.dcm", hounsfield)
     assert "b.dcm" in refused(image_transforms(2, 8, "file"), without)

@@ -30,6 +30,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from dual_skd.data.reading.grey import to_grey
 from dual_skd.data.reading.reader import MedicalReader, read_grey, read_image
+from dual_skd.data.records.frames import frames_of
 from dual_skd.errors import InputError, input_error_behind
 
 SHAPE = (20, 32)  # rows, columns
@@ -236,6 +237,27 @@ def test_deep_and_floating_point_pictures_keep_their_values(tmp_path, picture):
         assert np.array_equal(meta["affine"], np.eye(4)) and meta["modality"] == ""
 
 
+def write_tiff(path: Path, values: np.ndarray, *, sample_format: int) -> Path:
+    """A plain TIFF of kinds that Pillow doesn't write."""
+    rows, columns = values.shape
+    entries = [
+        (256, 4, columns), (257, 4, rows), (258, 3, 8 * values.itemsize), (259, 3, 1), (262, 3, 1), (273, 4, 8),
+        (277, 3, 1), (278, 4, rows), (279, 4, values.nbytes), (339, 3, sample_format),
+    ]  # fmt: skip
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    head = b"II*\0" + struct.pack("<I", 8 + values.nbytes)
+    path.write_bytes(head + values.tobytes() + struct.pack("<H", len(entries)) + directory + bytes(4))
+    return path
+
+
+def test_tiff_values_of_32_bits_keep_their_range_and_signed_8_bits_are_refused(tmp_path):
+    values = np.array([[0, 1, 2**31], [2**32 - 1, 7, 2**31 - 1]], np.uint32)
+    assert np.array_equal(read_image(write_tiff(tmp_path / "a.tif", values, sample_format=1))[0], values.T)
+    signed = values.view(np.int32)
+    assert np.array_equal(read_image(write_tiff(tmp_path / "b.tif", signed, sample_format=2))[0], signed.T)
+    refused(write_tiff(tmp_path / "c.tif", signed.astype(np.int8), sample_format=2), "c.tif has signed", "16 bits")
+
+
 def test_bilevel_cmyk_and_palettes_with_transparency_become_grey_or_rgb(tmp_path, picture):
     bilevel = Image.fromarray(picture > 60)
     assert set(np.unique(read_image(save(tmp_path / "a.png", bilevel))[0])) == {0, 255}
@@ -334,6 +356,15 @@ def test_a_nifti_volume_has_the_values_and_the_affine_that_nibabel_gives(tmp_pat
     assert np.isnan(meta["original_channel_dim"])
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("micron", 0.001), ("meter", 1000), ("mm", 1), ("unknown", 1)])
+def test_the_affine_of_a_nifti_file_is_in_mm_whatever_its_unit(tmp_path, unit, mm):
+    affine = np.array([[0, -2.0, 0, 16], [0, 0, 3.0, 5], [4.0, 0, 0, -1], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(np.zeros((4, 3, 2), np.int16), affine)
+    image.header.set_xyzt_units(unit, "sec")
+    nibabel.save(image, tmp_path / "a.nii")
+    assert np.allclose(read_image(tmp_path / "a.nii")[1]["affine"], np.diag([mm, mm, mm, 1]) @ affine)
+
+
 def test_slope_and_intercept_of_a_nifti_file_are_applied(tmp_path):
     image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4))
     image.header.set_slope_inter(2.5, -1024)
@@ -360,6 +391,16 @@ def test_last_axes_of_one_are_dropped_and_other_axes_refused(tmp_path):
     refused(volume, "5 frames or slices", "c.nii", spatial_dims=2)
     assert np.array_equal(read_image(volume, spatial_dims=2, frame="middle")[0], np.arange(60).reshape(3, 4, 5)[..., 2])
     refused(nifti(tmp_path / "d.nii", np.zeros((2, 2, 2), np.complex64)), "complex", "d.nii")
+
+
+@pytest.mark.parametrize(("axis", "spacing"), [(0, (3, 4)), (1, (2, 4)), (2, (2, 3))])
+@pytest.mark.parametrize("frame", [None, "middle"])
+def test_a_slice_stored_along_any_axis_is_an_image(tmp_path, axis, spacing, frame):
+    values = np.arange(30, dtype=np.int16).reshape(5, 6)
+    path = nifti(tmp_path / "a.nii", np.expand_dims(values, axis))
+    array, meta = read_image(path, spatial_dims=2, frame=frame)
+    assert np.array_equal(array, values) and np.array_equal(meta["affine"], np.diag([*spacing, 1, 1]))
+    assert frames_of([str(path)], "all") == [[str(path)]]
 
 
 def test_colours_of_a_nifti_file_are_channels(tmp_path):

@@ -11,13 +11,14 @@ slices shifted against each other                   refused: no affine describes
 identical images at one position                    one is kept, the others are told
 gantry tilt (positions > 1 degree off the normal)   read and told: the affine is sheared, so resampling undoes the tilt
 uneven distances (over 10 %, below a missing slice) read with their mean and told
-no positions                                        sorted by InstanceNumber and told
+no positions                                        sorted by InstanceNumber, else by file name, and told
 ==================================================  ==================================================================
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from dual_skd.data.reading.dicom_file import first_item, frames_of, number, numbers, open_dicom
 from dual_skd.data.reading.loading import failures_named
@@ -35,12 +37,16 @@ TILT = 1.0  # degrees
 MISSING = 1.5  # of the median distance of slices
 UNEVEN = 0.1  # of the median distance of slices
 SAME_POSITION = 0.01  # mm
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # ImageOrientationPatient of slices with the patient's right and front first
 OTHERS = 0.25  # images beside the main stack, as a share of it, that count as localisers
 
 _TAGS = """PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Modality Manufacturer InstitutionName
 BodyPartExamined SeriesDescription PhotometricInterpretation BitsAllocated BitsStored SamplesPerPixel Rows Columns
 NumberOfFrames InstanceNumber ImageOrientationPatient ImagePositionPatient PixelSpacing ImagerPixelSpacing
-NominalScannedPixelSpacing SliceThickness SpacingBetweenSlices SharedFunctionalGroupsSequence""".split()
+NominalScannedPixelSpacing SliceThickness SpacingBetweenSlices RescaleSlope RescaleIntercept
+SharedFunctionalGroupsSequence""".split()
+
+CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Header:
         study, series, instance: UIDs.
         photometric: PhotometricInterpretation.
         bits_stored, rows, columns, frames: of the pixels.
+        hounsfield: whether rescaled values are Hounsfield units, see :func:`in_hounsfield`.
         orientation: ImageOrientationPatient, direction of the rows and of the columns (6 numbers).
         position: ImagePositionPatient in mm (3 numbers), of the centre of the first pixel.
         pixel_spacing: (distance of rows, distance of columns) in mm. Projections without PixelSpacing give that of
@@ -76,6 +83,7 @@ class Header:
     rows: int = 0
     columns: int = 0
     frames: int = 1
+    hounsfield: bool = False
     instance_number: int | None = None
     orientation: tuple[float, ...] | None = None
     position: tuple[float, ...] | None = None
@@ -159,6 +167,7 @@ def header_of(dataset: Dataset, path: str | Path) -> Header:
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
         frames=frames_of(dataset),
+        hounsfield=in_hounsfield(dataset),
         instance_number=None if (count := number(dataset, "InstanceNumber")) is None else int(count),
         orientation=orientation_of(dataset) or orientation_of(plane),
         position=numbers(dataset, "ImagePositionPatient", 3),
@@ -179,8 +188,22 @@ def orientation_of(dataset: Dataset) -> tuple[float, ...] | None:
     return values if proper else None
 
 
-def position_of(dataset: Dataset) -> tuple[float, ...] | None:
-    return numbers(dataset, "ImagePositionPatient", 3)
+def in_hounsfield(dataset: Dataset) -> bool:
+    """Whether rescaled values are Hounsfield units: grey CT by its SOP class, or another object of CT with a rescale.
+
+    A picture made of CT (secondary capture) keeps the modality, but its grey values are those of a screen. A rescale of
+    8 bits by 1 and 0 says no more than none.
+    """
+    if dataset.get("Modality") != "CT" or not _text(dataset, "PhotometricInterpretation").startswith("MONOCHROME"):
+        return False
+    if dataset.get("SOPClassUID") in CT_CLASSES:
+        return True
+    shared = first_item(first_item(dataset, "SharedFunctionalGroupsSequence"), "PixelValueTransformationSequence")
+    for group in (dataset, shared):
+        slope, intercept = number(group, "RescaleSlope"), number(group, "RescaleIntercept")
+        if slope is not None or intercept is not None:
+            return (slope or 1, intercept or 0) != (1, 0) or (number(dataset, "BitsStored") or 8) > 8
+    return False
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
@@ -225,8 +248,8 @@ def stack_of(headers: Iterable[Header]) -> Series:
             problems += found
             refusals += refused
         else:
-            main = sorted(main, key=lambda header: (header.instance_number or 0, header.path))
-            problems.append("no slice positions: sorted by InstanceNumber")
+            main, order = _sorted_without_positions(main)
+            problems.append(f"no slice positions: sorted by {order}")
     left_out = tuple(copies) + tuple(header for group in others for header in group)
     return Series(main[0].series, tuple(main), (*refusals, *problems), "; ".join(refusals), left_out)
 
@@ -235,22 +258,24 @@ def volume_affine(headers: tuple[Header, ...]) -> tuple[np.ndarray, bool]:
     """Affine from (column, row, slice) indices to RAS mm of sorted slices, and whether the file states the spacing.
 
     The third column is the measured step from slice to slice, so that a tilted gantry gives a sheared affine. Without
-    positions the spacing stands on the diagonal, from SpacingBetweenSlices, else from SliceThickness (then it counts
-    as not known, because slices may overlap or have gaps), else 1.
+    positions slices count as following each other along the normal, by SpacingBetweenSlices, else by SliceThickness
+    (then it counts as not known, because slices may overlap or have gaps), else by 1, and without an orientation as
+    axial.
     """
     first, last = headers[0], headers[-1]
     row_distance, column_distance = first.pixel_spacing or (1.0, 1.0)
+    row, column = np.reshape(first.orientation or AXIAL, (2, 3))
+    known = first.pixel_spacing is not None
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = row * column_distance, column * row_distance
     if len(headers) > 1 and first.orientation and first.position and last.position:
-        affine = np.eye(4)
-        affine[:3, 0] = np.array(first.orientation[:3]) * column_distance
-        affine[:3, 1] = np.array(first.orientation[3:]) * row_distance
         affine[:3, 2] = np.subtract(last.position, first.position) / (len(headers) - 1)
         affine[:3, 3] = first.position
-        # DICOM's patient axes are left, posterior, superior (PS3.3, C.7.6.2.1.1)
-        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, first.pixel_spacing is not None
-    distance = first.slice_spacing or first.slice_thickness or 1.0
-    known = first.pixel_spacing is not None and first.slice_spacing is not None
-    return np.diag([column_distance, row_distance, abs(distance), 1.0]), known
+    else:
+        affine[:3, 2] = np.cross(row, column) * abs(first.slice_spacing or first.slice_thickness or 1.0)
+        known = known and first.slice_spacing is not None
+    # DICOM's patient axes are left, posterior, superior (PS3.3, C.7.6.2.1.1)
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, known
 
 
 def same_position(one: Header, other: Header) -> bool:
@@ -272,11 +297,18 @@ def is_one_stack(parts: Iterable[Series]) -> bool:
 
 
 def _without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Header]]:
-    """Sorts out files that state the instance, position and number of another one."""
+    """Sorts out files that state the instance, position and number of another one.
+
+    An instance of several positions or numbers is the constant of an anonymiser, and tells no copy: the pixels will.
+    """
+    headers = list(headers)
+    places: dict[str, set[object]] = {}
+    for header in headers:
+        places.setdefault(header.instance, set()).add((header.position, header.instance_number))
     kept: dict[object, Header] = {}
     copies: list[Header] = []
     for header in headers:
-        known = header.instance and header.position
+        known = header.instance and header.position and len(places[header.instance]) == 1
         key = (header.instance, header.position, header.instance_number) if known else len(kept) + len(copies)
         if key in kept:
             copies.append(header)
@@ -313,6 +345,20 @@ def _geometry_name(header: Header) -> str:
 def _alike(spacings: set[tuple[float, ...] | None]) -> bool:
     known = [spacing for spacing in spacings if spacing is not None]
     return len(known) == len(spacings) and bool(np.ptp(np.array(known), axis=0).max() < 1e-3 * min(map(min, known)))
+
+
+def _sorted_without_positions(headers: list[Header]) -> tuple[list[Header], str]:
+    """The slices in order of their numbers, or by name where not all have one of their own, and what they go by."""
+    named = sorted(headers, key=lambda header: _natural(header.path))
+    numbers = {header.instance_number for header in headers}
+    if None in numbers or len(numbers) < len(headers):
+        return named, "file name"
+    return sorted(named, key=lambda header: header.instance_number or 0), "InstanceNumber"
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key that sorts the numbers in names as numbers: IM2 before IM10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _sorted_along_normal(headers: list[Header]) -> tuple[list[Header], list[str], list[str]]:

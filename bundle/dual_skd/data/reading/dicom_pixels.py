@@ -6,19 +6,24 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, iter_pixels
+from pydicom.uid import ExplicitVRBigEndian
 
 from dual_skd.data.reading.dicom import (
     Header,
     Series,
     group_series,
     header_of,
+    in_hounsfield,
     read_headers,
     same_position,
     stack_of,
@@ -41,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 GREYS = ("MONOCHROME1", "MONOCHROME2")
+PALETTES = tuple(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue", "Alpha"))
+SUFFIXES = (".dcm", ".ima")
 BLOCK = 16  # slices that are laid into a volume together: 16 float32 fill a cache line
 
 
@@ -52,12 +59,14 @@ def read_dicom_file(
     The Modality LUT (rescale, e.g. to HU) is always applied; the VOI LUT or window of the file with ``voi_lut``, in
     volumes that of the middle slice, so that all slices keep one scale. Pixels with PixelPaddingValue (outside the
     field of view) get the lowest real value of their slice, with MONOCHROME1 the highest, so that they show black and
-    don't move percentiles. MONOCHROME1 itself is not inverted here.
+    don't move percentiles. MONOCHROME1 itself is not inverted here. CT in Hounsfield units counts as MONOCHROME2: its
+    values mean density, however a viewer shows them.
 
     Args:
         path: the file.
         spatial_dims: 2 refuses several frames unless ``frame`` is given; 3 gives a volume.
-        frame: "middle" or a number, counted from 0 in the order of the file.
+        frame: "middle" or a number, counted from 0 along the stack that the frames' positions make, or in the order of
+            the file where they make none.
         voi_lut: whether to apply the VOI LUT of the file, else its first window.
 
     Raises:
@@ -70,9 +79,18 @@ def read_dicom_file(
             raise too_many_frames(path, header.frames)
         return _volume_of_frames(dataset, header, voi_lut)
     chosen = chosen_frame(0 if frame is None else frame, header.frames, path)
+    chosen = _order_of_frames(dataset, header)[chosen]
     voi = _voi_source(dataset, chosen, path) if voi_lut else None
     array = next(_frames(dataset, path, [chosen], voi))
-    return _picture(array.swapaxes(0, 1), header, *_plane(header))
+    return _picture(array.swapaxes(0, 1), header, *_plane(_spacing_of_frame(dataset, header, chosen)), voi)
+
+
+def frame_in_file(path: Path, frame: int) -> int:
+    """The place in the file, from 0, of a frame that is counted as in :func:`read_dicom_file`."""
+    with failures_named(path):
+        dataset = open_dicom(path)
+        header = header_of(dataset, path)
+        return _order_of_frames(dataset, header)[chosen_frame(frame, header.frames, path)]
 
 
 def read_dicom_folder(
@@ -100,7 +118,7 @@ def read_dicom_folder(
     voi = _voi_source(open_dicom(middle), 0, middle) if voi_lut else None
     slices = (_only_frame(header.path, voi) for header in headers)
     affine, known = volume_affine(headers)
-    return _picture(_stacked(slices, len(headers)), first, affine, known)
+    return _picture(_stacked(slices, len(headers)), first, affine, known, voi)
 
 
 def _only_frame(path: str, voi: Dataset | None) -> np.ndarray:
@@ -145,14 +163,20 @@ def series_in(folder: Path, uid: str) -> Series:
 @lru_cache(maxsize=4)
 def _index(folder: str, changed: int) -> tuple[Series, ...]:
     """The series of a folder; a few are remembered, for records that name one series each of the same folder."""
-    paths = sorted(entry.path for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+    files = (entry for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+    paths = sorted(entry.path for entry in files if entry.stat().st_size or _may_be_a_slice(entry.name))
     headers = []
     for path, header in zip(paths, read_headers(paths), strict=True):
         if isinstance(header, Header):
             headers.append(header)
-        elif not isinstance(header, NotAnImage) or (path.lower().endswith((".dcm", ".ima")) and not _is_dicom(path)):
+        elif not isinstance(header, NotAnImage) or (path.lower().endswith(SUFFIXES) and not _is_dicom(path)):
             raise header
     return tuple(group_series(headers))
+
+
+def _may_be_a_slice(name: str) -> bool:
+    """Whether an empty file is a lost slice rather than a mark such as COMPLETE: names of slices have a number."""
+    return name.lower().endswith(SUFFIXES) or any(letter.isdecimal() for letter in name)
 
 
 def _is_dicom(path: str) -> bool:
@@ -197,47 +221,64 @@ def _without_equal_images(series: Series) -> Iterator[Header]:
 def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Picture:
     """All frames of a file, sorted along the normal where the file states their positions."""
     stack = _stack_of_frames(dataset, header)
+    _refuse_or_tell(stack, header.path)
+    kept = _positions(stack)
+    if kept < len(stack.headers):
+        raise InputError(
+            f"{header.path} holds {len(stack.headers)} frames at {kept} positions, as with several time points, "
+            "echoes or b-values; write one file for each, or name one frame in the record with #frame=0."
+        )
     order = [frame.instance_number or 0 for frame in stack.headers]
     affine, known = volume_affine(stack.headers)
     voi = _voi_source(dataset, order[len(order) // 2], header.path) if voi_lut else None
     frames = _frames(dataset, header.path, order, voi)
-    return _picture(_stacked(frames, len(order)), header, affine, known)
+    return _picture(_stacked(frames, len(order)), header, affine, known, voi)
 
 
 def _stack_of_frames(dataset: Dataset, header: Header) -> Series:
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    if len(groups) != header.frames:  # one position for the whole file is none for its frames
-        frames = [replace(header, instance_number=index, position=None) for index in range(header.frames)]
-        return Series(header.series, tuple(frames))
-    frames = []
-    for index, group in enumerate(groups):
-        plane, orientation = first_item(group, "PlanePositionSequence"), first_item(group, "PlaneOrientationSequence")
-        spacing = numbers(first_item(group, "PixelMeasuresSequence"), "PixelSpacing", 2)
-        frames.append(
-            replace(
-                header,
-                instance=f"{header.instance} frame {index}",
-                instance_number=index,
-                position=numbers(plane, "ImagePositionPatient", 3),
-                orientation=numbers(orientation, "ImageOrientationPatient", 6) or header.orientation,
-                pixel_spacing=spacing or header.pixel_spacing,
-            )
+    """The frames of a file as a stack of images, whose number is the place in the file.
+
+    A position in the shared groups is that of every frame; one outside the groups says nothing of the frames.
+    """
+    frames = [
+        replace(
+            header,
+            instance=f"{header.instance} frame {index}",
+            instance_number=index,
+            position=_of_frame(dataset, index, "PlanePositionSequence", "ImagePositionPatient", 3),
+            orientation=_of_frame(dataset, index, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
+            or header.orientation,
+            pixel_spacing=_spacing_of_frame(dataset, header, index),
         )
-    if not all(frame.position and frame.orientation for frame in frames):
-        return Series(header.series, tuple(frames))
-    stack = stack_of(frames)
-    _refuse_or_tell(stack, header.path)
-    kept = [
-        frame
-        for index, frame in enumerate(stack.headers)
-        if not index or not same_position(stack.headers[index - 1], frame)
+        for index in range(header.frames)
     ]
-    if len(kept) < len(stack.headers):
-        raise InputError(
-            f"{header.path} holds {len(stack.headers)} frames at {len(kept)} positions, as with several time points, "
-            "echoes or b-values; write one file for each, or name one frame in the record with #frame=0."
-        )
-    return stack
+    if not all(frame.position and frame.orientation for frame in frames):
+        return Series(header.series, tuple(frames), ("no slice positions: frames in the order of the file",))
+    return stack_of(frames)
+
+
+def _positions(stack: Series) -> int:
+    return 1 + sum(not same_position(*pair) for pair in pairwise(stack.headers))
+
+
+def _order_of_frames(dataset: Dataset, header: Header) -> list[int]:
+    """The places in the file of all frames, along the stack where they make one, else as they are."""
+    if header.frames == 1:
+        return [0]
+    stack = _stack_of_frames(dataset, header)
+    if stack.refusal or not _positions(stack) == len(stack.headers) == header.frames:
+        return list(range(header.frames))
+    return [frame.instance_number or 0 for frame in stack.headers]
+
+
+def _of_frame(dataset: Dataset, index: int, group: str, keyword: str, count: int) -> tuple[float, ...] | None:
+    found = (numbers(one, keyword, count) for one in _groups(dataset, index, group))
+    return next((values for values in found if values), None)
+
+
+def _spacing_of_frame(dataset: Dataset, header: Header, index: int) -> tuple[float, ...] | None:
+    spacing = _of_frame(dataset, index, "PixelMeasuresSequence", "PixelSpacing", 2)
+    return spacing if spacing and min(spacing) > 0 else header.pixel_spacing
 
 
 def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dataset | None) -> Iterator[np.ndarray]:
@@ -248,7 +289,7 @@ def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dat
         raise InputError(f"Expected a grey or RGB image, found PhotometricInterpretation {photometric!r} in {path}.")
     for index, stored in zip(indices, iter_pixels(dataset, indices=indices, decoding_plugin=plugin), strict=True):
         if photometric == "PALETTE COLOR":
-            yield apply_color_lut(stored, dataset).astype(np.float32)
+            yield apply_color_lut(stored, _in_little_endian(dataset)).astype(np.float32)
             continue
         if photometric in COLOURS:
             yield stored.astype(np.float32)  # pydicom has made RGB of all YBR
@@ -261,11 +302,34 @@ def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dat
         yield values
 
 
+def _in_little_endian(dataset: Dataset) -> Dataset:
+    """A data set with its palette in the byte order that pydicom looks it up in, whatever the file's."""
+    if dataset.file_meta.TransferSyntaxUID != ExplicitVRBigEndian:
+        return dataset
+    turned = copy(dataset)
+    for keyword in PALETTES:
+        if keyword in dataset:
+            turned[keyword] = DataElement(
+                keyword, "OW", np.frombuffer(dataset[keyword].value, "u2").byteswap().tobytes()
+            )
+    return turned
+
+
 def _lut_source(dataset: Dataset, index: int) -> Dataset:
-    """What holds the rescale of a frame: the file itself, or in enhanced objects a functional group."""
+    """What holds the rescale of a frame: the file itself, or in enhanced objects a functional group.
+
+    Where one of slope and intercept is missing it is 1 or 0; pydicom would apply neither.
+    """
     for group in (dataset, *_groups(dataset, index, "PixelValueTransformationSequence")):
-        if group.get("ModalityLUTSequence") or _has_numbers(group, "RescaleSlope", "RescaleIntercept"):
+        if group.get("ModalityLUTSequence"):
             return group
+        given = [keyword for keyword in ("RescaleSlope", "RescaleIntercept") if _has_numbers(group, keyword)]
+        if given:
+            source = Dataset()
+            source.RescaleSlope, source.RescaleIntercept = 1, 0
+            for keyword in given:
+                source[keyword] = group[keyword]
+            return source
     return Dataset()
 
 
@@ -275,8 +339,9 @@ def _voi_source(dataset: Dataset, index: int, path: str | Path) -> Dataset:
         if group.get("VOILUTSequence") or _has_numbers(group, "WindowCenter", "WindowWidth"):
             source = Dataset()
             source.file_meta = dataset.file_meta  # a table of words is decoded by the file's byte order
-            for holder in (dataset, _lut_source(dataset, index), group):
-                for keyword in _VOI_TAGS:
+            rescale = _lut_source(dataset, index)
+            for holder, keywords in ((dataset, _VOI_TAGS), (group, _VOI_TAGS), (rescale, _RESCALE_TAGS)):
+                for keyword in keywords:
                     if keyword in holder:
                         source[keyword] = holder[keyword]
             for table in source.get("VOILUTSequence") or ():
@@ -286,8 +351,21 @@ def _voi_source(dataset: Dataset, index: int, path: str | Path) -> Dataset:
     raise InputError(f"{path} has no VOI LUT and no window to apply; set voi_lut false, or window by centre and width.")
 
 
-_VOI_TAGS = """PhotometricInterpretation BitsStored BitsAllocated PixelRepresentation RescaleSlope RescaleIntercept
-ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth VOILUTFunction""".split()
+def _range_of(voi: Dataset) -> tuple[float, float]:
+    """Lowest and highest value that a VOI LUT or window gives: those of its ends."""
+    if voi.get("VOILUTSequence"):
+        entries, first = first_item(voi, "VOILUTSequence").LUTDescriptor[:2]
+        ends = np.array([first, first + (entries or 2**16) - 1], np.int32)
+    else:
+        ends = np.array([-1e9, 1e9])
+    with np.errstate(over="ignore"):  # the foot of a sigmoid
+        low, high = sorted(apply_voi_lut(ends, voi).tolist())
+    return low, high
+
+
+_VOI_TAGS = """PhotometricInterpretation BitsStored BitsAllocated PixelRepresentation VOILUTSequence WindowCenter
+WindowWidth VOILUTFunction""".split()
+_RESCALE_TAGS = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
 
 
 def _groups(dataset: Dataset, index: int, keyword: str) -> Iterator[Dataset]:
@@ -302,7 +380,7 @@ def _has_numbers(dataset: Dataset, *keywords: str) -> bool:
 
 
 def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> None:
-    """Gives padding (PS3.3, C.7.5.1.1.2), in place, the lowest real value, or with MONOCHROME1 the highest."""
+    """Gives padding (PS3.3, C.7.5.1.1.2), in place, the lowest real value, or the highest where low ones are bright."""
     value = number(dataset, "PixelPaddingValue")
     if value is None or stored.dtype.kind == "f":
         return
@@ -313,7 +391,8 @@ def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> N
     padding = (stored >= min(ends)) & (stored <= max(ends))
     if padding.any() and not padding.all():
         real = values[~padding]
-        values[padding] = real.max() if dataset.PhotometricInterpretation == "MONOCHROME1" else real.min()
+        inverted = dataset.PhotometricInterpretation == "MONOCHROME1" and not in_hounsfield(dataset)
+        values[padding] = real.max() if inverted else real.min()
 
 
 # ----------------------------------------------------------------------------------------------------------- results
@@ -332,20 +411,22 @@ def _stacked(frames: Iterator[np.ndarray], count: int) -> np.ndarray:
     return volume
 
 
-def _plane(header: Header) -> tuple[np.ndarray, bool]:
-    if header.pixel_spacing is None:
+def _plane(spacing: tuple[float, ...] | None) -> tuple[np.ndarray, bool]:
+    if spacing is None:
         return plane_affine(), False
-    row, column = header.pixel_spacing
+    row, column = spacing
     return plane_affine(column, row), True
 
 
-def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool) -> Picture:
+def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool, voi: Dataset | None) -> Picture:
     coloured = header.photometric in COLOURS
+    grey = "MONOCHROME2" if header.hounsfield else header.photometric
     return Picture(
         np.ascontiguousarray(array),
         affine,
         spacing_known=known,
         coloured=coloured,
-        photometric="RGB" if coloured else header.photometric,
+        photometric="RGB" if coloured else grey,
         modality=header.modality,
+        voi_range=(np.nan, np.nan) if voi is None or coloured else _range_of(voi),
     )

@@ -12,17 +12,22 @@ LUMA = (0.299, 0.587, 0.114)
 
 PHOTOMETRIC = "00280004"  # DICOM PhotometricInterpretation, as the JSON tag that MONAI's readers use
 
+VOI_RANGE = "voi_range"  # meta data: the ends of what the VOI LUT or window of a DICOM file gives, NaN without one
 
-def to_grey(image: torch.Tensor, *, photometric: str | None = None) -> torch.Tensor:
+
+def to_grey(image: torch.Tensor, *, photometric: str | None = None, centre: float | None = None) -> torch.Tensor:
     """Makes any picture one grey channel in which bright means dense.
 
     Colour becomes ITU-R BT.601 luma. An alpha channel is ignored: viewers write constant or meaningless alpha, and
     blending it over an assumed background could paint the origin of a file (so, often, its class) into the picture.
-    DICOM images stored as MONOCHROME1 (low values are bright) are mirrored within their own range.
+    DICOM images stored as MONOCHROME1 (low values are bright) are mirrored.
 
     Args:
         image: (C, H, W) or (C, H, W, D) with C of 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
         photometric: DICOM PhotometricInterpretation; default is that of the meta data of ``image``.
+        centre: the value that MONOCHROME1 is mirrored about: that of the window which follows, so that the window
+            shows the same values as before, bright and dark exchanged. Default: the middle of the range that the
+            file's VOI LUT or window gives where one was applied, else of the image's own.
 
     Returns:
         (1, H, W) or (1, H, W, D), floating point, meta data kept.
@@ -43,9 +48,19 @@ def to_grey(image: torch.Tensor, *, photometric: str | None = None) -> torch.Ten
         red, green, blue = LUMA
         grey = red * grey[0:1] + green * grey[1:2] + blue * grey[2:3]
     if (_photometric(image) if photometric is None else photometric) == "MONOCHROME1":
+        if centre is None and (ends := voi_range(image)):
+            centre = sum(ends) / 2
+        if centre is not None:
+            return 2 * centre - grey
         real = grey[torch.isfinite(grey)]
         grey = real.amax() + real.amin() - grey if len(real) else grey
     return grey
+
+
+def voi_range(image: torch.Tensor) -> tuple[float, float] | None:
+    """Lowest and highest value that the VOI LUT or window of the file can give, None where none was applied."""
+    low, high = map(float, getattr(image, "meta", {}).get(VOI_RANGE, (0.0, 0.0)))
+    return (low, high) if low < high else None
 
 
 def _photometric(image: torch.Tensor) -> str:

@@ -20,6 +20,7 @@ from monai.transforms import (
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from dual_skd.data.reading.dicom import read_header
+from dual_skd.data.reading.grey import voi_range
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
@@ -40,6 +41,7 @@ BODY_PARTS = {"CHEST": "lung", "LUNG": "lung", "THORAX": "lung", "HEAD": "brain"
 WORDS = ("auto", "percentile", "zscore", "file", *WINDOWS)
 SAMPLES = 24  # images that a data set's modality is read from
 AIR = -300.0  # HU: stored values below are air, which only CT has
+UNITLESS = "pictures without units"
 
 Window = str | Sequence[float] | None
 
@@ -68,12 +70,18 @@ def window_range(window: str | Sequence[float]) -> tuple[float, float]:
     return centre - width / 2, centre + width / 2
 
 
+def window_centre(window: str | Sequence[float]) -> float | None:
+    """The middle of an intensity window; None for "percentile", "zscore" and "file", which follow the image."""
+    return None if window in ("percentile", "zscore", "file") else sum(window_range(window)) / 2
+
+
 def choose_window(window: Window, images: Sequence[str | Path], *, spatial_dims: int = 2) -> str | list[float]:
     """Settles how a data set's values are scaled, and says so in the log.
 
-    "auto" reads the modality of a sample of the images. CT (by the DICOM header, or by values below -300 in a file
-    that keeps HU) gets a window: lung for the chest, brain for the head, else the wide one. Everything else, X-ray and
-    MR, whose values have no fixed unit, and mixtures of modalities, is scaled by its own percentiles.
+    "auto" reads the modality of a sample of the images. CT in HU (by the DICOM header, or by values below -300 in a
+    file without one) gets a window: lung for the chest, brain for the head, else the wide one. Everything else, X-ray
+    and MR, whose values have no fixed unit, pictures made of CT, and mixtures of modalities, is scaled by its own
+    percentiles.
 
     Args:
         window: "auto", "percentile", "zscore", "file" (the VOI LUT or window inside each DICOM file), the name of a
@@ -121,7 +129,7 @@ def _modality(image: str | Path, spatial_dims: int) -> str:
     path, fragment = split_locator(image)
     name = path.name.lower()
     if name.endswith((".png", ".jpg", ".jpeg", ".bmp", ".npz")):
-        return "pictures without units"  # eight or sixteen unsigned bits: no HU in there
+        return UNITLESS  # eight or sixteen unsigned bits: no HU in there
     if path.is_dir() or not name.endswith((".tif", ".tiff", ".nii", ".nii.gz", ".npy")):
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         for file in files:
@@ -130,7 +138,9 @@ def _modality(image: str | Path, spatial_dims: int) -> str:
             except InputError:
                 continue  # not a DICOM file: reading the image below decides
             if not path.is_dir() or header.series == (fragment or header.series):
-                body_part = header.body_part.upper() if header.modality == "CT" else ""
+                if header.modality == "CT" and not header.hounsfield:
+                    return UNITLESS
+                body_part = header.body_part.upper() if header.hounsfield else ""
                 return f"{header.modality or 'images without a modality'} {body_part}".strip()
     # pixels tell, and name a file that can't be read
     values, meta = read_image(image, spatial_dims=spatial_dims, frame="middle" if spatial_dims == 2 else None)
@@ -141,16 +151,24 @@ def scale_intensity(window: str | Sequence[float], keys: str = "image") -> MapTr
     """The MONAI transform for what :func:`choose_window` returned.
 
     Windows and percentiles end in [-1, 1], which pretrained networks expect; values outside are clipped. "file" maps
-    the range that the file's own VOI LUT gives to [-1, 1]. "zscore" has mean 0 and standard deviation 1 per image.
+    what the file's own VOI LUT or window can give to [-1, 1], of images without one their whole range. "zscore" has
+    mean 0 and standard deviation 1 per image.
     """
     if window == "percentile":
         return Lambdad(keys, partial(_between_percentiles, lower=0.5, upper=99.5))
     if window == "file":
-        return Lambdad(keys, partial(_between_percentiles, lower=0.0, upper=100.0))
+        return Lambdad(keys, _over_voi_range)
     if window == "zscore":
         return NormalizeIntensityd(keys)
     low, high = window_range(window)
     return ScaleIntensityRanged(keys, low, high, -1.0, 1.0, clip=True)
+
+
+def _over_voi_range(image: torch.Tensor) -> torch.Tensor:
+    ends = voi_range(image)
+    if ends is None:
+        return _between_percentiles(image, lower=0.0, upper=100.0)
+    return ScaleIntensityRange(*ends, -1.0, 1.0, clip=True)(image)
 
 
 def _between_percentiles(image: torch.Tensor, lower: float, upper: float) -> torch.Tensor:

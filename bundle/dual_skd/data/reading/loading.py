@@ -37,6 +37,7 @@ class Picture:
         coloured: whether the last axis holds channels.
         photometric: DICOM PhotometricInterpretation of ``array``, "" for other formats.
         modality: DICOM Modality, "" for other formats.
+        voi_range: lowest and highest value that the VOI LUT or window of the file can give, where it was applied.
     """
 
     array: np.ndarray
@@ -45,6 +46,7 @@ class Picture:
     coloured: bool = False
     photometric: str = ""
     modality: str = ""
+    voi_range: tuple[float, float] = (np.nan, np.nan)
 
     @property
     def spatial_dims(self) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from monai.transforms import (
 from monai.utils import ensure_tuple_rep
 
 from dual_skd.data.reading.grey import to_grey
-from dual_skd.data.reading.intensity import scale_intensity
+from dual_skd.data.reading.intensity import scale_intensity, window_centre
 from dual_skd.data.reading.reader import MedicalReader
 from dual_skd.errors import InputError
 
@@ -47,8 +48,9 @@ def image_transforms(
         spatial_dims: 2 gives (1, H, W), 3 gives (1, X, Y, Z) turned to RAS: left to right, back to front, feet to head.
         image_size: the network's input, pixels, one number or one per axis.
         window: see :func:`dual_skd.data.choose_window`, already settled (not "auto").
-        spacing: mm per pixel, one number or one per axis: images are resampled to it and then cropped or padded about
-            their middle to ``image_size``. None: images are resized to ``image_size`` whatever their spacing.
+        spacing: mm per pixel, one number or one per axis in the order of ``image_size`` (2D: distance of rows, of
+            columns): images are resampled to it and then cropped or padded about their middle to ``image_size``. None:
+            images are resized to ``image_size`` whatever their spacing.
         frame: which frame of multi-frame files a 2D task takes, "middle" or a number.
         with_label: keep "label" beside "image", as a tensor.
 
@@ -64,7 +66,7 @@ def image_transforms(
     steps = [
         LoadImaged("image", reader=reader),
         EnsureChannelFirstd("image"),
-        Lambdad("image", to_grey),
+        Lambdad("image", partial(to_grey, centre=window_centre(window))),
         Lambdad("image", require_finite),
     ]
     if spatial_dims == 3:
@@ -73,6 +75,8 @@ def image_transforms(
         pixdim = [float(value) for value in ensure_tuple_rep(spacing, spatial_dims)]
         if min(pixdim) <= 0:
             raise InputError(f"spacing is in mm and must be positive, found {spacing}.")
+        if spatial_dims == 2:
+            pixdim.reverse()  # readers give (W, H)
         steps += [
             Lambdad("image", require_spacing),
             Spacingd("image", pixdim=pixdim, mode="bilinear", padding_mode="border"),

@@ -20,7 +20,7 @@ import torch
 from monai.data import ImageReader
 from PIL import Image, ImageOps
 
-from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
+from dual_skd.data.reading.grey import PHOTOMETRIC, VOI_RANGE, to_grey
 from dual_skd.data.reading.loading import (
     DEFLATE_RATIO,
     Frame,
@@ -41,7 +41,10 @@ from dual_skd.errors import InputError
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # never EPS and the like, which start programs
 PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag and one of its values
+BITS_PER_SAMPLE, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB
+
+NIFTI_UNITS = {1: 1000.0, 3: 0.001}  # mm per metre and micrometre, by the code in xyzt_units; 2 is mm, 0 not stated
 
 quieten("nibabel.global", "nibabel")
 # LoadImage makes every reader that MONAI has, and one of them warns each time; none of them is used beside this one
@@ -94,7 +97,7 @@ def read_image(
 
     Returns:
         The array and its meta data: "affine", "original_affine" (:class:`~dual_skd.data.reading.loading.Picture`),
-        "spacing_known", "modality", PhotometricInterpretation, "spatial_shape", "original_channel_dim",
+        "spacing_known", "modality", PhotometricInterpretation, "voi_range", "spatial_shape", "original_channel_dim",
         "filename_or_obj". NaN and infinite values are left in.
 
     Raises:
@@ -150,6 +153,7 @@ def _meta_of(picture: Picture, name: str) -> dict[str, Any]:
         "spacing_known": picture.spacing_known,
         "modality": picture.modality,
         PHOTOMETRIC: picture.photometric,
+        VOI_RANGE: np.array(picture.voi_range),
         "spatial_shape": np.array(picture.array.shape[: picture.spatial_dims]),
         "original_channel_dim": -1 if picture.coloured else float("nan"),
         "filename_or_obj": name,
@@ -248,11 +252,17 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
     if ratio:
         bits = 1 if image.mode in ("1", "P", "L") else 8  # at least; grey of 1, 2 and 4 bits is opened as 8
         check_stored(path, image.width * image.height * bands * bits // 8, os.path.getsize(path) * ratio)
+    tags = getattr(image, "tag_v2", {})
+    unsigned = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
+    if not unsigned and tags.get(BITS_PER_SAMPLE, (1,))[0] == 8:  # Pillow takes them for unsigned
+        raise InputError(f"{path} has signed values of 8 bits, which can't be read; write it with 16 bits.")
     page = ImageOps.exif_transpose(image)
     if page.mode == "1":
         page = page.convert("L")
     values = np.asarray(page if page.mode in KEPT_MODES else page.convert("RGB")).swapaxes(0, 1)
-    if page.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+    if page.mode == "I" and image.format == "TIFF" and unsigned:
+        values = values.view(np.uint32)  # Pillow knows 32 bits with a sign only
+    if page.mode.startswith("I;16") and tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
         values = np.iinfo(np.uint16).max - values  # Pillow does so for eight bits
     return values
 
@@ -264,10 +274,12 @@ def _read_nifti(path: Path, spatial_dims: int | None) -> Picture:
     header_image = nibabel.load(path)
     if not isinstance(header_image, nibabel.Nifti1Image):  # Nifti2Image is one, too
         raise InputError(f"Expected a NIfTI file, found {type(header_image).__name__} in {path}; convert it to NIfTI.")
-    header, affine, stored = header_image.header, header_image.affine, header_image.get_data_dtype()
+    header, affine, stored = header_image.header, header_image.affine.copy(), header_image.get_data_dtype()
     shape = tuple(int(size) for size in header_image.shape)
     while len(shape) > 2 + (spatial_dims != 2) and shape[-1] == 1:
         shape = shape[:-1]
+    # a sagittal or coronal slice is stored as one of a volume
+    single = shape.index(1) if spatial_dims == 2 and len(shape) == 3 and 1 in shape else None
     if len(shape) not in (2, 3):
         raise InputError(
             f"Expected an image or a volume, found {len(shape)} axes ({' x '.join(map(str, shape))}) in {path}: write "
@@ -291,8 +303,12 @@ def _read_nifti(path: Path, spatial_dims: int | None) -> Picture:
     known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0 or set(header.get_zooms()[:3]) != {1.0}
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError(f"{path} has an affine that can't be inverted; repair its sform or qform.")
-    if len(shape) == 2:
-        affine = plane_affine(*np.linalg.norm(affine[:3, :2], axis=0))
+    affine[:3] *= NIFTI_UNITS.get(int(header["xyzt_units"]) % 8, 1.0)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if single is not None:
+        values, spacing = values.squeeze(single), np.delete(spacing, single)
+    if single is not None or len(shape) == 2:
+        affine = plane_affine(*spacing[:2])
     return Picture(values, affine, spacing_known=known, coloured=coloured)
 
 

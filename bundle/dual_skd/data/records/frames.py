@@ -93,7 +93,7 @@ def _count(path: Path) -> int:
             import nibabel
 
             shape = nibabel.load(path).shape
-            return int(shape[2]) if len(shape) > 2 else 1
+            return int(shape[2]) if len(shape) > 2 and 1 not in shape[:2] else 1  # one slice may lie along any axis
         if name.endswith(".npy"):
             import numpy as np
 
