@@ -81,6 +81,11 @@ def test_grey_stored_as_colour_has_the_same_values(tmp_path):
     assert colour.commonest == grey.commonest and colour.mean == pytest.approx(grey.mean)
 
 
+def test_small_values_are_not_taken_for_whole_numbers(tmp_path):
+    np.save(tmp_path / "adc.npy", (NOISE / 255 * 9e-4).astype(np.float32))
+    assert inspect(str(tmp_path / "adc.npy")).commonest == inspect(str(write_png(tmp_path / "a.png"))).commonest < 0.1
+
+
 def test_facts_of_a_dicom_file(tmp_path):
     facts = inspect(str(write_dicom(tmp_path / "a.dcm")))
     assert (facts.problem, facts.format, facts.mode, facts.bits) == ("", "DICOM", "MONOCHROME2", 8)
