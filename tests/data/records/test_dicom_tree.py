@@ -43,7 +43,9 @@ def test_every_file_gets_the_label_of_its_patient(tree, column):
         ("P2", "test", "south"),
         ("P3", "train", "north"),
     }
-    assert source.notes == ("1 file that is no image was left out, for example P1/viewer.exe",)
+    assert {row.patient for row in source.rows} == {"P1", "P2", "P3"}
+    told = [] if column == "patient" else [f"the column {column} of labels.csv counts as patient"]
+    assert source.notes == (*told, "1 file that is no image was left out, for example P1/viewer.exe")
 
 
 @pytest.mark.parametrize("column", ["StudyInstanceUID", "study_uid"])
