@@ -363,7 +363,7 @@ def test_options_that_cannot_be_used_say_why(tmp_path):
     fails(tmp_path, "folds must be 2 or more", folds=1)
     fails(tmp_path, "9 folds need as many patients of every class, but there are 4 of a", folds=9)
     fails(tmp_path, "twin_search is 'no'", twin_search="no", keep_twins=False)
-    fails(tmp_path, "needs a group", patient_pattern="person")
+    fails(tmp_path, "needs one group", patient_pattern="person")
     fails(tmp_path, "matches no image", patient_pattern=r"person(\d)")
     fails(tmp_path, "not a regular expression", patient_pattern="(")
 

@@ -41,7 +41,7 @@ def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list
     if pattern == "":
         return rows, []
     if pattern is not None:
-        return (rows, []) if any(row.patient for row in rows) else (_by_pattern(rows, source.root, pattern), [])
+        return (rows, []) if any(row.patient for row in rows) else _by_pattern(rows, source.root, pattern)
     unread = [place for place, row in enumerate(rows) if not row.patient and row.header is None and is_dicom(row.image)]
     known = _ids_of(rows, unread)
     rows, notes = _by_header(rows, known)
@@ -67,21 +67,27 @@ def refuse_shared_patients(records: Mapping[str, Sequence[dict]], what: str) -> 
             )
 
 
-def _by_pattern(rows: list[Row], root: Path, pattern: str) -> list[Row]:
+def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], list[str]]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(f"patient_pattern {pattern!r} is not a regular expression: {error}.") from error
-    if expression.groups < 1:
-        raise InputError(f"patient_pattern {pattern!r} needs a group in parentheses around the patient's id.")
+    if expression.groups != 1:
+        raise InputError(
+            f"patient_pattern {pattern!r} needs one group in parentheses, around the patient's id, and has "
+            f"{expression.groups}; others are written (?:...)."
+        )
     found = []
     for row in rows:
         match = expression.search(os.path.relpath(row.image, root))
         found.append(replace(row, patient=(match.group(1) or "") if match else ""))
-    if not any(row.patient for row in found):
+    patients = [row.patient for row in found if row.patient]
+    if not patients:
         name = os.path.relpath(rows[0].image, root)
         raise InputError(f"patient_pattern {pattern!r} matches no image, for example not {name}.")
-    return found
+    return found, [
+        f"patient_pattern finds a patient in {len(patients)} of {len(found)} images ({len(set(patients))} patients)"
+    ]
 
 
 def _by_header(rows: list[Row], known: Mapping[int, Ids]) -> tuple[list[Row], list[str]]:
