@@ -75,6 +75,19 @@ def test_a_series_in_a_folder_of_its_own_has_the_patient_of_its_first_file(tmp_p
     assert found(tmp_path, *rows)[0] == {"A": "A", "B": "B"}
 
 
+def test_other_files_beside_the_slices_do_not_hide_the_patient(tmp_path):
+    rows = []
+    for patient in "AB":
+        dicom(tmp_path / patient, "2.dcm", patient)
+        (tmp_path / patient / "00_README.txt").write_text("exported by a viewer")
+        (tmp_path / patient / "1.dcm").write_bytes(b"cut")
+        rows.append(Row(str(tmp_path / patient), ("a",)))
+    (tmp_path / "C").mkdir()
+    (tmp_path / "C" / "notes.txt").touch()
+    rows.append(Row(str(tmp_path / "C"), ("a",)))
+    assert found(tmp_path, *rows)[0] == {"A": "A", "B": "B", "C": ""}
+
+
 def test_one_patient_id_for_all_is_a_placeholder(tmp_path):
     rows = [image("1", folder="p1", header="ANON"), image("2", folder="p2", header="ANON")]
     assert found(tmp_path, *rows) == (
