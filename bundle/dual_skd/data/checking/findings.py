@@ -14,6 +14,7 @@ from dual_skd.data.checking.inspection import FileFacts, inspect_all
 from dual_skd.data.checking.outliers import Oddity, find_oddities
 from dual_skd.data.checking.shortcuts import find_shortcuts
 from dual_skd.data.records.datalist import SPLITS, DataList
+from dual_skd.data.records.image_files import is_junk
 from dual_skd.data.twins.finder import PROBABLE, SIMILARITY, TwinFinder
 
 IMBALANCE = 10  # times as many images of one class as of another
@@ -305,7 +306,8 @@ class _Reports:
         for name in sorted(self.data.ignored):
             with Path(name).open("rb") as file:
                 content = format_of(file.read(HEAD))
-            if content in (*IMAGE_FORMATS, "GIF", "WebP", "JPEG 2000") and not Path(name).name.startswith("."):
+            is_left_over = any(map(is_junk, Path(self.data.relative(name)).parts))
+            if content in (*IMAGE_FORMATS, "GIF", "WebP", "JPEG 2000") and not is_left_over:
                 self.add("left_out_image", name, f"the content is {content}")
             else:
                 self.add("junk", name, f"the content is {content}" if content else "no known image format")

@@ -97,8 +97,7 @@ def _class_folders(parent: Path, tally: _Tally) -> list[Path]:
         if not entry.is_dir():
             (tally.outside if is_image(entry) else tally.ignored).append(str(entry))
         elif is_junk(entry.name) or entry.name.startswith("_"):
-            images, others = list_files(entry)
-            tally.ignored += images + others
+            tally.ignored += list_files(entry, junk=True)[1]
         else:
             folders.append(entry)
     return folders
