@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,17 @@ def test_files_that_were_left_out_are_told_and_images_among_them(dataset):
     assert [one["detail"] for one in of_kind(findings, "left_out_image")] == ["the content is WebP"]
     junk = ["train/normal/@eaDir/0.jpg", "train/normal/Thumbs.db"]
     assert [one["image"] for one in of_kind(findings, "junk")] == junk
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_a_pipe_and_a_broken_link_among_the_files_are_told(dataset):
+    os.mkfifo(dataset / "train" / "normal" / "pipe")
+    (dataset / "train" / "normal" / "x.txt").symlink_to(dataset / "nowhere.png")
+    findings = check_records(as_given(dataset), twins=False)
+    assert [(one["image"], one["detail"]) for one in of_kind(findings, "junk")] == [
+        ("train/normal/pipe", "no file that can be read"),
+        ("train/normal/x.txt", "no file that can be read"),
+    ]
 
 
 def test_findings_survive_json_and_have_all_columns(dataset):
