@@ -91,6 +91,14 @@ def test_separators_case_quotes_blank_lines_and_bom_of_spreadsheets_are_understo
     assert [(Path(row.image).name, row.labels) for row in source.rows] == [("0.png", ("a",)), ("1.png", ("b",))]
 
 
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;\r", '"sep=;"'])
+def test_the_line_that_names_the_separator_for_excel_is_understood(here, first):
+    assert [row.labels for row in read(csv(here, first, "image;label", "img/0.png;a", "img/1.png;b,c")).rows] == [
+        ("a",), ("b,c",)
+    ]  # fmt: skip
+    assert len(read(csv(here, "sep=|", "image|label", "img/0.png|a", "img/1.png|b")).rows) == 2
+
+
 def test_paths_of_windows_absolute_paths_and_locators_are_found(here):
     (here / "set.npz").touch()
     (here / "a#b.png").touch()

@@ -8,6 +8,7 @@ import difflib
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -302,8 +303,10 @@ def refuse_contradiction(what: str, first: tuple[int, Row], second: tuple[int, R
 def _read_csv(path: Path) -> list[dict]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        first_line = text.partition("\n")[0]
+        first_line, _, rest = text.partition("\n")
         delimiter = max(",;\t", key=first_line.count)
+        if said := re.fullmatch(r'"?sep=(.)"?\r?', first_line, re.IGNORECASE):  # a line that Excel wants and writes
+            delimiter, text = said[1], rest
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} can't be read as a UTF-8 CSV table: {error}; save it as CSV UTF-8.") from error
