@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_records
+from dual_skd.data.records.datalist import in_order
 from dual_skd.data.twins.finder import TwinFinder
 from dual_skd.errors import InputError
 
@@ -128,6 +129,12 @@ def test_numbers_are_sorted_as_numbers_and_become_places(tmp_path):
         class_names=["well", "ill"],
     )
     assert named.class_names == ("well", "ill") and {r["label"] for r in named.train} == {0, 1}
+
+
+def test_names_of_one_number_have_one_order():
+    assert in_order({"2", "10", "1", "01"}) == in_order({"01", "1", "2", "10"}) == ["01", "1", "2", "10"]
+    assert all(in_order(names) == ["01", "1"] for names in (["1", "01"], ["01", "1"]))
+    assert in_order(["b", "10", "2"]) == ["10", "2", "b"]
 
 
 def test_several_label_columns_and_joined_labels_are_multi_label(tmp_path):

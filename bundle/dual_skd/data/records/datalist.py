@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -307,7 +307,7 @@ def _default_demo_dir(spatial_dims: int) -> Path:
 
 def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
     found = {label for row in source.rows for label in row.labels}
-    ordered = sorted(found, key=int) if all(name.isdecimal() for name in found) else sorted(found)
+    ordered = in_order(found)
     names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
     if len(set(names)) < len(names):
         raise InputError(f"Class names must differ, found {', '.join(names)}.")
@@ -327,6 +327,12 @@ def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]
     if absent:
         raise InputError(f"{source.description} has no images of {', '.join(absent)}; add some or change class_names.")
     return names
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Class names that nobody has put in order: numbers by their value, else by letters."""
+    names = sorted(names)
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
 
 
 def label_index(label: str, names: tuple[str, ...]) -> int | None:
