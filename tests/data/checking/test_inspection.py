@@ -94,6 +94,13 @@ def test_facts_of_a_dicom_file(tmp_path):
     assert facts.transfer_syntax == "1.2.840.10008.1.2.1"
 
 
+def test_a_dicom_file_may_begin_like_a_tiff_file(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm")
+    path.write_bytes(b"II*\0\x08\0\0\0".ljust(128, b"\0") + path.read_bytes()[128:])
+    for facts in (quick_facts(str(path)), inspect(str(path))):
+        assert (facts.problem, facts.format) == ("", "DICOM")
+
+
 def test_facts_of_a_volume(tmp_path):
     values = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     facts = inspect(str(write_volume(tmp_path / "a.nii.gz", values)), 3)
