@@ -225,6 +225,7 @@ def load_records(
     if records[""] and test_fraction == 0:
         records["train"] = records.pop("")
     elif records[""]:
+        _refuse_one_patient(records[""], "test", source)
         records["test"], records["train"] = divide(records.pop(""), fraction=test_fraction, seed=seed, purpose="test")
         notes.append(f"no split was given: {len(records['test'])} test images were carved (seed {seed})")
     twins, left_out = None, list(source.left_out)
@@ -255,6 +256,7 @@ def load_records(
         records["train"] = sorted((record for part in parts for record in part), key=lambda record: record["image"])
         notes.append(f"the {len(records['val'])} validation images are fold {fold} of {folds} (seed {seed})")
     elif not records["val"] and val_fraction > 0:
+        _refuse_one_patient(records["train"], "val", source)
         records["val"], records["train"] = divide(records["train"], fraction=val_fraction, seed=seed, purpose="val")
         notes.append(f"{len(records['val'])} validation images were carved from the training images (seed {seed})")
     if twins is not None:
@@ -348,6 +350,17 @@ def record_of(row: Row, names: tuple[str, ...], source: Source) -> dict:
     indices = [label_index(label, names) for label in row.labels]
     label = [float(place in indices) for place in range(len(names))] if source.multi_label else indices[0]
     return {"image": row.image, "label": label, "patient": row.patient, "site": row.site, **dict(row.groups)}
+
+
+def _refuse_one_patient(records: Sequence[dict], purpose: str, source: Source) -> None:
+    """Raises :class:`InputError` for images that can't be divided, as all are of one patient."""
+    patients = {record["patient"] for record in records}
+    if len(records) > 1 and len(patients) == 1 and "" not in patients:
+        raise InputError(
+            f"{source.description}: all {len(records)} images are of one patient ({patients.pop()}), so no {purpose} "
+            "images can be divided from them; if that is no patient, empty the column or correct patient_pattern, else "
+            f"give a split or set {purpose}_fraction to 0."
+        )
 
 
 def _size(path: Path) -> int:
