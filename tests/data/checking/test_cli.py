@@ -10,6 +10,7 @@ import pytest
 from dicom_files import write_picture
 from PIL import Image
 
+from dual_skd.data import load_records
 from dual_skd.data.checking import cli
 from dual_skd.data.checking.findings import COLUMNS
 from dual_skd.errors import InputError
@@ -136,6 +137,23 @@ def test_tables_with_several_labels_are_checked_too(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "copy.png (test): the same picture as 1.png, which is oedema" in printed
     assert "1.png (train, oedema): the same picture as copy.png, which is without label" in printed
+
+
+def test_the_clean_list_of_a_table_with_several_labels_keeps_classes_and_images_without_any(tmp_path, capsys):
+    rows = ["image,oedema,effusion"]
+    for seed in range(8):
+        picture(seed).save(tmp_path / f"{seed}.png")
+        rows.append(f"{seed}.png,{int(seed % 4 == 0)},{int(seed % 4 == 1)}")
+    (tmp_path / "datalist.csv").write_text("\n".join(rows))
+    columns = ["oedema", "effusion"]
+    options = [part for name in columns for part in ("--label-column", name)]
+    assert run(tmp_path, *options, "--clean-list", tmp_path / "clean.csv") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"read it with {' '.join(options)}, in training with --label_column \"['oedema','effusion']\"" in printed
+    before, after = (
+        load_records(path, label_column=columns, keep_twins=True) for path in (tmp_path, tmp_path / "clean.csv")
+    )
+    assert after.multi_label and after.class_names == ("oedema", "effusion") and after.splits == before.splits
 
 
 def test_a_set_without_a_split_is_shown_as_one(tmp_path, capsys):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -185,10 +186,24 @@ def test_shortcuts_and_oddities_of_the_files_are_warnings(tmp_path):
 def test_files_that_were_left_out_are_told_and_images_among_them(dataset):
     (dataset / "train" / "normal" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1")
     xray(7).save(dataset / "train" / "normal" / "7.webp")
+    (dataset / "train" / "normal" / "@eaDir").mkdir()
+    xray(8).save(dataset / "train" / "normal" / "@eaDir" / "0.jpg")
     findings = check_records(as_given(dataset))
     assert findings.ok and len(findings.warnings) == 2
-    assert of_kind(findings, "left_out_image")[0]["detail"] == "the content is WebP"
-    assert of_kind(findings, "junk")[0]["image"] == "train/normal/Thumbs.db"
+    assert [one["detail"] for one in of_kind(findings, "left_out_image")] == ["the content is WebP"]
+    junk = ["train/normal/@eaDir/0.jpg", "train/normal/Thumbs.db"]
+    assert [one["image"] for one in of_kind(findings, "junk")] == junk
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_a_pipe_and_a_broken_link_among_the_files_are_told(dataset):
+    os.mkfifo(dataset / "train" / "normal" / "pipe")
+    (dataset / "train" / "normal" / "x.txt").symlink_to(dataset / "nowhere.png")
+    findings = check_records(as_given(dataset), twins=False)
+    assert [(one["image"], one["detail"]) for one in of_kind(findings, "junk")] == [
+        ("train/normal/pipe", "no file that can be read"),
+        ("train/normal/x.txt", "no file that can be read"),
+    ]
 
 
 def test_findings_survive_json_and_have_all_columns(dataset):

@@ -81,12 +81,24 @@ def test_grey_stored_as_colour_has_the_same_values(tmp_path):
     assert colour.commonest == grey.commonest and colour.mean == pytest.approx(grey.mean)
 
 
+def test_small_values_are_not_taken_for_whole_numbers(tmp_path):
+    np.save(tmp_path / "adc.npy", (NOISE / 255 * 9e-4).astype(np.float32))
+    assert inspect(str(tmp_path / "adc.npy")).commonest == inspect(str(write_png(tmp_path / "a.png"))).commonest < 0.1
+
+
 def test_facts_of_a_dicom_file(tmp_path):
     facts = inspect(str(write_dicom(tmp_path / "a.dcm")))
     assert (facts.problem, facts.format, facts.mode, facts.bits) == ("", "DICOM", "MONOCHROME2", 8)
     assert (facts.modality, facts.manufacturer, facts.institution) == ("CT", "ACME", "Clinic")
     assert facts.shape == (30, 40) and facts.spacing == (0.25, 0.5)  # (W, H): columns are 0.25 mm apart
     assert facts.transfer_syntax == "1.2.840.10008.1.2.1"
+
+
+def test_a_dicom_file_may_begin_like_a_tiff_file(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm")
+    path.write_bytes(b"II*\0\x08\0\0\0".ljust(128, b"\0") + path.read_bytes()[128:])
+    for facts in (quick_facts(str(path)), inspect(str(path))):
+        assert (facts.problem, facts.format) == ("", "DICOM")
 
 
 def test_facts_of_a_volume(tmp_path):

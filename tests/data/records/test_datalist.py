@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_records
+from dual_skd.data.records.datalist import in_order
 from dual_skd.data.twins.finder import TwinFinder
 from dual_skd.errors import InputError
 
@@ -128,6 +129,12 @@ def test_numbers_are_sorted_as_numbers_and_become_places(tmp_path):
         class_names=["well", "ill"],
     )
     assert named.class_names == ("well", "ill") and {r["label"] for r in named.train} == {0, 1}
+
+
+def test_names_of_one_number_have_one_order():
+    assert in_order({"2", "10", "1", "01"}) == in_order({"01", "1", "2", "10"}) == ["01", "1", "2", "10"]
+    assert all(in_order(names) == ["01", "1"] for names in (["1", "01"], ["01", "1"]))
+    assert in_order(["b", "10", "2"]) == ["10", "2", "b"]
 
 
 def test_several_label_columns_and_joined_labels_are_multi_label(tmp_path):
@@ -359,6 +366,16 @@ def test_a_patient_in_two_given_splits_is_refused(tmp_path):
     fails(table(tmp_path / "t.csv", "image,label,split,patient", rows), "2 patients", "both train and test", "p0, p1")
 
 
+def test_images_of_one_patient_are_not_divided(tmp_path):
+    class_folders(tmp_path, {"a": 5, "b": 5})
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name},anonymous" for path in tmp_path.rglob("*.png")]
+    listed = table(tmp_path / "t.csv", "image,label,patient", rows)
+    words = "t.csv: all 10 images are of one patient (anonymous), so no {0} images", "or set {0}_fraction to 0"
+    fails(listed, *(word.format("test") for word in words))
+    fails(listed, *(word.format("val") for word in words), test_fraction=0)
+    assert len(load(listed, test_fraction=0, val_fraction=0).train) == 10
+
+
 def test_options_that_cannot_be_used_say_why(tmp_path):
     class_folders(tmp_path, {"a": 5, "b": 5})
     fails(tmp_path, "between 0 and 1", train_fraction=0)
@@ -369,7 +386,7 @@ def test_options_that_cannot_be_used_say_why(tmp_path):
     fails(tmp_path, "folds must be 2 or more", folds=1)
     fails(tmp_path, "9 folds need as many patients of every class, but there are 4 of a", folds=9)
     fails(tmp_path, "twin_search is 'no'", twin_search="no", keep_twins=False)
-    fails(tmp_path, "needs a group", patient_pattern="person")
+    fails(tmp_path, "needs one group", patient_pattern="person")
     fails(tmp_path, "matches no image", patient_pattern=r"person(\d)")
     fails(tmp_path, "not a regular expression", patient_pattern="(")
 

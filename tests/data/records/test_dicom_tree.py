@@ -43,7 +43,9 @@ def test_every_file_gets_the_label_of_its_patient(tree, column):
         ("P2", "test", "south"),
         ("P3", "train", "north"),
     }
-    assert source.notes == ("1 file that is no image was left out, for example P1/viewer.exe",)
+    assert {row.patient for row in source.rows} == {"P1", "P2", "P3"}
+    told = [] if column == "patient" else [f"the column {column} of labels.csv counts as patient"]
+    assert source.notes == (*told, "1 file that is no image was left out, for example P1/viewer.exe")
 
 
 @pytest.mark.parametrize("column", ["StudyInstanceUID", "study_uid"])
@@ -75,6 +77,11 @@ def test_what_matches_nothing_is_counted_and_named_on_both_sides(tree):
     assert {str(tree / "P3/1.3"), str(tree / "cut.dcm"), str(tree / "P1/viewer.exe")} == set(source.ignored)
 
 
+def test_the_name_of_a_patient_is_none_of_a_file(tree):
+    labels(tree, "PatientID,Name,label", "P1,Doe^Jane,ill", "P2,Roe^Max,well", "P3,Poe^Ann,ill")
+    assert len(read_source(tree).rows) == 12
+
+
 def test_multi_label_tables_work_too(tree):
     labels(tree, "PatientID,x,y", "P1,1,1", "P2,0,1", "P3,0,0")
     source = read_source(tree, label_column=["x", "y"])
@@ -92,6 +99,7 @@ def test_multi_label_tables_work_too(tree):
         (["PatientID,label,split", "P1,a,train", "P1,a,test"], "PatientID P1 twice, with different splits"),
         (["PatientID,label", "P1,a", ",b"], "entry 2: the PatientID is empty"),
         (["PatientID,class", "P1,a"], "no column label; .* rename class to label"),
+        (["filename,patient,label", "P1/1.1/1.1.1_0,P1,a"], "no column image; .* rename filename to image"),
     ],
 )
 def test_tables_that_do_not_fit_say_why_in_one_sentence(tree, lines, words):

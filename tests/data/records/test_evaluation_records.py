@@ -59,6 +59,36 @@ def test_without_a_data_set_or_with_its_own_the_run_is_measured_on_its_own_split
         assert evaluated(run, given, split="val") == paths_of(own.val)
 
 
+def test_the_training_images_are_known_through_links(run, tmp_path):
+    (tmp_path / "linked").symlink_to(tmp_path / "own")
+    assert evaluated(run, tmp_path / "linked") == evaluated(run)
+    seen, held_out = load_records(run, keep_twins=True).train[0], picture(tmp_path / "own" / "a" / "new.png", 99)
+    entries = [(str(image).replace("/own/", "/linked/"), "a", "", "") for image in (seen["image"], held_out)]
+    listed = table(tmp_path / "linked.csv", entries)
+    assert evaluated(run, listed, keep_twins=True) == [entries[1][0]]
+
+
+@pytest.mark.parametrize("frame", ["middle", "all"])
+@pytest.mark.parametrize("series", [False, True])
+def test_the_files_and_series_of_the_training_frames_are_known(tmp_path, frame, series):
+    generator = np.random.default_rng(0)
+    entries = []
+    for number in range(10):
+        name = f"{number}" if series else f"{number}.npy"
+        if series:
+            for k in range(3):
+                place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 3.0 * k]}
+                tags = {"PatientID": name, "SeriesInstanceUID": f"1.2.{number}", "InstanceNumber": k + 1, **place}
+                write_ct(tmp_path / "d" / name / f"{k}.dcm", generator.integers(0, 99, (16, 16)), **tags)
+        else:
+            (tmp_path / "d").mkdir(exist_ok=True)
+            np.save(tmp_path / "d" / name, generator.random((16, 16, 6), dtype=np.float32))
+        entries.append((name, NAMES[number % 2], "", ""))
+    listed = table(tmp_path / "d" / "datalist.csv", entries)
+    with_frames = save_split(load_records(listed, frame=frame, keep_twins=True), tmp_path / "run" / "datalist.json")
+    assert evaluated(with_frames, listed, frame=frame) == evaluated(with_frames)
+
+
 def test_a_table_beside_the_training_images_is_a_data_set_of_its_own(run, tmp_path):
     held_out = picture(tmp_path / "own" / "more" / "new.png", 99)
     listed = table(tmp_path / "own" / "held_out.csv", [("more/new.png", "a", "", "")])

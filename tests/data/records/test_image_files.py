@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from dicom_files import write_ct
 
+from dual_skd.data.records.class_folders import read_class_folders
 from dual_skd.data.records.image_files import Found, find_image_files, is_dicom, is_image, list_files
 from dual_skd.errors import InputError
 
@@ -51,6 +52,26 @@ def test_everything_below_a_folder_is_an_image_or_listed_as_none(tmp_path):
     kept = [touch(tmp_path / name) for name in ("b.png", "x/a.png", "x/y/z.jpg")]
     left = [touch(tmp_path / name) for name in ("__MACOSX/x/._a.png", ".git/a.png", "x/.DS_Store", "notes.txt")]
     assert list_files(tmp_path) == (sorted(map(str, kept)), sorted(map(str, left)))
+
+
+@pytest.mark.parametrize(
+    "name", ["@eaDir", "$RECYCLE.BIN", "#recycle", "@Recycle", "System Volume Information", "lost+found"]
+)
+def test_leftovers_of_drives_are_no_images_and_no_classes(tmp_path, name, monkeypatch):
+    kept = [touch(tmp_path / label / "1.png") for label in "ab"]
+    left = [touch(tmp_path / name / "1.png"), touch(tmp_path / "a" / name / "1.png" / "thumbnail.jpg")]
+    assert list_files(tmp_path) == (list(map(str, kept)), sorted(map(str, left)))
+    source = read_class_folders(tmp_path, 2)
+    assert {row.labels for row in source.rows} == {("a",), ("b",)} and set(source.ignored) == set(map(str, left))
+    scandir = os.scandir
+
+    def refuse(path: str):
+        if os.path.basename(path) == name:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(read_class_folders(tmp_path, 2).rows) == 2 and len(list_files(tmp_path)[0]) == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")

@@ -42,7 +42,8 @@ def test_folders_inside_the_class_folders_are_patients_if_a_class_has_several(tm
 
 def test_a_pattern_wins_over_folders_and_an_empty_one_turns_them_off(tmp_path):
     rows = [image("x7_1.png", folder="p1"), image("x8_2.png", folder="p2")]
-    assert found(Path("/data"), *rows, pattern=r"x(\d)")[0] == {"x7_1.png": "7", "x8_2.png": "8"}
+    notes = ["patient_pattern finds a patient in 2 of 2 images (2 patients)"]
+    assert found(Path("/data"), *rows, pattern=r"x(\d)") == ({"x7_1.png": "7", "x8_2.png": "8"}, notes)
     assert found(Path("/data"), *rows, pattern="") == ({"x7_1.png": "", "x8_2.png": ""}, [])
 
 
@@ -72,6 +73,19 @@ def test_a_series_in_a_folder_of_its_own_has_the_patient_of_its_first_file(tmp_p
             dicom(tmp_path / patient, f"{number}.dcm", patient)
         rows.append(Row(str(tmp_path / patient), ("a",)))
     assert found(tmp_path, *rows)[0] == {"A": "A", "B": "B"}
+
+
+def test_other_files_beside_the_slices_do_not_hide_the_patient(tmp_path):
+    rows = []
+    for patient in "AB":
+        dicom(tmp_path / patient, "2.dcm", patient)
+        (tmp_path / patient / "00_README.txt").write_text("exported by a viewer")
+        (tmp_path / patient / "1.dcm").write_bytes(b"cut")
+        rows.append(Row(str(tmp_path / patient), ("a",)))
+    (tmp_path / "C").mkdir()
+    (tmp_path / "C" / "notes.txt").touch()
+    rows.append(Row(str(tmp_path / "C"), ("a",)))
+    assert found(tmp_path, *rows)[0] == {"A": "A", "B": "B", "C": ""}
 
 
 def test_one_patient_id_for_all_is_a_placeholder(tmp_path):
@@ -117,7 +131,13 @@ def test_images_of_one_study_stay_together_where_nothing_else_names_patients(tmp
 
 @pytest.mark.parametrize(
     "pattern, words",
-    [("(", "not a regular expression"), ("x", "needs a group"), (r"(\d{5})", "matches no image, for example not x7")],
+    [
+        ("(", "not a regular expression"),
+        ("x", "needs one group in parentheses, around the patient's id, and has 0"),
+        (r"(x)(\d)", r"and has 2; others are written \(\?:...\)"),
+        (r"x(\d)|y(\d)", "needs one group"),
+        (r"(\d{5})", "matches no image, for example not x7"),
+    ],
 )
 def test_patterns_that_can_not_be_used_say_why(pattern, words):
     with pytest.raises(InputError, match=words):

@@ -55,6 +55,31 @@ def test_all_columns_are_read(here):
     )
 
 
+@pytest.mark.parametrize("column", ["patient_id", "PatientID", "subject", "Subject ID"])
+def test_patients_are_found_under_other_names(here, column):
+    source = read(csv(here, f"image,label,{column}", *(f"img/{k}.png,{'ab'[k % 2]},p{k // 3}" for k in range(6))))
+    assert [row.patient for row in source.rows] == ["p0"] * 3 + ["p1"] * 3
+    assert source.notes == (f"the column {column} of t.csv counts as patient",)
+    assert not any(row.groups for row in source.rows)
+    stated = read(csv(here, f"image,label,patient,{column}", "img/0.png,a,p,7", "img/1.png,b,q,8"))
+    assert [row.patient for row in stated.rows] == ["p", "q"] and stated.notes == ()
+    refused(
+        csv(here, f"image,label,{column},patient id", "img/0.png,a,p,7"),
+        f"no column patient, but several that may be meant: {column}, patient id; rename the right one to patient",
+    )
+
+
+@pytest.mark.parametrize("column", ["set", "Subset", "partition"])
+def test_splits_are_found_under_other_names_by_their_words(here, column):
+    source = read(csv(here, f"image,label,{column}", "img/0.png,a,Training", "img/1.png,b,test"))
+    assert [row.split for row in source.rows] == ["train", "test"]
+    assert source.notes == (f"the column {column} of t.csv counts as split",)
+    others = read(csv(here, f"image,label,{column}", *(f"img/{k}.png,a,{['train', 'A'][k % 2]}" for k in range(4))))
+    assert {row.split for row in others.rows} == {""} and others.notes == () and others.rows[1].groups[0][1] == "A"
+    assert {row.split for row in read(csv(here, f"image,{column}", "img/0.png,test"), column).rows} == {""}
+    refused(csv(here, f"image,label,{column},sets,set_", "img/0.png,a,val,val,test"), "no column split, but several")
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_separators_case_quotes_blank_lines_and_bom_of_spreadsheets_are_understood(here, separator):
     lines = ["Image,LABEL,Notes", 'img/0.png,a,"x, y; z"', ",,", 'img/1.png,b,"two\nlines"', ""]
@@ -64,6 +89,14 @@ def test_separators_case_quotes_blank_lines_and_bom_of_spreadsheets_are_understo
     ]
     source = read(csv(here, *lines, encoding="utf-8-sig"))
     assert [(Path(row.image).name, row.labels) for row in source.rows] == [("0.png", ("a",)), ("1.png", ("b",))]
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;\r", '"sep=;"'])
+def test_the_line_that_names_the_separator_for_excel_is_understood(here, first):
+    assert [row.labels for row in read(csv(here, first, "image;label", "img/0.png;a", "img/1.png;b,c")).rows] == [
+        ("a",), ("b,c",)
+    ]  # fmt: skip
+    assert len(read(csv(here, "sep=|", "image|label", "img/0.png|a", "img/1.png|b")).rows) == 2
 
 
 def test_paths_of_windows_absolute_paths_and_locators_are_found(here):

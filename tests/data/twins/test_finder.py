@@ -110,6 +110,23 @@ def test_equal_pictures_are_exact_twins_whatever_the_file_format(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("largest", [3e-3, 0.5, 1.0])
+def test_digests_tell_pictures_of_small_values_apart(largest):
+    values = np.random.default_rng(0).integers(0, 1000, (2, 16, 16)).astype(np.float32) / 1000 * np.float32(largest)
+    assert signatures.digest_of(values[0]) != signatures.digest_of(values[1])
+    assert signatures.digest_of(values[0]) == signatures.digest_of(values[0] * np.float32(1 + 1e-7))
+    brighter = values[0].copy()
+    brighter[3, 4] += 2e-3 * largest
+    assert signatures.digest_of(values[0]) != signatures.digest_of(brighter)
+
+
+def test_digests_of_grey_levels_and_hounsfield_units_are_of_hundredths():
+    generator = np.random.default_rng(0)
+    for values in (generator.integers(0, 256, (16, 16)), generator.integers(-1024, 3072, (16, 16)), np.zeros((4, 4))):
+        values = values.astype(np.float32)
+        assert signatures.digest_of(values) == signatures.digest_of(values + np.float32(1e-3))
+
+
 def test_neighbouring_slices_are_no_twins(tmp_path):
     paths = []
     for seed in range(4):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -11,7 +12,6 @@ from typing import TextIO
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import SPLITS, DataList
 
-COLUMNS = ("image", "label", "split", "patient", "site")
 KEPT_FIRST = ("test", "val", "train")  # test images are fewer and dearer: their copies leave the training set
 
 
@@ -60,15 +60,29 @@ def groups_of_copies(pairs: Sequence[tuple[str, str]]) -> list[set[str]]:
 
 
 def write_clean_list(data: DataList, records: Sequence[dict], file: TextIO) -> None:
-    """Writes records as a CSV table that training takes; paths are absolute."""
+    """Writes records as a CSV table that training takes, with a 0/1 column per class where an image may have several.
+
+    Names joined in one column would say neither the order of the classes nor which images have none. Paths are
+    absolute.
+    """
     divided = bool(data.val or data.test)
-    table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+    labels = data.class_names if data.multi_label else ("label",)
+    table = csv.DictWriter(file, ("image", *labels, "split", "patient", "site"))
     table.writeheader()
     for record in records:
         label = record["label"]
-        flags = label if isinstance(label, list) else [place == label for place in range(data.num_classes)]
-        names = [name for name, flag in zip(data.class_names, flags, strict=True) if flag]
-        image = str(Path(record["image"]))
+        values = [int(flag) for flag in label] if data.multi_label else [data.class_names[label]]
         table.writerow(
-            {**record, "image": image, "label": "|".join(names), "split": record["split"] if divided else ""}
+            {
+                "image": str(Path(record["image"])),
+                **dict(zip(labels, values, strict=True)),
+                "split": record["split"] if divided else "",
+                "patient": record["patient"],
+                "site": record["site"],
+            }
         )
+
+
+def label_options(data: DataList) -> str:
+    """How a command is told the columns of a clean list, "" where it has the one that is read by default."""
+    return " ".join(f"--label-column {shlex.quote(name)}" for name in data.class_names) if data.multi_label else ""

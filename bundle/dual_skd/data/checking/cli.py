@@ -71,12 +71,15 @@ def main(args: argparse.Namespace) -> int:
             table.writerows(findings.offenders)
     notes: list[str] = []
     if args.clean_list is not None and data.source:
-        from dual_skd.data.checking.clean_list import clean_records, write_clean_list
+        from dual_skd.data.checking.clean_list import clean_records, label_options, write_clean_list
 
         records, notes = clean_records(data, findings)
         with _open_to_write(args.clean_list) as file:
             write_clean_list(data, records, file)
         notes.append(f"{len(records)} images are left, in {args.clean_list}")
+        if options := label_options(data):
+            columns = ",".join(map(repr, data.class_names))
+            notes.append(f'read it with {options}, in training with --label_column "[{columns}]"')
     if not data.source:  # nothing could be read at all
         sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
         return 1

@@ -14,6 +14,7 @@ from dual_skd.data.checking.inspection import FileFacts, inspect_all
 from dual_skd.data.checking.outliers import Oddity, find_oddities
 from dual_skd.data.checking.shortcuts import find_shortcuts
 from dual_skd.data.records.datalist import SPLITS, DataList
+from dual_skd.data.records.image_files import is_junk
 from dual_skd.data.twins.finder import PROBABLE, SIMILARITY, TwinFinder
 
 IMBALANCE = 10  # times as many images of one class as of another
@@ -303,12 +304,13 @@ class _Reports:
     def add_leftovers(self) -> None:
         """Adds the files that lie in the data set and are none of its images."""
         for name in sorted(self.data.ignored):
-            with Path(name).open("rb") as file:
-                content = format_of(file.read(HEAD))
-            if content in (*IMAGE_FORMATS, "GIF", "WebP", "JPEG 2000") and not Path(name).name.startswith("."):
+            content = _content_of(Path(name))
+            is_left_over = any(map(is_junk, Path(self.data.relative(name)).parts))
+            if content in (*IMAGE_FORMATS, "GIF", "WebP", "JPEG 2000") and not is_left_over:
                 self.add("left_out_image", name, f"the content is {content}")
             else:
-                self.add("junk", name, f"the content is {content}" if content else "no known image format")
+                what = "no known image format" if content == "" else f"the content is {content}"
+                self.add("junk", name, "no file that can be read" if content is None else what)
 
     def findings(self, twins: list[dict], shared_patients: list[dict]) -> Findings:
         data = self.data
@@ -318,6 +320,17 @@ class _Reports:
             twins=twins,
             shared_patients=shared_patients,
         )
+
+
+def _content_of(path: Path) -> str | None:
+    """The format of a file, "" for an unknown one, None for a pipe, a broken link or a file that can't be opened."""
+    if not path.is_file():  # a pipe would never end
+        return None
+    try:
+        with path.open("rb") as file:
+            return format_of(file.read(HEAD))
+    except OSError:
+        return None
 
 
 def _order(offender: dict) -> tuple:

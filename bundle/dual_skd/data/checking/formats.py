@@ -66,13 +66,13 @@ def format_of(head: bytes) -> str:
         One of :data:`IMAGE_FORMATS`; the name of something else that often stands in an image's place ("PDF document",
         "web page", "text", ...); or "" when nothing is recognised.
     """
+    if head[128:132] == b"DICM":  # whatever stands before it: the beginning of a TIFF file, too, may (PS3.10, 7.1)
+        return DICOM
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
-    if head[128:132] == b"DICM":
-        return DICOM
     if _nifti_header(head):
         return NIFTI
     start = head[:512].lstrip().lower()

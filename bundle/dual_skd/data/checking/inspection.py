@@ -337,7 +337,7 @@ def _with_values(facts: FileFacts, grey: np.ndarray) -> FileFacts:
 def _commonest(grey: np.ndarray, low: float, high: float) -> float:
     """Share of the most frequent value; of every n-th pixel where values are not whole numbers."""
     # grey stored as RGB comes back a rounding error beside its whole number
-    if high - low < 2**16 and np.abs(grey - (whole := np.rint(grey))).max() < 1e-3:
+    if 0.5 < high - low < 2**16 and np.abs(grey - (whole := np.rint(grey))).max() < 1e-3:
         return float(np.bincount((whole - whole.min()).astype(np.int64).ravel()).max() / grey.size)
     some = grey.ravel()[:: max(grey.size // 2**16, 1)]
     return float(np.unique(some, return_counts=True)[1].max() / some.size)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_skd.data.checking.outliers import Oddity
-from dual_skd.data.records.datalist import SPLITS, DataList, label_index, load_records, record_of
+from dual_skd.data.records.datalist import SPLITS, DataList, in_order, label_index, load_records, record_of
 from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.patients import rows_with_patients
 from dual_skd.data.records.rows import Source
@@ -100,8 +100,7 @@ def _records_of(
     except InputError:
         rows, notes = list(source.rows), []
     rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)
-    found = sorted({label for row in rows for label in row.labels})
-    names = source.class_names or tuple(sorted(found, key=int) if all(map(str.isdecimal, found)) else found)
+    names = source.class_names or tuple(in_order({label for row in rows for label in row.labels}))
     known, unknown = [], []
     for row in rows:
         strange = [label for label in row.labels if label_index(label, names) is None]

@@ -97,8 +97,7 @@ def _class_folders(parent: Path, tally: _Tally) -> list[Path]:
         if not entry.is_dir():
             (tally.outside if is_image(entry) else tally.ignored).append(str(entry))
         elif is_junk(entry.name) or entry.name.startswith("_"):
-            images, others = list_files(entry)
-            tally.ignored += images + others
+            tally.ignored += list_files(entry, junk=True)[1]
         else:
             folders.append(entry)
     return folders
@@ -108,6 +107,11 @@ def _rows_of_classes(parent: Path, classes: list[Path], split: str, spatial_dims
     rows: list[Row] = []
     empty: list[str] = []
     for folder in classes:
+        if "|" in folder.name or folder.name != folder.name.strip():  # a table could not hold such a class
+            raise InputError(
+                f"The class folder {str(folder)!r} has a | or a space at an end of its name, which stands for several "
+                "labels or is lost in a table; rename it."
+            )
         found = find_image_files(folder, spatial_dims)
         tally.ignored += found.others
         tally.single_slices += found.single_slices

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -225,6 +225,7 @@ def load_records(
     if records[""] and test_fraction == 0:
         records["train"] = records.pop("")
     elif records[""]:
+        _refuse_one_patient(records[""], "test", source)
         records["test"], records["train"] = divide(records.pop(""), fraction=test_fraction, seed=seed, purpose="test")
         notes.append(f"no split was given: {len(records['test'])} test images were carved (seed {seed})")
     twins, left_out = None, list(source.left_out)
@@ -255,6 +256,7 @@ def load_records(
         records["train"] = sorted((record for part in parts for record in part), key=lambda record: record["image"])
         notes.append(f"the {len(records['val'])} validation images are fold {fold} of {folds} (seed {seed})")
     elif not records["val"] and val_fraction > 0:
+        _refuse_one_patient(records["train"], "val", source)
         records["val"], records["train"] = divide(records["train"], fraction=val_fraction, seed=seed, purpose="val")
         notes.append(f"{len(records['val'])} validation images were carved from the training images (seed {seed})")
     if twins is not None:
@@ -307,7 +309,7 @@ def _default_demo_dir(spatial_dims: int) -> Path:
 
 def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
     found = {label for row in source.rows for label in row.labels}
-    ordered = sorted(found, key=int) if all(name.isdecimal() for name in found) else sorted(found)
+    ordered = in_order(found)
     names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
     if len(set(names)) < len(names):
         raise InputError(f"Class names must differ, found {', '.join(names)}.")
@@ -331,6 +333,12 @@ def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]
     return names
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Class names that nobody has put in order: numbers by their value, else by letters."""
+    names = sorted(names)
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
+
+
 def label_index(label: str, names: tuple[str, ...]) -> int | None:
     """Place of a label in the class names: by name, else, where no name is a number, as a number counted from 0."""
     if label in names:
@@ -344,6 +352,17 @@ def record_of(row: Row, names: tuple[str, ...], source: Source) -> dict:
     indices = [label_index(label, names) for label in row.labels]
     label = [float(place in indices) for place in range(len(names))] if source.multi_label else indices[0]
     return {"image": row.image, "label": label, "patient": row.patient, "site": row.site, **dict(row.groups)}
+
+
+def _refuse_one_patient(records: Sequence[dict], purpose: str, source: Source) -> None:
+    """Raises :class:`InputError` for images that can't be divided, as all are of one patient."""
+    patients = {record["patient"] for record in records}
+    if len(records) > 1 and len(patients) == 1 and "" not in patients:
+        raise InputError(
+            f"{source.description}: all {len(records)} images are of one patient ({patients.pop()}), so no {purpose} "
+            "images can be divided from them; if that is no patient, empty the column or correct patient_pattern, else "
+            f"give a split or set {purpose}_fraction to 0."
+        )
 
 
 def _size(path: Path) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dual_skd.data.records.class_folders import ignored_note, single_slice_note
 from dual_skd.data.records.image_files import ImageFile, headers_of, is_dicom, list_files, volumes
 from dual_skd.data.records.rows import Row, Source, some
-from dual_skd.data.records.tables import Table, cell_text, labelled_entries, refuse_contradiction
+from dual_skd.data.records.tables import Table, bare, cell_text, labelled_entries, refuse_contradiction
 from dual_skd.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ KEYS = {
 
 def key_column(table: Table) -> tuple[str, str] | None:
     """Returns (attribute of a header, column) that a table labels DICOM files by, or None; the finest id wins."""
-    bare = {"".join(filter(str.isalnum, name.lower())): name for name in table.columns}
+    columns = {bare(name): name for name in table.columns}
     for attribute, names in KEYS.items():
         for name in names:
-            if name in bare:
-                return attribute, bare[name]
+            if name in columns:
+                return attribute, columns[name]
     return None
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,7 @@ def load_evaluation_records(
         label_column=label_column,
         allow_outside=allow_outside,
     )
-    if {record["image"] for record in trained.train} <= {row.image for row in source.rows}:
+    if _holds(source, trained.train):
         return _own_images(trained, split)
     names = trained.class_names
     unknown = sorted({label for row in source.rows for label in row.labels if label_index(label, names) is None})
@@ -139,13 +140,36 @@ def load_evaluation_records(
     return data
 
 
+def _holds(source: Source, records: Sequence[dict]) -> bool:
+    """Tells whether a source has the images of all records, or the files and series that they are frames of."""
+    listed = {_real(row.image) for row in source.rows}
+    paths = {path for path, _ in listed}
+    images = (_real(record["image"]) for record in records)
+    return all(
+        (path, fragment) in listed or (path, "") in listed or os.path.dirname(path) in paths
+        for path, fragment in images
+    )
+
+
+def _real(image: str) -> tuple[str, str]:
+    """Path, with links followed, and fragment of a locator: one image may be reached in several ways."""
+    path, fragment = split_locator(image)
+    return os.path.realpath(path), fragment
+
+
 def _new(records: list[dict], seen: Sequence[dict], source: Source, notes: list[str]) -> list[dict]:
     """The records whose files the model wasn't trained on; options of twins decide on copies alone."""
-    known = {record["image"] for record in seen}
-    new = [record for record in records if record["image"] not in known]
+    known = {_real(record["image"]) for record in seen}
+    own: list[str] = []
+    new: list[dict] = []
+    for record in records:
+        if _real(record["image"]) in known:
+            own.append(record["image"])
+        else:
+            new.append(record)
     if not new:
         raise InputError(f"{source.description} has only images that this model was trained on; give others.")
-    if own := [record["image"] for record in records if record["image"] in known]:
+    if own:
         notes.append(f"{len(own)} images were left out, as this model was trained on them, for example {some(own)}")
     return new
 

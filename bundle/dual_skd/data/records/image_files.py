@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".npy")
 IMAGE_SUFFIXES = (*OTHER_SUFFIXES, *DICOM_SUFFIXES)
+# in small letters: files of macOS, Windows and DICOM media; thumbnails, bins and the like of network drives and disks
+LEFTOVERS = ("__macosx", "thumbs.db", "desktop.ini", "dicomdir", "@eadir", "@recycle", "#recycle", "$recycle.bin")
+LEFTOVERS += ("system volume information", "lost+found")
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ def is_dicom(path: str | Path) -> bool:
 
 
 def is_junk(name: str) -> bool:
-    """Names of what operating systems and viewers leave in folders, and of the index of a DICOM medium."""
-    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "dicomdir")
+    """Names of what operating systems, drives and viewers leave in folders, and of the index of a DICOM medium."""
+    return name.startswith(".") or name.lower() in LEFTOVERS
 
 
 def find_image_files(folder: str | Path, spatial_dims: int) -> Found:
@@ -120,8 +123,16 @@ def headers_of(
     return headers, broken, no_images
 
 
-def list_files(folder: str | Path) -> tuple[list[str], list[str]]:
-    """Returns (image files, other files) below a folder, sorted; a linked folder that was met before isn't entered."""
+def list_files(folder: str | Path, *, junk: bool = False) -> tuple[list[str], list[str]]:
+    """Returns (image files, other files) below a folder, sorted; a linked folder that was met before isn't entered.
+
+    Args:
+        folder: where to look.
+        junk: the folder itself is to be left out, so that none of its files is an image.
+
+    Raises:
+        InputError: a folder can't be opened, other than those of an operating system.
+    """
     images: list[str] = []
     others: list[str] = []
     entered = {os.path.realpath(folder)}
@@ -131,6 +142,8 @@ def list_files(folder: str | Path) -> tuple[list[str], list[str]]:
             with os.scandir(path) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
+            if junk:  # such as lost+found, which is root's
+                return
             raise InputError(f"The folder {path} can't be opened: {error.strerror}; make it readable.") from error
         for entry in listed:
             _refuse_unwritable(entry.path)
@@ -149,7 +162,7 @@ def list_files(folder: str | Path) -> tuple[list[str], list[str]]:
             else:
                 others.append(entry.path)
 
-    visit(str(folder), False)
+    visit(str(folder), junk)
     return sorted(images), sorted(others)
 
 

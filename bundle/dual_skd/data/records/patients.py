@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list
     if pattern == "":
         return rows, []
     if pattern is not None:
-        return (rows, []) if any(row.patient for row in rows) else (_by_pattern(rows, source.root, pattern), [])
+        return (rows, []) if any(row.patient for row in rows) else _by_pattern(rows, source.root, pattern)
     unread = [place for place, row in enumerate(rows) if not row.patient and row.header is None and is_dicom(row.image)]
     known = _ids_of(rows, unread)
     rows, notes = _by_header(rows, known)
@@ -67,21 +67,27 @@ def refuse_shared_patients(records: Mapping[str, Sequence[dict]], what: str) -> 
             )
 
 
-def _by_pattern(rows: list[Row], root: Path, pattern: str) -> list[Row]:
+def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], list[str]]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(f"patient_pattern {pattern!r} is not a regular expression: {error}.") from error
-    if expression.groups < 1:
-        raise InputError(f"patient_pattern {pattern!r} needs a group in parentheses around the patient's id.")
+    if expression.groups != 1:
+        raise InputError(
+            f"patient_pattern {pattern!r} needs one group in parentheses, around the patient's id, and has "
+            f"{expression.groups}; others are written (?:...)."
+        )
     found = []
     for row in rows:
         match = expression.search(os.path.relpath(row.image, root))
         found.append(replace(row, patient=(match.group(1) or "") if match else ""))
-    if not any(row.patient for row in found):
+    patients = [row.patient for row in found if row.patient]
+    if not patients:
         name = os.path.relpath(rows[0].image, root)
         raise InputError(f"patient_pattern {pattern!r} matches no image, for example not {name}.")
-    return found
+    return found, [
+        f"patient_pattern finds a patient in {len(patients)} of {len(found)} images ({len(set(patients))} patients)"
+    ]
 
 
 def _by_header(rows: list[Row], known: Mapping[int, Ids]) -> tuple[list[Row], list[str]]:
@@ -126,7 +132,7 @@ def _by_study(rows: list[Row], notes: list[str], known: Mapping[int, Ids]) -> tu
 def _ids_of(rows: Sequence[Row], places: Sequence[int]) -> dict[int, Ids]:
     """The ids of a DICOM file of each image; images without one that can be read are left to whoever opens them."""
     series_of: dict[int, tuple[str, str]] = {}  # one of several series in a folder
-    file_of: dict[int, str] = {}
+    path_of: dict[int, str] = {}
     for place in places:
         image = rows[place].image
         path, fragment = split_locator(image) if "#" in image else (Path(image), "")
@@ -134,22 +140,32 @@ def _ids_of(rows: Sequence[Row], places: Sequence[int]) -> dict[int, Ids]:
             continue
         if fragment and path.is_dir():
             series_of[place] = (str(path), fragment)
-        elif path.is_file():
-            file_of[place] = str(path)
-        elif file := next(iter(_files_in(path)), None):
-            file_of[place] = file
-    if not series_of and not file_of:
+        else:
+            path_of[place] = str(path)
+    if not series_of and not path_of:
         return {}
     from dual_skd.data.records.dicom_ids import read_ids  # pydicom is only loaded where there is DICOM
 
-    known = {ids.path: ids for ids in read_ids(sorted(set(file_of.values()))) if not isinstance(ids, InputError)}
-    found = {place: known[file] for place, file in file_of.items() if file in known}
+    known = _first_ids(sorted(set(path_of.values())))
+    found = {place: known[path] for place, path in path_of.items() if path in known}
     inside = [file for folder in sorted({folder for folder, _ in series_of.values()}) for file in _files_in(folder)]
     first: dict[tuple[str, str], Ids] = {}
     for ids in read_ids(inside):
         if not isinstance(ids, InputError):
             first.setdefault((os.path.dirname(ids.path), ids.series), ids)
     return found | {place: first[series] for place, series in series_of.items() if series in first}
+
+
+def _first_ids(paths: Iterable[str]) -> dict[str, Ids]:
+    """The ids of files, and of the first file of each folder that has any: others may lie beside the slices."""
+    from dual_skd.data.records.dicom_ids import read_ids
+
+    left = {path: [path] if os.path.isfile(path) else _files_in(path)[::-1] for path in paths}
+    found: dict[str, Ids] = {}
+    while left := {path: files for path, files in left.items() if files and path not in found}:
+        tried = {files.pop(): path for path, files in left.items()}
+        found |= {tried[ids.path]: ids for ids in read_ids(tried) if not isinstance(ids, InputError)}
+    return found
 
 
 def _files_in(folder: str | Path) -> list[str]:

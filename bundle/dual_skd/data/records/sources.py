@@ -11,7 +11,7 @@ from dual_skd.data.records.class_folders import read_class_folders
 from dual_skd.data.records.dicom_tree import key_column, read_dicom_tree
 from dual_skd.data.records.medmnist import read_medmnist
 from dual_skd.data.records.rows import Source
-from dual_skd.data.records.tables import Table, read_image_table, read_table
+from dual_skd.data.records.tables import Table, bare, other_names, read_image_table, read_table
 from dual_skd.errors import InputError
 
 TABLE_NAMES = ("datalist.csv", "datalist.json", "dataset.json", "labels.csv")
@@ -67,8 +67,13 @@ def find_table(location: Path) -> Table | None:
 
 
 def id_column(table: Table) -> tuple[str, str] | None:
-    """Returns what :func:`key_column` finds in a table without a column of images, else None."""
-    return None if "image" in table.columns else key_column(table)
+    """Returns what :func:`key_column` finds in a table without a column of images, else None.
+
+    A column such as ``filename`` is meant for images too, and labels one of perhaps several files of a patient; a
+    ``name`` may be the patient's.
+    """
+    of_images = [name for name in other_names("image", table.columns) if bare(name) != "name"]
+    return None if "image" in table.columns or of_images else key_column(table)
 
 
 def _near_match(location: Path) -> str:

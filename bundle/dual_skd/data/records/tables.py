@@ -8,6 +8,7 @@ import difflib
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +21,12 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".json")
 OWN_COLUMNS = ("image", "split", "patient", "site")
 RESERVED = (*OWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something
 MOST_GROUPS = 12
-# what others call these columns; only ever a hint in an error
+# what others call these columns, without case, spaces and underscores: for image and label only ever a hint in an error
 OTHER_NAMES = {
     "image": ("path", "file", "filename", "filepath", "imagepath", "imagefile", "img", "name"),
     "label": ("class", "target", "category", "diagnosis", "finding", "y"),
+    "patient": ("patientid", "subject", "subjectid"),
+    "split": ("set", "subset", "partition"),
 }
 
 
@@ -194,7 +197,7 @@ def labelled_entries(table: Table, label_column: str | Sequence[str]) -> Labelle
         label_column: the label's column; several names mean one 0/1 column per label.
 
     Raises:
-        InputError: columns are missing, or a label or split can't be understood.
+        InputError: columns are missing or ambiguous, or a label or split can't be understood.
     """
     path, entries = table.path, table.entries
     wanted = [label_column] if isinstance(label_column, str) else list(label_column)
@@ -204,33 +207,55 @@ def labelled_entries(table: Table, label_column: str | Sequence[str]) -> Labelle
     multi_label = len(found) > 1 or any(_is_multi(entry.get(found[0])) for entry in entries)
     if len(found) > 1:
         class_names = tuple(wanted)
-    labelled, grouping = [], _group_columns(table, found)
+    patients, splits = (_column_of(name, table, found) for name in ("patient", "split"))
+    labelled, grouping = [], _group_columns(table, [*found, patients, splits])
     for number, entry in enumerate(entries, start=1):
         value = entry.get(found[0])
         if value is None or (not multi_label and str(value).strip() == ""):
             continue
         where = f"{path}, entry {number}"
         labels = _labels_of(entry, found, multi_label, class_names, where)
-        patient, site = (cell_text(entry.get(name)) for name in ("patient", "site"))
+        split, patient, site = (cell_text(entry.get(name)) for name in (splits, patients, "site"))
         groups = tuple((name, cell_text(entry.get(name))) for name in grouping)
-        labelled.append((number, entry, Row("", labels, _split_of(entry, where), patient, site, groups=groups)))
+        labelled.append((number, entry, Row("", labels, _split_of(split, where), patient, site, groups=groups)))
     if not labelled:
         raise InputError(f"{path} lists {len(entries)} images, none with a label in {', '.join(wanted)}.")
     without = len(entries) - len(labelled)
-    notes = (f"{without} images without a label in {path.name} were left out",) if without else ()
+    notes = [f"{without} images without a label in {path.name} were left out"] if without else []
+    notes += [
+        f"the column {column} of {path.name} counts as {name}"
+        for name, column in (("patient", patients), ("split", splits))
+        if column != name
+    ]
     with_split = sum(bool(row.split) for _, _, row in labelled)
     if 0 < with_split < len(labelled):
         raise InputError(
             f"{path}: {len(labelled) - with_split} of {len(labelled)} images have no split; give all or none."
         )
-    return Labelled(labelled, class_names, multi_label, notes)
+    return Labelled(labelled, class_names, multi_label, tuple(notes))
 
 
-def _group_columns(table: Table, labels: Sequence[str]) -> list[str]:
+def _column_of(wanted: str, table: Table, labels: Sequence[str]) -> str:
+    """The column "patient" or "split", or, where there is none, the one with another name for it."""
+    if wanted in table.columns:
+        return wanted
+    meant = [name for name in other_names(wanted, table.columns) if name not in labels]
+    if wanted == "split":  # these names may mean anything, but for the words below them
+        words = {name: {cell_text(entry.get(name)).lower() for entry in table.entries} - {""} for name in meant}
+        meant = [name for name in meant if words[name] and words[name] <= set(SPLIT_WORDS)]
+    if len(meant) > 1:
+        raise InputError(
+            f"{table.path} has no column {wanted}, but several that may be meant: {', '.join(meant)}; rename the right "
+            f"one to {wanted}."
+        )
+    return meant[0] if meant else wanted
+
+
+def _group_columns(table: Table, used: Sequence[str]) -> list[str]:
     """Further columns with two to ``MOST_GROUPS`` words or whole numbers, such as sex; not one value per image."""
     found = []
     for name in table.columns:
-        if name.lower() in RESERVED or name in labels or not name.strip():
+        if name.lower() in RESERVED or name in used or not name.strip():
             continue
         values = [entry.get(name) for entry in table.entries]
         if any(isinstance(value, list | dict | float) for value in values):
@@ -252,7 +277,7 @@ def require_columns(table: Table, wanted: Sequence[str]) -> None:
     for name in wanted:
         if name in columns:
             continue
-        near = [c for c in columns if _bare(c) in OTHER_NAMES.get(name, ())] or difflib.get_close_matches(name, columns)
+        near = other_names(name, columns) or difflib.get_close_matches(name, columns)
         remedy = f"; rename {near[0]} to {name} if that is meant" if near else ""
         if near and name == "label":
             remedy += f", or set label_column to {near[0]}"
@@ -278,8 +303,10 @@ def refuse_contradiction(what: str, first: tuple[int, Row], second: tuple[int, R
 def _read_csv(path: Path) -> list[dict]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        first_line = text.partition("\n")[0]
+        first_line, _, rest = text.partition("\n")
         delimiter = max(",;\t", key=first_line.count)
+        if said := re.fullmatch(r'"?sep=(.)"?\r?', first_line, re.IGNORECASE):  # a line that Excel wants and writes
+            delimiter, text = said[1], rest
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} can't be read as a UTF-8 CSV table: {error}; save it as CSV UTF-8.") from error
@@ -364,9 +391,14 @@ def _declared_classes(labels: object) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------------------------------ cells
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
     """A column name without case, spaces and underscores."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def other_names(wanted: str, columns: Sequence[str]) -> list[str]:
+    """The columns whose name others use for a column of this package, see :data:`OTHER_NAMES`."""
+    return [name for name in columns if bare(name) in OTHER_NAMES.get(wanted, ())]
 
 
 def _same_name(wanted: str, columns: Sequence[str]) -> str | None:
@@ -422,8 +454,8 @@ def _as_flag(value: object, name: str, where: str) -> bool:
     raise InputError(f"{where}: the label {name} must be 0 or 1, found {value!r}.")
 
 
-def _split_of(entry: dict, where: str) -> str:
-    word = cell_text(entry.get("split")).lower()
+def _split_of(word: str, where: str) -> str:
+    word = word.lower()
     if word and word not in SPLIT_WORDS:
         raise InputError(f"{where}: unknown split {word!r}; use train, val or test.")
     return SPLIT_WORDS.get(word, "")

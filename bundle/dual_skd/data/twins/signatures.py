@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ from dual_skd.data.reading.reader import read_grey
 from dual_skd.data.twins.likeness import standardise
 from dual_skd.errors import InputError
 
-VERSION = 1  # of digest, descriptor and likeness: what is stored of another version is not used
+VERSION = 2  # of digest, descriptor and likeness: what is stored of another version is not used
 THUMBNAIL = 48  # pixels per side of what a descriptor is computed from
 NEIGHBOURHOOD = 5.0  # pixels of a thumbnail over which brightness and contrast are evened out
 NUMBERS = 256  # cosine frequencies kept of a view: all up to 9 cycles per picture side
@@ -72,9 +73,14 @@ def views_of(array: np.ndarray, size: int) -> np.ndarray:
 
 
 def digest_of(array: np.ndarray) -> str:
-    """Hash of shape and grey values, rounded to hundredths: readers differ in the last bits of a luma."""
+    """Hash of shape and grey values, rounded to hundredths: readers differ in the last bits of a luma.
+
+    Values that lie close together, such as those of an ADC map in mm2/s, are rounded to 1/10,000 of their span or less.
+    """
     digest = hashlib.blake2b(str(array.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array.round(2)).tobytes())
+    span = float(np.ptp(array))
+    digits = max(2, 4 - math.floor(math.log10(span))) if span > 0 else 2
+    digest.update(np.ascontiguousarray(array.round(digits)).tobytes())
     return digest.hexdigest()
 
 
