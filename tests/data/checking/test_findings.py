@@ -165,6 +165,17 @@ def test_ten_times_as_many_is_not_yet_imbalance(tmp_path):
     assert check_records(data_of({"train": {"a": 30, "b": 3}}, tmp_path), twins=False).warnings == []
 
 
+def test_classes_that_cannot_be_in_every_split_are_told_where_none_is_given(tmp_path):
+    entries = [f"{place}.png,{age},{patient}" for place, (age, patient) in enumerate([
+        (61, "p1"), (61, "p1"), (61, "p2"), (40, ""), (40, ""), (40, ""), (52, "p3"),
+    ])]  # fmt: skip
+    for place in range(len(entries)):
+        xray(place).save(tmp_path / f"{place}.png")
+    (tmp_path / "list.csv").write_text("\n".join(["image,age,patient", *entries]))
+    found = check_records(as_given(tmp_path / "list.csv", label_column="age", test_fraction=0))
+    assert [one["label"] for one in of_kind(found, "class_too_small")] == ["52", "61"]
+
+
 def test_shortcuts_and_oddities_of_the_files_are_warnings(tmp_path):
     data = data_of({"train": {"a": 40, "b": 40}}, tmp_path)
     facts = {

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_records
-from dual_skd.data.records.datalist import in_order
+from dual_skd.data.records.datalist import in_order, spelled_alike
 from dual_skd.data.twins.finder import TwinFinder
 from dual_skd.errors import InputError
 
@@ -333,6 +333,16 @@ def test_labels_and_class_names_that_disagree_are_named(tmp_path):
     fails(tmp_path, "none of the classes", "b", "expected a, c", class_names=["a", "c"])
     fails(tmp_path, "no images of c", class_names=["a", "b", "c"])
     fails(tmp_path, "must differ", class_names=["a", "a"])
+
+
+@pytest.mark.parametrize("names", [("Normal", "normal"), ("1", "1.0"), ("\u00d6dem", "O\u0308dem")])
+def test_two_spellings_of_a_class_are_refused(tmp_path, names):
+    rows = [f"{picture(tmp_path / f'{i}.png', i).name},{[*names, 'other'][i % 3]}" for i in range(12)]
+    fails(table(tmp_path / "list.csv", "image,label", rows), "differ only in", repr(names[0]), repr(names[1]))
+
+
+def test_names_of_several_classes_are_not_alike():
+    assert spelled_alike(["1", "2", "a", "b", "nan", "1a"]) is None
 
 
 def test_tables_that_cannot_be_used_say_why(tmp_path):

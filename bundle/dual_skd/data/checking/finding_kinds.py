@@ -79,6 +79,12 @@ KINDS: dict[str, Kind] = {
         "classes are missing from a split",
         "add images of it, or leave the split out to have one made",
     ),
+    "class_too_small": Kind(
+        "warning",
+        "class has too few patients to be divided",
+        "classes have too few patients to be divided",
+        "add some (training, validation and test images take one at least), or see whether label_column names classes",
+    ),
     "class_imbalance": Kind(
         "warning",
         "class is rare",

@@ -233,6 +233,11 @@ class _Reports:
             if 0 < count * IMBALANCE < most_count:
                 detail = f"{count} training images of {name} against {most_count} of {most}"
                 self.add("class_imbalance", "", detail, label=name)
+        for name in data.class_names if not data.splits["val"] and not data.splits["test"] else ():
+            records = {image: one for image, one in self.record_of.items() if name in self.label(image).split("|")}
+            patients = {record["patient"] or image for image, record in records.items()}  # unknown: one each
+            if 0 < len(patients) < len(SPLITS):
+                self.add("class_too_small", "", f"{len(patients)} patients or images of {name}", label=name)
         splits_of: dict[str, list[str]] = {}
         for image, record in self.record_of.items():
             if record["patient"]:

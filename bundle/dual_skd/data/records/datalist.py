@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -313,6 +314,11 @@ def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]
     names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
     if len(set(names)) < len(names):
         raise InputError(f"Class names must differ, found {', '.join(names)}.")
+    if alike := spelled_alike(ordered):
+        raise InputError(
+            f"{source.description} has labels that differ only in capital letters, or in how a number is written or an "
+            f"accent is stored: {' and '.join(map(repr, alike))}; give all images of a class the same one."
+        )
     if source.multi_label and (joined := [name for name in names if "|" in name]):
         raise InputError(f'No label may hold "|", which joins those of an image; found {joined[0]}: rename the column.')
     unknown = sorted(label for label in found if label_index(label, names) is None)
@@ -331,6 +337,21 @@ def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]
     if absent:
         raise InputError(f"{source.description} has no images of {', '.join(absent)}; add some or change class_names.")
     return names
+
+
+def spelled_alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two of the names that a person would take for one, if any."""
+    seen: dict[object, str] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFC", name).casefold()
+        try:
+            key: object = float(plain)  # 1 and 1.0, from tables that were joined
+        except ValueError:
+            key = plain
+        if key in seen:
+            return seen[key], name
+        seen[key] = name
+    return None
 
 
 def in_order(names: Iterable[str]) -> list[str]:
