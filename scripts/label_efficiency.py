@@ -35,6 +35,7 @@ from dual_skd.data import load_records, save_split
 from dual_skd.data.records.datalist import DEMO_NAMES
 from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json, write_json
+from dual_skd.files import make_folder
 
 NAME = "data"
 MADE_OF = "split_made_of.json"
@@ -209,9 +210,9 @@ def main(arguments: Sequence[str] | None = None, execute: Any = None) -> None:
         )
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise SystemExit(f"Error: fractions lie between 0 and 1, found {args.fractions}.")
-    args.output.mkdir(parents=True, exist_ok=True)
     data = (args.output / "split.json").absolute()
     try:
+        make_folder(args.output)
         options = divide_once(args.data, options, data)
     except InputError as error:
         raise SystemExit(f"Error: {error}") from None

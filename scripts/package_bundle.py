@@ -227,9 +227,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         files |= fitted_configs(files, given.models.absolute().parent)
     version, complete = bundle_files(files)
     content = zip_bytes(complete)
-    given.output.mkdir(parents=True, exist_ok=True)
     path = given.output / f"{FOLDER}_v{version}.zip"
-    path.write_bytes(content)
+    try:
+        given.output.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise SystemExit(f"Error: {path} can't be written ({error.strerror}); give another --output.") from None
     sys.stdout.write(f"{path}: {len(complete)} files, sha256 {hashlib.sha256(content).hexdigest()}\n")
     changed = git(given.repository, "status", "--porcelain", "--", "bundle").decode().splitlines()
     if changed:

@@ -228,3 +228,9 @@ def test_what_makes_no_bundle_is_refused_with_its_name(script, repository, tmp_p
         pack(script, repository, tmp_path)
     with pytest.raises(SystemExit, match="git ls-tree failed"):
         pack(script, tmp_path, tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(script, repository, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="can't be written .*; give another --output"):
+        pack(script, repository, tmp_path / "file" / "dist")

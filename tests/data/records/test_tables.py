@@ -219,3 +219,9 @@ def test_other_encodings_and_kinds_of_files_are_told(here):
     (here / "t.json").write_text(json.dumps({"labels": ["a", "b"], "training": flags}))
     refused(here / "t.json", "entry 2: 3 label flags for 2 classes")
     refused(csv(here, "image,x,y", "img/0.png,1,2"), "the label y must be 0 or 1, found '2'", ["x", "y"])
+
+
+@pytest.mark.parametrize("given", ["effusion,nodule", "['effusion', 'nodule']"])
+def test_several_columns_in_one_word_are_told_how_to_be_given(here, given):
+    path = csv(here, "image,effusion,nodule", "img/0.png,1,0")
+    refused(path, "several columns are given one by one, --label-column A --label-column B", given)

@@ -279,6 +279,9 @@ def require_columns(table: Table, wanted: Sequence[str]) -> None:
             continue
         near = other_names(name, columns) or difflib.get_close_matches(name, columns)
         remedy = f"; rename {near[0]} to {name} if that is meant" if near else ""
+        parts = [part.strip() for part in re.split(r"[\[\]()'\",]", name) if part.strip()]
+        if len(parts) > 1 and set(parts) <= set(columns):
+            remedy = "; on this command line several columns are given one by one, --label-column A --label-column B"
         if near and name == "label":
             remedy += f", or set label_column to {near[0]}"
         raise InputError(f"{table.path} has no column {name}; columns found: {', '.join(columns)}{remedy}.")
