@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 GREYS = ("MONOCHROME1", "MONOCHROME2")
 PALETTES = tuple(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue", "Alpha"))
+UNPLACED = (
+    "frames without slice positions are read as a volume in the order of the file, though a loop over time is none"
+)
 SUFFIXES = (".dcm", ".ima")
 BLOCK = 16  # slices that are laid into a volume together: 16 float32 fill a cache line
 
@@ -221,7 +224,10 @@ def _without_equal_images(series: Series) -> Iterator[Header]:
 def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Picture:
     """All frames of a file, sorted along the normal where the file states their positions."""
     stack = _stack_of_frames(dataset, header)
-    _refuse_or_tell(stack, header.path)
+    if UNPLACED in stack.problems:
+        _tell_once(UNPLACED)  # without the file: a set of loops has as many as images
+    else:
+        _refuse_or_tell(stack, header.path)
     kept = _positions(stack)
     if kept < len(stack.headers):
         raise InputError(
@@ -253,7 +259,7 @@ def _stack_of_frames(dataset: Dataset, header: Header) -> Series:
         for index in range(header.frames)
     ]
     if not all(frame.position and frame.orientation for frame in frames):
-        return Series(header.series, tuple(frames), ("no slice positions: frames in the order of the file",))
+        return Series(header.series, tuple(frames), (UNPLACED,))
     return stack_of(frames)
 
 
