@@ -43,11 +43,12 @@ def test_split_folders_are_known_by_all_their_names(tmp_path):
 
 
 def test_what_is_left_out_is_counted_named_and_listed(tmp_path):
-    junk = ["a/.DS_Store", "b/Thumbs.db", "__MACOSX/a/._1.png", "readme.txt", "_old/x.png"]
+    junk = ["a/.DS_Store", "b/Thumbs.db", "__MACOSX/a/._1.png", "readme.txt", "_old/x.png", ".git/config"]
     touch(tmp_path, "a/1.png", "b/2.png", "loose.png", *junk)
     source = read_class_folders(tmp_path, 2)
     assert source.notes == (
-        "5 files that are no images were left out, for example __MACOSX/a/._1.png, _old/x.png, a/.DS_Store",
+        "5 files that are no images were left out, for example .git/config, __MACOSX/a/._1.png, a/.DS_Store",
+        "folders left out, as their names begin with _ or a dot: _old",
         "1 images outside the class folders were left out, for example loose.png",
     )
     assert set(source.ignored) == {str(tmp_path / name) for name in [*junk, "loose.png"]}

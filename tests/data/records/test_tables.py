@@ -123,6 +123,16 @@ def test_images_outside_the_folder_of_the_table_are_taken_on_request(here):
     assert [Path(row.image).resolve().name for row in source.rows] == ["0.png", "1.png"]
 
 
+def test_words_for_a_missing_label_are_told(here):
+    lines = [f"img/{k}.png,{['a', 'b', 'NA', 'nan', ''][k % 5]}" for k in range(6)]
+    source = read(csv(here, "image,label", *lines))
+    assert {row.labels for row in source.rows} == {("a",), ("b",), ("NA",), ("nan",)}
+    assert source.notes == (
+        "1 images without a label in t.csv were left out",
+        "NA, nan in t.csv counts as a class; if it means that the label is missing, empty these cells",
+    )
+
+
 def test_repeated_entries_count_once_and_are_told(here):
     source = read(csv(here, "image,label,patient", "img/0.png,a,p", "img/1.png,b,q", "./img/0.png,a,p"))
     assert len(source.rows) == 2

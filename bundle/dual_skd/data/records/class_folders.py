@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dual_skd.data.reading.locators import split_locator
-from dual_skd.data.records.image_files import IMAGE_SUFFIXES, Found, find_image_files, is_image, is_junk, list_files
+from dual_skd.data.records.image_files import (
+    IMAGE_SUFFIXES,
+    LEFTOVERS,
+    Found,
+    find_image_files,
+    is_image,
+    is_junk,
+    list_files,
+)
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
 from dual_skd.errors import InputError
 
@@ -18,6 +26,7 @@ class _Tally:
     """What is met on the way and isn't a row."""
 
     ignored: list[str] = field(default_factory=list)
+    set_aside: dict[str, list[str]] = field(default_factory=dict)  # folder -> its files
     outside: list[str] = field(default_factory=list)
     single_slices: list[str] = field(default_factory=list)
 
@@ -55,12 +64,13 @@ def read_class_folders(root: Path, spatial_dims: int) -> Source:
     if unused:
         notes.append(f"folders left out, as they name no split: {', '.join(folder.name for folder in unused)}")
         tally.outside += [file for folder in unused for file in list_files(folder)[0]]
+    set_aside = [file for files in tally.set_aside.values() for file in files]
     return Source(
         root=root,
         description=description,
         rows=tuple(rows),
         notes=(*notes, *_notes(tally, root)),
-        ignored=tuple(tally.ignored + tally.outside + tally.single_slices),
+        ignored=tuple(tally.ignored + set_aside + tally.outside + tally.single_slices),
     )
 
 
@@ -80,6 +90,9 @@ def single_slice_note(files: list[str]) -> list[str]:
 
 def _notes(tally: _Tally, root: Path) -> list[str]:
     notes = ignored_note(tally.ignored, root)
+    if tally.set_aside:
+        folders = ", ".join(os.path.relpath(folder, root) for folder in tally.set_aside)
+        notes.append(f"folders left out, as their names begin with _ or a dot: {folders}")
     if tally.outside:
         names = sorted(os.path.relpath(file, root) for file in tally.outside)
         notes.append(f"{len(names)} images outside the class folders were left out, for example {some(names)}")
@@ -97,7 +110,11 @@ def _class_folders(parent: Path, tally: _Tally) -> list[Path]:
         if not entry.is_dir():
             (tally.outside if is_image(entry) else tally.ignored).append(str(entry))
         elif is_junk(entry.name) or entry.name.startswith("_"):
-            tally.ignored += list_files(entry, junk=True)[1]
+            files = list_files(entry, junk=True)[1]
+            if entry.name.lower() not in LEFTOVERS and any(file.lower().endswith(IMAGE_SUFFIXES) for file in files):
+                tally.set_aside[str(entry)] = files
+            else:
+                tally.ignored += files
         else:
             folders.append(entry)
     return folders

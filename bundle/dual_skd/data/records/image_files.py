@@ -19,8 +19,10 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".npy")
 IMAGE_SUFFIXES = (*OTHER_SUFFIXES, *DICOM_SUFFIXES)
 # in small letters: files of macOS, Windows and DICOM media; thumbnails, bins and the like of network drives and disks
-LEFTOVERS = ("__macosx", "thumbs.db", "desktop.ini", "dicomdir", "@eadir", "@recycle", "#recycle", "$recycle.bin")
-LEFTOVERS += ("system volume information", "lost+found")
+LEFTOVERS = (
+    *("__macosx", "thumbs.db", "desktop.ini", "dicomdir"),
+    *("@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
+)
 
 
 @dataclass(frozen=True)

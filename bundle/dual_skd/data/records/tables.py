@@ -21,6 +21,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".json")
 OWN_COLUMNS = ("image", "split", "patient", "site")
 RESERVED = (*OWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something
 MOST_GROUPS = 12
+NO_LABELS = ("na", "n/a", "nan", "null")  # what programs write into cells without a label, in small letters
 # what others call these columns, without case, spaces and underscores: for image and label only ever a hint in an error
 OTHER_NAMES = {
     "image": ("path", "file", "filename", "filepath", "imagepath", "imagefile", "img", "name"),
@@ -227,6 +228,11 @@ def labelled_entries(table: Table, label_column: str | Sequence[str]) -> Labelle
         for name, column in (("patient", patients), ("split", splits))
         if column != name
     ]
+    if doubtful := sorted({name for _, _, row in labelled for name in row.labels if name.lower() in NO_LABELS}):
+        notes.append(
+            f"{', '.join(doubtful)} in {path.name} counts as a class; if it means that the label is missing, empty "
+            "these cells"
+        )
     with_split = sum(bool(row.split) for _, _, row in labelled)
     if 0 < with_split < len(labelled):
         raise InputError(
