@@ -9,7 +9,7 @@ from torch import nn
 from dual_skd.errors import InputError
 from dual_skd.networks import build_network
 from dual_skd.pair import initialise_pair
-from dual_skd.pretrained import load_state_file
+from dual_skd.weight_files import load_state_file
 
 TINY = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}
 

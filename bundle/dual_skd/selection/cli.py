@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..weight_files import ENDINGS, load_state_file
 from .axes import FAMILIES
 from .plan import plan_selection
 from .rules import ELEMENT_RULES
-
-WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Runs the selection and returns the exit status."""
     out = Path(args.out)
-    _check_suffix(out)
-    large = read_weights(args.large)
+    if out.suffix not in ENDINGS:
+        raise InputError(f"{out}: expected a file ending in {', '.join(ENDINGS)}")
+    large = load_state_file(args.large)
     small = _small_network(args.small, _json(args.small_options, "--small-options"), args.seed)
     layers = _json(args.layers, "--layers") if args.layers[:1] in "[{" else args.layers
     plan = plan_selection(
@@ -83,31 +83,6 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Reads a state dict from .safetensors, .pt or .pth (weights only; also below "model" or "state_dict").
-
-    Raises:
-        InputError: when the file is absent, of another kind, or holds no tensors.
-    """
-    path = Path(path)
-    _check_suffix(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file; check the path")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path}: can't be read as weights ({reason}); save a plain state dict or safetensors"
-        ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path}: holds no state dict of tensors; save module.state_dict()")
-    return dict(state)
-
-
 def write_weights(path: str | Path, state: dict[str, Tensor]) -> None:
     """Writes a state dict as .safetensors or, by the suffix, with torch.save."""
     path = Path(path)
@@ -120,8 +95,8 @@ def write_weights(path: str | Path, state: dict[str, Tensor]) -> None:
 
 
 def _small_network(name: str, options: Any, seed: int) -> nn.Module | dict[str, Tensor]:
-    if Path(name).suffix in WEIGHT_FILES:
-        return read_weights(name)
+    if Path(name).suffix in ENDINGS:
+        return load_state_file(name)
     if not isinstance(options, dict):
         raise InputError(f"--small-options {options!r}: expected a JSON object, as '{{\"num_classes\": 2}}'")
     from ..networks import build_network  # only here: it brings timm and MONAI
@@ -135,8 +110,3 @@ def _json(text: str, argument: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{argument} {text!r}: not valid JSON ({error.msg} at character {error.pos})") from error
-
-
-def _check_suffix(path: Path) -> None:
-    if path.suffix not in WEIGHT_FILES:
-        raise InputError(f"{path}: expected a file ending in {', '.join(WEIGHT_FILES)}")
