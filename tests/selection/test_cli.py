@@ -15,6 +15,7 @@ import wiring
 from dual_skd.errors import InputError
 from dual_skd.selection import plan_selection
 from dual_skd.selection.cli import add_arguments, main, write_weights
+from dual_skd.selection.resample import resize_positions
 from dual_skd.weight_files import load_state_file
 
 
@@ -100,3 +101,15 @@ def test_the_small_network_can_be_named(files: tuple[Path, Path], tmp_path: Path
     written = load_state_file(out)
     assert written["fc.weight"].shape[0] == 4
     assert torch.equal(written["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
+
+
+def test_token_grids_that_are_not_square_can_be_given(tmp_path: Path) -> None:
+    sizes = {"embed": 4, "heads": 1, "head_dim": 4, "mlp": 4, "depth": 1, "monai": False, "spatial": 2}
+    state = {name: value.float() for name, value in wiring.vit(**sizes).state().items()}
+    large = state | {"pos_embed": torch.randn(1, 1 + 6, 4)}
+    write_weights(tmp_path / "large.pt", large)
+    write_weights(tmp_path / "small.pt", state | {"pos_embed": torch.randn(1, 1 + 12, 4)})
+    assert run("--large", tmp_path / "large.pt", "--small", tmp_path / "small.pt", "--out", tmp_path / "out.pt",
+               "--large-heads", 1, "--large-grid", 2, 3, "--small-grid", 4, 3) == 0  # fmt: skip
+    expected = resize_positions(large["pos_embed"], old_grid=(2, 3), new_grid=(4, 3), old_prefix=1, new_prefix=1)
+    assert torch.equal(load_state_file(tmp_path / "out.pt")["pos_embed"], expected)

@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--small-heads", type=int, metavar="N", help="attention heads, if not as wide as the large ones"
     )
+    for which in ("large", "small"):
+        parser.add_argument(
+            f"--{which}-grid", type=int, nargs="+", metavar="N", help="tokens per axis, if not square or cubic"
+        )
     parser.add_argument("--rescale", action="store_true", help="multiply by large / small input width")
     parser.add_argument("--seed", type=int, default=0, help="seed of elements=random and of what isn't selected")
     parser.add_argument(
@@ -71,6 +75,8 @@ def main(args: argparse.Namespace) -> int:
         rescale=args.rescale,
         large_heads=args.large_heads,
         small_heads=args.small_heads,
+        large_grid=args.large_grid,
+        small_grid=args.small_grid,
     )
     selected = plan.apply()
     rest = {} if args.selected_only else dict(small.state_dict() if isinstance(small, nn.Module) else small)
