@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import SelectionError
 from .axes import CONSTANTS, FAMILIES, NEUTRAL, NetworkAxes, TensorAxes, describe, find_family, is_classifier
-from .resample import match_input_channels, resize_kernel, resize_positions
+from .resample import bias_windows, match_input_channels, resize_bias_table, resize_kernel, resize_positions
 from .rules import choose_elements, choose_layers
 from .view import View
 
@@ -331,16 +331,24 @@ class PlanBuilder:
         """Joins the streams of neighbouring stages where no projection need lie between them.
 
         Between two stages of equal width the residual connection may run straight through (ResNet's first stage,
-        EfficientNet's stages without stride). Shapes alone can't tell; joining is right in both cases.
+        EfficientNet's stages without stride). Shapes alone can't tell; joining is right in both cases. Streams that are
+        equal in the small network alone can't be joined: where a residual connection runs there, it adds channels that
+        have nothing to do with each other.
         """
         family = small.family
         if not family.staged:
             return
-        streams = [family.stem, *(family.stream.replace("{s}", stage) for stage in sorted(small.depths, key=int))]
-        for before, after in pairwise(streams):
+        stages = sorted(small.depths, key=int)
+        streams = [family.stem, *(family.stream.replace("{s}", stage) for stage in stages)]
+        for stage, (before, after) in zip(stages, pairwise(streams), strict=True):
             a, b = self.sizes.get(before), self.sizes.get(after)
-            if a and b and a != b and (a.large, a.small) == (b.large, b.small):
+            if not a or not b or before == after or a.small != b.small:
+                continue
+            block = small.prefix + family.block.format(s=stage, b=0)
+            if a.large == b.large:
                 self.same[after] = self.same.get(before, before)
+            elif family.skips_by_width and self.small.skips.get(block, True):  # a state dict doesn't tell
+                self.doubts.append(f"{block} may add its input, which the large network's block can't")
 
     # ---- networks without a table, and the published rule
 
@@ -369,6 +377,8 @@ class PlanBuilder:
             return Part(name, name, reason=f"other form: {_x(shape)} here, {_x(old)} in the large network")
         if self.mode == "reference":
             return self._reference_part(name, shape, name, old, None)
+        if name.endswith("relative_position_bias_table") and len(old) == count == 2 and old[0] != shape[0]:
+            return self._relative_positions(name, old[0], shape[0])
         kernel = self._kernel(old[count:], shape[count:], patch=False)
         if isinstance(kernel, str):
             return Part(name, name, reason=kernel)
@@ -381,6 +391,16 @@ class PlanBuilder:
             else:
                 dims.append(self._sized_axis(name, name, position))
         return Part(name, name, tuple(dims), tuple(kernel))
+
+    def _relative_positions(self, name: str, old: int, new: int) -> Part:
+        """A table with a row per relative position: resampled to another window, as position embeddings are."""
+        windows = bias_windows(old, new)
+        if windows is None:
+            return Part(name, name, reason=f"other window: {new} relative positions here, {old} in the large network")
+        (old_window, new_window), special = windows
+        step = partial(resize_bias_table, window=new_window, special=special)
+        text = f"relative positions of windows {_x((old_window,) * 2)} -> {_x((new_window,) * 2)}"
+        return Part(name, name, (None, self._sized_axis(name, name, 1)), ((text, step),))
 
     def _reference_part(
         self, name: str, shape: tuple[int, ...], source: str, old: tuple[int, ...], axes: TensorAxes | None
@@ -452,7 +472,11 @@ class PlanBuilder:
 def _map_blocks(large: NetworkAxes, small: NetworkAxes, layers: LayerRule) -> dict[str, dict[int, int | None]]:
     stages = sorted(small.depths, key=lambda stage: int(stage or 0))
     rules: dict[str, Any]
-    if isinstance(layers, str) or not small.family.staged:
+    if isinstance(layers, str):
+        rules = dict.fromkeys(stages, layers)
+    elif not small.family.staged:
+        if isinstance(layers, Mapping) or any(isinstance(block, Sequence) for block in layers):
+            raise SelectionError(f"layers={layers}: this network has no stages; list its blocks alone, as [0, 2, 5]")
         rules = dict.fromkeys(stages, layers)
     elif isinstance(layers, Mapping):
         given = {str(stage): rule for stage, rule in layers.items()}

@@ -22,6 +22,7 @@ class View:
         shapes: their shapes.
         buffers: names of those that aren't parameters.
         heads: path of a module -> its attention heads.
+        skips: path of a block -> whether it adds its input, for timm's blocks that say so.
         grid: tokens per axis of the position embedding; None where nothing tells.
         leading: tokens of a position embedding of unknown grid that have no place in it; None where nothing tells.
     """
@@ -30,6 +31,7 @@ class View:
     shapes: dict[str, tuple[int, ...]]
     buffers: frozenset[str]
     heads: dict[str, int]
+    skips: dict[str, bool]
     grid: tuple[int, ...] | None
     leading: int | None = None
 
@@ -92,16 +94,19 @@ def view_of(network: Network, grid: Sequence[int] | None = None) -> View:
         statistics = ("running_mean", "running_var", "num_batches_tracked")
         buffers = frozenset(name for name in network if name.endswith(statistics))
         shapes = {name: tuple(value.shape) for name, value in network.items()}
-        return View(network, shapes, buffers, {}, tuple(grid) if grid else None)
+        return View(network, shapes, buffers, {}, {}, tuple(grid) if grid else None)
     state = network.state_dict()
     heads: dict[str, int] = {}
+    skips: dict[str, bool] = {}
     found_grid: tuple[int, ...] | None = None
     for path, module in network.named_modules():
         for name in ("num_heads", "heads"):  # timm's Hiera says heads
             if isinstance(number := getattr(module, name, None), int):
                 heads.setdefault(path, number)
+        if isinstance(skip := getattr(module, "has_skip", None), bool):
+            skips[path] = skip
         if isinstance(size := getattr(module, "grid_size", None), tuple):
             found_grid = size
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     buffers = frozenset(name for name, _ in network.named_buffers())
-    return View(state, shapes, buffers, heads, tuple(grid) if grid else found_grid)
+    return View(state, shapes, buffers, heads, skips, tuple(grid) if grid else found_grid)
