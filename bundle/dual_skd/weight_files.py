@@ -73,7 +73,10 @@ def read_info(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             texts = file.metadata() or {}
-        content = {key: json.loads(texts[key]) for key in INFO if key in texts}
+        try:
+            content = {key: json.loads(texts[key]) for key in INFO if key in texts}
+        except json.JSONDecodeError:  # words of another program
+            content = {}
     else:
         content = torch.load(path, "cpu", weights_only=True)
         content = getattr(content, "_metadata", {}).get("", content)  # older files: beside a nested state dict
