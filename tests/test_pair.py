@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,8 +10,10 @@ from torch import nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks import build_network
+from dual_skd.outputs import save_model
 from dual_skd.pair import initialise_pair
-from dual_skd.pretrained import load_state_file
+from dual_skd.selection.resample import resize_bias_table, resize_positions
+from dual_skd.weight_files import load_state_file
 
 TINY = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}
 
@@ -55,14 +59,80 @@ def test_equal_rules_give_equal_networks_classifier_included(large_file):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("name", "size"), [("vit_tiny_patch16_224", (96, 64)), ("monai_vit", (96, 64))])
-def test_a_network_that_is_fine_tuned_again_keeps_its_positions(tmp_path, name, size):
-    options = dict(hidden_size=48, mlp_dim=48, num_heads=3, num_layers=1) if name == "monai_vit" else dict(depth=1)
-    former, new = (build_network(name, num_classes=n, in_channels=1, image_size=size, **options) for n in (3, 2))
+MONAI_VIT = {"hidden_size": 48, "mlp_dim": 48, "num_heads": 3, "num_layers": 1}
+
+
+def position_embedding(network: nn.Module) -> torch.Tensor:
+    return next(v for k, v in network.state_dict().items() if k.endswith(("pos_embed", "position_embeddings")))
+
+
+@pytest.mark.parametrize(("name", "options"), [("vit_tiny_patch16_224", {"depth": 1}), ("monai_vit", MONAI_VIT)])
+def test_a_network_that_is_fine_tuned_again_keeps_its_positions(tmp_path, caplog, name, options):
+    former, new = (build_network(name, num_classes=n, image_size=(96, 64), **options) for n in (3, 2))
     torch.save(former.state_dict(), tmp_path / "model.pt")
-    initialise_pair(new, large=name, large_options=options, pretrained=str(tmp_path / "model.pt"))
-    key = next(key for key in new.state_dict() if key.endswith(("pos_embed", "position_embeddings")))
-    assert torch.equal(new.state_dict()[key], former.state_dict()[key])
+    with caplog.at_level(logging.WARNING):
+        initialise_pair(new, large=name, large_options=options, pretrained=str(tmp_path / "model.pt"))
+    assert torch.equal(position_embedding(new), position_embedding(former))
+    assert "taken to be that of the small one, 6x4" in caplog.text  # such a file says nothing of its images
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+@pytest.mark.parametrize(
+    ("name", "options", "old", "new", "grids"),
+    [
+        ("test_vit", {}, [64, 128], [128, 64], [(4, 8), (8, 4)]),  # as many tokens
+        ("test_vit", {}, [64, 96], [96, 96], [(4, 6), (6, 6)]),  # 24 and a class token: not 5x5
+        ("test_vit", {}, [64, 256], [64, 128], [(4, 16), (4, 8)]),  # not 8x8
+        ("monai_vit", MONAI_VIT | {"spatial_dims": 3}, [48, 48, 32], [64, 64, 32], [(3, 3, 2), (4, 4, 2)]),
+        ("monai_vit", MONAI_VIT | {"patch_size": 8}, [64, 32], [32, 64], [(8, 4), (4, 8)]),
+    ],
+)
+def test_positions_of_a_former_run_follow_its_image_size(tmp_path, ending, name, options, old, new, grids):
+    former, student = (build_network(name, num_classes=2, image_size=size, **options) for size in (old, new))
+    save_model(tmp_path, former, architecture={"name": name, "num_classes": 2, "image_size": old, **options},
+               class_names=["a", "b"])  # fmt: skip
+    large_options = {key: value for key, value in options.items() if key != "spatial_dims"}
+    initialise_pair(student, large=name, large_options=large_options, pretrained=str(tmp_path / f"model.{ending}"))
+    leading = 1 if name == "test_vit" else 0
+    expected = resize_positions(position_embedding(former), old_grid=grids[0], new_grid=grids[1],
+                                old_prefix=leading, new_prefix=leading)  # fmt: skip
+    torch.testing.assert_close(position_embedding(student), expected)
+
+
+def test_windows_of_a_former_run_follow_its_image_size(tmp_path):
+    options = {"depths": [1, 1, 1, 1], "embed_dim": 24}
+    name = "swin_tiny_patch4_window7_224"
+    former, student = (build_network(name, num_classes=2, image_size=size, **options) for size in (96, 64))
+    save_model(tmp_path, former, architecture={"name": name, "num_classes": 2, "image_size": 96, **options},
+               class_names=["a", "b"])  # fmt: skip
+    initialise_pair(student, large=name, large_options=options, pretrained=str(tmp_path / "model.pt"))
+    tables = [net.layers[2].blocks[0].attn.relative_position_bias_table for net in (former, student)]
+    assert [len(table) for table in tables] == [11 * 11, 7 * 7]
+    torch.testing.assert_close(tables[1], resize_bias_table(tables[0], window=4, special=0))
+
+
+def test_a_grid_that_nothing_tells_is_a_warning_with_a_remedy_that_works(tmp_path, caplog):
+    former, student = (build_network("test_vit", num_classes=2, image_size=size) for size in ([64, 96], [96, 96]))
+    torch.save(former.state_dict(), tmp_path / "w.pt")
+    with caplog.at_level(logging.WARNING):
+        initialise_pair(student, large="test_vit", pretrained=str(tmp_path / "w.pt"))
+    assert "the grid of the 25 positions in the large network is unknown" in caplog.text
+    assert "img_size in large_options" in caplog.text
+    options = {"img_size": [64, 96]}
+    images = [torch.randn(16, 1, 96, 96)]
+    initialise_pair(student, large="test_vit", large_options=options, pretrained=str(tmp_path / "w.pt"),
+                    compensate_with=images)  # fmt: skip
+    assert torch.equal(student.pos_embed[:, :1], former.pos_embed[:, :1])
+
+
+def test_heads_are_those_of_each_block_of_the_large_network(tmp_path):
+    options = {"embed_dim": 32, "num_heads": 2, "stages": [1, 1, 1, 1]}
+    large = build_network("hiera_tiny_224", num_classes=2, image_size=64, **options)
+    torch.save(large.state_dict(), tmp_path / "w.pt")
+    student = build_network("hiera_tiny_224", num_classes=2, image_size=64, **options | {"embed_dim": 16})
+    initialise_pair(student, large="hiera_tiny_224", large_options=options, pretrained=str(tmp_path / "w.pt"))
+    qkv = large.blocks[0].attn.qkv.bias.unflatten(0, (3, 2, 16))[:, :, ::2].flatten()  # both heads, half of each
+    assert torch.equal(student.blocks[0].attn.qkv.bias, qkv)
 
 
 def test_a_wrapped_student_is_copied_to_an_auxiliary_that_does_not_learn(large_file):

@@ -16,6 +16,7 @@ from typing import Any
 import timm
 import torch
 from monai.networks.nets import ResNet, ViT
+from monai.utils import ensure_tuple_rep
 from timm.models.efficientnet import EfficientNet, _gen_efficientnet_lite
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -98,7 +99,15 @@ def build_network(
 
 
 class VisionTransformer(ViT):
-    """MONAI's ViT with a class token, returning its logits alone instead of (logits, hidden states)."""
+    """MONAI's ViT with a class token, returning its logits alone instead of (logits, hidden states).
+
+    ``grid_size``, tokens per axis, is called as in timm's networks.
+    """
+
+    def __init__(self, *, img_size: Any, patch_size: Any, spatial_dims: int, **options: Any) -> None:
+        super().__init__(img_size=img_size, patch_size=patch_size, spatial_dims=spatial_dims, **options)
+        sizes = (ensure_tuple_rep(size, spatial_dims) for size in (img_size, patch_size))
+        self.grid_size = tuple(image // patch for image, patch in zip(*sizes, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[0]
@@ -279,10 +288,3 @@ def count_macs(network: nn.Module, input_shape: Sequence[int]) -> int:
     finally:
         network.train(training)
     return counter.get_total_flops() // 2  # PyTorch counts a multiplication and an addition as two
-
-
-def attention_heads(network: nn.Module) -> int | None:
-    """Number of attention heads if all blocks have the same, else None."""
-    numbers = [getattr(module, "num_heads", None) for module in network.modules()]
-    found = {number for number in numbers if isinstance(number, int)}
-    return found.pop() if len(found) == 1 else None

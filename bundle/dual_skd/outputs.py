@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,12 +24,9 @@ from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
 from dual_skd.files import replace_file
 from dual_skd.momentum import unwrap
 from dual_skd.networks import build_network
-from dual_skd.pretrained import load_state_file
+from dual_skd.weight_files import load_state_file, read_info
 
 logger = logging.getLogger(__name__)
-
-# what a model file holds beside the weights
-INFO = ("architecture", "class_names", "preprocessing", "multi_label", "calibration")
 
 
 def bundle_root() -> str:
@@ -111,7 +107,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
     """
     path = model_file(path)
     state = load_state_file(path)
-    info = _read_info(path)
+    info = read_info(path)
     missing = [key for key in ("architecture", "class_names") if not info.get(key)]
     if missing:
         raise InputError(
@@ -183,7 +179,7 @@ def temperature_of(info: Mapping[str, Any]) -> float | None:
 def auxiliary_temperature(model: str | Path) -> float | None:
     """The same of the auxiliary beside a student's ``model.pt``; None without one."""
     path = Path(model).with_name("auxiliary.pt")
-    return temperature_of(_read_info(path)) if path.is_file() else None
+    return temperature_of(read_info(path)) if path.is_file() else None
 
 
 def conformal_rule(
@@ -219,17 +215,6 @@ def conformal_rule(
         return None
     p = probabilities(logits, temperature_of(info) if calibrate else None)
     return fit_conformal(p.numpy(), table.labels, alpha=alpha)
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
-            texts = file.metadata() or {}
-        content = {key: json.loads(texts[key]) for key in INFO if key in texts}
-    else:
-        content = torch.load(path, "cpu", weights_only=True)
-        content = getattr(content, "_metadata", {}).get("", content)  # older files: beside a nested state dict
-    return {key: content[key] for key in INFO if key in content}
 
 
 def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:

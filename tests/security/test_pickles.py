@@ -20,7 +20,8 @@ from dual_skd.data.records.evaluation_records import find_images
 from dual_skd.errors import InputError
 from dual_skd.methods import load_teacher
 from dual_skd.outputs import load_auxiliary
-from dual_skd.pretrained import load_pretrained, load_state_file
+from dual_skd.pretrained import load_pretrained
+from dual_skd.weight_files import load_state_file
 
 
 class Payload:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 import timm
@@ -13,6 +14,7 @@ import wiring
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from monai.networks import nets
+from torch import nn
 from wiring import Wiring, kept_indices
 
 from dual_skd.selection import ELEMENT_RULES, LAYER_RULES, plan_selection
@@ -96,6 +98,8 @@ def test_an_efficientnet_keeps_one_index_set_per_axis(data: st.DataObject) -> No
     stages = draw(st.integers(2, 4))
     widths, mids, depths = (shrunk_list(draw, stages, 1, high) for high in (12, 24, 3))
     stem, head = shrunk(draw), shrunk(draw)
+    streams = pairwise(zip(*([stem[i], *widths[i]] for i in range(2)), strict=True))
+    assume(all(a[1] != b[1] or a[0] == b[0] for a, b in streams))  # otherwise: see the next test
     reduced = draw(st.sampled_from([(0, 0), (4, 3), (5, 5)]))
     nets = [
         wiring.efficientnet(
@@ -105,6 +109,26 @@ def test_an_efficientnet_keeps_one_index_set_per_axis(data: st.DataObject) -> No
         for i in range(2)
     ]  # fmt: skip
     assert_consistent(*nets, draw, spatial)
+
+
+def test_a_residual_connection_that_only_the_small_network_has_is_not_called_consistent() -> None:
+    with torch.device("meta"):
+        large, small, other = (timm.create_model(f"mobilenetv3_small_{name}") for name in ("100", "050", "075"))
+    assert small.blocks[3][0].has_skip and not large.blocks[3][0].has_skip
+    assert not other.blocks[3][0].has_skip
+    assert not plan_selection(large, small).verified
+    assert not plan_selection(large.state_dict(), small.state_dict()).verified
+    assert plan_selection(large.state_dict(), other).verified
+
+
+def test_equal_streams_without_a_residual_connection_are_consistent() -> None:
+    with torch.device("meta"):
+        large, small = (timm.create_model("tf_efficientnet_lite0") for _ in range(2))
+        small.blocks = small.blocks[:2]
+        small.blocks[1][0].conv_pwl, small.blocks[1][0].bn3 = nn.Conv2d(96, 16, 1, bias=False), nn.BatchNorm2d(16)
+        small.blocks[1] = small.blocks[1][:1]
+    assert plan_selection(large, small).verified  # the stride is 2
+    assert not plan_selection(large, small.state_dict()).verified
 
 
 @EXAMPLES
@@ -180,7 +204,10 @@ def test_classifiers_are_recognised(name: str) -> None:
     assert is_classifier(name)
 
 
-@pytest.mark.parametrize("name", ["head.norm.weight", "conv_head.weight", "blocks.0.mlp.fc1.weight", "fc_norm.weight"])
+@pytest.mark.parametrize(
+    "name",
+    ["head.norm.weight", "head.pre_logits.fc.weight", "conv_head.weight", "blocks.0.mlp.fc1.weight", "fc_norm.weight"],
+)
 def test_other_layers_are_no_classifiers(name: str) -> None:
     assert not is_classifier(name)
 

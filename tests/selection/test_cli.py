@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import wiring
 
 from dual_skd.errors import InputError
 from dual_skd.selection import plan_selection
-from dual_skd.selection.cli import add_arguments, main, read_weights, write_weights
+from dual_skd.selection.cli import add_arguments, main, write_weights
+from dual_skd.selection.resample import resize_positions
+from dual_skd.weight_files import load_state_file
 
 
 def run(*words: str | Path) -> int:
@@ -36,8 +39,8 @@ def test_files_in_weights_and_table_out(files: tuple[Path, Path], tmp_path: Path
     large, small = files
     out, report = tmp_path / f"new/out.{suffix}", tmp_path / "report.csv"
     assert run("--large", large, "--small", small, "--out", out, "--report", report, "--elements", "complement") == 0
-    written = read_weights(out)
-    expected = plan_selection(read_weights(large), read_weights(small), elements="complement").apply()
+    written = load_state_file(out)
+    expected = plan_selection(load_state_file(large), load_state_file(small), elements="complement").apply()
     assert all(torch.equal(written[name], value) for name, value in expected.items())
     assert torch.equal(written["head.fc.weight"], torch.ones(3, 6))  # the small file's own
     with report.open(encoding="utf-8") as file:
@@ -49,22 +52,30 @@ def test_selected_only_leaves_the_rest_out_and_layers_can_be_listed(files: tuple
     large, small = files
     out = tmp_path / "out.safetensors"
     assert run("--large", large, "--small", small, "--out", out, "--selected-only", "--layers", "[[1], [0]]") == 0
-    written = read_weights(out)
+    written = load_state_file(out)
     assert "head.fc.weight" not in written
-    expected = plan_selection(read_weights(large), read_weights(small), layers=[[1], [0]]).apply()
+    expected = plan_selection(load_state_file(large), load_state_file(small), layers=[[1], [0]]).apply()
     assert torch.equal(written["stages.0.blocks.0.gamma"], expected["stages.0.blocks.0.gamma"])
 
 
-def test_a_checkpoint_with_the_weights_below_model_is_read(tmp_path: Path) -> None:
-    torch.save({"model": {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "model.pt")
-    assert read_weights(tmp_path / "model.pt")["a"].tolist() == [1, 1]
+@pytest.mark.parametrize("wrap", [
+    lambda state: {"model": state, "epoch": 3},
+    lambda state: {"network": state, "optimizer": {}},
+    lambda state: {f"module.{name}": value for name, value in state.items()},
+], ids=["model", "network", "distributed"])  # fmt: skip
+def test_files_that_training_reads_are_read_here_too(files: tuple[Path, Path], tmp_path: Path, wrap: Callable) -> None:
+    large, small = files
+    torch.save(wrap(load_state_file(large)), tmp_path / "wrapped.pt")
+    for source, out in ((large, "plain.pt"), (tmp_path / "wrapped.pt", "out.pt")):
+        assert run("--large", source, "--small", small, "--out", tmp_path / out) == 0
+    expected, written = load_state_file(tmp_path / "plain.pt"), load_state_file(tmp_path / "out.pt")
+    assert all(torch.equal(written[name], value) for name, value in expected.items())
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--large", "absent.pt"], "absent.pt: no such weights file"),
-        (["--large", "weights.bin"], "expected a file ending in .safetensors, .pt, .pth"),
+        (["--large", "absent.pt"], "No weights file .absent.pt.; give the path of"),
         (["--out", "out.txt"], "out.txt: expected a file ending in"),
         (["--layers", "[1, 2"], "--layers '.1, 2': not valid JSON"),
         (["--small-options", "{"], "--small-options '{': not valid JSON"),
@@ -78,15 +89,6 @@ def test_mistakes_are_one_sentence(files: tuple[Path, Path], tmp_path: Path, wor
         run(*[word for pair in given.items() for word in pair])
 
 
-def test_files_without_weights_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "broken.pt").write_bytes(b"no weights")
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(InputError, match="broken.pt: can't be read as weights"):
-        read_weights(tmp_path / "broken.pt")
-    with pytest.raises(InputError, match="list.pt: holds no state dict"):
-        read_weights(tmp_path / "list.pt")
-
-
 def test_the_small_network_can_be_named(files: tuple[Path, Path], tmp_path: Path) -> None:
     from dual_skd.networks import build_network
 
@@ -96,6 +98,18 @@ def test_the_small_network_can_be_named(files: tuple[Path, Path], tmp_path: Path
     out = tmp_path / "small.safetensors"
     assert run("--large", tmp_path / "resnet.safetensors", "--small", "resnet10t", "--out", out,
                "--small-options", '{"num_classes": 4, "in_channels": 1}') == 0  # fmt: skip
-    written = read_weights(out)
+    written = load_state_file(out)
     assert written["fc.weight"].shape[0] == 4
     assert torch.equal(written["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
+
+
+def test_token_grids_that_are_not_square_can_be_given(tmp_path: Path) -> None:
+    sizes = {"embed": 4, "heads": 1, "head_dim": 4, "mlp": 4, "depth": 1, "monai": False, "spatial": 2}
+    state = {name: value.float() for name, value in wiring.vit(**sizes).state().items()}
+    large = state | {"pos_embed": torch.randn(1, 1 + 6, 4)}
+    write_weights(tmp_path / "large.pt", large)
+    write_weights(tmp_path / "small.pt", state | {"pos_embed": torch.randn(1, 1 + 12, 4)})
+    assert run("--large", tmp_path / "large.pt", "--small", tmp_path / "small.pt", "--out", tmp_path / "out.pt",
+               "--large-heads", 1, "--large-grid", 2, 3, "--small-grid", 4, 3) == 0  # fmt: skip
+    expected = resize_positions(large["pos_embed"], old_grid=(2, 3), new_grid=(4, 3), old_prefix=1, new_prefix=1)
+    assert torch.equal(load_state_file(tmp_path / "out.pt")["pos_embed"], expected)

@@ -234,6 +234,14 @@ def test_student_and_auxiliary_are_corrected_for_their_own_channels(tmp_path):
     assert torch.equal(pairs[0][2], pairs[1][2])  # the run's random numbers go on as without it
 
 
+def test_a_vit_whose_heads_are_not_64_wide_is_compensated(tmp_path):
+    torch.save(build_network("test_vit", num_classes=2, image_size=32).state_dict(), tmp_path / "a.pt")  # 2 heads of 32
+    student = build_network("test_vit", num_classes=2, image_size=32, embed_dim=32, num_heads=1)
+    batches = [torch.randn(64, 1, 32, 32)]
+    summary = initialise_pair(student, large="test_vit", pretrained=str(tmp_path / "a.pt"), compensate_with=batches)
+    assert summary["student"]["compensation"]["layers"] > 0
+
+
 def test_a_volumetric_student_is_refused(tmp_path):
     options = {"num_classes": 2, "depth": 0.3, "width": 0.25}
     save_file(build_network("tf_efficientnet_lite0", **options).state_dict(), tmp_path / "a.safetensors")

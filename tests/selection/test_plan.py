@@ -342,6 +342,35 @@ def test_staged_networks_take_a_list_of_layers_per_stage() -> None:
         plan_selection(large, small, layers={7: [0]})
 
 
+@pytest.mark.parametrize("layers", [[[0, 2]], {"0": [0, 2]}])
+def test_a_network_without_stages_takes_one_list_of_layers(layers) -> None:
+    with pytest.raises(SelectionError, match=re.escape("no stages; list its blocks alone, as [0, 2, 5]")):
+        plan_selection(vit(2, 4), vit(1, 2), layers=layers)
+
+
+def test_the_hidden_layer_of_a_head_is_selected() -> None:
+    large, small = seeded(convnext(2, head_hidden_size=10)), convnext(1, head_hidden_size=5)
+    plan = plan_selection(large, small)
+    assert plan.verified
+    assert {row.name for row in plan.report() if not row.selected} == {"head.fc.weight", "head.fc.bias"}
+    hidden = plan.apply()["head.pre_logits.fc.weight"]
+    assert torch.equal(hidden, large.head.pre_logits.fc.weight[::2, ::2])
+
+
+def test_relative_positions_are_resampled_to_another_window() -> None:
+    name = "attn.relative_position_bias_table"
+    centre = torch.zeros(13 * 13, 4)
+    centre[6 * 13 + 6] = torch.arange(1.0, 5.0)  # a token and itself
+    rows = torch.cat([centre, torch.arange(12.0).reshape(3, 4)])  # BEiT: three rows of the class token come last
+    plan = plan_selection({name: rows}, {name: torch.zeros(11 * 11 + 3, 2)})
+    found = plan.apply()[name]
+    assert found[:121].argmax(0).tolist() == [60, 60]  # still the centre
+    assert torch.equal(found[121:], rows[169:, ::2])
+    assert plan.report()[0].note == "relative positions of windows 7x7 -> 6x6"
+    plan = plan_selection({name: centre, "b": centre}, {name: torch.zeros(11 * 9, 4), "b": centre})
+    assert plan.report()[0].reason == "other window: 99 relative positions here, 169 in the large network"
+
+
 def test_the_first_block_of_a_strided_stage_stays_first() -> None:
     rows = {row.name: row for row in plan_selection(resnet(2, 4), resnet(1, 2), layers="last").report()}
     assert rows["layer2.0.conv1.weight"].source == "layer2.0.conv1.weight"

@@ -9,9 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from dual_skd.selection.resample import (
+    bias_windows,
     guess_grid,
     inflate_kernel,
     match_input_channels,
+    resize_bias_table,
     resize_kernel,
     resize_patch_kernel,
     resize_positions,
@@ -110,3 +112,17 @@ def test_grids_are_guessed_from_the_number_of_tokens(
     tokens: int, dims: int, prefixes: list[int], expected: tuple | None
 ) -> None:
     assert guess_grid(tokens, dims, prefixes) == expected
+
+
+def test_tables_of_relative_positions_keep_their_slopes_and_special_rows() -> None:
+    ramp = torch.linspace(-1, 1, 13).repeat(13)[:, None]  # grows along one axis
+    table = torch.cat([ramp, torch.tensor([[5.0], [6.0], [7.0]])])
+    assert bias_windows(172, 124) == ((7, 6), 3) and bias_windows(169, 25) == ((7, 3), 0)
+    assert bias_windows(169, 124) is None and bias_windows(169, 99) is None
+    resized = resize_bias_table(table, window=6, special=3)
+    assert resized[121:].flatten().tolist() == [5, 6, 7]
+    plane = resized[:121].reshape(11, 11)
+    torch.testing.assert_close(plane, plane[:1].expand(11, 11))
+    torch.testing.assert_close(plane[0], -plane[0].flip(0))
+    assert bool((plane[0].diff() > 0).all())
+    assert torch.equal(resize_bias_table(table, window=7, special=3), table)

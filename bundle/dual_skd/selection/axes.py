@@ -41,6 +41,7 @@ class Family:
         stream: name of a stage's residual axis with ``{s}``, or the only stream's name.
         stem: axis in front of the first stage.
         keep_first: the first block of a stage differs in stride and width.
+        skips_by_width: the first block of a stage adds its input where stride and widths allow it, and no tensor tells.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Family:
     stream: str
     stem: str
     keep_first: bool = False
+    skips_by_width: bool = False
 
     @property
     def staged(self) -> bool:
@@ -90,6 +92,7 @@ EFFICIENTNET = Family(
     stream="stage{s}",
     block="blocks.{s}.{b}",
     keep_first=True,
+    skips_by_width=True,
     tensors={
         "conv_stem.weight": "stem image *",
         "bn1.*": "stem",
@@ -159,6 +162,8 @@ CONVNEXT = Family(
         "stages.{s}.downsample.1.bias": "{out}",
         "norm_pre.*": "stage{last}",
         "head.norm.*": "stage{last}",
+        "head.pre_logits.fc.weight": "hidden stage{last} *",
+        "head.pre_logits.fc.bias": "hidden",
     },
     blocks={
         "convnext": (
@@ -327,9 +332,12 @@ class NetworkAxes:
 
 
 def is_classifier(name: str) -> bool:
-    """True for the tensors of a classifier head: they belong to the old classes and are never selected."""
+    """True for the tensors of a classifier head: they belong to the old classes and are never selected.
+
+    A norm and a hidden layer in front of it (timm's ``head.pre_logits``) are features like any other.
+    """
     parts = name.split(".")
-    return parts[0] in CLASSIFIERS and parts[1:2] != ["norm"]
+    return parts[0] in CLASSIFIERS and parts[1:2] not in (["norm"], ["pre_logits"])
 
 
 def find_family(names: list[str]) -> Family | None:

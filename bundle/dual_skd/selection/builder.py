@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import SelectionError
 from .axes import CONSTANTS, FAMILIES, NEUTRAL, NetworkAxes, TensorAxes, describe, find_family, is_classifier
-from .resample import guess_grid, match_input_channels, resize_kernel, resize_positions
+from .resample import bias_windows, match_input_channels, resize_bias_table, resize_kernel, resize_positions
 from .rules import choose_elements, choose_layers
 from .view import View
 
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 LayerRule = str | Sequence[int] | Sequence[Sequence[int]] | Mapping[Any, Sequence[int]]
 
 DEFAULT_HEAD_DIM = 64  # of every standard ViT; assumed where only a state dict is known
+
+GRID_REMEDY = "give {0}_grid (--{0}-grid of the select command), in training img_size in {0}_options"
 
 
 @dataclass(frozen=True)
@@ -284,34 +286,30 @@ class PlanBuilder:
         step: Callable[..., Any] = partial(resize_kernel, size=new, patch=patch)  # None was ruled out above
         return [(f"kernel {_x(old)} -> {_x(new)}", step)]
 
-    def _grids(self, names: Sequence[str]) -> list[tuple[tuple[int, ...], int] | None]:
-        """(token grid, leading tokens without a place in it) of the large and the small position embedding."""
-        grids: list[tuple[tuple[int, ...], int] | None] = []
-        for view, name, dims in zip((self.large, self.small), names, self.spatial_dims, strict=True):
-            tokens = view.shapes[name][1]
-            if view.grid is not None:
-                known = (view.grid, tokens - math.prod(view.grid))
-                grids.append(known if known[1] >= 0 else None)
-                continue
-            leading = ("cls_token", "reg_token", "register_tokens")
-            extra = sum(shape[1] for key, shape in view.shapes.items() if key.endswith(leading))
-            grids.append(guess_grid(tokens, dims, list(dict.fromkeys([extra, min(extra, 1), 0]))))
-        return grids
+    def _token_grids(self, large: str, small: str) -> list[tuple[tuple[int, ...], int] | None]:
+        """(token grid, leading tokens) of a position embedding in the large and in the small network."""
+        sides = zip((self.large, self.small), (large, small), self.spatial_dims, strict=True)
+        return [view.token_grid(name, dims) for view, name, dims in sides]
 
     def _positions(self, name: str, source: str) -> list[tuple[str, Callable[[Tensor], Tensor]]] | str:
-        as_many = self.large.shapes[source][1] == self.small.shapes[name][1]
-        if self.large.grid is None and as_many and self.spatial_dims[0] == self.spatial_dims[1]:
-            return []  # a state dict tells no grid, and a network that is fine-tuned again has the one it had
-        pair = self._grids((source, name))
-        for which, key, view, grid in zip(
-            ("large", "small"), (source, name), (self.large, self.small), pair, strict=True
-        ):
-            if grid is None:
-                tokens = view.shapes[key][1]
-                return f"the grid of the {tokens} positions in the {which} network is unknown; give {which}_grid"
-        (old_grid, old_prefix), (new_grid, new_prefix) = (grid for grid in pair if grid is not None)
-        if (old_grid, old_prefix) == (new_grid, new_prefix):
+        old, new = self._token_grids(source, name)
+        old_tokens, new_tokens = self.large.shapes[source][1], self.small.shapes[name][1]
+        if self.large.grid is None and old_tokens == new_tokens and self.spatial_dims[0] == self.spatial_dims[1]:
+            # a network that is fine-tuned again has the grid it had
+            if old != new and new is not None:
+                logger.warning(
+                    "%s: nothing tells the grid of its %d positions in the large network, so it is taken to be that of "
+                    "the small one, %s; %s.", name, old_tokens, _x(new[0]), GRID_REMEDY.format("large")
+                )  # fmt: skip
             return []
+        if old is None or new is None:
+            which, tokens = ("large", old_tokens) if old is None else ("small", new_tokens)
+            reason = f"the grid of the {tokens} positions in the {which} network is unknown"
+            logger.warning("%s isn't selected: %s; %s.", name, reason, GRID_REMEDY.format(which))
+            return reason
+        if old == new:
+            return []
+        (old_grid, old_prefix), (new_grid, new_prefix) = old, new
         if len(new_grid) < len(old_grid):
             return f"positions {_x(old_grid)} of a volume don't fit {_x(new_grid)}"
         step = partial(
@@ -323,26 +321,34 @@ class PlanBuilder:
         """The large position embedding, if only there the class token has an entry (timm has one, MONAI has not)."""
         if self.mode == "reference":
             return None
-        names = [name for view in (self.large, self.small) if (name := view.position_name) is not None]
-        if len(names) < 2:
+        source, name = self.large.position_name, self.small.position_name
+        if source is None or name is None:
             return None
-        old, new = self._grids(names)
-        return names[0] if old and new and old[1] > 0 and new[1] == 0 else None
+        old, new = self._token_grids(source, name)
+        return source if old and new and old[1] > 0 and new[1] == 0 else None
 
     def _tie_neighbours(self, small: NetworkAxes) -> None:
         """Joins the streams of neighbouring stages where no projection need lie between them.
 
         Between two stages of equal width the residual connection may run straight through (ResNet's first stage,
-        EfficientNet's stages without stride). Shapes alone can't tell; joining is right in both cases.
+        EfficientNet's stages without stride). Shapes alone can't tell; joining is right in both cases. Streams that are
+        equal in the small network alone can't be joined: where a residual connection runs there, it adds channels that
+        have nothing to do with each other.
         """
         family = small.family
         if not family.staged:
             return
-        streams = [family.stem, *(family.stream.replace("{s}", stage) for stage in sorted(small.depths, key=int))]
-        for before, after in pairwise(streams):
+        stages = sorted(small.depths, key=int)
+        streams = [family.stem, *(family.stream.replace("{s}", stage) for stage in stages)]
+        for stage, (before, after) in zip(stages, pairwise(streams), strict=True):
             a, b = self.sizes.get(before), self.sizes.get(after)
-            if a and b and a != b and (a.large, a.small) == (b.large, b.small):
+            if not a or not b or before == after or a.small != b.small:
+                continue
+            block = small.prefix + family.block.format(s=stage, b=0)
+            if a.large == b.large:
                 self.same[after] = self.same.get(before, before)
+            elif family.skips_by_width and self.small.skips.get(block, True):  # a state dict doesn't tell
+                self.doubts.append(f"{block} may add its input, which the large network's block can't")
 
     # ---- networks without a table, and the published rule
 
@@ -371,6 +377,8 @@ class PlanBuilder:
             return Part(name, name, reason=f"other form: {_x(shape)} here, {_x(old)} in the large network")
         if self.mode == "reference":
             return self._reference_part(name, shape, name, old, None)
+        if name.endswith("relative_position_bias_table") and len(old) == count == 2 and old[0] != shape[0]:
+            return self._relative_positions(name, old[0], shape[0])
         kernel = self._kernel(old[count:], shape[count:], patch=False)
         if isinstance(kernel, str):
             return Part(name, name, reason=kernel)
@@ -383,6 +391,16 @@ class PlanBuilder:
             else:
                 dims.append(self._sized_axis(name, name, position))
         return Part(name, name, tuple(dims), tuple(kernel))
+
+    def _relative_positions(self, name: str, old: int, new: int) -> Part:
+        """A table with a row per relative position: resampled to another window, as position embeddings are."""
+        windows = bias_windows(old, new)
+        if windows is None:
+            return Part(name, name, reason=f"other window: {new} relative positions here, {old} in the large network")
+        (old_window, new_window), special = windows
+        step = partial(resize_bias_table, window=new_window, special=special)
+        text = f"relative positions of windows {_x((old_window,) * 2)} -> {_x((new_window,) * 2)}"
+        return Part(name, name, (None, self._sized_axis(name, name, 1)), ((text, step),))
 
     def _reference_part(
         self, name: str, shape: tuple[int, ...], source: str, old: tuple[int, ...], axes: TensorAxes | None
@@ -454,7 +472,11 @@ class PlanBuilder:
 def _map_blocks(large: NetworkAxes, small: NetworkAxes, layers: LayerRule) -> dict[str, dict[int, int | None]]:
     stages = sorted(small.depths, key=lambda stage: int(stage or 0))
     rules: dict[str, Any]
-    if isinstance(layers, str) or not small.family.staged:
+    if isinstance(layers, str):
+        rules = dict.fromkeys(stages, layers)
+    elif not small.family.staged:
+        if isinstance(layers, Mapping) or any(isinstance(block, Sequence) for block in layers):
+            raise SelectionError(f"layers={layers}: this network has no stages; list its blocks alone, as [0, 2, 5]")
         rules = dict.fromkeys(stages, layers)
     elif isinstance(layers, Mapping):
         given = {str(stage): rule for stage, rule in layers.items()}

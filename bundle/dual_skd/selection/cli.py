@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..weight_files import ENDINGS, load_state_file
 from .axes import FAMILIES
 from .plan import plan_selection
 from .rules import ELEMENT_RULES
-
-WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--small-heads", type=int, metavar="N", help="attention heads, if not as wide as the large ones"
     )
+    for which in ("large", "small"):
+        parser.add_argument(
+            f"--{which}-grid", type=int, nargs="+", metavar="N", help="tokens per axis, if not square or cubic"
+        )
     parser.add_argument("--rescale", action="store_true", help="multiply by large / small input width")
     parser.add_argument("--seed", type=int, default=0, help="seed of elements=random and of what isn't selected")
     parser.add_argument(
@@ -55,8 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Runs the selection and returns the exit status."""
     out = Path(args.out)
-    _check_suffix(out)
-    large = read_weights(args.large)
+    if out.suffix not in ENDINGS:
+        raise InputError(f"{out}: expected a file ending in {', '.join(ENDINGS)}")
+    large = load_state_file(args.large)
     small = _small_network(args.small, _json(args.small_options, "--small-options"), args.seed)
     layers = _json(args.layers, "--layers") if args.layers[:1] in "[{" else args.layers
     plan = plan_selection(
@@ -71,6 +75,8 @@ def main(args: argparse.Namespace) -> int:
         rescale=args.rescale,
         large_heads=args.large_heads,
         small_heads=args.small_heads,
+        large_grid=args.large_grid,
+        small_grid=args.small_grid,
     )
     selected = plan.apply()
     rest = {} if args.selected_only else dict(small.state_dict() if isinstance(small, nn.Module) else small)
@@ -81,31 +87,6 @@ def main(args: argparse.Namespace) -> int:
     total = len(plan.report())
     sys.stdout.write(f"{len(selected)} of {total} tensors selected ({plan.family}, {checked}) -> {out}\n")
     return 0
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Reads a state dict from .safetensors, .pt or .pth (weights only; also below "model" or "state_dict").
-
-    Raises:
-        InputError: when the file is absent, of another kind, or holds no tensors.
-    """
-    path = Path(path)
-    _check_suffix(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file; check the path")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path}: can't be read as weights ({reason}); save a plain state dict or safetensors"
-        ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path}: holds no state dict of tensors; save module.state_dict()")
-    return dict(state)
 
 
 def write_weights(path: str | Path, state: dict[str, Tensor]) -> None:
@@ -120,8 +101,8 @@ def write_weights(path: str | Path, state: dict[str, Tensor]) -> None:
 
 
 def _small_network(name: str, options: Any, seed: int) -> nn.Module | dict[str, Tensor]:
-    if Path(name).suffix in WEIGHT_FILES:
-        return read_weights(name)
+    if Path(name).suffix in ENDINGS:
+        return load_state_file(name)
     if not isinstance(options, dict):
         raise InputError(f"--small-options {options!r}: expected a JSON object, as '{{\"num_classes\": 2}}'")
     from ..networks import build_network  # only here: it brings timm and MONAI
@@ -135,8 +116,3 @@ def _json(text: str, argument: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{argument} {text!r}: not valid JSON ({error.msg} at character {error.pos})") from error
-
-
-def _check_suffix(path: Path) -> None:
-    if path.suffix not in WEIGHT_FILES:
-        raise InputError(f"{path}: expected a file ending in {', '.join(WEIGHT_FILES)}")

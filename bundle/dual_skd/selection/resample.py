@@ -15,7 +15,9 @@ def match_input_channels(weight: Tensor, channels: int) -> Tensor:
     """Adapts a first-layer kernel to another number of input channels.
 
     The kernels are summed over their old channels and shared equally by the new ones, so a grey image gives the same
-    response as it gave when repeated to RGB: RGB -> 1 is the sum, RGB -> n is the sum / n, n times.
+    response as it gave when repeated to RGB: RGB -> 1 is the sum, RGB -> n is the sum / n, n times. Not exact for
+    layers that standardise their weights (NFNet, the hybrid ViTs with a ResNet stem): each output channel keeps its
+    pattern, but the layer then sets the kernel's scale itself.
 
     Args:
         weight: kernel (O, C, ...).
@@ -130,6 +132,42 @@ def resize_positions(
             image = image.unsqueeze(-1).expand(*image.shape, new_grid[2])
         grid = image.movedim(1, -1).reshape(1, -1, channels).to(positions.dtype)
     return torch.cat([prefix, grid], dim=1)
+
+
+def bias_windows(old: int, new: int) -> tuple[tuple[int, int], int] | None:
+    """The windows of two tables of relative positions, by their numbers of rows, and the special rows of both.
+
+    A window of w x w tokens has (2 w - 1)^2 relative positions; BEiT has three further rows, for its class token.
+
+    Returns:
+        ((old w, new w), special rows), or None where a window isn't square.
+    """
+    for special in (0, 3):
+        grids = guess_grid(old, 2, [special]), guess_grid(new, 2, [special])
+        sides = [grid[0][0] for grid in grids if grid is not None]
+        if len(sides) == 2 and all(side % 2 for side in sides):
+            return ((sides[0] + 1) // 2, (sides[1] + 1) // 2), special
+    return None
+
+
+def resize_bias_table(table: Tensor, *, window: int, special: int) -> Tensor:
+    """Resamples a table of relative positions to another square window, bicubically.
+
+    Args:
+        table: (rows, heads), the ``special`` rows last.
+        window: new window, in tokens.
+        special: rows that belong to no relative position; kept as they are.
+
+    Returns:
+        Table ((2 ``window`` - 1)^2 + ``special``, heads).
+    """
+    old = math.isqrt(len(table) - special)
+    new = 2 * window - 1
+    leading = table.roll(special, 0).unsqueeze(0)
+    resized = resize_positions(
+        leading, old_grid=(old, old), new_grid=(new, new), old_prefix=special, new_prefix=special
+    )
+    return resized.squeeze(0).roll(-special, 0)
 
 
 def guess_grid(tokens: int, spatial_dims: int, prefixes: Sequence[int]) -> tuple[tuple[int, ...], int] | None:
