@@ -111,7 +111,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
     """
     path = model_file(path)
     state = load_state_file(path)
-    info = _read_info(path)
+    info = read_info(path)
     missing = [key for key in ("architecture", "class_names") if not info.get(key)]
     if missing:
         raise InputError(
@@ -178,7 +178,7 @@ def temperature_of(info: Mapping[str, Any]) -> float | None:
 def auxiliary_temperature(model: str | Path) -> float | None:
     """The same of the auxiliary beside a student's ``model.pt``; None without one."""
     path = Path(model).with_name("auxiliary.pt")
-    return temperature_of(_read_info(path)) if path.is_file() else None
+    return temperature_of(read_info(path)) if path.is_file() else None
 
 
 def conformal_rule(
@@ -216,7 +216,8 @@ def conformal_rule(
     return fit_conformal(p.numpy(), table.labels, alpha=alpha)
 
 
-def _read_info(path: Path) -> dict[str, Any]:
+def read_info(path: Path) -> dict[str, Any]:
+    """What a model file says of its network beside the weights, see :func:`save_model`; empty for other files."""
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             texts = file.metadata() or {}
