@@ -202,6 +202,7 @@ def main(arguments: Sequence[str] | None = None, execute: Any = None) -> None:
     options = parse_options([word for word in rest if word != "--"])
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise SystemExit(f"Error: fractions lie between 0 and 1, found {args.fractions}.")
+    args.output = args.output.expanduser()
     args.output.mkdir(parents=True, exist_ok=True)
     data = (args.output / "split.json").absolute()
     try:

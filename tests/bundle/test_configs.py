@@ -212,6 +212,24 @@ def test_fine_tuning_starts_from_a_model_of_other_classes(tmp_path, run, tiny, t
         assert {row["name"] for row in csv.DictReader(file) if row["reason"]} == {"fc.weight", "fc.bias"}
 
 
+def test_one_folder_holds_a_whole_run_where_its_path_begins_with_home(tmp_path, run, tiny, demo, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run("train.json", **tiny | {"cache": "disk"}, output_dir="~/run")
+    run("evaluate.json", "corruption.json", output_dir="~/run", corruptions=["noise"], strengths=[1], report=True)
+    run("inference.json", output_dir="~/run", dataset_dir=str(demo))
+    run("train.json", "resume.json", **tiny | {"cache": "disk"}, output_dir="~/run")  # finds that it is finished
+    assert [path.name for path in tmp_path.iterdir()] == ["home"] and not (tmp_path / "home" / "~").exists()
+    written = {path.name for path in (tmp_path / "home" / "run").iterdir()}
+    assert written >= {
+        "models", "last.pt", "metrics.json", "predictions_test.csv", "predictions.csv", "predictions_validation.csv",
+        "selection_report.csv", "run.json", "datalist.json", "tensorboard", "report", "cache",
+    }  # fmt: skip
+    assert (tmp_path / "home" / "run" / "models" / "model.pt").is_file()
+    paths = [line for path in CONFIGS.glob("*.json") for line in path.read_text().splitlines() if "@output_dir" in line]
+    assert len(paths) == 5, paths  # run.json's copy, resume_from, and where each of the three configs expands it
+
+
 def test_several_processes_change_settings_that_one_process_has_too():
     # a run goes on only where all settings that both have are equal
     changed = [name.removeprefix("settings#") for name in read("multi_gpu_train.json") if name.startswith("settings#")]
