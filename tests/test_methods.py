@@ -67,9 +67,9 @@ def test_a_teacher_that_is_absent_or_of_other_classes_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("of_images, words", [
-    ({"class_names": ["b", "c", "z"], "multi_label": False}, "class_names ['a', 'b', 'c'], but these images have "),
+    ({"class_names": ["b", "c", "z"], "multi_label": False}, "class_names ['a', 'b', 'c'], but here it is ['b'"),
     ({"class_names": ["a", "c", "b"], "multi_label": False}, "['a', 'c', 'b']"),
-    ({"class_names": ["a", "b", "c"], "multi_label": True}, "multi_label False, but these images have True"),
+    ({"class_names": ["a", "b", "c"], "multi_label": True}, "multi_label False, but here it is True"),
 ])  # fmt: skip
 def test_a_teacher_s_logits_have_to_mean_the_same_classes(tmp_path, of_images, words):
     path = save_model(tmp_path, nn.Linear(2, 3), architecture={}, class_names=["a", "b", "c"])

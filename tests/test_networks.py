@@ -46,6 +46,8 @@ def test_every_kind_of_network_returns_one_tensor_of_logits(name, spatial_dims, 
     assert logits.shape == (2, 3)
     assert network.get_submodule(layer_name) is classifier
     torch.testing.assert_close(classifier(features), logits)
+    logits.sum().backward()  # several processes wait for the gradient of every parameter that learns
+    assert [key for key, value in network.named_parameters() if value.requires_grad and value.grad is None] == []
 
 
 def test_width_0_4_leaves_0_89_of_4_87_million_parameters():

@@ -137,7 +137,7 @@ def load_teacher(
     for name, wanted in (("class_names", class_names and list(class_names)), ("multi_label", multi_label)):
         if wanted is not None and info.get(name, wanted) != wanted:
             raise InputError(
-                f"teacher_checkpoint {checkpoint} was trained with {name} {info[name]}, but these images have {wanted}, "
+                f"teacher_checkpoint {checkpoint} was trained with {name} {info[name]}, but here it is {wanted}, "
                 "so its logits mean something else; give the model.pt of a run with the same classes."
             )
     try:

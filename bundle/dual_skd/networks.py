@@ -100,6 +100,11 @@ def build_network(
 class VisionTransformer(ViT):
     """MONAI's ViT with a class token, returning its logits alone instead of (logits, hidden states)."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for block in self.blocks:  # MONAI makes it but doesn't use it, and DistributedDataParallel waits for gradients
+            block.norm_cross_attn.requires_grad_(False)
+
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[0]
 
