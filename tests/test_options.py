@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from dual_skd.errors import InputError
-from dual_skd.options import switch
+from dual_skd.options import check_numbers, network_options, switch
 
 
 @pytest.mark.parametrize("value, wanted", [
@@ -20,3 +20,32 @@ def test_anything_else_is_refused_under_the_name_of_the_option(value):
     with pytest.raises(InputError) as caught:
         switch(value, "amp")
     assert str(caught.value) == f"Unknown amp {str(value).lower()!r}; valid: true, false."
+
+
+def test_numbers_in_their_range_are_taken():
+    check_numbers({"epochs": 1, "learning_rate": 0.0, "fold": 0, "image_size": [32, 40], "folds": None}, 2)
+    check_numbers({"image_size": (8, 8, 8), "spacing": None, "seed": 0, "logit_adjustment": 1}, 3)
+
+
+@pytest.mark.parametrize("name, value, expected", [
+    ("logit_adjustment", True, "a number of at least 0."), ("learning_rate", "x", "a number of at least 0."),
+    ("learning_rate", float("nan"), "a number of at least 0."), ("rotate", -1, "a number of at least 0."),
+    ("momentum", float("inf"), "a number of at least 0."), ("patience", 0, "a whole number of at least 1."),
+    ("val_interval", 0, "a whole number of at least 1."), ("batch_size", 8.0, "a whole number of at least 1."),
+    ("seed", None, "a whole number of at least 0."), ("num_workers", -1, "a whole number of at least 0."),
+    ("image_size", "x", "a whole number of at least 1, or a list of 2 such numbers."),
+    ("image_size", [32], "a whole number of at least 1, or a list of 2 such numbers."),
+    ("spacing", [1, 1, 1], "a number of at least 0, or a list of 2 such numbers."),
+    ("rotate", [10, 10], "a number of at least 0."),
+])  # fmt: skip
+def test_a_number_that_is_none_or_out_of_range_is_named(name, value, expected):
+    with pytest.raises(InputError) as caught:
+        check_numbers({"epochs": 3, name: value}, 2)
+    assert str(caught.value) == f"{name} is {value!r}; expected {expected}"
+
+
+def test_options_of_a_network_are_a_dictionary_without_what_the_run_decides():
+    assert network_options({"depth": 2}, "small_options") == {"depth": 2} and network_options(None, "x") == {}
+    for value, words in ((["depth"], "expected a dictionary"), ({"in_channels": 3, "depth": 1}, "sets in_channels, ")):
+        with pytest.raises(InputError, match=f"^small_options .*{words}"):
+            network_options(value, "small_options")

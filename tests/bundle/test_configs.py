@@ -19,6 +19,7 @@ from PIL import Image
 from dual_skd.data import scale_intensity, write_demo
 from dual_skd.data.demo import CLASSES_2D
 from dual_skd.errors import input_error_behind
+from dual_skd.options import WHOLE
 from dual_skd.outputs import bundle_root, load_model
 
 CONFIGS = Path(bundle_root()) / "configs"
@@ -91,6 +92,29 @@ def test_run_json_records_every_hyper_parameter_that_stands_above():
     written |= {name: f"@switches#{name}" for name in wanted if isinstance(config[name], bool)}
     assert config["settings"] == {name: f"@{name}" for name in wanted} | written
     assert config["train"]["trainer"]["max_epochs"] == "@epochs"
+
+
+def test_every_number_of_a_run_is_looked_at_before_anything_is_read(workflow, tiny, tmp_path):
+    config = read("train.json")
+    above = list(config)[: list(config).index("settings")]
+    plain = {name for name in above if isinstance(config[name], int | float) and not isinstance(config[name], bool)}
+    numbers = config["numbers"]
+    assert plain <= set(numbers) and set(WHOLE) <= set(numbers) <= set(above)
+    assert numbers == {name: f"@{name}" for name in numbers} | {"epochs": "@train#trainer#max_epochs"}
+    for name in numbers:
+        with pytest.raises(Exception) as caught:
+            workflow(
+                "train.json", **tiny | {"dataset_dir": "nowhere", name: "many"}, output_dir=str(tmp_path)
+            ).initialize()
+        assert str(input_error_behind(caught.value)).startswith(f"{name} is 'many'; expected a ")
+
+
+@pytest.mark.parametrize("name", ["small_options", "large_options"])
+def test_what_the_run_decides_is_no_option_of_a_network(workflow, tiny, tmp_path, name):
+    built = workflow("train.json", **tiny | {name: {"in_channels": 3}}, output_dir=str(tmp_path))
+    with pytest.raises(Exception) as caught:
+        built.parser.get_parsed_content("architecture" if name == "small_options" else "large_architecture")
+    assert f"{name} sets in_channels" in str(input_error_behind(caught.value))
 
 
 def workflow_of(name: str) -> list[str]:
