@@ -210,6 +210,7 @@ def main(arguments: Sequence[str] | None = None, execute: Any = None) -> None:
         )
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise SystemExit(f"Error: fractions lie between 0 and 1, found {args.fractions}.")
+    args.output = args.output.expanduser()
     data = (args.output / "split.json").absolute()
     try:
         make_folder(args.output)

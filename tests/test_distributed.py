@@ -141,6 +141,10 @@ def pieces(rank: int, directory: str) -> dict:
     with pytest.raises(InputError, match="1 validation images can't be divided among 2 processes"):
         own_places(1)
     assert list(own_places(0)) == []
+    vit = parallel(build_network("monai_vit", num_classes=2, image_size=32, hidden_size=8, mlp_dim=8, num_layers=1,
+                                 num_heads=2))  # fmt: skip
+    for _ in range(2):  # PyTorch finds in the second step that a parameter has had no gradient in the first
+        vit(torch.zeros(2, 1, 32, 32)).sum().backward()
     means = [norm.running_mean.tolist() for norm in norms]
     return {
         "means": means,

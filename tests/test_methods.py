@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from dual_skd.errors import InputError
 from dual_skd.methods import METHODS, load_teacher, method
+from dual_skd.outputs import save_model
 from dual_skd.selection import ELEMENT_RULES
 from dual_skd.selection.rules import LAYER_RULES
 from dual_skd.trainer import UPDATES
@@ -61,3 +64,27 @@ def test_a_teacher_that_is_absent_or_of_other_classes_is_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             load_teacher(nn.Linear(3, 2), checkpoint)
+
+
+@pytest.mark.parametrize("of_images, words", [
+    ({"class_names": ["b", "c", "z"], "multi_label": False}, "class_names ['a', 'b', 'c'], but here it is ['b'"),
+    ({"class_names": ["a", "c", "b"], "multi_label": False}, "['a', 'c', 'b']"),
+    ({"class_names": ["a", "b", "c"], "multi_label": True}, "multi_label False, but here it is True"),
+])  # fmt: skip
+def test_a_teacher_s_logits_have_to_mean_the_same_classes(tmp_path, of_images, words):
+    path = save_model(tmp_path, nn.Linear(2, 3), architecture={}, class_names=["a", "b", "c"])
+    for file in (path, path.with_suffix(".safetensors")):
+        with pytest.raises(InputError, match=re.escape(words)):
+            load_teacher(nn.Linear(2, 3), str(file), **of_images)
+
+
+def test_other_preprocessing_than_the_teacher_s_is_a_warning(tmp_path, caplog):
+    learned_with = {"image_size": (32, 64), "window": "percentile"}
+    path = save_model(
+        tmp_path, nn.Linear(2, 3), architecture={}, class_names=["a", "b", "c"], preprocessing=learned_with
+    )
+    here = {"class_names": ["a", "b", "c"], "multi_label": False}
+    load_teacher(nn.Linear(2, 3), str(path), **here, preprocessing=learned_with | {"frame": None})
+    assert not caplog.messages
+    load_teacher(nn.Linear(2, 3), str(path), **here, preprocessing=learned_with | {"window": "lung"})
+    assert caplog.messages == ["The teacher has learned with window percentile, but sees lung here."]

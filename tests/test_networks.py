@@ -46,6 +46,8 @@ def test_every_kind_of_network_returns_one_tensor_of_logits(name, spatial_dims, 
     assert logits.shape == (2, 3)
     assert network.get_submodule(layer_name) is classifier
     torch.testing.assert_close(classifier(features), logits)
+    logits.sum().backward()  # several processes wait for the gradient of every parameter that learns
+    assert [key for key, value in network.named_parameters() if value.requires_grad and value.grad is None] == []
 
 
 def test_width_0_4_leaves_0_89_of_4_87_million_parameters():
@@ -72,6 +74,12 @@ def test_depths_keep_the_first_blocks_and_stages_under_a_fifth_of_the_parameters
     assert count_parameters(small) == 934_452
     assert count_parameters(small) < count_parameters(large) / 5
     assert small.conv_head.in_channels == 120 and small.num_features == 1280
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet_gn", "test_efficientnet_ln", "test_efficientnet_evos"])
+def test_depths_work_whatever_the_normalisation(name):
+    network = build_network(name, num_classes=2, depths=[1, 1])
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 2)
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "efficientnetv2_rw_t", "mixnet_s", "mobilenetv2_100"])
@@ -128,6 +136,15 @@ def test_macs_need_no_memory_on_the_meta_device():
     with torch.device("meta"):
         network = build_network("tf_efficientnet_lite2", num_classes=1000, in_channels=3)
     assert count_macs(network, (3, 260, 260)) == pytest.approx(0.87e9, rel=0.03)  # published: 869 million
+
+
+def test_macs_of_a_network_with_a_parameter_as_input_of_a_layer():
+    with torch.device("meta"):
+        network = build_network("test_vit3", num_classes=2, image_size=32)
+    network.norm.requires_grad_(False)
+    before = [parameter.requires_grad for parameter in network.parameters()]
+    assert count_macs(network, (1, 32, 32)) > 0
+    assert [parameter.requires_grad for parameter in network.parameters()] == before
 
 
 def test_wrappers_are_taken_off():

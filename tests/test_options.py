@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dual_skd.errors import InputError
-from dual_skd.options import refuse_unknown, switch
+from dual_skd.options import check_numbers, network_options, refuse_unknown, switch
 
 
 @pytest.mark.parametrize("value, wanted", [
@@ -26,6 +26,8 @@ def test_anything_else_is_refused_under_the_name_of_the_option(value):
 
 @pytest.fixture
 def config(tmp_path) -> str:
+    tmp_path = tmp_path / "a, b"
+    tmp_path.mkdir()
     (tmp_path / "a.json").write_text(json.dumps({"dataset_dir": "x", "epochs": 2, "train": {}, "handlers": []}))
     (tmp_path / "b.yaml").write_text("extra: 1\n")
     return f"['{tmp_path}/a.json','{tmp_path}/b.yaml']"
@@ -46,5 +48,40 @@ def test_an_option_that_no_config_has_is_refused_with_what_is_near(config, word)
         refuse_unknown(["run", f"--config_file={config}", word, "1"])
 
 
+def test_one_config_is_a_path_as_it_is(tmp_path):
+    (tmp_path / "a, b.json").write_text("{}")
+    with pytest.raises(InputError, match="Unknown option --epochs"):
+        refuse_unknown(["run", "training", "--config_file", str(tmp_path / "a, b.json"), "--epochs", "1"])
+
+
 def test_another_program_has_options_of_its_own():
     refuse_unknown(["--workers", "3"])
+
+
+def test_numbers_in_their_range_are_taken():
+    check_numbers({"epochs": 1, "learning_rate": 0.0, "fold": 0, "image_size": [32, 40], "folds": None}, 2)
+    check_numbers({"image_size": (8, 8, 8), "spacing": None, "seed": 0, "logit_adjustment": 1}, 3)
+
+
+@pytest.mark.parametrize("name, value, expected", [
+    ("logit_adjustment", True, "a number of at least 0."), ("learning_rate", "x", "a number of at least 0."),
+    ("learning_rate", float("nan"), "a number of at least 0."), ("rotate", -1, "a number of at least 0."),
+    ("momentum", float("inf"), "a number of at least 0."), ("patience", 0, "a whole number of at least 1."),
+    ("val_interval", 0, "a whole number of at least 1."), ("batch_size", 8.0, "a whole number of at least 1."),
+    ("seed", None, "a whole number of at least 0."), ("num_workers", -1, "a whole number of at least 0."),
+    ("image_size", "x", "a whole number of at least 1, or a list of 2 such numbers."),
+    ("image_size", [32], "a whole number of at least 1, or a list of 2 such numbers."),
+    ("spacing", [1, 1, 1], "a number of at least 0, or a list of 2 such numbers."),
+    ("rotate", [10, 10], "a number of at least 0."),
+])  # fmt: skip
+def test_a_number_that_is_none_or_out_of_range_is_named(name, value, expected):
+    with pytest.raises(InputError) as caught:
+        check_numbers({"epochs": 3, name: value}, 2)
+    assert str(caught.value) == f"{name} is {value!r}; expected {expected}"
+
+
+def test_options_of_a_network_are_a_dictionary_without_what_the_run_decides():
+    assert network_options({"depth": 2}, "small_options") == {"depth": 2} and network_options(None, "x") == {}
+    for value, words in ((["depth"], "expected a dictionary"), ({"in_channels": 3, "depth": 1}, "sets in_channels, ")):
+        with pytest.raises(InputError, match=f"^small_options .*{words}"):
+            network_options(value, "small_options")

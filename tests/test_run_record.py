@@ -25,6 +25,18 @@ def test_a_large_network_without_a_form_for_these_images_stops_no_run(tmp_path):
         RunRecord(tmp_path, input_shape=(1, 32, 32, 32), architectures={"student": flat})
 
 
+def test_images_of_a_size_that_a_network_cannot_take(tmp_path):
+    fixed = {"name": "vit_tiny_patch16_224", "num_classes": 2, "in_channels": 1, "img_size": 96, "depth": 1}
+    both = {"student": ARCHITECTURE, "large": fixed}
+    networks = RunRecord(tmp_path, input_shape=(1, 64, 64), architectures=both).record["networks"]
+    assert networks["large"] == {"architecture": fixed} and networks["student"]["macs"] > 0
+    deep = {"name": "densenet121", "num_classes": 2, "in_channels": 1, "spatial_dims": 2}
+    with pytest.raises(
+        InputError, match="densenet121, the student, can't take images of 16 x 16 .*; give another image_"
+    ):
+        RunRecord(tmp_path, input_shape=(1, 16, 16), architectures={"student": deep})
+
+
 def test_run_record_holds_what_made_the_model(tmp_path):
     record = RunRecord(
         tmp_path, seed=7, config={"epochs": 2, "output_dir": Path("out")}, data_hash="abc", input_shape=(1, 32, 32),

@@ -52,8 +52,10 @@ def test_iterations_beyond_the_last_epoch_belong_to_the_last_stage():
     ("options", "words"),
     [
         ({"label_free_epochs": 3, "fine_tune_epochs": 3}, "don't fit into 5 epochs"),
-        ({"epochs": 0}, "epochs must be 1"),
+        ({"epochs": 0}, "epochs must be a whole number, 1 or more"),
         ({"fine_tune_epochs": -1}, "fine_tune_epochs"),
+        ({"fine_tune_epochs": 0.5}, "fine_tune_epochs must be a whole number"),
+        ({"fine_tune_epochs": "x"}, "found 'x'"),
         ({"momentum": 1.5}, "momentum"),
         ({"ramp_up": -0.1}, "ramp_up"),
         ({"skd_weight": -1.0}, "skd_weight"),

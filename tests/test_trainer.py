@@ -521,3 +521,11 @@ def test_frozen_normalisation_keeps_its_statistics_and_trains_scale_and_shift(up
         assert torch.equal(auxiliary[1].running_var, before[1]["1.running_var"])
     if update == "ema":  # both start at mean 0 and variance 1
         torch.testing.assert_close(auxiliary[1].running_mean, student[1].running_mean)
+
+
+def test_a_single_image_of_one_pixel_cannot_be_normalised():
+    shrunk = nn.Sequential(nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
+    data = [{"image": torch.randn(1, 1, 8, 8), "label": torch.zeros(1, dtype=torch.long)}]
+    with pytest.raises(InputError, match="raise batch_size or image_size, or set freeze_norm to true"):
+        dual(shrunk, data=data).run()
+    dual(shrunk, data=data, freeze_norm=True).run()

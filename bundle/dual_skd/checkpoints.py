@@ -80,7 +80,7 @@ def find_checkpoint(
         InputError: there is a run of other settings or data, a finished one without its checkpoint, one whose
             checkpoints are damaged, or with ``resume_from`` none at all.
     """
-    folder = Path(output_dir).expanduser()
+    folder = Path(output_dir)
     anew = f"give another --output_dir, or --fresh true to start anew (what is in {folder} is moved to a folder in it)"
     if fresh:
         _set_aside(folder)
@@ -155,7 +155,7 @@ class Checkpoints:
         minutes: float = 10.0,
         writer: Any = None,
     ) -> None:
-        self.folder = Path(output_dir).expanduser()
+        self.folder = Path(output_dir)
         self.objects = {name: item for name, item in objects.items() if item is not None}
         self.run_settings = _plain_settings(settings or {}, data_hash)
         self.found = found

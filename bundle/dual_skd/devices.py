@@ -41,7 +41,7 @@ def pick_device(wanted: str | torch.device = "auto") -> torch.device:
 
 
 def to_device(network: nn.Module, device: str | torch.device) -> nn.Module:
-    """Moves a network to where it is only asked, its convolutions in the layout with channels last, faster on CPUs.
+    """Moves a network to where it computes, its convolutions in the layout with channels last, faster on CPUs.
 
     The results are the same up to rounding.
     """

@@ -108,6 +108,8 @@ class VisionTransformer(ViT):
         super().__init__(img_size=img_size, patch_size=patch_size, spatial_dims=spatial_dims, **options)
         sizes = (ensure_tuple_rep(size, spatial_dims) for size in (img_size, patch_size))
         self.grid_size = tuple(image // patch for image, patch in zip(*sizes, strict=True))
+        for block in self.blocks:  # MONAI makes it but doesn't use it, and DistributedDataParallel waits for gradients
+            block.norm_cross_attn.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[0]
@@ -178,7 +180,9 @@ def _keep_blocks(network: EfficientNet, depths: Sequence[int], name: str) -> Non
             f"{known}; leave stages out at the end of the list only."
         )
     network.blocks = nn.Sequential(*(stage[:count] for stage, count in zip(network.blocks, depths, strict=False)))
-    width = [layer.num_features for layer in network.blocks[-1].modules() if isinstance(layer, nn.BatchNorm2d)][-1]
+    # timm calls the norms so, of whatever kind they are; the last one's width is the stage's
+    norms = [layer for key, layer in network.blocks[-1].named_modules() if re.search(r"\bbn\d$", key)]
+    width = norms[-1].weight.numel()
     head = network.conv_head
     if len(depths) < len(known):  # the head reads another stage
         network.conv_head = nn.Conv2d(width, head.out_channels, 1, bias=head.bias is not None)
@@ -280,11 +284,15 @@ def count_macs(network: nn.Module, input_shape: Sequence[int]) -> int:
         input_shape: (C, H, W[, D]), without the batch.
     """
     parameter = next(network.parameters())
-    training = network.training
+    training, learning = network.training, [each for each in network.parameters() if each.requires_grad]
     network.eval()
+    for each in learning:
+        each.requires_grad_(False)  # else PyTorch's counter asks for gradients of those that enter a layer as its input
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
     finally:
         network.train(training)
+        for each in learning:
+            each.requires_grad_(True)
     return counter.get_total_flops() // 2  # PyTorch counts a multiplication and an addition as two

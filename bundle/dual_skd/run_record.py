@@ -48,9 +48,13 @@ class RunRecord:
         config: the hyper-parameters, as the user gave them.
         data_hash: see ``DataList.hash``.
         architectures: per role (``student``, ``large``) the arguments of build_network, for parameters and MACs. A
-            large network that can't be built for these images has none: selection needs its weights alone.
+            large network that can't be built for these images, or can't take them, has none: selection needs its
+            weights alone.
         input_shape: (C, H, W[, D]) of one image.
         extra: further entries, for instance the summary of the weight selection.
+
+    Raises:
+        InputError: another network than the large one can't be built for these images, or can't take them.
     """
 
     def __init__(
@@ -125,11 +129,16 @@ class RunRecord:
 def _network(role: str, architecture: Mapping[str, Any], input_shape: Sequence[int]) -> dict[str, Any]:
     try:
         return {"architecture": dict(architecture), **describe_architecture(architecture, input_shape)}
-    except InputError as error:
-        if role != "large":
+    except Exception as error:  # every network has its own for images that are too small for it
+        if role == "large":
+            logger.info("The large network's parameters and MACs aren't in run.json: %s", error)
+            return {"architecture": dict(architecture)}
+        if isinstance(error, InputError):
             raise
-        logger.info("The large network's parameters and MACs aren't in run.json: %s", error)
-        return {"architecture": dict(architecture)}
+        raise InputError(
+            f"{architecture['name']}, the {role}, can't take images of {' x '.join(map(str, input_shape[1:]))} "
+            f"({error or type(error).__name__}); give another image_size, or another network."
+        ) from error
 
 
 def library_versions() -> dict[str, str]:

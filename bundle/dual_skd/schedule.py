@@ -67,8 +67,9 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("epochs", "label_free_epochs", "fine_tune_epochs"):
             least = 1 if name == "epochs" else 0
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be {least} or more, found {getattr(self, name)}; correct it.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise InputError(f"{name} must be a whole number, {least} or more, found {value!r}; correct it.")
         if self.label_free_epochs + self.fine_tune_epochs > self.epochs:
             raise InputError(
                 f"{self.label_free_epochs} label-free and {self.fine_tune_epochs} fine-tuning epochs don't fit into "

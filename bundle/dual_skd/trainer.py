@@ -152,12 +152,21 @@ class DualModelTrainer(SupervisedTrainer):
         """Trains from the present state to the last epoch; several processes start with the weights of the first.
 
         Raises:
-            InputError: bad numbers, or another process was lost.
+            InputError: bad numbers, a batch too small for batch normalisation, or another process was lost.
         """
         with others_needed():
             if several_processes():
                 equalise(self._networks())
-            Workflow.run(self)
+            try:
+                Workflow.run(self)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise InputError(
+                    "Batch normalisation has one number per channel in a batch, and so nothing to normalise by (one "
+                    "image, which the network has brought down to one pixel); raise batch_size or image_size, or set "
+                    "freeze_norm to true."
+                ) from error
 
     def _networks(self) -> list[nn.Module | None]:
         return [self.network, self.auxiliary, self.label_free_heads]

@@ -19,6 +19,7 @@ from PIL import Image
 from dual_skd.data import scale_intensity, write_demo
 from dual_skd.data.demo import CLASSES_2D
 from dual_skd.errors import input_error_behind
+from dual_skd.options import WHOLE
 from dual_skd.outputs import bundle_root, load_model
 
 CONFIGS = Path(bundle_root()) / "configs"
@@ -91,6 +92,29 @@ def test_run_json_records_every_hyper_parameter_that_stands_above():
     written |= {name: f"@switches#{name}" for name in wanted if isinstance(config[name], bool)}
     assert config["settings"] == {name: f"@{name}" for name in wanted} | written
     assert config["train"]["trainer"]["max_epochs"] == "@epochs"
+
+
+def test_every_number_of_a_run_is_looked_at_before_anything_is_read(workflow, tiny, tmp_path):
+    config = read("train.json")
+    above = list(config)[: list(config).index("settings")]
+    plain = {name for name in above if isinstance(config[name], int | float) and not isinstance(config[name], bool)}
+    numbers = config["numbers"]
+    assert plain <= set(numbers) and set(WHOLE) <= set(numbers) <= set(above)
+    assert numbers == {name: f"@{name}" for name in numbers} | {"epochs": "@train#trainer#max_epochs"}
+    for name in numbers:
+        with pytest.raises(Exception) as caught:
+            workflow(
+                "train.json", **tiny | {"dataset_dir": "nowhere", name: "many"}, output_dir=str(tmp_path)
+            ).initialize()
+        assert str(input_error_behind(caught.value)).startswith(f"{name} is 'many'; expected a ")
+
+
+@pytest.mark.parametrize("name", ["small_options", "large_options"])
+def test_what_the_run_decides_is_no_option_of_a_network(workflow, tiny, tmp_path, name):
+    built = workflow("train.json", **tiny | {name: {"in_channels": 3}}, output_dir=str(tmp_path))
+    with pytest.raises(Exception) as caught:
+        built.parser.get_parsed_content("architecture" if name == "small_options" else "large_architecture")
+    assert f"{name} sets in_channels" in str(input_error_behind(caught.value))
 
 
 def workflow_of(name: str) -> list[str]:
@@ -210,6 +234,24 @@ def test_fine_tuning_starts_from_a_model_of_other_classes(tmp_path, run, tiny, t
     assert all(torch.equal(before[name], after[name]) for name in weights)
     with (tmp_path / "run" / "selection_report.csv").open() as file:
         assert {row["name"] for row in csv.DictReader(file) if row["reason"]} == {"fc.weight", "fc.bias"}
+
+
+def test_one_folder_holds_a_whole_run_where_its_path_begins_with_home(tmp_path, run, tiny, demo, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run("train.json", **tiny | {"cache": "disk"}, output_dir="~/run")
+    run("evaluate.json", "corruption.json", output_dir="~/run", corruptions=["noise"], strengths=[1], report=True)
+    run("inference.json", output_dir="~/run", dataset_dir=str(demo))
+    run("train.json", "resume.json", **tiny | {"cache": "disk"}, output_dir="~/run")  # finds that it is finished
+    assert [path.name for path in tmp_path.iterdir()] == ["home"] and not (tmp_path / "home" / "~").exists()
+    written = {path.name for path in (tmp_path / "home" / "run").iterdir()}
+    assert written >= {
+        "models", "last.pt", "metrics.json", "predictions_test.csv", "predictions.csv", "predictions_validation.csv",
+        "selection_report.csv", "run.json", "datalist.json", "tensorboard", "report", "cache",
+    }  # fmt: skip
+    assert (tmp_path / "home" / "run" / "models" / "model.pt").is_file()
+    paths = [line for path in CONFIGS.glob("*.json") for line in path.read_text().splitlines() if "@output_dir" in line]
+    assert len(paths) == 5, paths  # run.json's copy, resume_from, and where each of the three configs expands it
 
 
 def test_several_processes_change_settings_that_one_process_has_too():

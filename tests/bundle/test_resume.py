@@ -114,14 +114,16 @@ def test_a_run_with_two_learning_networks_goes_on_by_resume_json_too(tmp_path, r
     assert [epoch["epoch"] for epoch in record["timings"]["epochs"]] == [1, 2] and record["finished"]
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path, run, tiny, caplog):
+def test_a_finished_run_is_not_trained_again(tmp_path, tmp_path_factory, run, tiny, caplog, monkeypatch):
     arguments = tiny | {"output_dir": str(tmp_path)}
     run("train.json", **arguments)
     names = (*WRITTEN, "run.json", "last.pt")
     before = [(tmp_path / name).read_bytes() for name in names]
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     caplog.set_level(logging.INFO)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     run("train.json", **arguments)
-    assert [(tmp_path / name).read_bytes() for name in names] == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == times and not list(Path().iterdir())
     assert "holds this run, finished after 3 iterations: nothing is left to train." in caplog.text
     with pytest.raises(Exception) as caught:
         run("train.json", **arguments | {"epochs": 2, "seed": 3})

@@ -154,7 +154,7 @@ def test_the_probability_decides_image_by_image():
 
 
 def test_limits_out_of_range_are_refused():
-    for options in (dict(rotate=-1), dict(scale=1.0), dict(flip_axes=[2]), dict(probability=1.5)):
+    for options in (dict(rotate=-1), dict(scale=1.0), dict(flip_axes=[2]), dict(flip_axes=1), dict(probability=1.5)):
         with pytest.raises(InputError):
             BatchAugment(2, **options)
     with pytest.raises(InputError, match="spatial_dims"):

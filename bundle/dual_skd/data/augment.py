@@ -68,8 +68,8 @@ class BatchAugment(nn.Module):
                     f"The augmentation limit {name} must not be negative (and below 1 for scale and "
                     f"contrast, at most 1 for spectrum), found {limit}."
                 )
-        if any(axis not in range(spatial_dims) for axis in flip_axes):
-            raise InputError(f"flip_axes must be of 0 to {spatial_dims - 1}, found {list(flip_axes)}.")
+        if not isinstance(flip_axes, Sequence) or any(axis not in range(spatial_dims) for axis in flip_axes):
+            raise InputError(f"flip_axes must be a list of axes of 0 to {spatial_dims - 1}, found {flip_axes!r}.")
         if not 0 <= probability <= 1:
             raise InputError(f"The augmentation probability must be between 0 and 1, found {probability}.")
         self.spatial_dims = spatial_dims

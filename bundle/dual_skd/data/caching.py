@@ -68,7 +68,7 @@ def cached_dataset(
     if cache == "memory":
         return CacheDataset(records, transform, num_workers=max(num_workers, 1), copy_cache=False)
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return DiskCache(records, transform, cache_dir=Path(cache_dir) / key, hash_func=_record_key)
+    return DiskCache(records, transform, cache_dir=Path(cache_dir).expanduser() / key, hash_func=_record_key)
 
 
 class DiskCache(PersistentDataset):
