@@ -251,7 +251,7 @@ def test_one_folder_holds_a_whole_run_where_its_path_begins_with_home(tmp_path, 
     }  # fmt: skip
     assert (tmp_path / "home" / "run" / "models" / "model.pt").is_file()
     paths = [line for path in CONFIGS.glob("*.json") for line in path.read_text().splitlines() if "@output_dir" in line]
-    assert len(paths) == 5, paths  # run.json's copy, resume_from, and where each of the three configs expands it
+    assert len(paths) == 4, paths  # run.json's copy, and where each of the three configs expands it
 
 
 def test_several_processes_change_settings_that_one_process_has_too():
