@@ -56,6 +56,7 @@ def test_one_config_is_a_path_as_it_is(tmp_path):
 
 def test_another_program_has_options_of_its_own():
     refuse_unknown(["--workers", "3"])
+    refuse_unknown([])
 
 
 def test_numbers_in_their_range_are_taken():

@@ -7,6 +7,7 @@ import ast
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from numbers import Integral, Real
 from typing import Any
 
@@ -39,7 +40,7 @@ def refuse_unknown(arguments: Sequence[str] | None = None) -> None:
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     given: dict[str, str] = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             given[name.replace("-", "_")] = value if equals else following
