@@ -44,7 +44,7 @@ def test_another_data_set_brings_its_patients_and_sites(finished, run, tmp_path)
     assert [group["name"] for group in analysis["subgroups"]["columns"]["site"]] == ["north", "south"]
     assert (finished / "report_elsewhere" / "plots" / "subgroups_balanced_accuracy.svg").is_file()
     run("evaluate.json", output_dir=str(finished), report_as="elsewhere", report=True)  # the run's own images now
-    assert not (finished / "datalist_elsewhere.json").exists()
+    assert json.loads((finished / "datalist_elsewhere.json").read_text()) == {"own": "test"}
 
 
 def test_a_report_may_be_switched_off(finished, run):

@@ -92,7 +92,7 @@ def test_an_external_data_set_is_held_to_the_same(here):
     (here / "other").mkdir()
     other = here / "other" / "datalist.csv"
     (here / "other" / "new.png").write_bytes((here / "private" / "me.png").read_bytes())
-    other.write_text("image,label\nnew.png,a\n../data/0.png,b\n")
+    other.write_text("image,label\nnew.png,a\n../private/me.png,b\n")
     arguments = {"class_names": ("a", "b"), "keep_twins": True}
     with pytest.raises(InputError, match="entry 2"):
         load_evaluation_records(here / "datalist.json", other, **arguments)
