@@ -56,3 +56,8 @@ def test_missing_runs_and_splits_are_said_with_what_there_is(run_folder, tmp_pat
     (directory / "predictions_test.csv").unlink()
     with pytest.raises(InputError, match="run evaluating first"):
         read_run(directory)
+
+
+def test_the_validation_images_of_a_run_are_its_own_under_the_name_of_their_table(run_folder):
+    found = read_run(run_folder(), "validation")
+    assert found.section == "validation" and not found.external

@@ -17,9 +17,7 @@ from dual_skd.errors import InputError
 logger = logging.getLogger(__name__)
 
 # other entries of metrics.json, and predictions that aren't of an evaluation
-TAKEN = (
-    *("validation", "training", "train", "epochs", "best", "final", "class_names", "key_metric", "speed", "robustness"),
-)  # fmt: skip
+TAKEN = "validation training train epochs best final class_names key_metric speed robustness".split()
 
 
 def evaluation_name(report_as: Any, split: str, dataset_dir: str | Path | None = None) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dual_skd.data.records.datalist import SPLITS
 from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
 from dual_skd.evaluation.measured_images import note_path
@@ -89,7 +88,8 @@ def read_run(
         )
     datalist = read_json(directory / "datalist.json")
     note = read_json(note_path(directory, split))
-    section = note.get("own", "" if note or split not in SPLITS else SECTIONS[split])
+    sections = SECTIONS | {name: name for name in SECTIONS.values()}  # the section's own name serves, too
+    section = note.get("own", "" if note else sections.get(split, ""))
     own = datalist if section else note
     records = (own.get(section) if section else own.get("test") or own.get("validation")) or []
     multi_label = any(isinstance(record.get("label"), list) for record in records or datalist.get("training", []))
