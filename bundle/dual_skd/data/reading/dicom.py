@@ -6,11 +6,14 @@ What a series may be short of, and what is done about it:
 ==================================================  ==================================================================
 one or more slices missing (gap > 1.5 x median)     refused: the anatomy would jump
 different images at one position                    refused when read: time points, echoes or b-values don't stack
+acquisitions with slices between each other         refused: each is a volume of its own, together they make stripes
 different sizes, orientations or pixel spacings     refused, but a few localisers beside a stack are left out and told
 slices shifted against each other                   refused: no affine describes them
 identical images at one position                    one is kept, the others are told
 gantry tilt (positions > 1 degree off the normal)   read and told: the affine is sheared, so resampling undoes the tilt
-uneven distances (over 10 %, below a missing slice) read with their mean and told
+distances that change (a slice over 1/2 step astray) refused: an even grid would misplace the slices
+uneven distances (over 10 %, less astray than that) read with their mean and told
+Siemens mosaics                                     refused: all slices lie side by side in one picture
 no positions                                        sorted by InstanceNumber, else by file name, and told
 ==================================================  ==================================================================
 """
@@ -19,34 +22,44 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise, starmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from dual_skd.data.reading.dicom_file import first_item, frames_of, number, numbers, open_dicom
+from dual_skd.data.reading.dicom_file import frames_of, groups_first, number, numbers, open_header, syntax_of
+from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning
+from dual_skd.data.reading.dicom_stack import ACQUISITION, SAME_POSITION, Refusal, sorted_along_normal
 from dual_skd.data.reading.loading import failures_named
 from dual_skd.errors import InputError
 
-TILT = 1.0  # degrees
-MISSING = 1.5  # of the median distance of slices
-UNEVEN = 0.1  # of the median distance of slices
-SAME_POSITION = 0.01  # mm
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # ImageOrientationPatient of slices with the patient's right and front first
+MOSAIC = Refusal(
+    "the slices of each volume lie side by side in one picture (a Siemens mosaic)",
+    "convert it to NIfTI with dcm2niix and take one time point",
+)
 OTHERS = 0.25  # images beside the main stack, as a share of it, that count as localisers
 
-_TAGS = """PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Modality Manufacturer InstitutionName
-BodyPartExamined SeriesDescription PhotometricInterpretation BitsAllocated BitsStored SamplesPerPixel Rows Columns
-NumberOfFrames InstanceNumber ImageOrientationPatient ImagePositionPatient PixelSpacing ImagerPixelSpacing
-NominalScannedPixelSpacing SliceThickness SpacingBetweenSlices RescaleSlope RescaleIntercept
-SharedFunctionalGroupsSequence""".split()
+AHEAD = 64  # files that a thread reads at a time, while another thread parses
+
+_TAGS = (
+    *"""PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Modality Manufacturer InstitutionName
+    BodyPartExamined SeriesDescription PhotometricInterpretation BitsAllocated BitsStored SamplesPerPixel Rows Columns
+    NumberOfFrames InstanceNumber ImageOrientationPatient ImagePositionPatient PixelSpacing ImagerPixelSpacing
+    NominalScannedPixelSpacing PixelAspectRatio SliceThickness SpacingBetweenSlices RescaleSlope RescaleIntercept
+    RescaleType SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence""".split(),
+    *ACQUISITION,
+)
 
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+OTHER_UNITS = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")  # RescaleType (PS3.3, C.11.1.1.2) of spectral CT and others
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,9 @@ class Header:
         position: ImagePositionPatient in mm (3 numbers), of the centre of the first pixel.
         pixel_spacing: (distance of rows, distance of columns) in mm. Projections without PixelSpacing give that of
             the detector, which is larger than that of the body by the magnification.
+        pixel_aspect: height of a pixel by its width, from PixelAspectRatio; for files without a pixel spacing.
+        acquisition: values of :data:`~dual_skd.data.reading.dicom_stack.ACQUISITION`.
+        mosaic: whether the slices of a volume lie side by side in the image, as Siemens writes fMRI.
         slice_thickness, slice_spacing: SliceThickness and SpacingBetweenSlices in mm.
         transfer_syntax: UID.
     """
@@ -88,8 +104,11 @@ class Header:
     orientation: tuple[float, ...] | None = None
     position: tuple[float, ...] | None = None
     pixel_spacing: tuple[float, ...] | None = None
+    pixel_aspect: float = 1.0
     slice_thickness: float | None = None
     slice_spacing: float | None = None
+    acquisition: tuple[str, ...] = ()
+    mosaic: bool = False
     transfer_syntax: str = ""
 
 
@@ -102,6 +121,7 @@ class Series:
         headers: of the stack, sorted by position along the normal of the slices.
         problems: everything remarkable, in words; see the table of this module.
         refusal: the problem that keeps the series from being read as a volume, "" if there is none.
+        remedy: what to do about it.
         left_out: images of another size or orientation, and copies of a file.
     """
 
@@ -109,48 +129,61 @@ class Series:
     headers: tuple[Header, ...]
     problems: tuple[str, ...] = ()
     refusal: str = ""
+    remedy: str = ""
     left_out: tuple[Header, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------------------------- headers
 
 
-def read_header(path: str | Path) -> Header:
+def read_header(path: str | Path, beginning: Beginning | None = None) -> Header:
     """Reads the header of a DICOM image, without its pixels.
+
+    Args:
+        path: the file.
+        beginning: its first bytes, where they were read before.
 
     Raises:
         NotAnImage: for other files, and DICOM objects without pixels.
         InputError: for damaged files; both name the file.
     """
     with failures_named(path):
-        dataset = open_dicom(path, tags=_TAGS)
-        return header_of(dataset, path)
+        return header_of(open_header(path, _TAGS, beginning), path)
 
 
 def read_headers(paths: Iterable[str | Path], workers: int | None = None) -> Iterator[Header | InputError]:
-    """Reads many headers with threads; errors come in the place of their file."""
+    """Reads many headers; errors come in the place of their file.
 
-    def header_or_error(path: str | Path) -> Header | InputError:
-        try:
-            return read_header(path)
-        except InputError as error:
-            return error
-
+    Threads read ahead, and one parses: two that parse would wait for each other.
+    """
+    paths = list(paths)
+    blocks = [paths[start : start + AHEAD] for start in range(0, len(paths), AHEAD)]
     with ThreadPoolExecutor(workers or 2 * (os.cpu_count() or 1)) as pool:
-        yield from pool.map(header_or_error, paths)
+        for block, beginnings in zip(blocks, pool.map(_beginnings, blocks), strict=True):
+            yield from map(_header_or_error, block, beginnings)
 
 
-def header_of(dataset: Dataset, path: str | Path) -> Header:
-    """Takes what is used from a parsed file; geometry also from the shared groups of multi-frame objects."""
-    shared = first_item(dataset, "SharedFunctionalGroupsSequence")
-    measures = first_item(shared, "PixelMeasuresSequence")
-    plane = first_item(shared, "PlaneOrientationSequence")
-    spacing = (
-        numbers(dataset, "PixelSpacing", 2)
-        or numbers(measures, "PixelSpacing", 2)
-        or numbers(dataset, "ImagerPixelSpacing", 2)
-        or numbers(dataset, "NominalScannedPixelSpacing", 2)
-    )
+def _beginnings(paths: Sequence[str | Path]) -> list[Beginning | None]:
+    return [_beginning(path) for path in paths]
+
+
+def _beginning(path: str | Path) -> Beginning | None:
+    try:
+        return read_beginning(path)
+    except OSError:  # said by whoever opens it as a whole
+        return None
+
+
+def _header_or_error(path: str | Path, beginning: Beginning | None) -> Header | InputError:
+    try:
+        return read_header(path, beginning)
+    except InputError as error:
+        return error
+
+
+def header_of(dataset: Dataset | Elements, path: str | Path) -> Header:
+    """Takes what is used from a parsed file; of several frames, what the shared groups say of all."""
+    frames = frames_of(dataset)
     return Header(
         path=str(path),
         patient=_text(dataset, "PatientID"),
@@ -162,51 +195,82 @@ def header_of(dataset: Dataset, path: str | Path) -> Header:
         institution=_text(dataset, "InstitutionName"),
         body_part=_text(dataset, "BodyPartExamined"),
         series_description=_text(dataset, "SeriesDescription"),
-        photometric=_text(dataset, "PhotometricInterpretation"),
+        photometric=_text(dataset, "PhotometricInterpretation").upper(),
         bits_stored=int(number(dataset, "BitsStored") or 0),
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
-        frames=frames_of(dataset),
+        rows=int(dataset.get("Rows")),
+        columns=int(dataset.get("Columns")),
+        frames=frames,
         hounsfield=in_hounsfield(dataset),
         instance_number=None if (count := number(dataset, "InstanceNumber")) is None else int(count),
-        orientation=orientation_of(dataset) or orientation_of(plane),
-        position=numbers(dataset, "ImagePositionPatient", 3),
-        pixel_spacing=spacing if spacing and min(spacing) > 0 else None,
-        slice_thickness=number(dataset, "SliceThickness") or number(measures, "SliceThickness"),
-        slice_spacing=number(dataset, "SpacingBetweenSlices") or number(measures, "SpacingBetweenSlices"),
-        transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
+        mosaic="MOSAIC" in _text(dataset, "ImageType"),
+        transfer_syntax=syntax_of(dataset),
+        **geometry_of(dataset, 0 if frames == 1 else None),
     )
 
 
-def orientation_of(dataset: Dataset) -> tuple[float, ...] | None:
+def geometry_of(dataset: Dataset | Elements, frame: int | None) -> dict[str, Any]:
+    """The fields of a :class:`Header` that frames have of their own: of one frame, or of None what all share."""
+
+    def first(group: str, keyword: str, count: int) -> tuple[float, ...] | None:
+        found = (numbers(holder, keyword, count) for holder in groups_first(dataset, group, frame))
+        return next((values for values in found if values), None)
+
+    spacing = (
+        first("PixelMeasuresSequence", "PixelSpacing", 2)
+        or numbers(dataset, "ImagerPixelSpacing", 2)
+        or numbers(dataset, "NominalScannedPixelSpacing", 2)
+    )
+    planes = (orientation_of(holder) for holder in groups_first(dataset, "PlaneOrientationSequence", frame))
+    aspect = numbers(dataset, "PixelAspectRatio", 2)
+    return {
+        "orientation": next((plane for plane in planes if plane), None),
+        "position": first("PlanePositionSequence", "ImagePositionPatient", 3),
+        "pixel_spacing": spacing if spacing and min(spacing) > 0 else None,
+        "pixel_aspect": aspect[0] / aspect[1] if aspect and min(aspect) > 0 else 1.0,
+        "slice_thickness": (first("PixelMeasuresSequence", "SliceThickness", 1) or (None,))[0],
+        "slice_spacing": (first("PixelMeasuresSequence", "SpacingBetweenSlices", 1) or (None,))[0],
+        "acquisition": tuple(
+            next((text for holder in groups_first(dataset, group, frame) if (text := _text(holder, keyword))), "")
+            for keyword, group in ACQUISITION.items()
+        ),
+    }
+
+
+def orientation_of(dataset: Dataset | Elements) -> tuple[float, ...] | None:
     """ImageOrientationPatient if it is a pair of perpendicular unit vectors."""
     values = numbers(dataset, "ImageOrientationPatient", 6)
-    if values is None:
-        return None
-    row, column = np.array(values).reshape(2, 3)
-    proper = abs(row @ column) < 1e-2 and abs(row @ row - 1) < 1e-2 and abs(column @ column - 1) < 1e-2
-    return values if proper else None
+    return values if values and _is_a_plane(values) else None
 
 
-def in_hounsfield(dataset: Dataset) -> bool:
+@lru_cache(maxsize=1024)
+def _is_a_plane(directions: tuple[float, ...]) -> bool:
+    row, column = np.reshape(directions, (2, 3))
+    return bool(abs(row @ column) < 1e-2 and abs(row @ row - 1) < 1e-2 and abs(column @ column - 1) < 1e-2)
+
+
+def in_hounsfield(dataset: Dataset | Elements) -> bool:
     """Whether rescaled values are Hounsfield units: grey CT by its SOP class, or another object of CT with a rescale.
 
     A picture made of CT (secondary capture) keeps the modality, but its grey values are those of a screen. A rescale of
     8 bits by 1 and 0 says no more than none.
     """
-    if dataset.get("Modality") != "CT" or not _text(dataset, "PhotometricInterpretation").startswith("MONOCHROME"):
+    if dataset.get("Modality") != "CT" or not _text(dataset, "PhotometricInterpretation").upper().startswith(
+        "MONOCHROME"
+    ):
+        return False
+    groups = list(groups_first(dataset, "PixelValueTransformationSequence", 0))
+    if any(_text(group, "RescaleType").upper() in OTHER_UNITS for group in groups):
         return False
     if dataset.get("SOPClassUID") in CT_CLASSES:
         return True
-    shared = first_item(first_item(dataset, "SharedFunctionalGroupsSequence"), "PixelValueTransformationSequence")
-    for group in (dataset, shared):
+    for group in groups:
         slope, intercept = number(group, "RescaleSlope"), number(group, "RescaleIntercept")
         if slope is not None or intercept is not None:
             return (slope or 1, intercept or 0) != (1, 0) or (number(dataset, "BitsStored") or 8) > 8
     return False
 
 
-def _text(dataset: Dataset, keyword: str) -> str:
+def _text(dataset: Dataset | Elements, keyword: str) -> str:
     value = dataset.get(keyword)
     return "" if value is None else str(value).strip()
 
@@ -229,7 +293,8 @@ def stack_of(headers: Iterable[Header]) -> Series:
     """Sorts the images of one series into a stack; frames of one file count as images."""
     headers, copies = _without_copies(headers)
     main, *others = sorted(_by_geometry(headers), key=len, reverse=True)
-    problems, refusals = [], []
+    problems: list[str] = []
+    refusals: list[Refusal] = []
     if copies:
         problems.append(f"{len(copies)} files are copies of others")
     if others:
@@ -238,20 +303,28 @@ def stack_of(headers: Iterable[Header]) -> Series:
         if outside <= OTHERS * len(main):
             problems.append(f"{outside} images of another size or orientation are left out as localisers ({sizes})")
         else:
-            refusals.append(f"images of different sizes or orientations ({sizes})")
+            refusals.append(Refusal(f"images of different sizes or orientations ({sizes})"))
     spacings = {header.pixel_spacing for header in main}
     if len(spacings) > 1 and not _alike(spacings):
-        refusals.append(f"different pixel spacings ({', '.join(map(str, sorted(spacings, key=str)))} mm)")
-    if len(main) > 1:
+        refusals.append(Refusal(f"different pixel spacings ({', '.join(map(str, sorted(spacings, key=str)))} mm)"))
+    if any(header.mosaic for header in main):
+        refusals.append(MOSAIC)
+    elif len(main) > 1:
         if all(header.position and header.orientation for header in main):
-            main, found, refused = _sorted_along_normal(main)
+            main, found, refused = sorted_along_normal(main)
             problems += found
             refusals += refused
         else:
             main, order = _sorted_without_positions(main)
             problems.append(f"no slice positions: sorted by {order}")
-    left_out = tuple(copies) + tuple(header for group in others for header in group)
-    return Series(main[0].series, tuple(main), (*refusals, *problems), "; ".join(refusals), left_out)
+    return Series(
+        main[0].series,
+        tuple(main),
+        (*(refusal.problem for refusal in refusals), *problems),
+        refusal="; ".join(refusal.problem for refusal in refusals),
+        remedy=", ".join(dict.fromkeys(refusal.remedy for refusal in refusals)),
+        left_out=tuple(copies) + tuple(header for group in others for header in group),
+    )
 
 
 def volume_affine(headers: tuple[Header, ...]) -> tuple[np.ndarray, bool]:
@@ -263,7 +336,7 @@ def volume_affine(headers: tuple[Header, ...]) -> tuple[np.ndarray, bool]:
     axial.
     """
     first, last = headers[0], headers[-1]
-    row_distance, column_distance = first.pixel_spacing or (1.0, 1.0)
+    row_distance, column_distance = first.pixel_spacing or (first.pixel_aspect, 1.0)
     row, column = np.reshape(first.orientation or AXIAL, (2, 3))
     known = first.pixel_spacing is not None
     affine = np.eye(4)
@@ -330,6 +403,8 @@ def _by_geometry(headers: list[Header]) -> list[list[Header]]:
 
 
 def _same_geometry(one: Header, other: Header) -> bool:
+    if (one.rows, one.columns, one.orientation) == (other.rows, other.columns, other.orientation):
+        return True
     if (one.rows, one.columns) != (other.rows, other.columns):
         return False
     if one.orientation is None or other.orientation is None:
@@ -359,37 +434,3 @@ def _sorted_without_positions(headers: list[Header]) -> tuple[list[Header], str]
 def _natural(name: str) -> list[str | int]:
     """A key that sorts the numbers in names as numbers: IM2 before IM10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
-
-def _sorted_along_normal(headers: list[Header]) -> tuple[list[Header], list[str], list[str]]:
-    """The slices in order of position, what is remarkable of their positions, and what rules out a volume."""
-    normal = np.cross(*np.array(headers[0].orientation).reshape(2, 3))
-    places = np.array([header.position for header in headers])
-    order = np.argsort(places @ normal, kind="stable")
-    headers, places = [headers[index] for index in order], places[order]
-    heights = places @ normal
-    distinct = np.diff(heights, prepend=-np.inf) > SAME_POSITION
-    problems, refusals = [], []
-    if not distinct.all():
-        problems.append(f"{np.count_nonzero(~distinct)} of {len(headers)} images lie at the position of another one")
-    places, heights = places[distinct], heights[distinct]
-    if len(places) == 1:
-        return headers, problems, [f"all {len(headers)} images lie at one position, as in a time series"]
-    way = places[-1] - places[0]
-    along = way @ normal
-    tilt = np.degrees(np.arctan2(np.linalg.norm(way - along * normal), along))
-    if tilt > TILT:
-        problems.append(f"the gantry is tilted by {tilt:.1f} degrees")
-    # slices that leave the straight line through the first and the last one by more than a pixel
-    line = places[0] + np.outer((heights - heights[0]) / along, way)
-    astray = np.linalg.norm(places - line, axis=1).max()
-    if astray > max(headers[0].pixel_spacing or (1.0,)):
-        refusals.append(f"slices are shifted against each other by up to {astray:.1f} mm")
-    gaps = np.diff(heights)
-    usual = np.median(gaps)
-    if (wide := gaps > MISSING * usual).any():
-        missing = int(np.round(gaps[wide] / usual - 1).sum())
-        refusals.append(f"about {missing} slices are missing (gap of {gaps.max():.4g} mm, usually {usual:.4g} mm)")
-    elif np.abs(gaps - usual).max() > UNEVEN * usual:
-        problems.append(f"slice distances are uneven ({gaps.min():.4g} to {gaps.max():.4g} mm)")
-    return headers, problems, refusals

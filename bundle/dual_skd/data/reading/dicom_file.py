@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
+from math import isfinite
 from pathlib import Path
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -20,8 +21,12 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning, scan
 from dual_skd.data.reading.loading import MAX_BYTES, check_size, check_stored, quieten
 from dual_skd.errors import InputError
+
+# volumes in formats that others read
+CONVERTIBLE = (".hdr", ".img", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc")
 
 quieten("pydicom", "pydicom")
 
@@ -48,8 +53,9 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
     if not start:
         raise InputError(f"{path} is empty (0 bytes); copy the file again or leave it out.")
     if start[128:132] != b"DICM" and start[:2] not in (b"\x02\x00", b"\x08\x00"):
+        remedy = "convert it to .nii.gz" if str(path).lower().endswith(CONVERTIBLE) else "leave it out"
         raise NotAnImage(
-            f"Expected PNG, JPEG, BMP, TIFF, NIfTI, NumPy or DICOM, found a file of another kind: {path}; leave it out."
+            f"Expected PNG, JPEG, BMP, TIFF, NIfTI, NumPy or DICOM, found a file of another kind: {path}; {remedy}."
         )
     deflated = DeflatedExplicitVRLittleEndian.encode() in start
     if deflated:
@@ -59,17 +65,7 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
             file, force=True, stop_before_pixels=tags is not None, specific_tags=None if tags is None else list(tags)
         )
         left = MAX_BYTES if deflated else size - file.tell()
-    kind = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
-    if kind == MediaStorageDirectoryStorage:
-        raise NotAnImage(f"{path} is a DICOMDIR, an index of other files; name the folders with the images instead.")
-    if "Rows" not in dataset or "Columns" not in dataset:
-        if not kind or kind.name.endswith("Image Storage"):
-            raise InputError(
-                f"{path} is cut short or damaged: its header has no image size; copy it again or leave it out."
-            )
-        raise NotAnImage(f"{path} is a DICOM object without pixels ({kind.name or 'of no stated kind'}); leave it out.")
-    if kind.name.endswith("Storage") and "Image" not in kind.name:  # a segmentation or a dose has rows and columns, too
-        raise NotAnImage(f"{path} is a DICOM object of another kind ({kind.name}); leave it out.")
+    _require_image(dataset, path)
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
     if "PixelData" in dataset:
@@ -80,36 +76,104 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
     return dataset
 
 
-def frames_of(dataset: Dataset) -> int:
+def open_header(path: str | Path, tags: Sequence[str], beginning: Beginning | None = None) -> Dataset | Elements:
+    """Reads ``tags`` as :func:`open_dicom` does, most files without pydicom, which is several times faster.
+
+    Args:
+        path: the file.
+        tags: keywords.
+        beginning: the first bytes of the file, where they were read before.
+    """
+    beginning = beginning or read_beginning(path)
+    elements = scan(path, beginning, tags) if beginning.size <= MAX_BYTES else None
+    if elements is None:
+        return open_dicom(path, tags)
+    _require_image(elements, path)
+    _check_pixels(elements, path, beginning.size - elements.end)
+    return elements
+
+
+def syntax_of(dataset: Dataset | Elements) -> str:
+    """The UID of the transfer syntax."""
+    return str(dataset.file_meta.get("TransferSyntaxUID"))
+
+
+def frames_of(dataset: Dataset | Elements) -> int:
     return int(number(dataset, "NumberOfFrames") or 1)
 
 
-def first_item(dataset: Dataset, keyword: str) -> Dataset:
+def first_item(dataset: Dataset | Elements, keyword: str) -> Dataset:
     items = dataset.get(keyword)
     return items[0] if items else Dataset()
 
 
-def number(dataset: Dataset, keyword: str) -> float | None:
+def groups_first(dataset: Dataset | Elements, group: str, frame: int | None) -> Iterator[Dataset | Elements]:
+    """What may hold an attribute of a functional group, the most special first: its values are those of the frame.
+
+    These are the group of the frame, that of all frames, and the top level, where other objects have the attribute and
+    converters leave one that no longer holds (PS3.3, C.7.6.16).
+
+    Args:
+        dataset: a parsed file.
+        group: keyword of the group's sequence, "" for what is none.
+        frame: number of the frame from 0; None for what all frames share.
+    """
+    if group:
+        frames = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+        if frame is not None and frame < len(frames):
+            yield first_item(frames[frame], group)
+        if dataset.get("SharedFunctionalGroupsSequence"):
+            yield first_item(first_item(dataset, "SharedFunctionalGroupsSequence"), group)
+    yield dataset
+
+
+def number(dataset: Dataset | Elements, keyword: str) -> float | None:
     values = numbers(dataset, keyword, 1)
     return values[0] if values else None
 
 
-def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+def numbers(dataset: Dataset | Elements, keyword: str, count: int) -> tuple[float, ...] | None:
     """The values of an optional tag; None unless there are ``count`` finite ones (hospital files hold anything)."""
     try:
         value = dataset.get(keyword)
         values = tuple(float(part) for part in (value if count > 1 else [value]))
     except (TypeError, ValueError, OverflowError):
         return None
-    return values if len(values) == count and np.isfinite(values).all() else None
+    return values if len(values) == count and all(map(isfinite, values)) else None
 
 
-def _check_pixels(dataset: Dataset, path: str | Path, stored: int) -> None:
+@cache
+def _name_of_kind(uid: str) -> str:
+    return UID(uid).name
+
+
+def _require_image(dataset: Dataset | Elements, path: str | Path) -> None:
+    kind = str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    name = _name_of_kind(kind)
+    if kind == MediaStorageDirectoryStorage:
+        raise NotAnImage(f"{path} is a DICOMDIR, an index of other files; name the folders with the images instead.")
+    if "Rows" not in dataset or "Columns" not in dataset:
+        is_whole = scan(path, read_beginning(path), ("Rows",)) is not None
+        if name.endswith("Image Storage") and is_whole:
+            raise InputError(f"{path} has no image size in its header, as if its image was removed; leave it out.")
+        if name.endswith("Image Storage") or not (kind or is_whole):
+            raise InputError(
+                f"{path} is cut short or damaged: its header has no image size; copy it again or leave it out."
+            )
+        raise NotAnImage(f"{path} is a DICOM object without pixels ({name or 'of no stated kind'}); leave it out.")
+    if name.endswith("Storage") and "Image" not in name:  # a segmentation or a dose has rows and columns, too
+        raise NotAnImage(f"{path} is a DICOM object of another kind ({name}); leave it out.")
+
+
+def _check_pixels(dataset: Dataset | Elements, path: str | Path, stored: int) -> None:
     """Compares the declared size of the pixels with memory and with the bytes ``stored`` for them."""
-    shape = (int(dataset.Columns), int(dataset.Rows), frames_of(dataset), int(number(dataset, "SamplesPerPixel") or 1))
+    columns, rows = int(dataset.get("Columns")), int(dataset.get("Rows"))
+    shape = (columns, rows, frames_of(dataset), int(number(dataset, "SamplesPerPixel") or 1))
     bits = int(number(dataset, "BitsAllocated") or 8)
     check_size(path, shape, bits / 8)
-    syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+    syntax = UID(syntax_of(dataset))
+    if not syntax.is_private and not syntax.is_transfer_syntax:
+        raise unreadable_syntax(path, syntax)
     count = shape[0] * shape[1] * shape[2]
     if syntax.is_encapsulated:
         expected = 8 * shape[2]  # every frame is an item with 8 bytes before it
@@ -118,6 +182,13 @@ def _check_pixels(dataset: Dataset, path: str | Path, stored: int) -> None:
     else:
         expected = count * shape[3] * bits // 8
     check_stored(path, expected, stored)
+
+
+def unreadable_syntax(path: str | Path, syntax: UID) -> InputError:
+    """What is said of a compression that nothing here can read."""
+    return InputError(
+        f"{path} is compressed as {syntax.name}, which can't be read; convert it to plain or JPEG 2000 DICOM."
+    )
 
 
 def _check_deflated(path: str | Path) -> None:

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The slices of a series along their normal: their order, and what keeps them from being an even grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dual_skd.data.reading.dicom import Header
+
+TILT = 1.0  # degrees
+MISSING = 1.5  # of the median distance of slices
+UNEVEN = 0.1  # of the median distance of slices
+MISPLACED = 0.5  # of the mean distance: a slice that lies farther from its place in an even grid is another's neighbour
+SAME_POSITION = 0.01  # mm
+BLOCK = 3  # wide gaps in a row that are slices of another distance rather than missing ones
+
+# keyword -> the functional group in which enhanced objects have it; what differs between acquisitions of one place
+ACQUISITION = {
+    "AcquisitionNumber": "",
+    "EchoTime": "",
+    "EchoNumbers": "",
+    "TemporalPositionIdentifier": "",
+    "InversionTime": "",
+    "KVP": "",
+    "ConvolutionKernel": "",
+    "ImageType": "",
+    "FrameOfReferenceUID": "",
+    "DiffusionBValue": "MRDiffusionSequence",
+    "EffectiveEchoTime": "MREchoSequence",
+    "StackID": "FrameContentSequence",
+    "FrameAcquisitionNumber": "FrameContentSequence",
+    "TemporalPositionIndex": "FrameContentSequence",
+}
+
+
+class Refusal(NamedTuple):
+    """What keeps a series from being read as a volume, and what to do about it."""
+
+    problem: str
+    remedy: str = "split it into one series per stack"
+
+
+def sorted_along_normal(headers: Sequence[Header]) -> tuple[list[Header], list[str], list[Refusal]]:
+    """The slices in order of position, what is remarkable of their positions, and what rules out a volume."""
+    normal = np.cross(*np.array(headers[0].orientation).reshape(2, 3))
+    places = np.array([header.position for header in headers])
+    order = np.argsort(places @ normal, kind="stable")
+    headers, places = [headers[index] for index in order], places[order]
+    heights = places @ normal
+    distinct = np.diff(heights, prepend=-np.inf) > SAME_POSITION
+    problems, refusals = [], []
+    if not distinct.all():
+        problems.append(f"{np.count_nonzero(~distinct)} of {len(headers)} images lie at the position of another one")
+    interleaved = _interleaved_acquisitions(headers, heights)
+    places, heights = places[distinct], heights[distinct]
+    if len(places) == 1:
+        return headers, problems, [Refusal(f"all {len(headers)} images lie at one position, as in a time series")]
+    way = places[-1] - places[0]
+    along = way @ normal
+    tilt = np.degrees(np.arctan2(np.linalg.norm(way - along * normal), along))
+    if tilt > TILT:
+        problems.append(f"the gantry is tilted by {tilt:.1f} degrees")
+    # slices that leave the straight line through the first and the last one by more than a pixel
+    line = places[0] + np.outer((heights - heights[0]) / along, way)
+    astray = np.linalg.norm(places - line, axis=1).max()
+    if astray > max(headers[0].pixel_spacing or (1.0,)):
+        refusals.append(Refusal(f"slices are shifted against each other by up to {astray:.1f} mm"))
+    if interleaved:
+        return headers, problems, [*refusals, Refusal(interleaved)]
+    told, refused = _distances(heights, [header.slice_thickness or 0.0 for header in headers])
+    return headers, problems + told, refusals + refused
+
+
+def _distances(heights: np.ndarray, thicknesses: Sequence[float]) -> tuple[list[str], list[Refusal]]:
+    """What is remarkable of the distances of slices, and what of them rules out an even grid."""
+    gaps = np.diff(heights)
+    usual, step = np.median(gaps), gaps.mean()
+    misplaced = np.abs(heights - np.linspace(heights[0], heights[-1], len(heights))).max()
+    wide = gaps > MISSING * usual
+    in_a_row = max((len(run) for run in "".join("x" if one else " " for one in wide).split()), default=0)
+    one_thickness = max(thicknesses) - min(thicknesses) <= UNEVEN * max(thicknesses)
+    if wide.any() and in_a_row < BLOCK and one_thickness:
+        missing = int(np.round(gaps[wide] / usual - 1).sum())
+        problem = f"about {missing} slices are missing (gap of {gaps.max():.4g} mm, usually {usual:.4g} mm)"
+        return [], [Refusal(problem, "add what is missing")]
+    if wide.any() or misplaced > MISPLACED * step:
+        middle = (gaps.min() + gaps.max()) / 2
+        low, high = np.median(gaps[gaps <= middle]), np.median(gaps[gaps > middle])
+        problem = (
+            f"slice distances change from {low:.4g} to {high:.4g} mm, an even grid would misplace slices by up to "
+            f"{misplaced:.1f} mm"
+        )
+        return [], [Refusal(problem, "split it into one series per distance or resample it to even distances")]
+    if np.abs(gaps - usual).max() > UNEVEN * usual:
+        return [f"slice distances are uneven ({gaps.min():.4g} to {gaps.max():.4g} mm)"], []
+    return [], []
+
+
+def _interleaved_acquisitions(headers: Sequence[Header], heights: np.ndarray) -> str:
+    """Names two acquisitions of which each is an even stack, one with slices between those of the other, "" for none.
+
+    Blocks that follow each other, an acquisition per slice, and slices that fill the gaps of another acquisition make
+    one stack. So do those of several passes whose common distance is the stated SpacingBetweenSlices. Several images
+    at the same positions are left to the comparison of their pixels.
+    """
+    if len({header.acquisition for header in headers}) == 1:
+        return ""
+    gaps = np.diff(heights)
+    gaps = gaps[gaps > SAME_POSITION]
+    stated = abs(headers[0].slice_spacing or 0.0)
+    if not len(gaps) or abs(np.median(gaps) - stated) <= UNEVEN * stated:
+        return ""
+    for keyword, values in zip(ACQUISITION, zip(*(header.acquisition for header in headers), strict=True), strict=True):
+        members: dict[str, list[float]] = {}
+        for value, height in zip(values, heights.tolist(), strict=True):
+            members.setdefault(value, []).append(height)
+        stacks = sorted((own, value) for value, own in members.items() if _is_even(own))
+        for (one, first), (other, second) in pairwise(stacks):
+            between = np.array([height for height in other if height < one[-1]])
+            if len(between) and np.abs(between[:, None] - one).min(axis=1).max() > SAME_POSITION:
+                names = f"{keyword} {first or 'none'} and {second or 'none'}"
+                return (
+                    f"slices of several acquisitions lie between each other ({names}), which are volumes of their own"
+                )
+    return ""
+
+
+def _is_even(heights: list[float]) -> bool:
+    """Whether sorted heights are those of a stack without missing slices."""
+    gaps = np.diff(heights)
+    gaps = gaps[gaps > SAME_POSITION]
+    return len(gaps) > 0 and gaps.max() <= MISSING * gaps.min()
