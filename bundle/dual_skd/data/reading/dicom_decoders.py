@@ -1,58 +1,86 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of pydicom's plugins decodes a compressed file, and one more plugin, for lossless and 12-bit JPEG.
+"""Which of pydicom's plugins decode a compressed file, and two more plugins.
 
-GDCM's Python module is not used: it ends the process on some damaged files. SimpleITK, which has the same decoders
-inside, raises an error for them.
+One takes SimpleITK, for lossless and 12-bit JPEG, and for JPEG-LS that others can't decode. GDCM's Python module is
+not used: it ends the process on some damaged files. SimpleITK, which has the same decoders inside, raises an error.
+
+The other one takes Pillow for 8-bit JPEG, because pydicom's own goes wrong where the colours of a JPEG image are others
+than PhotometricInterpretation says.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from PIL.JpegImagePlugin import JpegImageFile
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_fragments
-from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders import JPEGExtended12BitDecoder, JPEGLosslessDecoder, JPEGLosslessSV1Decoder
+from pydicom.pixels import get_decoder, iter_pixels
 from pydicom.pixels.decoders.base import DecodeRunner
 from pydicom.uid import (
     UID,
     JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
     SecondaryCaptureImageStorage,
 )
 
+from dual_skd.data.reading.dicom_file import syntax_of, unreadable_syntax
 from dual_skd.errors import InputError
 
 # start of frame: all processes of JPEG but the markers between them that mean other things, and JPEG-LS
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
-DECODERS = ("simpleitk", "pylibjpeg", "pyjpegls", "pydicom", "pillow")  # by preference
+DECODERS = ("libjpeg", "pyjpegls", "pylibjpeg", "pydicom", "pillow", "simpleitk")  # by preference
+BY_ITK = (JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit)  # where SimpleITK comes first
+RGB_IDS = [82, 71, 66]  # component ids of a JPEG image that spell RGB
 
 
-def decoder_for(dataset: Dataset, path: str | Path) -> str:
-    """The plugin that decodes a file, "" for uncompressed ones.
+def decoded(dataset: Dataset, plugins: Sequence[str], indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """Frames as they are stored, all bits of them, in RGB where they are coloured.
+
+    What one of the ``plugins`` can't decode is left to the next one; the error of the first is raised where all fail.
+    """
+    remaining = list(indices)
+    failures: list[Exception] = []
+    while remaining:
+        options = {"decoding_plugin": plugins[len(failures)], "correct_unused_bits": False}
+        try:
+            for frame in iter_pixels(dataset, indices=tuple(remaining), **options):
+                yield frame
+                del remaining[0]
+        except Exception as error:  # decoders raise anything
+            failures.append(error)
+            if len(failures) == len(plugins):
+                raise failures[0] from None
+
+
+def decoders_for(dataset: Dataset, path: str | Path) -> list[str]:
+    """The plugins that may decode a file, the best one first; [""] for uncompressed ones.
 
     Raises:
         InputError: the file has no pixels, nothing can decode it, or its parts contradict each other.
     """
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputError(f"{path} has no pixel data: it is cut short or its images were removed; copy the file again.")
-    syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+    syntax = UID(syntax_of(dataset))
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise InputError(
-            f"{path} is compressed as {syntax.name}, which can't be read; convert it to plain or JPEG 2000 DICOM."
-        ) from None
+        raise unreadable_syntax(path, syntax) from None
     if decoder.is_native:
-        return ""
+        return [""]
     available = [name for name in DECODERS if name in decoder.available_plugins]
     if not available:
         raise InputError(
@@ -63,7 +91,17 @@ def decoder_for(dataset: Dataset, path: str | Path) -> str:
         _check_codestreams(dataset, path)
     elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
         _check_frame_headers(dataset, path)
-    return available[0]
+    return sorted(available, key="simpleitk".__ne__) if syntax in BY_ITK else available
+
+
+def may_overshoot(dataset: Dataset) -> bool:
+    """Whether decoded values may lie somewhat beyond BitsStored because the compression loses something."""
+    syntax = syntax_of(dataset)
+    if syntax in JPEG2000TransferSyntaxes:
+        # coding style segment, whose last byte is 0 for the wavelet that isn't reversible (ISO/IEC 15444-1, A.6.1)
+        wavelet = re.search(rb"\xff\x4f\xff\x51.*?\xff\x52\0.{10}(.)", dataset.PixelData, re.DOTALL)
+        return wavelet is not None and wavelet[1] == b"\0"
+    return syntax in (JPEGLSNearLossless, JPEGBaseline8Bit, JPEGExtended12Bit)
 
 
 def _check_codestreams(dataset: Dataset, path: str | Path) -> None:
@@ -100,11 +138,33 @@ def _require_size(dataset: Dataset, path: str | Path, columns: int, rows: int) -
 
 
 # the names that pydicom looks for in a plugin
-DECODER_DEPENDENCIES = dict.fromkeys((JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit), ("SimpleITK",))
+DECODER_DEPENDENCIES: dict[UID, tuple[str, ...]] = {
+    **dict.fromkeys((*BY_ITK, JPEGLSLossless, JPEGLSNearLossless), ("SimpleITK",)),
+    JPEGBaseline8Bit: ("Pillow",),
+}
 
 
 def is_available(uid: str) -> bool:
     return uid in DECODER_DEPENDENCIES
+
+
+def decode_jpeg(src: bytes, runner: DecodeRunner) -> bytes:
+    """Decodes one frame of 8-bit JPEG, and tells pydicom what its colours are, whatever PhotometricInterpretation says.
+
+    libjpeg's own rule decides (``default_decompress_parms`` in jdapimin.c): colours are RGB or YCbCr as Adobe's marker
+    says, YCbCr with JFIF's marker, and without both by the component ids: 1, 2, 3 are YCbCr, R, G, B are RGB. Less
+    chroma than luma is YCbCr, too. Other ids say nothing, and PhotometricInterpretation holds.
+    """
+    with JpegImageFile(BytesIO(src)) as image:
+        if runner.samples_per_pixel == 3:
+            ids, sampling = [layer[0] for layer in image.layer], {layer[1:3] for layer in image.layer}
+            if "adobe_transform" in image.info or (ids == RGB_IDS and "jfif" not in image.info):
+                runner.set_option("photometric_interpretation", "RGB")  # to which Pillow converts
+            else:
+                image.draft("YCbCr", image.size)  # keeps the components as they are
+                if "jfif" in image.info or ids == [1, 2, 3] or len(sampling) > 1:
+                    runner.set_option("photometric_interpretation", "YBR_FULL")
+        return image.tobytes()
 
 
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
@@ -130,6 +190,7 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     return np.ascontiguousarray(values.astype(runner.pixel_dtype)).tobytes()
 
 
-for _decoder in (JPEGLosslessDecoder, JPEGLosslessSV1Decoder, JPEGExtended12BitDecoder):
-    if DECODERS[0] not in _decoder.available_plugins:
-        _decoder.add_plugin(DECODERS[0], (__name__, decode_frame.__name__))
+for _syntax, _needed in DECODER_DEPENDENCIES.items():
+    _name, _function = ("simpleitk", decode_frame) if _needed == ("SimpleITK",) else ("libjpeg", decode_jpeg)
+    if _name not in get_decoder(_syntax).available_plugins:
+        get_decoder(_syntax).add_plugin(_name, (__name__, _function.__name__))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,8 @@ from dual_skd.errors import InputError
 CONVERTIBLE = (".hdr", ".img", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc")
 
 quieten("pydicom", "pydicom")
+# what a decoder raises reaches the caller, where another decoder can't do better
+logging.getLogger("pydicom").addFilter(lambda record: record.exc_info is None)
 
 
 class NotAnImage(InputError):
@@ -66,6 +69,8 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
         )
         left = MAX_BYTES if deflated else size - file.tell()
     _require_image(dataset, path)
+    if "PhotometricInterpretation" in dataset:  # some write small letters
+        dataset.PhotometricInterpretation = str(dataset.PhotometricInterpretation or "").strip().upper()
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
     if "PixelData" in dataset:

@@ -5,32 +5,29 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from copy import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, iter_pixels
-from pydicom.uid import ExplicitVRBigEndian
 
 from dual_skd.data.reading.dicom import (
+    MOSAIC,
     Header,
     Series,
+    geometry_of,
     group_series,
     header_of,
-    in_hounsfield,
     read_headers,
     same_position,
     stack_of,
     volume_affine,
 )
-from dual_skd.data.reading.dicom_decoders import decoder_for
-from dual_skd.data.reading.dicom_file import NotAnImage, first_item, number, numbers, open_dicom
+from dual_skd.data.reading.dicom_file import NotAnImage, groups_first, numbers, open_dicom
+from dual_skd.data.reading.dicom_values import COLOURS, range_of, values_of_frames, voi_of
 from dual_skd.data.reading.loading import (
     Frame,
     Picture,
@@ -44,9 +41,6 @@ from dual_skd.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
-GREYS = ("MONOCHROME1", "MONOCHROME2")
-PALETTES = tuple(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue", "Alpha"))
 UNPLACED = (
     "frames without slice positions are read as a volume in the order of the file, though a loop over time is none"
 )
@@ -81,11 +75,16 @@ def read_dicom_file(
         if spatial_dims == 2:
             raise too_many_frames(path, header.frames)
         return _volume_of_frames(dataset, header, voi_lut)
+    if header.mosaic:
+        if spatial_dims == 3:
+            raise InputError(f"{path} is no volume: {MOSAIC.problem}; {MOSAIC.remedy}, or leave it out.")
+        _tell_once(f"{MOSAIC.problem}: the picture is taken as it is")  # without the file, of which there are many
     chosen = chosen_frame(0 if frame is None else frame, header.frames, path)
     chosen = _order_of_frames(dataset, header)[chosen]
-    voi = _voi_source(dataset, chosen, path) if voi_lut else None
-    array = next(_frames(dataset, path, [chosen], voi))
-    return _picture(array.swapaxes(0, 1), header, *_plane(_spacing_of_frame(dataset, header, chosen)), voi)
+    voi = voi_of(dataset, chosen, path) if voi_lut else None
+    array = next(values_of_frames(dataset, path, [chosen], voi))
+    of_frame = replace(header, **geometry_of(dataset, chosen))
+    return _picture(array.swapaxes(0, 1), of_frame, *_plane(of_frame), voi)
 
 
 def frame_in_file(path: Path, frame: int) -> int:
@@ -118,7 +117,7 @@ def read_dicom_folder(
 
     check_size(folder, (first.columns, first.rows, len(headers)), 0)
     middle = headers[len(headers) // 2].path
-    voi = _voi_source(open_dicom(middle), 0, middle) if voi_lut else None
+    voi = voi_of(open_dicom(middle), 0, middle) if voi_lut else None
     slices = (_only_frame(header.path, voi) for header in headers)
     affine, known = volume_affine(headers)
     return _picture(_stacked(slices, len(headers)), first, affine, known, voi)
@@ -126,7 +125,7 @@ def read_dicom_folder(
 
 def _only_frame(path: str, voi: Dataset | None) -> np.ndarray:
     with failures_named(path):
-        return next(_frames(open_dicom(path), path, [0], voi))
+        return next(values_of_frames(open_dicom(path), path, [0], voi))
 
 
 # ------------------------------------------------------------------------------------------------------------ series
@@ -190,8 +189,8 @@ def _is_dicom(path: str) -> bool:
 def _refuse_or_tell(series: Series, path: str | Path) -> None:
     if series.refusal:
         raise InputError(
-            f"The DICOM series {series.uid} in {path} does not make a volume: {series.refusal}; add what is missing, "
-            "split it into one series per stack, or leave it out."
+            f"The DICOM series {series.uid} in {path} does not make a volume: {series.refusal}; {series.remedy}, "
+            "or leave it out."
         )
     if series.problems:
         _tell_once(f"{path}: {'; '.join(series.problems)}")
@@ -236,8 +235,8 @@ def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Pictur
         )
     order = [frame.instance_number or 0 for frame in stack.headers]
     affine, known = volume_affine(stack.headers)
-    voi = _voi_source(dataset, order[len(order) // 2], header.path) if voi_lut else None
-    frames = _frames(dataset, header.path, order, voi)
+    voi = voi_of(dataset, order[len(order) // 2], header.path) if voi_lut else None
+    frames = values_of_frames(dataset, header.path, order, voi)
     return _picture(_stacked(frames, len(order)), header, affine, known, voi)
 
 
@@ -251,10 +250,7 @@ def _stack_of_frames(dataset: Dataset, header: Header) -> Series:
             header,
             instance=f"{header.instance} frame {index}",
             instance_number=index,
-            position=_of_frame(dataset, index, "PlanePositionSequence", "ImagePositionPatient", 3),
-            orientation=_of_frame(dataset, index, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
-            or header.orientation,
-            pixel_spacing=_spacing_of_frame(dataset, header, index),
+            **{**geometry_of(dataset, index), "position": _position_of_frame(dataset, index)},
         )
         for index in range(header.frames)
     ]
@@ -277,128 +273,10 @@ def _order_of_frames(dataset: Dataset, header: Header) -> list[int]:
     return [frame.instance_number or 0 for frame in stack.headers]
 
 
-def _of_frame(dataset: Dataset, index: int, group: str, keyword: str, count: int) -> tuple[float, ...] | None:
-    found = (numbers(one, keyword, count) for one in _groups(dataset, index, group))
-    return next((values for values in found if values), None)
-
-
-def _spacing_of_frame(dataset: Dataset, header: Header, index: int) -> tuple[float, ...] | None:
-    spacing = _of_frame(dataset, index, "PixelMeasuresSequence", "PixelSpacing", 2)
-    return spacing if spacing and min(spacing) > 0 else header.pixel_spacing
-
-
-def _frames(dataset: Dataset, path: str | Path, indices: Sequence[int], voi: Dataset | None) -> Iterator[np.ndarray]:
-    """Decoded frames (rows, columns[, 3]) in float32, after the VOI LUT of ``voi``."""
-    plugin = decoder_for(dataset, path)
-    photometric = str(dataset.get("PhotometricInterpretation", ""))
-    if photometric not in GREYS + COLOURS:
-        raise InputError(f"Expected a grey or RGB image, found PhotometricInterpretation {photometric!r} in {path}.")
-    for index, stored in zip(indices, iter_pixels(dataset, indices=indices, decoding_plugin=plugin), strict=True):
-        if photometric == "PALETTE COLOR":
-            yield apply_color_lut(stored, _in_little_endian(dataset)).astype(np.float32)
-            continue
-        if photometric in COLOURS:
-            yield stored.astype(np.float32)  # pydicom has made RGB of all YBR
-            continue
-        values = apply_modality_lut(stored, _lut_source(dataset, index)).astype(np.float32)
-        _fill_padding(values, dataset, stored)
-        if voi is not None:
-            whole = np.rint(values).astype(np.int32) if voi.get("VOILUTSequence") else values  # places in a table
-            values = apply_voi_lut(whole, voi).astype(np.float32)
-        yield values
-
-
-def _in_little_endian(dataset: Dataset) -> Dataset:
-    """A data set with its palette in the byte order that pydicom looks it up in, whatever the file's."""
-    if dataset.file_meta.TransferSyntaxUID != ExplicitVRBigEndian:
-        return dataset
-    turned = copy(dataset)
-    for keyword in PALETTES:
-        if keyword in dataset:
-            turned[keyword] = DataElement(
-                keyword, "OW", np.frombuffer(dataset[keyword].value, "u2").byteswap().tobytes()
-            )
-    return turned
-
-
-def _lut_source(dataset: Dataset, index: int) -> Dataset:
-    """What holds the rescale of a frame: the file itself, or in enhanced objects a functional group.
-
-    Where one of slope and intercept is missing it is 1 or 0; pydicom would apply neither.
-    """
-    for group in (dataset, *_groups(dataset, index, "PixelValueTransformationSequence")):
-        if group.get("ModalityLUTSequence"):
-            return group
-        given = [keyword for keyword in ("RescaleSlope", "RescaleIntercept") if _has_numbers(group, keyword)]
-        if given:
-            source = Dataset()
-            source.RescaleSlope, source.RescaleIntercept = 1, 0
-            for keyword in given:
-                source[keyword] = group[keyword]
-            return source
-    return Dataset()
-
-
-def _voi_source(dataset: Dataset, index: int, path: str | Path) -> Dataset:
-    """A data set with the VOI LUT or window of a frame, and what its application depends on."""
-    for group in (dataset, *_groups(dataset, index, "FrameVOILUTSequence")):
-        if group.get("VOILUTSequence") or _has_numbers(group, "WindowCenter", "WindowWidth"):
-            source = Dataset()
-            source.file_meta = dataset.file_meta  # a table of words is decoded by the file's byte order
-            rescale = _lut_source(dataset, index)
-            for holder, keywords in ((dataset, _VOI_TAGS), (group, _VOI_TAGS), (rescale, _RESCALE_TAGS)):
-                for keyword in keywords:
-                    if keyword in holder:
-                        source[keyword] = holder[keyword]
-            for table in source.get("VOILUTSequence") or ():
-                if table.LUTDescriptor[2] == 8:  # pydicom would number the entries with eight bits, too
-                    table.LUTDescriptor = [*table.LUTDescriptor[:2], 16]
-            return source
-    raise InputError(f"{path} has no VOI LUT and no window to apply; set voi_lut false, or window by centre and width.")
-
-
-def _range_of(voi: Dataset) -> tuple[float, float]:
-    """Lowest and highest value that a VOI LUT or window gives: those of its ends."""
-    if voi.get("VOILUTSequence"):
-        entries, first = first_item(voi, "VOILUTSequence").LUTDescriptor[:2]
-        ends = np.array([first, first + (entries or 2**16) - 1], np.int32)
-    else:
-        ends = np.array([-1e9, 1e9])
-    with np.errstate(over="ignore"):  # the foot of a sigmoid
-        low, high = sorted(apply_voi_lut(ends, voi).tolist())
-    return low, high
-
-
-_VOI_TAGS = """PhotometricInterpretation BitsStored BitsAllocated PixelRepresentation VOILUTSequence WindowCenter
-WindowWidth VOILUTFunction""".split()
-_RESCALE_TAGS = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
-
-
-def _groups(dataset: Dataset, index: int, keyword: str) -> Iterator[Dataset]:
-    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    if index < len(frames):
-        yield first_item(frames[index], keyword)
-    yield first_item(first_item(dataset, "SharedFunctionalGroupsSequence"), keyword)
-
-
-def _has_numbers(dataset: Dataset, *keywords: str) -> bool:
-    return all(dataset.get(keyword) not in (None, "") for keyword in keywords)
-
-
-def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> None:
-    """Gives padding (PS3.3, C.7.5.1.1.2), in place, the lowest real value, or the highest where low ones are bright."""
-    value = number(dataset, "PixelPaddingValue")
-    if value is None or stored.dtype.kind == "f":
-        return
-    limit = number(dataset, "PixelPaddingRangeLimit")
-    ends = [value, value if limit is None else limit]
-    if stored.dtype.kind == "i":  # some files state the bits of a negative number as an unsigned one
-        ends = [end - 2 ** (8 * stored.itemsize) if end >= 2 ** (8 * stored.itemsize - 1) else end for end in ends]
-    padding = (stored >= min(ends)) & (stored <= max(ends))
-    if padding.any() and not padding.all():
-        real = values[~padding]
-        inverted = dataset.PhotometricInterpretation == "MONOCHROME1" and not in_hounsfield(dataset)
-        values[padding] = real.max() if inverted else real.min()
+def _position_of_frame(dataset: Dataset, index: int) -> tuple[float, ...] | None:
+    *groups, _ = groups_first(dataset, "PlanePositionSequence", index)
+    found = (numbers(group, "ImagePositionPatient", 3) for group in groups)
+    return next((position for position in found if position), None)
 
 
 # ----------------------------------------------------------------------------------------------------------- results
@@ -417,11 +295,9 @@ def _stacked(frames: Iterator[np.ndarray], count: int) -> np.ndarray:
     return volume
 
 
-def _plane(spacing: tuple[float, ...] | None) -> tuple[np.ndarray, bool]:
-    if spacing is None:
-        return plane_affine(), False
-    row, column = spacing
-    return plane_affine(column, row), True
+def _plane(header: Header) -> tuple[np.ndarray, bool]:
+    row, column = header.pixel_spacing or (header.pixel_aspect, 1.0)
+    return plane_affine(column, row), header.pixel_spacing is not None
 
 
 def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool, voi: Dataset | None) -> Picture:
@@ -434,5 +310,5 @@ def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool,
         coloured=coloured,
         photometric="RGB" if coloured else grey,
         modality=header.modality,
-        voi_range=(np.nan, np.nan) if voi is None or coloured else _range_of(voi),
+        voi_range=(np.nan, np.nan) if voi is None or coloured else range_of(voi),
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from struct import Struct
+from struct import error as StructError
 from typing import Any, NamedTuple
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
@@ -23,6 +24,7 @@ _EXPLICIT, _IMPLICIT, _LENGTH = Struct("<HH2sH"), Struct("<HHI"), Struct("<I")
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # VRs with a length of four bytes
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _TEXTS = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UI".split())
+_MARK = b"DICM\2\0\0\0UL\4\0"  # with the header of the element that says how long the meta information is
 _META = {0x00020002: "UI", 0x00020010: "UI"}  # MediaStorageSOPClassUID, TransferSyntaxUID
 _PIXELS = 0x7FE00008  # FloatPixelData, the first of the three elements that may hold pixels
 _ITEM, _END_OF_ITEM, _END_OF_SEQUENCE, _UNDEFINED = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFFFFFF
@@ -70,18 +72,19 @@ def scan(path: str | Path, beginning: Beginning, keywords: Sequence[str]) -> Ele
         beginning: its first bytes; more is read where the header is longer.
         keywords: of the wanted elements.
     """
-    if beginning.head[128:132] != b"DICM":
+    if beginning.head[128:140] != _MARK:
         return None
     try:
         walk = _Walk(path, beginning)
-        meta = walk.take(132, _META, until=0x0002FFFF, explicit=True)
+        meta_end = 144 + _LENGTH.unpack_from(beginning.head, 140)[0]
+        meta = walk.take(132, meta_end, _META, explicit=True)
         syntax = UID(meta.get("TransferSyntaxUID", ""))
         if not syntax.is_transfer_syntax or syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
             return None
         explicit = syntax != ImplicitVRLittleEndian
-        values = walk.take(walk.place, _tags(tuple(keywords)), until=_PIXELS - 1, explicit=explicit)
+        values = walk.take(meta_end, walk.size, _tags(tuple(keywords)), explicit=explicit)
         return Elements(values, meta, walk.place)
-    except (_UnusualError, ValueError, OSError):
+    except (_UnusualError, StructError, ValueError, OSError):
         return None
 
 
@@ -98,13 +101,13 @@ class _Walk:
         self.start = 0  # of the block, in the file
         self.place = 0  # of the element at which the walk ended
 
-    def take(self, place: int, wanted: Mapping[int, str], *, until: int, explicit: bool) -> dict[str, Any]:
-        """The wanted elements from ``place`` up to the tag ``until``, by keyword."""
+    def take(self, place: int, end: int, wanted: Mapping[int, str], *, explicit: bool) -> dict[str, Any]:
+        """The wanted elements between two places in the file, or up to the pixels, by keyword."""
         found: dict[str, Any] = {}
         last = -1
-        while place < self.size:
+        while place < end:
             tag, vr, start, length = self.element(place, explicit)
-            if tag > until:
+            if tag >= _PIXELS:
                 break
             if tag <= last:
                 raise _UnusualError
