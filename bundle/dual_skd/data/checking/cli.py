@@ -7,6 +7,7 @@ import argparse
 import csv
 import json
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ def main(args: argparse.Namespace) -> int:
             patient_pattern=args.patient_pattern,
             allow_outside=args.allow_outside,
         )
-    findings = check_records(data, known=known, twins=not args.no_twins, progress=not args.quiet)
+    with _without_remarks_of_decoders():
+        findings = check_records(data, known=known, twins=not args.no_twins, progress=not args.quiet)
     if args.json is not None:
         content = {"data": str(args.dataset_dir), "hash": data.hash if data.source else "", **findings.as_dict()}
         with _open_to_write(args.json) as file:
@@ -183,3 +185,24 @@ def _without_log(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _without_remarks_of_decoders() -> Iterator[None]:
+    """Keeps from the terminal what decoders in C write to descriptor 2, even about files that they read."""
+    python = sys.stderr
+    handlers = [one for one in logging.getLogger().handlers if getattr(one, "stream", None) is python]
+    with open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as ours, open(os.devnull, "wb") as nowhere:
+        own = python is sys.__stderr__  # what stands in its place, as in a notebook, has its own way
+        sys.stderr = ours if own else python
+        for handler in handlers:
+            handler.setStream(sys.stderr)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            ours.flush()
+            os.dup2(ours.fileno(), 2)
+            sys.stderr = python
+            for handler in handlers:
+                handler.setStream(python)

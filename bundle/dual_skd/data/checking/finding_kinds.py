@@ -115,6 +115,12 @@ KINDS: dict[str, Kind] = {
         "remove it, or train one model per modality",
     ),
     "series": Kind("warning", "series is irregular", "series are irregular", _LOOK),
+    "mosaic": Kind(
+        "warning",
+        "image is a Siemens mosaic",
+        "images are Siemens mosaics",
+        "convert it to NIfTI with dcm2niix, and take its slices",
+    ),
     "saturated": Kind(
         "warning",
         "image is saturated",

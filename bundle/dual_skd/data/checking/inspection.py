@@ -88,6 +88,7 @@ class FileFacts:
         spacing: mm along each axis, None when the file doesn't say.
         orientation: axis codes such as "RAS" of a volume that has a place in space.
         series_problems: what is odd about a DICOM series (missing slices, gantry tilt, ...).
+        mosaic: whether a DICOM image holds the slices of a volume side by side.
         coarse: 8 x 8 block means scaled to 0..255, one byte each, to compare images with one another.
     """
 
@@ -115,6 +116,7 @@ class FileFacts:
     spacing: tuple[float, ...] | None = None
     orientation: str = ""
     series_problems: tuple[str, ...] = ()
+    mosaic: bool = False
     coarse: bytes = b""
 
 
@@ -284,6 +286,7 @@ def _with_header(facts: FileFacts) -> FileFacts:
         photometric=header.photometric,
         transfer_syntax=header.transfer_syntax,
         series_problems=problems,
+        mosaic=header.mosaic,
     )
 
 
@@ -362,7 +365,7 @@ def _problem_of(error: BaseException, image: str) -> tuple[str, str, str]:
     while link is not None and link not in chain:
         chain.append(link)
         link = link.__cause__ or link.__context__
-    said = " ".join(map(str, chain))
+    said = " ".join(map(str, chain)).replace(str(path_of(image)), "")  # a name says nothing of the problem
     kinds = (kind for kind, pattern in _PROBLEMS if pattern.search(said))
     kind = next(kinds, "truncated" if any(isinstance(one, EOFError) for one in chain) else "unreadable")
     words = " ".join(str(error).split()) or type(error).__name__

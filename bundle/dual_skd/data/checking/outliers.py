@@ -40,7 +40,7 @@ def find_oddities(facts: Sequence[FileFacts]) -> list[Oddity]:
         facts: of all images; those with a ``problem`` are left aside.
     """
     usable = [one for one in facts if not one.problem]
-    searches = (_names, _sizes, _spacings, _orientations, _modalities, _photometry, _brightness, _series)
+    searches = (_names, _sizes, _spacings, _orientations, _modalities, _photometry, _brightness, _series, _mosaics)
     return [oddity for search in searches for oddity in search(usable)]
 
 
@@ -163,3 +163,9 @@ def _series(facts: Sequence[FileFacts]) -> Iterator[Oddity]:
     for one in facts:
         if one.series_problems:
             yield Oddity(one.image, "series", "; ".join(one.series_problems))
+
+
+def _mosaics(facts: Sequence[FileFacts]) -> Iterator[Oddity]:
+    for one in facts:
+        if one.mosaic:
+            yield Oddity(one.image, "mosaic", "the slices of a volume lie side by side in it, and count as one picture")

@@ -21,7 +21,6 @@ no positions                                        sorted by InstanceNumber, el
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +35,17 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedE
 
 from dual_skd.data.reading.dicom_file import frames_of, groups_first, number, numbers, open_header, syntax_of
 from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning
-from dual_skd.data.reading.dicom_stack import ACQUISITION, SAME_POSITION, Refusal, sorted_along_normal
+from dual_skd.data.reading.dicom_stack import (
+    ACQUISITION,
+    SAME_POSITION,
+    Refusal,
+    alike,
+    by_geometry,
+    geometry_name,
+    sorted_along_normal,
+    sorted_without_positions,
+    without_copies,
+)
 from dual_skd.data.reading.loading import failures_named
 from dual_skd.errors import InputError
 
@@ -291,21 +300,21 @@ def group_series(headers: Iterable[Header]) -> list[Series]:
 
 def stack_of(headers: Iterable[Header]) -> Series:
     """Sorts the images of one series into a stack; frames of one file count as images."""
-    headers, copies = _without_copies(headers)
-    main, *others = sorted(_by_geometry(headers), key=len, reverse=True)
+    headers, copies = without_copies(headers)
+    main, *others = sorted(by_geometry(headers), key=len, reverse=True)
     problems: list[str] = []
     refusals: list[Refusal] = []
     if copies:
         problems.append(f"{len(copies)} files are copies of others")
     if others:
-        sizes = ", ".join(f"{len(group)} of {_geometry_name(group[0])}" for group in (main, *others))
+        sizes = ", ".join(f"{len(group)} of {geometry_name(group[0])}" for group in (main, *others))
         outside = len(headers) - len(main)
         if outside <= OTHERS * len(main):
             problems.append(f"{outside} images of another size or orientation are left out as localisers ({sizes})")
         else:
             refusals.append(Refusal(f"images of different sizes or orientations ({sizes})"))
     spacings = {header.pixel_spacing for header in main}
-    if len(spacings) > 1 and not _alike(spacings):
+    if len(spacings) > 1 and not alike(spacings):
         refusals.append(Refusal(f"different pixel spacings ({', '.join(map(str, sorted(spacings, key=str)))} mm)"))
     if any(header.mosaic for header in main):
         refusals.append(MOSAIC)
@@ -315,7 +324,7 @@ def stack_of(headers: Iterable[Header]) -> Series:
             problems += found
             refusals += refused
         else:
-            main, order = _sorted_without_positions(main)
+            main, order = sorted_without_positions(main)
             problems.append(f"no slice positions: sorted by {order}")
     return Series(
         main[0].series,
@@ -367,70 +376,3 @@ def is_one_stack(parts: Iterable[Series]) -> bool:
         return False
     whole = stack_of(slices)
     return not whole.refusal and not whole.left_out and not any(starmap(same_position, pairwise(whole.headers)))
-
-
-def _without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Header]]:
-    """Sorts out files that state the instance, position and number of another one.
-
-    An instance of several positions or numbers is the constant of an anonymiser, and tells no copy: the pixels will.
-    """
-    headers = list(headers)
-    places: dict[str, set[object]] = {}
-    for header in headers:
-        places.setdefault(header.instance, set()).add((header.position, header.instance_number))
-    kept: dict[object, Header] = {}
-    copies: list[Header] = []
-    for header in headers:
-        known = header.instance and header.position and len(places[header.instance]) == 1
-        key = (header.instance, header.position, header.instance_number) if known else len(kept) + len(copies)
-        if key in kept:
-            copies.append(header)
-        else:
-            kept[key] = header
-    return list(kept.values()), copies
-
-
-def _by_geometry(headers: list[Header]) -> list[list[Header]]:
-    groups: list[list[Header]] = []
-    for header in headers:
-        for group in groups:
-            if _same_geometry(header, group[0]):
-                group.append(header)
-                break
-        else:
-            groups.append([header])
-    return groups
-
-
-def _same_geometry(one: Header, other: Header) -> bool:
-    if (one.rows, one.columns, one.orientation) == (other.rows, other.columns, other.orientation):
-        return True
-    if (one.rows, one.columns) != (other.rows, other.columns):
-        return False
-    if one.orientation is None or other.orientation is None:
-        return one.orientation is other.orientation
-    return np.allclose(one.orientation, other.orientation, atol=1e-2)
-
-
-def _geometry_name(header: Header) -> str:
-    turned = "" if header.orientation is None else f" turned {'/'.join(f'{value:.2g}' for value in header.orientation)}"
-    return f"{header.columns} x {header.rows}{turned}"
-
-
-def _alike(spacings: set[tuple[float, ...] | None]) -> bool:
-    known = [spacing for spacing in spacings if spacing is not None]
-    return len(known) == len(spacings) and bool(np.ptp(np.array(known), axis=0).max() < 1e-3 * min(map(min, known)))
-
-
-def _sorted_without_positions(headers: list[Header]) -> tuple[list[Header], str]:
-    """The slices in order of their numbers, or by name where not all have one of their own, and what they go by."""
-    named = sorted(headers, key=lambda header: _natural(header.path))
-    numbers = {header.instance_number for header in headers}
-    if None in numbers or len(numbers) < len(headers):
-        return named, "file name"
-    return sorted(named, key=lambda header: header.instance_number or 0), "InstanceNumber"
-
-
-def _natural(name: str) -> list[str | int]:
-    """A key that sorts the numbers in names as numbers: IM2 before IM10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The slices of a series along their normal: their order, and what keeps them from being an even grid."""
+"""The slices of a series: which of them belong together, their order, and what keeps them from being an even grid."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,6 +44,59 @@ class Refusal(NamedTuple):
 
     problem: str
     remedy: str = "split it into one series per stack"
+
+
+def without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Header]]:
+    """Sorts out files that state the instance, position and number of another one.
+
+    An instance of several positions or numbers is the constant of an anonymiser, and tells no copy: the pixels will.
+    """
+    headers = list(headers)
+    places: dict[str, set[object]] = {}
+    for header in headers:
+        places.setdefault(header.instance, set()).add((header.position, header.instance_number))
+    kept: dict[object, Header] = {}
+    copies: list[Header] = []
+    for header in headers:
+        known = header.instance and header.position and len(places[header.instance]) == 1
+        key = (header.instance, header.position, header.instance_number) if known else len(kept) + len(copies)
+        if key in kept:
+            copies.append(header)
+        else:
+            kept[key] = header
+    return list(kept.values()), copies
+
+
+def by_geometry(headers: list[Header]) -> list[list[Header]]:
+    groups: list[list[Header]] = []
+    for header in headers:
+        for group in groups:
+            if _same_geometry(header, group[0]):
+                group.append(header)
+                break
+        else:
+            groups.append([header])
+    return groups
+
+
+def _same_geometry(one: Header, other: Header) -> bool:
+    if (one.rows, one.columns, one.orientation) == (other.rows, other.columns, other.orientation):
+        return True
+    if (one.rows, one.columns) != (other.rows, other.columns):
+        return False
+    if one.orientation is None or other.orientation is None:
+        return one.orientation is other.orientation
+    return np.allclose(one.orientation, other.orientation, atol=1e-2)
+
+
+def geometry_name(header: Header) -> str:
+    turned = "" if header.orientation is None else f" turned {'/'.join(f'{value:.2g}' for value in header.orientation)}"
+    return f"{header.columns} x {header.rows}{turned}"
+
+
+def alike(spacings: set[tuple[float, ...] | None]) -> bool:
+    known = [spacing for spacing in spacings if spacing is not None]
+    return len(known) == len(spacings) and bool(np.ptp(np.array(known), axis=0).max() < 1e-3 * min(map(min, known)))
 
 
 def sorted_along_normal(headers: Sequence[Header]) -> tuple[list[Header], list[str], list[Refusal]]:
@@ -135,3 +189,17 @@ def _is_even(heights: list[float]) -> bool:
     gaps = np.diff(heights)
     gaps = gaps[gaps > SAME_POSITION]
     return len(gaps) > 0 and gaps.max() <= MISSING * gaps.min()
+
+
+def sorted_without_positions(headers: list[Header]) -> tuple[list[Header], str]:
+    """The slices in order of their numbers, or by name where not all have one of their own, and what they go by."""
+    named = sorted(headers, key=lambda header: _natural(header.path))
+    numbers = {header.instance_number for header in headers}
+    if None in numbers or len(numbers) < len(headers):
+        return named, "file name"
+    return sorted(named, key=lambda header: header.instance_number or 0), "InstanceNumber"
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key that sorts the numbers in names as numbers: IM2 before IM10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -207,7 +207,7 @@ def volumes(headers: Iterable[Any], *, beside: Iterable[str] = ()) -> tuple[list
     for folder, found in series_of.items():
         alone = len(found) == 1 and folder not in shared
         for series in found:
-            if len(series.headers) > 1:
+            if len(series.headers) > 1 or series.headers[0].mosaic:  # whoever opens a mosaic says what it is
                 locator = folder if alone or not series.uid else f"{folder}#{series.uid}"
                 images.append(ImageFile(locator, series.headers[0].patient))
             else:  # a localiser, or a picture
