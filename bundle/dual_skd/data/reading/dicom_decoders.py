@@ -10,6 +10,7 @@ than PhotometricInterpretation says.
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,9 @@ FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 DECODERS = ("libjpeg", "pyjpegls", "pylibjpeg", "pydicom", "pillow", "simpleitk")  # by preference
 BY_ITK = (JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit)  # where SimpleITK comes first
 RGB_IDS = [82, 71, 66]  # component ids of a JPEG image that spell RGB
+
+# what a decoder raises reaches the caller where no other one does better
+logging.getLogger("pydicom.pixels.decoders.base").addFilter(lambda record: record.exc_info is None)
 
 
 def decoded(dataset: Dataset, plugins: Sequence[str], indices: Sequence[int]) -> Iterator[np.ndarray]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -30,8 +29,6 @@ from dual_skd.errors import InputError
 CONVERTIBLE = (".hdr", ".img", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc")
 
 quieten("pydicom", "pydicom")
-# what a decoder raises reaches the caller, where another decoder can't do better
-logging.getLogger("pydicom").addFilter(lambda record: record.exc_info is None)
 
 
 class NotAnImage(InputError):
