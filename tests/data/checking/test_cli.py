@@ -4,11 +4,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 from dicom_files import write_picture
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from dual_skd.data import load_records
 from dual_skd.data.checking import cli
@@ -220,3 +223,15 @@ def test_the_clean_list_is_what_the_check_finds_no_error_in(tmp_path, capsys):
     assert run(tmp_path / "clean.csv") == 0
     lines = (tmp_path / "clean.csv").read_text().splitlines()
     assert len(lines) == 1 + 11 and not any("/2_" in line for line in lines)
+
+
+def test_remarks_of_decoders_on_files_that_they_read_are_not_shown(dataset, capfd):
+    shutil.copy(
+        get_testdata_file("JPEG-lossy.dcm"), dataset / "train" / "a"
+    )  # 12 bits, on which GDCM writes of its first attempt
+    run(str(dataset), "--no-twins")
+    printed = capfd.readouterr()
+    assert "JPEG-lossy.dcm" in printed.out and "opening images" in printed.err
+    assert "precision" not in printed.err
+    os.write(2, b"later")
+    assert capfd.readouterr().err == "later"

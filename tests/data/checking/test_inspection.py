@@ -12,6 +12,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from dual_skd.data.checking.inspection import REMEDIES, inspect, inspect_all, quick_facts, quick_facts_of_all
+from dual_skd.data.checking.outliers import find_oddities
 
 NOISE = np.random.default_rng(0).integers(1, 255, (40, 30), dtype=np.uint8)
 
@@ -240,3 +241,16 @@ def test_damaged_files_are_told_and_never_end_the_check(tmp_path):
             path.write_bytes(content[: rng.integers(0, len(good))] if mutant % 3 == 0 else content)
             quick, full = quick_facts(str(path), spatial_dims), inspect(str(path), spatial_dims)
             assert quick.problem in ("", full.problem) and (not full.problem or (full.detail and full.remedy))
+
+
+def test_the_name_of_a_file_says_nothing_of_its_problem(tmp_path):
+    path = write_dicom(tmp_path / "plan_truncated_incomplete.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.481.5")
+    facts = inspect(str(path))
+    assert facts.problem == "unreadable" and "RT Plan Storage" in facts.detail
+
+
+def test_a_siemens_mosaic_is_a_finding(tmp_path):
+    mosaic = write_dicom(tmp_path / "a.dcm", ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"])
+    facts = [inspect(str(mosaic)), inspect(str(write_dicom(tmp_path / "b.dcm")))]
+    assert not facts[0].problem
+    assert [(one.image, one.kind) for one in find_oddities(facts)] == [(str(mosaic), "mosaic")]

@@ -131,3 +131,28 @@ def test_a_segmentation_is_no_image_although_it_has_rows(tmp_path, dicom_file):
     path = dicom_file(tmp_path / "a.dcm", np.zeros((4, 4), np.uint8), SOPClassUID=SegmentationStorage)
     with pytest.raises(NotAnImage, match="Segmentation Storage"):
         read_header(path)
+
+
+def test_an_object_that_is_whole_and_no_image_is_not_called_cut_short(tmp_path):
+    bare = write_object(tmp_path / "bare.dcm", "1.2.840.10008.5.1.4.1.1.88.11")
+    dicom = pydicom.dcmread(bare)
+    del dicom.SOPClassUID
+    dicom.file_meta.MediaStorageSOPClassUID = ""
+    dicom.save_as(bare, enforce_file_format=False)
+    removed = write_object(tmp_path / "removed.dcm", "1.2.840.10008.5.1.4.1.1.2")
+    for read in (read_header, read_image):
+        with pytest.raises(NotAnImage, match="bare.dcm is a DICOM object without pixels"):
+            read(bare)
+        with pytest.raises(InputError, match="removed.dcm has no image size in its header") as caught:
+            read(removed)
+        assert "cut short" not in str(caught.value)
+    removed.write_bytes(removed.read_bytes()[:-3])
+    with pytest.raises(InputError, match="removed.dcm is cut short or damaged"):
+        read_header(removed)
+
+
+@pytest.mark.parametrize("name", ["a.hdr", "a.img", "a.mgz", "a.nrrd", "a.mha"])
+def test_volumes_of_other_formats_are_to_be_converted(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x5c\x01\0\0" + b"\0" * 600)
+    with pytest.raises(NotAnImage, match=f"another kind: .*{name}; convert it to .nii.gz"):
+        read_image(tmp_path / name)

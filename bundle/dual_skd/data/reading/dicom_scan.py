@@ -122,12 +122,16 @@ class _Walk:
         self.place = place
         return found
 
+    def unpack(self, layout: Struct, place: int) -> tuple[Any, ...]:
+        at = self.at(place, layout.size)  # may exchange the block
+        return layout.unpack_from(self.block, at)
+
     def at(self, place: int, count: int) -> int:
         """Where ``count`` bytes at a place in the file begin in the block, which is read on if need be."""
         if place + count > self.size:
             raise _UnusualError
         at = place - self.start
-        if at + count > len(self.block):
+        if not 0 <= at <= len(self.block) - count:
             with open(self.path, "rb") as file:
                 file.seek(place)
                 self.block, self.start, at = file.read(max(HEAD, count)), place, 0
@@ -136,15 +140,15 @@ class _Walk:
     def element(self, place: int, explicit: bool) -> tuple[int, bytes, int, int]:
         """(tag, VR, place of the value, its length) of the element at a place."""
         if not explicit:
-            group, number, length = _IMPLICIT.unpack_from(self.block, self.at(place, 8))
+            group, number, length = self.unpack(_IMPLICIT, place)
             return group << 16 | number, b"", place + 8, length
-        group, number, vr, length = _EXPLICIT.unpack_from(self.block, self.at(place, 8))
+        group, number, vr, length = self.unpack(_EXPLICIT, place)
         tag = group << 16 | number
         if vr in _SHORT:
             return tag, vr, place + 8, length
         if group == 0xFFFE or vr not in _LONG:
             raise _UnusualError
-        return tag, vr, place + 12, _LENGTH.unpack_from(self.block, self.at(place + 8, 4))[0]
+        return tag, vr, place + 12, self.unpack(_LENGTH, place + 8)[0]
 
     def after(self, vr: bytes, start: int, length: int, explicit: bool) -> int:
         """The end of an element."""
@@ -159,7 +163,7 @@ class _Walk:
     def after_items(self, place: int, explicit: bool) -> int:
         """The end of a sequence of undefined length that begins at ``place``."""
         while True:
-            group, number, length = _IMPLICIT.unpack_from(self.block, self.at(place, 8))
+            group, number, length = self.unpack(_IMPLICIT, place)
             tag, place = group << 16 | number, place + 8
             if tag == _END_OF_SEQUENCE:
                 return place
@@ -169,7 +173,7 @@ class _Walk:
 
     def after_item(self, place: int, explicit: bool) -> int:
         while True:
-            group, number, _ = _IMPLICIT.unpack_from(self.block, self.at(place, 8))
+            group, number, _ = self.unpack(_IMPLICIT, place)
             if group << 16 | number == _END_OF_ITEM:
                 return place + 8
             _, vr, start, length = self.element(place, explicit)
