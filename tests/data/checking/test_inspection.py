@@ -162,7 +162,7 @@ def test_every_kind_of_problem_is_told_with_a_remedy(tmp_path, kind):
 def test_details_say_what_was_found(tmp_path):
     files = damaged(tmp_path)
     details = {kind: inspect(str(path), dims).detail for kind, (path, dims) in files.items()}
-    assert details["not_an_image"] == "the content is a web page, which training doesn't read"
+    assert details["not_an_image"] == "the content is a web page, which isn't read"
     assert details["not_finite"] == "2 of 64 values are NaN or infinite"
     assert details["constant"] == "every pixel has the value 0"
     assert "about 1 slices are missing" in details["missing_slices"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dual_skd.data.checking.finding_kinds import KINDS, OF_FILES, ORDER
-from dual_skd.data.checking.formats import HEAD, IMAGE_FORMATS, format_of
 from dual_skd.data.checking.inspection import FileFacts, inspect_all
 from dual_skd.data.checking.outliers import Oddity, find_oddities
 from dual_skd.data.checking.shortcuts import find_shortcuts
+from dual_skd.data.reading.formats import CONVERTIBLE, IMAGE_FORMATS, content_of, not_read
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.image_files import is_junk
 from dual_skd.data.twins.finder import PROBABLE, SIMILARITY, TwinFinder
@@ -309,13 +309,13 @@ class _Reports:
     def add_leftovers(self) -> None:
         """Adds the files that lie in the data set and are none of its images."""
         for name in sorted(self.data.ignored):
-            content = _content_of(Path(name))
+            content = content_of(Path(name))
             is_left_over = any(map(is_junk, Path(self.data.relative(name)).parts))
-            if content in (*IMAGE_FORMATS, "GIF", "WebP", "JPEG 2000") and not is_left_over:
-                self.add("left_out_image", name, f"the content is {content}")
+            detail = "no file that can be read" if content is None else f"the content is {content}"
+            if content in (*IMAGE_FORMATS, *CONVERTIBLE) and not is_left_over:
+                self.add("left_out_image", name, detail)
             else:
-                what = "no known image format" if content == "" else f"the content is {content}"
-                self.add("junk", name, "no file that can be read" if content is None else what)
+                self.add("junk", name, detail, remedy=not_read(content)[1] if content and not is_left_over else "")
 
     def findings(self, twins: list[dict], shared_patients: list[dict]) -> Findings:
         data = self.data
@@ -325,17 +325,6 @@ class _Reports:
             twins=twins,
             shared_patients=shared_patients,
         )
-
-
-def _content_of(path: Path) -> str | None:
-    """The format of a file, "" for an unknown one, None for a pipe, a broken link or a file that can't be opened."""
-    if not path.is_file():  # a pipe would never end
-        return None
-    try:
-        with path.open("rb") as file:
-            return format_of(file.read(HEAD))
-    except OSError:
-        return None
 
 
 def _order(offender: dict) -> tuple:

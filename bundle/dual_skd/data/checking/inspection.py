@@ -19,18 +19,20 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dual_skd.data.checking.formats import (
+from dual_skd.data.reading.dicom import group_series, read_header, read_headers
+from dual_skd.data.reading.formats import (
     DICOM,
-    HEAD,
-    IMAGE_FORMATS,
     NIFTI,
+    PIXEL_FORMATS,
+    alike,
     format_of,
     format_of_suffix,
+    head_of,
     nifti_axes,
+    not_read,
     program_in,
     seems_whole,
 )
-from dual_skd.data.reading.dicom import group_series, read_header, read_headers
 from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.data.reading.reader import read_image
@@ -38,13 +40,11 @@ from dual_skd.errors import InputError
 
 COARSE = 8  # pixels per side of the picture that is kept to compare brightness between images
 BATCH = 1024  # files that are under way at a time, so that memory doesn't grow with their number
-PIXEL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 
 # kind of problem -> what to do about it
 REMEDIES = {
     "missing": "restore the file, correct its path, or remove its entry",
     "empty": "copy the file again from its source, or remove it",
-    "not_an_image": "remove it from the data set, or export the image again",
     "program": "don't run it; overwrite its first 128 bytes with zeros if you trust its source, or remove it",
     "truncated": "copy the file again from its source, or remove it",
     "unreadable": "export the image again, or remove it",
@@ -207,7 +207,7 @@ def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]
         files = [path] if path.is_file() else _files_of(path)
         if not files:
             return _bad(facts, "empty", "the folder has no files"), True
-        heads = ((file, file.stat().st_size, _head(file)) for file in files)
+        heads = ((file, file.stat().st_size, head_of(file)) for file in files)
         if path.is_dir():
             return _look_at_series(facts, heads)
         _, size, head = next(heads)
@@ -215,19 +215,15 @@ def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]
         return _bad(facts, "unreadable", f"the file can't be opened ({error.strerror})"), True
     if size == 0:
         return _bad(facts, "empty", "the file has 0 bytes"), True
-    kind = format_of(head)
+    kind = format_of(head, path)
     facts = replace(facts, format=kind, size=None if fragment else size)
-    if kind and kind not in IMAGE_FORMATS:
-        detail = f"the content is a {kind}, which training doesn't read"
-        return _bad(facts, "not_an_image", detail), True
-    if not kind:
-        return _bad(facts, "not_an_image", "the content is no known image format"), True
+    detail, remedy = not_read(kind)
+    if detail:
+        return _bad(facts, "not_an_image", detail, remedy), True
     if program := program_in(head):
         return _bad(facts, "program", f"the file begins like a {program}, and is DICOM too"), True
     # readers go by the name, and take files without a known suffix for DICOM
-    announced = format_of_suffix(path) or DICOM
-    alike = kind == announced or (kind in PIXEL_FORMATS and announced in PIXEL_FORMATS)
-    suspicious = not alike or not seems_whole(path, kind, head, size)
+    suspicious = not alike(kind, format_of_suffix(path) or DICOM) or not seems_whole(path, kind, head, size)
     if spatial_dims == 3:
         suspicious |= kind in PIXEL_FORMATS
     if kind == NIFTI and spatial_dims:
@@ -240,7 +236,7 @@ def _look_at_series(facts: FileFacts, heads: Iterable[tuple[Path, int, bytes]]) 
     for path, size, head in heads:
         if program := program_in(head):
             return _bad(facts, "program", f"{path.name} begins like a {program}, and is DICOM too"), True
-        kinds.append((format_of(head), size > 0 and seems_whole(path, DICOM, head, size)))
+        kinds.append((format_of(head, path), size > 0 and seems_whole(path, DICOM, head, size)))
     whole = [good for kind, good in kinds if kind == DICOM]
     if not whole:
         return _bad(facts, "not_an_image", "no file in the folder is DICOM"), True
@@ -249,11 +245,6 @@ def _look_at_series(facts: FileFacts, heads: Iterable[tuple[Path, int, bytes]]) 
 
 def _files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD)
 
 
 # ---------------------------------------------------------------------------------------------------- with decoding

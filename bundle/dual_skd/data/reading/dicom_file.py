@@ -20,6 +20,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from dual_skd.data.reading.formats import misnamed
 from dual_skd.data.reading.loading import MAX_BYTES, check_size, check_stored, quieten
 from dual_skd.errors import InputError
 
@@ -48,9 +49,8 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
     if not start:
         raise InputError(f"{path} is empty (0 bytes); copy the file again or leave it out.")
     if start[128:132] != b"DICM" and start[:2] not in (b"\x02\x00", b"\x08\x00"):
-        raise NotAnImage(
-            f"Expected PNG, JPEG, BMP, TIFF, NIfTI, NumPy or DICOM, found a file of another kind: {path}; leave it out."
-        )
+        problem, remedy = misnamed(Path(path))
+        raise NotAnImage(f"{path} can't be read: {problem}; {remedy}.")
     deflated = DeflatedExplicitVRLittleEndian.encode() in start
     if deflated:
         _check_deflated(path)
