@@ -252,7 +252,11 @@ def test_series_dicom_trees_and_parts_of_files_are_found(tmp_path):
 def test_a_place_without_images_to_predict_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no image")
-    for given, words in (("empty", "holds no images"), ("notes.txt", "is not an image"), ("gone", "does not exist")):
+    for given, words in (
+        ("empty", "holds no images"),
+        ("notes.txt", "is plain text"),
+        ("gone", "does not exist"),
+    ):
         with pytest.raises(InputError, match=words):
             find_images(tmp_path / given)
 

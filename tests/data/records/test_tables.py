@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -214,8 +215,14 @@ def test_tables_that_can_not_be_used_say_why(here, lines, words):
 def test_other_encodings_and_kinds_of_files_are_told(here):
     refused(csv(here, "image,label", "img/0.png,größer", encoding="cp1252"), "UTF-8 CSV table: .* save it as CSV UTF-8")
     refused(csv(here, "image,label", "img/0.png,a", encoding="utf-16"), "save it as CSV UTF-8")
-    (here / "t.xlsx").write_bytes(b"PK")
-    refused(here / "t.xlsx", "save the sheet as CSV UTF-8")
+    for name in ("t.xlsx", "t.csv", "t.json"):  # the third and second are workbooks all the same
+        with zipfile.ZipFile(here / name, "w") as book:
+            book.writestr("xl/workbook.xml", "")
+        refused(here / name, "its content is an Excel workbook; save the sheet as CSV UTF-8")
+    (here / "t.csv").write_text("<!DOCTYPE html><title>Please sign in</title>")
+    refused(here / "t.csv", "its content is a web page")
+    (here / "t.csv").write_text("BMI,label\n20,a\n")  # begins like a bitmap
+    refused(here / "t.csv", "no column image; columns found: BMI, label")
     for content, words in (
         ("{broken", "can't be read as JSON"),
         ("3", "must hold a list of images"),

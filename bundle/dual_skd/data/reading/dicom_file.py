@@ -49,8 +49,7 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
     if not start:
         raise InputError(f"{path} is empty (0 bytes); copy the file again or leave it out.")
     if start[128:132] != b"DICM" and start[:2] not in (b"\x02\x00", b"\x08\x00"):
-        problem, remedy = misnamed(Path(path))
-        raise NotAnImage(f"{path} can't be read: {problem}; {remedy}.")
+        raise NotAnImage(misnamed(Path(path)))
     deflated = DeflatedExplicitVRLittleEndian.encode() in start
     if deflated:
         _check_deflated(path)

@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
+from itertools import chain
 from math import prod
 from pathlib import Path
 
@@ -53,9 +54,10 @@ _ZIP, _GZIP, _OLE = b"PK\x03\x04", b"\x1f\x8b", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\x
 # start of a member's name -> what the zip archive is (ECMA-376); arrays and OpenDocument are looked for before
 _OF_ZIP = (("xl/", "an Excel workbook"), ("word/", "a Word document"), ("ppt/", "a PowerPoint presentation"))
 _OF_OPENDOCUMENT = {
-    "text": "an OpenDocument text",
-    "spreadsheet": "an OpenDocument spreadsheet",
-    "presentation": "an OpenDocument presentation",
+    b"oasis.opendocument.text": "an OpenDocument text",
+    b"oasis.opendocument.spreadsheet": "an OpenDocument spreadsheet",
+    b"oasis.opendocument.presentation": "an OpenDocument presentation",
+    b"oasis.opendocument.": "an OpenDocument file",
 }
 # stream of an OLE compound file (MS-CFB) -> what the file is
 _OF_OLE = (
@@ -73,6 +75,7 @@ CONVERTIBLE = {
     **dict.fromkeys(("GIF", "WebP", "JPEG 2000", "HEIC", "AVIF", "a Photoshop picture", "an SVG drawing"), "PNG"),
     **dict.fromkeys(("NRRD", "MetaImage", "HDF5", "a MATLAB file"), "NIfTI"),
 }
+WORKBOOKS = ("an Excel workbook", "an OpenDocument spreadsheet")
 _TO_TABLE = "save the sheet as CSV UTF-8 where it is the table of the data set, or leave it out"
 _TO_PICTURES = "save the images in it as PNG files, or leave it out"
 _TO_TARGET = "put the file that it leads to in its place"
@@ -86,8 +89,7 @@ _REMEDIES = {
     "a PowerPoint presentation": _TO_PICTURES,
     "an OpenDocument presentation": _TO_PICTURES,
     "a video": _TO_PICTURES,
-    "an Excel workbook": _TO_TABLE,
-    "an OpenDocument spreadsheet": _TO_TABLE,
+    **dict.fromkeys(WORKBOOKS, _TO_TABLE),
     "an Office file with a password": "save it without the password and in a form that is read, or leave it out",
     "a web page": "download the file again, since a server has sent a page in its place, or leave it out",
     "a Git LFS pointer": "fetch the file itself with `git lfs pull`",
@@ -191,22 +193,22 @@ def not_read(kind: str) -> tuple[str, str]:
     return f"the content is {kind}, which isn't read", _REMEDIES.get(kind, remedy)
 
 
-def misnamed(path: Path) -> tuple[str, str]:
-    """What a file is in place of what readers take it for by its name, and what to do.
+def misnamed(path: Path) -> str:
+    """The sentence that refuses a file which isn't what readers take it for by its name, "" for others.
 
-    Returns:
-        (problem, remedy), both "" where the content is what the name says, or can't be looked at.
+    It says what the file is and what to do; "" too where the file can't be looked at.
     """
     kind, announced = content_of(path), format_of_suffix(path) or DICOM  # files without a known suffix count as DICOM
     if kind is None:
-        return "", ""
+        return ""
     packed = kind == NIFTI and head_of(path).startswith(_GZIP)
     suffix = ".nii.gz" if packed else next((end for end, name in _SUFFIXES.items() if name == kind), "")
+    problem, remedy = not_read(kind)
     if kind in IMAGE_FORMATS and not alike(kind, announced):
-        return f"the content is {kind}, and by its name it is read as {announced}", f"let its name end with {suffix}"
-    if kind == NIFTI and packed != path.name.lower().endswith(".gz"):
-        return f"it is {'' if packed else 'not '}compressed, against its name", f"let its name end with {suffix}"
-    return not_read(kind)
+        problem, remedy = f"the content is {kind}, its name says {announced}", f"let its name end with {suffix}"
+    elif kind == NIFTI and packed != path.name.lower().endswith(".gz"):
+        problem, remedy = f"it is {'' if packed else 'not '}compressed, against its name", f"let it end with {suffix}"
+    return f"{path} can't be read: {problem}; {remedy}." if problem else ""
 
 
 def alike(kind: str, announced: str) -> bool:
@@ -299,9 +301,9 @@ def _format_of_media(head: bytes) -> str:
 def _format_of_zip(head: bytes, members: Sequence[str]) -> str:
     if any(member.endswith(".npy") for member in members):
         return NPZ
-    if opendocument := re.search(rb"application/vnd\.oasis\.opendocument\.(\w+)", head[:256]):
-        return _OF_OPENDOCUMENT.get(opendocument[1].decode(), "an OpenDocument file")
-    return next((kind for start, kind in _OF_ZIP if any(name.startswith(start) for name in members)), "a zip archive")
+    opendocument = (kind for mark, kind in _OF_OPENDOCUMENT.items() if mark in head[:256])  # the first member, stored
+    others = (kind for start, kind in _OF_ZIP if any(name.startswith(start) for name in members))
+    return next(chain(opendocument, others), "a zip archive")
 
 
 def _members(head: bytes, path: Path | None) -> list[str]:

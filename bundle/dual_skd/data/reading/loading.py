@@ -128,9 +128,8 @@ def failures_named(path: str | Path) -> Iterator[None]:
         raise
     except Exception as error:  # damaged files make libraries raise anything from KeyError to MemoryError
         file = path_of(path)
-        problem, remedy = misnamed(file)
-        if problem:
-            raise InputError(f"{path} can't be read: {problem}; {remedy}.") from error
+        if refusal := misnamed(file):
+            raise InputError(refusal) from error
         reason = " ".join(_UNNAMED.sub("", str(error)).replace(str(file), file.name).split()) or "no reason given"
         raise InputError(
             f"{path} can't be read, it is damaged or not what its name says ({type(error).__name__}: "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.demo import MARKER, write_demo
+from dual_skd.data.reading.formats import misnamed
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.datalist import DEMO_NAMES, SPLITS, DataList, absent_classes, label_index, record_of
 from dual_skd.data.records.frames import frames_of, rows_of_frames
@@ -228,6 +229,8 @@ def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Pat
     else:
         found = [file.image for file in find_image_files(location, spatial_dims).images]
     if not found:
+        if refusal := misnamed(location):
+            raise InputError(refusal)
         where = "is not an image" if location.is_file() else "holds no images"
         wanted = "volumes" if spatial_dims == 3 else "images"
         raise InputError(f"{location} {where}; expected {wanted} as PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dual_skd.data.reading.formats import TEXT, UNKNOWN, WORKBOOKS, content_of
 from dual_skd.data.reading.locators import path_of
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
 from dual_skd.errors import InputError
@@ -77,9 +78,10 @@ def read_table(path: Path) -> Table:
     Raises:
         InputError: the file can't be understood, or lists nothing.
     """
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        remedy = "; save the sheet as CSV UTF-8" if path.suffix.lower() in (".xls", ".xlsx", ".ods") else ""
-        raise InputError(f"{path} is neither a folder nor a .csv, .json or .npz file{remedy}.")
+    kind = content_of(path) or UNKNOWN
+    if path.suffix.lower() not in TABLE_SUFFIXES or kind not in (TEXT, UNKNOWN):
+        remedy = "save the sheet as CSV UTF-8" if kind in WORKBOOKS else "give a folder, or a .csv, .json or .npz file"
+        raise InputError(f"{path} is neither a folder nor a table that is read: its content is {kind}; {remedy}.")
     table = _read_json(path) if path.suffix.lower() == ".json" else Table(path, _read_csv(path))
     if not table.entries:
         raise InputError(f"{path} lists no images.")
