@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +39,7 @@ from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
 
 COARSE = 8  # pixels per side of the picture that is kept to compare brightness between images
+LUMINANCE = 3688  # sum of the standard's table, ITU T.81, K.1
 BATCH = 1024  # files that are under way at a time, so that memory doesn't grow with their number
 
 # kind of problem -> what to do about it
@@ -80,7 +81,7 @@ class FileFacts:
         bits: bits per stored value.
         shape: (W, H) or (X, Y, Z) as training reads it.
         frames: pictures in the file, or slices of the series.
-        size: bytes of the file; None where the file holds other images as well.
+        jpeg_quality: of JPEG pictures, on the scale of libjpeg (100 is best, and 25 the worst that is told well).
         minimum, maximum, mean, std: of the grey values, in the image's units (HU for CT).
         commonest: share of the pixels that have the most frequent value.
         saturated: share of the pixels that have the highest value.
@@ -100,7 +101,7 @@ class FileFacts:
     bits: int | None = None
     shape: tuple[int, ...] = ()
     frames: int | None = None
-    size: int | None = None
+    jpeg_quality: int | None = None
     minimum: float | None = None
     maximum: float | None = None
     mean: float | None = None
@@ -199,7 +200,7 @@ def _in_parallel(
 
 def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]:
     """Facts from the first and last bytes, and whether a decoder should have a look."""
-    path, fragment = split_locator(image)
+    path = path_of(image)
     facts = FileFacts(image=str(image))
     if not path.exists():
         return _bad(facts, "missing", "there is no such file"), True
@@ -216,7 +217,7 @@ def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]
     if size == 0:
         return _bad(facts, "empty", "the file has 0 bytes"), True
     kind = format_of(head, path)
-    facts = replace(facts, format=kind, size=None if fragment else size)
+    facts = replace(facts, format=kind)
     detail, remedy = not_read(kind)
     if detail:
         return _bad(facts, "not_an_image", detail, remedy), True
@@ -255,7 +256,9 @@ def _with_header(facts: FileFacts) -> FileFacts:
     if facts.format in PIXEL_FORMATS:
         with Image.open(path) as picture:
             bits = _BITS.get(picture.mode, 16 if picture.mode.startswith("I;16") else None)
-            return replace(facts, mode=picture.mode, bits=bits, frames=getattr(picture, "n_frames", 1))
+            quality = _quality(getattr(picture, "quantization", {}))
+            frames = getattr(picture, "n_frames", 1)
+            return replace(facts, mode=picture.mode, bits=bits, frames=frames, jpeg_quality=quality)
     if facts.format == NIFTI:
         kind = nibabel.load(path).header.get_data_dtype()
         return replace(facts, mode=str(kind), bits=kind.itemsize * 8, frames=1)
@@ -276,6 +279,14 @@ def _with_header(facts: FileFacts) -> FileFacts:
         transfer_syntax=header.transfer_syntax,
         series_problems=problems,
     )
+
+
+def _quality(tables: Mapping[int, Sequence[int]]) -> int | None:
+    """The quality that scales the standard's table of luminance (ITU T.81, K.1) as libjpeg does to a file's first."""
+    if 0 not in tables:
+        return None
+    percent = 100 * sum(tables[0]) / LUMINANCE
+    return max(round(100 - percent / 2 if percent <= 100 else 5000 / percent), 1)
 
 
 def _series_header(image: str):

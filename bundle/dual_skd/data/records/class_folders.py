@@ -20,6 +20,7 @@ from dual_skd.data.records.image_files import (
 )
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 
 @dataclass
@@ -80,7 +81,7 @@ def ignored_note(files: list[str], root: Path) -> list[str]:
     if not files:
         return []
     names = sorted(os.path.relpath(file, root) for file in files)
-    subject = "1 file that is no image was" if len(files) == 1 else f"{len(files)} files that are no images were"
+    subject = counted(len(files), "file that is no image was", "files that are no images were")
     return [f"{subject} left out, for example {some(names)}"]
 
 
@@ -94,7 +95,11 @@ def workbook_note(files: list[str], root: Path) -> list[str]:
 
 def single_slice_note(files: list[str]) -> list[str]:
     """One sentence about DICOM files that are no volume, or none."""
-    return [f"{len(files)} DICOM files were left out, as a single slice is no volume"] if files else []
+    return (
+        [f"{counted(len(files), 'DICOM file was', 'DICOM files were')} left out, as a single slice is no volume"]
+        if files
+        else []
+    )
 
 
 def _notes(tally: _Tally, root: Path) -> list[str]:
@@ -104,7 +109,8 @@ def _notes(tally: _Tally, root: Path) -> list[str]:
         notes.append(f"folders left out, as their names begin with _ or a dot: {folders}")
     if tally.outside:
         names = sorted(os.path.relpath(file, root) for file in tally.outside)
-        notes.append(f"{len(names)} images outside the class folders were left out, for example {some(names)}")
+        subject = counted(len(names), "image outside the class folders was", "images outside the class folders were")
+        notes.append(f"{subject} left out, for example {some(names)}")
     return notes + single_slice_note(tally.single_slices)
 
 
@@ -186,7 +192,7 @@ def _why_nothing(parent: Path, classes: list[Path], tally: _Tally) -> str:
     remedy = f"; give a file such as {sets[0]} itself if it is the data set" if sets else ""
     if sheets and not sets:
         remedy = f"; if {sheets[0].name} is the table of the images, save its sheet as CSV UTF-8 and give that"
-    found = f"{len(classes)} folders without images" if classes else "no class folders"
+    found = f"{counted(len(classes), 'folder')} without images" if classes else "no class folders"
     return (
         f"No images found in {parent}: expected one folder per class or a data list, found {found}; image files end "
         f"with {' '.join(IMAGE_SUFFIXES)}{remedy}."

@@ -23,6 +23,7 @@ from dual_skd.data.records.split_file import load_split
 from dual_skd.data.records.tables import TABLE_SUFFIXES, locate_images, require_columns
 from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 
 def load_evaluation_records(
@@ -108,10 +109,11 @@ def load_evaluation_records(
     seen = trained.train + trained.val
     shared = sorted({r["patient"] for r in records if r["patient"]} & {r["patient"] for r in seen if r["patient"]})
     if shared:
+        those = f"(for example {some(shared)})"
         raise InputError(
-            f"{source.description}: {len(shared)} patients (for example {some(shared)}) were in the training "
-            "data of this model; remove their images, or, if they are other people, rename the ids or pass over those "
-            'of DICOM headers and folders with patient_pattern "".'
+            f"{source.description}: {counted(len(shared), f'patient {those} was', f'patients {those} were')} in the "
+            "training data of this model; remove their images, or, if they are other people, rename the ids or pass "
+            'over those of DICOM headers and folders with patient_pattern "".'
         )
     notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
     records = _new(records, seen, source, notes)
@@ -171,7 +173,9 @@ def _new(records: list[dict], seen: Sequence[dict], source: Source, notes: list[
     if not new:
         raise InputError(f"{source.description} has only images that this model was trained on; give others.")
     if own:
-        notes.append(f"{len(own)} images were left out, as this model was trained on them, for example {some(own)}")
+        seen_before = ("image was left out, as this model was trained on it",
+                       "images were left out, as this model was trained on them")  # fmt: skip
+        notes.append(f"{counted(len(own), *seen_before)}, for example {some(own)}")
     return new
 
 

@@ -17,6 +17,7 @@ from dual_skd.data.reading.formats import TEXT, UNKNOWN, WORKBOOKS, content_of
 from dual_skd.data.reading.locators import path_of
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
 OWN_COLUMNS = ("image", "split", "patient", "site")
@@ -116,7 +117,10 @@ def read_image_table(
         repeated.append(os.path.basename(image))
     notes = list(labelled.notes)
     if repeated:
-        notes.append(f"{len(repeated)} repeated entries of {table.path.name} count once, for example {some(repeated)}")
+        subject = counted(
+            len(repeated), f"repeated entry of {table.path.name} counts", f"repeated entries of {table.path.name} count"
+        )
+        notes.append(f"{subject} once, for example {some(repeated)}")
     return Source(
         root=table.path.parent,
         description=str(table.path),
@@ -222,9 +226,11 @@ def labelled_entries(table: Table, label_column: str | Sequence[str]) -> Labelle
         groups = tuple((name, cell_text(entry.get(name))) for name in grouping)
         labelled.append((number, entry, Row("", labels, _split_of(split, where), patient, site, groups=groups)))
     if not labelled:
-        raise InputError(f"{path} lists {len(entries)} images, none with a label in {', '.join(wanted)}.")
+        raise InputError(f"{path} lists {counted(len(entries), 'image')}, none with a label in {', '.join(wanted)}.")
     without = len(entries) - len(labelled)
-    notes = [f"{without} images without a label in {path.name} were left out"] if without else []
+    of = f"without a label in {path.name}"
+    unlabelled = counted(without, f"image {of} was", f"images {of} were")
+    notes = [f"{unlabelled} left out"] if without else []
     notes += [
         f"the column {column} of {path.name} counts as {name}"
         for name, column in (("patient", patients), ("split", splits))
