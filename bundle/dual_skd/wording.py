@@ -21,13 +21,17 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def quoted(path: str | Path) -> str:
-    """A path as a shell and ``monai.bundle run`` take it: in quotes where it needs them.
+def as_word(path: str | Path) -> str:
+    """A path as a command takes it for a path: with ``./`` before what begins like something else.
 
-    What begins like an option, like an expression or reference of a config, or with a quote gets ``./`` before it.
+    That is an option (a dash), an expression or reference of a config, and a text in quotes of its own.
     """
-    text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith(tuple("-$@%'\"")) else text)
+    return f"./{path}" if str(path).startswith(tuple("-$@%'\"")) else str(path)
+
+
+def quoted(path: str | Path) -> str:
+    """The same for a shell: in quotes where it needs them."""
+    return shlex.quote(as_word(path))
 
 
 def check_command(dataset_dir: str | Path) -> str:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -133,3 +135,11 @@ def test_random_labels_raise_an_alarm_in_fewer_than_one_in_twenty_sets(count):
         )
         alarms += bool(find_shortcuts(records_of(rng.integers(0, 2, count).tolist()), facts, NAMES, seed=seed))
     assert alarms < 10
+
+
+def test_classes_of_one_image_each_give_no_warning_of_numpy():
+    shapes = [(50 + index, 40 + index) for index in range(60)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        facts = facts_of(60, shape=shapes, spacing=[None] * 50 + [(0.1 * index,) for index in range(10)])
+        assert find_shortcuts(records_of(list(range(60))), facts, list(map(str, range(60)))) == []
