@@ -29,6 +29,7 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.files import FULL, replace_file
 from dual_skd.momentum import unwrap
+from dual_skd.wording import quoted
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def find_checkpoint(
     if resume_from is not None and Path(resume_from).expanduser().absolute() != (folder / NEWEST).absolute():
         raise InputError(
             f"A run goes on in its own folder: resume_from is {resume_from}, but output_dir {folder}; give "
-            f"--output_dir {Path(resume_from).parent} instead."
+            f"--output_dir {quoted(Path(resume_from).parent)} instead."
         )
     finished = bool(read_json(folder / "run.json").get("finished"))
     places = [path for path in (folder / NEWEST, folder / BEFORE) if path.is_file()]

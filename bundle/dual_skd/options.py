@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ast
 import math
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -39,11 +41,7 @@ def refuse_unknown(arguments: Sequence[str] | None = None) -> None:
     from monai.utils import ensure_tuple
 
     words = list(sys.argv[1:] if arguments is None else arguments)
-    given: dict[str, str] = {}
-    for word, following in zip_longest(words, words[1:], fillvalue=""):
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            given[name.replace("-", "_")] = value if equals else following
+    given = _typed(words)
     if "config_file" not in given:
         return
     try:
@@ -55,11 +53,70 @@ def refuse_unknown(arguments: Sequence[str] | None = None) -> None:
         if _first_part(name) not in known and not any(f"@{name}" in word for word in words):
             near = did_you_mean(_first_part(name), known)
             raise InputError(f"Unknown option --{name}{near}; there is no such entry in {', '.join(files)}.")
+    for name, word in given.items():
+        if word.startswith(("$", "@")) and os.path.lexists(word):
+            raise InputError(
+                f"--{name} is {word}, which is the name of something here, and in a config an expression or a "
+                f"reference; give it as ./{word}."
+            )
+
+
+def _typed(words: Sequence[str]) -> dict[str, str]:
+    """The options among the words of a command line, as they stand there; the last of several counts, as for fire."""
+    typed: dict[str, str] = {}
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        if re.match("--|-[A-Za-z]", word):
+            name, equals, value = word.lstrip("-").partition("=")
+            typed[name.replace("-", "_")] = value if equals else following
+    return typed
 
 
 def _first_part(name: str) -> str:
     """The top entry of a config that a name begins with: ``handlers`` of ``+handlers``, ``train`` of ``train#key``."""
     return name.lstrip("+").replace("::", "#").split("#")[0]
+
+
+def text(value: object, name: str) -> Any:
+    """Reads an option that is a text, such as a path, as it was typed.
+
+    ``monai.bundle run`` reads the command line with fire, to which a word is Python's where it can be: ``2024_06`` is
+    the number 202406, ``site,b`` a tuple, ``None`` nothing, and ``scan#3`` is ``scan`` with a comment. Where the value
+    is what fire makes of the word, the word is meant. A text in quotes of its own is what stands between them.
+
+    Args:
+        value: of the config's entry, as it was resolved.
+        name: of the option.
+
+    Returns:
+        the text; None where the option isn't given.
+
+    Raises:
+        InputError: it is something else, as a number in a config file is.
+    """
+    word = _typed(sys.argv[1:]).get(name)
+    if word is not None and not (isinstance(value, str) and word[:1] in ("'", '"')):
+        from fire.parser import DefaultParseValue  # the command line of monai.bundle has it
+
+        if DefaultParseValue(word) == value:
+            return word
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise InputError(
+            f"{name} is {value!r}; expected a text: in quotes in a file, or after --{name} on the command line, with "
+            "./ before a path that begins with a dash."
+        )
+    return None if value is None else os.fspath(value)
+
+
+def texts(value: object, name: str) -> Any:
+    """Reads an option that is one text, see :func:`text`, or a list of them: ``"['a','b']"``.
+
+    Raises:
+        InputError: it is something else.
+    """
+    several = isinstance(value, list | tuple) and _typed(sys.argv[1:]).get(name, "[")[:1] in ("[", "(")
+    if several and not all(isinstance(one, str) for one in value):
+        raise InputError(f"{name} is {value!r}; expected names, each in quotes, such as \"['a','b']\".")
+    return value if several else text(value, name)
 
 
 def switch(value: object, name: str) -> bool:

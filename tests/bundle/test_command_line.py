@@ -60,6 +60,32 @@ def test_a_wrong_path_from_another_folder_is_one_sentence(tmp_path, tiny, demo):
     assert last == f"Error: The data set {wrong} does not exist; did you mean {demo}?"
 
 
+def test_paths_that_look_like_numbers_are_taken_as_typed(tmp_path, tiny, demo):
+    """fire would make 202406, a tuple, 1000.0, 7 and a comment of them."""
+    shutil.copytree(demo, tmp_path / "site,b"), shutil.copytree(demo, tmp_path / "2024_05")
+    (tmp_path / "202406").mkdir()
+    arguments = options(tiny | {"dataset_dir": "site,b", "device": "cpu", "cache": "disk"})
+    words = ["--output_dir", "2024_06", "--cache_dir=1e3", "--num_workers", "0"]
+    done = start(*RUN, "--config_file", TRAIN, *arguments, *words, cwd=tmp_path, path=ROOT)
+    assert done.returncode == 0, done.stderr
+    recorded = json.loads((tmp_path / "2024_06" / "run.json").read_text())
+    assert [recorded[name] for name in ("dataset_dir", "output_dir", "cache_dir")] == ["site,b", "2024_06", "1e3"]
+    evaluate = ["-m", "monai.bundle", "run", "evaluating", "--config_file", ROOT / "configs" / "evaluate.json"]
+    words = ["--output_dir=2024_06", "--report_as", "0_7", "--report", "False"]
+    done = start(*evaluate, *words, cwd=tmp_path, path=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "0_7" in json.loads((tmp_path / "2024_06" / "metrics.json").read_text())
+    infer = ["-m", "monai.bundle", "run", "inference", "--config_file", ROOT / "configs" / "inference.json"]
+    (tmp_path / "scan#3").mkdir()
+    shutil.copy(next((demo / "images").rglob("*.png")), tmp_path / "scan#3" / "a.png")
+    done = start(*infer, "--dataset_dir", "scan#3", "--output_dir", "2024_06", cwd=tmp_path, path=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "2024_06" / "predictions.csv").read_text().splitlines()) == 2
+    assert list((tmp_path / "202406").iterdir()) == []
+    done = start(*infer, "--dataset_dir", "2024_05", "--output_dir", cwd=tmp_path, path=ROOT)
+    assert done.stderr.strip().splitlines()[-1].startswith("Error: output_dir is True; expected a text")
+
+
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *RUN, "--config_file"]
 OF_TWO = [str(ROOT / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
 

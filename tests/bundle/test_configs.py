@@ -89,7 +89,7 @@ def test_run_json_records_every_hyper_parameter_that_stands_above():
     above = list(config)[: list(config).index("settings")]
     wanted = [name for name in above if name not in WHAT_IS_FOUND]
     written = {"epochs": "@train#trainer#max_epochs", "processes": 1}  # what MONAI Label and several processes change
-    written |= {name: f"@switches#{name}" for name in wanted if isinstance(config[name], bool)}
+    written |= {name: f"@{kind}#{name}" for kind in ("switches", "texts") for name in config[kind] if name in wanted}
     assert config["settings"] == {name: f"@{name}" for name in wanted} | written
     assert config["train"]["trainer"]["max_epochs"] == "@epochs"
 
@@ -147,8 +147,20 @@ def test_every_option_that_is_true_or_false_understands_the_words_of_the_command
 @pytest.mark.parametrize("file", [*WORKFLOWS, *OVERRIDES])
 def test_the_word_itself_is_read_nowhere_else(file):
     merged = "".join(Path(path).read_text() for path in workflow_of(file))
-    for name in {name for _, name in SWITCHES}:
-        assert len(re.findall(rf"@{name}\b", merged)) <= 1, name  # by "switches"
+    for name in {name for _, name in SWITCHES} | {name for file in WORKFLOWS for name in read(file)["texts"]}:
+        assert len(re.findall(rf"@{name}\b", merged)) <= 1, name  # by "switches" or "texts"
+
+
+@pytest.mark.parametrize("file", WORKFLOWS)
+def test_every_option_that_is_a_text_is_read_as_such_before_anything_else(file):
+    config = read(file)
+    several = {"label_column"}
+    assert config["texts"] == {
+        name: f"$dual_skd.options.text{'s' if name in several else ''}(@{name}, '{name}')" for name in config["texts"]
+    }
+    assert config["initialize"].index("@texts") == 2  # after the two that tell what is wrong
+    paths = re.compile("_(dir|from|root|checkpoint|column|pattern|as)$")
+    assert {name for name in config if paths.search(name)} <= set(config["texts"])
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
@@ -251,7 +263,7 @@ def test_one_folder_holds_a_whole_run_where_its_path_begins_with_home(tmp_path, 
     }  # fmt: skip
     assert (tmp_path / "home" / "run" / "models" / "model.pt").is_file()
     paths = [line for path in CONFIGS.glob("*.json") for line in path.read_text().splitlines() if "@output_dir" in line]
-    assert len(paths) == 4, paths  # run.json's copy, and where each of the three configs expands it
+    assert len(paths) == 3, paths  # where each of the three configs reads it as a text
 
 
 def test_several_processes_change_settings_that_one_process_has_too():

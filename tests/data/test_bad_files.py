@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pytest
 import torch
@@ -54,3 +56,16 @@ def test_before_training_only_files_that_look_damaged_are_decoded(records, monke
     with pytest.raises(InputError, match=r"bad.png: .*; .*or set on_bad_file to skip; `python -m dual_skd check D`"):
         usable_rows(rows, on_bad_file="error", **options)
     assert decoded == [rows[1].image]
+
+
+@pytest.mark.parametrize("bad, said", [(1, ""), (2, " (and 1 other file can't be used)"), (3, "2 other files can't")])
+def test_the_command_that_lists_the_others_can_be_pasted(tmp_path, bad, said):
+    folder = tmp_path / "it's data (Müller) $HOME"
+    folder.mkdir()
+    for number in range(bad):
+        (folder / f"{number}.png").write_bytes(b"%PDF-1.7")
+    rows = [Row(str(folder / f"{number}.png"), ("a",)) for number in range(bad)]
+    with pytest.raises(InputError) as caught:
+        usable_rows(rows, spatial_dims=2, on_bad_file="error", dataset_dir=folder)
+    command = str(caught.value).split("`")[1]
+    assert shlex.split(command) == ["python", "-m", "dual_skd", "check", str(folder)] and said in str(caught.value)

@@ -11,7 +11,7 @@ from dicom_files import write_dicom, write_series
 
 from dual_skd.__main__ import main
 from dual_skd.data import load_records
-from dual_skd.data.checking.formats import program_in
+from dual_skd.data.reading.formats import program_in
 from dual_skd.errors import InputError
 
 

@@ -14,6 +14,7 @@ from monai.data import Dataset
 from monai.transforms import Compose
 
 from dual_skd.errors import InputError, input_error_behind
+from dual_skd.wording import check_command, counted
 
 if TYPE_CHECKING:
     from dual_skd.data.records.rows import Row
@@ -55,10 +56,10 @@ def usable_rows(
     bad = {one.image: one for one in facts if one.problem}
     if bad and on_bad_file == "error":
         first = next(iter(bad.values()))
-        others = f" (and {len(bad) - 1} other files can't be used)" if len(bad) > 1 else ""
+        others = f" (and {counted(len(bad) - 1, 'other file')} can't be used)" if len(bad) > 1 else ""
         raise InputError(
             f"{first.image}: {first.detail}{others}; {first.remedy}, or set on_bad_file to skip; "
-            f"`python -m dual_skd check {dataset_dir}` lists all such files."
+            f"{check_command(dataset_dir)} lists all such files."
         )
     unusable = [{"image": image, "problem": one.detail, "remedy": one.remedy} for image, one in bad.items()]
     for one in unusable:
@@ -72,9 +73,8 @@ def skipped(unusable: Sequence[dict]) -> list[str]:
         return []
     counts = Counter(one["problem"] for one in unusable).most_common(3)
     kinds = "; ".join(f"{problem} ({count})" for problem, count in counts)
-    return [
-        f"{len(unusable)} files that can't be used were skipped, they are listed above and in datalist.json: {kinds}"
-    ]
+    subject = counted(len(unusable), "file that can't be used was", "files that can't be used were")
+    return [f"{subject} skipped, see the list above and in datalist.json: {kinds}"]
 
 
 class TolerantDataset(Dataset):

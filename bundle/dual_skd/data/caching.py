@@ -19,6 +19,7 @@ from monai.transforms import Compose
 
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +116,8 @@ def _choose(records: list, transform: Compose, threads: int) -> str:
     budget = MEMORY_SHARE * free_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     cache = "memory" if size <= budget and (seconds <= PATIENCE or len(records) <= PROBES) else "disk"
     logger.info(
-        "%d decoded images take %.2f GB (%.1f GB may be used) and about %.0f s to read: they are kept %s.",
-        len(records),
+        "%s %.2f GB (%.1f GB may be used) and about %.0f s to read: they are kept %s.",
+        counted(len(records), "decoded image takes", "decoded images take"),
         size / 1e9,
         budget / 1e9,
         seconds,

@@ -56,7 +56,9 @@ def main(args: argparse.Namespace) -> int:
 def line_of(found: Prediction) -> str:
     """One line for a reader: the answer, how sure it is, and every class."""
     if found.problem:
-        return f"{found.image}: not used: {found.problem}"
+        path = Path(found.image)  # stands at the beginning of the line
+        problem = found.problem.replace(str(path.absolute()), path.name).replace(found.image, path.name)
+        return f"{found.image}: not used: {problem}"
     parts = [f"uncertainty {found.uncertainty:.3f}"]
     if found.disagreement is not None:
         parts.append(f"disagreement {found.disagreement:.3f}")

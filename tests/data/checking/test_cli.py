@@ -5,8 +5,11 @@ import argparse
 import csv
 import json
 import os
+import shlex
 import shutil
+from pathlib import Path
 
+import fire
 import numpy as np
 import pytest
 from dicom_files import write_picture
@@ -17,12 +20,27 @@ from dual_skd.data import load_records
 from dual_skd.data.checking import cli
 from dual_skd.data.checking.findings import COLUMNS
 from dual_skd.errors import InputError
+from dual_skd.options import refuse_unknown, texts
 
 
 def run(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     return cli.main(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def training_options(line: str) -> dict[str, object]:
+    """What the configs get from the command that a line names, once a shell and fire have read it."""
+    words = shlex.split(line.removeprefix("Training: "))
+    assert words[:5] == ["python", "-m", "monai.bundle", "run", "training"]
+    refuse_unknown(words[3:])
+    read: dict = {}
+    fire.Fire(lambda *_, **options: read.update(options), words[3:])
+    files = read.pop("config_file")
+    assert all(Path(file).is_file() for file in (files if isinstance(files, list) else [files]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", words[2:])
+        return {name: texts(value, name) for name, value in read.items()}
 
 
 def picture(seed: int) -> Image.Image:
@@ -46,7 +64,10 @@ def dataset(tmp_path):
 def test_a_clean_set_is_told_so_with_exit_code_0(dataset, tmp_path, capsys):
     assert run(dataset, "--json", tmp_path / "out" / "found.json", "--fix-list", tmp_path / "fix.csv") == 0
     printed = capsys.readouterr().out
-    assert printed.endswith("No errors and no warnings found: the set can be trained on.\n")
+    closing, *written, training = printed.splitlines()[-4:]
+    assert closing == "No errors and no warnings found: the set can be trained on."
+    assert written == [f"Written: {tmp_path / name}" for name in ("out/found.json", "fix.csv")]
+    assert training_options(training) == {"dataset_dir": str(dataset)}
     table = [line.split() for line in printed.splitlines() if line.split()[:1] in (["train"], ["val"], ["test"])]
     assert table == [
         ["train", "2", "2", "4", "unknown"],
@@ -63,7 +84,10 @@ def test_leakage_and_contradicting_labels_end_with_exit_code_1(dataset, tmp_path
     printed = capsys.readouterr().out
     assert "- 1 test image has a twin in train (1 exact, 0 near copies)." in printed
     assert "- 1 pair of twins has different labels." in printed
-    assert printed.splitlines()[-1].startswith("2 kinds of error (2 images) and 0 kinds of warning found: ")
+    assert printed.splitlines()[-1] == (
+        "The same command with --clean-list FILE.csv writes a list of what is left to train on."
+    )
+    assert printed.splitlines()[-4].startswith("2 kinds of error (2 images) and 0 kinds of warning found: ")
     found = json.loads((tmp_path / "found.json").read_text())
     assert not found["ok"] and found["twins"][0]["twin"] == "train/a/0_train.png"
     with (tmp_path / "fix.csv").open(newline="") as file:
@@ -125,7 +149,7 @@ def test_what_training_refuses_does_not_hide_bad_files(tmp_path, capsys):
     (tmp_path / "train" / "a" / "x.png").touch()
     assert run(tmp_path) == 1
     printed = " ".join(capsys.readouterr().out.split())  # lines are wrapped
-    assert "has one class only" in printed and "- 1 image file is empty." in printed
+    assert "one class only" in printed and "- 1 image file is empty." in printed
 
 
 def test_tables_with_several_labels_are_checked_too(tmp_path, capsys):
@@ -151,8 +175,9 @@ def test_the_clean_list_of_a_table_with_several_labels_keeps_classes_and_images_
     columns = ["oedema", "effusion"]
     options = [part for name in columns for part in ("--label-column", name)]
     assert run(tmp_path, *options, "--clean-list", tmp_path / "clean.csv") == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert f"read it with {' '.join(options)}, in training with --label_column \"['oedema','effusion']\"" in printed
+    lines = capsys.readouterr().out.splitlines()
+    assert f"read it with {' '.join(options)}." in " ".join(" ".join(lines).split())
+    assert training_options(lines[-1]) == {"dataset_dir": str(tmp_path / "clean.csv"), "label_column": columns}
     before, after = (
         load_records(path, label_column=columns, keep_twins=True) for path in (tmp_path, tmp_path / "clean.csv")
     )
@@ -235,3 +260,22 @@ def test_remarks_of_decoders_on_files_that_they_read_are_not_shown(dataset, capf
     assert "precision" not in printed.err
     os.write(2, b"later")
     assert capfd.readouterr().err == "later"
+
+
+@pytest.mark.parametrize("name", ["it's (Müller) [2]", "$HOME 2024", "-x", "2024_06", "site,b#3", "@eaDir"])
+def test_the_training_command_can_be_pasted_and_has_the_options_of_the_check(tmp_path, monkeypatch, capsys, name):
+    (tmp_path / "here" / name).mkdir(parents=True)
+    rows = [f"{seed}_{seed}.png,{'ab'[seed % 2]}" for seed in range(6)]
+    for row, seed in zip(rows, range(6), strict=True):
+        picture(seed).save(tmp_path / "here" / name / row.split(",")[0])
+    (tmp_path / "here" / name / "datalist.csv").write_text("\n".join(["image,1e3", *rows]))
+    monkeypatch.chdir(tmp_path / "here")
+    prefix = "./" if name[0] in "-$@" else ""
+    options = ["--label-column", "1e3", "--patient-pattern", r"(\d)_", "--frame", "0", "--allow-outside"]
+    assert run(f"{prefix}{name}", *options) == 0
+    wanted = {"dataset_dir": f"{prefix}{name}", "label_column": "1e3", "patient_pattern": r"(\d)_"}
+    found = training_options(capsys.readouterr().out.splitlines()[-1])
+    assert found == wanted | {"frame": "0", "allow_outside": "True"}
+    assert run(f"{prefix}{name}", *options, "--clean-list", "-list.csv") == 0
+    found = training_options(capsys.readouterr().out.splitlines()[-1])
+    assert found == {"dataset_dir": "./-list.csv"} and len(load_records(**found).train) > 0

@@ -51,7 +51,7 @@ def test_images_with_unknown_labels_are_named(tmp_path):
 def test_a_set_with_one_class_keeps_its_images_and_its_refusal(tmp_path):
     write_images(tmp_path / "only")
     data, (refusal,) = load(tmp_path)
-    assert refusal.kind == "data_set" and "has one class only" in refusal.detail and len(data.train) == 4
+    assert refusal.kind == "data_set" and "one class only" in refusal.detail and len(data.train) == 4
 
 
 def test_a_pattern_that_matches_nothing_hides_nothing_else(tmp_path):

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from dual_skd.data.checking.inspection import FileFacts
+from dual_skd.data.checking.inspection import FileFacts, inspect
 from dual_skd.data.checking.shortcuts import area_under_curve, find_shortcuts, lower_bound
 
 NAMES = ("covid", "noncovid")
@@ -93,12 +96,22 @@ def test_one_value_per_patient_is_not_learnt_by_heart():
     assert find_shortcuts(records_of(labels, patients), facts_of(400, shape=shapes), NAMES) == []
 
 
-def test_the_length_of_an_uncompressed_file_says_nothing():
-    labels = [0, 1] * 50
-    columns = {"shape": [(64, 64)] * 100, "size": [4500 + 100 * label for label in labels]}
-    assert find_shortcuts(records_of(labels), facts_of(100, format=["BMP"] * 100, **columns), NAMES) == []
-    (found,) = find_shortcuts(records_of(labels), facts_of(100, format=["PNG"] * 100, **columns), NAMES)
-    assert found.property == "bytes per pixel" and "fine detail compresses less" in found.remedy
+def test_a_quality_of_jpeg_that_goes_with_the_class_is_found_and_the_detail_of_a_picture_is_not(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, qualities, found in (("alike", (90, 90), []), ("other", (75, 92), ["JPEG quality"])):
+        files = []
+        for number in range(60):
+            rough = number % 2  # smooth pictures of one class, rough ones of the other: files of other lengths
+            picture = rng.integers(0, 255, (32, 32) if rough else (4, 4), dtype=np.uint8)
+            files.append(tmp_path / f"{name}{number}.jpg")
+            Image.fromarray(picture).resize((64, 64)).save(files[-1], quality=qualities[rough])
+        facts = [inspect(str(file)) for file in files]
+        assert [one.jpeg_quality for one in facts[:2]] == list(qualities)
+        lengths = [file.stat().st_size for file in files]
+        assert max(lengths[::2]) < min(lengths[1::2])
+        shortcuts = find_shortcuts(records_of([0, 1] * 30), facts, NAMES)
+        assert [one.property for one in shortcuts] == found
+        assert all("75: 30 images, 100 % covid; 92: 30 images, 100 % noncovid" in one.evidence for one in shortcuts)
 
 
 def test_sets_too_small_for_a_verdict_give_none():
@@ -117,8 +130,16 @@ def test_random_labels_raise_an_alarm_in_fewer_than_one_in_twenty_sets(count):
             mode=rng.choice(["L", "RGB", "RGBA"], count).tolist(),
             format=rng.choice(["PNG", "JPEG"], count, p=[0.9, 0.1]).tolist(),
             shape=[(int(w), int(h)) for w, h in rng.integers(200, 600, (count, 2))],
-            size=rng.integers(10_000, 90_000, count).tolist(),
+            jpeg_quality=rng.integers(60, 96, count).tolist(),
             manufacturer=rng.choice(list("abcdefghij"), count).tolist(),
         )
         alarms += bool(find_shortcuts(records_of(rng.integers(0, 2, count).tolist()), facts, NAMES, seed=seed))
     assert alarms < 10
+
+
+def test_classes_of_one_image_each_give_no_warning_of_numpy():
+    shapes = [(50 + index, 40 + index) for index in range(60)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        facts = facts_of(60, shape=shapes, spacing=[None] * 50 + [(0.1 * index,) for index in range(10)])
+        assert find_shortcuts(records_of(list(range(60))), facts, list(map(str, range(60)))) == []

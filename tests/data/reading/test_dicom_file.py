@@ -50,7 +50,7 @@ def test_objects_that_are_no_images_are_named_for_what_they_are(tmp_path, kind, 
 @pytest.mark.parametrize("content", [b"Dear colleague", b"\x89PNG\r\n\x1a\n" + b"\0" * 300, b"DICM" * 3])
 def test_files_of_another_kind_are_not_taken_for_dicom(tmp_path, content):
     (tmp_path / "letter").write_bytes(content)
-    with pytest.raises(NotAnImage, match="file of another kind: .*letter"):
+    with pytest.raises(NotAnImage, match="letter can't be read: the content is (plain text|PNG), "):
         read_header(tmp_path / "letter")
 
 

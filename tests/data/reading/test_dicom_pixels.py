@@ -247,7 +247,7 @@ def test_a_missing_decoder_is_named_with_its_remedy(tmp_path, dicom_file, slice_
     dicom.save_as(path)
     assert np.array_equal(read_image(path)[0], slice_.T)
     monkeypatch.setattr(pydicom.pixels.get_decoder(syntax), "_available", {})
-    refused(path, "a.dcm is compressed as", syntax.name, 'pip install "dual-skd[dicom]"')
+    refused(path, "a.dcm is compressed as", syntax.name, 'pip install ".[dicom]"')
 
 
 def test_a_codestream_of_another_size_than_the_header_is_refused_before_it_is_decoded(tmp_path, dicom_file, slice_):

@@ -330,7 +330,7 @@ def test_a_picture_in_a_3d_task_and_a_wrong_name_are_refused(tmp_path, picture):
     refused(path, "Expected a volume (spatial_dims 3)", "a.png", "set spatial_dims 2", spatial_dims=3)
     refused(tmp_path / "gone.png", "gone.png does not exist", "correct the path")
     (tmp_path / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
-    refused(tmp_path / "eps.png", "eps.png", "UnidentifiedImageError")
+    refused(tmp_path / "eps.png", "eps.png", "a PostScript document")
 
 
 # ------------------------------------------------------------------------------------------------------------- NIfTI

@@ -49,7 +49,7 @@ def test_what_is_left_out_is_counted_named_and_listed(tmp_path):
     assert source.notes == (
         "5 files that are no images were left out, for example .git/config, __MACOSX/a/._1.png, a/.DS_Store",
         "folders left out, as their names begin with _ or a dot: _old",
-        "1 images outside the class folders were left out, for example loose.png",
+        "1 image outside the class folders was left out, for example loose.png",
     )
     assert set(source.ignored) == {str(tmp_path / name) for name in [*junk, "loose.png"]}
     assert len(source.rows) == 2

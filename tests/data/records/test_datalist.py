@@ -193,7 +193,7 @@ def test_test_images_without_labels_are_left_out_and_noted(tmp_path):
     entries = [{"image": picture(tmp_path / f"{i}.png", i).name, "label": i % 2} for i in range(10)]
     (tmp_path / "d.json").write_text(json.dumps({"training": entries, "test": [picture(tmp_path / "x.png", 99).name]}))
     data = load(tmp_path / "d.json")
-    assert data.test == [] and "1 images without a label in d.json were left out" in data.notes
+    assert data.test == [] and "1 image without a label in d.json was left out" in data.notes
 
 
 def test_class_weights_balance_the_classes(tmp_path):
@@ -410,7 +410,7 @@ def test_a_file_that_can_not_be_used_ends_the_run_or_is_skipped_and_listed(tmp_p
     data = load(tmp_path, on_bad_file="skip")
     assert str(bad) not in images(data.train + data.val + data.test)
     assert [one["image"] for one in data.unusable] == [str(bad)] and str(bad) in caplog.text
-    assert any("1 files that can't be used were skipped" in note for note in data.notes)
+    assert any("1 file that can't be used was skipped" in note for note in data.notes)
     assert len(data.train + data.val + data.test) == 11
     fails(tmp_path, "on_bad_file is 'ignore'", on_bad_file="ignore")
 

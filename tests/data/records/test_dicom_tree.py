@@ -70,10 +70,10 @@ def test_what_matches_nothing_is_counted_and_named_on_both_sides(tree):
     labels(tree, "PatientID,label", "P1,ill", "P2,well", "P8,ill", "P9,well", "P7,")
     source = read_source(tree, spatial_dims=3)
     notes = " / ".join(source.notes)
-    assert "1 images without a label in labels.csv were left out" in notes
+    assert "1 image without a label in labels.csv was left out" in notes
     assert "2 of 4 ids in labels.csv match no DICOM image, for example P8, P9" in notes
-    assert "1 DICOM images without a label in labels.csv were left out, for example P3/1.3" in notes
-    assert "1 DICOM files can't be read and were left out" in notes and "cut.dcm" in notes
+    assert "1 DICOM image without a label in labels.csv was left out, for example P3/1.3" in notes
+    assert "1 DICOM file can't be read and was left out" in notes and "cut.dcm" in notes
     assert {str(tree / "P3/1.3"), str(tree / "cut.dcm"), str(tree / "P1/viewer.exe")} == set(source.ignored)
 
 

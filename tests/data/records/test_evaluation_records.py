@@ -143,7 +143,7 @@ def test_patient_ids_of_dicom_headers_count_too(run, tmp_path):
     noise = np.random.default_rng(5).integers(0, 900, (2, 80, 80))
     for label, name, pixels in zip(NAMES, (patient, "other"), noise, strict=True):
         write_ct(tmp_path / "new" / label / "1.dcm", pixels, PatientID=name)
-    with pytest.raises(InputError, match=f"1 patients .for example {patient}. were in the training data"):
+    with pytest.raises(InputError, match=f"1 patient .for example {patient}. was in the training data"):
         evaluated(run, tmp_path / "new")
     assert len(evaluated(run, tmp_path / "new", patient_pattern="")) == 2
 
@@ -175,7 +175,7 @@ def test_patients_of_the_training_data_are_refused_but_those_of_its_test_split_a
         image = picture(tmp_path / "new.png", 77)
         listed = table(tmp_path / "new.csv", [(image, "a", "", records[0]["patient"])])
         if shared:
-            with pytest.raises(InputError, match=f"1 patients .for example {records[0]['patient']}. were in the train"):
+            with pytest.raises(InputError, match=f"1 patient .for example {records[0]['patient']}. was in the train"):
                 evaluated(run, listed)
         else:
             assert evaluated(run, listed) == [str(image)]
@@ -252,7 +252,11 @@ def test_series_dicom_trees_and_parts_of_files_are_found(tmp_path):
 def test_a_place_without_images_to_predict_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no image")
-    for given, words in (("empty", "holds no images"), ("notes.txt", "is not an image"), ("gone", "does not exist")):
+    for given, words in (
+        ("empty", "holds no images"),
+        ("notes.txt", "is plain text"),
+        ("gone", "does not exist"),
+    ):
         with pytest.raises(InputError, match=words):
             find_images(tmp_path / given)
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dual_skd.data.records.evaluation_records import find_images
 from dual_skd.data.records.sources import read_source
 from dual_skd.errors import InputError
 
@@ -47,5 +49,41 @@ def test_an_absent_path_is_answered_with_the_nearest_name(folder):
         read_source(folder.with_name(folder.name + "x"))
     with pytest.raises(InputError, match="has nothing of a similar name; give a folder of images"):
         read_source(folder.with_name("unlike"))
-    with pytest.raises(InputError, match="is neither a folder nor a .csv, .json or .npz file"):
+    with pytest.raises(InputError, match="is neither a folder nor a table"):
         read_source(folder / "a" / "1.png")
+
+
+@pytest.fixture
+def workbook(tmp_path) -> bytes:
+    with zipfile.ZipFile(tmp_path / "made", "w") as book:
+        book.writestr("xl/workbook.xml", "")
+    content = (tmp_path / "made").read_bytes()
+    (tmp_path / "made").unlink()
+    return content
+
+
+def test_a_workbook_in_the_place_of_the_table_is_refused(folder, workbook):
+    (folder / "labels.xlsx").write_bytes(workbook)
+    with pytest.raises(InputError, match="labels.xlsx .* is an Excel workbook; save the sheet as CSV UTF-8"):
+        read_source(folder)
+    assert len(find_images(folder)) == 2  # inference needs no labels
+    (folder / "labels.csv").write_text("image,label\na/1.png,x\nb/1.png,y\n")
+    assert [row.labels for row in read_source(folder).rows] == [("x",), ("y",)]
+
+
+def test_another_workbook_is_left_out_with_a_word_on_where_labels_come_from(folder, workbook):
+    (folder / "Patientenliste.xlsx").write_bytes(workbook)
+    words = "the labels are the names of the folders; for those of Patientenliste.xlsx, save the sheet as datalist.csv"
+    assert words in read_source(folder).notes
+
+
+def test_a_workbook_beside_loose_images_is_named_in_the_refusal(tmp_path, workbook):
+    (tmp_path / "1.dcm").touch(), (tmp_path / "Liste.xlsx").write_bytes(workbook)
+    with pytest.raises(InputError, match="if Liste.xlsx is the table of the images, save its sheet as CSV UTF-8"):
+        read_source(tmp_path)
+
+
+def test_a_workbook_named_npz_is_named_as_such(tmp_path, workbook):
+    (tmp_path / "s.npz").write_bytes(workbook)
+    with pytest.raises(InputError, match="s.npz can't be read: the content is an Excel workbook"):
+        read_source(tmp_path / "s.npz")

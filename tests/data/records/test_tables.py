@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,7 @@ def test_words_for_a_missing_label_are_told(here):
     source = read(csv(here, "image,label", *lines))
     assert {row.labels for row in source.rows} == {("a",), ("b",), ("NA",), ("nan",)}
     assert source.notes == (
-        "1 images without a label in t.csv were left out",
+        "1 image without a label in t.csv was left out",
         "NA, nan in t.csv counts as a class; if it means that the label is missing, empty these cells",
     )
 
@@ -136,7 +137,7 @@ def test_words_for_a_missing_label_are_told(here):
 def test_repeated_entries_count_once_and_are_told(here):
     source = read(csv(here, "image,label,patient", "img/0.png,a,p", "img/1.png,b,q", "./img/0.png,a,p"))
     assert len(source.rows) == 2
-    assert source.notes == ("1 repeated entries of t.csv count once, for example 0.png",)
+    assert source.notes == ("1 repeated entry of t.csv counts once, for example 0.png",)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_missing_images_are_counted_and_the_first_is_named(here):
         (["image,label"], "lists no images"),
         ([], "is empty; expected a line of column names"),
         (["image,label", ",a"], "entry 1: the image path is empty"),
-        (["image,label", "img/0.png,"], "lists 1 images, none with a label in label"),
+        (["image,label", "img/0.png,"], "lists 1 image, none with a label in label"),
         (["image,label,split", "img/0.png,a,later"], "entry 1: unknown split 'later'; use train, val or test"),
         (["image,label,split", "img/0.png,a,test", "img/1.png,a,"], "1 of 2 images have no split; give all or none"),
         (["image,label", "img/0.png,a,b"], "entry 1: 3 fields where the first line names 2 columns"),
@@ -214,8 +215,14 @@ def test_tables_that_can_not_be_used_say_why(here, lines, words):
 def test_other_encodings_and_kinds_of_files_are_told(here):
     refused(csv(here, "image,label", "img/0.png,größer", encoding="cp1252"), "UTF-8 CSV table: .* save it as CSV UTF-8")
     refused(csv(here, "image,label", "img/0.png,a", encoding="utf-16"), "save it as CSV UTF-8")
-    (here / "t.xlsx").write_bytes(b"PK")
-    refused(here / "t.xlsx", "save the sheet as CSV UTF-8")
+    for name in ("t.xlsx", "t.csv", "t.json"):  # the third and second are workbooks all the same
+        with zipfile.ZipFile(here / name, "w") as book:
+            book.writestr("xl/workbook.xml", "")
+        refused(here / name, "its content is an Excel workbook; save the sheet as CSV UTF-8")
+    (here / "t.csv").write_text("<!DOCTYPE html><title>Please sign in</title>")
+    refused(here / "t.csv", "its content is a web page")
+    (here / "t.csv").write_text("BMI,label\n20,a\n")  # begins like a bitmap
+    refused(here / "t.csv", "no column image; columns found: BMI, label")
     for content, words in (
         ("{broken", "can't be read as JSON"),
         ("3", "must hold a list of images"),

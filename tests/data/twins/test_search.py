@@ -36,7 +36,7 @@ def test_records_with_a_twin_leave_with_its_name_and_are_counted(images):
     )
     assert kept == [records[2]]
     assert left_out == [{**records[3], "split": "val", "twin": images[0], "similarity": 1.0, "exact": True}]
-    assert notes == ["1 of 2 val images were left out because a twin of them is in training (1 exact, 0 near copies)"]
+    assert notes == ["1 of 2 val images was left out because of a twin in training (1 exact, 0 near copies)"]
 
 
 def test_many_images_are_searched_only_if_most_are_known_or_it_is_asked_for(images, monkeypatch, caplog):

@@ -8,6 +8,7 @@ import csv
 import json
 import logging
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dual_skd.errors import InputError
+from dual_skd.wording import as_word, counted
 
 if TYPE_CHECKING:
     from dual_skd.data.checking.findings import Findings, Group
@@ -71,22 +73,47 @@ def main(args: argparse.Namespace) -> int:
             table = csv.DictWriter(file, COLUMNS)
             table.writeheader()
             table.writerows(findings.offenders)
-    notes: list[str] = []
-    if args.clean_list is not None and data.source:
+    if not data.source:  # nothing could be read at all
+        sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
+        return 1
+    lines = list(report(data, findings))
+    if args.clean_list is not None:
         from dual_skd.data.checking.clean_list import clean_records, label_options, write_clean_list
 
         records, notes = clean_records(data, findings)
         with _open_to_write(args.clean_list) as file:
             write_clean_list(data, records, file)
-        notes.append(f"{len(records)} images are left, in {args.clean_list}")
-        if options := label_options(data):
-            columns = ",".join(map(repr, data.class_names))
-            notes.append(f'read it with {options}, in training with --label_column "[{columns}]"')
-    if not data.source:  # nothing could be read at all
-        sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
-        return 1
-    sys.stdout.write("\n".join([*report(data, findings), *(f"Clean list: {note}." for note in notes)]) + "\n")
+        notes.append(f"{counted(len(records), 'image is', 'images are')} left, in {args.clean_list}")
+        notes += [f"read it with {options}"] if (options := label_options(data)) else []
+        lines += [f"Clean list: {note}." for note in notes]
+    lines += [f"Written: {file}" for file in (args.json, args.fix_list, args.clean_list) if file is not None]
+    if findings.ok or args.clean_list is not None:
+        lines.append(f"Training: {training_command(args, data)}")
+    else:
+        lines.append("The same command with --clean-list FILE.csv writes a list of what is left to train on.")
+    sys.stdout.write("\n".join(lines) + "\n")
     return 0 if findings.ok else 1
+
+
+def training_command(args: argparse.Namespace, data: DataList) -> str:
+    """The command that trains on what was checked, or on the clean list of it, for a shell."""
+    from dual_skd.outputs import bundle_root
+
+    root, here = Path(bundle_root()), Path.cwd()
+    folder = (root.relative_to(here) if root.is_relative_to(here) else root) / "configs"
+    configs = [str(folder / name) for name in ("train.json", "volume.json")[: args.spatial_dims - 1]]
+    words = ["--config_file", configs[0] if len(configs) == 1 else str(configs)]
+    words += ["--dataset_dir", as_word(args.clean_list or args.dataset_dir)]
+    columns = args.label_column or []
+    if args.clean_list is not None:  # which has a column per class or one named label, and says the rest itself
+        columns = list(data.class_names) if data.multi_label else []
+    else:
+        chosen = {"patient_pattern": args.patient_pattern, "frame": args.frame}
+        words += [f"--{name}={value}" for name, value in chosen.items() if value is not None]
+        words += ["--allow_outside", "True"] if args.allow_outside else []
+    if columns:
+        words.append(f"--label_column={json.dumps(columns, ensure_ascii=False) if data.multi_label else columns[0]}")
+    return f"python -m monai.bundle run training {shlex.join(words)}"
 
 
 def report(data: DataList, findings: Findings) -> Iterator[str]:
@@ -140,15 +167,15 @@ def _group(group: Group) -> Iterator[str]:
 
 
 def _closing(findings: Findings) -> str:
-    errors, warnings = len(findings.errors), len(findings.warnings)
-    of_warnings = f"{warnings} {'kind' if warnings == 1 else 'kinds'} of warning"
+    errors = len(findings.errors)
+    warnings = counted(len(findings.warnings), "kind of warning", "kinds of warning")
     if errors:
         images = len({one["image"] for one in findings.offenders if one["severity"] == "error" and one["image"]})
-        concerned = f" ({images} {'image' if images == 1 else 'images'})" if images else ""
-        found = f"{errors} {'kind' if errors == 1 else 'kinds'} of error{concerned} and {of_warnings} found"
+        concerned = f" ({counted(images, 'image')})" if images else ""
+        found = f"{counted(errors, 'kind of error', 'kinds of error')}{concerned} and {warnings} found"
         return f"{found}: no result counts before the errors are mended."
-    if warnings:
-        return f"No errors and {of_warnings} found: the set can be trained on, after a look at the warnings."
+    if findings.warnings:
+        return f"No errors and {warnings} found: the set can be trained on, after a look at the warnings."
     return "No errors and no warnings found: the set can be trained on."
 
 

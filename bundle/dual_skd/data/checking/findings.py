@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dual_skd.data.checking.finding_kinds import KINDS, OF_FILES, ORDER
-from dual_skd.data.checking.formats import HEAD, IMAGE_FORMATS, format_of
 from dual_skd.data.checking.inspection import FileFacts, inspect_all
 from dual_skd.data.checking.outliers import Oddity, find_oddities
 from dual_skd.data.checking.shortcuts import find_shortcuts
+from dual_skd.data.reading.formats import CONVERTIBLE, IMAGE_FORMATS, content_of, not_read
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.image_files import is_junk
 from dual_skd.data.twins.finder import PROBABLE, SIMILARITY, TwinFinder
+from dual_skd.wording import counted
 
 IMBALANCE = 10  # times as many images of one class as of another
 COLUMNS = ("image", "split", "label", "kind", "severity", "detail", "remedy", "twin")
@@ -231,13 +232,18 @@ class _Reports:
         most, most_count = max(counts.items(), key=lambda item: item[1], default=("", 0))
         for name, count in counts.items():
             if 0 < count * IMBALANCE < most_count:
-                detail = f"{count} training images of {name} against {most_count} of {most}"
+                detail = f"{counted(count, 'training image')} of {name} against {most_count} of {most}"
                 self.add("class_imbalance", "", detail, label=name)
         for name in data.class_names if not data.splits["val"] and not data.splits["test"] else ():
             records = {image: one for image, one in self.record_of.items() if name in self.label(image).split("|")}
             patients = {record["patient"] or image for image, record in records.items()}  # unknown: one each
             if 0 < len(patients) < len(SPLITS):
-                self.add("class_too_small", "", f"{len(patients)} patients or images of {name}", label=name)
+                self.add(
+                    "class_too_small",
+                    "",
+                    f"{counted(len(patients), 'patient or image', 'patients or images')} of {name}",
+                    label=name,
+                )
         splits_of: dict[str, list[str]] = {}
         for image, record in self.record_of.items():
             if record["patient"]:
@@ -309,13 +315,13 @@ class _Reports:
     def add_leftovers(self) -> None:
         """Adds the files that lie in the data set and are none of its images."""
         for name in sorted(self.data.ignored):
-            content = _content_of(Path(name))
+            content = content_of(Path(name))
             is_left_over = any(map(is_junk, Path(self.data.relative(name)).parts))
-            if content in (*IMAGE_FORMATS, "GIF", "WebP", "JPEG 2000") and not is_left_over:
-                self.add("left_out_image", name, f"the content is {content}")
+            detail = "no file that can be read" if content is None else f"the content is {content}"
+            if content in (*IMAGE_FORMATS, *CONVERTIBLE) and not is_left_over:
+                self.add("left_out_image", name, detail)
             else:
-                what = "no known image format" if content == "" else f"the content is {content}"
-                self.add("junk", name, "no file that can be read" if content is None else what)
+                self.add("junk", name, detail, remedy=not_read(content)[1] if content and not is_left_over else "")
 
     def findings(self, twins: list[dict], shared_patients: list[dict]) -> Findings:
         data = self.data
@@ -327,17 +333,6 @@ class _Reports:
         )
 
 
-def _content_of(path: Path) -> str | None:
-    """The format of a file, "" for an unknown one, None for a pipe, a broken link or a file that can't be opened."""
-    if not path.is_file():  # a pipe would never end
-        return None
-    try:
-        with path.open("rb") as file:
-            return format_of(file.read(HEAD))
-    except OSError:
-        return None
-
-
 def _order(offender: dict) -> tuple:
     """Worst kinds first, then test images before training images, then by name."""
     place = SPLITS.index(offender["split"]) if offender["split"] else -1
@@ -345,7 +340,7 @@ def _order(offender: dict) -> tuple:
 
 
 def _count(kind: str, count: int) -> str:
-    return f"1 {KINDS[kind].one}" if count == 1 else f"{count} {KINDS[kind].many}"
+    return counted(count, KINDS[kind].one, KINDS[kind].many)
 
 
 def _twins_in_words(twins: Sequence[dict], split: str) -> tuple[str, str]:
@@ -355,7 +350,7 @@ def _twins_in_words(twins: Sequence[dict], split: str) -> tuple[str, str]:
     exact = {twin["image"] for twin in mine if twin["exact"]}
     others = " and ".join(sorted({twin["twin_split"] for twin in mine}, key=SPLITS.index))
     others = "the same split" if others == split else others
-    subject = f"1 {split} image has" if len(images) == 1 else f"{len(images)} {split} images have"
+    subject = counted(len(images), f"{split} image has", f"{split} images have")
     near = len(images) - len(exact)
-    counts = f"{len(exact)} exact, {near} near {'copy' if near == 1 else 'copies'}"
+    counts = f"{len(exact)} exact, {counted(near, 'near copy', 'near copies')}"
     return f"{subject} a twin in {others} ({counts})", f"{mine[0]['image']} and {mine[0]['twin']}"

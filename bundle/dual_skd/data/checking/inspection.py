@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,32 +19,33 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dual_skd.data.checking.formats import (
+from dual_skd.data.reading.dicom import group_series, read_header, read_headers
+from dual_skd.data.reading.formats import (
     DICOM,
-    HEAD,
-    IMAGE_FORMATS,
     NIFTI,
+    PIXEL_FORMATS,
+    alike,
     format_of,
     format_of_suffix,
+    head_of,
     nifti_axes,
+    not_read,
     program_in,
     seems_whole,
 )
-from dual_skd.data.reading.dicom import group_series, read_header, read_headers
 from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
 
 COARSE = 8  # pixels per side of the picture that is kept to compare brightness between images
+LUMINANCE = 3688  # sum of the standard's table, ITU T.81, K.1
 BATCH = 1024  # files that are under way at a time, so that memory doesn't grow with their number
-PIXEL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 
 # kind of problem -> what to do about it
 REMEDIES = {
     "missing": "restore the file, correct its path, or remove its entry",
     "empty": "copy the file again from its source, or remove it",
-    "not_an_image": "remove it from the data set, or export the image again",
     "program": "don't run it; overwrite its first 128 bytes with zeros if you trust its source, or remove it",
     "truncated": "copy the file again from its source, or remove it",
     "unreadable": "export the image again, or remove it",
@@ -80,7 +81,7 @@ class FileFacts:
         bits: bits per stored value.
         shape: (W, H) or (X, Y, Z) as training reads it.
         frames: pictures in the file, or slices of the series.
-        size: bytes of the file; None where the file holds other images as well.
+        jpeg_quality: of JPEG pictures, on the scale of libjpeg (100 is best, and 25 the worst that is told well).
         minimum, maximum, mean, std: of the grey values, in the image's units (HU for CT).
         commonest: share of the pixels that have the most frequent value.
         saturated: share of the pixels that have the highest value.
@@ -101,7 +102,7 @@ class FileFacts:
     bits: int | None = None
     shape: tuple[int, ...] = ()
     frames: int | None = None
-    size: int | None = None
+    jpeg_quality: int | None = None
     minimum: float | None = None
     maximum: float | None = None
     mean: float | None = None
@@ -201,7 +202,7 @@ def _in_parallel(
 
 def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]:
     """Facts from the first and last bytes, and whether a decoder should have a look."""
-    path, fragment = split_locator(image)
+    path = path_of(image)
     facts = FileFacts(image=str(image))
     if not path.exists():
         return _bad(facts, "missing", "there is no such file"), True
@@ -209,7 +210,7 @@ def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]
         files = [path] if path.is_file() else _files_of(path)
         if not files:
             return _bad(facts, "empty", "the folder has no files"), True
-        heads = ((file, file.stat().st_size, _head(file)) for file in files)
+        heads = ((file, file.stat().st_size, head_of(file)) for file in files)
         if path.is_dir():
             return _look_at_series(facts, heads)
         _, size, head = next(heads)
@@ -217,19 +218,15 @@ def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]
         return _bad(facts, "unreadable", f"the file can't be opened ({error.strerror})"), True
     if size == 0:
         return _bad(facts, "empty", "the file has 0 bytes"), True
-    kind = format_of(head)
-    facts = replace(facts, format=kind, size=None if fragment else size)
-    if kind and kind not in IMAGE_FORMATS:
-        detail = f"the content is a {kind}, which training doesn't read"
-        return _bad(facts, "not_an_image", detail), True
-    if not kind:
-        return _bad(facts, "not_an_image", "the content is no known image format"), True
+    kind = format_of(head, path)
+    facts = replace(facts, format=kind)
+    detail, remedy = not_read(kind)
+    if detail:
+        return _bad(facts, "not_an_image", detail, remedy), True
     if program := program_in(head):
         return _bad(facts, "program", f"the file begins like a {program}, and is DICOM too"), True
     # readers go by the name, and take files without a known suffix for DICOM
-    announced = format_of_suffix(path) or DICOM
-    alike = kind == announced or (kind in PIXEL_FORMATS and announced in PIXEL_FORMATS)
-    suspicious = not alike or not seems_whole(path, kind, head, size)
+    suspicious = not alike(kind, format_of_suffix(path) or DICOM) or not seems_whole(path, kind, head, size)
     if spatial_dims == 3:
         suspicious |= kind in PIXEL_FORMATS
     if kind == NIFTI and spatial_dims:
@@ -242,7 +239,7 @@ def _look_at_series(facts: FileFacts, heads: Iterable[tuple[Path, int, bytes]]) 
     for path, size, head in heads:
         if program := program_in(head):
             return _bad(facts, "program", f"{path.name} begins like a {program}, and is DICOM too"), True
-        kinds.append((format_of(head), size > 0 and seems_whole(path, DICOM, head, size)))
+        kinds.append((format_of(head, path), size > 0 and seems_whole(path, DICOM, head, size)))
     whole = [good for kind, good in kinds if kind == DICOM]
     if not whole:
         return _bad(facts, "not_an_image", "no file in the folder is DICOM"), True
@@ -253,11 +250,6 @@ def _files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD)
-
-
 # ---------------------------------------------------------------------------------------------------- with decoding
 
 
@@ -266,7 +258,9 @@ def _with_header(facts: FileFacts) -> FileFacts:
     if facts.format in PIXEL_FORMATS:
         with Image.open(path) as picture:
             bits = _BITS.get(picture.mode, 16 if picture.mode.startswith("I;16") else None)
-            return replace(facts, mode=picture.mode, bits=bits, frames=getattr(picture, "n_frames", 1))
+            quality = _quality(getattr(picture, "quantization", {}))
+            frames = getattr(picture, "n_frames", 1)
+            return replace(facts, mode=picture.mode, bits=bits, frames=frames, jpeg_quality=quality)
     if facts.format == NIFTI:
         kind = nibabel.load(path).header.get_data_dtype()
         return replace(facts, mode=str(kind), bits=kind.itemsize * 8, frames=1)
@@ -288,6 +282,14 @@ def _with_header(facts: FileFacts) -> FileFacts:
         series_problems=problems,
         mosaic=header.mosaic,
     )
+
+
+def _quality(tables: Mapping[int, Sequence[int]]) -> int | None:
+    """The quality that scales the standard's table of luminance (ITU T.81, K.1) as libjpeg does to a file's first."""
+    if 0 not in tables:
+        return None
+    percent = 100 * sum(tables[0]) / LUMINANCE
+    return max(round(100 - percent / 2 if percent <= 100 else 5000 / percent), 1)
 
 
 def _series_header(image: str):

@@ -29,19 +29,15 @@ LEAST_OF_CLASS = 10  # patients (or images, where patients are unknown) that a c
 
 _ACQUISITION = "compare results per site and scanner, and balance the classes within each"
 _STORAGE = "store the images of all classes the same way, or show that results hold within one kind"
-_COMPRESSION = (
-    "it may follow from the picture itself, as fine detail compresses less; if not, compress the images of all classes "
-    "the same way"
-)
 _SIZE = "bring the images of all classes from one source, or crop them to the same region and size"
-_ENCAPSULATED = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")  # compressed transfer syntaxes of DICOM
+# The size of a file is none of them: it follows from the picture and, without loss, from what no picture shows.
 # property -> (what to read, what to do)
 PROPERTIES: dict[str, tuple[Callable[[Any, dict], object], str]] = {
     "mode": (lambda facts, record: facts.mode or None, _STORAGE),
     "bit depth": (lambda facts, record: facts.bits, _STORAGE),
     "format": (lambda facts, record: facts.format or None, _STORAGE),
     "transfer syntax": (lambda facts, record: facts.transfer_syntax or None, _STORAGE),
-    "bytes per pixel": (lambda facts, record: _bytes_per_pixel(facts), _COMPRESSION),
+    "JPEG quality": (lambda facts, record: facts.jpeg_quality, _STORAGE),
     "width": (lambda facts, record: float(facts.shape[0]) if facts.shape else None, _SIZE),
     "height": (lambda facts, record: float(facts.shape[1]) if len(facts.shape) > 1 else None, _SIZE),
     "depth": (lambda facts, record: float(facts.shape[2]) if len(facts.shape) > 2 else None, _SIZE),
@@ -184,7 +180,8 @@ def _cells(column: Sequence, known: np.ndarray) -> np.ndarray:
         codes: dict = {}
         return np.array([codes.setdefault(value, len(codes)) for value in column])
     numbers = np.array([math.nan if value is None else value for value in column], dtype=float)
-    edges = np.unique(np.nanquantile(numbers[known], np.linspace(0, 1, BINS + 1)[1:-1]))
+    numbers_known = numbers[known & ~np.isnan(numbers)]  # none, where all images lie in one fold
+    edges = np.unique(np.quantile(numbers_known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(numbers_known) else []
     return np.where(np.isnan(numbers), len(edges) + 1, np.searchsorted(edges, numbers, side="right"))
 
 
@@ -226,10 +223,3 @@ def _words(values: Sequence) -> str:
         return "unknown" if only is None else f"{only:g}" if isinstance(only, float) else str(only)
     numbers = [value for value in present if value is not None]
     return f"{min(numbers):.4g} to {max(numbers):.4g}"
-
-
-def _bytes_per_pixel(facts: FileFacts) -> float | None:
-    """Only of compressed files: in the others it tells no more than the length of the header."""
-    compressed = facts.format in ("PNG", "JPEG", "TIFF") or facts.image.endswith(".gz")
-    compressed |= facts.transfer_syntax.startswith(_ENCAPSULATED)
-    return facts.size / math.prod(facts.shape) if compressed and facts.size and facts.shape else None

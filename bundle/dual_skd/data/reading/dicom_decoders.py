@@ -88,8 +88,8 @@ def decoders_for(dataset: Dataset, path: str | Path) -> list[str]:
     available = [name for name in DECODERS if name in decoder.available_plugins]
     if not available:
         raise InputError(
-            f"{path} is compressed as {syntax.name}, for which no decoder is installed: "
-            'pip install "dual-skd[dicom]", or decompress the file.'
+            f"{path} is compressed as {syntax.name}, for which no decoder is installed; take one with "
+            '`pip install ".[dicom]"` in the folder of this package, or decompress the file.'
         )
     if syntax in JPEG2000TransferSyntaxes:
         _check_codestreams(dataset, path)

@@ -22,11 +22,9 @@ from pydicom.uid import (
 )
 
 from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning, scan
+from dual_skd.data.reading.formats import misnamed
 from dual_skd.data.reading.loading import MAX_BYTES, check_size, check_stored, quieten
 from dual_skd.errors import InputError
-
-# volumes in formats that others read
-CONVERTIBLE = (".hdr", ".img", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc")
 
 quieten("pydicom", "pydicom")
 
@@ -53,10 +51,7 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
     if not start:
         raise InputError(f"{path} is empty (0 bytes); copy the file again or leave it out.")
     if start[128:132] != b"DICM" and start[:2] not in (b"\x02\x00", b"\x08\x00"):
-        remedy = "convert it to .nii.gz" if str(path).lower().endswith(CONVERTIBLE) else "leave it out"
-        raise NotAnImage(
-            f"Expected PNG, JPEG, BMP, TIFF, NIfTI, NumPy or DICOM, found a file of another kind: {path}; {remedy}."
-        )
+        raise NotAnImage(misnamed(Path(path)))
     deflated = DeflatedExplicitVRLittleEndian.encode() in start
     if deflated:
         _check_deflated(path)

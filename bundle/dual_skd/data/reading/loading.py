@@ -15,6 +15,8 @@ from typing import Literal
 
 import numpy as np
 
+from dual_skd.data.reading.formats import misnamed
+from dual_skd.data.reading.locators import path_of
 from dual_skd.errors import InputError
 
 # for the stored and the float32 values of one image: with nearly 0.9 GiB of libraries, a process that reads it stays
@@ -23,6 +25,7 @@ MAX_BYTES = 2**30
 DEFLATE_RATIO = 1032  # zlib can't expand its input by more (zlib technical details, "maximum compression factor")
 
 Frame = int | Literal["middle"]
+_UNNAMED = re.compile(r"<_io\.\w+[^>]*>")  # an open file, as Pillow shows it
 
 
 @dataclass(frozen=True)
@@ -118,13 +121,16 @@ def too_many_frames(path: str | Path, count: int, first: str = "") -> InputError
 
 @contextmanager
 def failures_named(path: str | Path) -> Iterator[None]:
-    """Turns whatever a library raises while it reads a file into one sentence that names the file."""
+    """Turns whatever a library raises while it reads a file into one sentence that names the file, and what it is."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # damaged files make libraries raise anything from KeyError to MemoryError
-        reason = " ".join(str(error).split()) or "no reason given"
+        file = path_of(path)
+        if refusal := misnamed(file):
+            raise InputError(refusal) from error
+        reason = " ".join(_UNNAMED.sub("", str(error)).replace(str(file), file.name).split()) or "no reason given"
         raise InputError(
             f"{path} can't be read, it is damaged or not what its name says ({type(error).__name__}: "
             f"{reason[:300]}); copy the file again or leave it out."

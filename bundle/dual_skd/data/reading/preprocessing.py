@@ -98,7 +98,7 @@ def require_finite(image: torch.Tensor) -> torch.Tensor:
     """Returns the image, or raises InputError naming its file where a value is NaN or infinite."""
     if not torch.isfinite(image).all():
         raise InputError(
-            f"{_name_of(image)} has values that are NaN or infinite; mend or remove it (`python -m dual_skd check` "
+            f"{_name_of(image)} has values that are NaN or infinite; mend or remove it (the command check "
             "lists all such files)."
         )
     return image

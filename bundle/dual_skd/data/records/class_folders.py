@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dual_skd.data.reading.formats import WORKBOOKS, content_of
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.image_files import (
     IMAGE_SUFFIXES,
@@ -19,6 +20,7 @@ from dual_skd.data.records.image_files import (
 )
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 
 @dataclass
@@ -79,23 +81,36 @@ def ignored_note(files: list[str], root: Path) -> list[str]:
     if not files:
         return []
     names = sorted(os.path.relpath(file, root) for file in files)
-    subject = "1 file that is no image was" if len(files) == 1 else f"{len(files)} files that are no images were"
+    subject = counted(len(files), "file that is no image was", "files that are no images were")
     return [f"{subject} left out, for example {some(names)}"]
+
+
+def workbook_note(files: list[str], root: Path) -> list[str]:
+    """One sentence about the workbooks beside the class folders, which may have been meant as the table, or none."""
+    names = [Path(file).name for file in files if Path(file).parent == root and content_of(Path(file)) in WORKBOOKS]
+    if not names:
+        return []
+    return [f"the labels are the names of the folders; for those of {some(names)}, save the sheet as datalist.csv"]
 
 
 def single_slice_note(files: list[str]) -> list[str]:
     """One sentence about DICOM files that are no volume, or none."""
-    return [f"{len(files)} DICOM files were left out, as a single slice is no volume"] if files else []
+    return (
+        [f"{counted(len(files), 'DICOM file was', 'DICOM files were')} left out, as a single slice is no volume"]
+        if files
+        else []
+    )
 
 
 def _notes(tally: _Tally, root: Path) -> list[str]:
-    notes = ignored_note(tally.ignored, root)
+    notes = [*ignored_note(tally.ignored, root), *workbook_note(tally.ignored, root)]
     if tally.set_aside:
         folders = ", ".join(os.path.relpath(folder, root) for folder in tally.set_aside)
         notes.append(f"folders left out, as their names begin with _ or a dot: {folders}")
     if tally.outside:
         names = sorted(os.path.relpath(file, root) for file in tally.outside)
-        notes.append(f"{len(names)} images outside the class folders were left out, for example {some(names)}")
+        subject = counted(len(names), "image outside the class folders was", "images outside the class folders were")
+        notes.append(f"{subject} left out, for example {some(names)}")
     return notes + single_slice_note(tally.single_slices)
 
 
@@ -171,9 +186,13 @@ def _why_nothing(parent: Path, classes: list[Path], tally: _Tally) -> str:
             f"No volumes found in {parent}, only {len(tally.single_slices)} single DICOM slices; expected series of "
             "two or more slices for spatial_dims 3, use spatial_dims 2 for single images."
         )
-    sets = [entry.name for entry in sorted(parent.iterdir()) if entry.suffix.lower() in (".npz", ".csv", ".json")]
-    remedy = f"; give a file such as {parent / sets[0]} itself if it is the data set" if sets else ""
-    found = f"{len(classes)} folders without images" if classes else "no class folders"
+    files = [entry for entry in sorted(parent.iterdir()) if entry.is_file()]
+    sets = [file for file in files if file.suffix.lower() in (".npz", ".csv", ".json")]
+    sheets = [file for file in files if content_of(file) in WORKBOOKS]
+    remedy = f"; give a file such as {sets[0]} itself if it is the data set" if sets else ""
+    if sheets and not sets:
+        remedy = f"; if {sheets[0].name} is the table of the images, save its sheet as CSV UTF-8 and give that"
+    found = f"{counted(len(classes), 'folder')} without images" if classes else "no class folders"
     return (
         f"No images found in {parent}: expected one folder per class or a data list, found {found}; image files end "
         f"with {' '.join(IMAGE_SUFFIXES)}{remedy}."

@@ -26,6 +26,7 @@ from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.splitting import divide, divide_into_folds, positive_labels
 from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -126,9 +127,9 @@ class DataList:
         for split in SPLITS:
             records = self.splits[split]
             patients = {record["patient"] for record in records if record["patient"]}
-            of_patients = f" of {len(patients)} patients" if patients else ""
+            of_patients = f" of {counted(len(patients), 'patient')}" if patients else ""
             counts = " + ".join(map(str, self.class_counts(split)))
-            parts.append(f"{split}: {len(records)} images{of_patients} ({counts}).")
+            parts.append(f"{split}: {counted(len(records), 'image')}{of_patients} ({counts}).")
         return " ".join(parts + [f"{note[0].upper()}{note[1:]}." for note in self.notes])
 
 
@@ -330,7 +331,7 @@ def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]
     present = {label_index(label, names) for label in found}
     if len(present) == 1 and not source.multi_label:
         raise InputError(
-            f"{source.description} has one class only ({ordered[0]}); a classifier needs at least two: give the "
+            f"{source.description}: one class only ({ordered[0]}); a classifier needs at least two: give the "
             "folder above the class folders, or a table with two or more labels."
         )
     absent = [name for index, name in enumerate(names) if index not in present]

@@ -15,6 +15,7 @@ from dual_skd.data.records.image_files import ImageFile, headers_of, is_dicom, l
 from dual_skd.data.records.rows import Row, Source, some
 from dual_skd.data.records.tables import Table, bare, cell_text, labelled_entries, refuse_contradiction
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 if TYPE_CHECKING:
     from dual_skd.data.reading.dicom import Header
@@ -83,7 +84,8 @@ def read_dicom_tree(
         )
     notes = [*labelled.notes, *ignored_note(ignored, root), *single_slice_note(single_slices)]
     if broken:
-        notes.append(f"{len(broken)} DICOM files can't be read and were left out: {broken[0][1]}".rstrip("."))
+        unread = counted(len(broken), "DICOM file can't be read and was", "DICOM files can't be read and were")
+        notes.append(f"{unread} left out: {broken[0][1]}".rstrip("."))
     unmatched = [identity for identity in by_id if identity not in matched]
     if unmatched:
         notes.append(
@@ -92,9 +94,9 @@ def read_dicom_tree(
         )
     if strangers:
         names = [os.path.relpath(image, root) for image in sorted(strangers)]
-        notes.append(
-            f"{len(names)} DICOM images without a label in {table.path.name} were left out, for example {some(names)}"
-        )
+        of = f"without a label in {table.path.name}"
+        subject = counted(len(names), f"DICOM image {of} was", f"DICOM images {of} were")
+        notes.append(f"{subject} left out, for example {some(names)}")
     return Source(
         root=root,
         description=f"DICOM files in {root}, labelled by {column} in {table.path.name}",

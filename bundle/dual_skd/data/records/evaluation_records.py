@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.demo import MARKER, write_demo
+from dual_skd.data.reading.formats import misnamed
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.datalist import DEMO_NAMES, SPLITS, DataList, absent_classes, label_index, record_of
 from dual_skd.data.records.frames import frames_of, rows_of_frames
@@ -22,6 +23,7 @@ from dual_skd.data.records.split_file import load_split
 from dual_skd.data.records.tables import TABLE_SUFFIXES, locate_images, require_columns
 from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 
 def load_evaluation_records(
@@ -107,10 +109,11 @@ def load_evaluation_records(
     seen = trained.train + trained.val
     shared = sorted({r["patient"] for r in records if r["patient"]} & {r["patient"] for r in seen if r["patient"]})
     if shared:
+        those = f"(for example {some(shared)})"
         raise InputError(
-            f"{source.description}: {len(shared)} patients (for example {some(shared)}) were in the training "
-            "data of this model; remove their images, or, if they are other people, rename the ids or pass over those "
-            'of DICOM headers and folders with patient_pattern "".'
+            f"{source.description}: {counted(len(shared), f'patient {those} was', f'patients {those} were')} in the "
+            "training data of this model; remove their images, or, if they are other people, rename the ids or pass "
+            'over those of DICOM headers and folders with patient_pattern "".'
         )
     notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
     records = _new(records, seen, source, notes)
@@ -170,7 +173,9 @@ def _new(records: list[dict], seen: Sequence[dict], source: Source, notes: list[
     if not new:
         raise InputError(f"{source.description} has only images that this model was trained on; give others.")
     if own:
-        notes.append(f"{len(own)} images were left out, as this model was trained on them, for example {some(own)}")
+        seen_before = ("image was left out, as this model was trained on it",
+                       "images were left out, as this model was trained on them")  # fmt: skip
+        notes.append(f"{counted(len(own), *seen_before)}, for example {some(own)}")
     return new
 
 
@@ -228,6 +233,8 @@ def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Pat
     else:
         found = [file.image for file in find_image_files(location, spatial_dims).images]
     if not found:
+        if refusal := misnamed(location):
+            raise InputError(refusal)
         where = "is not an image" if location.is_file() else "holds no images"
         wanted = "volumes" if spatial_dims == 3 else "images"
         raise InputError(f"{location} {where}; expected {wanted} as PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")

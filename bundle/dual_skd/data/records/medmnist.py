@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dual_skd.data.reading.formats import misnamed
 from dual_skd.data.reading.loading import DEFLATE_RATIO, check_stored
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
@@ -79,6 +80,8 @@ def _read(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]
     """Shapes of the images, from the headers of the members, and the labels as (n, K); per section."""
     shapes: dict[str, tuple[int, ...]] = {}
     labels: dict[str, np.ndarray] = {}
+    if refusal := misnamed(path):
+        raise InputError(refusal)
     try:
         with zipfile.ZipFile(path) as members:
             names = set(members.namelist())

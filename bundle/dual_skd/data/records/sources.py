@@ -15,6 +15,7 @@ from dual_skd.data.records.tables import Table, bare, other_names, read_image_ta
 from dual_skd.errors import InputError
 
 TABLE_NAMES = ("datalist.csv", "datalist.json", "dataset.json", "labels.csv")
+WORKBOOK_NAMES = tuple(f"{name}{end}" for name in ("datalist", "labels") for end in (".xlsx", ".xls", ".ods"))
 
 
 def read_source(
@@ -42,6 +43,8 @@ def read_source(
         return read_medmnist(location, spatial_dims=spatial_dims)
     table = find_table(location)
     if table is None:
+        for name in filter(lambda name: (location / name).is_file(), WORKBOOK_NAMES):
+            read_table(location / name)  # refuses it: labels of the folders' names may not be what is meant
         return read_class_folders(location, spatial_dims)
     key = id_column(table)
     if key is not None:

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dual_skd.data.reading.formats import TEXT, UNKNOWN, WORKBOOKS, content_of
 from dual_skd.data.reading.locators import path_of
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
 OWN_COLUMNS = ("image", "split", "patient", "site")
@@ -77,9 +79,10 @@ def read_table(path: Path) -> Table:
     Raises:
         InputError: the file can't be understood, or lists nothing.
     """
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        remedy = "; save the sheet as CSV UTF-8" if path.suffix.lower() in (".xls", ".xlsx", ".ods") else ""
-        raise InputError(f"{path} is neither a folder nor a .csv, .json or .npz file{remedy}.")
+    kind = content_of(path) or UNKNOWN
+    if path.suffix.lower() not in TABLE_SUFFIXES or kind not in (TEXT, UNKNOWN):
+        remedy = "save the sheet as CSV UTF-8" if kind in WORKBOOKS else "give a folder, or a .csv, .json or .npz file"
+        raise InputError(f"{path} is neither a folder nor a table that is read: its content is {kind}; {remedy}.")
     table = _read_json(path) if path.suffix.lower() == ".json" else Table(path, _read_csv(path))
     if not table.entries:
         raise InputError(f"{path} lists no images.")
@@ -114,7 +117,10 @@ def read_image_table(
         repeated.append(os.path.basename(image))
     notes = list(labelled.notes)
     if repeated:
-        notes.append(f"{len(repeated)} repeated entries of {table.path.name} count once, for example {some(repeated)}")
+        subject = counted(
+            len(repeated), f"repeated entry of {table.path.name} counts", f"repeated entries of {table.path.name} count"
+        )
+        notes.append(f"{subject} once, for example {some(repeated)}")
     return Source(
         root=table.path.parent,
         description=str(table.path),
@@ -220,9 +226,11 @@ def labelled_entries(table: Table, label_column: str | Sequence[str]) -> Labelle
         groups = tuple((name, cell_text(entry.get(name))) for name in grouping)
         labelled.append((number, entry, Row("", labels, _split_of(split, where), patient, site, groups=groups)))
     if not labelled:
-        raise InputError(f"{path} lists {len(entries)} images, none with a label in {', '.join(wanted)}.")
+        raise InputError(f"{path} lists {counted(len(entries), 'image')}, none with a label in {', '.join(wanted)}.")
     without = len(entries) - len(labelled)
-    notes = [f"{without} images without a label in {path.name} were left out"] if without else []
+    of = f"without a label in {path.name}"
+    unlabelled = counted(without, f"image {of} was", f"images {of} were")
+    notes = [f"{unlabelled} left out"] if without else []
     notes += [
         f"the column {column} of {path.name} counts as {name}"
         for name, column in (("patient", patients), ("split", splits))

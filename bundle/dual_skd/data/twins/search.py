@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dual_skd.errors import InputError
+from dual_skd.wording import check_command, counted
 
 if TYPE_CHECKING:
     from dual_skd.data.twins.finder import TwinFinder
@@ -45,7 +46,7 @@ def find_twins(
         if unknown > MOST:
             note = (
                 f"{len(images)} images were not searched for copies across the splits, as {unknown} of them would have "
-                f"to be decoded; `python -m dual_skd check {dataset_dir}` does it once and remembers it, or set "
+                f"to be decoded; {check_command(dataset_dir)} does it once and remembers it, or set "
                 "twin_search to always"
             )
             notes.append(note)
@@ -85,9 +86,10 @@ def leave_out_twins(
     kept, twins = finder.drop_twins(records, known, similarity=similarity)
     if twins:
         exact = sum(bool(record["exact"]) for record in twins)
+        those = f"{len(records)} {split} images"
         notes.append(
-            f"{len(twins)} of {len(records)} {split} images were left out because a twin of them is in training "
-            f"({exact} exact, {len(twins) - exact} near copies)"
+            f"{counted(len(twins), f'of {those} was', f'of {those} were')} left out because of a twin in training "
+            f"({exact} exact, {counted(len(twins) - exact, 'near copy', 'near copies')})"
         )
         left_out += [{**record, "split": split} for record in twins]
     return kept

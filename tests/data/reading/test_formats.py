@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dual_skd.data.checking.formats import format_of, format_of_suffix, nifti_axes, seems_whole
+from dual_skd.data.reading.formats import TEXT, UNKNOWN, format_of, format_of_suffix, nifti_axes, seems_whole
 
 
 def encoded(kind: str) -> bytes:
@@ -40,11 +40,11 @@ def test_volumes_arrays_and_dicom_are_known_by_their_content():
 
 
 def test_what_often_stands_in_an_images_place_is_named():
-    assert format_of(b"%PDF-1.7\n") == "PDF document"
-    assert format_of(b"\n<!DOCTYPE html><title>404") == "web page"
-    assert format_of(b"version https://git-lfs.github.com/spec/v1\n") == "Git LFS pointer"
-    assert format_of(b"see the other folder\n") == "text"
-    assert format_of(bytes(range(200, 256))) == "" and format_of(b"") == ""
+    assert format_of(b"%PDF-1.7\n") == "a PDF document"
+    assert format_of(b"\n<!DOCTYPE html><title>404") == "a web page"
+    assert format_of(b"version https://git-lfs.github.com/spec/v1\n") == "a Git LFS pointer"
+    assert format_of(b"see the other folder\n") == TEXT
+    assert format_of(bytes(range(200, 256))) == UNKNOWN and format_of(b"B") == UNKNOWN
 
 
 def test_a_name_announces_a_format():
