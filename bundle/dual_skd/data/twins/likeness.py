@@ -109,9 +109,9 @@ def _places(size: int) -> torch.Tensor:
 
 @lru_cache(maxsize=4)
 def _products(size: int) -> torch.Tensor:
-    """(size * size, 6): products of each two of :func:`_places`."""
+    """(size * size, 9): products of each two of :func:`_places`."""
     places = _places(size)
-    return (places[[0, 0, 0, 1, 1, 2]] * places[[0, 1, 2, 1, 2, 2]]).T.contiguous()
+    return (places[:, None] * places).flatten(0, 1).T.contiguous()
 
 
 def _sampled(pictures: torch.Tensor, places: torch.Tensor, mode: str) -> torch.Tensor:
@@ -168,10 +168,10 @@ def _stepped(slopes: torch.Tensor, fixed: torch.Tensor, theta: torch.Tensor, ste
         weighted = found[:, 1:] * weight[:, None]
         # the Jacobian is slopes times places, so sums of its products are sums of products of either
         sums = (weighted[:, :, None] * found[:, None]).flatten(0, 2) @ _products(size)
-        gradient, hessian = sums.view(-1, 2, 3, 6).split((1, 2), dim=2)
-        hessian = hessian[..., [[0, 1, 2], [1, 3, 4], [2, 4, 5]]].transpose(2, 3).reshape(-1, 6, 6)
-        damping = torch.diag_embed(0.01 * hessian.diagonal(dim1=1, dim2=2) + 1e-6)
-        step = torch.linalg.solve(hessian + damping, gradient[:, :, 0, [2, 4, 5]].flatten(1))
+        sums = sums.view(-1, 2, 3, 3, 3)  # pairs, slope, residual or slope, place, place
+        hessian = sums[:, :, 1:].transpose(2, 3).reshape(-1, 6, 6)
+        hessian.diagonal(dim1=1, dim2=2).mul_(1.01).add_(1e-6)  # damping
+        step = torch.linalg.solve(hessian, sums[:, :, 0, 2].flatten(1))
         theta = theta + step.clamp(-0.08, 0.08).view(-1, 2, 3)
     return theta
 
