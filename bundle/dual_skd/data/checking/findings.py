@@ -17,6 +17,7 @@ from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.image_files import is_junk
 from dual_skd.data.twins.finder import PROBABLE, SIMILARITY, TwinFinder
 from dual_skd.wording import counted
+from dual_skd.data.twins.signature_cache import Signatures
 
 IMBALANCE = 10  # times as many images of one class as of another
 COLUMNS = ("image", "split", "label", "kind", "severity", "detail", "remedy", "twin")
@@ -162,8 +163,11 @@ def check_records(
         progress: show bars on stderr.
     """
     records = [record for split in SPLITS for record in data.splits[split]]
+    images = [record["image"] for record in records]
+    signatures = Signatures(images, spatial_dims=data.spatial_dims) if twins and finder is None else None
     if facts is None:
-        facts = inspect_all([record["image"] for record in records], data.spatial_dims, progress=progress)
+        also = signatures.add if signatures else None
+        facts = inspect_all(images, data.spatial_dims, progress=progress, also=also)
     usable = [record for record in records if not facts[record["image"]].problem]
     reports = _Reports(data)
     for oddity in known:
@@ -173,7 +177,7 @@ def check_records(
     pairs = []
     if twins and usable:
         images = [record["image"] for record in usable]
-        finder = finder or TwinFinder(images, spatial_dims=data.spatial_dims, progress=progress)
+        finder = finder or TwinFinder(images, spatial_dims=data.spatial_dims, progress=progress, signatures=signatures)
         pairs = reports.add_twins(finder, images)
     for oddity in find_oddities([facts[record["image"]] for record in records]):
         reports.add(oddity.kind, oddity.image, oddity.detail)

@@ -121,12 +121,14 @@ class FileFacts:
     coarse: bytes = b""
 
 
-def inspect(image: str, spatial_dims: int = 2) -> FileFacts:
+def inspect(image: str, spatial_dims: int = 2, *, also: Callable[[str, np.ndarray], None] | None = None) -> FileFacts:
     """Decodes one image as training does and returns its facts; whatever is wrong becomes ``problem`` and ``detail``.
 
     Args:
         image: a locator: a file, a folder with a DICOM series, or either with a "#fragment".
         spatial_dims: 2 for images, 3 for volumes.
+        also: is given the image and its grey values, (W, H) or (X, Y, Z), where nothing is wrong with it: so whoever
+            needs them, too, need not decode it again.
     """
     facts, _ = _look(image)
     if facts.problem:
@@ -143,11 +145,19 @@ def inspect(image: str, spatial_dims: int = 2) -> FileFacts:
     if grey.ndim != spatial_dims:
         found = " x ".join(map(str, grey.shape))
         return _bad(facts, "wrong_dims", f"it has {grey.ndim} axes ({found}), not {spatial_dims}")
-    return _with_values(facts, grey)
+    facts = _with_values(facts, grey)
+    if also and not facts.problem:
+        also(image, grey)
+    return facts
 
 
 def inspect_all(
-    images: Iterable[str], spatial_dims: int = 2, *, workers: int | None = None, progress: bool = False
+    images: Iterable[str],
+    spatial_dims: int = 2,
+    *,
+    workers: int | None = None,
+    progress: bool = False,
+    also: Callable[[str, np.ndarray], None] | None = None,
 ) -> dict[str, FileFacts]:
     """Facts of every image, decoded in parallel; only the facts stay in memory.
 
@@ -156,8 +166,9 @@ def inspect_all(
         spatial_dims: 2 for images, 3 for volumes.
         workers: threads; default one per processor.
         progress: show a bar on stderr.
+        also: see :func:`inspect`; called from several threads.
     """
-    inspect_one = partial(inspect, spatial_dims=spatial_dims)
+    inspect_one = partial(inspect, spatial_dims=spatial_dims, also=also)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # decoders warn of what is reported here, a line per file
         return {facts.image: facts for facts in _in_parallel(inspect_one, images, workers, progress)}

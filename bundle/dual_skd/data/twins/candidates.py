@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict, deque
 
 import torch
 
@@ -109,3 +110,28 @@ def contrast(descriptors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     covariance = (scatter + 200 / length * torch.eye(length)) / (count + 200)
     values, vectors = torch.linalg.eigh(covariance)
     return mean, vectors @ torch.diag((values.clamp_min(0) + 0.3 / length).rsqrt()) @ vectors.T
+
+
+def side_by_side(pairs: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """The same pairs, those of the same images close together: images are walked through from candidate to candidate.
+
+    Args:
+        pairs: what :func:`candidates` returns.
+    """
+    pairs_of: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for pair in pairs:
+        for row in pair[:2]:
+            pairs_of[row].append(pair)
+    ordered: dict[tuple[int, int, int], None] = {}
+    reached: dict[int, None] = {}
+    for start in pairs_of:
+        waiting = deque([start])
+        while waiting:
+            row = waiting.popleft()
+            if row in reached:
+                continue
+            reached[row] = None
+            for pair in pairs_of[row]:
+                ordered[pair] = None
+                waiting.extend(other for other in pair[:2] if other not in reached)
+    return list(ordered)

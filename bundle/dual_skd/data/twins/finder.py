@@ -9,25 +9,22 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from dual_skd.data.twins import signature_cache
-from dual_skd.data.twins.candidates import candidates
-from dual_skd.data.twins.likeness import SIZE, likeness
-from dual_skd.data.twins.signatures import NUMBERS, Signature, read_finite, signatures_of, sketch, views_of
+from dual_skd.data.twins.candidates import candidates, side_by_side
+from dual_skd.data.twins.likeness import likeness
+from dual_skd.data.twins.signatures import NUMBERS, Signature, read_finite, views_to_compare
 from dual_skd.errors import InputError
 
 SIMILARITY = 0.93  # likeness from which two images count as near copies
 PROBABLE = 0.80  # from here, in some sets, pairs are sharpened copies, in others neighbouring slices: for a user to see
-CHUNK = 512  # images per step of decoding
-MIRRORED = ((), (1,), (2,), (1, 2))  # axes of (V, W, H), by the code that candidates() gives
-PAIRS = 64  # pairs per step of the fine comparison
-PICTURES = 1000  # decoded pictures kept for it, 36 kB each
+CHUNK = 1024  # images that are under way at a time, so that memory doesn't grow with their number
+PAIRS = 512  # pairs per step of the fine comparison
+KEPT = 20_000  # images whose views are kept for it, 18 kB each
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ class TwinFinder:
         workers: decoding threads; default one per processor.
         cache: whether signatures are kept on disk and taken from there (:mod:`dual_skd.data.twins.signature_cache`).
         progress: whether progress is shown; default when the error output is a terminal.
+        signatures: of these images, as far as they are known; the others are decoded.
     """
 
     def __init__(
@@ -72,37 +70,28 @@ class TwinFinder:
         workers: int | None = None,
         cache: bool = True,
         progress: bool | None = None,
+        signatures: signature_cache.Signatures | None = None,
     ) -> None:
         self._spatial_dims = spatial_dims
         self._cache = cache
         self._workers = workers or os.cpu_count() or 1
         self._progress = sys.stderr.isatty() if progress is None else progress
         images = list(dict.fromkeys(images))
-        keys: dict[str, Any] = dict.fromkeys(images)
-        if cache:
-            keys = {image: signature_cache.key_of(image, spatial_dims=spatial_dims) for image in images}
-        stored = signature_cache.load([key for key in keys.values() if key])
+        signatures = signatures or signature_cache.Signatures(images, spatial_dims=spatial_dims, cache=cache)
+        unknown = [image for image in images if image not in signatures]
+        with ThreadPoolExecutor(self._workers) as pool, self._bar("Looking at images", len(unknown)) as bar:
+            for start in range(0, len(unknown), CHUNK):
+                for _ in pool.map(signatures.decode, unknown[start : start + CHUNK]):
+                    bar.update()
+        signatures.store()
         self.unreadable: dict[str, str] = {}  # path -> problem of every file that can't be used
         self._digest: dict[str, str] = {}
         self._members: dict[str, list[str]] = defaultdict(list)  # equal images by digest
         self._descriptors = np.empty((len(images), NUMBERS * (1 if spatial_dims == 2 else 3)), np.float16)
         self._row: dict[str, int] = {}  # digest -> row of the descriptors
-        unknown = [image for image in images if keys[image] not in stored]
+        self._views: OrderedDict[int, np.ndarray] = OrderedDict()  # row -> what is compared finely, as far as kept
         for image in images:
-            if keys[image] in stored:
-                self._add(image, stored[keys[image]])
-        with ThreadPoolExecutor(self._workers) as pool, self._bar("Looking at images", len(unknown)) as bar:
-            for start in range(0, len(unknown), CHUNK):
-                chunk = unknown[start : start + CHUNK]
-                sketches = []
-                for found in pool.map(partial(sketch, spatial_dims=spatial_dims), chunk):
-                    sketches.append(found)
-                    bar.update()
-                new = dict(zip(chunk, signatures_of(sketches), strict=True))
-                for image, signature in new.items():
-                    self._add(image, signature)
-                if cache:
-                    signature_cache.store({keys[image]: s for image, s in new.items() if keys[image]})
+            self._add(image, signatures[image])
         self._descriptors = self._descriptors[: len(self._row)]
 
     def _add(self, image: str, signature: Signature) -> None:
@@ -112,8 +101,10 @@ class TwinFinder:
         self._digest[image] = signature.digest
         self._members[signature.digest].append(image)
         if signature.digest not in self._row:
-            self._descriptors[len(self._row)] = signature.descriptor
-            self._row[signature.digest] = len(self._row)
+            row = self._row[signature.digest] = len(self._row)
+            self._descriptors[row] = signature.descriptor
+            if signature.views is not None:
+                self._views[row] = signature.views
 
     def _bar(self, what: str, total: int) -> tqdm:
         return tqdm(total=total, desc=what, delay=2, disable=not self._progress, file=sys.stderr, leave=False)
@@ -180,27 +171,31 @@ class TwinFinder:
         self, pairs: list[tuple[int, int, int]], digests: list[str]
     ) -> Iterator[tuple[list[tuple[int, int, int]], list[float]]]:
         """Candidate pairs with their likeness, some at a time."""
-        pictures: OrderedDict[int, torch.Tensor] = OrderedDict()
-
-        def decode(row: int) -> torch.Tensor:
-            image = self._members[digests[row]][0]
-            return torch.from_numpy(views_of(read_finite(image, spatial_dims=self._spatial_dims), SIZE))
-
         with ThreadPoolExecutor(self._workers) as pool, self._bar("Comparing likely copies", len(pairs)) as bar:
+            pairs = side_by_side(pairs)
             for start in range(0, len(pairs), PAIRS):
                 some = pairs[start : start + PAIRS]
-                wanted = list(dict.fromkeys(row for pair in some for row in pair[:2]))
-                missing = [row for row in wanted if row not in pictures]
-                pictures.update(zip(missing, pool.map(decode, missing), strict=True))
-                for row in wanted:
-                    pictures.move_to_end(row)
-                one = torch.cat([pictures[a].flip(MIRRORED[axes]) for a, _, axes in some])
-                two = torch.cat([pictures[b] for _, b, _ in some])
-                views = len(one) // len(some)
-                yield some, likeness(one, two).view(-1, views).amin(dim=1).clamp(max=1.0).tolist()
-                while len(pictures) > PICTURES:
-                    pictures.popitem(last=False)
+                rows, mirrored = torch.tensor(some).split((2, 1), dim=1)
+                wanted, place = rows.unique(return_inverse=True)
+                views = self._views_of(wanted.tolist(), digests, pool)
+                values = [likeness(pictures, *place.T, mirrored[:, 0]) for pictures in views]
+                yield some, torch.stack(values).amin(dim=0).clamp(max=1.0).tolist()
                 bar.update(len(some))
+
+    def _views_of(self, rows: list[int], digests: list[str], pool: ThreadPoolExecutor) -> torch.Tensor:
+        """Views (V, K, 96, 96) of images, which are decoded unless they are kept."""
+
+        def decode(row: int) -> np.ndarray:
+            return views_to_compare(read_finite(self._members[digests[row]][0], spatial_dims=self._spatial_dims))
+
+        missing = [row for row in rows if row not in self._views]
+        self._views.update(zip(missing, pool.map(decode, missing), strict=True))
+        for row in rows:
+            self._views.move_to_end(row)
+        views = np.stack([self._views[row] for row in rows], axis=1).astype(np.float32)
+        while len(self._views) > KEPT:
+            self._views.popitem(last=False)
+        return torch.from_numpy(views)
 
     def drop_twins(
         self, records: Sequence[dict], known: Sequence[dict], *, similarity: float = SIMILARITY

@@ -10,18 +10,77 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
 
 from dual_skd.data.reading.locators import path_of
-from dual_skd.data.twins.signatures import VERSION, Signature
+from dual_skd.data.twins.signatures import VERSION, Signature, read_finite, signature_of
+from dual_skd.errors import InputError
 
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 500  # SQLite's smallest limit of variables in one statement is 999
+UNSTORED = 512  # new signatures after which they are stored: so many are lost when a search is stopped
+
+
+class Signatures:
+    """Signatures of images: those that an earlier run has stored, and new ones, which are stored in their turn.
+
+    Args:
+        images: paths.
+        spatial_dims: 2 for images, 3 for volumes.
+        cache: whether signatures are kept on disk and taken from there.
+    """
+
+    def __init__(self, images: Sequence[str], *, spatial_dims: int = 2, cache: bool = True) -> None:
+        self._spatial_dims = spatial_dims
+        self._keys: dict[str, str] = {}
+        if cache:
+            keys = ((image, key_of(image, spatial_dims=spatial_dims)) for image in images)
+            self._keys = {image: key for image, key in keys if key}
+        stored = load(list(self._keys.values()))
+        self._known = {image: stored[key] for image, key in self._keys.items() if key in stored}
+        self._unstored: dict[str, Signature] = {}
+        self._lock = Lock()
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._known
+
+    def __getitem__(self, image: str) -> Signature:
+        return self._known[image]
+
+    def add(self, image: str, array: np.ndarray) -> None:
+        """Makes the signature of a decoded image, finite (W, H) or (X, Y, Z), unless it is known; from any thread."""
+        if image in self._known:
+            return
+        signature = self._known[image] = signature_of(array)
+        if image in self._keys:
+            with self._lock:
+                self._unstored[self._keys[image]] = signature
+                full = len(self._unstored) >= UNSTORED
+            if full:
+                self.store()
+
+    def decode(self, image: str) -> None:
+        """Makes the signature of an image that isn't known; one that can't be read gets a ``problem``.
+
+        Problems are not stored: tomorrow a decoder may be installed for it.
+        """
+        try:
+            self.add(image, read_finite(image, spatial_dims=self._spatial_dims))
+        except InputError as error:
+            self._known[image] = Signature("", np.empty(0, np.float16), problem=str(error))
+
+    def store(self) -> None:
+        """Stores the new signatures; a cache that can't be written is no error."""
+        with self._lock:
+            rows = [(key, one.digest, one.descriptor.tobytes()) for key, one in self._unstored.items()]
+            self._unstored = {}
+        _use(lambda database: database.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?)", rows), None)
 
 
 def cache_file() -> Path:
@@ -59,15 +118,6 @@ def load(keys: Sequence[str]) -> dict[str, Signature]:
 def count(keys: Sequence[str]) -> int:
     """How many of ``keys`` are stored."""
     return _use(lambda database: sum(number for (number,) in _select(database, "COUNT(*) FROM signatures", keys)), 0)
-
-
-def store(signatures: Mapping[str, Signature]) -> None:
-    """Stores readable images' signatures by key; a cache that can't be written is no error.
-
-    What can't be read is not stored: tomorrow a decoder may be installed for it.
-    """
-    rows = [(key, s.digest, s.descriptor.tobytes()) for key, s in signatures.items() if not s.problem]
-    _use(lambda database: database.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?)", rows), None)
 
 
 def pair_key(digest: str, other: str, mirrored: int) -> str:

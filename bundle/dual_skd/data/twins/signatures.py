@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +14,7 @@ from PIL import Image
 from torch.nn import functional
 
 from dual_skd.data.reading.reader import read_grey
-from dual_skd.data.twins.likeness import standardise
+from dual_skd.data.twins.likeness import SIZE, standardise
 from dual_skd.errors import InputError
 
 VERSION = 2  # of digest, descriptor and likeness: what is stored of another version is not used
@@ -34,11 +33,13 @@ class Signature:
     Args:
         digest: hash of size and decoded grey values; equal for equal pictures whatever the file format.
         descriptor: (V * 256,) float16, see :func:`describe`; V is 1 for a picture and 3 for a volume.
+        views: what is compared finely, see :func:`views_to_compare`, where the image was decoded just now; else None.
         problem: why the file can't be read, or "".
     """
 
     digest: str
     descriptor: np.ndarray
+    views: np.ndarray | None = None
     problem: str = ""
 
 
@@ -84,14 +85,17 @@ def digest_of(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def sketch(image: str, *, spatial_dims: int = 2) -> tuple[str, np.ndarray, str]:
-    """Decodes one image: (digest, thumbnails (V, 48, 48), problem); an unreadable file gives a ``problem``."""
-    try:
-        array = read_finite(image, spatial_dims=spatial_dims)
-        return digest_of(array), views_of(array, THUMBNAIL), ""
-    except InputError as error:
-        views = 1 if spatial_dims == 2 else 3
-        return "", np.zeros((views, THUMBNAIL, THUMBNAIL), np.float32), str(error)
+def views_to_compare(array: np.ndarray) -> np.ndarray:
+    """The views of 96 pixels per side that are compared finely, each stretched to whole numbers: (V, 96, 96) uint16."""
+    views = views_of(array, SIZE)
+    low, high = views.min((1, 2), keepdims=True), views.max((1, 2), keepdims=True)
+    return np.rint((views - low) * (np.iinfo(np.uint16).max / np.maximum(high - low, 1e-12))).astype(np.uint16)
+
+
+def signature_of(array: np.ndarray) -> Signature:
+    """The signature of what :func:`read_finite` returned."""
+    thumbnails = torch.from_numpy(views_of(array, THUMBNAIL))
+    return Signature(digest_of(array), describe(thumbnails[None])[0].half().numpy(), views_to_compare(array))
 
 
 def describe(thumbnails: torch.Tensor) -> torch.Tensor:
@@ -107,9 +111,8 @@ def describe(thumbnails: torch.Tensor) -> torch.Tensor:
         (N, V * 256), unit norm, or zero for a picture without any structure.
     """
     images, views = thumbnails.shape[:2]
-    waves, weights = _cosines()
     fine = standardise(thumbnails.flatten(0, 1), NEIGHBOURHOOD) * _fading()
-    return unit((fine.flatten(1) @ waves.flatten(1).T * weights).view(images, views * NUMBERS))
+    return unit((_frequencies(fine) * _weights()).view(images, views * NUMBERS))
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
@@ -120,12 +123,13 @@ def unit(vectors: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=8)
 def turning(degrees: float) -> torch.Tensor:
     """(256, 256) that makes of a picture's descriptor, from the left, nearly the one of the picture turned."""
-    waves, weights = _cosines()
+    waves, weights, lowest = _cosines(), _weights(), _lowest()[0]
+    pictures = waves[lowest // THUMBNAIL][:, None, :, None] * waves[lowest % THUMBNAIL][:, None, None]
     angle = torch.deg2rad(torch.tensor(degrees))
     turn = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0]])
     grid = functional.affine_grid(turn.expand(NUMBERS, 2, 3), [NUMBERS, 1, THUMBNAIL, THUMBNAIL], align_corners=False)
-    turned = functional.grid_sample(waves[:, None], grid, mode="bicubic", align_corners=False)
-    return (turned.flatten(1) @ waves.flatten(1).T) * weights / weights[:, None]
+    turned = functional.grid_sample(pictures, grid, mode="bicubic", align_corners=False)
+    return _frequencies(turned[:, 0]) * weights / weights[:, None]
 
 
 @lru_cache(maxsize=4)
@@ -145,15 +149,24 @@ def _lowest() -> tuple[torch.Tensor, torch.Tensor]:
     return lowest, frequency[lowest]
 
 
+def _frequencies(pictures: torch.Tensor) -> torch.Tensor:
+    """How much of each of the 256 lowest two-dimensional cosine waves is in pictures (N, 48, 48): (N, 256)."""
+    return (_cosines() @ pictures @ _cosines().T).flatten(1)[:, _lowest()[0]]
+
+
 @lru_cache(maxsize=1)
-def _cosines() -> tuple[torch.Tensor, torch.Tensor]:
-    """The 256 lowest two-dimensional cosine waves, (256, 48, 48), orthonormal, and their weights (256,)."""
-    lowest, frequency = _lowest()
+def _cosines() -> torch.Tensor:
+    """The cosine waves of a line of pixels, orthonormal: (48 frequencies, 48 pixels)."""
     place = torch.arange(THUMBNAIL)
     waves = torch.cos(torch.pi / THUMBNAIL * (place + 0.5) * place[:, None]) * (2 / THUMBNAIL) ** 0.5
     waves[0] /= 2**0.5
-    pictures = waves[lowest // THUMBNAIL][:, :, None] * waves[lowest % THUMBNAIL][:, None, :]
-    return pictures, torch.exp(-0.5 * (frequency / FREQUENCY_SCALE) ** 2)
+    return waves
+
+
+@lru_cache(maxsize=1)
+def _weights() -> torch.Tensor:
+    """(256,) weights of the frequencies."""
+    return torch.exp(-0.5 * (_lowest()[1] / FREQUENCY_SCALE) ** 2)
 
 
 @lru_cache(maxsize=1)
@@ -161,9 +174,3 @@ def _fading() -> torch.Tensor:
     """(48, 48) weights that fall towards the border, where a turned or cropped copy differs."""
     line = torch.hann_window(THUMBNAIL + 2, periodic=False)[1:-1].sqrt()
     return line[:, None] * line
-
-
-def signatures_of(sketches: Sequence[tuple[str, np.ndarray, str]]) -> list[Signature]:
-    """Signatures of what :func:`sketch` returned; many at once are faster."""
-    descriptors = describe(torch.from_numpy(np.stack([thumbnails for _, thumbnails, _ in sketches]))).half().numpy()
-    return [Signature(d, v, p) for (d, _, p), v in zip(sketches, descriptors, strict=True)]
