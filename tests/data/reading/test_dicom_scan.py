@@ -20,8 +20,9 @@ from dual_skd.data.reading.dicom_scan import read_beginning, scan
 from dual_skd.errors import InputError
 
 PIXELS = np.arange(6 * 4, dtype=np.int16).reshape(6, 4)
-FILES = """CT_small.dcm MR_small.dcm MR_small_implicit.dcm 693_J2KI.dcm JPEG2000.dcm SC_rgb_rle_2frame.dcm SC_rgb_gdcm_KY.dcm
-examples_palette.dcm examples_overlay.dcm examples_rgb_color.dcm JPEG-lossy.dcm JPGExtended.dcm""".split()
+FILES = """CT_small.dcm MR_small.dcm MR_small_implicit.dcm 693_J2KI.dcm JPEG2000.dcm SC_rgb_rle_2frame.dcm
+SC_rgb_gdcm_KY.dcm examples_palette.dcm examples_overlay.dcm examples_rgb_color.dcm
+JPEG-lossy.dcm MR_small_RLE.dcm""".split()
 
 
 def quick(path: Path, *keywords: str):

@@ -56,7 +56,8 @@ MOSAIC = Refusal(
 )
 OTHERS = 0.25  # images beside the main stack, as a share of it, that count as localisers
 
-AHEAD = 64  # files that a thread reads at a time, while another thread parses
+BLOCK = 16  # files that a thread reads at a time, while another thread parses
+AHEAD = 64  # blocks that are kept at a time, so that memory doesn't grow with the number of files
 
 _TAGS = (
     *"""PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Modality Manufacturer InstitutionName
@@ -166,10 +167,12 @@ def read_headers(paths: Iterable[str | Path], workers: int | None = None) -> Ite
     Threads read ahead, and one parses: two that parse would wait for each other.
     """
     paths = list(paths)
-    blocks = [paths[start : start + AHEAD] for start in range(0, len(paths), AHEAD)]
+    blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     with ThreadPoolExecutor(workers or 2 * (os.cpu_count() or 1)) as pool:
-        for block, beginnings in zip(blocks, pool.map(_beginnings, blocks), strict=True):
-            yield from map(_header_or_error, block, beginnings)
+        for start in range(0, len(blocks), AHEAD):
+            some = blocks[start : start + AHEAD]
+            for block, beginnings in zip(some, pool.map(_beginnings, some), strict=True):
+                yield from map(_header_or_error, block, beginnings)
 
 
 def _beginnings(paths: Sequence[str | Path]) -> list[Beginning | None]:
