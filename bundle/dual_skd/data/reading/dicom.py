@@ -223,24 +223,27 @@ def header_of(dataset: Dataset | Elements, path: str | Path) -> Header:
 def geometry_of(dataset: Dataset | Elements, frame: int | None) -> dict[str, Any]:
     """The fields of a :class:`Header` that frames have of their own: of one frame, or of None what all share."""
 
-    def first(group: str, keyword: str, count: int) -> tuple[float, ...] | None:
-        found = (numbers(holder, keyword, count) for holder in groups_first(dataset, group, frame))
-        return next((values for values in found if values), None)
+    def measure(keyword: str, count: int) -> tuple[float, ...] | None:
+        found = (numbers(holder, keyword, count) for holder in groups_first(dataset, "PixelMeasuresSequence", frame))
+        return next((values for values in found if values and any(values)), None)  # 0 stands for what isn't known
 
     spacing = (
-        first("PixelMeasuresSequence", "PixelSpacing", 2)
+        measure("PixelSpacing", 2)
         or numbers(dataset, "ImagerPixelSpacing", 2)
         or numbers(dataset, "NominalScannedPixelSpacing", 2)
     )
     planes = (orientation_of(holder) for holder in groups_first(dataset, "PlaneOrientationSequence", frame))
+    places = (
+        numbers(holder, "ImagePositionPatient", 3) for holder in groups_first(dataset, "PlanePositionSequence", frame)
+    )
     aspect = numbers(dataset, "PixelAspectRatio", 2)
     return {
         "orientation": next((plane for plane in planes if plane), None),
-        "position": first("PlanePositionSequence", "ImagePositionPatient", 3),
+        "position": next((place for place in places if place), None),
         "pixel_spacing": spacing if spacing and min(spacing) > 0 else None,
         "pixel_aspect": aspect[0] / aspect[1] if aspect and min(aspect) > 0 else 1.0,
-        "slice_thickness": (first("PixelMeasuresSequence", "SliceThickness", 1) or (None,))[0],
-        "slice_spacing": (first("PixelMeasuresSequence", "SpacingBetweenSlices", 1) or (None,))[0],
+        "slice_thickness": (measure("SliceThickness", 1) or (None,))[0],
+        "slice_spacing": (measure("SpacingBetweenSlices", 1) or (None,))[0],
         "acquisition": tuple(
             next((text for holder in groups_first(dataset, group, frame) if (text := _text(holder, keyword))), "")
             for keyword, group in ACQUISITION.items()
@@ -264,11 +267,10 @@ def in_hounsfield(dataset: Dataset | Elements) -> bool:
     """Whether rescaled values are Hounsfield units: grey CT by its SOP class, or another object of CT with a rescale.
 
     A picture made of CT (secondary capture) keeps the modality, but its grey values are those of a screen. A rescale of
-    8 bits by 1 and 0 says no more than none.
+    8 bits by 1 and 0 says no more than none, and maps of spectral CT state another unit.
     """
-    if dataset.get("Modality") != "CT" or not _text(dataset, "PhotometricInterpretation").upper().startswith(
-        "MONOCHROME"
-    ):
+    grey = _text(dataset, "PhotometricInterpretation").upper().startswith("MONOCHROME")
+    if dataset.get("Modality") != "CT" or not grey:
         return False
     groups = list(groups_first(dataset, "PixelValueTransformationSequence", 0))
     if any(_text(group, "RescaleType").upper() in OTHER_UNITS for group in groups):
