@@ -75,6 +75,8 @@ def test_what_a_file_does_not_state_or_states_badly_is_empty(tmp_path, dicom_fil
     )
     header = read_header(bad)
     assert header.orientation is header.position is header.pixel_spacing is header.slice_thickness is None
+    zero = read_header(dicom_file(tmp_path / "d", PIXELS, SpacingBetweenSlices=0, ImagePositionPatient=[0, 0, 0]))
+    assert zero.slice_spacing is None and zero.position == (0, 0, 0)
     detector = read_header(dicom_file(tmp_path / "c", PIXELS, ImagerPixelSpacing=[0.2, 0.1]))
     assert detector.pixel_spacing == (0.2, 0.1)
 

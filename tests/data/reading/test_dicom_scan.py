@@ -11,17 +11,23 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from dual_skd.data.reading import dicom_scan
-from dual_skd.data.reading.dicom import header_of, read_header
+from dual_skd.data.reading.dicom import header_of, read_header, read_headers
 from dual_skd.data.reading.dicom_file import open_dicom
 from dual_skd.data.reading.dicom_scan import read_beginning, scan
 from dual_skd.errors import InputError
 
 PIXELS = np.arange(6 * 4, dtype=np.int16).reshape(6, 4)
-FILES = """CT_small.dcm MR_small.dcm MR_small_implicit.dcm 693_J2KI.dcm JPEG2000.dcm SC_rgb_rle_2frame.dcm SC_rgb_gdcm_KY.dcm
-examples_palette.dcm examples_overlay.dcm examples_rgb_color.dcm JPEG-lossy.dcm JPGExtended.dcm""".split()
+FILES = """CT_small.dcm MR_small.dcm MR_small_implicit.dcm 693_J2KI.dcm JPEG2000.dcm SC_rgb_rle_2frame.dcm
+SC_rgb_gdcm_KY.dcm examples_palette.dcm examples_overlay.dcm examples_rgb_color.dcm
+JPEG-lossy.dcm MR_small_RLE.dcm""".split()
 
 
 def quick(path: Path, *keywords: str):
@@ -35,6 +41,13 @@ def test_the_header_is_the_one_that_pydicom_reads(name):
     # only pydicom keeps spaces in the middle of a list
     assert [text.replace(" ", "") for text in header.acquisition] == [t.replace(" ", "") for t in whole.acquisition]
     assert replace(header, acquisition=()) == replace(whole, acquisition=())
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_ordinary_headers_are_read_without_pydicom(tmp_path, dicom_file, monkeypatch, syntax):
+    paths = [dicom_file(tmp_path / f"{n}.dcm", PIXELS, syntax=syntax, InstanceNumber=n) for n in range(40)]
+    monkeypatch.setattr(pydicom, "dcmread", lambda *_, **__: pytest.fail("pydicom was called"))
+    assert [header.instance_number for header in read_headers(paths)] == list(range(40))
 
 
 def nested(depth: int) -> Dataset:

@@ -217,11 +217,12 @@ def _without_log(name: str) -> Iterator[None]:
 @contextmanager
 def _without_remarks_of_decoders() -> Iterator[None]:
     """Keeps from the terminal what decoders in C write to descriptor 2, even about files that they read."""
-    python = sys.stderr
-    handlers = [one for one in logging.getLogger().handlers if getattr(one, "stream", None) is python]
+    before = sys.stderr
+    streams = (one for one in logging.getLogger().handlers if isinstance(one, logging.StreamHandler))
+    handlers = [one for one in streams if one.stream is before]
     with open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as ours, open(os.devnull, "wb") as nowhere:
-        own = python is sys.__stderr__  # what stands in its place, as in a notebook, has its own way
-        sys.stderr = ours if own else python
+        # a stream that stands in for that of the process, as in a notebook, has its own way out
+        sys.stderr = ours if before is sys.__stderr__ else before
         for handler in handlers:
             handler.setStream(sys.stderr)
         os.dup2(nowhere.fileno(), 2)
@@ -230,6 +231,6 @@ def _without_remarks_of_decoders() -> Iterator[None]:
         finally:
             ours.flush()
             os.dup2(ours.fileno(), 2)
-            sys.stderr = python
+            sys.stderr = before
             for handler in handlers:
-                handler.setStream(python)
+                handler.setStream(before)

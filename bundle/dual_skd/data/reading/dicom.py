@@ -56,7 +56,8 @@ MOSAIC = Refusal(
 )
 OTHERS = 0.25  # images beside the main stack, as a share of it, that count as localisers
 
-AHEAD = 64  # files that a thread reads at a time, while another thread parses
+BLOCK = 16  # files that a thread reads at a time, while another thread parses
+AHEAD = 64  # blocks that are kept at a time, so that memory doesn't grow with the number of files
 
 _TAGS = (
     *"""PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID Modality Manufacturer InstitutionName
@@ -166,10 +167,12 @@ def read_headers(paths: Iterable[str | Path], workers: int | None = None) -> Ite
     Threads read ahead, and one parses: two that parse would wait for each other.
     """
     paths = list(paths)
-    blocks = [paths[start : start + AHEAD] for start in range(0, len(paths), AHEAD)]
+    blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     with ThreadPoolExecutor(workers or 2 * (os.cpu_count() or 1)) as pool:
-        for block, beginnings in zip(blocks, pool.map(_beginnings, blocks), strict=True):
-            yield from map(_header_or_error, block, beginnings)
+        for start in range(0, len(blocks), AHEAD):
+            some = blocks[start : start + AHEAD]
+            for block, beginnings in zip(some, pool.map(_beginnings, some), strict=True):
+                yield from map(_header_or_error, block, beginnings)
 
 
 def _beginnings(paths: Sequence[str | Path]) -> list[Beginning | None]:
@@ -220,24 +223,27 @@ def header_of(dataset: Dataset | Elements, path: str | Path) -> Header:
 def geometry_of(dataset: Dataset | Elements, frame: int | None) -> dict[str, Any]:
     """The fields of a :class:`Header` that frames have of their own: of one frame, or of None what all share."""
 
-    def first(group: str, keyword: str, count: int) -> tuple[float, ...] | None:
-        found = (numbers(holder, keyword, count) for holder in groups_first(dataset, group, frame))
-        return next((values for values in found if values), None)
+    def measure(keyword: str, count: int) -> tuple[float, ...] | None:
+        found = (numbers(holder, keyword, count) for holder in groups_first(dataset, "PixelMeasuresSequence", frame))
+        return next((values for values in found if values and any(values)), None)  # 0 stands for what isn't known
 
     spacing = (
-        first("PixelMeasuresSequence", "PixelSpacing", 2)
+        measure("PixelSpacing", 2)
         or numbers(dataset, "ImagerPixelSpacing", 2)
         or numbers(dataset, "NominalScannedPixelSpacing", 2)
     )
     planes = (orientation_of(holder) for holder in groups_first(dataset, "PlaneOrientationSequence", frame))
+    places = (
+        numbers(holder, "ImagePositionPatient", 3) for holder in groups_first(dataset, "PlanePositionSequence", frame)
+    )
     aspect = numbers(dataset, "PixelAspectRatio", 2)
     return {
         "orientation": next((plane for plane in planes if plane), None),
-        "position": first("PlanePositionSequence", "ImagePositionPatient", 3),
+        "position": next((place for place in places if place), None),
         "pixel_spacing": spacing if spacing and min(spacing) > 0 else None,
         "pixel_aspect": aspect[0] / aspect[1] if aspect and min(aspect) > 0 else 1.0,
-        "slice_thickness": (first("PixelMeasuresSequence", "SliceThickness", 1) or (None,))[0],
-        "slice_spacing": (first("PixelMeasuresSequence", "SpacingBetweenSlices", 1) or (None,))[0],
+        "slice_thickness": (measure("SliceThickness", 1) or (None,))[0],
+        "slice_spacing": (measure("SpacingBetweenSlices", 1) or (None,))[0],
         "acquisition": tuple(
             next((text for holder in groups_first(dataset, group, frame) if (text := _text(holder, keyword))), "")
             for keyword, group in ACQUISITION.items()
@@ -261,11 +267,10 @@ def in_hounsfield(dataset: Dataset | Elements) -> bool:
     """Whether rescaled values are Hounsfield units: grey CT by its SOP class, or another object of CT with a rescale.
 
     A picture made of CT (secondary capture) keeps the modality, but its grey values are those of a screen. A rescale of
-    8 bits by 1 and 0 says no more than none.
+    8 bits by 1 and 0 says no more than none, and maps of spectral CT state another unit.
     """
-    if dataset.get("Modality") != "CT" or not _text(dataset, "PhotometricInterpretation").upper().startswith(
-        "MONOCHROME"
-    ):
+    grey = _text(dataset, "PhotometricInterpretation").upper().startswith("MONOCHROME")
+    if dataset.get("Modality") != "CT" or not grey:
         return False
     groups = list(groups_first(dataset, "PixelValueTransformationSequence", 0))
     if any(_text(group, "RescaleType").upper() in OTHER_UNITS for group in groups):

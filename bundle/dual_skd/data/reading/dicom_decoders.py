@@ -59,9 +59,11 @@ def decoded(dataset: Dataset, plugins: Sequence[str], indices: Sequence[int]) ->
     remaining = list(indices)
     failures: list[Exception] = []
     while remaining:
-        options = {"decoding_plugin": plugins[len(failures)], "correct_unused_bits": False}
+        plugin = plugins[len(failures)]
         try:
-            for frame in iter_pixels(dataset, indices=tuple(remaining), **options):
+            for frame in iter_pixels(
+                dataset, indices=tuple(remaining), decoding_plugin=plugin, correct_unused_bits=False
+            ):
                 yield frame
                 del remaining[0]
         except Exception as error:  # decoders raise anything

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from math import isfinite
 from pathlib import Path
+from typing import TypeVar
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -25,6 +26,8 @@ from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning
 from dual_skd.data.reading.formats import misnamed
 from dual_skd.data.reading.loading import MAX_BYTES, check_size, check_stored, quieten
 from dual_skd.errors import InputError
+
+Opened = TypeVar("Opened", bound=Dataset | Elements)
 
 quieten("pydicom", "pydicom")
 
@@ -104,7 +107,7 @@ def first_item(dataset: Dataset | Elements, keyword: str) -> Dataset:
     return items[0] if items else Dataset()
 
 
-def groups_first(dataset: Dataset | Elements, group: str, frame: int | None) -> Iterator[Dataset | Elements]:
+def groups_first(dataset: Opened, group: str, frame: int | None) -> Iterator[Dataset | Opened]:
     """What may hold an attribute of a functional group, the most special first: its values are those of the frame.
 
     These are the group of the frame, that of all frames, and the top level, where other objects have the attribute and
@@ -116,7 +119,7 @@ def groups_first(dataset: Dataset | Elements, group: str, frame: int | None) -> 
         frame: number of the frame from 0; None for what all frames share.
     """
     if group:
-        frames = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+        frames = () if frame is None else dataset.get("PerFrameFunctionalGroupsSequence") or ()
         if frame is not None and frame < len(frames):
             yield first_item(frames[frame], group)
         if dataset.get("SharedFunctionalGroupsSequence"):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.pixels import apply_voi_lut
 
 from dual_skd.data.reading.dicom import (
     MOSAIC,
@@ -26,8 +27,8 @@ from dual_skd.data.reading.dicom import (
     stack_of,
     volume_affine,
 )
-from dual_skd.data.reading.dicom_file import NotAnImage, groups_first, numbers, open_dicom
-from dual_skd.data.reading.dicom_values import COLOURS, range_of, values_of_frames, voi_of
+from dual_skd.data.reading.dicom_file import NotAnImage, first_item, groups_first, numbers, open_dicom
+from dual_skd.data.reading.dicom_values import COLOURS, values_of_frames, voi_of
 from dual_skd.data.reading.loading import (
     Frame,
     Picture,
@@ -310,5 +311,17 @@ def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool,
         coloured=coloured,
         photometric="RGB" if coloured else grey,
         modality=header.modality,
-        voi_range=(np.nan, np.nan) if voi is None or coloured else range_of(voi),
+        voi_range=(np.nan, np.nan) if voi is None or coloured else _range_of(voi),
     )
+
+
+def _range_of(voi: Dataset) -> tuple[float, float]:
+    """Lowest and highest value that a VOI LUT or window gives: those of its ends."""
+    if "VOILUTSequence" in voi:
+        entries, first = first_item(voi, "VOILUTSequence").LUTDescriptor[:2]
+        ends = np.array([first, first + (entries or 2**16) - 1], np.int32)
+    else:
+        ends = np.array([-1e9, 1e9])
+    with np.errstate(over="ignore"):  # the foot of a sigmoid
+        low, high = sorted(apply_voi_lut(ends, voi).tolist())
+    return low, high

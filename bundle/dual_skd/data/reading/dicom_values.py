@@ -80,7 +80,7 @@ def _stored_values(frame: np.ndarray, dataset: Dataset, path: str | Path) -> np.
         return frame
     stated = number(dataset, "HighBit")
     high = bits - 1 if stated is None else int(stated)
-    if high == bits - 1 and may_overshoot(dataset):
+    if high == bits - 1 and bits < width and may_overshoot(dataset):
         signed = frame.dtype.kind == "i"
         return frame.clip(-(2 ** (bits - 1)) if signed else 0, 2 ** (bits - signed) - 1)
     lowest = _field(frame, 0, bits)
@@ -208,18 +208,6 @@ def _with_words(table: Dataset) -> Dataset:
         "LUTDescriptor", table["LUTDescriptor"].VR, [entries, first, 16 if depth == 8 else depth]
     )
     return words
-
-
-def range_of(voi: Dataset) -> tuple[float, float]:
-    """Lowest and highest value that a VOI LUT or window gives: those of its ends."""
-    if "VOILUTSequence" in voi:
-        entries, first = first_item(voi, "VOILUTSequence").LUTDescriptor[:2]
-        ends = np.array([first, first + (entries or 2**16) - 1], np.int32)
-    else:
-        ends = np.array([-1e9, 1e9])
-    with np.errstate(over="ignore"):  # the foot of a sigmoid
-        low, high = sorted(apply_voi_lut(ends, voi).tolist())
-    return low, high
 
 
 def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> None:
