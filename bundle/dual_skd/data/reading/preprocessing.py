@@ -73,8 +73,8 @@ def image_transforms(
     window = window or "percentile"
     if spacing is not None and fit is not None:
         raise InputError(
-            f"fit is {fit!r} and spacing {spacing}: images that are resampled to a spacing keep their shape anyway, and "
-            "are then padded or cropped; leave one of the two out."
+            f"fit is {fit!r} and spacing {spacing}: images that are resampled to a spacing keep their shape anyway, "
+            "and are then padded or cropped; leave one of the two out."
         )
     factor = choose(FITS, fit or "stretch", "fit")
     # a run that took "all" frames names each of them in its records
