@@ -69,6 +69,7 @@ def test_every_module_parses_and_none_needs_this_package():
     [
         {}, {"window": [40.0, 400.0]}, {"window": "zscore"}, {"image_size": [20, 9]},
         {"spacing": 0.9, "image_size": [40, 10]}, {"spacing": [0.4, 1.1], "image_size": 24},
+        {"fit": "pad", "image_size": [40, 10]}, {"fit": "crop", "image_size": 24},
     ],
     ids=str,
 )  # fmt: skip
@@ -83,7 +84,11 @@ def test_an_image_is_prepared_as_for_training(tmp_path, app, options):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"spacing": [0.9, 0.8, 2.0], "image_size": [12, 18, 14]}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"spacing": [0.9, 0.8, 2.0], "image_size": [12, 18, 14]}, {"fit": "crop", "image_size": [20, 8, 30]}],
+    ids=str,
+)
 def test_a_volume_is_turned_resampled_and_prepared_as_for_training(tmp_path, app, options):
     values = np.random.default_rng(1).integers(0, 500, (9, 14, 21)).astype(np.int16)
     # sagittal slices, so that every axis is turned

@@ -79,6 +79,7 @@ def classify(
         about: of :func:`load`.
         affine: (4, 4) from (column, row, slice) indices to mm in RAS axes; needed for volumes only.
         spacing: distance of columns, rows and slices in mm; needed where the network was trained at a fixed spacing.
+            Where images keep their shape (the step "fit"), pixels count as squares without it.
 
     Raises:
         ValueError: the volume can't be prepared as the training images were.
@@ -130,6 +131,8 @@ def prepare(
             image = image - low - 1 if high == low else np.clip(2 * (image - low) / (high - low) - 1, -1, 1)
         elif name == "zscore":
             image = (image - image.mean()) / (image.std() or 1)
+        elif name == "fit":
+            image = _fitted(image, mm or [1.0, 1.0], step)
         elif name in ("resize", "crop_or_pad"):
             if image.ndim == 2:
                 image = image.T  # sizes are (rows, columns)
@@ -148,6 +151,15 @@ def _interpolated(image: np.ndarray, axis: int, old: float, new: float) -> np.nd
     share = (places - below).reshape([-1 if one == axis else 1 for one in range(image.ndim)])
     above = np.minimum(below + 1, count - 1)
     return image.take(below, axis) * (1 - share) + image.take(above, axis) * share
+
+
+def _fitted(image: np.ndarray, mm: Sequence[float], step: Mapping[str, Any]) -> np.ndarray:
+    wanted = step["size"][::-1] if image.ndim == 2 else step["size"]  # of images (rows, columns)
+    extent = [count * length for count, length in zip(image.shape[:2], mm[:2], strict=True)]
+    scales = [size / one for size, one in zip(wanted[:2], extent, strict=True)]
+    scale = min(scales) if step["fit"] == "pad" else max(scales)
+    size = [*(max(round(one * scale), 1) for one in extent), *wanted[2:]]
+    return _resized(torch.from_numpy(np.ascontiguousarray(image, np.float32))[None], size)[0].numpy()
 
 
 def _resized(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
