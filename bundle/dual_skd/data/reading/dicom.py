@@ -64,6 +64,7 @@ class Header:
         position: ImagePositionPatient in mm (3 numbers), of the centre of the first pixel.
         pixel_spacing: (distance of rows, distance of columns) in mm. Projections without PixelSpacing give that of
             the detector, which is larger than that of the body by the magnification.
+        pixel_aspect: PixelAspectRatio, height of a pixel divided by its width, which files state that have no spacing.
         slice_thickness, slice_spacing: SliceThickness and SpacingBetweenSlices in mm.
         transfer_syntax: UID.
     """
@@ -88,6 +89,7 @@ class Header:
     orientation: tuple[float, ...] | None = None
     position: tuple[float, ...] | None = None
     pixel_spacing: tuple[float, ...] | None = None
+    pixel_aspect: float = 1.0
     slice_thickness: float | None = None
     slice_spacing: float | None = None
     transfer_syntax: str = ""
@@ -151,6 +153,7 @@ def header_of(dataset: Dataset, path: str | Path) -> Header:
         or numbers(dataset, "ImagerPixelSpacing", 2)
         or numbers(dataset, "NominalScannedPixelSpacing", 2)
     )
+    aspect = numbers(dataset, "PixelAspectRatio", 2)
     return Header(
         path=str(path),
         patient=_text(dataset, "PatientID"),
@@ -172,6 +175,7 @@ def header_of(dataset: Dataset, path: str | Path) -> Header:
         orientation=orientation_of(dataset) or orientation_of(plane),
         position=numbers(dataset, "ImagePositionPatient", 3),
         pixel_spacing=spacing if spacing and min(spacing) > 0 else None,
+        pixel_aspect=aspect[0] / aspect[1] if aspect and min(aspect) > 0 else 1.0,
         slice_thickness=number(dataset, "SliceThickness") or number(measures, "SliceThickness"),
         slice_spacing=number(dataset, "SpacingBetweenSlices") or number(measures, "SpacingBetweenSlices"),
         transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
@@ -263,7 +267,7 @@ def volume_affine(headers: tuple[Header, ...]) -> tuple[np.ndarray, bool]:
     axial.
     """
     first, last = headers[0], headers[-1]
-    row_distance, column_distance = first.pixel_spacing or (1.0, 1.0)
+    row_distance, column_distance = first.pixel_spacing or (first.pixel_aspect, 1.0)
     row, column = np.reshape(first.orientation or AXIAL, (2, 3))
     known = first.pixel_spacing is not None
     affine = np.eye(4)

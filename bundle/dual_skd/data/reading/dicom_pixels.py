@@ -85,7 +85,9 @@ def read_dicom_file(
     chosen = _order_of_frames(dataset, header)[chosen]
     voi = _voi_source(dataset, chosen, path) if voi_lut else None
     array = next(_frames(dataset, path, [chosen], voi))
-    return _picture(array.swapaxes(0, 1), header, *_plane(_spacing_of_frame(dataset, header, chosen)), voi)
+    spacing = _spacing_of_frame(dataset, header, chosen)
+    row, column = spacing or (header.pixel_aspect, 1.0)
+    return _picture(array.swapaxes(0, 1), header, plane_affine(column, row), spacing is not None, voi)
 
 
 def frame_in_file(path: Path, frame: int) -> int:
@@ -415,13 +417,6 @@ def _stacked(frames: Iterator[np.ndarray], count: int) -> np.ndarray:
             volume[:, :, index + 1 - len(block) : index + 1] = np.stack(block, axis=2).swapaxes(0, 1)
             block = []
     return volume
-
-
-def _plane(spacing: tuple[float, ...] | None) -> tuple[np.ndarray, bool]:
-    if spacing is None:
-        return plane_affine(), False
-    row, column = spacing
-    return plane_affine(column, row), True
 
 
 def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool, voi: Dataset | None) -> Picture:
