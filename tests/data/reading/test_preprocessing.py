@@ -207,6 +207,27 @@ def test_a_disc_is_round_in_mm_where_pixels_are_taller_than_wide(tmp_path, fit, 
     assert abs(rows - columns) < 1 and rows == pytest.approx(79 * 96 / (300 if fit == "pad" else 150), abs=1)
 
 
+@pytest.mark.parametrize("turn", [1, 6])  # as it is, or to be turned by 90 degrees
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+def test_a_picture_whose_density_says_that_pixels_are_taller_than_wide_keeps_its_shape(tmp_path, suffix, turn):
+    picture = Image.fromarray(disc(75, 300, tall=2))
+    exif = picture.getexif()
+    exif[0x0112] = turn
+    more = {} if suffix == ".bmp" else {"exif": exif}
+    picture.save(tmp_path / f"a{suffix}", dpi=(200, 100), **more)
+    image = image_transforms(fit="pad")({"image": str(tmp_path / f"a{suffix}")})["image"][0]
+    rows, columns = sides(image)
+    assert abs(rows - columns) < 1 and rows == pytest.approx(79 * 96 / 300, abs=1)
+    margin = image[:20] if turn == 1 or suffix == ".bmp" else image[:, :20]
+    assert (margin == -1).all()
+
+
+def test_a_density_without_meaning_counts_for_nothing(tmp_path):
+    Image.fromarray(disc(100, 300)).save(tmp_path / "a.tif", x_resolution=0.0, y_resolution=72.0)
+    rows, columns = sides(image_transforms(fit="pad")({"image": str(tmp_path / "a.tif")})["image"][0])
+    assert abs(rows - columns) < 1
+
+
 def test_a_slice_of_a_volume_keeps_its_shape_in_mm(tmp_path):
     volume = np.repeat(disc(75, 300, tall=2).T[:, :, None], 3, axis=2)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 2.0, 5.0, 1.0])), tmp_path / "a.nii")

@@ -41,6 +41,13 @@ from dual_skd.errors import InputError
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # never EPS and the like, which start programs
 PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag and one of its values
+ORIENTATION, QUARTER_TURNS = 274, (5, 6, 7, 8)  # of EXIF and TIFF
+DENSITIES = (
+    "dpi",
+    "aspect",
+    "resolution",
+    "jfif_density",
+)  # where Pillow has pixels per length; the last ones: no unit
 BITS_PER_SAMPLE, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB
 
@@ -86,7 +93,8 @@ def read_image(
 
     Axes are those of MONAI's readers: (W, H) for images, (X, Y, Z) for volumes, channels last where there are any;
     NumPy arrays stay as they are, MedMNIST's (H, W) and (D, H, W) are turned like pictures. DICOM: see
-    :func:`~dual_skd.data.reading.dicom_pixels.read_dicom_file`. EXIF orientation is applied, as viewers do. Palettes,
+    :func:`~dual_skd.data.reading.dicom_pixels.read_dicom_file`. EXIF orientation is applied, as viewers do; of the
+    density of pixels only the quotient of both directions counts. Palettes,
     CMYK and bi-level pictures become RGB or grey; the pages of a TIFF are frames.
 
     Args:
@@ -227,17 +235,27 @@ def _read_picture(path: Path, spatial_dims: int | None, frame: Frame | None) -> 
     # as an open file: a TIFF by its name is mapped into memory, where Pillow doesn't turn it as its orientation says
     with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
         pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        affine = plane_affine(row=_pixel_height(image))  # before Pillow has turned a TIFF, and forgotten that
         if frame is None and pages > 1:
             if spatial_dims == 2:
                 raise too_many_frames(path, pages)
             layers = [_page(image, index, path, pages) for index in range(pages)]
             if len({layer.shape for layer in layers}) > 1:
                 raise InputError(f"{path} has pages of different sizes, which make no volume; set frame to a number.")
-            array, affine = np.stack(layers, axis=2), np.eye(4)
+            array = np.stack(layers, axis=2)
         else:
             array = _page(image, chosen_frame(0 if frame is None else frame, pages, path), path, 1)
-            affine = plane_affine()
     return Picture(np.ascontiguousarray(array), affine, coloured=array.ndim > (3 if pages > 1 and frame is None else 2))
+
+
+def _pixel_height(image: Image.Image) -> float:
+    """Height of a pixel, as viewed, divided by its width: the quotient of the pixels per length across and down."""
+    stated = next((image.info[name] for name in DENSITIES if name in image.info), (1, 1))
+    across, down = map(float, stated)
+    if not 0 < across < np.inf or not 0 < down < np.inf:
+        return 1.0
+    turned = image.getexif().get(ORIENTATION, 1) in QUARTER_TURNS
+    return down / across if turned else across / down
 
 
 def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
