@@ -235,16 +235,16 @@ def _read_picture(path: Path, spatial_dims: int | None, frame: Frame | None) -> 
     # as an open file: a TIFF by its name is mapped into memory, where Pillow doesn't turn it as its orientation says
     with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
         pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-        affine = plane_affine(row=_pixel_height(image))  # before Pillow has turned a TIFF, and forgotten that
         if frame is None and pages > 1:
             if spatial_dims == 2:
                 raise too_many_frames(path, pages)
-            layers = [_page(image, index, path, pages) for index in range(pages)]
+            layers, heights = zip(*(_page(image, index, path, pages) for index in range(pages)), strict=True)
             if len({layer.shape for layer in layers}) > 1:
                 raise InputError(f"{path} has pages of different sizes, which make no volume; set frame to a number.")
-            array = np.stack(layers, axis=2)
+            array, height = np.stack(layers, axis=2), heights[0]
         else:
-            array = _page(image, chosen_frame(0 if frame is None else frame, pages, path), path, 1)
+            array, height = _page(image, chosen_frame(0 if frame is None else frame, pages, path), path, 1)
+    affine = plane_affine(row=height)
     return Picture(np.ascontiguousarray(array), affine, coloured=array.ndim > (3 if pages > 1 and frame is None else 2))
 
 
@@ -258,7 +258,8 @@ def _pixel_height(image: Image.Image) -> float:
     return down / across if turned else across / down
 
 
-def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
+def _page(image: Image.Image, index: int, path: Path, pages: int) -> tuple[np.ndarray, float]:
+    """Values (W, H[, channels]) of a page, and the height of its pixels divided by their width."""
     if index:
         image.seek(index)
     bands = len(image.getbands())
@@ -274,6 +275,7 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
     unsigned = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
     if not unsigned and tags.get(BITS_PER_SAMPLE, (1,))[0] == 8:  # Pillow takes them for unsigned
         raise InputError(f"{path} has signed values of 8 bits, which can't be read; write it with 16 bits.")
+    height = _pixel_height(image)  # while Pillow knows the orientation: it turns a TIFF by itself, and forgets
     page = ImageOps.exif_transpose(image)
     if page.mode == "1":
         page = page.convert("L")
@@ -282,7 +284,7 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
         values = values.view(np.uint32)  # Pillow knows 32 bits with a sign only
     if page.mode.startswith("I;16") and tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
         values = np.iinfo(np.uint16).max - values  # Pillow does so for eight bits
-    return values
+    return values, height
 
 
 # ------------------------------------------------------------------------------------------------------------- NIfTI
