@@ -8,6 +8,7 @@ import pytest
 import torch
 from dicom_files import write_ct, write_dicom, write_series
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.data.reading.preprocessing import FITS, image_transforms
@@ -222,8 +223,14 @@ def test_a_picture_whose_density_says_that_pixels_are_taller_than_wide_keeps_its
     assert (margin == -1).all()
 
 
-def test_a_density_without_meaning_counts_for_nothing(tmp_path):
-    Image.fromarray(disc(100, 300)).save(tmp_path / "a.tif", x_resolution=0.0, y_resolution=72.0)
+@pytest.mark.parametrize(
+    "tags", [{282: (5, 0.0), 283: (5, 72.0)}, {282: (5, 300.0)}, {282: (2, "x"), 283: (5, 72.0)}, {282: (7, b"x")}]
+)  # of TIFF: (type, value); 282 is across, 283 down
+def test_a_density_without_meaning_counts_for_nothing(tmp_path, tags):
+    directory = ImageFileDirectory_v2()
+    for tag, (kind, value) in tags.items():
+        directory.tagtype[tag], directory[tag] = kind, value
+    Image.fromarray(disc(100, 300)).save(tmp_path / "a.tif", tiffinfo=directory)
     rows, columns = sides(image_transforms(fit="pad")({"image": str(tmp_path / "a.tif")})["image"][0])
     assert abs(rows - columns) < 1
 

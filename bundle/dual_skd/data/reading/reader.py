@@ -42,12 +42,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # never EPS and the like, which start programs
 PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag and one of its values
 ORIENTATION, QUARTER_TURNS = 274, (5, 6, 7, 8)  # of EXIF and TIFF
-DENSITIES = (
-    "dpi",
-    "aspect",
-    "resolution",
-    "jfif_density",
-)  # where Pillow has pixels per length; the last ones: no unit
+DENSITIES = ("dpi", "aspect", "jfif_density")  # pixels per length across and down, as Pillow calls them
+RESOLUTIONS = (282, 283)  # the same as tags of TIFF
 BITS_PER_SAMPLE, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB
 
@@ -251,8 +247,13 @@ def _read_picture(path: Path, spatial_dims: int | None, frame: Frame | None) -> 
 def _pixel_height(image: Image.Image) -> float:
     """Height of a pixel, as viewed, divided by its width: the quotient of the pixels per length across and down."""
     stated = next((image.info[name] for name in DENSITIES if name in image.info), (1, 1))
-    across, down = map(float, stated)
-    if not 0 < across < np.inf or not 0 < down < np.inf:
+    if image.format == "TIFF":  # where one of the two is missing, Pillow puts 1
+        stated = [image.tag_v2.get(tag) for tag in RESOLUTIONS]
+    try:
+        across, down = map(float, stated)
+    except (TypeError, ValueError):  # none, or no numbers: tags hold anything
+        return 1.0
+    if across == down or not 0 < across < np.inf or not 0 < down < np.inf:
         return 1.0
     turned = image.getexif().get(ORIENTATION, 1) in QUARTER_TURNS
     return down / across if turned else across / down
