@@ -127,7 +127,11 @@ def test_the_report_names_answer_numbers_weights_and_limits(app):
 
 def test_the_operator_looks_for_padding_and_inversion_before_it_classifies():
     code = (APP / "classifier_operator.py").read_text(encoding="utf-8")
-    for refusal in ("refuse_padding(headers)", "refuse_inverted(headers, self.about)"):
+    for refusal in (
+        "refuse_padding(headers)",
+        "refuse_inverted(headers, self.about)",
+        "refuse_oblong(headers, self.about)",
+    ):
         assert 0 < code.find(refusal) < code.find("rows = classify(")
 
 
@@ -145,6 +149,12 @@ def test_what_can_not_be_prepared_is_refused(app, exported, tmp_path):
     padded.add_new("PixelPaddingValue", "SS", -2000)
     with pytest.raises(ValueError, match="has PixelPaddingValue"):
         app.refuse_padding([Dataset(), padded])
+    square, oblong = Dataset(), Dataset()
+    square.PixelAspectRatio, oblong.PixelAspectRatio = ["3", "3"], ["3", "2"]
+    app.refuse_oblong([oblong], about())
+    app.refuse_oblong([Dataset(), square], about(fit="pad"))
+    with pytest.raises(ValueError, match="has PixelAspectRatio"):
+        app.refuse_oblong([square, oblong], about(fit="pad"))
     inverted = Dataset()
     inverted.PhotometricInterpretation, inverted.Modality = "MONOCHROME1", "DX"
     app.refuse_inverted([inverted], about())

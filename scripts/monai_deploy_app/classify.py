@@ -63,6 +63,20 @@ def refuse_inverted(headers: Iterable[Mapping[str, Any]], about: Mapping[str, An
             )
 
 
+def refuse_oblong(headers: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """MONAI Deploy's reader gives the spacing of pixels, but not PixelAspectRatio, which stands in its place.
+
+    Raises:
+        ValueError: a header has it, and images kept their shape in training.
+    """
+    keeps = any(step["step"] == "fit" for step in about["preprocessing"]["steps"])
+    if keeps and any(len(set(map(int, header.get("PixelAspectRatio") or (1, 1)))) > 1 for header in headers):
+        raise ValueError(
+            "The series has PixelAspectRatio: its pixels aren't squares, and the network was trained on images that "
+            "keep their shape; use `python -m monai.bundle run inference`."
+        )
+
+
 def classify(
     volume: np.ndarray,
     network: torch.nn.Module,
