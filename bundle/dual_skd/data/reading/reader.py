@@ -247,8 +247,9 @@ def _read_picture(path: Path, spatial_dims: int | None, frame: Frame | None) -> 
 def _pixel_height(image: Image.Image) -> float:
     """Height of a pixel, as viewed, divided by its width: the quotient of the pixels per length across and down."""
     stated = next((image.info[name] for name in DENSITIES if name in image.info), (1, 1))
-    if image.format == "TIFF":  # where one of the two is missing, Pillow puts 1
-        stated = [image.tag_v2.get(tag) for tag in RESOLUTIONS]
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:  # of a TIFF, in whose info Pillow puts 1 where one of the two is missing
+        stated = [tags.get(tag) for tag in RESOLUTIONS]
     try:
         across, down = map(float, stated)
     except (TypeError, ValueError):  # none, or no numbers: tags hold anything
