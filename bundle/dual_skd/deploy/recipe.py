@@ -125,9 +125,10 @@ def _resize(size: list[int]) -> dict[str, Any]:
 def _fit(size: list[int], fit: str) -> dict[str, Any]:
     which = "smallest" if fit == "pad" else "largest"
     text = (
-        "the first two axes, of n pixels of s mm (1 where the file doesn't state it; DICOM without spacing: s by "
-        f"PixelAspectRatio), are scaled by one factor: k is the {which} of their size / (n * s), and each gets "
-        f"m = round(n * s * k) pixels (halves to even, at least 1); a third axis gets its size; {MEAN}"
+        "the first two axes, of n pixels of s mm (where the file doesn't state them, 1 and 1, or what DICOM's "
+        "PixelAspectRatio or the densities of a picture give as their quotient), are scaled by one factor: k is the "
+        f"{which} of their size / (n * s), and each gets m = round(n * s * k) pixels (halves to even, at least 1); a "
+        f"third axis gets its size; {MEAN}"
     )
     return {"step": "fit", "fit": fit, "size": size, "text": text}
 
