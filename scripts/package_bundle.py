@@ -161,7 +161,9 @@ def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
             f"Error: no run.json in {run} says from which large network {small} was selected, and {TRAIN} has one for "
             f"{train['small']} only; give the models folder where the run left it, in its output_dir."
         )
-    train |= {key: value for key, value in prepared.items() if key in train}
+    from dual_skd.options import completed  # here, as above
+
+    train |= {key: value for key, value in completed(prepared).items() if key in train}
     train |= learning_of(record, train)
     train |= {"small": small, "small_options": options, **(large or {})}
     contents = {METADATA: metadata, TRAIN: train}

@@ -351,6 +351,12 @@ def test_other_settings_are_named(stopped):
     assert "--fresh true" in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
+def test_a_run_from_before_the_choice_of_fit_goes_on_as_it_was(stopped):
+    assert "fit" not in SETTINGS and find(stopped, settings=SETTINGS | {"fit": "stretch"}).iteration == 7
+    with pytest.raises(InputError, match="other settings: fit stretch, now pad"):
+        find(stopped, settings=SETTINGS | {"fit": "pad"})
+
+
 def test_fresh_moves_the_former_run_away_and_touches_nothing_else(stopped, caplog):
     caplog.set_level(logging.INFO)
     (stopped / "models").mkdir()

@@ -87,4 +87,8 @@ def test_other_preprocessing_than_the_teacher_s_is_a_warning(tmp_path, caplog):
     load_teacher(nn.Linear(2, 3), str(path), **here, preprocessing=learned_with | {"frame": None})
     assert not caplog.messages
     load_teacher(nn.Linear(2, 3), str(path), **here, preprocessing=learned_with | {"window": "lung"})
-    assert caplog.messages == ["The teacher has learned with window percentile, but sees lung here."]
+    load_teacher(nn.Linear(2, 3), str(path), **here, preprocessing=learned_with | {"fit": "pad"})
+    assert caplog.messages == [
+        "The teacher has learned with window percentile, but sees lung here.",
+        "The teacher has learned with fit stretch, but sees pad here.",
+    ]

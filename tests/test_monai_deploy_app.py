@@ -69,6 +69,7 @@ def test_every_module_parses_and_none_needs_this_package():
     [
         {}, {"window": [40.0, 400.0]}, {"window": "zscore"}, {"image_size": [20, 9]},
         {"spacing": 0.9, "image_size": [40, 10]}, {"spacing": [0.4, 1.1], "image_size": 24},
+        {"fit": "pad", "image_size": [40, 10]}, {"fit": "crop", "image_size": 24},
     ],
     ids=str,
 )  # fmt: skip
@@ -83,7 +84,11 @@ def test_an_image_is_prepared_as_for_training(tmp_path, app, options):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"spacing": [0.9, 0.8, 2.0], "image_size": [12, 18, 14]}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"spacing": [0.9, 0.8, 2.0], "image_size": [12, 18, 14]}, {"fit": "crop", "image_size": [20, 8, 30]}],
+    ids=str,
+)
 def test_a_volume_is_turned_resampled_and_prepared_as_for_training(tmp_path, app, options):
     values = np.random.default_rng(1).integers(0, 500, (9, 14, 21)).astype(np.int16)
     # sagittal slices, so that every axis is turned
@@ -122,7 +127,11 @@ def test_the_report_names_answer_numbers_weights_and_limits(app):
 
 def test_the_operator_looks_for_padding_and_inversion_before_it_classifies():
     code = (APP / "classifier_operator.py").read_text(encoding="utf-8")
-    for refusal in ("refuse_padding(headers)", "refuse_inverted(headers, self.about)"):
+    for refusal in (
+        "refuse_padding(headers)",
+        "refuse_inverted(headers, self.about)",
+        "refuse_oblong(headers, self.about)",
+    ):
         assert 0 < code.find(refusal) < code.find("rows = classify(")
 
 
@@ -140,6 +149,12 @@ def test_what_can_not_be_prepared_is_refused(app, exported, tmp_path):
     padded.add_new("PixelPaddingValue", "SS", -2000)
     with pytest.raises(ValueError, match="has PixelPaddingValue"):
         app.refuse_padding([Dataset(), padded])
+    square, oblong = Dataset(), Dataset()
+    square.PixelAspectRatio, oblong.PixelAspectRatio = ["3", "3"], ["3", "2"]
+    app.refuse_oblong([oblong], about())
+    app.refuse_oblong([Dataset(), square], about(fit="pad"))
+    with pytest.raises(ValueError, match="has PixelAspectRatio"):
+        app.refuse_oblong([square, oblong], about(fit="pad"))
     inverted = Dataset()
     inverted.PhotometricInterpretation, inverted.Modality = "MONOCHROME1", "DX"
     app.refuse_inverted([inverted], about())

@@ -10,7 +10,7 @@ import fire
 import pytest
 
 from dual_skd.errors import InputError
-from dual_skd.options import check_numbers, network_options, refuse_unknown, switch, text, texts
+from dual_skd.options import check_numbers, completed, network_options, refuse_unknown, switch, text, texts
 
 
 @pytest.mark.parametrize("value, wanted", [
@@ -163,3 +163,9 @@ def test_options_of_a_network_are_a_dictionary_without_what_the_run_decides():
     for value, words in ((["depth"], "expected a dictionary"), ({"in_channels": 3, "depth": 1}, "sets in_channels, ")):
         with pytest.raises(InputError, match=f"^small_options .*{words}"):
             network_options(value, "small_options")
+
+
+def test_what_was_saved_before_there_was_a_choice_of_fit_was_stretched_or_resampled():
+    assert completed({"spacing": None}) == {"spacing": None, "fit": "stretch"}
+    assert completed({"spacing": 1.5}) == {"spacing": 1.5, "fit": None}
+    assert completed({"fit": "crop"}) == {"fit": "crop"}

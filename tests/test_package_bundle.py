@@ -29,7 +29,9 @@ RUN = {"networks": {"large": {"architecture": LARGE}}, "config": {"pretrained": 
 FILES = {
     "LICENSE": "Apache License\n",
     "configs/metadata.json": json.dumps({"version": "0.10.0", "changelog": CHANGES, **FORMATS}),
-    "configs/train.json": json.dumps({"spatial_dims": 2, "image_size": 96, "window": "auto", "small": "a", "seed": 3}),
+    "configs/train.json": json.dumps(
+        {"spatial_dims": 2, "image_size": 96, "window": "auto", "fit": "pad", "small": "a", "seed": 3}
+    ),
     "dual_skd/__init__.py": "x = 1\n",
     "dual_skd/data/__init__.py": "",
     "docs/README.md": "What it is: \u00e9.\n",
@@ -165,7 +167,8 @@ def test_the_configs_say_what_the_packed_weights_are(script, repository, models,
         assert metadata[name]["outputs"]["pred"] == expected
     train = json.loads(found["dual_skd_classification/configs/train.json"])
     assert train == {
-        "spatial_dims": 3, "image_size": 32, "window": "lung", "small": "b", "small_options": {"width": 2}, "seed": 3,
+        "spatial_dims": 3, "image_size": 32, "window": "lung", "fit": "stretch", "small": "b",
+        "small_options": {"width": 2}, "seed": 3,
         "large": "c", "large_options": {"depths": [3, 3]}, "pretrained": "hub",
     }  # fmt: skip
 

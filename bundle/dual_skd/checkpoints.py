@@ -29,6 +29,7 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.files import FULL, replace_file
 from dual_skd.momentum import unwrap
+from dual_skd.options import completed
 from dual_skd.wording import quoted
 
 logger = logging.getLogger(__name__)
@@ -344,6 +345,7 @@ def _plain_settings(settings: Mapping[str, Any], data_hash: str) -> dict[str, An
 
 
 def _differences(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    former = completed(former)
     names = [name for name in now if name in former and name not in FREE and former[name] != now[name]]
     return ["the data (another data_hash)" if name == "data_hash" else f"{name} {former[name]}, now {now[name]}"
             for name in names]  # fmt: skip

@@ -19,6 +19,7 @@ from torch import nn
 
 from dual_skd.errors import InputError, choose
 from dual_skd.momentum import unwrap
+from dual_skd.options import completed
 from dual_skd.outputs import plain_values, read_info
 from dual_skd.pretrained import load_state_file
 
@@ -148,7 +149,7 @@ def load_teacher(
             f"teacher_checkpoint {checkpoint} doesn't fit the network named by large and large_options, or has other "
             f"classes ({reason}); give the model.pt of a run with the same network and classes."
         ) from error
-    learned_with = info.get("preprocessing") or {}
+    learned_with = completed(info["preprocessing"]) if info.get("preprocessing") else {}
     for name, value in plain_values(preprocessing or {}).items():
         if learned_with.get(name, value) != value:
             logger.warning("The teacher has learned with %s %s, but sees %s here.", name, learned_with[name], value)

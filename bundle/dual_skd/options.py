@@ -157,6 +157,11 @@ def check_numbers(values: Mapping[str, Any], spatial_dims: int) -> None:
             raise InputError(f"{name} is {value!r}; expected a {whole} of at least {least}{lists}.")
 
 
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run or a model's preprocessing, with what those mean that were saved before an option existed."""
+    return {"fit": "stretch" if settings.get("spacing") is None else None, **settings}
+
+
 def network_options(value: Any, name: str) -> dict[str, Any]:
     """Reads the options of a network, a dictionary of its constructor's arguments.
 

@@ -63,6 +63,20 @@ def refuse_inverted(headers: Iterable[Mapping[str, Any]], about: Mapping[str, An
             )
 
 
+def refuse_oblong(headers: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """MONAI Deploy's reader gives the spacing of pixels, but not PixelAspectRatio, which stands in its place.
+
+    Raises:
+        ValueError: a header has it, and images kept their shape in training.
+    """
+    keeps = any(step["step"] == "fit" for step in about["preprocessing"]["steps"])
+    if keeps and any(len(set(map(int, header.get("PixelAspectRatio") or (1, 1)))) > 1 for header in headers):
+        raise ValueError(
+            "The series has PixelAspectRatio: its pixels aren't squares, and the network was trained on images that "
+            "keep their shape; use `python -m monai.bundle run inference`."
+        )
+
+
 def classify(
     volume: np.ndarray,
     network: torch.nn.Module,
@@ -79,6 +93,7 @@ def classify(
         about: of :func:`load`.
         affine: (4, 4) from (column, row, slice) indices to mm in RAS axes; needed for volumes only.
         spacing: distance of columns, rows and slices in mm; needed where the network was trained at a fixed spacing.
+            Where images keep their shape (the step "fit"), pixels count as squares without it.
 
     Raises:
         ValueError: the volume can't be prepared as the training images were.
@@ -130,6 +145,8 @@ def prepare(
             image = image - low - 1 if high == low else np.clip(2 * (image - low) / (high - low) - 1, -1, 1)
         elif name == "zscore":
             image = (image - image.mean()) / (image.std() or 1)
+        elif name == "fit":
+            image = _fitted(image, mm or [1.0, 1.0], step)
         elif name in ("resize", "crop_or_pad"):
             if image.ndim == 2:
                 image = image.T  # sizes are (rows, columns)
@@ -148,6 +165,15 @@ def _interpolated(image: np.ndarray, axis: int, old: float, new: float) -> np.nd
     share = (places - below).reshape([-1 if one == axis else 1 for one in range(image.ndim)])
     above = np.minimum(below + 1, count - 1)
     return image.take(below, axis) * (1 - share) + image.take(above, axis) * share
+
+
+def _fitted(image: np.ndarray, mm: Sequence[float], step: Mapping[str, Any]) -> np.ndarray:
+    wanted = step["size"][::-1] if image.ndim == 2 else step["size"]  # of images (rows, columns)
+    extent = [count * length for count, length in zip(image.shape[:2], mm[:2], strict=True)]
+    scales = [size / one for size, one in zip(wanted[:2], extent, strict=True)]
+    scale = min(scales) if step["fit"] == "pad" else max(scales)
+    size = [*(max(round(one * scale), 1) for one in extent), *wanted[2:]]
+    return _resized(torch.from_numpy(np.ascontiguousarray(image, np.float32))[None], size)[0].numpy()
 
 
 def _resized(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

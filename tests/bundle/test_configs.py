@@ -312,3 +312,17 @@ def test_the_network_takes_and_gives_what_the_metadata_say(demo, tmp_path, monke
         net_id="network_def", meta_file=str(CONFIGS / "metadata.json"), config_file=str(CONFIGS / "train.json"),
         device="cpu", dataset_dir=str(demo),
     )  # fmt: skip
+
+
+def test_the_fit_of_a_run_is_in_its_model_and_in_every_use_of_it(workflow, run, tiny, tmp_path):
+    run("train.json", **tiny, output_dir=str(tmp_path), fit="crop")
+    assert load_model(tmp_path / "models" / "model.pt")[1]["preprocessing"]["fit"] == "crop"
+    for name in WORKFLOWS[1:]:
+        parser = workflow(name, output_dir=str(tmp_path), dataset_dir=tiny["dataset_dir"]).parser
+        assert parser.get_parsed_content("preprocessing", instantiate=False).get_config()["fit"] == "crop"
+
+
+def test_images_resampled_to_a_spacing_have_no_fit(workflow, tiny, tmp_path):
+    plain = workflow("train.json", **tiny, output_dir=str(tmp_path)).parser
+    resampled = workflow("train.json", **tiny, output_dir=str(tmp_path), spacing=1.5).parser
+    assert [one.get_parsed_content("fit") for one in (plain, resampled)] == ["stretch", None]

@@ -66,7 +66,9 @@ def test_the_model_file_holds_the_student_alone_and_rebuilds_it(trained):
     network = build_network(**content["architecture"])
     network.load_state_dict(state)
     assert content["class_names"] == NAMES and content["multi_label"] is False
-    settings = {"spatial_dims": 2, "image_size": 32, "window": "percentile", "spacing": None, "frame": None}
+    settings = {
+        "spatial_dims": 2, "image_size": 32, "window": "percentile", "spacing": None, "fit": "stretch", "frame": None,
+    }  # fmt: skip
     assert content["preprocessing"] == settings
     assert_equal(load_file(trained / "models" / "model.safetensors"), state)
     assert load_model(trained / "models" / "auxiliary.pt")[1]["architecture"] == content["architecture"]

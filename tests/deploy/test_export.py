@@ -20,6 +20,7 @@ from dual_skd.data import image_transforms
 from dual_skd.deploy import export as module
 from dual_skd.deploy.export import export, markdown
 from dual_skd.deploy.formats import FORMATS
+from dual_skd.deploy.recipe import steps
 from dual_skd.errors import InputError
 from dual_skd.outputs import load_model
 
@@ -103,12 +104,15 @@ def test_the_sidecar_alone_gives_the_probabilities_of_inference(tmp_path, run_di
     assert "dual_skd" not in example
     (tmp_path / "example.py").write_text(example)
     network, info = load_model(run_dir)
-    for mode in ("L", "RGB"):
+    about = json.loads((tmp_path / "out" / "export.json").read_text())
+    for mode, fit in (("L", "stretch"), ("RGB", "stretch"), ("L", "pad"), ("L", "crop")):
+        given = info["preprocessing"] | {"fit": fit}
+        (tmp_path / "out" / "export.json").write_text(json.dumps(about | {"preprocessing": {"steps": steps(given)}}))
         path = picture(tmp_path / f"{mode}.png", 5, size=(61, 47), mode=mode)
         # -I: no environment, no site of the user, no working directory
         command = [sys.executable, "-I", tmp_path / "example.py", tmp_path / "out", path]
         answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        image = image_transforms(**info["preprocessing"])({"image": path})["image"]
+        image = image_transforms(**given)({"image": path})["image"]
         with torch.no_grad():
             expected = (network(image[None]) / 1.5).softmax(1)[0].numpy()
         np.testing.assert_allclose([answer[name] for name in NAMES], expected, atol=2e-5)

@@ -28,6 +28,12 @@ def follow(found, values):
         elif kind == "resize":
             for axis, size in enumerate(step["size"]):
                 values = averaged(values, axis, size)
+        elif kind == "fit":
+            extent = [n * mm for n, mm in zip(values.shape, step.get("given", (1, 1)), strict=False)]
+            scales = [size / length for size, length in zip(step["size"], extent, strict=False)]
+            scale = {"pad": min, "crop": max}[step["fit"]](scales)
+            for axis, size in enumerate([*(round(length * scale) for length in extent), *step["size"][2:]]):
+                values = averaged(values, axis, size)
         elif kind == "crop_or_pad":
             for axis, size in enumerate(step["size"]):
                 values = cropped(values, axis, size)
@@ -99,6 +105,30 @@ def test_a_volume_is_resampled_cropped_and_padded_to_the_same_input(tmp_path):
     assert [step["step"] for step in found] == ["read", "grey", "orient", "resample", "scale", "crop_or_pad"]
     found[3]["given"] = [1.5, 1.0, 3.0]
     np.testing.assert_allclose(follow(found, values.astype(float)), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+@pytest.mark.parametrize("size", [[40, 24], [16, 50]])
+def test_an_image_that_keeps_its_shape_becomes_the_same_input(tmp_path, fit, size):
+    values = np.random.default_rng(0).integers(-500, 500, (23, 31)).astype(float)
+    path = write_ct(tmp_path / "a.dcm", values)  # rows 0.5 mm apart, columns 1.5 mm
+    options = PREPROCESSING | {"image_size": size, "window": [0.0, 2000.0], "spacing": None, "fit": fit}
+    expected = image_transforms(**options)({"image": str(path)})["image"][0].numpy()
+    found = steps(options)
+    assert [step["step"] for step in found] == ["read", "grey", "scale", "fit", "crop_or_pad"]
+    found[3]["given"] = [0.5, 1.5]
+    np.testing.assert_allclose(follow(found, values), expected, atol=2e-5)
+
+
+def test_a_volume_that_keeps_the_shape_of_its_planes_becomes_the_same_input(tmp_path):
+    values = np.random.default_rng(0).normal(0, 500, (14, 11, 9)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1.5, 1.0, 3.0, 1.0])), tmp_path / "a.nii")
+    options = {"spatial_dims": 3, "image_size": [12, 16, 6], "window": [0.0, 2000.0], "fit": "pad"}
+    expected = image_transforms(**options)({"image": str(tmp_path / "a.nii")})["image"][0].numpy()
+    found = steps(options)
+    found[-2]["given"] = [1.5, 1.0]
+    np.testing.assert_allclose(follow(found, values.astype(float)), expected, atol=2e-5)
+    assert (expected[:, :5] == -1).all() and (expected > -1).any((0, 1)).all()
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])

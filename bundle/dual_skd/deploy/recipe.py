@@ -15,6 +15,7 @@ from dual_skd.deploy.formats import INPUT, OUTPUT
 from dual_skd.outputs import temperature_of
 
 PERCENTILES = [0.5, 99.5]
+MEAN = "pixel i of m is the mean of pixels floor(i * n / m) to ceil((i + 1) * n / m) - 1 of n"
 
 
 def recipe(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,8 +62,12 @@ def steps(preprocessing: Mapping[str, Any]) -> list[dict[str, Any]]:
     if spacing is not None:
         found.append(_resample(spacing, dims))
     found.append(_scale(window))
-    found.append(_resize(size) if spacing is None else _crop_or_pad(size))
-    return found
+    fit = preprocessing.get("fit") or "stretch"
+    if spacing is None and fit == "stretch":
+        return [*found, _resize(size)]
+    if spacing is None:
+        found.append(_fit(size, fit))
+    return [*found, _crop_or_pad(size)]
 
 
 def _read(dims: int, window: Any, frame: Any) -> dict[str, Any]:
@@ -114,8 +119,18 @@ def _scale(window: Any) -> dict[str, Any]:
 
 
 def _resize(size: list[int]) -> dict[str, Any]:
-    text = "per axis from n to m pixels: pixel i is the mean of pixels floor(i * n / m) to ceil((i + 1) * n / m) - 1"
-    return {"step": "resize", "size": size, "text": text}
+    return {"step": "resize", "size": size, "text": f"per axis from n to m pixels: {MEAN}"}
+
+
+def _fit(size: list[int], fit: str) -> dict[str, Any]:
+    which = "smallest" if fit == "pad" else "largest"
+    text = (
+        "the first two axes, of n pixels of s mm (where the file doesn't state them, 1 and 1, or what DICOM's "
+        "PixelAspectRatio or the densities of a picture give as their quotient), are scaled by one factor: k is the "
+        f"{which} of their size / (n * s), and each gets m = round(n * s * k) pixels (halves to even, at least 1); a "
+        f"third axis gets its size; {MEAN}"
+    )
+    return {"step": "fit", "fit": fit, "size": size, "text": text}
 
 
 def _crop_or_pad(size: list[int]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import write_picture
 from PIL import Image, ImageEnhance
 
 from dual_skd.data import check_records, load_records
@@ -43,7 +44,7 @@ def of_kind(findings: Findings, kind: str) -> list[dict]:
 
 def test_a_clean_set_has_no_findings(dataset):
     findings = check_records(as_given(dataset))
-    assert findings.ok and findings.offenders == findings.warnings == findings.twins == []
+    assert findings.ok and findings.offenders == findings.warnings == findings.twins == findings.notes == []
     assert findings.counts["test"] == {"normal": 3, "nodule": 3}
     assert findings.counts["val"] == {"normal": 0, "nodule": 0}  # an empty split lacks no class
 
@@ -217,12 +218,51 @@ def test_a_pipe_and_a_broken_link_among_the_files_are_told(dataset):
     ]
 
 
+def shortcuts(findings: Findings) -> dict[str, dict]:
+    return {one["detail"].split("told from the ")[1].split(" without")[0]: one for one in of_kind(findings, "shortcut")}
+
+
+def test_a_class_of_portraits_among_landscapes_is_a_shortcut_as_viewers_show_them(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(24):
+        label = ("chest", "knee")[index % 2]
+        picture = Image.fromarray(rng.integers(0, 256, (60 + index, 90 + index), dtype=np.uint8))
+        exif = picture.getexif()
+        if label == "knee" and index < 12:
+            exif[0x0112] = 6  # stored as a landscape, to be turned
+        elif label == "knee":
+            picture = picture.transpose(Image.Transpose.ROTATE_90)
+        (tmp_path / label).mkdir(exist_ok=True)
+        picture.save(tmp_path / label / f"{index}.jpg", exif=exif, quality=95)
+    findings = check_records(as_given(tmp_path, test_fraction=0))
+    found = shortcuts(findings)["aspect ratio"]
+    assert "AUC = 1.00" in found["detail"] and "100 % knee" in found["detail"] and "--fit crop" in found["remedy"]
+    factors = [(90 + index) / (60 + index) for index in range(24)]
+    assert findings.notes == [
+        f"stretched to a square, what the images show changes its proportions by a factor of {np.median(factors):.2f} "
+        "(median; at most 1.50); training with --fit pad or --fit crop keeps them"
+    ]
+
+
+def test_the_shape_of_pixels_counts_for_the_aspect_ratio(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(24):
+        label = ("a", "b")[index % 2]
+        (tmp_path / label).mkdir(exist_ok=True)
+        write_picture(tmp_path / label / f"{index}.dcm", rng.integers(0, 256, (40, 40)),
+                      PatientID=f"p{index}", SeriesInstanceUID=f"1.{index}",
+                      PixelAspectRatio=["3", "2"] if label == "b" else None)  # fmt: skip
+    findings = check_records(as_given(tmp_path, test_fraction=0))
+    assert set(shortcuts(findings)) == {"aspect ratio"}
+    assert "factor of 1.25 (median; at most 1.50)" in findings.notes[0]
+
+
 def test_findings_survive_json_and_have_all_columns(dataset):
     (dataset / "train" / "normal" / "0.png").write_bytes(b"")
     findings = check_records(as_given(dataset)).as_dict()
     assert json.loads(json.dumps(findings)) == findings
     assert set(findings) == {
-        "ok", "errors", "warnings", "counts", "unreadable", "shared_patients", "twins", "offenders"
+        "ok", "errors", "warnings", "notes", "counts", "unreadable", "shared_patients", "twins", "offenders"
     }  # fmt: skip
     assert all(tuple(one) == COLUMNS for one in findings["offenders"])
 

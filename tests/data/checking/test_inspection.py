@@ -119,6 +119,23 @@ def test_facts_of_a_dicom_series_and_its_missing_slices(tmp_path):
     assert inspect(str(tmp_path / "whole") + "#1.2.99", 3).problem == "unreadable"
 
 
+def test_the_aspect_of_a_volume_is_that_of_its_axial_planes_in_mm(tmp_path):
+    values = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    sagittal = np.array([[0, 0, 4.0, 0], [2.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 0, 0, 1]])  # back, up, right
+    nib.save(nib.Nifti1Image(values, sagittal), tmp_path / "a.nii")
+    assert inspect(str(tmp_path / "a.nii"), 3).aspect == pytest.approx(7 * 4 / (5 * 2))
+
+
+def test_how_a_slice_lies_in_the_patient_is_a_fact_of_it(tmp_path):
+    for orientation, codes in (([1, 0, 0, 0, 1, 0], "LP"), ([0, 1, 0, 0, 0, -1], "PI"), ([-1, 0, 0, 0, 1, 0], "RP")):
+        path = write_dicom(tmp_path / "a.dcm", ImageOrientationPatient=orientation)
+        assert inspect(str(path)).orientation == codes
+    values = np.random.default_rng(0).normal(size=(1, 6, 7)).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, np.diag([2.0, 3, 4, 1])), tmp_path / "b.nii")  # a sagittal slice
+    facts = inspect(str(tmp_path / "b.nii"))
+    assert facts.orientation == "AS" and facts.aspect == pytest.approx(6 * 3 / (7 * 4))
+
+
 def test_facts_of_one_image_of_an_archive(tmp_path):
     images = np.stack([NOISE, NOISE[::-1], np.zeros_like(NOISE)])
     np.savez(tmp_path / "set.npz", train_images=images, train_labels=np.zeros((3, 1)))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dual_skd.data.checking.inspection import COARSE, FileFacts, inspect
-from dual_skd.data.checking.outliers import find_oddities, unusual
+from dual_skd.data.checking.outliers import find_oddities, stretching, unusual
 
 
 def usual(count: int, **values) -> list[FileFacts]:
@@ -52,6 +52,12 @@ def test_unusual_numbers_are_those_far_from_the_median_on_a_logarithmic_scale():
 )
 def test_the_image_that_differs_is_named(field, common, rare, kind, detail):
     assert kinds([*usual(40, **{field: common}), odd(**{field: rare})]) == [("odd.png", kind, detail)]
+
+
+def test_stretching_is_worth_a_note_where_more_than_a_few_images_change_by_a_tenth():
+    square, wide, tall = (usual(20, aspect=aspect) for aspect in (1.05, 1.5, 0.8))
+    assert stretching(square) == stretching([*square, *wide[:1]]) == stretching(usual(20)) == stretching([]) == ""
+    assert "a factor of 1.25 (median; at most 1.50)" in stretching([*wide[:5], *tall, *square[:5]])
 
 
 def test_a_name_that_contradicts_the_content_is_told(tmp_path):

@@ -56,7 +56,8 @@ def test_numbers_tell_in_either_direction_and_from_the_middle():
     labels = rng.integers(0, 2, 400)
     for shift in (60, -60):
         widths = rng.normal(500, 20, 400) + shift * labels
-        found = find_shortcuts(records_of(labels), facts_of(400, shape=[(int(w), 500) for w in widths]), NAMES)
+        columns = {"shape": [(int(w), 500) for w in widths], "aspect": [w / 500 for w in widths]}
+        found = find_shortcuts(records_of(labels), facts_of(400, **columns), NAMES)
         assert {"width", "aspect ratio"} == {one.property for one in found} and found[0].auc > 0.9
     both_sides = np.where(labels == 1, 500, rng.choice([300, 700], 400)) + rng.integers(-50, 50, 400)
     found = find_shortcuts(records_of(labels), facts_of(400, shape=[(int(w), 500) for w in both_sides]), NAMES)

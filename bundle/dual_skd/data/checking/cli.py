@@ -120,8 +120,8 @@ def report(data: DataList, findings: Findings) -> Iterator[str]:
     """What was read and what was found, line by line, the gravest first."""
     yield f"Data: {data.source}"
     yield from _table_of_counts(data, findings)
-    notes = list(data.notes) if data.val or data.test else ["no split is given: training makes one", *data.notes]
-    for note in notes:
+    notes = [] if data.val or data.test else ["no split is given: training makes one"]
+    for note in [*notes, *data.notes, *findings.notes]:
         yield from _wrapped(f"{note[0].upper()}{note[1:]}.", "  ")
     for severity, heading in (("error", "ERRORS"), ("warning", "WARNINGS")):
         groups = findings.groups(severity)

@@ -5,19 +5,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dual_skd.data.checking.finding_kinds import KINDS, OF_FILES, ORDER
 from dual_skd.data.checking.inspection import FileFacts, inspect_all
-from dual_skd.data.checking.outliers import Oddity, find_oddities
+from dual_skd.data.checking.outliers import Oddity, find_oddities, stretching
 from dual_skd.data.checking.shortcuts import find_shortcuts
 from dual_skd.data.reading.formats import CONVERTIBLE, IMAGE_FORMATS, content_of, not_read
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.image_files import is_junk
 from dual_skd.data.twins.finder import PROBABLE, SIMILARITY, TwinFinder
-from dual_skd.wording import counted
 from dual_skd.data.twins.signature_cache import Signatures
+from dual_skd.wording import counted
 
 IMBALANCE = 10  # times as many images of one class as of another
 COLUMNS = ("image", "split", "label", "kind", "severity", "detail", "remedy", "twin")
@@ -54,12 +54,14 @@ class Findings:
             whole set.
         twins: {"image", "split", "label", "twin", "twin_split", "twin_label", "exact", "similarity"} of copies.
         shared_patients: {"patient", "splits"} of patients in more than one split.
+        notes: what is good to know and no fault, in words.
     """
 
     counts: dict[str, dict[str, int]]
     offenders: list[dict] = field(default_factory=list)
     twins: list[dict] = field(default_factory=list)
     shared_patients: list[dict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def unreadable(self) -> list[dict]:
@@ -114,6 +116,7 @@ class Findings:
             "ok": self.ok,
             "errors": self.errors,
             "warnings": self.warnings,
+            "notes": self.notes,
             "counts": self.counts,
             "unreadable": self.unreadable,
             "shared_patients": self.shared_patients,
@@ -184,7 +187,8 @@ def check_records(
     for shortcut in find_shortcuts(usable, [facts[record["image"]] for record in usable], data.class_names):
         reports.add("shortcut", "", shortcut.sentence, label=shortcut.label, remedy=shortcut.remedy)
     reports.add_leftovers()
-    return reports.findings(pairs, shared)
+    note = stretching([facts[record["image"]] for record in usable])
+    return replace(reports.findings(pairs, shared), notes=[note] if note else [])
 
 
 class _Reports:

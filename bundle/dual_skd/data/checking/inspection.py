@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dual_skd.data.reading.dicom import group_series, read_header, read_headers
+from dual_skd.data.reading.dicom import group_series, read_header, read_headers, volume_affine
 from dual_skd.data.reading.formats import (
     DICOM,
     NIFTI,
@@ -80,6 +80,8 @@ class FileFacts:
         mode: how pixels are stored: "L", "RGB", "RGBA", "I;16", "MONOCHROME2", "uint16", ...
         bits: bits per stored value.
         shape: (W, H) or (X, Y, Z) as training reads it.
+        aspect: width divided by height, of volumes extent from left to right by that from back to front; in mm where
+            the file says.
         frames: pictures in the file, or slices of the series.
         jpeg_quality: of JPEG pictures, on the scale of libjpeg (100 is best, and 25 the worst that is told well).
         minimum, maximum, mean, std: of the grey values, in the image's units (HU for CT).
@@ -87,7 +89,7 @@ class FileFacts:
         saturated: share of the pixels that have the highest value.
         modality, manufacturer, institution, photometric, transfer_syntax: from the DICOM header.
         spacing: mm along each axis, None when the file doesn't say.
-        orientation: axis codes such as "RAS" of a volume that has a place in space.
+        orientation: axis codes such as "RAS" of a volume that has a place in space, "LP" of a slice.
         series_problems: what is odd about a DICOM series (missing slices, gantry tilt, ...).
         mosaic: whether a DICOM image holds the slices of a volume side by side.
         coarse: 8 x 8 block means scaled to 0..255, one byte each, to compare images with one another.
@@ -101,6 +103,7 @@ class FileFacts:
     mode: str = ""
     bits: int | None = None
     shape: tuple[int, ...] = ()
+    aspect: float | None = None
     frames: int | None = None
     jpeg_quality: int | None = None
     minimum: float | None = None
@@ -273,8 +276,11 @@ def _with_header(facts: FileFacts) -> FileFacts:
             frames = getattr(picture, "n_frames", 1)
             return replace(facts, mode=picture.mode, bits=bits, frames=frames, jpeg_quality=quality)
     if facts.format == NIFTI:
-        kind = nibabel.load(path).header.get_data_dtype()
-        return replace(facts, mode=str(kind), bits=kind.itemsize * 8, frames=1)
+        image = nibabel.load(path)
+        kind, placed = image.get_data_dtype(), image.header["qform_code"] or image.header["sform_code"]
+        plane = [code for code, size in zip(nibabel.aff2axcodes(image.affine), image.shape, strict=False) if size > 1]
+        orientation = "".join(map(str, plane[:2])) if placed else ""
+        return replace(facts, mode=str(kind), bits=kind.itemsize * 8, frames=1, orientation=orientation)
     if facts.format != DICOM:
         return facts
     header, problems, frames = read_header(path) if path.is_file() else None, (), None
@@ -290,6 +296,7 @@ def _with_header(facts: FileFacts) -> FileFacts:
         institution=header.institution,
         photometric=header.photometric,
         transfer_syntax=header.transfer_syntax,
+        orientation="".join(nibabel.aff2axcodes(volume_affine((header,))[0])[:2]) if header.orientation else "",
         series_problems=problems,
         mosaic=header.mosaic,
     )
@@ -322,13 +329,19 @@ def _grey(array: np.ndarray, meta: dict) -> np.ndarray:
 
 
 def _with_geometry(facts: FileFacts, grey: np.ndarray, meta: dict) -> FileFacts:
-    facts = replace(facts, shape=tuple(map(int, grey.shape)))
-    if not meta["spacing_known"]:
-        return facts
     affine = np.asarray(meta["affine"], dtype=float)
     lengths = np.linalg.norm(affine[:3, : grey.ndim], axis=0)
-    axes = "".join(map(str, nibabel.aff2axcodes(affine))) if grey.ndim == 3 else ""
-    return replace(facts, spacing=tuple(round(float(length), 4) for length in lengths), orientation=axes)
+    extent, known = lengths * grey.shape, meta["spacing_known"]
+    if grey.ndim == 3:
+        extent = extent[np.argsort(nibabel.io_orientation(affine)[:, 0])]
+        axes = "".join(map(str, nibabel.aff2axcodes(affine)))
+        facts = replace(facts, orientation=axes if known else "")
+    return replace(
+        facts,
+        shape=tuple(map(int, grey.shape)),
+        aspect=float(extent[0] / extent[1]),
+        spacing=tuple(round(float(length), 4) for length in lengths) if known else None,
+    )
 
 
 def _with_values(facts: FileFacts, grey: np.ndarray) -> FileFacts:

@@ -20,6 +20,7 @@ FEWEST = 10  # with fewer images nothing is called usual
 UNLIKE = -0.25  # correlation with the average image below which brightness is called inverted
 ALIKE = 0.5  # median of that correlation which a set needs for such a verdict
 SATURATED = 0.4  # share of pixels at the highest value
+STRETCHED = 1.1  # factor between two axes from which a change of proportions is told
 UNIFORM = 0.98  # share of pixels at one value
 PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_")  # of DICOM PS3.3 C.7.6.3.1.2
 
@@ -31,6 +32,17 @@ class Oddity:
     image: str
     kind: str
     detail: str
+
+
+def stretching(facts: Sequence[FileFacts]) -> str:
+    """How much stretching to a square would change the shape of what the images show; "" where it would hardly."""
+    factors = np.array([max(one.aspect, 1 / one.aspect) for one in facts if one.aspect])
+    if (factors > STRETCHED).sum() <= max(MINORITY * len(factors), 1):
+        return ""
+    return (
+        f"stretched to a square, what the images show changes its proportions by a factor of {np.median(factors):.2f} "
+        f"(median; at most {factors.max():.2f}); training with --fit pad or --fit crop keeps them"
+    )
 
 
 def find_oddities(facts: Sequence[FileFacts]) -> list[Oddity]:

@@ -30,6 +30,10 @@ LEAST_OF_CLASS = 10  # patients (or images, where patients are unknown) that a c
 _ACQUISITION = "compare results per site and scanner, and balance the classes within each"
 _STORAGE = "store the images of all classes the same way, or show that results hold within one kind"
 _SIZE = "bring the images of all classes from one source, or crop them to the same region and size"
+_SHAPE = (
+    "train with --fit crop, which hides it (stretched images show it by their proportions, padded ones by a margin), "
+    "or bring the images of all classes from one source"
+)
 # The size of a file is none of them: it follows from the picture and, without loss, from what no picture shows.
 # property -> (what to read, what to do)
 PROPERTIES: dict[str, tuple[Callable[[Any, dict], object], str]] = {
@@ -41,7 +45,7 @@ PROPERTIES: dict[str, tuple[Callable[[Any, dict], object], str]] = {
     "width": (lambda facts, record: float(facts.shape[0]) if facts.shape else None, _SIZE),
     "height": (lambda facts, record: float(facts.shape[1]) if len(facts.shape) > 1 else None, _SIZE),
     "depth": (lambda facts, record: float(facts.shape[2]) if len(facts.shape) > 2 else None, _SIZE),
-    "aspect ratio": (lambda facts, record: facts.shape[0] / facts.shape[1] if len(facts.shape) > 1 else None, _SIZE),
+    "aspect ratio": (lambda facts, record: facts.aspect, _SHAPE),
     "frames": (lambda facts, record: float(facts.frames) if facts.frames else None, _SIZE),
     "spacing": (lambda facts, record: facts.spacing[0] if facts.spacing else None, _ACQUISITION),
     "slice spacing": (lambda facts, record: facts.spacing[2] if len(facts.spacing or ()) > 2 else None, _ACQUISITION),

@@ -36,7 +36,7 @@ class Picture:
         array: (W, H) or (X, Y, Z); colours (3) or grey and alpha (2, 4) in one more, last axis.
         affine: (4, 4) from array indices to mm: to the patient's RAS axes for volumes, and only the pixel spacing for
             images, because a plane in a 2D task has no third axis to be turned about.
-        spacing_known: whether the file states its spacing; else the affine counts pixels.
+        spacing_known: whether the file states its spacing; else the affine counts pixels, in a plane widths of them.
         coloured: whether the last axis holds channels.
         photometric: DICOM PhotometricInterpretation of ``array``, "" for other formats.
         modality: DICOM Modality, "" for other formats.

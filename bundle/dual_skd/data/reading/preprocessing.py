@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from monai.transforms import (
     Lambdad,
     LoadImaged,
     Orientationd,
+    Resize,
     Resized,
     ResizeWithPadOrCropd,
     SelectItemsd,
@@ -27,7 +28,9 @@ from monai.utils import ensure_tuple_rep
 from dual_skd.data.reading.grey import to_grey
 from dual_skd.data.reading.intensity import scale_intensity, window_centre
 from dual_skd.data.reading.reader import MedicalReader
-from dual_skd.errors import InputError
+from dual_skd.errors import InputError, choose
+
+FITS = {"stretch": None, "pad": min, "crop": max}  # which factor of the two sides an image is scaled by
 
 
 def image_transforms(
@@ -36,6 +39,7 @@ def image_transforms(
     window: str | Sequence[float] | None = "percentile",
     spacing: float | Sequence[float] | None = None,
     frame: int | str | None = None,
+    fit: str | None = None,
     *,
     with_label: bool = False,
 ) -> Compose:
@@ -50,16 +54,29 @@ def image_transforms(
         window: see :func:`dual_skd.data.choose_window`, already settled (not "auto").
         spacing: mm per pixel, one number or one per axis in the order of ``image_size`` (2D: distance of rows, of
             columns): images are resampled to it and then cropped or padded about their middle to ``image_size``. None:
-            images are resized to ``image_size`` whatever their spacing.
+            images are resized to ``image_size``, as ``fit`` says.
         frame: which frame of multi-frame files a 2D task takes, "middle" or a number.
+        fit: how an image of another shape becomes one of ``image_size``, where no ``spacing`` is given. "stretch":
+            each axis on its own, so that a circle may become an ellipse. "pad": the image is scaled as a whole until it
+            fits, and the rest is filled with -1; "crop": until its shorter side fits, and the middle is cut out. Then
+            a circle stays one: pixels count as large as the file states, as squares where it doesn't. Of volumes the
+            first two axes (axial planes) are scaled so; the third is stretched. None: "stretch", as all models were
+            trained that don't have this option.
         with_label: keep "label" beside "image", as a tensor.
 
     Raises:
         InputError: on use, naming the file: it can't be read, has other axes than ``spatial_dims``, values that are
-            not finite, or no known spacing where one is asked for.
+            not finite, or no known spacing where one is asked for. At once: for an unknown ``fit``, or one beside
+            ``spacing``.
     """
     size = ensure_tuple_rep(image_size, spatial_dims)
     window = window or "percentile"
+    if spacing is not None and fit is not None:
+        raise InputError(
+            f"fit is {fit!r} and spacing {spacing}: images that are resampled to a spacing keep their shape anyway, "
+            "and are then padded or cropped; leave one of the two out."
+        )
+    factor = choose(FITS, fit or "stretch", "fit")
     # a run that took "all" frames names each of them in its records
     one: Any = None if frame == "all" else frame
     reader = MedicalReader(spatial_dims, frame=one, voi_lut=window == "file")
@@ -84,14 +101,36 @@ def image_transforms(
     if spatial_dims == 2:
         steps.append(Transposed("image", indices=[0, 2, 1]))  # readers give (W, H)
     steps.append(scale_intensity(window))
-    if spacing is None:
+    if spacing is None and factor is None:
         steps.append(Resized("image", spatial_size=size, mode="area"))
     else:
+        if factor is not None:
+            steps.append(Lambdad("image", partial(scale_to_fit, size=size, factor=factor)))
         steps.append(ResizeWithPadOrCropd("image", spatial_size=size, mode="constant", value=-1.0))
     steps.append(EnsureTyped("image", dtype=torch.float32, track_meta=False))
     if with_label:
         steps += [EnsureTyped("label", track_meta=False), SelectItemsd(["image", "label"])]
     return Compose(steps)
+
+
+def scale_to_fit(image: MetaTensor, size: Sequence[int], factor: Callable[..., float]) -> torch.Tensor:
+    """Scales the first two axes of an image by one factor in mm, and a third one to ``size``.
+
+    Args:
+        image: (1, H, W), whose affine is that of (W, H), or (1, X, Y, Z).
+        size: wanted, pixels per axis.
+        factor: which of the factors that fit each of the two axes: ``min``, so that both fit, ``max``, to fill both.
+
+    Returns:
+        the image, whose first two axes are at most (``min``) or at least (``max``) as long as ``size``.
+    """
+    lengths = image.pixdim[:2].tolist()
+    if image.ndim == 3:
+        lengths.reverse()
+    extent = [count * length for count, length in zip(image.shape[1:3], lengths, strict=True)]
+    scale = factor(wanted / one for wanted, one in zip(size[:2], extent, strict=True))
+    scaled = [max(round(one * scale), 1) for one in extent]
+    return Resize([*scaled, *size[2:]], mode="area")(image)
 
 
 def require_finite(image: torch.Tensor) -> torch.Tensor:

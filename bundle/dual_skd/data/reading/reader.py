@@ -41,6 +41,9 @@ from dual_skd.errors import InputError
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # never EPS and the like, which start programs
 PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag and one of its values
+ORIENTATION, QUARTER_TURNS = 274, (5, 6, 7, 8)  # of EXIF and TIFF
+DENSITIES = ("dpi", "aspect", "jfif_density")  # pixels per length across and down, as Pillow calls them
+RESOLUTIONS = (282, 283)  # the same as tags of TIFF
 BITS_PER_SAMPLE, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB
 
@@ -86,7 +89,8 @@ def read_image(
 
     Axes are those of MONAI's readers: (W, H) for images, (X, Y, Z) for volumes, channels last where there are any;
     NumPy arrays stay as they are, MedMNIST's (H, W) and (D, H, W) are turned like pictures. DICOM: see
-    :func:`~dual_skd.data.reading.dicom_pixels.read_dicom_file`. EXIF orientation is applied, as viewers do. Palettes,
+    :func:`~dual_skd.data.reading.dicom_pixels.read_dicom_file`. EXIF orientation is applied, as viewers do; of the
+    density of pixels only the quotient of both directions counts. Palettes,
     CMYK and bi-level pictures become RGB or grey; the pages of a TIFF are frames.
 
     Args:
@@ -230,17 +234,34 @@ def _read_picture(path: Path, spatial_dims: int | None, frame: Frame | None) -> 
         if frame is None and pages > 1:
             if spatial_dims == 2:
                 raise too_many_frames(path, pages)
-            layers = [_page(image, index, path, pages) for index in range(pages)]
+            layers, heights = zip(*(_page(image, index, path, pages) for index in range(pages)), strict=True)
             if len({layer.shape for layer in layers}) > 1:
                 raise InputError(f"{path} has pages of different sizes, which make no volume; set frame to a number.")
-            array, affine = np.stack(layers, axis=2), np.eye(4)
+            array, height = np.stack(layers, axis=2), heights[0]
         else:
-            array = _page(image, chosen_frame(0 if frame is None else frame, pages, path), path, 1)
-            affine = plane_affine()
+            array, height = _page(image, chosen_frame(0 if frame is None else frame, pages, path), path, 1)
+    affine = plane_affine(row=height)
     return Picture(np.ascontiguousarray(array), affine, coloured=array.ndim > (3 if pages > 1 and frame is None else 2))
 
 
-def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
+def _pixel_height(image: Image.Image) -> float:
+    """Height of a pixel, as viewed, divided by its width: the quotient of the pixels per length across and down."""
+    stated = next((image.info[name] for name in DENSITIES if name in image.info), (1, 1))
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:  # of a TIFF, in whose info Pillow puts 1 where one of the two is missing
+        stated = [tags.get(tag) for tag in RESOLUTIONS]
+    try:
+        across, down = map(float, stated)
+    except (TypeError, ValueError):  # none, or no numbers: tags hold anything
+        return 1.0
+    if across == down or not 0 < across < np.inf or not 0 < down < np.inf:
+        return 1.0
+    turned = image.getexif().get(ORIENTATION, 1) in QUARTER_TURNS
+    return down / across if turned else across / down
+
+
+def _page(image: Image.Image, index: int, path: Path, pages: int) -> tuple[np.ndarray, float]:
+    """Values (W, H[, channels]) of a page, and the height of its pixels divided by their width."""
     if index:
         image.seek(index)
     bands = len(image.getbands())
@@ -256,6 +277,7 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
     unsigned = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
     if not unsigned and tags.get(BITS_PER_SAMPLE, (1,))[0] == 8:  # Pillow takes them for unsigned
         raise InputError(f"{path} has signed values of 8 bits, which can't be read; write it with 16 bits.")
+    height = _pixel_height(image)  # while Pillow knows the orientation: it turns a TIFF by itself, and forgets
     page = ImageOps.exif_transpose(image)
     if page.mode == "1":
         page = page.convert("L")
@@ -264,7 +286,7 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> np.ndarray:
         values = values.view(np.uint32)  # Pillow knows 32 bits with a sign only
     if page.mode.startswith("I;16") and tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
         values = np.iinfo(np.uint16).max - values  # Pillow does so for eight bits
-    return values
+    return values, height
 
 
 # ------------------------------------------------------------------------------------------------------------- NIfTI

@@ -101,7 +101,7 @@ def answered(analysis: Mapping[str, Any], explained: bool = False) -> list[tuple
     return [
         ("Technology", "deep learning: image classification by a light network that starts from selected weights of a "
                        "large one and is trained with self-knowledge distillation"),
-        ("Preprocessing", setting("spatial_dims", "image_size", "window", "spacing")),
+        ("Preprocessing", setting("spatial_dims", "image_size", "window", "spacing", "fit")),
         ("Selection of subsets", setting("train_fraction") + f"; {data['skipped_files']} unusable files"),
         ("Partitions", f"disjoint at the level of {disjoint}; " + setting("val_fraction", "test_fraction", "folds")),
         ("Model", setting("large", "small", "method")),
