@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from classify import classify, load, refuse_inverted, refuse_padding, report_text
+from classify import classify, load, refuse_inverted, refuse_padding, refuse_unexpected, report_text
 from monai.deploy.core import ConditionType, Fragment, Operator, OperatorSpec
 
 
@@ -38,6 +38,7 @@ class ClassifierOperator(Operator):
         headers = [instance.get_native_sop_instance() for instance in series.get_sop_instances()]
         refuse_padding(headers)
         refuse_inverted(headers, self.about)
+        refuse_unexpected(headers, self.about)
         header = headers[0]
         volume, given = image.asnumpy(), image.metadata()
         # the reader inverts by PresentationLUTShape only, which CR images don't have

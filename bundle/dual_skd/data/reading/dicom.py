@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise, starmap
@@ -186,6 +186,14 @@ def orientation_of(dataset: Dataset) -> tuple[float, ...] | None:
     row, column = np.array(values).reshape(2, 3)
     proper = abs(row @ column) < 1e-2 and abs(row @ row - 1) < 1e-2 and abs(column @ column - 1) < 1e-2
     return values if proper else None
+
+
+def plane_of(orientation: Sequence[float] | None) -> str:
+    """ "axial", "coronal" or "sagittal" by the axis that ImageOrientationPatient's normal is nearest to, "" for None."""
+    if orientation is None:
+        return ""
+    normal = np.cross(orientation[:3], orientation[3:])
+    return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
 
 
 def in_hounsfield(dataset: Dataset) -> bool:
