@@ -16,9 +16,9 @@ from dual_skd.outputs import temperature_of
 
 PERCENTILES = [0.5, 99.5]
 REFUSALS = (
-    "refuse an image that isn't in Hounsfield units where hounsfield is true and the step scale has a range of numbers; "
-    "one of another DICOM Modality where modalities are given without an empty one (X-ray: CR, DX, DR, RG); one whose "
-    "channels differ by more than 0.1 of its range on the mean where colour is false"
+    "refuse an image that isn't in Hounsfield units where hounsfield is true and the step scale has a range of "
+    "numbers; one of another DICOM Modality where modalities are given without an empty one (X-ray: CR, DX, DR, RG); "
+    "one whose channels differ by more than 0.1 of its range on the mean where colour is false"
 )
 
 

@@ -189,7 +189,7 @@ def orientation_of(dataset: Dataset) -> tuple[float, ...] | None:
 
 
 def plane_of(orientation: Sequence[float] | None) -> str:
-    """ "axial", "coronal" or "sagittal" by the axis that ImageOrientationPatient's normal is nearest to, "" for None."""
+    """ "axial", "coronal" or "sagittal", by the axis that the normal of ImageOrientationPatient is nearest to."""
     if orientation is None:
         return ""
     normal = np.cross(orientation[:3], orientation[3:])

@@ -182,7 +182,7 @@ def mixtures(facts: Sequence[ImageFacts]) -> list[str]:
         ("{} are of modality {}", modality_of),
         ("{} are of the kind {}", lambda one: kind_of(one.format)),
     ):
-        counts = Counter(value for one in facts if (value := read(one))).most_common()
+        counts = sorted(Counter(value for one in facts if (value := read(one))).items(), key=lambda one: (-one[1], one))
         if len(counts) > 1:
             parts = " and ".join(words.format(count, value) for value, count in counts)
             example = next(one.image for one in facts if read(one) == counts[-1][0])

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dual_skd.data.checking.formats import DICOM, format_of_suffix
 from dual_skd.data.reading.dicom import Header, plane_of, read_header
-from dual_skd.data.reading.grey import PHOTOMETRIC
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.data.reading.reader import channels_first, read_image
 from dual_skd.errors import InputError
