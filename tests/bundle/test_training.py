@@ -67,7 +67,12 @@ def test_the_model_file_holds_the_student_alone_and_rebuilds_it(trained):
     network.load_state_dict(state)
     assert content["class_names"] == NAMES and content["multi_label"] is False
     settings = {"spatial_dims": 2, "image_size": 32, "window": "percentile", "spacing": None, "frame": None}
+    expected = content["preprocessing"].pop("expected")
     assert content["preprocessing"] == settings
+    assert expected == {  # of the demo's X-rays
+        "images": 24, "hounsfield": False, "modalities": ["X-ray"], "formats": ["DICOM"], "colour": False,
+        "planes": [""], "sizes": [128, 128], "aspect_ratios": [1.0, 1.0],
+    }  # fmt: skip
     assert_equal(load_file(trained / "models" / "model.safetensors"), state)
     assert load_model(trained / "models" / "auxiliary.pt")[1]["architecture"] == content["architecture"]
 
