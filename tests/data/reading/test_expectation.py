@@ -139,9 +139,7 @@ def test_a_mixture_is_found_wherever_it_stands(files, turned, caplog):
     labelled = [{"image": image, "label": image.endswith("png")} for image in mixed]
     with caplog.at_level(logging.WARNING):
         describe(look_at_sample(labelled))
-    assert (
-        "12 are in Hounsfield units and 12 are in another unit, for example" in caplog.text and "ct.png" in caplog.text
-    )
+    assert "12 are in Hounsfield units and 12 are in another unit, for example" in caplog.text
     assert "12 are of the kind DICOM and 12 are of the kind picture" in caplog.text
 
 
