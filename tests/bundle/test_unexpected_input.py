@@ -100,7 +100,12 @@ def test_evaluation_refuses_with_the_count_before_anything_is_measured(finished,
     other = ct_set(tmp_path / "other", {"test": 6}, start=50)
     picture(other / "test" / "ill" / "export.png", 3)
     picture(other / "test" / "well" / "shot.dcm", 4)
-    options = {"output_dir": str(finished), "dataset_dir": str(other / "test"), "report_as": "b", "twin_search": "never"}
+    options = {
+        "output_dir": str(finished),
+        "dataset_dir": str(other / "test"),
+        "report_as": "b",
+        "twin_search": "never",
+    }
     before = (finished / "metrics.json").read_text()
     said = refused(run, "evaluate.json", **options)
     assert said.startswith("2 of 8 images aren't what this model was trained on") and "export.png" in said

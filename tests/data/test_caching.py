@@ -112,3 +112,14 @@ def test_a_damaged_file_is_named(records, tmp_path):
 
 def test_the_free_memory_is_that_of_this_machine():
     assert 10**7 < free_memory() < 10**14
+
+
+def test_the_size_of_all_images_is_guessed_from_the_last_of_them_too(records, tmp_path, monkeypatch):
+    seen = []
+    transform = image_transforms(2, 8, with_label=True)
+    images = records[:15]  # of which every first would be the first eight
+    monkeypatch.setattr(caching, "free_memory", lambda: 0)
+    cached_dataset(
+        images, lambda record: seen.append(record["image"]) or transform(record), cache_dir=tmp_path, settings=SETTINGS
+    )
+    assert len(seen) == 8 and seen[0] == images[0]["image"] and seen[-1] == images[14]["image"]

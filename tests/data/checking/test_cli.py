@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 import pytest
-from dicom_files import write_picture
+from dicom_files import write_ct, write_dicom, write_picture
 from PIL import Image
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.data import load_records
 from dual_skd.data.checking import cli
@@ -220,3 +221,18 @@ def test_the_clean_list_is_what_the_check_finds_no_error_in(tmp_path, capsys):
     assert run(tmp_path / "clean.csv") == 0
     lines = (tmp_path / "clean.csv").read_text().splitlines()
     assert len(lines) == 1 + 11 and not any("/2_" in line for line in lines)
+
+
+def test_screenshots_among_ct_are_a_warning_that_names_them(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for place in range(20):
+        split, label = ("train", "test")[place % 5 == 0], "ab"[place % 2]
+        write_ct(tmp_path / split / label / f"{place}.dcm", rng.integers(-1000, 500, (32, 32)), PatientID=f"{place}")
+    for place in range(3):
+        shot = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+        path = tmp_path / "train" / "a" / f"shot{place}.dcm"
+        write_dicom(path, shot, SOPClassUID=SecondaryCaptureImageStorage, PatientID=f"s{place}")
+    assert run(tmp_path, "--quiet") == 0
+    printed = capsys.readouterr().out
+    assert "3 images have values that mean something else than those of the others" in printed
+    assert all(f"shot{place}.dcm" in printed for place in range(3)) and "--window percentile" in printed

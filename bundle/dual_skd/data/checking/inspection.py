@@ -30,7 +30,6 @@ from dual_skd.data.checking.formats import (
     seems_whole,
 )
 from dual_skd.data.reading.dicom import group_series, read_header, read_headers
-from dual_skd.data.reading.facts import spread
 from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.data.reading.reader import channels_first, read_image
@@ -330,11 +329,13 @@ def _with_values(facts: FileFacts, grey: np.ndarray) -> FileFacts:
 
 
 def _commonest(grey: np.ndarray, low: float, high: float) -> float:
-    """Share of the most frequent value; among 65,536 pixels where values are not whole numbers."""
+    """Share of the most frequent value; among 65,536 pixels, drawn at random, where values are not whole numbers."""
     # grey stored as RGB comes back a rounding error beside its whole number
     if 0.5 < high - low < 2**16 and np.abs(grey - (whole := np.rint(grey))).max() < 1e-3:
         return float(np.bincount((whole - whole.min()).astype(np.int64).ravel()).max() / grey.size)
-    some = grey.ravel()[spread(grey.size, 2**16)]  # every n-th might be one slice of a volume
+    some = grey.ravel()
+    if some.size > 2**16:  # drawn, since every n-th might lie in one slice of a volume
+        some = some[np.random.default_rng(0).integers(some.size, size=2**16)]
     return float(np.unique(some, return_counts=True)[1].max() / some.size)
 
 
