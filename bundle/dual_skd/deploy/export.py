@@ -120,7 +120,7 @@ def export(
     records, source, calibration = _images_of(run_dir, data, label_column, info, most)
     with tempfile.TemporaryDirectory(prefix="dual_skd_export_") as folder:
         work = Path(folder).resolve()
-        transforms = image_transforms(**info["preprocessing"] | ({"expected": None} if data is None else {}))
+        transforms = image_transforms(**info["preprocessing"] | {"expected": None})
         np.save(work / "images.npy", _arrays(records, transforms))
         np.save(work / CALIBRATION, _arrays(calibration, transforms) if calibration is not None
                 else _arrays(_spread(records, CALIBRATION_IMAGES), transforms))  # fmt: skip

@@ -56,6 +56,8 @@ def test_the_expectation_is_what_the_training_images_have_in_common():
         (PNG, OF_CT, LUNG, ["unit"]),
         (ImageFacts("a.nii", "NIfTI", hounsfield=True, size=(512, 512)), OF_CT, LUNG, []),
         (ImageFacts("", "", hounsfield=True, size=(512, 512)), OF_CT, LUNG, []),
+        (ImageFacts("a.nii", "NIfTI", hounsfield=None, size=(512, 512)), OF_CT, LUNG, ["air"]),
+        (ImageFacts("a.nii", "NIfTI", hounsfield=None, size=(9, 9)), InputExpectation(hounsfield=True), LUNG, []),
         (PNG, OF_CT, "percentile", []),  # each image is scaled by itself
         (replace(CT, modality="MR", hounsfield=False), OF_CT, "percentile", ["modality"]),
         (replace(CT, modality="MR", hounsfield=False), OF_CT, LUNG, ["unit", "modality"]),

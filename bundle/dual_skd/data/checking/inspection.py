@@ -83,7 +83,7 @@ class FileFacts:
         minimum, maximum, mean, std: of the grey values, in the image's units (HU for CT).
         commonest: share of the pixels that have the most frequent value.
         saturated: share of the pixels that have the highest value.
-        hounsfield: whether the values are Hounsfield units.
+        hounsfield: whether the values are Hounsfield units, None where nothing tells.
         modality, manufacturer, institution, photometric, transfer_syntax: from the DICOM header.
         spacing: mm along each axis, None when the file doesn't say.
         orientation: axis codes such as "RAS" of a volume that has a place in space.
@@ -107,7 +107,7 @@ class FileFacts:
     std: float | None = None
     commonest: float | None = None
     saturated: float | None = None
-    hounsfield: bool = False
+    hounsfield: bool | None = None
     modality: str = ""
     manufacturer: str = ""
     institution: str = ""

@@ -3,9 +3,9 @@
 
 An image is *refused* where an answer would mean nothing:
 
-* unit: the model's window is in Hounsfield units and the image isn't (a screenshot, an export as PNG); a window in
-  another unit, or of the files themselves, meets a kind of file that training didn't have (grey pictures, DICOM,
-  NIfTI and NumPy count as four),
+* unit: the model's window is in Hounsfield units and the image isn't (a screenshot, an export as PNG), or, without a
+  header that says so, shows no air, where all images of the sample did; a window in another unit, or of the files
+  themselves, meets a kind of file that training didn't have (grey pictures, DICOM, NIfTI and NumPy count as four),
 * modality: another one than those of training. Projections (CR, DX, DR, RG) count as one; where training or the image
   has none, nothing is known and nothing refused,
 * colour: the channels really differ, and those of no training image did.
@@ -17,6 +17,7 @@ than 1.5 times outside the range of training, slices lie in another plane, Houns
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,7 @@ FACTOR = 1.5  # outside the range of training, from which size and aspect ratio 
 PROJECTIONS = ("CR", "DX", "DR", "RG")  # X-ray, by detectors of several ages
 UNSTATED = ("", "OT")  # modalities that say nothing
 PICTURES = ("PNG", "JPEG", "BMP", "TIFF", "NPZ")
-SAMPLED = ("modality", "colour")  # what a sample of the training images may have missed
+SAMPLED = ("air", "modality", "colour")  # what a sample of the training images may have missed
 
 Window = str | Sequence[float] | None
 
@@ -47,7 +48,7 @@ class InputExpectation:
     """What the training images have in common; None or nothing for what isn't known or differs among them.
 
     Args:
-        images: how many of them were looked at.
+        images: how many of them were looked at; 0 in training itself, which compares with nothing but a stated unit.
         hounsfield: whether their values are Hounsfield units.
         modalities: of DICOM, "" among them where one states none.
         formats: kinds of their files: "picture", "DICOM", "NIfTI", "NPY".
@@ -73,9 +74,7 @@ class InputExpectation:
             facts: of the image.
             window: that the model scales values by, see :func:`dual_skd.data.choose_window`.
         """
-        found = {}
-        if unit := self._wrong_unit(facts, window):
-            found["unit"] = unit
+        found = self._wrong_unit(facts, window)
         modality = modality_of(facts)
         if modality and self.modalities and "" not in self.modalities and modality not in self.modalities:
             found["modality"] = f"its modality is {facts.modality}, training had {', '.join(self.modalities)} only"
@@ -102,14 +101,21 @@ class InputExpectation:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def _wrong_unit(self, facts: ImageFacts, window: Window) -> str:
+    def _wrong_unit(self, facts: ImageFacts, window: Window) -> dict[str, str]:
         if window in (None, "percentile", "zscore"):
-            return ""
+            return {}
         if self.hounsfield and window != "file":
-            return "" if facts.hounsfield else "its values aren't Hounsfield units, which the intensity window is for"
-        if facts.format and self.formats and kind_of(facts.format) not in self.formats:
-            return f"it is a {kind_of(facts.format)} file, and the window is for values of {' or '.join(self.formats)}"
-        return ""
+            if facts.hounsfield is False:
+                return {"unit": "its values aren't Hounsfield units, which the intensity window is for"}
+            if facts.hounsfield is None and self.images:
+                return {
+                    "air": "nothing says that its values are Hounsfield units, and it shows no air, as training did"
+                }
+            return {}
+        kind = kind_of(facts.format)
+        if kind and self.formats and kind not in self.formats:
+            return {"unit": f"it is a {kind} file, and the window is for values of {' or '.join(self.formats)}"}
+        return {}
 
 
 class ExpectedInput:
@@ -164,7 +170,7 @@ def describe(facts: Sequence[ImageFacts]) -> InputExpectation:
     longest = [max(one.size) for one in facts]
     return InputExpectation(
         images=len(facts),
-        hounsfield=_common({one.hounsfield for one in facts}),
+        hounsfield=_common({bool(one.hounsfield) for one in facts}),
         modalities=tuple(sorted({modality_of(one) for one in facts})),
         formats=tuple(sorted({kind_of(one.format) for one in facts})),
         colour=_common({one.colour for one in facts}),
@@ -200,7 +206,7 @@ def refuse_unexpected(
         preprocessing: of the model, with its "expected"; without one, as in older files, nothing is compared.
         unexpected_input: "refuse" or "accept".
         own: whether these are of the data set that the model was trained on. What a sample of its training images may
-            have missed (modality, colour) is said in the log then, and not refused.
+            have missed (modality, colour, one without air) is said in the log then, and not refused.
 
     Returns:
         entries for ``metrics.json``: nothing, or with "accept" the word and how many images would have been refused.
@@ -214,7 +220,7 @@ def refuse_unexpected(
         return {}
     judge = InputExpectation(**{name: _fixed(value) for name, value in expected.items()})
     look = partial(facts_of, spatial_dims=preprocessing.get("spatial_dims", 2))
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked_at = list(pool.map(look, images))
     refused = {one.image: found for one in looked_at if (found := judge.refusals(one, preprocessing.get("window")))}
     fatal = {image: kinds for image, kinds in refused.items() if not (own and set(kinds) <= set(SAMPLED))}

@@ -30,7 +30,8 @@ class ImageFacts:
         format: by its name: "PNG", "DICOM" (also of a folder), ...; "" of an array.
         modality: DICOM Modality, "" for other formats.
         body_part: DICOM BodyPartExamined in capitals.
-        hounsfield: whether its values are Hounsfield units, see :class:`~dual_skd.data.reading.loading.Picture`.
+        hounsfield: whether its values are Hounsfield units, None where nothing tells, see
+            :class:`~dual_skd.data.reading.loading.Picture`.
         colour: see :func:`in_colour`.
         plane: "axial", "coronal" or "sagittal" of DICOM slices, "" where that isn't known.
         size: columns and rows; of a volume those of its slices.
@@ -40,7 +41,7 @@ class ImageFacts:
     format: str
     modality: str = ""
     body_part: str = ""
-    hounsfield: bool = False
+    hounsfield: bool | None = False
     colour: bool = False
     plane: str = ""
     size: tuple[int, int] = (0, 0)
@@ -71,7 +72,7 @@ def facts_in(image: Tensor, meta: Mapping[str, Any]) -> ImageFacts:
         name,
         "" if meta["in_memory"] else _announced(path_of(name)),
         meta["modality"],
-        hounsfield=bool(meta["hounsfield"]),
+        hounsfield=meta["hounsfield"],
         colour=in_colour(image),
         plane=meta["plane"],
         size=(int(image.shape[1]), int(image.shape[2])),

@@ -59,10 +59,11 @@ class Picture:
         return self.array.ndim - self.coloured
 
     @property
-    def in_hounsfield(self) -> bool:
-        if self.hounsfield is not None or self.array.dtype.kind not in "if":  # unsigned values hold none
+    def in_hounsfield(self) -> bool | None:
+        """As the file says, else True where there is air; None where nothing tells: CT need not show any."""
+        if self.hounsfield is not None or self.array.dtype.kind not in "if":  # unsigned values are none
             return bool(self.hounsfield)
-        return bool(np.fmin.reduce(self.array, axis=None) < AIR)
+        return bool(np.fmin.reduce(self.array, axis=None) < AIR) or None
 
 
 def plane_affine(column: float = 1.0, row: float = 1.0) -> np.ndarray:
