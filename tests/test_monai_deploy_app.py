@@ -14,9 +14,12 @@ import pytest
 import torch
 from dicom_files import write_ct, write_series
 from pydicom import Dataset
+from pydicom.uid import CTImageStorage
+from pydicom.uid import SecondaryCaptureImageStorage as SC
 from torch import nn
 
 from dual_skd.data import image_transforms, read_image
+from dual_skd.data.reading.dicom import in_hounsfield
 
 recipe = pytest.importorskip("dual_skd.deploy.recipe").recipe
 APP = Path(__file__).resolve().parents[1] / "scripts" / "monai_deploy_app"
@@ -131,6 +134,7 @@ def test_the_operator_looks_for_padding_and_inversion_before_it_classifies():
         "refuse_padding(headers)",
         "refuse_inverted(headers, self.about)",
         "refuse_oblong(headers, self.about)",
+        "refuse_unexpected(headers, self.about)",
     ):
         assert 0 < code.find(refusal) < code.find("rows = classify(")
 
@@ -164,3 +168,31 @@ def test_what_can_not_be_prepared_is_refused(app, exported, tmp_path):
             app.refuse_inverted([Dataset(), inverted], about(window=window))
     with pytest.raises(ValueError, match="no model.ts and no export.json"):
         app.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("tags", [
+    {}, {"Modality": "MR"}, {"PhotometricInterpretation": "RGB"}, {"SOPClassUID": SC},
+    {"SOPClassUID": SC, "BitsStored": 8},
+    {"SOPClassUID": SC, "RescaleSlope": 1, "RescaleIntercept": 0, "BitsStored": 8},
+    {"SOPClassUID": SC, "RescaleSlope": 1, "RescaleIntercept": 0}, {"SOPClassUID": SC, "RescaleIntercept": -1024},
+], ids=str)  # fmt: skip
+def test_hounsfield_units_are_known_as_the_reader_knows_them(app, tags):
+    header = Dataset()
+    of_ct = {"Modality": "CT", "PhotometricInterpretation": "MONOCHROME2", "SOPClassUID": CTImageStorage}
+    for name, value in {**of_ct, "BitsStored": 12, **tags}.items():
+        setattr(header, name, value)
+    assert app.in_hounsfield(header) == in_hounsfield(header)
+
+
+def test_a_series_of_another_kind_than_training_had_is_refused(app):
+    ct, screenshot, mr = Dataset(), Dataset(), Dataset()
+    for header, modality, kind in ((ct, "CT", CTImageStorage), (screenshot, "CT", SC), (mr, "MR", SC)):
+        header.Modality, header.SOPClassUID, header.PhotometricInterpretation = modality, kind, "MONOCHROME2"
+    trained = about(window=[40.0, 400.0], expected={"hounsfield": True, "modalities": ["CT"]})
+    app.refuse_unexpected([ct, ct], trained)
+    app.refuse_unexpected([mr], about())
+    for header, words in ((screenshot, "isn't in Hounsfield units"), (mr, "is of modality MR, training had CT")):
+        with pytest.raises(ValueError, match=words):
+            app.refuse_unexpected([ct, header], trained)
+    mr.Modality = "CR"
+    app.refuse_unexpected([mr], about(expected={"hounsfield": False, "modalities": ["X-ray"]}))

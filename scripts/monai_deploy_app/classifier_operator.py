@@ -6,7 +6,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from classify import classify, load, refuse_inverted, refuse_oblong, refuse_padding, report_text
+from classify import (
+    classify,
+    load,
+    refuse_inverted,
+    refuse_oblong,
+    refuse_padding,
+    refuse_unexpected,
+    report_text,
+)  # fmt: skip
 from monai.deploy.core import ConditionType, Fragment, Operator, OperatorSpec
 
 
@@ -39,6 +47,7 @@ class ClassifierOperator(Operator):
         refuse_padding(headers)
         refuse_inverted(headers, self.about)
         refuse_oblong(headers, self.about)
+        refuse_unexpected(headers, self.about)
         header = headers[0]
         volume, given = image.asnumpy(), image.metadata()
         # the reader inverts by PresentationLUTShape only, which CR images don't have

@@ -17,6 +17,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+PROJECTIONS = ("CR", "DX", "DR", "RG")
+CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"  # the single-frame one: MONAI Deploy's reader takes no other
+OTHER_UNITS = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")  # RescaleType of maps made of CT
+
 
 def load(folder: str | Path) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
     """The network, on the GPU where there is one, and the content of export.json.
@@ -75,6 +79,37 @@ def refuse_oblong(headers: Iterable[Mapping[str, Any]], about: Mapping[str, Any]
             "The series has PixelAspectRatio: its pixels aren't squares, and the network was trained on images that "
             "keep their shape; use `python -m monai.bundle run inference`."
         )
+
+
+def refuse_unexpected(headers: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """Looks whether the series is of the kind that the network was trained on, as ``expected`` of export.json says.
+
+    Raises:
+        ValueError: it is of another modality, or isn't in Hounsfield units, which the network's window is for.
+    """
+    expected = about["preprocessing"].get("expected") or {}
+    known = expected.get("modalities") or [""]
+    in_units = expected.get("hounsfield") and not isinstance(about["preprocessing"].get("window"), str)
+    otherwise = "use `python -m monai.bundle run inference` with --unexpected_input accept to have it answered"
+    for header in headers:
+        modality = "X-ray" if header.get("Modality") in PROJECTIONS else header.get("Modality")
+        if "" not in known and modality not in (None, "", "OT", *known):
+            raise ValueError(f"The series is of modality {modality}, training had {', '.join(known)}; {otherwise}.")
+        if in_units and not in_hounsfield(header):
+            raise ValueError(
+                f"The series isn't in Hounsfield units, which the network's intensity window is for; {otherwise}."
+            )
+
+
+def in_hounsfield(header: Mapping[str, Any]) -> bool:
+    """Whether rescaled values are Hounsfield units: grey CT, or another object of CT with a rescale of its own."""
+    grey = str(header.get("PhotometricInterpretation", "")).startswith("MONOCHROME")
+    if header.get("Modality") != "CT" or not grey or header.get("RescaleType") in OTHER_UNITS:
+        return False
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    rescaled = slope is not None or intercept is not None
+    identity = (slope or 1, intercept or 0) == (1, 0) and (header.get("BitsStored") or 8) <= 8
+    return header.get("SOPClassUID") == CT_IMAGE_STORAGE or (rescaled and not identity)
 
 
 def classify(

@@ -69,7 +69,12 @@ def test_the_model_file_holds_the_student_alone_and_rebuilds_it(trained):
     settings = {
         "spatial_dims": 2, "image_size": 32, "window": "percentile", "spacing": None, "fit": "stretch", "frame": None,
     }  # fmt: skip
+    expected = content["preprocessing"].pop("expected")
     assert content["preprocessing"] == settings
+    assert expected == {  # of the demo's X-rays
+        "images": 24, "hounsfield": False, "modalities": ["X-ray"], "formats": ["DICOM"], "colour": False,
+        "planes": [""], "sizes": [128, 128], "aspect_ratios": [1.0, 1.0],
+    }  # fmt: skip
     assert_equal(load_file(trained / "models" / "model.safetensors"), state)
     assert load_model(trained / "models" / "auxiliary.pt")[1]["architecture"] == content["architecture"]
 

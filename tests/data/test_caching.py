@@ -44,13 +44,13 @@ def test_images_that_do_not_fit_are_kept_on_disk_and_read_once(records, tmp_path
     monkeypatch.setattr(caching, "free_memory", lambda: 2 * 20 * 8 * 8 * 4 - 1)  # one byte less than they need
     dataset = build(records, tmp_path)
     assert type(dataset) is DiskCache and loader_workers(dataset, 3) == 3
-    before = dataset[5]["image"]
-    stored = Path(records[5]["image"])
+    before = dataset[6]["image"]
+    stored = Path(records[6]["image"])
     content = stored.read_bytes()
     state = stored.stat()
     stored.write_bytes(content[:-20] + bytes(20))  # another content under the same name, size and time
     os.utime(stored, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert np.array_equal(build(records, tmp_path)[5]["image"], before)
+    assert np.array_equal(build(records, tmp_path)[6]["image"], before)
 
 
 @pytest.mark.parametrize("left", [0, 10, 500])
@@ -112,3 +112,14 @@ def test_a_damaged_file_is_named(records, tmp_path):
 
 def test_the_free_memory_is_that_of_this_machine():
     assert 10**7 < free_memory() < 10**14
+
+
+def test_the_size_of_all_images_is_guessed_from_the_last_of_them_too(records, tmp_path, monkeypatch):
+    seen = []
+    transform = image_transforms(2, 8, with_label=True)
+    images = records[:15]  # of which every first would be the first eight
+    monkeypatch.setattr(caching, "free_memory", lambda: 0)
+    cached_dataset(
+        images, lambda record: seen.append(record["image"]) or transform(record), cache_dir=tmp_path, settings=SETTINGS
+    )
+    assert len(seen) == 8 and seen[0] == images[0]["image"] and seen[-1] == images[14]["image"]

@@ -162,3 +162,11 @@ def test_input_and_output_are_described():
     assert found["temperature"] == 2.5 and "above 0.5" in found["output"]["meaning"]
     single = recipe({**info, "multi_label": False, "calibration": None})
     assert single["activation"] == "softmax" and single["temperature"] == 1.0
+
+
+def test_the_sidecar_says_which_images_to_refuse():
+    expected = {"hounsfield": True, "modalities": ["CT"], "colour": False}
+    info = {"architecture": ARCHITECTURE, "class_names": ["a", "b"], "preprocessing": PREPROCESSING}
+    found = recipe(info | {"preprocessing": PREPROCESSING | {"expected": expected}})["preprocessing"]["expected"]
+    assert "Hounsfield units" in found.pop("text") and found == expected
+    assert "expected" not in recipe(info)["preprocessing"]  # of a model of before

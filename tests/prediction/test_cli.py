@@ -61,3 +61,12 @@ def test_a_path_that_does_not_exist_is_one_sentence_and_the_others_are_answered(
     assert [line.split(":")[0] for line in lines] == sorted([files[0], missing, files[1]])
     (of_missing,) = [line for line in lines if line.startswith(missing)]
     assert "not used: " in of_missing and "does not exist" in of_missing
+
+
+def test_an_image_of_another_kind_than_training_had_is_a_line_that_says_why(make_model, files, capsys):
+    expected = {"hounsfield": True, "images": 24}
+    words = ["predict", files[0], "--model", str(make_model(window=[40.0, 400.0], expected=expected))]
+    assert main(words) == 1
+    assert "a.png: not used: " in (said := capsys.readouterr().out) and "aren't Hounsfield units" in said
+    assert main([*words, "--unexpected-input", "accept"]) == 0
+    assert "uncertainty" in capsys.readouterr().out

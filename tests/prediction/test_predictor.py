@@ -10,11 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_files import write_series
+from dicom_files import write_ct, write_series
 from PIL import Image
 
 import dual_skd
-from dual_skd.data import image_transforms, write_demo
+from dual_skd.data import describe, image_transforms, look_at_sample, write_demo
+from dual_skd.data.reading.expectation import InputExpectation
 from dual_skd.errors import InputError
 from dual_skd.outputs import load_model, model_file, save_model
 from dual_skd.prediction.predictor import load_predictor, predict, predict_iter
@@ -169,3 +170,29 @@ def test_the_bundles_own_model_answers_without_any_argument(tmp_path):
     found = predict(sorted((demo / "images").iterdir()))
     assert [one.label for one in found] == ["interstitial", "normal", "nodule"]
     assert model_file(dual_skd.outputs.bundle_root()).name == "model.pt"
+
+
+def test_an_image_of_another_kind_than_training_had_is_refused_unless_it_is_accepted(make_model, tmp_path, picture):
+    write_ct(tmp_path / "ct.dcm", 8.0 * picture - 1000)
+    Image.fromarray(picture).save(tmp_path / "ct.png")
+    expected = describe(look_at_sample([{"image": tmp_path / "ct.dcm"}])).as_dict()
+    path = make_model(window=[-600.0, 1500.0], expected=expected)
+    with pytest.raises(InputError, match="ct.png isn't what was trained on: its values aren't Hounsfield units"):
+        predict(tmp_path / "ct.png", model=path)
+    images = [tmp_path / "ct.dcm", tmp_path / "ct.png"]
+    for model in (path, path.with_suffix(".safetensors")):
+        good, bad = predict(images, model=model, on_bad_file="skip")
+        assert good.label and not good.problem and bad.problem and not bad.probabilities
+    old = make_model(window=[-600.0, 1500.0])  # the same network, of a file without an expectation
+    accepted, wanted = predict(images, model=path, unexpected_input="accept"), predict(images, model=old)
+    assert [one.probabilities for one in accepted] == [one.probabilities for one in wanted]
+    assert predict(8.0 * picture - 1000, model=path, hu=True).label  # an array states no format and no modality
+
+
+def test_arrays_are_compared_by_what_they_tell(make_model, picture):
+    grey = InputExpectation(colour=False, sizes=(30, 40), modalities=("MR",), formats=("DICOM",))
+    path = make_model(expected=grey.as_dict())
+    assert predict(picture, model=path).label
+    photograph = np.stack([picture, picture // 3, picture // 5], axis=-1)
+    with pytest.raises(InputError, match="the given array isn't what was trained on: it is in colour"):
+        predict(photograph, model=path)

@@ -17,6 +17,7 @@ import torch
 from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose
 
+from dual_skd.data.reading.facts import spread
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.errors import InputError
 from dual_skd.wording import counted
@@ -107,8 +108,7 @@ def free_memory() -> int:
 def _choose(records: list, transform: Compose, threads: int) -> str:
     if not records:
         return "memory"
-    step = max(len(records) // PROBES, 1)
-    probes = records[::step][:PROBES]
+    probes = [records[place] for place in spread(len(records), PROBES)]
     started = time.perf_counter()
     size = max(_bytes(transform(dict(record))) for record in probes) * len(records)
     seconds = (time.perf_counter() - started) / len(probes) * len(records) / min(threads, os.cpu_count() or 1)

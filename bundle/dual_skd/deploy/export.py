@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from dual_skd.data import image_transforms, load_records, load_split
+from dual_skd.data.reading.facts import spread
 from dual_skd.data.records.datalist import DataList
 from dual_skd.deploy.child import ChildFailed, run_module
 from dual_skd.deploy.formats import CALIBRATION, FORMATS, RECIPE, definition
@@ -119,10 +120,10 @@ def export(
     records, source, calibration = _images_of(run_dir, data, label_column, info, most)
     with tempfile.TemporaryDirectory(prefix="dual_skd_export_") as folder:
         work = Path(folder).resolve()
-        transforms = image_transforms(**info["preprocessing"])
+        transforms = image_transforms(**info["preprocessing"] | {"expected": None})
         np.save(work / "images.npy", _arrays(records, transforms))
         np.save(work / CALIBRATION, _arrays(calibration, transforms) if calibration is not None
-                else np.load(work / "images.npy")[:CALIBRATION_IMAGES])  # fmt: skip
+                else _arrays(_spread(records, CALIBRATION_IMAGES), transforms))  # fmt: skip
         write_json(work / RECIPE, about)
         _remove_earlier(output)
         bench = Bench(model, work, about, threads=threads, seconds=seconds, timeout=timeout)
@@ -194,9 +195,7 @@ def _labelled(data: str | Path, label_column: str | Sequence[str], info: Mapping
 
 
 def _spread(records: Sequence[dict], most: int) -> list[dict]:
-    if len(records) <= most:
-        return list(records)
-    return [records[i * len(records) // most] for i in range(most)]
+    return [records[place] for place in spread(len(records), most)]
 
 
 def _arrays(records: Sequence[Mapping[str, Any]], transforms: Any) -> np.ndarray:

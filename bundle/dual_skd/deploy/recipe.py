@@ -16,6 +16,11 @@ from dual_skd.outputs import temperature_of
 
 PERCENTILES = [0.5, 99.5]
 MEAN = "pixel i of m is the mean of pixels floor(i * n / m) to ceil((i + 1) * n / m) - 1 of n"
+REFUSALS = (
+    "refuse an image that isn't in Hounsfield units where hounsfield is true and the step scale has a range of "
+    "numbers; one of another DICOM Modality where modalities are given without an empty one (X-ray: CR, DX, DR, RG); "
+    "one whose channels differ by more than 0.1 of its range on the mean where colour is false"
+)
 
 
 def recipe(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,9 +31,12 @@ def recipe(info: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         plain values: ``input`` and ``output`` (name, dtype, shape, meaning), ``preprocessing`` (the options it was
-        trained with, and ``steps`` with their parameters), ``class_names``, ``temperature``, ``activation``.
+        trained with, ``steps`` with their parameters, and ``expected`` with ``text``, which images to refuse),
+        ``class_names``, ``temperature``, ``activation``.
     """
     given = dict(info["preprocessing"])
+    if given.get("expected"):
+        given["expected"] = {**given["expected"], "text": REFUSALS}
     dims = given.get("spatial_dims", 2)
     size = list(ensure_tuple_rep(given.get("image_size", 96), dims))
     multi_label = bool(info.get("multi_label"))

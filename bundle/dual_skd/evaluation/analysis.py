@@ -396,6 +396,7 @@ def _data(files: RunFiles) -> dict[str, Any]:
         "twins_searched": bool(datalist.get("twins_searched")),
         "with_twins": (entry.get("with_twins") or {}).get("student"),
         "without_twins": entry.get("student") if entry.get("with_twins") else None,
+        "unexpected_images": entry.get("unexpected_images", 0),
         "skipped_files": len(datalist.get("unusable") or []),
         "spatial_dims": datalist.get("spatial_dims"),
         "hash": files.run.get("data_hash"),

@@ -84,6 +84,7 @@ class MetricsRecorder:
         temperature: of the student's logits, for ``predictions`` and for a second set of its metrics, ``calibrated``;
             None where none was fitted. The other metrics are of the networks as they are.
         auxiliary_temperature: the same for the auxiliary, for its predictions and the disagreement.
+        notes: further entries of a split other than ``validation``.
         sets: rule of the prediction sets; ``prediction_sets`` in the entry has their coverage.
 
     An entry with predictions has their ``temperature``, null where they are as the network gives them.
@@ -107,6 +108,7 @@ class MetricsRecorder:
         temperature: float | None = None,
         auxiliary_temperature: float | None = None,
         sets: Conformal | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         if key_metric not in (*METRICS, LAST):
             raise InputError(f"Unknown key_metric {key_metric!r}; valid: {', '.join((*METRICS, LAST))}.")
@@ -122,6 +124,7 @@ class MetricsRecorder:
         self.temperature = temperature
         self.auxiliary_temperature = auxiliary_temperature
         self.sets = sets
+        self.notes = dict(notes or {})
         self._first_of_run = True
         self._collected: dict[str, list[Any]] = {}
 
@@ -221,7 +224,7 @@ class MetricsRecorder:
             record["best"] = max(record["epochs"], key=lambda old: rank(old["student"], self.key_metric, old["epoch"]))
             record["final"] = entry
         else:
-            record[self.split] = {"source": self.source, **entry}
+            record[self.split] = {"source": self.source, **self.notes, **entry}
         self._first_of_run = False
         write_json(self.path, record)
 

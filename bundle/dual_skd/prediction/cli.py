@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="FILE", help="images, DICOM series, or folders of them")
     parser.add_argument("--model", type=Path, help="output_dir or model file of a run (default: the bundle's own)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: cpu)")
+    parser.add_argument(
+        "--unexpected-input",
+        choices=("refuse", "accept"),
+        default="refuse",
+        help="images of another kind than the model was trained on (default: refuse)",
+    )
     parser.add_argument("--json", action="store_true", help="a JSON object per line")
 
 
@@ -30,7 +36,8 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.prediction.outcome import Prediction
     from dual_skd.prediction.predictor import load_predictor, predict_iter
 
-    trained = load_predictor(args.model, device=args.device).preprocessing
+    how = {"model": args.model, "device": args.device, "unexpected_input": args.unexpected_input}
+    trained = load_predictor(**how).preprocessing
     dims, frame = trained.get("spatial_dims", 2), trained.get("frame")
 
     failed = False
@@ -48,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
             except InputError as error:  # the others are answered
                 say(Prediction(given, problem=str(error)))
 
-    for found in predict_iter(images(), model=args.model, device=args.device, on_bad_file="skip"):
+    for found in predict_iter(images(), on_bad_file="skip", **how):
         say(found)
     return int(failed)
 

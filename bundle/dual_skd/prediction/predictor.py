@@ -46,6 +46,7 @@ def predict(
     calibrate: bool = True,
     alpha: float = 0.1,
     on_bad_file: str = "error",
+    unexpected_input: str = "refuse",
 ) -> Prediction | list[Prediction]:
     """What a trained model says of an image, as ``run inference`` would write it into ``predictions.csv``.
 
@@ -65,6 +66,8 @@ def predict(
         calibrate: divide the logits by the model's temperature.
         alpha: share of prediction sets that may miss the label.
         on_bad_file: ``error``, or ``skip``, which gives a Prediction that has only ``problem``.
+        unexpected_input: ``refuse``, or ``accept`` for images of another kind than the model was trained on, see
+            :mod:`dual_skd.data.reading.expectation`.
 
     Returns:
         a :class:`~dual_skd.prediction.outcome.Prediction`; for several images a list of them, in their order.
@@ -80,7 +83,7 @@ def predict(
     images: Any = image if several else [image]
     found = predict_iter(
         images, model=model, device=device, spacing=spacing, hu=hu, calibrate=calibrate,
-        alpha=alpha, on_bad_file=on_bad_file,
+        alpha=alpha, on_bad_file=on_bad_file, unexpected_input=unexpected_input,
     )  # fmt: skip
     return list(found) if several else next(found)
 
@@ -95,6 +98,7 @@ def predict_iter(
     calibrate: bool = True,
     alpha: float = 0.1,
     on_bad_file: str = "error",
+    unexpected_input: str = "refuse",
     batch_size: int = 8,
 ) -> Iterator[Prediction]:
     """:func:`predict` for many images, one after the other: no more than ``batch_size`` are held at a time.
@@ -103,7 +107,9 @@ def predict_iter(
     """
     if on_bad_file not in POLICIES:
         raise InputError(f"on_bad_file is {on_bad_file!r}; use one of {', '.join(POLICIES)}.")
-    predictor = load_predictor(model, device=device, calibrate=calibrate, alpha=alpha)
+    predictor = load_predictor(
+        model, device=device, calibrate=calibrate, alpha=alpha, unexpected_input=unexpected_input
+    )
     remaining = iter(images)
     while some := list(islice(remaining, batch_size)):
         yield from predictor(some, spacing=spacing, hu=hu, on_bad_file=on_bad_file)
@@ -114,10 +120,18 @@ class Predictor:
 
     Args:
         path: the model file.
-        device, calibrate, alpha: see :func:`predict`.
+        device, calibrate, alpha, unexpected_input: see :func:`predict`.
     """
 
-    def __init__(self, path: Path, *, device: torch.device, calibrate: bool = True, alpha: float = 0.1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: torch.device,
+        calibrate: bool = True,
+        alpha: float = 0.1,
+        unexpected_input: str = "refuse",
+    ) -> None:
         network, self.info = load_model(path)
         auxiliary = load_auxiliary(path)
         self.device = device
@@ -127,7 +141,7 @@ class Predictor:
             self.networks.append((to_device(auxiliary, device), auxiliary_temperature(path) if calibrate else None))
         self.sets = conformal_rule(path.parent.parent, self.info, alpha=alpha, calibrate=calibrate)
         self.preprocessing = self.info.get("preprocessing") or {}
-        self.transform = image_transforms(**self.preprocessing)
+        self.transform = image_transforms(**self.preprocessing, unexpected_input=unexpected_input)
         self.after_reading = Compose(self.transform.transforms[1:])
 
     def __call__(
@@ -195,7 +209,7 @@ class Predictor:
             )
         dims = self.preprocessing.get("spatial_dims", 2)
         spacing = None if spacing is None else ensure_tuple_rep(spacing, dims)
-        array, meta = image_from_array(np.asarray(image), spatial_dims=dims, spacing=spacing)
+        array, meta = image_from_array(np.asarray(image), spatial_dims=dims, spacing=spacing, hounsfield=hu or None)
         return MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
 
 
@@ -205,6 +219,7 @@ def load_predictor(
     device: str | torch.device = "cpu",
     calibrate: bool = True,
     alpha: float = 0.1,
+    unexpected_input: str = "refuse",
 ) -> Predictor:
     """Loads a model once: the next call with the same arguments gives the same object, unless its file has changed.
 
@@ -218,9 +233,11 @@ def load_predictor(
             "run."
         )
     changed = path.stat().st_mtime_ns if path.is_file() else 0
-    return _loaded(path, changed, pick_device(device), calibrate, alpha)
+    return _loaded(path, changed, pick_device(device), calibrate, alpha, unexpected_input)
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: Path, changed: int, device: torch.device, calibrate: bool, alpha: float) -> Predictor:
-    return Predictor(path, device=device, calibrate=calibrate, alpha=alpha)
+def _loaded(
+    path: Path, changed: int, device: torch.device, calibrate: bool, alpha: float, unexpected_input: str
+) -> Predictor:
+    return Predictor(path, device=device, calibrate=calibrate, alpha=alpha, unexpected_input=unexpected_input)

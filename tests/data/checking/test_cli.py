@@ -12,9 +12,10 @@ from pathlib import Path
 import fire
 import numpy as np
 import pytest
-from dicom_files import write_picture
+from dicom_files import write_ct, write_dicom, write_picture
 from PIL import Image
 from pydicom.data import get_testdata_file
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.data import load_records
 from dual_skd.data.checking import cli
@@ -279,3 +280,18 @@ def test_the_training_command_can_be_pasted_and_has_the_options_of_the_check(tmp
     assert run(f"{prefix}{name}", *options, "--clean-list", "-list.csv") == 0
     found = training_options(capsys.readouterr().out.splitlines()[-1])
     assert found == {"dataset_dir": "./-list.csv"} and len(load_records(**found).train) > 0
+
+
+def test_screenshots_among_ct_are_a_warning_that_names_them(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for place in range(20):
+        split, label = ("train", "test")[place % 5 == 0], "ab"[place % 2]
+        write_ct(tmp_path / split / label / f"{place}.dcm", rng.integers(-1000, 500, (32, 32)), PatientID=f"{place}")
+    for place in range(3):
+        shot = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+        path = tmp_path / "train" / "a" / f"shot{place}.dcm"
+        write_dicom(path, shot, SOPClassUID=SecondaryCaptureImageStorage, PatientID=f"s{place}")
+    assert run(tmp_path, "--quiet") == 0
+    printed = capsys.readouterr().out
+    assert "3 images have values that mean something else than those of the others" in printed
+    assert all(f"shot{place}.dcm" in printed for place in range(3)) and "--window percentile" in printed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from dual_skd.data.checking.inspection import REMEDIES, inspect, inspect_all, quick_facts, quick_facts_of_all
 from dual_skd.data.checking.outliers import find_oddities
@@ -281,3 +281,17 @@ def test_the_quality_of_a_jpeg_is_that_of_libjpeg(tmp_path, quality, mode):
     picture.save(tmp_path / "a.png")
     assert abs(inspect(str(tmp_path / "a.jpg")).jpeg_quality - quality) <= 1
     assert inspect(str(tmp_path / "a.png")).jpeg_quality is None
+
+
+def test_the_unit_of_the_values_is_told(tmp_path):
+    shot = {"SOPClassUID": SecondaryCaptureImageStorage}
+    assert inspect(str(write_dicom(tmp_path / "ct.dcm"))).hounsfield
+    assert not inspect(str(write_dicom(tmp_path / "shot.dcm", **shot))).hounsfield
+
+
+def test_the_commonest_value_of_a_volume_is_looked_for_in_all_of_its_slices(tmp_path):
+    volume = np.random.default_rng(0).normal(size=(64, 64, 64)).astype(np.float32)
+    volume[..., 0] = 0.25  # of each slice in 64 all values: a quarter of every sixteenth value
+    volume = np.tile(volume, (1, 1, 4))
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii")
+    assert inspect(str(tmp_path / "a.nii"), 3).commonest == pytest.approx(1 / 64, rel=0.1)

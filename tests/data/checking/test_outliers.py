@@ -9,7 +9,7 @@ from dual_skd.data.checking.outliers import find_oddities, stretching, unusual
 
 
 def usual(count: int, **values) -> list[FileFacts]:
-    return [FileFacts(image=f"{index}.png", format="PNG", **values) for index in range(count)]
+    return [FileFacts(image=f"{index}.png", **{"format": "PNG", **values}) for index in range(count)]
 
 
 def odd(name: str = "odd.png", **values) -> FileFacts:
@@ -99,3 +99,15 @@ def test_pictures_of_all_sorts_are_not_called_inverted():
 def test_problem_files_are_left_aside():
     broken = inspect("nowhere.png")
     assert kinds([*usual(40, shape=(64, 64)), broken]) == []
+
+
+def test_values_that_mean_something_else_than_most_are_named():
+    ct = usual(60, format="DICOM", modality="CT", photometric="MONOCHROME2", hounsfield=True)
+    shots = [odd(f"shot{place}.dcm", format="DICOM", modality="CT") for place in range(3)]
+    found = kinds([*ct, *shots, odd("mr.dcm", format="DICOM", modality="MR", photometric="MONOCHROME2")])
+    without = "it holds values of DICOM files without a unit, where Hounsfield units are usual"
+    assert [one for one in found if one[1] == "mixed_values"] == [(one.image, "mixed_values", without) for one in shots]
+    pictures = "it holds values of picture files without a unit, where values of DICOM files without a unit are usual"
+    mixed = [*usual(5, format="DICOM", modality="DX", photometric="MONOCHROME2"), odd(format="JPEG")]
+    assert ("odd.png", "mixed_values", pictures) in kinds(mixed)
+    assert kinds([*usual(5, format="PNG"), odd("a.jpg", format="JPEG"), odd("a.bmp", format="BMP")]) == []

@@ -229,3 +229,12 @@ def test_commands_make_the_run_and_measure_the_same_images(run_folder):
     (directory / "datalist_b c.json").write_text('{"own": "validation"}')
     _, evaluating, _ = commands(analyse(read_run(directory, "b c"), resamples=5)).splitlines()
     assert evaluating.endswith(" --split val --report_as 'b c'")
+
+
+def test_images_of_another_kind_that_were_accepted_are_counted(run_folder):
+    directory = run_folder()
+    assert "were accepted" not in rendered(directory)[2]
+    metrics = json.loads((directory / "metrics.json").read_text())
+    metrics["test"] |= {"unexpected_input": "accept", "unexpected_images": 7}
+    (directory / "metrics.json").write_text(json.dumps(metrics))
+    assert "7 images aren't of the kind that was trained on, and were accepted." in rendered(directory)[2]

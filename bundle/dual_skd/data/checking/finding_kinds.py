@@ -114,6 +114,12 @@ KINDS: dict[str, Kind] = {
         "images are of another modality",
         "remove it, or train one model per modality",
     ),
+    "mixed_values": Kind(
+        "warning",
+        "image has values that mean something else than those of the others",
+        "images have values that mean something else than those of the others",
+        "remove it, export all images the same way, or train with --window percentile",
+    ),
     "series": Kind("warning", "series is irregular", "series are irregular", _LOOK),
     "mosaic": Kind(
         "warning",

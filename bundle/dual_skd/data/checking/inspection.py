@@ -15,7 +15,6 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -35,7 +34,7 @@ from dual_skd.data.reading.formats import (
 )
 from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
 from dual_skd.data.reading.locators import path_of, split_locator
-from dual_skd.data.reading.reader import read_image
+from dual_skd.data.reading.reader import channels_first, read_image
 from dual_skd.errors import InputError
 
 COARSE = 8  # pixels per side of the picture that is kept to compare brightness between images
@@ -87,6 +86,7 @@ class FileFacts:
         minimum, maximum, mean, std: of the grey values, in the image's units (HU for CT).
         commonest: share of the pixels that have the most frequent value.
         saturated: share of the pixels that have the highest value.
+        hounsfield: whether the values are Hounsfield units, None where nothing tells.
         modality, manufacturer, institution, photometric, transfer_syntax: from the DICOM header.
         spacing: mm along each axis, None when the file doesn't say.
         orientation: axis codes such as "RAS" of a volume that has a place in space, "LP" of a slice.
@@ -112,6 +112,7 @@ class FileFacts:
     std: float | None = None
     commonest: float | None = None
     saturated: float | None = None
+    hounsfield: bool | None = None
     modality: str = ""
     manufacturer: str = ""
     institution: str = ""
@@ -139,7 +140,7 @@ def inspect(image: str, spatial_dims: int = 2, *, also: Callable[[str, np.ndarra
     try:
         facts = _with_header(facts)
         array, meta = read_image(image, spatial_dims=spatial_dims)
-        grey = _grey(array, meta)
+        grey = to_grey(channels_first(array, meta), photometric=meta[PHOTOMETRIC])[0].numpy()
     except Exception as error:  # a check goes on to the next file, whatever a decoder raises
         return _bad(facts, *_problem_of(error, image))
     facts = _with_geometry(facts, grey, meta)
@@ -321,14 +322,8 @@ def _series_header(image: str):
     return largest.headers[0], tuple(largest.problems), len(largest.headers)
 
 
-def _grey(array: np.ndarray, meta: dict) -> np.ndarray:
-    """The grey picture that training makes of what the reader returns."""
-    values = torch.from_numpy(array.astype(np.float32, copy=False))
-    channels = values.movedim(-1, 0) if meta["original_channel_dim"] == -1 else values[None]
-    return to_grey(channels, photometric=meta[PHOTOMETRIC])[0].numpy()
-
-
 def _with_geometry(facts: FileFacts, grey: np.ndarray, meta: dict) -> FileFacts:
+    facts = replace(facts, hounsfield=meta["hounsfield"])
     affine = np.asarray(meta["affine"], dtype=float)
     lengths = np.linalg.norm(affine[:3, : grey.ndim], axis=0)
     extent, known = lengths * grey.shape, meta["spacing_known"]
@@ -364,11 +359,13 @@ def _with_values(facts: FileFacts, grey: np.ndarray) -> FileFacts:
 
 
 def _commonest(grey: np.ndarray, low: float, high: float) -> float:
-    """Share of the most frequent value; of every n-th pixel where values are not whole numbers."""
+    """Share of the most frequent value; among 65,536 pixels, drawn at random, where values are not whole numbers."""
     # grey stored as RGB comes back a rounding error beside its whole number
     if 0.5 < high - low < 2**16 and np.abs(grey - (whole := np.rint(grey))).max() < 1e-3:
         return float(np.bincount((whole - whole.min()).astype(np.int64).ravel()).max() / grey.size)
-    some = grey.ravel()[:: max(grey.size // 2**16, 1)]
+    some = grey.ravel()
+    if some.size > 2**16:  # drawn, since every n-th might lie in one slice of a volume
+        some = some[np.random.default_rng(0).integers(some.size, size=2**16)]
     return float(np.unique(some, return_counts=True)[1].max() / some.size)
 
 

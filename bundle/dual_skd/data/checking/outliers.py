@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dual_skd.data.checking.inspection import FileFacts
+from dual_skd.data.reading.expectation import kind_of
 from dual_skd.data.reading.formats import format_of_suffix
 from dual_skd.data.reading.locators import path_of
 
@@ -52,7 +53,9 @@ def find_oddities(facts: Sequence[FileFacts]) -> list[Oddity]:
         facts: of all images; those with a ``problem`` are left aside.
     """
     usable = [one for one in facts if not one.problem]
-    searches = (_names, _sizes, _spacings, _orientations, _modalities, _photometry, _brightness, _series, _mosaics)
+    searches = (
+        _names, _sizes, _spacings, _orientations, _modalities, _meanings, _photometry, _brightness, _series, _mosaics,
+    )  # fmt: skip
     return [oddity for search in searches for oddity in search(usable)]
 
 
@@ -119,6 +122,21 @@ def _modalities(facts: Sequence[FileFacts]) -> Iterator[Oddity]:
             if one.modality and one.modality != usual:
                 detail = f"the modality is {one.modality}, where {usual} is usual"
                 yield Oddity(one.image, "mixed_modality", detail)
+
+
+def _meanings(facts: Sequence[FileFacts]) -> Iterator[Oddity]:
+    """Among images of one modality those in another unit, or of another kind of file, than most."""
+    modalities = Counter(one.modality for one in facts if one.modality)
+    usual_modality = modalities.most_common(1)[0][0] if modalities else ""
+    meaning = {
+        one.image: "Hounsfield units" if one.hounsfield else f"values of {kind_of(one.format)} files without a unit"
+        for one in facts
+        if one.modality in ("", usual_modality)
+    }
+    usual = Counter(meaning.values()).most_common(1)
+    for image, found in meaning.items():
+        if found != usual[0][0]:
+            yield Oddity(image, "mixed_values", f"it holds {found}, where {usual[0][0]} are usual")
 
 
 def _minorities(

@@ -263,6 +263,14 @@ def _is_a_plane(directions: tuple[float, ...]) -> bool:
     return bool(abs(row @ column) < 1e-2 and abs(row @ row - 1) < 1e-2 and abs(column @ column - 1) < 1e-2)
 
 
+def plane_of(orientation: Sequence[float] | None) -> str:
+    """ "axial", "coronal" or "sagittal", by the axis that the normal of ImageOrientationPatient is nearest to."""
+    if orientation is None:
+        return ""
+    normal = np.cross(orientation[:3], orientation[3:])
+    return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
+
+
 def in_hounsfield(dataset: Dataset | Elements) -> bool:
     """Whether rescaled values are Hounsfield units: grey CT by its SOP class, or another object of CT with a rescale.
 

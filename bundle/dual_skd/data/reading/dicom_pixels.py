@@ -22,6 +22,7 @@ from dual_skd.data.reading.dicom import (
     geometry_of,
     group_series,
     header_of,
+    plane_of,
     read_headers,
     same_position,
     stack_of,
@@ -311,6 +312,8 @@ def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool,
         coloured=coloured,
         photometric="RGB" if coloured else grey,
         modality=header.modality,
+        hounsfield=header.hounsfield,
+        plane=plane_of(header.orientation),
         voi_range=(np.nan, np.nan) if voi is None or coloured else _range_of(voi),
     )
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,10 +18,9 @@ from monai.transforms import (
 )
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
-from dual_skd.data.reading.dicom import read_header
+from dual_skd.data.reading.expectation import PICTURES
+from dual_skd.data.reading.facts import ImageFacts, look_at_sample
 from dual_skd.data.reading.grey import voi_range
-from dual_skd.data.reading.locators import split_locator
-from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -39,8 +37,6 @@ WINDOWS = {
 # the window of a CT data set by DICOM BodyPartExamined; any other part keeps all tissues in the wide window
 BODY_PARTS = {"CHEST": "lung", "LUNG": "lung", "THORAX": "lung", "HEAD": "brain", "BRAIN": "brain", "SKULL": "brain"}
 WORDS = ("auto", "percentile", "zscore", "file", *WINDOWS)
-SAMPLES = 24  # images that a data set's modality is read from
-AIR = -300.0  # HU: stored values below are air, which only CT has
 UNITLESS = "pictures without units"
 
 Window = str | Sequence[float] | None
@@ -75,7 +71,13 @@ def window_centre(window: str | Sequence[float]) -> float | None:
     return None if window in ("percentile", "zscore", "file") else sum(window_range(window)) / 2
 
 
-def choose_window(window: Window, images: Sequence[str | Path], *, spatial_dims: int = 2) -> str | list[float]:
+def choose_window(
+    window: Window,
+    images: Sequence[str | Path],
+    *,
+    spatial_dims: int = 2,
+    facts: Sequence[ImageFacts] | None = None,
+) -> str | list[float]:
     """Settles how a data set's values are scaled, and says so in the log.
 
     "auto" reads the modality of a sample of the images. CT in HU (by the DICOM header, or by values below -300 in a
@@ -88,6 +90,7 @@ def choose_window(window: Window, images: Sequence[str | Path], *, spatial_dims:
             window, [centre, width], or None, which means "percentile".
         images: of the training data, files or other locators.
         spatial_dims: 2 for images, 3 for volumes.
+        facts: of a sample of them, where it was looked at before.
 
     Returns:
         "percentile", "zscore", "file" or [centre, width]: numbers rather than names, so that a stored model does not
@@ -101,11 +104,11 @@ def choose_window(window: Window, images: Sequence[str | Path], *, spatial_dims:
     if window != "auto":
         low, high = window_range(window)
         return [(low + high) / 2, high - low]
-    step = max(len(images) // SAMPLES, 1)
-    found = Counter(_modality(image, spatial_dims) for image in images[::step][:SAMPLES])
-    kinds = {kind.split(" ")[0] for kind in found}
-    if kinds == {"CT"}:
-        parts = {BODY_PARTS.get(kind.partition(" ")[2], "wide") for kind in found}
+    if facts is None:
+        facts = look_at_sample([{"image": image} for image in images], spatial_dims=spatial_dims)
+    found = {_words(one) for one in facts}
+    if facts and all(one.hounsfield for one in facts):
+        parts = {BODY_PARTS.get(one.body_part, "wide") for one in facts}
         name = parts.pop() if len(parts) == 1 else "wide"
         centre, width = WINDOWS[name]
         logger.info(
@@ -124,27 +127,13 @@ def choose_window(window: Window, images: Sequence[str | Path], *, spatial_dims:
     return "percentile"
 
 
-def _modality(image: str | Path, spatial_dims: int) -> str:
-    """ "CT CHEST", "MR", "DX" ... of a DICOM file, "CT" for a file without header that has values below air's."""
-    path, fragment = split_locator(image)
-    name = path.name.lower()
-    if name.endswith((".png", ".jpg", ".jpeg", ".bmp", ".npz")):
-        return UNITLESS  # eight or sixteen unsigned bits: no HU in there
-    if path.is_dir() or not name.endswith((".tif", ".tiff", ".nii", ".nii.gz", ".npy")):
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        for file in files:
-            try:
-                header = read_header(file)
-            except InputError:
-                continue  # not a DICOM file: reading the image below decides
-            if not path.is_dir() or header.series == (fragment or header.series):
-                if header.modality == "CT" and not header.hounsfield:
-                    return UNITLESS
-                body_part = header.body_part.upper() if header.hounsfield else ""
-                return f"{header.modality or 'images without a modality'} {body_part}".strip()
-    # pixels tell, and name a file that can't be read
-    values, meta = read_image(image, spatial_dims=spatial_dims, frame="middle" if spatial_dims == 2 else None)
-    return meta["modality"] or ("CT" if float(values.min()) < AIR else "images without a modality")
+def _words(facts: ImageFacts) -> str:
+    """ "CT CHEST", "MR", "DX" ..., what the log says of an image."""
+    if facts.hounsfield:
+        return f"CT {facts.body_part}".strip()
+    if facts.modality == "CT" or facts.format in PICTURES:
+        return UNITLESS
+    return facts.modality or "images without a modality"
 
 
 def scale_intensity(window: str | Sequence[float], keys: str = "image") -> MapTransform:

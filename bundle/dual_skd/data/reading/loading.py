@@ -22,6 +22,7 @@ from dual_skd.errors import InputError
 # for the stored and the float32 values of one image: with nearly 0.9 GiB of libraries, a process that reads it stays
 # under 2 GB; a DICOM series of 1,024 slices of 512 x 512 is the largest that fits (its files are read one by one)
 MAX_BYTES = 2**30
+AIR = -300.0  # HU: values below are air, which only CT has
 DEFLATE_RATIO = 1032  # zlib can't expand its input by more (zlib technical details, "maximum compression factor")
 
 Frame = int | Literal["middle"]
@@ -40,6 +41,9 @@ class Picture:
         coloured: whether the last axis holds channels.
         photometric: DICOM PhotometricInterpretation of ``array``, "" for other formats.
         modality: DICOM Modality, "" for other formats.
+        hounsfield: whether the values are Hounsfield units, where the file says so; None where it doesn't, and values
+            below :data:`AIR` tell.
+        plane: "axial", "coronal" or "sagittal" of DICOM slices, "" where that isn't known.
         voi_range: lowest and highest value that the VOI LUT or window of the file can give, where it was applied.
     """
 
@@ -49,11 +53,20 @@ class Picture:
     coloured: bool = False
     photometric: str = ""
     modality: str = ""
+    hounsfield: bool | None = None
+    plane: str = ""
     voi_range: tuple[float, float] = (np.nan, np.nan)
 
     @property
     def spatial_dims(self) -> int:
         return self.array.ndim - self.coloured
+
+    @property
+    def in_hounsfield(self) -> bool | None:
+        """As the file says, else True where there is air; None where nothing tells: CT need not show any."""
+        if self.hounsfield is not None or self.array.dtype.kind not in "if":  # unsigned values are none
+            return bool(self.hounsfield)
+        return bool(np.fmin.reduce(self.array, axis=None) < AIR) or None
 
 
 def plane_affine(column: float = 1.0, row: float = 1.0) -> np.ndarray:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from monai.transforms import (
 )
 from monai.utils import ensure_tuple_rep
 
+from dual_skd.data.reading.expectation import ExpectedInput
 from dual_skd.data.reading.grey import to_grey
 from dual_skd.data.reading.intensity import scale_intensity, window_centre
 from dual_skd.data.reading.reader import MedicalReader
@@ -42,6 +43,8 @@ def image_transforms(
     fit: str | None = None,
     *,
     with_label: bool = False,
+    expected: Mapping[str, Any] | None = None,
+    unexpected_input: str = "refuse",
 ) -> Compose:
     """Everything between a record's file and the network: read, grey, upright, resample, scale, size.
 
@@ -63,11 +66,14 @@ def image_transforms(
             first two axes (axial planes) are scaled so; the third is stretched. None: "stretch", as all models were
             trained that don't have this option.
         with_label: keep "label" beside "image", as a tensor.
+        expected: fields of :class:`~dual_skd.data.reading.expectation.InputExpectation` that images are compared with;
+            None, as of older models: nothing is compared.
+        unexpected_input: what becomes of images that are refused then: "refuse" or "accept".
 
     Raises:
         InputError: on use, naming the file: it can't be read, has other axes than ``spatial_dims``, values that are
-            not finite, or no known spacing where one is asked for. At once: for an unknown ``fit``, or one beside
-            ``spacing``.
+            not finite, no known spacing where one is asked for, or isn't what is expected. At once: for an unknown
+            ``fit``, or one beside ``spacing``.
     """
     size = ensure_tuple_rep(image_size, spatial_dims)
     window = window or "percentile"
@@ -83,6 +89,7 @@ def image_transforms(
     steps = [
         LoadImaged("image", reader=reader),
         EnsureChannelFirstd("image"),
+        *([Lambdad("image", ExpectedInput(expected, window, unexpected_input))] if expected else []),
         Lambdad("image", partial(to_grey, centre=window_centre(window))),
         Lambdad("image", require_finite),
     ]

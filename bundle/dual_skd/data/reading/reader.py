@@ -101,8 +101,8 @@ def read_image(
 
     Returns:
         The array and its meta data: "affine", "original_affine" (:class:`~dual_skd.data.reading.loading.Picture`),
-        "spacing_known", "modality", PhotometricInterpretation, "voi_range", "spatial_shape", "original_channel_dim",
-        "filename_or_obj". NaN and infinite values are left in.
+        "spacing_known", "modality", "hounsfield", "plane", PhotometricInterpretation, "voi_range", "spatial_shape",
+        "original_channel_dim", "filename_or_obj", "in_memory" (false). NaN and infinite values are left in.
 
     Raises:
         InputError: whatever is wrong, in one sentence with the file, the problem and the remedy.
@@ -121,7 +121,7 @@ def read_image(
 
 
 def image_from_array(
-    array: np.ndarray, *, spatial_dims: int = 2, spacing: Sequence[float] | None = None
+    array: np.ndarray, *, spatial_dims: int = 2, spacing: Sequence[float] | None = None, hounsfield: bool | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Gives an array in memory the form of :func:`read_image`.
 
@@ -133,6 +133,7 @@ def image_from_array(
             right to left, slices from the feet up. Bright means dense.
         spatial_dims: 2 or 3.
         spacing: mm from one value to the next along each axis, in the order of the axes; None: not known.
+        hounsfield: whether the values are Hounsfield units; None: values of air tell.
 
     Raises:
         InputError: other axes than these, no numbers, or a spacing that isn't positive.
@@ -147,21 +148,31 @@ def image_from_array(
     # DICOM's patient axes are left, posterior, superior; the affine leads to right, anterior, superior
     affine = np.diag([-column, -row, *slices, 1.0]) if slices else plane_affine(column, row)
     turned = np.ascontiguousarray(np.swapaxes(picture.array, 0, 1))
-    return turned, _meta_of(Picture(turned, affine, spacing is not None, picture.coloured), name)
+    picture = Picture(turned, affine, spacing is not None, picture.coloured, hounsfield=hounsfield)
+    return turned, _meta_of(picture, name, in_memory=True)
 
 
-def _meta_of(picture: Picture, name: str) -> dict[str, Any]:
+def _meta_of(picture: Picture, name: str, *, in_memory: bool = False) -> dict[str, Any]:
     return {
         "affine": picture.affine,
         "original_affine": picture.affine.copy(),
         "spacing_known": picture.spacing_known,
         "modality": picture.modality,
+        "hounsfield": picture.in_hounsfield,
+        "plane": picture.plane,
         PHOTOMETRIC: picture.photometric,
         VOI_RANGE: np.array(picture.voi_range),
         "spatial_shape": np.array(picture.array.shape[: picture.spatial_dims]),
         "original_channel_dim": -1 if picture.coloured else float("nan"),
         "filename_or_obj": name,
+        "in_memory": in_memory,
     }
+
+
+def channels_first(array: np.ndarray, meta: dict[str, Any]) -> torch.Tensor:
+    """What :func:`read_image` gave as (C, W, H) or (C, X, Y, Z), float32."""
+    values = torch.from_numpy(array.astype(np.float32, copy=False))
+    return values.movedim(-1, 0) if meta["original_channel_dim"] == -1 else values[None]
 
 
 def read_grey(
@@ -173,9 +184,7 @@ def read_grey(
         (W, H) or (X, Y, Z) float32.
     """
     array, meta = read_image(image, spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
-    values = torch.from_numpy(array.astype(np.float32, copy=False))
-    channels = values.movedim(-1, 0) if meta["original_channel_dim"] == -1 else values[None]
-    return to_grey(channels, photometric=meta[PHOTOMETRIC])[0]
+    return to_grey(channels_first(array, meta), photometric=meta[PHOTOMETRIC])[0]
 
 
 def _read(path: Path, fragment: str, spatial_dims: int | None, frame: Frame | None, voi_lut: bool) -> Picture:

@@ -70,7 +70,7 @@ def explained_cases(
     failed: dict[int, str] = {}
     images: dict[int, Any] = {}
     chosen = choose_cases(table.probabilities, table.labels, count=count, multi_label=files.multi_label)
-    transform = image_transforms(**preprocessing)
+    transform = image_transforms(**preprocessing | {"expected": None})  # they were measured
     map_of = partial(explain, network, multi_label=files.multi_label)
     for kind, rows in chosen.items():
         for row in rows:

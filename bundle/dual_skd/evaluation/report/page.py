@@ -203,9 +203,11 @@ def _data(content: Content) -> Markup:
     settings, patients = analysis["settings"], analysis["patients"]
     measured = f"Measured are {analysis['images']} images of {analysis['metrics']['patients']} independent patients."
     external = "They are of another data set than that of the training." if data["external"] else ""
+    foreign = data["unexpected_images"]
+    accepted = f"{foreign} images aren't of the kind that was trained on, and were accepted." if foreign else ""
     counts = zip(analysis["class_names"], analysis["class_images"], strict=True)
     parts = [
-        paragraph(measured, _sentence(patients["reason"]), external),
+        paragraph(measured, _sentence(patients["reason"]), external, accepted),
         table(["class", f"images measured ({analysis['split']})"], counts),
     ]
     if not data["known"]:
