@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.data import Sampler
 
 from dual_skd.bad_numbers import anywhere
+from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.files import FULL, replace_file
@@ -87,7 +88,7 @@ def find_checkpoint(
     if fresh:
         _set_aside(folder)
         return None
-    if resume_from is not None and Path(resume_from).expanduser().absolute() != (folder / NEWEST).absolute():
+    if resume_from is not None and expanded(resume_from).absolute() != (folder / NEWEST).absolute():
         raise InputError(
             f"A run goes on in its own folder: resume_from is {resume_from}, but output_dir {folder}; give "
             f"--output_dir {quoted(Path(resume_from).parent)} instead."

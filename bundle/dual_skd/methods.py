@@ -12,11 +12,11 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError, choose
 from dual_skd.momentum import unwrap
 from dual_skd.options import completed
@@ -134,7 +134,7 @@ def load_teacher(
             "method 'distill' needs a fine-tuned large network: train one with --small_options \"{}\" --method single "
             "and give its models/model.pt as --teacher_checkpoint."
         )
-    state, info = load_state_file(checkpoint), read_info(Path(checkpoint).expanduser())
+    state, info = load_state_file(checkpoint), read_info(expanded(checkpoint))
     for name, wanted in (("class_names", class_names and list(class_names)), ("multi_label", multi_label)):
         if wanted is not None and info.get(name, wanted) != wanted:
             raise InputError(

@@ -107,7 +107,7 @@ def text(value: object, name: str) -> Any:
     return None if value is None else os.fspath(value)
 
 
-def texts(value: object, name: str) -> Any:
+def texts(value: Any, name: str) -> Any:
     """Reads an option that is one text, see :func:`text`, or a list of them: ``"['a','b']"``.
 
     Raises:

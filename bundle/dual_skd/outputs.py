@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 from dual_skd.evaluation.calibration import logits_of, probabilities
 from dual_skd.evaluation.predictions import read_predictions
@@ -125,7 +126,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
 
 def model_file(path: str | Path) -> Path:
     """The file that a path of a model stands for: itself, or of a folder its ``model.pt`` or ``models/model.pt``."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         return next((p for p in (path / "model.pt", path / "models" / "model.pt") if p.is_file()), path / "model.pt")
     return path

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError, did_you_mean
 
 ENDINGS = (".safetensors", ".pt", ".pth")
@@ -34,7 +35,7 @@ def load_state_file(path: str | Path, *, words: Sequence[str] = ()) -> dict[str,
     Raises:
         InputError: no such file, another format, or no tensors in it.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         near = did_you_mean(str(path), [*words, *map(str, _siblings(path))])
         choices = [*words, "the path of a .safetensors, .pt or .pth file"]
@@ -69,7 +70,7 @@ def read_info(path: str | Path) -> dict[str, Any]:
     Args:
         path: a file that :func:`load_state_file` reads.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             texts = file.metadata() or {}

@@ -68,7 +68,7 @@ def test_paths_that_look_like_numbers_are_taken_as_typed(tmp_path, tiny, demo):
     words = ["--output_dir", "2024_06", "--cache_dir=1e3", "--num_workers", "0"]
     done = start(*RUN, "--config_file", TRAIN, *arguments, *words, cwd=tmp_path, path=ROOT)
     assert done.returncode == 0, done.stderr
-    recorded = json.loads((tmp_path / "2024_06" / "run.json").read_text())
+    recorded = json.loads((tmp_path / "2024_06" / "run.json").read_text())["config"]
     assert [recorded[name] for name in ("dataset_dir", "output_dir", "cache_dir")] == ["site,b", "2024_06", "1e3"]
     evaluate = ["-m", "monai.bundle", "run", "evaluating", "--config_file", ROOT / "configs" / "evaluate.json"]
     words = ["--output_dir=2024_06", "--report_as", "0_7", "--report", "False"]
@@ -77,7 +77,8 @@ def test_paths_that_look_like_numbers_are_taken_as_typed(tmp_path, tiny, demo):
     assert "0_7" in json.loads((tmp_path / "2024_06" / "metrics.json").read_text())
     infer = ["-m", "monai.bundle", "run", "inference", "--config_file", ROOT / "configs" / "inference.json"]
     (tmp_path / "scan#3").mkdir()
-    shutil.copy(next((demo / "images").rglob("*.png")), tmp_path / "scan#3" / "a.png")
+    image = next(path for path in sorted((demo / "images").rglob("*")) if path.is_file())
+    shutil.copy(image, tmp_path / "scan#3" / image.name)
     done = start(*infer, "--dataset_dir", "scan#3", "--output_dir", "2024_06", cwd=tmp_path, path=ROOT)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "2024_06" / "predictions.csv").read_text().splitlines()) == 2

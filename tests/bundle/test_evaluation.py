@@ -79,7 +79,7 @@ def test_an_external_set_with_patients_of_the_training_data_is_refused(finished,
     records = section(finished, "test") + section(finished, "training")[:1]
     other = table(tmp_path / "other.csv", records, names)
     message = refused(run, "evaluate.json", output_dir=str(finished), dataset_dir=str(other))
-    assert "1 patients" in message and records[-1]["patient"] in message
+    assert "1 patient " in message and records[-1]["patient"] in message
 
 
 def test_twins_of_training_images_are_dropped_from_an_external_set(finished, run, tmp_path):

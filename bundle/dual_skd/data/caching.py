@@ -18,7 +18,7 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose
 
 from dual_skd.data.reading.facts import spread
-from dual_skd.data.reading.locators import path_of, split_locator
+from dual_skd.data.reading.locators import expanded, path_of, split_locator
 from dual_skd.errors import InputError
 from dual_skd.wording import counted
 
@@ -70,7 +70,7 @@ def cached_dataset(
     if cache == "memory":
         return CacheDataset(records, transform, num_workers=max(num_workers, 1), copy_cache=False)
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return DiskCache(records, transform, cache_dir=Path(cache_dir).expanduser() / key, hash_func=_record_key)
+    return DiskCache(records, transform, cache_dir=expanded(cache_dir) / key, hash_func=_record_key)
 
 
 class DiskCache(PersistentDataset):

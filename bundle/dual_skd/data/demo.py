@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 
 VERSION = 2
@@ -64,7 +65,7 @@ def write_demo(
     """
     if spatial_dims not in (2, 3):
         raise InputError(f"spatial_dims must be 2 or 3, found {spatial_dims}.")
-    directory = Path(directory).expanduser()
+    directory = expanded(directory)
     counts = dict(counts or (COUNTS_2D if spatial_dims == 2 else COUNTS_3D))
     marker = {"version": VERSION, "spatial_dims": spatial_dims, "seed": seed, "counts": counts}
     if directory.is_dir() and any(directory.iterdir()):

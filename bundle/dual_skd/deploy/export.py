@@ -22,6 +22,7 @@ import torch
 
 from dual_skd.data import image_transforms, load_records, load_split
 from dual_skd.data.reading.facts import spread
+from dual_skd.data.reading.locators import expanded
 from dual_skd.data.records.datalist import DataList
 from dual_skd.deploy.child import ChildFailed, run_module
 from dual_skd.deploy.formats import CALIBRATION, FORMATS, RECIPE, definition
@@ -109,8 +110,8 @@ def export(
     for name, value in (("images", images), ("threads", threads)):
         if value < 1:
             raise InputError(f"{name} is {value}; give a number from 1 on.")
-    run_dir = Path(run_dir).expanduser()
-    output = run_dir / "export" if output is None else Path(output).expanduser()
+    run_dir = expanded(run_dir)
+    output = run_dir / "export" if output is None else expanded(output)
     model = Path(find_model(run_dir, run_dir)).absolute()
     _, info = load_model(model)
     make_folder(output)  # before the work, which takes minutes

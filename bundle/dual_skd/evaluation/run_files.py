@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dual_skd.data.reading.locators import expanded
 from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
 from dual_skd.evaluation.measured_images import note_path
@@ -75,7 +76,7 @@ def read_run(
     Raises:
         InputError: no such run, no predictions of this split, or a file that isn't what it should be.
     """
-    directory = Path(directory).expanduser()
+    directory = expanded(directory)
     if not directory.is_dir():
         raise InputError(f"There is no folder {directory}; give the output_dir of a run.")
     path = directory / f"predictions_{split}.csv"

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 from dual_skd.security.bundle_files import check_manifest, files_of, problems_of_code, problems_of_links
 from dual_skd.security.config_files import SEPARATOR, SUFFIXES, read_config, walk
@@ -93,7 +94,7 @@ def audit_bundle(bundle: str | Path, *, allow: Iterable[str] = ()) -> Audit:
     Raises:
         InputError: no such folder, or no config in it.
     """
-    bundle = Path(bundle).expanduser()
+    bundle = expanded(bundle)
     if not bundle.is_dir():
         raise InputError(f"{bundle} is not a folder; give the folder of a bundle, which holds configs/.")
     allowed = tuple(dict.fromkeys([*ALLOWED_PACKAGES, *allow]))

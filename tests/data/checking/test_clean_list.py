@@ -76,4 +76,4 @@ def test_the_list_of_a_set_with_several_labels_has_a_column_per_class():
     assert file.getvalue().splitlines() == [
         "image,well,ill,split,patient,site", "/d/a,1,0,,,", "/d/b,0,0,,,", "/d/c,0,1,,,"
     ]  # fmt: skip
-    assert label_options(several) == "--label-column well --label-column ill"
+    assert label_options(several) == "--label-column=well --label-column=ill"

@@ -174,7 +174,7 @@ def test_the_clean_list_of_a_table_with_several_labels_keeps_classes_and_images_
         rows.append(f"{seed}.png,{int(seed % 4 == 0)},{int(seed % 4 == 1)}")
     (tmp_path / "datalist.csv").write_text("\n".join(rows))
     columns = ["oedema", "effusion"]
-    options = [part for name in columns for part in ("--label-column", name)]
+    options = [f"--label-column={name}" for name in columns]
     assert run(tmp_path, *options, "--clean-list", tmp_path / "clean.csv") == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"read it with {' '.join(options)}." in " ".join(" ".join(lines).split())
@@ -277,7 +277,7 @@ def test_the_training_command_can_be_pasted_and_has_the_options_of_the_check(tmp
     wanted = {"dataset_dir": f"{prefix}{name}", "label_column": "1e3", "patient_pattern": r"(\d)_"}
     found = training_options(capsys.readouterr().out.splitlines()[-1])
     assert found == wanted | {"frame": "0", "allow_outside": "True"}
-    assert run(f"{prefix}{name}", *options, "--clean-list", "-list.csv") == 0
+    assert run(f"{prefix}{name}", *options, "--clean-list=-list.csv") == 0
     found = training_options(capsys.readouterr().out.splitlines()[-1])
     assert found == {"dataset_dir": "./-list.csv"} and len(load_records(**found).train) > 0
 

@@ -194,3 +194,9 @@ def test_a_bitmap_is_known_by_more_than_two_letters():
     bitmap = io.BytesIO()
     Image.new("L", (4, 4)).save(bitmap, "BMP")
     assert format_of(bitmap.getvalue()) == "BMP" and format_of(b"BM" + struct.pack("<III", 9, 9, 9)) == UNKNOWN
+
+
+def test_a_folder_without_dicom_is_no_series(tmp_path):
+    (tmp_path / "a.txt").write_text("no image")
+    facts = inspect(str(tmp_path), 3)
+    assert (facts.problem, facts.detail) == ("not_an_image", "no file in the folder is DICOM") and facts.remedy

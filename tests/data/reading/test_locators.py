@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dual_skd.data import find_images, load_records
 from dual_skd.data.reading import locators
-from dual_skd.data.reading.locators import path_of, split_locator
+from dual_skd.data.reading.locators import expanded, path_of, split_locator
 
 
 @pytest.mark.parametrize("fragment", ["1.2.840.113619.2.5", "frame=3", "train/17"])
@@ -35,3 +36,17 @@ def test_a_fragment_that_means_nothing_is_kept_for_the_reader_to_refuse(tmp_path
 
 def test_the_examples_are_true():
     assert doctest.testmod(locators).failed == 0
+
+
+def test_a_tilde_is_the_home_folder_and_before_no_user_a_letter(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [expanded(path) for path in ("~/a", "~", "~no such user/a", "a~", Path("~/b"))] == [
+        tmp_path / "a", tmp_path, Path("~no such user/a"), Path("a~"), tmp_path / "b",
+    ]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for label in "ab":
+        (tmp_path / "~old #1" / label).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "~old #1" / label / f"{label}{number}.png").write_bytes(f"{label}{number}".encode())
+    data = load_records("~old #1", on_bad_file=None, twin_search="never")
+    assert len(data.train + data.val + data.test) == 6 == len(find_images("~old #1"))

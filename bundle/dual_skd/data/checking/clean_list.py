@@ -85,4 +85,4 @@ def write_clean_list(data: DataList, records: Sequence[dict], file: TextIO) -> N
 
 def label_options(data: DataList) -> str:
     """How a command is told the columns of a clean list, "" where it has the one that is read by default."""
-    return " ".join(f"--label-column {shlex.quote(name)}" for name in data.class_names) if data.multi_label else ""
+    return " ".join(f"--label-column={shlex.quote(name)}" for name in data.class_names) if data.multi_label else ""

@@ -12,7 +12,7 @@ from dual_skd.data.checking.finding_kinds import KINDS, OF_FILES, ORDER
 from dual_skd.data.checking.inspection import FileFacts, inspect_all
 from dual_skd.data.checking.outliers import Oddity, find_oddities, stretching
 from dual_skd.data.checking.shortcuts import find_shortcuts
-from dual_skd.data.reading.formats import CONVERTIBLE, IMAGE_FORMATS, content_of, not_read
+from dual_skd.data.reading.formats import CONVERTIBLE, IMAGE_FORMATS, WORKBOOKS, content_of, not_read
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.image_files import is_junk
 from dual_skd.data.twins.finder import PROBABLE, SIMILARITY, TwinFinder
@@ -329,7 +329,7 @@ class _Reports:
             if content in (*IMAGE_FORMATS, *CONVERTIBLE) and not is_left_over:
                 self.add("left_out_image", name, detail)
             else:
-                self.add("junk", name, detail, remedy=not_read(content)[1] if content and not is_left_over else "")
+                self.add("junk", name, detail, remedy=not_read(content)[1] if content in WORKBOOKS else "")
 
     def findings(self, twins: list[dict], shared_patients: list[dict]) -> Findings:
         data = self.data

@@ -45,6 +45,7 @@ BATCH = 1024  # files that are under way at a time, so that memory doesn't grow 
 REMEDIES = {
     "missing": "restore the file, correct its path, or remove its entry",
     "empty": "copy the file again from its source, or remove it",
+    "not_an_image": "remove it from the data set, or export the image again",
     "program": "don't run it; overwrite its first 128 bytes with zeros if you trust its source, or remove it",
     "truncated": "copy the file again from its source, or remove it",
     "unreadable": "export the image again, or remove it",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_skd.data.checking.outliers import Oddity
+from dual_skd.data.reading.locators import expanded
 from dual_skd.data.records.datalist import SPLITS, DataList, in_order, label_index, load_records, record_of
 from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.patients import rows_with_patients
@@ -57,7 +58,7 @@ def load_for_check(
         return data, []
     except InputError as error:
         refusal = Oddity("", "data_set", str(error))
-    location = Path(dataset_dir).expanduser().absolute()
+    location = expanded(dataset_dir).absolute()
     try:
         source, missing = _present_part(location, **options)
     except InputError:

@@ -184,8 +184,8 @@ def _cells(column: Sequence, known: np.ndarray) -> np.ndarray:
         codes: dict = {}
         return np.array([codes.setdefault(value, len(codes)) for value in column])
     numbers = np.array([math.nan if value is None else value for value in column], dtype=float)
-    numbers_known = numbers[known & ~np.isnan(numbers)]  # none, where all images lie in one fold
-    edges = np.unique(np.quantile(numbers_known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(numbers_known) else []
+    given = numbers[known & ~np.isnan(numbers)]  # none, where all images lie in one fold
+    edges = np.unique(np.quantile(given, np.linspace(0, 1, BINS + 1)[1:-1])) if len(given) else np.empty(0)
     return np.where(np.isnan(numbers), len(edges) + 1, np.searchsorted(edges, numbers, side="right"))
 
 

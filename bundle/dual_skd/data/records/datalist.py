@@ -17,7 +17,7 @@ import torch
 
 from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.demo import write_demo
-from dual_skd.data.reading.locators import path_of
+from dual_skd.data.reading.locators import expanded, path_of
 from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.patients import refuse_shared_patients as refuse_patients_in_two_splits
 from dual_skd.data.records.patients import rows_with_patients
@@ -213,7 +213,7 @@ def load_records(
         spatial_dims = max(spatial_dims, DEMO_NAMES[str(dataset_dir)])
         target = Path(demo_dir) if demo_dir is not None else _default_demo_dir(spatial_dims)
         dataset_dir = write_demo(target, spatial_dims=spatial_dims)
-    location = Path(dataset_dir).expanduser().absolute()
+    location = expanded(dataset_dir).absolute()
     source = read_source(location, spatial_dims=spatial_dims, label_column=label_column, allow_outside=allow_outside)
     names = _class_names(source, class_names)
     rows, of_patients = rows_with_patients(source, patient_pattern)

@@ -11,7 +11,7 @@ from pathlib import Path
 from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.demo import MARKER, write_demo
 from dual_skd.data.reading.formats import misnamed
-from dual_skd.data.reading.locators import split_locator
+from dual_skd.data.reading.locators import expanded, split_locator
 from dual_skd.data.records.datalist import DEMO_NAMES, SPLITS, DataList, absent_classes, label_index, record_of
 from dual_skd.data.records.frames import frames_of, rows_of_frames
 from dual_skd.data.records.image_files import find_image_files, is_image
@@ -78,7 +78,7 @@ def load_evaluation_records(
             _refuse_demo(trained, trained_on)
         return _own_images(trained, split)
     source = read_source(
-        Path(dataset_dir).expanduser().absolute(),
+        expanded(dataset_dir).absolute(),
         spatial_dims=spatial_dims,
         label_column=label_column,
         allow_outside=allow_outside,
@@ -213,7 +213,7 @@ def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Pat
     if str(dataset_dir) in DEMO_NAMES:
         table = write_demo(Path(demo_dir), spatial_dims=DEMO_NAMES[str(dataset_dir)])
         return [row.image for row in read_source(table).rows if row.split == "test"]
-    location, fragment = split_locator(Path(dataset_dir).expanduser().absolute())
+    location, fragment = split_locator(expanded(dataset_dir).absolute())
     if not location.exists():
         read_source(location)  # says so, with the nearest name
     if fragment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dual_skd.errors import InputError
@@ -20,7 +21,7 @@ MOST = 20_000  # images that "auto" decodes before a run starts: a minute or two
 
 
 def find_twins(
-    images: Sequence[str], *, spatial_dims: int, search: str, dataset_dir: object, notes: list[str]
+    images: Sequence[str], *, spatial_dims: int, search: str, dataset_dir: str | Path, notes: list[str]
 ) -> TwinFinder | None:
     """Decodes images for a search for copies, unless that would take long and wasn't asked for.
 

@@ -11,6 +11,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 import dual_skd
+from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.bootstrap import RESAMPLES
@@ -63,7 +64,7 @@ def write_report(
     Raises:
         InputError: no such run or split, files that can't be read, or runs that can't be compared.
     """
-    directory = Path(directory).expanduser()
+    directory = expanded(directory)
     model = Path(model) if model is not None else directory / "models" / "model.pt"
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
@@ -71,7 +72,7 @@ def write_report(
     analysis["efficiency"]["speed"] = _speed(network, files, files.metrics.get("speed"), measure=speed)
     comparison, names = None, ("this run", "the other run")
     if compare is not None:
-        other = Path(compare).expanduser()
+        other = expanded(compare)
         if show_names:
             names = (directory.resolve().name, other.resolve().name)
         comparison = compare_runs(files, read_run(other, split), resamples=resamples, names=names)
