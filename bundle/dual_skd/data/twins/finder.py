@@ -24,7 +24,6 @@ SIMILARITY = 0.93  # likeness from which two images count as near copies
 PROBABLE = 0.80  # from here, in some sets, pairs are sharpened copies, in others neighbouring slices: for a user to see
 CHUNK = 1024  # images that are under way at a time, so that memory doesn't grow with their number
 PAIRS = 512  # pairs per step of the fine comparison
-KEPT = 20_000  # images whose views are kept for it, 18 kB each
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class TwinFinder:
         for row in rows:
             self._views.move_to_end(row)
         views = np.stack([self._views[row] for row in rows], axis=1).astype(np.float32)
-        while len(self._views) > KEPT:
+        while len(self._views) > signature_cache.KEPT[self._spatial_dims]:
             self._views.popitem(last=False)
         return torch.from_numpy(views)
 
