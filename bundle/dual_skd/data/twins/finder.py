@@ -177,7 +177,7 @@ class TwinFinder:
                 rows, mirrored = torch.tensor(some).split((2, 1), dim=1)
                 wanted, place = rows.unique(return_inverse=True)
                 views = self._views_of(wanted.tolist(), digests, pool)
-                values = [likeness(pictures, *place.T, mirrored[:, 0]) for pictures in views]
+                values = [likeness(pictures, place[:, 0], place[:, 1], mirrored[:, 0]) for pictures in views]
                 yield some, torch.stack(values).amin(dim=0).clamp(max=1.0).tolist()
                 bar.update(len(some))
 
