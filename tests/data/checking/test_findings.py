@@ -15,6 +15,7 @@ from dual_skd.data.checking.finding_kinds import KINDS
 from dual_skd.data.checking.findings import COLUMNS, Findings
 from dual_skd.data.checking.inspection import FileFacts
 from dual_skd.data.demo import chest_xray
+from dual_skd.data.reading import reader
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.twins.finder import Twin
 
@@ -68,6 +69,16 @@ def test_copies_across_splits_are_errors_and_all_are_listed(dataset):
         "1 test image has a twin in the same split (0 exact, 1 near copy), for example test/normal/exact.png and "
         "test/normal/smaller.png."
     ]
+
+
+def test_an_image_is_decoded_once_for_its_facts_its_signature_and_the_comparison(dataset, monkeypatch):
+    Image.open(dataset / "train" / "normal" / "0.png").resize((120, 120)).save(dataset / "test" / "normal" / "copy.png")
+    data = as_given(dataset)
+    decoded: list[str] = []
+    read = reader._read
+    monkeypatch.setattr(reader, "_read", lambda path, *rest: decoded.append(path.as_posix()) or read(path, *rest))
+    assert len(check_records(data).twins) == 1
+    assert sorted(decoded) == sorted(record["image"] for split in data.splits.values() for record in split)
 
 
 def test_twins_with_different_labels_are_conflicts_told_from_both_sides(dataset):

@@ -24,7 +24,6 @@ SIMILARITY = 0.93  # likeness from which two images count as near copies
 PROBABLE = 0.80  # from here, in some sets, pairs are sharpened copies, in others neighbouring slices: for a user to see
 CHUNK = 1024  # images that are under way at a time, so that memory doesn't grow with their number
 PAIRS = 512  # pairs per step of the fine comparison
-KEPT = 20_000  # images whose views are kept for it, 18 kB each
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class TwinFinder:
                 rows, mirrored = torch.tensor(some).split((2, 1), dim=1)
                 wanted, place = rows.unique(return_inverse=True)
                 views = self._views_of(wanted.tolist(), digests, pool)
-                values = [likeness(pictures, *place.T, mirrored[:, 0]) for pictures in views]
+                values = [likeness(pictures, place[:, 0], place[:, 1], mirrored[:, 0]) for pictures in views]
                 yield some, torch.stack(values).amin(dim=0).clamp(max=1.0).tolist()
                 bar.update(len(some))
 
@@ -193,7 +192,7 @@ class TwinFinder:
         for row in rows:
             self._views.move_to_end(row)
         views = np.stack([self._views[row] for row in rows], axis=1).astype(np.float32)
-        while len(self._views) > KEPT:
+        while len(self._views) > signature_cache.KEPT[self._spatial_dims]:
             self._views.popitem(last=False)
         return torch.from_numpy(views)
 

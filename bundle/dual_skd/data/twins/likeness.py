@@ -77,14 +77,15 @@ def likeness(pictures: torch.Tensor, first: torch.Tensor, second: torch.Tensor, 
     for size, steps in COARSE:
         shrunk = _shrunk(pictures, size)
         theta = _align(shrunk, first, second, theta, steps)
-    found = _agreement(shrunk, first, second, theta)
+    found = _agreement(_comparable(shrunk), first, second, theta)
     go_on = torch.nonzero(found >= PROMISING).flatten()
     if len(go_on):
         wanted, place = torch.cat([first[go_on], second[go_on]]).unique(return_inverse=True)
         a, b = place.view(2, -1)
         theta = _align(pictures[wanted], a, b, theta[go_on], FINE)
+        comparable = _comparable(pictures[wanted])
         # interpolation smooths the one that is mapped; a copy may itself be the smoother one, so both ways are tried
-        there, back = (_agreement(pictures[wanted], *way) for way in ((a, b, theta), (b, a, _inverse(theta))))
+        there, back = (_agreement(comparable, *way) for way in ((a, b, theta), (b, a, _inverse(theta))))
         found[go_on] = torch.maximum(there, back)
     return found
 
@@ -192,14 +193,19 @@ def _visible(pictures: torch.Tensor) -> torch.Tensor:
     return ((pictures > low + margin) & (pictures < high - margin)).float()
 
 
-def _agreement(pictures: torch.Tensor, first: torch.Tensor, second: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-    """Correlation that all but a tenth of the structure reaches, block by block, after mapping the first by theta."""
-    even, visible = blur(standardise(pictures, pictures.shape[-1] / 24), 0.7), _visible(pictures)
-    features = torch.stack([even, visible], dim=1)
+def _comparable(pictures: torch.Tensor) -> torch.Tensor:
+    """What correlations are taken of: (N, 2, size, size), locally standardised grey values, and where they count."""
+    return torch.stack([blur(standardise(pictures, pictures.shape[-1] / 24), 0.7), _visible(pictures)], dim=1)
+
+
+def _agreement(
+    comparable: torch.Tensor, first: torch.Tensor, second: torch.Tensor, theta: torch.Tensor
+) -> torch.Tensor:
+    """Correlation of pairs, places in ``comparable``, after the first were mapped by theta: (N,) from -1 to 1."""
     return torch.cat(
         [
-            _correlation(features.index_select(0, a), features.index_select(0, b), some)
-            for a, b, some in _in_steps(pictures.shape[-1], first, second, theta)
+            _correlation(comparable.index_select(0, a), comparable.index_select(0, b), some)
+            for a, b, some in _in_steps(comparable.shape[-1], first, second, theta)
         ]
     )
 
@@ -212,6 +218,17 @@ def _blocks(size: int) -> torch.Tensor:
 
 
 def _correlation(first: torch.Tensor, second: torch.Tensor, theta: torch.Tensor, share: float = 0.1) -> torch.Tensor:
+    """Correlation that all but a ``share`` of the structure reaches, block by block, after mapping by ``theta``.
+
+    Args:
+        first: (N, 2, size, size), see :func:`_comparable`.
+        second: the same.
+        theta: (N, 2, 3) affine maps from places in the second to places in the first.
+        share: of the structure that may be less alike.
+
+    Returns:
+        (N,), -1 where there is too little to compare.
+    """
     size = first.shape[-1]
     mapped = theta @ _places(size)
     inside = _within(mapped, 1 - 4 / size)

@@ -9,6 +9,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
@@ -24,6 +25,7 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 500  # SQLite's smallest limit of variables in one statement is 999
+KEPT = {2: 15_000, 3: 5_000}  # images whose views stay in memory, by spatial_dims; 18 kB per view
 UNSTORED = 512  # new signatures after which they are stored: so many are lost when a search is stopped
 
 
@@ -57,7 +59,10 @@ class Signatures:
         """Makes the signature of a decoded image, finite (W, H) or (X, Y, Z), unless it is known; from any thread."""
         if image in self._known:
             return
-        signature = self._known[image] = signature_of(array)
+        signature = signature_of(array)
+        if len(self._known) >= KEPT[self._spatial_dims]:
+            signature = replace(signature, views=None)
+        self._known[image] = signature
         if image in self._keys:
             with self._lock:
                 self._unstored[self._keys[image]] = signature
