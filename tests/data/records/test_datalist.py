@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_records
-from dual_skd.data.records.datalist import in_order, spelled_alike
+from dual_skd.data.records.labels import in_order
+from dual_skd.data.records.spelling import alike
 from dual_skd.data.twins.finder import TwinFinder
 from dual_skd.errors import InputError
 
@@ -342,7 +343,7 @@ def test_two_spellings_of_a_class_are_refused(tmp_path, names):
 
 
 def test_names_of_several_classes_are_not_alike():
-    assert spelled_alike(["1", "2", "a", "b", "nan", "1a"]) is None
+    assert alike(["1", "2", "a", "b", "nan", "1a"]) == []
 
 
 def test_tables_that_cannot_be_used_say_why(tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dual_skd.data.records.rows import Row, Source
-from dual_skd.data.records.tables import read_image_table, read_table
+from dual_skd.data.records.table_rows import read_image_table
+from dual_skd.data.records.tables import read_table
 from dual_skd.errors import InputError
 
 
