@@ -182,8 +182,8 @@ def _labelled(data: str | Path, label_column: str | Sequence[str], info: Mapping
     preprocessing = info["preprocessing"]
     found = load_records(
         data, spatial_dims=preprocessing.get("spatial_dims", 2), class_names=info["class_names"], val_fraction=0.0,
-        numbers_are_places=False, test_fraction=0.0, keep_twins=True, patient_pattern="", frame=preprocessing.get("frame"),
-        label_column=label_column, refuse_shared_patients=False,
+        numbers_are_places=False, test_fraction=0.0, keep_twins=True, patient_pattern="",
+        frame=preprocessing.get("frame"), label_column=label_column, refuse_shared_patients=False,
     )  # fmt: skip
     if list(found.class_names) != list(info["class_names"]) or found.multi_label != bool(info.get("multi_label")):
         raise InputError(

@@ -107,12 +107,8 @@ def test_single_slices_in_3d_are_told(tmp_path):
         (["a/1.png", "b/x.txt"], "Class folders without images in .*: b; add images"),
         (["test/a/1.png", "test/b/2.png"], "folder test but no train folder"),
         (["train/a/1.png", "training/a/1.png"], "two folders for the train split, train and training"),
-        (
-            [" normal/1.png", "b/2.png"],
-            "class folder '.*/ normal' has a .* or a space at an end of its name, .* rename it",
-        ),
-        (["train/normal /1.png", "train/b/2.png"], "class folder '.*/normal ' has"),
-        (["a|b/1.png", "c/2.png"], r"class folder '.*/a\|b' has"),
+        (["a|b/1.png", "c/2.png", "|/1.png"], r"class folders '.*a\|b', '\|' in .* have a \| in their names"),
+        (["train/a|b/1.png", "test/c|d/2.png"], r"class folders 'test/c\|d', 'train/a\|b' in"),
         (["a/train/1.png", "a/test/2.png"], "split folders lie inside the class folder .*: test/a instead of a/test"),
     ],
 )

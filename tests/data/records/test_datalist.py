@@ -379,9 +379,9 @@ def test_a_patient_in_two_given_splits_is_refused(tmp_path):
 
 def test_images_of_one_patient_are_not_divided(tmp_path):
     class_folders(tmp_path, {"a": 5, "b": 5})
-    rows = [f"{path.relative_to(tmp_path)},{path.parent.name},anonymous" for path in tmp_path.rglob("*.png")]
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name},p1" for path in tmp_path.rglob("*.png")]
     listed = table(tmp_path / "t.csv", "image,label,patient", rows)
-    words = "t.csv: all 10 images are of one patient (anonymous), so no {0} images", "or set {0}_fraction to 0"
+    words = "t.csv: all 10 images are of one patient (p1), so no {0} images", "or set {0}_fraction to 0"
     fails(listed, *(word.format("test") for word in words))
     fails(listed, *(word.format("val") for word in words), test_fraction=0)
     assert len(load(listed, test_fraction=0, val_fraction=0).train) == 10

@@ -30,11 +30,15 @@ def dicom(folder: Path, name: str, patient: str, **tags) -> Row:
     return Row(str(write_ct(folder / name, np.zeros((2, 2)), PatientID=patient, **tags)), ("a",))
 
 
+def without(some: int, of: int) -> str:
+    return f"{some} of {of} images have no patient: each counts as one of its own"
+
+
 def test_folders_inside_the_class_folders_are_patients_if_a_class_has_several(tmp_path):
     rows = [image("1.png", folder="p1"), image("2.png", folder="p2"), image("3.png", "b", folder="p3"), image("4.png")]
     assert found(tmp_path, *rows) == (
         {"1.png": "p1", "2.png": "p2", "3.png": "p3", "4.png": ""},
-        ["patients are the folders inside the class folders (3)"],
+        ["patients are the folders inside the class folders (3)", without(1, 4)],
     )
     one_each = [image("1.png", folder="images"), image("2.png", "b", folder="images")]
     assert found(tmp_path, *one_each) == ({"1.png": "", "2.png": ""}, [])
@@ -50,7 +54,7 @@ def test_a_pattern_wins_over_folders_and_an_empty_one_turns_them_off(tmp_path):
 def test_patients_that_the_source_states_stay(tmp_path):
     rows = [image("x7.png", patient="p"), image("x8.png")]
     for pattern in (None, "", r"x(\d)"):
-        assert found(Path("/data"), *rows, pattern=pattern) == ({"x7.png": "p", "x8.png": ""}, [])
+        assert found(Path("/data"), *rows, pattern=pattern) == ({"x7.png": "p", "x8.png": ""}, [without(1, 2)])
 
 
 def test_dicom_headers_name_the_patients_that_the_source_does_not_state(tmp_path):
@@ -58,7 +62,8 @@ def test_dicom_headers_name_the_patients_that_the_source_does_not_state(tmp_path
     (tmp_path / "4.dcm").write_bytes(b"cut")
     rows += [Row(str(tmp_path / "4.dcm"), ("a",)), Row(str(tmp_path / "5.png"), ("a",))]
     expected = {"1.dcm": "A", "2.dcm": "B", "3.dcm": "A", "4.dcm": "", "5.png": ""}
-    assert found(tmp_path, *rows) == (expected, ["patients are the PatientIDs of the DICOM headers (2)"])
+    notes = ["patients are the PatientIDs of the DICOM headers (2)", without(2, 5)]
+    assert found(tmp_path, *rows) == (expected, notes)
 
 
 def test_headers_count_more_than_folders_which_may_be_those_of_series(tmp_path):
@@ -145,9 +150,9 @@ def test_patterns_that_can_not_be_used_say_why(pattern, words):
 
 
 def test_a_patient_in_two_splits_is_refused():
-    def records(*names: str) -> list[dict]:
-        return [{"image": "i", "patient": name} for name in names]
+    def rows(split: str, *names: str) -> list[Row]:
+        return [image(f"{split}/{name}.png", patient=name, split=split) for name in names]
 
-    refuse_shared_patients({"train": records("p", ""), "val": records("q", ""), "test": records("r")}, "a set")
+    refuse_shared_patients([*rows("train", "p", ""), *rows("val", "q", ""), *rows("test", "r")], "a set")
     with pytest.raises(InputError, match="a set: 2 patients have images in both train and test .for example p, q."):
-        refuse_shared_patients({"train": records("q", "p", "r"), "val": [], "test": records("p", "q")}, "a set")
+        refuse_shared_patients([*rows("train", "q", "p", "r"), *rows("test", "p", "q")], "a set")

@@ -38,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spatial-dims", type=int, choices=(2, 3), default=2, help="2 for images, 3 for volumes")
     parser.add_argument("--frame", type=_frame, help="of files with several in 2D: middle, a number from 0, or all")
     parser.add_argument("--label-column", action="append", help="column of the label; repeat it for multi-label tables")
+    parser.add_argument(
+        "--class-map",
+        "--class_map",
+        metavar="MAP",
+        help="class name of each label, as in \"{'1': 'ill', '0': 'well'}\"",
+    )
+    parser.add_argument("--image-column", "--image_column", metavar="COLUMN", help="column that names the images")
     parser.add_argument("--patient-pattern", help="regular expression whose group finds the patient in a file name")
     parser.add_argument("--allow-outside", action="store_true", help="take images outside the folder of the list")
     parser.add_argument("--no-twins", action="store_true", help="don't look for copies among the images")
@@ -56,6 +63,8 @@ def main(args: argparse.Namespace) -> int:
             spatial_dims=args.spatial_dims,
             frame=args.frame,
             label_column=columns[0] if len(columns) == 1 else columns,
+            class_map=args.class_map,
+            image_column=args.image_column,
             patient_pattern=args.patient_pattern,
             allow_outside=args.allow_outside,
         )
@@ -91,8 +100,8 @@ def report(data: DataList, findings: Findings) -> Iterator[str]:
     """What was read and what was found, line by line, the gravest first."""
     yield f"Data: {data.source}"
     yield from _table_of_counts(data, findings)
-    notes = list(data.notes) if data.val or data.test else ["no split is given: training makes one", *data.notes]
-    for note in notes:
+    notes = [note for note in data.notes if note not in data.doubts]  # doubts are warnings
+    for note in notes if data.val or data.test else ["no split is given: training makes one", *notes]:
         yield from _wrapped(f"{note[0].upper()}{note[1:]}.", "  ")
     for severity, heading in (("error", "ERRORS"), ("warning", "WARNINGS")):
         groups = findings.groups(severity)

@@ -81,8 +81,7 @@ class LabelWords:
         for word in unused:
             if near := difflib.get_close_matches(word, left, n=1, cutoff=0.75):
                 raise InputError(
-                    f"class_map names {word!r}, which no label of {what} is, but {near[0]!r} is one; correct the word in "
-                    "class_map."
+                    f"class_map names {word!r}, which no label of {what} is, but {near[0]!r} is one; correct the word."
                 )
         if unused:
             found.append(f"no label of {what} is {_or(map(repr, unused))}, which class_map names")
@@ -131,19 +130,23 @@ def as_option(class_map: Mapping[str, str]) -> str:
 def map_offered(unknown: Iterable[str], names: Sequence[str]) -> str:
     """A class map for labels that are no class names, as an option to paste: the near name of each, "..." without one.
 
-    Numbers have no near name; the names stand behind them in any order, for the user to look at.
+    Numbers are near to no name that is a word: the names stand behind them in order, for the user to look at.
     """
     unknown = sorted(unknown)
-    if all(word.isdecimal() for word in unknown):
-        unknown = sorted(unknown, key=int, reverse=True)
+    if _numbers_for_words(unknown, names):
+        unknown = sorted(unknown, key=lambda word: -int(key_of(word)))
         return as_option(dict(zip(unknown, [*names, *["..."] * len(unknown)], strict=False)))
     of_key = {key_of(name): name for name in names}
     near = {word: difflib.get_close_matches(key_of(word), of_key, n=1, cutoff=0.8) for word in unknown}
     return as_option({word: of_key[keys[0]] if keys else "..." for word, keys in near.items()})
 
 
+def _numbers_for_words(labels: Iterable[str], names: Iterable[str]) -> bool:
+    return all(key_of(label).isdecimal() for label in labels) and not any(key_of(name).isdecimal() for name in names)
+
+
 def refuse_unknown(source: Source, names: Sequence[str]) -> None:
-    """Raises :class:`InputError` for labels that a model doesn't know; a number is none of its names, so it counts too.
+    """Raises :class:`InputError` for labels that a model doesn't know, such as numbers where its classes are words.
 
     Args:
         source: images to evaluate on.
@@ -153,11 +156,11 @@ def refuse_unknown(source: Source, names: Sequence[str]) -> None:
     if not unknown:
         return
     offer = map_offered(unknown, names)
-    if all(word.isdecimal() for word in unknown):
+    if _numbers_for_words(unknown, names):
         raise InputError(
             f"{source.description} has numbers as labels ({', '.join(unknown)}), and this model's classes have names "
-            f"({', '.join(names)}). Which number is which only you know: give it as {offer}, with each number before "
-            "its name."
+            f"({', '.join(names)}). Which number is which only you know; say it, with the names in the right places: "
+            f"{offer}."
         )
     raise InputError(
         f"{source.description} has labels that this model doesn't know: {', '.join(unknown)}; it was trained on "
@@ -221,12 +224,12 @@ def with_places_named(source: Source, names: Sequence[str]) -> Source:
 
     A number that is a name itself stays, and so do all where any name is a number.
     """
-    if any(name.isdecimal() for name in names):
+    if any(key_of(name).isdecimal() for name in names):
         return source
     places = {str(place): name for place, name in enumerate(names)}
 
     def named(label: str) -> str:
-        return places.get(str(int(label)), label) if label.isdecimal() else label
+        return places.get(key_of(label), label)
 
     return replace(source, rows=tuple(replace(row, labels=tuple(map(named, row.labels))) for row in source.rows))
 

@@ -85,7 +85,7 @@ def find_table(location: Path, image_column: str | None = None) -> Table | None:
         if (location / name).is_file():
             table = read_table(location / name, image_column)
             # a labels.csv of another kind doesn't keep class folders from being read
-            if name != "labels.csv" or "image" in table.columns or id_column(table):
+            if name != "labels.csv" or "image" in table.columns or key_column(table) or id_column(table):
                 return table
     return None
 

@@ -108,36 +108,39 @@ def _column_of_files(table: Table) -> str | None:
             found.append(name)
     if len(found) > 1:
         raise InputError(
-            f"{table.path} has no column image, and several that name files: {', '.join(found)}; set image_column to the "
-            "one with the images."
+            f"{table.path} has no column image, and several that name files: {', '.join(found)}; set image_column to "
+            "the one with the images."
         )
     return found[0] if found else None
 
 
 def require_columns(table: Table, wanted: Sequence[str]) -> None:
     """Raises :class:`InputError` for a column that a table doesn't have, naming the one that may be meant."""
-    columns = table.columns
     for name in wanted:
-        if name in columns:
-            continue
-        near = other_names(name, columns) or difflib.get_close_matches(name, columns)
-        remedy = f"; rename {near[0]} to {name} if that is meant" if near else ""
-        parts = [part.strip() for part in re.split(r"[\[\]()'\",]", name) if part.strip()]
-        if len(parts) > 1 and set(parts) <= set(columns):
-            remedy = "; on this command line several columns are given one by one, --label-column A --label-column B"
-        if near and name == "label":
-            remedy += f", or set label_column to {near[0]}"
-        if name == "label" and len(flags := _flag_columns(table)) > 1:
-            remedy += (
-                f"; {', '.join(flags)} hold 0 and 1: set label_column to one of them, or for several labels per image to "
-                f'all that are labels, --label_column "{flags!r}" in training, --label-column A --label-column B in check'
-            )
-        if name == "image" and (near := other_names(name, columns) or _columns_of_file_names(table)):
-            remedy = (
-                f"; rename {near[0]} to image or set image_column to {near[0]}, if that is meant: none of its cells "
-            )
-            remedy += f"names a file in {table.path.parent}"
-        raise InputError(f"{table.path} has no column {name}; columns found: {', '.join(columns)}{remedy}.")
+        if name not in table.columns:
+            remedies = "".join(f"; {remedy}" for remedy in _remedies(table, name))
+            raise InputError(f"{table.path} has no column {name}; columns found: {', '.join(table.columns)}{remedies}.")
+
+
+def _remedies(table: Table, name: str) -> list[str]:
+    """What to do about a column that a table doesn't have."""
+    parts = [part.strip() for part in re.split(r"[\[\]()'\",]", name) if part.strip()]
+    if len(parts) > 1 and set(parts) <= set(table.columns):
+        return ["on this command line several columns are given one by one, --label-column A --label-column B"]
+    near = other_names(name, table.columns) or difflib.get_close_matches(name, table.columns)
+    if name == "image":
+        near = near or _columns_of_file_names(table)
+    found = [f"rename {near[0]} to {name} if that is meant" for _ in near[:1]]
+    if near and name in ("image", "label"):
+        found = [f"{found[0]}, or set {name}_column to {near[0]}"]
+    if near and name == "image":
+        found.append(f"the cells of {near[0]} name no files in {table.path.parent}")
+    if name == "label" and len(flags := _flag_columns(table)) > 1:
+        found.append(
+            f"{', '.join(flags)} hold 0 and 1: set label_column to one of them, or to several for several labels per "
+            f'image (--label_column "{flags!r}" in training, --label-column A --label-column B in check)'
+        )
+    return found
 
 
 def _flag_columns(table: Table) -> list[str]:
