@@ -14,7 +14,7 @@ from typing import Any
 
 from dual_skd.data.records.image_files import IMAGE_SUFFIXES
 from dual_skd.data.records.rows import Row, Source, some
-from dual_skd.data.records.spelling import alike, is_empty_cell, is_missing, key_of
+from dual_skd.data.records.spelling import alike, bare, is_empty_cell, is_missing, key_of
 from dual_skd.errors import InputError
 
 FEW = 10  # classes that may have a patient each, as tiny sets have, and patients that a class of numbers should have
@@ -79,7 +79,8 @@ class LabelWords:
         unused = [word for word in self.class_map if word not in self.used]
         left = [word for word in self.seen if key_of(word) not in self._name_of]
         for word in unused:
-            if near := difflib.get_close_matches(word, left, n=1, cutoff=0.75):
+            near = difflib.get_close_matches(word, [other for other in left if other[:1] == word[:1]], n=1, cutoff=0.75)
+            if near:
                 raise InputError(
                     f"class_map names {word!r}, which no label of {what} is, but {near[0]!r} is one; correct the word."
                 )
@@ -128,17 +129,17 @@ def as_option(class_map: Mapping[str, str]) -> str:
 
 
 def map_offered(unknown: Iterable[str], names: Sequence[str]) -> str:
-    """A class map for labels that are no class names, as an option to paste: the near name of each, "..." without one.
+    """A class map for labels that are no class names, as an option to paste: the same word in another spelling, or "...".
 
-    Numbers are near to no name that is a word: the names stand behind them in order, for the user to look at.
+    Words that are only near are no offer: hypertension is near to hypotension, and abnormal to normal. Behind numbers
+    the names stand in order, for the user to look at.
     """
     unknown = sorted(unknown)
     if _numbers_for_words(unknown, names):
         unknown = sorted(unknown, key=lambda word: -int(key_of(word)))
         return as_option(dict(zip(unknown, [*names, *["..."] * len(unknown)], strict=False)))
-    of_key = {key_of(name): name for name in names}
-    near = {word: difflib.get_close_matches(key_of(word), of_key, n=1, cutoff=0.8) for word in unknown}
-    return as_option({word: of_key[keys[0]] if keys else "..." for word, keys in near.items()})
+    meant = {bare(name): name for name in names}
+    return as_option({word: meant.get(bare(word), "...") for word in unknown})
 
 
 def _numbers_for_words(labels: Iterable[str], names: Iterable[str]) -> bool:

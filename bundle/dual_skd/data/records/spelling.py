@@ -79,6 +79,12 @@ def known_patient(word: str) -> str:
     return "" if key_of(word) in _NOBODY else known(word)
 
 
+def known_group(word: str) -> str:
+    """The same for a group of images: "none", "nil" and dashes may be one, such as that without contrast medium."""
+    means_something = key_of(word) in ("none", "nil", "-", "--", "---")
+    return word.strip() if means_something and not is_empty_cell(word) else known(word)
+
+
 def is_empty_cell(word: str) -> bool:
     """Tells whether a cell is empty, or holds what Excel or pandas write for an empty one, letter by letter.
 

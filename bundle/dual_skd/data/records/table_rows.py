@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from dual_skd.data.records.labels import LabelWords
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, cell_text, some
-from dual_skd.data.records.spelling import key_of, known, known_patient, one_spelling
+from dual_skd.data.records.spelling import key_of, known, known_group, known_patient, one_spelling
 from dual_skd.data.records.table_images import locate_images
 from dual_skd.data.records.tables import Table, other_names, require_columns, same_name
 from dual_skd.errors import InputError
@@ -178,7 +178,7 @@ class _Cells:
     def __init__(self, table: Table, name: str) -> None:
         given = [entry.get(name) for entry in table.entries]
         self._plain = not any(isinstance(value, list | dict | float) for value in given)
-        words = [known(cell_text(value)) for value in given]
+        words = [(known if name == "site" else known_group)(cell_text(value)) for value in given]
         joined = one_spelling(filter(None, words))
         self.values = [joined.get(word, word) for word in words]
         self.note = f"spellings of one {name} in {table.path.name} are joined: {some(sorted(joined))}" if joined else ""
