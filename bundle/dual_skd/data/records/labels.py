@@ -129,7 +129,7 @@ def as_option(class_map: Mapping[str, str]) -> str:
 
 
 def map_offered(unknown: Iterable[str], names: Sequence[str]) -> str:
-    """A class map for labels that are no class names, as an option to paste: the same word in another spelling, or "...".
+    """A class map for labels that are no class names, as an option to paste: a name that is the same word, or "...".
 
     Words that are only near are no offer: hypertension is near to hypotension, and abnormal to normal. Behind numbers
     the names stand in order, for the user to look at.
