@@ -123,3 +123,30 @@ def test_an_empty_class_folder_is_fine_in_a_test_set(tmp_path):
     touch(tmp_path, "train/a/1.png", "train/b/2.png", "test/a/3.png")
     (tmp_path / "test" / "b").mkdir()
     assert len(read_class_folders(tmp_path, 2).rows) == 3
+
+
+def test_spaces_at_the_ends_of_class_folders_are_lost_and_all_are_told_at_once(tmp_path):
+    touch(
+        tmp_path, "train/Normal /1.png", "train/ ill\N{NO-BREAK SPACE}/2.png", "test/Normal/3.png", "test/Normal /4.png"
+    )
+    assert [row.labels for row in read_class_folders(tmp_path, 2).rows] == [
+        ("Normal",),
+        ("Normal",),
+        ("ill",),
+        ("Normal",),
+    ]
+    (doubt,) = read_class_folders(tmp_path, 2).doubts
+    assert (
+        "'test/Normal ', 'train/ ill\\xa0', 'train/Normal '" in doubt and doubt in read_class_folders(tmp_path, 2).notes
+    )
+
+
+def test_accents_that_are_stored_in_two_ways_are_one_class(tmp_path):
+    one, other = "M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller", "Mu\N{COMBINING DIAERESIS}ller"
+    touch(tmp_path, f"train/{one}/1.png", "train/b/2.png", f"test/{other}/3.png")
+    assert {row.labels for row in read_class_folders(tmp_path, 2).rows} == {(one,), ("b",)}
+
+
+def test_split_folders_are_known_in_any_spelling(tmp_path):
+    touch(tmp_path, "Train /a/1.png", "TEST\N{ZERO WIDTH SPACE}/a/2.png")
+    assert [row.split for row in read_class_folders(tmp_path, 2).rows] == ["test", "train"]

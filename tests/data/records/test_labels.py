@@ -87,7 +87,8 @@ def test_numbers_are_none_of_the_names_of_a_model_and_the_map_is_offered(run, on
 
 def test_numbers_of_an_archive_are_none_of_the_names_either(run):
     images = np.random.default_rng(0).integers(0, 255, (6, 8, 8), dtype=np.uint8)
-    np.savez(run.parent / "m.npz", train_images=images, train_labels=np.array([[0], [1]] * 3))
+    labels = np.array([[0], [1]] * 3)
+    np.savez(run.parent / "m.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
     with pytest.raises(InputError, match="numbers as labels"):
         load_evaluation_records(run, run.parent / "m.npz", class_names=("abnormal", "normal"))
     options = {"class_map": {"0": "normal", "1": "abnormal"}, "keep_twins": True}

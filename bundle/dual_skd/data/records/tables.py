@@ -134,7 +134,7 @@ def _remedies(table: Table, name: str) -> list[str]:
     if near and name in ("image", "label"):
         found = [f"{found[0]}, or set {name}_column to {near[0]}"]
     if near and name == "image":
-        found.append(f"the cells of {near[0]} name no files in {table.path.parent}")
+        found.append(f"few or none of its cells name image files in {table.path.parent}")
     if name == "label" and len(flags := _flag_columns(table)) > 1:
         found.append(
             f"{', '.join(flags)} hold 0 and 1: set label_column to one of them, or to several for several labels per "
