@@ -208,9 +208,8 @@ def test_an_anonymisers_word_in_headers_leaves_the_folder_or_the_study_to_tell(t
     rows = [image("1", folder="f1", header="ANONYMOUS"), image("2", folder="f2", header="ANONYMOUS"),
             image("3", folder="f3", header="A")]  # fmt: skip
     assert found(tmp_path, *rows)[0] == {"1": "f1", "2": "f2", "3": "A"}
-    files = [
-        dicom(tmp_path, f"{n}.dcm", "ANONYMOUS" if n < 4 else "A", StudyInstanceUID=f"1.2.{n // 2}") for n in range(5)
-    ]
+    names = ["ANONYMOUS"] * 4 + ["A"]
+    files = [dicom(tmp_path, f"{n}.dcm", name, StudyInstanceUID=f"1.2.{n // 2}") for n, name in enumerate(names)]
     assert list(found(tmp_path, *files)[0].values()) == ["1.2.0", "1.2.0", "1.2.1", "1.2.1", "A"]
 
 

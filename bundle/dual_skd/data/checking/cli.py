@@ -88,7 +88,8 @@ def main(args: argparse.Namespace) -> int:
         notes.append(f"{len(records)} images are left, in {args.clean_list}")
         if options := label_options(data):
             columns = ",".join(map(repr, data.class_names))
-            notes.append(f'read it with {options}, in training with --label_column "[{columns}]"')
+            in_training = f', in training with --label_column "[{columns}]"' if data.multi_label else ""
+            notes.append(f"read it with {options}{in_training}")
     if not data.source:  # nothing could be read at all
         sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
         return 1
