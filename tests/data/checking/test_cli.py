@@ -265,16 +265,16 @@ def test_a_table_with_a_foreign_column_of_images_is_checked(tmp_path, capsys, op
         ([f"mask_{seed}.nii.gz" for seed in range(12)], "names of files, such as mask_0.nii.gz"),
     ],
 )
-@pytest.mark.parametrize("missing", [[], ["gone.png,1,p"]])
+@pytest.mark.parametrize("missing", [False, True])
 def test_labels_that_can_not_be_classes_are_an_error(tmp_path, capsys, labels, words, missing):
     for seed in range(12):
         picture(seed).save(tmp_path / f"{seed}.png")
-    rows = ["image,label,patient", *(f"{seed}.png,{label},{seed}" for seed, label in enumerate(labels)), *missing]
+    rows = ["image,label,patient", *(f"{seed}.png,{label},{seed}" for seed, label in enumerate(labels))]
+    rows += [f"gone.png,{labels[0]},p"] * missing
     (tmp_path / "t.csv").write_text("\n".join(rows))
     assert run(tmp_path / "t.csv", "--no-twins") == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert ("gone.png" in printed) == bool(missing)
-    assert words in printed or missing and "mask" in str(labels)
+    assert ("gone.png" in printed) == missing and words in printed
 
 
 def test_a_clean_list_says_how_to_read_a_class_that_is_called_like_an_empty_cell(tmp_path, capsys):

@@ -79,8 +79,8 @@ def read_table(path: Path, image_column: str | None = None) -> Table:
         raise InputError(f"{path} lists no images.")
     own = {name: same_name(name, table.columns) for name in OWN_COLUMNS}
     if image_column is not None:
-        own["image"] = same_name(image_column, table.columns) or image_column
-        require_columns(table, [own["image"]])
+        found = own["image"] = same_name(image_column, table.columns) or image_column
+        require_columns(table, [found])
     elif own["image"] is None:
         own["image"] = _column_of_files(table)
     rename = {found: name for name, found in own.items() if found and found != name}
