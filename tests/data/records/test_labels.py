@@ -298,3 +298,39 @@ def test_offers_have_as_many_places_as_there_are_numbers():
     assert map_offered(["0", "1", "2"], ["a", "b"]) == "--class_map \"{'2': 'a', '1': 'b', '0': '...'}\""
     assert map_offered(["0", "1"], ["a", "b", "c"]) == "--class_map \"{'1': 'a', '0': 'b'}\""
     assert map_offered(["0"], ["1", "2"]) == "--class_map \"{'0': '...'}\""
+
+
+def test_classes_that_a_list_declares_are_taken_unless_they_are_files(here):
+    entries = [{"image": f"{n}.png", "label": n} for n in range(12)]
+    (here / "d.json").write_text(json.dumps({"labels": [f"k{n}" for n in range(12)], "training": entries}))
+    assert len(load(here / "d.json").class_names) == 12  # such as a run of an earlier version
+    entries = [{"image": f"{n}.png", "label": f"./labelsTr/{n}.nii.gz"} for n in range(12)]
+    (here / "d.json").write_text(json.dumps({"labels": {"0": "background", "1": "tumour"}, "training": entries}))
+    refused("the labels are names of files, such as ./labelsTr/0.nii.gz", where=here / "d.json")
+
+
+def test_a_class_map_of_a_run_says_nothing_of_other_data_that_it_does_not_concern(here):
+    path = save_split(
+        load(table(here, ["gesund", "krank"] * 10), class_map={"gesund": "well", "krank": "ill"}, test_fraction=0.2),
+        here / "run" / "datalist.json",
+    )
+    (here / "e.csv").write_text("image,label\n" + "".join(f"{n}.png,{('well', 'ill')[n % 2]}\n" for n in range(30, 40)))
+    data = load_evaluation_records(path, here / "e.csv", class_names=("ill", "well"), keep_twins=True)
+    assert not any("class_map" in note for note in data.notes) and data.class_map == {}
+    (here / "e.csv").write_text("image,label\n30.png,gesunde\n31.png,ill\n")
+    with pytest.raises(InputError, match="doesn't know: gesunde"):
+        load_evaluation_records(path, here / "e.csv", class_names=("ill", "well"))
+
+
+def test_a_long_list_of_unknown_labels_is_cut(run):
+    with pytest.raises(InputError, match=r"x19 and 10 more; it was trained on abnormal, normal") as caught:
+        external(run, [f"x{n:02d}" for n in range(30)][::-1], label_column="label")
+    assert len(pasted(str(caught.value))) == 20
+
+
+def test_a_folder_that_is_called_unknown_is_a_class_without_a_word(here):
+    for number, name in enumerate(("none", "unknown", "a")):
+        (here / "d" / name).mkdir(parents=True)
+        (here / f"{number}.png").rename(here / "d" / name / f"{number}.png")
+    data = load(here / "d")
+    assert data.class_names == ("a", "none", "unknown") and data.doubts == []

@@ -14,7 +14,7 @@ from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.labels import LabelWords, in_order, record_of, refuse_no_classes
 from dual_skd.data.records.patients import rows_with_patients
 from dual_skd.data.records.rows import Source
-from dual_skd.data.records.sources import find_table, id_column, read_source
+from dual_skd.data.records.sources import find_table, id_column, read_source, with_notes_on
 from dual_skd.data.records.table_images import OutsideError, locate_images
 from dual_skd.data.records.table_rows import read_image_table
 from dual_skd.errors import InputError
@@ -92,7 +92,8 @@ def _present_part(location: Path, words: LabelWords, **options: Any) -> tuple[So
             missing.append(Oddity(str(table.path.parent / name), "missing", detail))
     kept = replace(table, entries=present)
     # what is left was looked at entry by entry, with all entries of the table in view
-    return read_image_table(kept, label_column, words=words, allow_outside=True), missing
+    source = read_image_table(kept, label_column, words=words, allow_outside=True)
+    return with_notes_on(words, source, is_table=True), missing
 
 
 def _records_of(

@@ -84,7 +84,8 @@ def load_evaluation_records(
             _refuse_demo(trained, trained_on)
         return _own_images(trained, split)
     names = trained.class_names
-    words = LabelWords(trained.class_map if class_map is None else class_map, names)
+    given = class_map is not None
+    words = LabelWords(class_map if given else trained.class_map, names, given=given)
     source = read_source(
         Path(dataset_dir).expanduser().absolute(),
         spatial_dims=spatial_dims,
@@ -95,7 +96,7 @@ def load_evaluation_records(
     )
     if _holds(source, trained.train):
         return _own_images(trained, split)
-    if class_map is None and words.used:
+    if not given and words.used:
         raise InputError(
             f"{source.description} isn't the data of this run, and has labels that the run's class_map names; if they "
             f"mean the same here, say so: {as_option(words.used)}."

@@ -18,7 +18,7 @@ from dual_skd.data.records.spelling import alike, bare, is_empty_cell, is_missin
 from dual_skd.errors import InputError
 
 FEW = 10  # classes that may have a patient each, as tiny sets have, and patients that a class of numbers should have
-MANY = 20  # classes that may be decimal numbers, such as scores in half steps
+MANY = 20  # classes that may be decimal numbers, such as scores in half steps; labels that a sentence lists
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".nrrd", ".mha", ".mhd", ".npz", ".gif", ".svg", ".txt", ".json", ".xml")
 
 
@@ -33,13 +33,17 @@ class LabelWords:
         class_map: word as it stands in the data -> class name, "" for no label; compared as
             :func:`dual_skd.data.records.spelling.key_of` compares. Also as text, as a command line gives it.
         class_names: classes that are known before anything is read.
+        given: whether the user gave the map for these data, so that there is something to say of it.
 
     Raises:
         InputError: the map is none, or gives one word two classes.
     """
 
-    def __init__(self, class_map: Mapping[Any, Any] | str | None = None, class_names: Iterable[str] = ()) -> None:
+    def __init__(
+        self, class_map: Mapping[Any, Any] | str | None = None, class_names: Iterable[str] = (), *, given: bool = True
+    ) -> None:
         self.class_map = _as_map(class_map)
+        self.given = given
         self.class_names = set(class_names)
         self.seen: Counter[str] = Counter()
         self._name_of: dict[str, str] = {}
@@ -75,6 +79,8 @@ class LabelWords:
         Raises:
             InputError: a word of the map that no label has is nearly one that the map doesn't name.
         """
+        if not self.given:
+            return []
         found = []
         unused = [word for word in self.class_map if word not in self.used]
         left = [word for word in self.seen if key_of(word) not in self._name_of]
@@ -134,7 +140,7 @@ def map_offered(unknown: Iterable[str], names: Sequence[str]) -> str:
     Words that are only near are no offer: hypertension is near to hypotension, and abnormal to normal. Behind numbers
     the names stand in order, for the user to look at.
     """
-    unknown = sorted(unknown)
+    unknown = sorted(unknown)[:MANY]
     if _numbers_for_words(unknown, names):
         unknown = sorted(unknown, key=lambda word: -int(key_of(word)))
         return as_option(dict(zip(unknown, [*names, *["..."] * len(unknown)], strict=False)))
@@ -153,18 +159,20 @@ def refuse_unknown(source: Source, names: Sequence[str]) -> None:
         source: images to evaluate on.
         names: the model's classes.
     """
-    unknown = sorted({label for row in source.rows for label in row.labels} - set(names))
+    found = {label for row in source.rows for label in row.labels}
+    _refuse_file_names(found, source)
+    unknown = sorted(found - set(names))
     if not unknown:
         return
     offer = map_offered(unknown, names)
     if _numbers_for_words(unknown, names):
         raise InputError(
-            f"{source.description} has numbers as labels ({', '.join(unknown)}), and this model's classes have names "
+            f"{source.description} has numbers as labels ({_listed(unknown)}), and this model's classes have names "
             f"({', '.join(names)}). Which number is which only you know; say it, with the names in the right places: "
             f"{offer}."
         )
     raise InputError(
-        f"{source.description} has labels that this model doesn't know: {', '.join(unknown)}; it was trained on "
+        f"{source.description} has labels that this model doesn't know: {_listed(unknown)}; it was trained on "
         f"{', '.join(names)}. Say which class each is, '' for none: {offer}."
     )
 
@@ -180,9 +188,11 @@ def class_names_of(source: Source, given: Sequence[str] | None) -> tuple[str, ..
         given: names in label order; default: those that the source declares, else the sorted labels.
 
     Raises:
-        InputError: names and labels don't agree, there is one class only, or two differ only in spelling.
+        InputError: names and labels don't agree, there is one class only, two differ only in spelling, or all are names
+            of files.
     """
     found = {label for row in source.rows for label in row.labels}
+    _refuse_file_names(found, source)
     ordered = in_order(found)
     names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
     if len(set(names)) < len(names):
@@ -200,7 +210,7 @@ def class_names_of(source: Source, given: Sequence[str] | None) -> tuple[str, ..
     unknown = sorted(found - set(names))
     if unknown:
         raise InputError(
-            f"{source.description} has labels that are none of the classes: {', '.join(unknown)}; expected "
+            f"{source.description} has labels that are none of the classes: {_listed(unknown)}; expected "
             f"{', '.join(names)}. Correct the labels or class_names, or give {map_offered(unknown, names)}."
         )
     if len(found) == 1 and not source.multi_label:
@@ -243,8 +253,8 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 def record_of(row: Row, names: Sequence[str], source: Source) -> dict:
     """The record of a row: its label as a place in the names, or flags of all of them."""
-    flags = [float(name in row.labels) for name in names]
-    label = flags if source.multi_label else names.index(row.labels[0])
+    several = source.multi_label
+    label = [float(name in row.labels) for name in names] if several else names.index(row.labels[0])
     return {"image": row.image, "label": label, "patient": row.patient, "site": row.site, **dict(row.groups)}
 
 
@@ -254,27 +264,22 @@ def record_of(row: Row, names: Sequence[str], source: Source) -> dict:
 def refuse_no_classes(rows: Sequence[Row], source: Source) -> None:
     """Raises :class:`InputError` for labels that can't be classes.
 
-    These are names of files, all of them; decimal numbers, when there are more than 20 of them; and words or numbers
-    of which there are ten or more with less than two patients each on the average (an image of an unknown patient
-    counts as one): a measurement or an identifier. So a large set may have classes of one image, and a tiny one nothing
-    else.
+    These are names of files, all of them; decimal numbers, when there are more than 20 of them; and words or numbers of
+    which there are ten or more with less than two patients each on the average (an image of an unknown patient counts
+    as one): a measurement or an identifier. So a large set may have classes of one image, and a tiny one nothing else.
+    Classes that the source itself declares are taken, unless they are files.
 
     Args:
         rows: of the source, with their patients.
         source: its description is for the sentence.
     """
+    _refuse_file_names({label for row in rows for label in row.labels}, source)
     patients: dict[str, set[str]] = defaultdict(set)
-    for row in rows if not source.multi_label else ():
+    for row in rows if not (source.multi_label or source.class_names) else ():
         patients[row.labels[0]].add(row.patient or f"image {row.image}")
     if not patients:
         return
     labels = in_order(patients)
-    remedy = "name another label_column, or give images of a class the same label"
-    if all(label.lower().endswith(FILE_SUFFIXES) for label in labels):
-        raise InputError(
-            f"{source.description}: the labels are names of files, such as {labels[0]}, as masks for segmentation have "
-            f"them; this is a classifier of whole images: {remedy}."
-        )
     units = sum(map(len, patients.values()))
     scarce = len(labels) >= FEW and units < 2 * len(labels)
     numbers = [_number(label) for label in labels]
@@ -282,7 +287,8 @@ def refuse_no_classes(rows: Sequence[Row], source: Source) -> None:
         if scarce:
             raise InputError(
                 f"{source.description}: the labels look like names of single images or patients ({some(labels)} ...): "
-                f"{len(labels)} different ones for {units} patients or images; {remedy}."
+                f"{len(labels)} different ones for {units} patients or images; name another label_column, or give "
+                "images of a class the same label."
             )
         return
     decimals = any(number != int(number) for number in numbers if number is not None)
@@ -293,6 +299,20 @@ def refuse_no_classes(rows: Sequence[Row], source: Source) -> None:
             f"{values[0]:g} to {values[-1]:g} for {units} patients or images; this is a classifier: make classes of "
             "them, such as 0 and 1 by a threshold, or name another label_column."
         )
+
+
+def _refuse_file_names(labels: Iterable[str], source: Source) -> None:
+    """Raises :class:`InputError` for labels that are names of files, all of them."""
+    labels = sorted(labels)
+    if labels and all(label.lower().endswith(FILE_SUFFIXES) for label in labels):
+        raise InputError(
+            f"{source.description}: the labels are names of files, such as {labels[0]}, as masks for segmentation have "
+            "them; this is a classifier of whole images: name another label_column."
+        )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{some(words, MANY)} and {len(words) - MANY} more" if len(words) > MANY else ", ".join(words)
 
 
 def doubtful_numbers(rows: Sequence[Row], source: Source) -> list[str]:

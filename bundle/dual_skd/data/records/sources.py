@@ -55,7 +55,16 @@ def read_source(
         source = read_dicom_tree(table, key, spatial_dims=spatial_dims, label_column=label_column, words=words)
     else:
         source = read_image_table(table, label_column, words=words, allow_outside=allow_outside)
-    doubts = words.doubts(source.description)
+    return with_notes_on(words, source, is_table=table is not None)
+
+
+def with_notes_on(words: LabelWords, source: Source, *, is_table: bool) -> Source:
+    """The source with what is to be said of its labels; whoever calls a folder "unknown" means a class.
+
+    Raises:
+        InputError: see :meth:`LabelWords.notes`.
+    """
+    doubts = words.doubts(source.description) if is_table else []
     notes = (*source.notes, *words.notes(source.description), *doubts)
     return replace(source, notes=notes, doubts=(*source.doubts, *doubts))
 

@@ -169,7 +169,9 @@ def _column_of(wanted: str, table: Table, labels: Sequence[str]) -> str:
 
 
 def _further_columns(table: Table, used: Sequence[str]) -> list[str]:
-    return [name for name in table.columns if key_of(name) not in RESERVED and name not in used and name.strip()]
+    """The columns that may sort images into groups."""
+    names = [name for name in table.columns if key_of(name) not in RESERVED and name not in used and name.strip()]
+    return [name for name in names if len({str(entry.get(name)) for entry in table.entries}) <= 10 * MOST_GROUPS]
 
 
 class _Cells:
@@ -178,7 +180,9 @@ class _Cells:
     def __init__(self, table: Table, name: str) -> None:
         given = [entry.get(name) for entry in table.entries]
         self._plain = not any(isinstance(value, list | dict | float) for value in given)
-        words = [(known if name == "site" else known_group)(cell_text(value)) for value in given]
+        texts = [cell_text(value) for value in given]
+        named = {text: (known if name == "site" else known_group)(text) for text in set(texts)}
+        words = [named[text] for text in texts]
         joined = one_spelling(filter(None, words))
         self.values = [joined.get(word, word) for word in words]
         self.note = f"spellings of one {name} in {table.path.name} are joined: {some(sorted(joined))}" if joined else ""
