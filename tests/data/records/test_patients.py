@@ -220,3 +220,8 @@ def test_a_patient_with_over_a_third_of_the_images_is_told():
     assert large_patients(rows[:9]) == []  # of few images each is a large part
     assert large_patients([image(f"{n}.png", patient=f"p{n // 4}") for n in range(12)]) == []
     assert large_patients([image(f"{n}.png") for n in range(12)]) == []
+
+
+def test_files_that_stand_for_patients_are_no_words():
+    rows = [image("1.png", patient="/data/A_1.tif"), image("2.png", patient="/data/a 1.tif")]
+    assert found(Path("/data"), *rows) == ({"1.png": "/data/A_1.tif", "2.png": "/data/a 1.tif"}, [])

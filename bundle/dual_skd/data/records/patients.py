@@ -117,7 +117,8 @@ def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], l
 
 
 def _in_one_spelling(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]:
-    joined = one_spelling(row.patient for row in rows if row.patient)
+    # a file whose frames stay together as if of one patient is no word
+    joined = one_spelling(row.patient for row in rows if row.patient and not os.path.isabs(row.patient))
     for place, row in enumerate(rows):
         if joined.get(row.patient, row.patient) != row.patient:
             rows[place] = replace(row, patient=joined[row.patient], written=row.patient)
