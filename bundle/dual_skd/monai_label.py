@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dual_skd.data.records.spelling import key_of
 from dual_skd.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -129,12 +130,12 @@ def class_in(label: Any) -> str:
 def _name(label: Any, names: Sequence[str], metadata: Path) -> str:
     """The class as the bundle spells it: MONAI Label writes all names in small letters, and takes numbers too."""
     found = class_in(label)
-    spelled = {name.lower(): name for name in names}
+    spelled = {key_of(name): name for name in names}
     if found.isdecimal() and found not in names and int(found) < len(names):
         return names[int(found)]
-    if found.lower() not in spelled:
+    if key_of(found) not in spelled:
         raise InputError(
             f"The label {found!r} ({label}) is none of the classes of this bundle, {', '.join(names)}; correct it, or "
             f"pack the bundle with a model of your classes, or write them into channel_def of {metadata}."
         )
-    return found if found in names else spelled[found.lower()]
+    return found if found in names else spelled[key_of(found)]

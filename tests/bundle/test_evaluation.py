@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dual_skd.data import write_demo
+from dual_skd.data import load_records, write_demo
 from dual_skd.errors import input_error_behind
 from dual_skd.outputs import load_model
 
@@ -161,3 +161,34 @@ def test_corrupted_images_are_measured_beside_the_evaluation(finished, run):
     for who in ("student", "auxiliary"):
         assert found["clean"][who] == pytest.approx(plain[who], abs=1e-6)
         assert found["corrupted"]["noise"]["5"][who]["nll"] != pytest.approx(plain[who]["nll"], abs=1e-3)
+
+
+def test_a_class_map_and_a_column_of_images_go_through_all_workflows(run, tiny, demo, tmp_path):
+    names = ["interstitial", "nodule", "normal"]
+    found = load_records(demo, keep_twins=True)
+
+    def numbers(split: str, name: str, code: dict[str, int]) -> Path:
+        lines = [
+            f"{record['image']};{demo / 'no_mask'};{code[names[record['label']]]};{record['patient']}"
+            for record in found.splits[split]
+        ]
+        (tmp_path / name).write_text("\n".join(["Datei;Maske;Nummer;patient", *lines]))
+        return tmp_path / name
+
+    own = numbers("train", "own.csv", {"normal": 0, "nodule": 1, "interstitial": 2})
+    class_map = {"0": "normal", "1": "nodule", "2": "interstitial"}
+    read_as = {"label_column": "Nummer", "image_column": "Datei"}
+    settings = tiny | read_as | {"dataset_dir": str(own), "output_dir": str(tmp_path / "run")}
+    run("train.json", **settings, class_map=class_map)
+    assert load_model(tmp_path / "run")[1]["class_names"] == names
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["class_map"] == class_map
+    run("train.json", **settings, class_map=class_map)  # the same run, of which nothing is left to train
+    assert "class_map" in refused(run, "train.json", **settings, class_map={**class_map, "2": "other"})
+    other = numbers("test", "other.csv", {"normal": 2, "nodule": 1, "interstitial": 0})
+    evaluated = {"output_dir": str(tmp_path / "run"), "dataset_dir": str(other), "report_as": "other"} | read_as
+    assert "isn't the data of this run" in refused(run, "evaluate.json", **evaluated)
+    run("evaluate.json", **evaluated, class_map={"2": "normal", "1": "nodule", "0": "interstitial"})
+    labels = {row["image"]: row["label"] for row in rows(tmp_path / "run" / "predictions_other.csv")}
+    assert labels == {record["image"]: names[record["label"]] for record in found.test}
+    run("inference.json", output_dir=str(tmp_path / "run"), dataset_dir=str(other), image_column="Datei")
+    assert len(rows(tmp_path / "run" / "predictions.csv")) == len(found.test)

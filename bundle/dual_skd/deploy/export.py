@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-column", action="extend", nargs="+", metavar="COLUMN",
         help="column of the label in a table given as --data, `label` by default; several for multi-label tables",
     )  # fmt: skip
+    parser.add_argument("--class-map", "--class_map", metavar="MAP", help="names of labels in --data, as in training")
+    parser.add_argument("--image-column", "--image_column", metavar="COLUMN", help="of a table given as --data")
     parser.add_argument("--images", type=int, default=2000, help="verify on so many images at most, 2000 by default")
     parser.add_argument("--threads", type=int, default=1, help="threads for the times, 1 by default")
     parser.add_argument("--seconds", type=float, default=3, help="for the times of a batch size, 3 by default")
@@ -67,8 +69,9 @@ def main(args: argparse.Namespace) -> int:
     columns = args.label_column or ["label"]
     report = export(
         args.run_dir, args.output, formats=args.formats, data=args.data,
-        label_column=columns[0] if len(columns) == 1 else columns, images=args.images, threads=args.threads,
-        seconds=args.seconds, timeout=args.timeout,
+        label_column=columns[0] if len(columns) == 1 else columns, class_map=args.class_map,
+        image_column=args.image_column, images=args.images, threads=args.threads, seconds=args.seconds,
+        timeout=args.timeout,
     )  # fmt: skip
     return 0 if report["fastest"] else 1
 
@@ -80,6 +83,8 @@ def export(
     formats: Sequence[str] = tuple(FORMATS),
     data: str | Path | None = None,
     label_column: str | Sequence[str] = "label",
+    class_map: Mapping[Any, Any] | str | None = None,
+    image_column: str | None = None,
     images: int = 2000,
     threads: int = 1,
     seconds: float = 3.0,
@@ -93,7 +98,7 @@ def export(
         formats: of :data:`dual_skd.deploy.formats.FORMATS`.
         data: labelled images to verify on, in any form that training takes: its validation images, or all where it has
             none. Default: those of the run.
-        label_column: of ``data``, see :func:`dual_skd.data.load_records`.
+        label_column, class_map, image_column: of ``data``, see :func:`dual_skd.data.load_records`.
         images: verify on so many at most, evenly spread; on fewer where they would take more than 1 GiB.
         threads: for the measurement of times.
         seconds: for the time of one batch size.
@@ -115,10 +120,11 @@ def export(
     model = Path(find_model(run_dir, run_dir)).absolute()
     _, info = load_model(model)
     make_folder(output)  # before the work, which takes minutes
+    read_as = {"label_column": label_column, "class_map": class_map, "image_column": image_column}
     about = recipe(info)
     fitting = MOST_BYTES // (4 * math.prod(about["input"]["shape"][1:]))
     most = max(min(images, fitting), 1)  # one, however large an image is
-    records, source, calibration = _images_of(run_dir, data, label_column, info, most)
+    records, source, calibration = _images_of(run_dir, data, read_as, info, most)
     with tempfile.TemporaryDirectory(prefix="dual_skd_export_") as folder:
         work = Path(folder).resolve()
         transforms = image_transforms(**info["preprocessing"] | {"expected": None})
@@ -159,7 +165,7 @@ def export(
 
 
 def _images_of(
-    run_dir: Path, data: str | Path | None, label_column: str | Sequence[str], info: Mapping[str, Any], most: int
+    run_dir: Path, data: str | Path | None, read_as: Mapping[str, Any], info: Mapping[str, Any], most: int
 ) -> tuple[list[dict], str, list[dict] | None]:
     """Records to verify on, where they are from, and training records to calibrate on (None where they are gone)."""
     own: DataList | None = None
@@ -170,7 +176,7 @@ def _images_of(
             raise InputError(
                 f"The images of this run can't be used for the verification ({error}) Give labelled images as --data."
             ) from error
-    given: Any = own if data is None else _labelled(data, label_column, info)
+    given: Any = own if data is None else _labelled(data, read_as, info)
     records = given.val or [record for split in given.splits.values() for record in split]
     which = "validation images" if given.val else "all images"
     source = f"{which} of {(run_dir if data is None else Path(data)).resolve().name}"
@@ -180,12 +186,12 @@ def _images_of(
     return _spread(records, most), source, None
 
 
-def _labelled(data: str | Path, label_column: str | Sequence[str], info: Mapping[str, Any]) -> DataList:
+def _labelled(data: str | Path, read_as: Mapping[str, Any], info: Mapping[str, Any]) -> DataList:
     preprocessing = info["preprocessing"]
     found = load_records(
         data, spatial_dims=preprocessing.get("spatial_dims", 2), class_names=info["class_names"], val_fraction=0.0,
-        test_fraction=0.0, keep_twins=True, patient_pattern="", frame=preprocessing.get("frame"),
-        label_column=label_column, refuse_shared_patients=False,
+        numbers_are_places=False, test_fraction=0.0, keep_twins=True, patient_pattern="",
+        frame=preprocessing.get("frame"), **read_as, refuse_shared_patients=False,
     )  # fmt: skip
     if list(found.class_names) != list(info["class_names"]) or found.multi_label != bool(info.get("multi_label")):
         raise InputError(

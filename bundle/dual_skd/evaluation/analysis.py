@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from dual_skd.data.records.rows import cell_text
+from dual_skd.data.records.spelling import known_group
 from dual_skd.evaluation.bootstrap import RESAMPLES, bootstrap_intervals
 from dual_skd.evaluation.calibration import fit_temperature, logits_of, reliability
 from dual_skd.evaluation.calibration import probabilities as probabilities_of
@@ -25,7 +27,7 @@ from dual_skd.evaluation.operating_point import choose_operating_point
 from dual_skd.evaluation.recorder import LAST, read_json
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
 from dual_skd.evaluation.run_files import RunFiles
-from dual_skd.evaluation.subgroups import UNKNOWN, subgroup_metrics
+from dual_skd.evaluation.subgroups import subgroup_metrics
 from dual_skd.evaluation.uncertainty import decisions, fit_conformal, prediction_sets, risk_coverage, set_coverage
 from dual_skd.methods import chosen_settings
 from dual_skd.outputs import bundle_root
@@ -331,8 +333,8 @@ def group_columns(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[
     notes: list[str] = []
     for name in dict.fromkeys(key for record in records for key in record if key not in OWN_KEYS):
         words = name.lower().replace("-", "_").replace(" ", "_").split("_")
-        values = ["" if record.get(name) is None else str(record.get(name)).strip() for record in records]
-        groups = set(values) - {"", UNKNOWN}
+        values = [known_group(cell_text(record.get(name))) for record in records]
+        groups = set(values) - {""}
         if len(groups) < 2:
             continue
         if any(word in PERSONAL for word in words) or any(mark in name.lower() for mark in PERSONAL[:4]):

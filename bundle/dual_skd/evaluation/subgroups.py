@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dual_skd.data.records.spelling import known_group
 from dual_skd.errors import InputError
 from dual_skd.evaluation.arguments import checked_class_names, checked_predictions, some
 from dual_skd.evaluation.bootstrap import Intervals, bootstrap_intervals
@@ -100,7 +101,7 @@ def subgroup_metrics(
 def _name(group: Any) -> str:
     if group is None or (isinstance(group, float | np.floating) and np.isnan(group)):
         return UNKNOWN
-    return str(group).strip() or UNKNOWN
+    return known_group(str(group)) or UNKNOWN
 
 
 def _too_small(

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of ``predict``."""
     parser.add_argument("images", nargs="+", metavar="FILE", help="images, DICOM series, or folders of them")
     parser.add_argument("--model", type=Path, help="output_dir or model file of a run (default: the bundle's own)")
+    parser.add_argument("--image-column", "--image_column", metavar="COLUMN", help="of a table: column of the images")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: cpu)")
     parser.add_argument(
         "--unexpected-input",
@@ -51,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
     def images() -> Iterator[str]:
         for given in args.images:
             try:
-                yield from find_images(Path(given).absolute(), dims, frame=frame)
+                yield from find_images(Path(given).absolute(), dims, frame=frame, image_column=args.image_column)
             except InputError as error:  # the others are answered
                 say(Prediction(given, problem=str(error)))
 

@@ -295,3 +295,68 @@ def test_screenshots_among_ct_are_a_warning_that_names_them(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "3 images have values that mean something else than those of the others" in printed
     assert all(f"shot{place}.dcm" in printed for place in range(3)) and "--window percentile" in printed
+
+
+def test_doubtful_words_large_patients_and_spaces_are_warnings(tmp_path, capsys):
+    rows = ["image,label,patient"]
+    for seed in range(24):
+        picture(seed).save(tmp_path / f"{seed}.png")
+        rows.append(f"{seed}.png,{('a', 'b', 'unknown')[seed % 3]},{'K7' if seed < 15 else seed}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    assert run(tmp_path / "t.csv") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("counts as a class; if it means that the label is missing") == 1
+    assert "WARNINGS" in printed and "15 of 24 images are of one patient (K7) and stay together" in printed
+    assert "images are test images" in printed and "4 kinds" not in printed
+    assert run(tmp_path / "t.csv", "--class-map", "{'unknown': ''}") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "counts as a class" not in printed and "by class_map 'unknown' is no label" in printed.lower()
+    for split in ("train", "test"):
+        write(tmp_path / "d", split, "Normal ", 1 + len(split))
+        write(tmp_path / "d", split, "ill", 10 + len(split))
+    assert run(tmp_path / "d") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "count as if they had none: 'test/Normal ', 'train/Normal '" in printed and "1 kind of warning" in printed
+
+
+@pytest.mark.parametrize("option", ["--image-column", "--image_column"])
+def test_a_table_with_a_foreign_column_of_images_is_checked(tmp_path, capsys, option):
+    rows = ["Dateiname;Diagnosis;patient"]
+    for seed in range(8):
+        picture(seed).save(tmp_path / f"{seed}.png")
+        rows.append(f"{seed}.png;{seed % 2};p{seed}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    options = ["--label-column", "Diagnosis", "--class_map", "{'1': 'ill', '0': 'well'}"]
+    for more in ([], [option, "Dateiname"]):
+        assert run(tmp_path / "t.csv", *options, *more) == 0
+        printed = capsys.readouterr().out
+        assert "The column Dateiname of t.csv counts as image." in printed and "ill  well" in printed
+
+
+@pytest.mark.parametrize(
+    "labels, words",
+    [
+        ([20.74 + seed for seed in range(12)], "look like a measurement"),
+        ([f"mask_{seed}.nii.gz" for seed in range(12)], "names of files, such as mask_0.nii.gz"),
+    ],
+)
+@pytest.mark.parametrize("missing", [False, True])
+def test_labels_that_can_not_be_classes_are_an_error(tmp_path, capsys, labels, words, missing):
+    for seed in range(12):
+        picture(seed).save(tmp_path / f"{seed}.png")
+    rows = ["image,label,patient", *(f"{seed}.png,{label},{seed}" for seed, label in enumerate(labels))]
+    rows += [f"gone.png,{labels[0]},p"] * missing
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    assert run(tmp_path / "t.csv", "--no-twins") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ("gone.png" in printed) == missing and words in printed
+
+
+def test_a_clean_list_says_how_to_read_a_class_that_is_called_like_an_empty_cell(tmp_path, capsys):
+    for seed in range(8):
+        write(tmp_path / "d", "train", ("None", "tumour")[seed % 2], seed)
+        write(tmp_path / "d", "test", ("None", "tumour")[seed % 2], 100 + seed)
+    assert run(tmp_path / "d", "--clean-list", tmp_path / "clean.csv") == 0
+    assert "Read it with --class_map \"{'None': 'None'}\"" in capsys.readouterr().out.replace("read it", "Read it")
+    options = {"class_map": {"None": "None"}, "keep_twins": True}
+    assert load_records(tmp_path / "clean.csv", **options).class_names == ("None", "tumour")

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_records
-from dual_skd.data.records.datalist import in_order, spelled_alike
+from dual_skd.data.records.labels import in_order
+from dual_skd.data.records.spelling import alike
 from dual_skd.data.twins.finder import TwinFinder
 from dual_skd.errors import InputError
 
@@ -342,7 +343,7 @@ def test_two_spellings_of_a_class_are_refused(tmp_path, names):
 
 
 def test_names_of_several_classes_are_not_alike():
-    assert spelled_alike(["1", "2", "a", "b", "nan", "1a"]) is None
+    assert alike(["1", "2", "a", "b", "nan", "1a"]) == []
 
 
 def test_tables_that_cannot_be_used_say_why(tmp_path):
@@ -378,9 +379,9 @@ def test_a_patient_in_two_given_splits_is_refused(tmp_path):
 
 def test_images_of_one_patient_are_not_divided(tmp_path):
     class_folders(tmp_path, {"a": 5, "b": 5})
-    rows = [f"{path.relative_to(tmp_path)},{path.parent.name},anonymous" for path in tmp_path.rglob("*.png")]
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name},p1" for path in tmp_path.rglob("*.png")]
     listed = table(tmp_path / "t.csv", "image,label,patient", rows)
-    words = "t.csv: all 10 images are of one patient (anonymous), so no {0} images", "or set {0}_fraction to 0"
+    words = "t.csv: all 10 images are of one patient (p1), so no {0} images", "or set {0}_fraction to 0"
     fails(listed, *(word.format("test") for word in words))
     fails(listed, *(word.format("val") for word in words), test_fraction=0)
     assert len(load(listed, test_fraction=0, val_fraction=0).train) == 10
@@ -453,3 +454,38 @@ def test_the_measured_images_of_a_split_are_its_own_and_then_its_twins(tmp_path)
     data.left_out.append(twin)
     data.left_out.append({**twin, "split": "val"})
     assert data.measured("test") == [*data.test, twin]
+
+
+def listed(root: Path, patients: list[str], **options):
+    names = [picture(root / f"{i}.png", i).name for i in range(len(patients))]
+    rows = [f"{name},{'ab'[i % 2]},{patient}" for i, (name, patient) in enumerate(zip(names, patients, strict=True))]
+    return load(table(root / "t.csv", "image,label,patient", rows), **options)
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "unknown", "-", "anonymous"])
+def test_images_without_a_patient_are_divided_one_by_one(tmp_path, word):
+    data = listed(tmp_path, [word if i < 30 else f"p{i}" for i in range(40)])
+    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [28, 4, 8]
+    assert f"{word} as patient in t.csv stands for none (30 images)" in data.notes
+    assert "30 of 40 images have no patient: each counts as one of its own" in data.notes and data.doubts == []
+
+
+def test_persons_under_two_spellings_are_kept_together(tmp_path):
+    data = listed(tmp_path, [f"{'00' * (i % 2)}{1 + i // 2}" for i in range(40)])
+    patients = [{record["patient"] for record in data.splits[split]} for split in data.splits]
+    assert sum(map(len, patients)) == 20 == len(set.union(*patients))
+    assert "20 patients are written in several ways and count as one each, such as 001 = 1" in data.notes
+
+
+def test_a_large_patient_and_the_share_that_comes_of_it_are_told(tmp_path):
+    data = listed(tmp_path, ["K7" if i < 30 else f"p{i}" for i in range(40)])
+    share = len(data.test) / 40
+    assert share == 0.775 and data.notes[-2:] == data.doubts
+    assert data.doubts[0].startswith("30 of 40 images are of one patient (K7) and stay together")
+    assert data.doubts[1].startswith("31 of 40 images are test images (78%), where 20% were asked for")
+    assert listed(tmp_path, [f"p{i // 4}" for i in range(40)]).doubts == []
+
+
+def test_small_sets_have_shares_that_nobody_has_to_look_at(tmp_path):
+    for count in (4, 6, 9, 15):
+        assert load(class_folders(tmp_path / str(count), {"a": count, "b": count})).doubts == []

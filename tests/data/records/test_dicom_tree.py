@@ -99,7 +99,10 @@ def test_multi_label_tables_work_too(tree):
         (["PatientID,label,split", "P1,a,train", "P1,a,test"], "PatientID P1 twice, with different splits"),
         (["PatientID,label", "P1,a", ",b"], "entry 2: the PatientID is empty"),
         (["PatientID,class", "P1,a"], "no column label; .* rename class to label"),
-        (["filename,patient,label", "P1/1.1/1.1.1_0,P1,a"], "no column image; .* rename filename to image"),
+        (
+            ["filename,patient,label", "P1/1.1/gone,P1,a"],
+            "no column image; .* rename filename to image .*image_column to",
+        ),
     ],
 )
 def test_tables_that_do_not_fit_say_why_in_one_sentence(tree, lines, words):
@@ -111,5 +114,31 @@ def test_tables_that_do_not_fit_say_why_in_one_sentence(tree, lines, words):
 
 def test_a_tree_without_dicom_is_told(tmp_path):
     labels(tmp_path, "PatientID,label", "P1,a")
-    with pytest.raises(InputError, match="the table has, for example, 'P1', there are none"):
+    with pytest.raises(InputError, match="labels.csv has no column image; columns found: PatientID, label"):
         read_source(tmp_path)
+
+
+@pytest.mark.parametrize("column, ids", [("Fall", ("P1", "P2", "P3")), ("Studie", ("1.1", "1.2", "1.3"))])
+def test_a_column_of_ids_is_known_by_the_headers(tree, column, ids):
+    lines = [f"{name},{label},{k}" for k, (name, label) in enumerate(zip(ids, "aba", strict=True))]
+    source = read_source(labels(tree, f"{column},label,age", *lines, name="mine.csv"))
+    assert [sum(row.labels == (name,) for row in source.rows) for name in "ab"] == [9, 3]
+    assert f"labelled by {column} in mine.csv" in source.description
+    assert read_source(labels(tree, f"{column},label,age", *lines)).description.endswith("in labels.csv")
+
+
+def test_several_columns_of_ids_are_refused(tree):
+    path = labels(tree, "Fall,Person,label", "P1,P1,a", "P2,P2,b", "P3,P3,b", name="mine.csv")
+    with pytest.raises(InputError, match="several columns with the patient ids .* .Fall, Person.; rename .* patientid"):
+        read_source(path)
+
+
+def test_ids_are_matched_in_any_spelling(tree):
+    source = read_source(labels(tree, "PatientID,label", "p1,a", "P2\N{NO-BREAK SPACE},b", "P3,b"))
+    assert len(source.rows) == 12 and source.notes[-1].startswith("1 file that is no image")
+    for folder, name in (("Q1", "007"), ("Q2", "12")):
+        write_ct(tree / folder / "1.dcm", np.zeros((2, 2)), PatientID=name)
+    source = read_source(labels(tree, "PatientID,label", "7,a", "12.0,b", name="numbers.csv"))
+    assert sorted((row.header, row.labels) for row in source.rows) == [("007", ("a",)), ("12", ("b",))]
+    with pytest.raises(InputError, match="entry 2: the PatientID is 'ANONYMOUS', which names nobody"):
+        read_source(labels(tree, "PatientID,label", "P1,a", "ANONYMOUS,b"))

@@ -270,3 +270,32 @@ def test_the_demo_is_no_answer_for_a_model_of_other_images(run, tmp_path):
     with pytest.raises(InputError, match="wasn't trained on the demo data"):
         find_images("demo", demo_dir=tmp_path / "demo", trained_on=run)
     assert len(find_images("demo", demo_dir=tmp_path / "demo", trained_on=tmp_path / "none.json")) == 120
+
+
+@pytest.mark.parametrize("spelling", ["00{}", "{}.0", " {}\N{ZERO WIDTH SPACE}"])
+def test_a_patient_of_the_training_data_is_known_in_any_spelling(run, tmp_path, spelling):
+    own = load_evaluation_records(run, class_names=NAMES)
+    known, free = own.train[0]["patient"], own.test[0]["patient"]
+    image = picture(tmp_path / "new.png", 77)
+    listed = table(tmp_path / "new.csv", [(image, "a", "", spelling.format(known))])
+    with pytest.raises(InputError, match="1 patients .for example .*, there .*. were in the training") as caught:
+        evaluated(run, listed)
+    assert f"{spelling.format(known).strip()}, there {known}" in str(caught.value)
+    assert evaluated(run, table(tmp_path / "new.csv", [(image, "a", "", spelling.format(free))])) == [str(image)]
+
+
+def test_nobody_in_two_data_sets_is_not_one_patient(tmp_path):
+    own = [(picture(tmp_path / f"{n}.png", n), "ab"[n % 2], "", "unknown" if n % 3 else f"p{n}") for n in range(20)]
+    run = save_split(load_records(table(tmp_path / "own.csv", own)), tmp_path / "run" / "datalist.json")
+    new = [(picture(tmp_path / f"{n}.png", n), "a", "", "UNKNOWN") for n in range(20, 24)]
+    assert len(evaluated(run, table(tmp_path / "new.csv", new))) == 4
+
+
+def test_the_column_of_images_to_predict_is_known_by_its_files_or_named(tmp_path):
+    root = folders(tmp_path / "images", range(2))
+    (root / "list.csv").write_text("Datei;Maske\na/person0_1.png;b/person1_1.png\n")
+    with pytest.raises(InputError, match="several that name files: Datei, Maske"):
+        find_images(root / "list.csv")
+    assert find_images(root / "list.csv", image_column="Maske") == [str(root / "b" / "person1_1.png")]
+    (root / "list.csv").write_text("Datei;Nummer\na/person0_1.png;1\n")
+    assert find_images(root / "list.csv") == [str(root / "a" / "person0_1.png")]

@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from dual_skd.data.records.rows import Row, Source
-from dual_skd.data.records.tables import read_image_table, read_table
+from dual_skd.data.records.table_rows import read_image_table
+from dual_skd.data.records.tables import read_table
 from dual_skd.errors import InputError
 
 
@@ -26,8 +28,8 @@ def csv(here: Path, *lines: str, encoding: str = "utf-8", name: str = "t.csv") -
     return here / name
 
 
-def read(path: Path, label_column="label") -> Source:
-    return read_image_table(read_table(path), label_column)
+def read(path: Path, label_column="label", image_column=None) -> Source:
+    return read_image_table(read_table(path, image_column), label_column)
 
 
 def refused(path: Path, words: str, label_column="label") -> None:
@@ -124,16 +126,6 @@ def test_images_outside_the_folder_of_the_table_are_taken_on_request(here):
     assert [Path(row.image).resolve().name for row in source.rows] == ["0.png", "1.png"]
 
 
-def test_words_for_a_missing_label_are_told(here):
-    lines = [f"img/{k}.png,{['a', 'b', 'NA', 'nan', ''][k % 5]}" for k in range(6)]
-    source = read(csv(here, "image,label", *lines))
-    assert {row.labels for row in source.rows} == {("a",), ("b",), ("NA",), ("nan",)}
-    assert source.notes == (
-        "1 image without a label in t.csv was left out",
-        "NA, nan in t.csv counts as a class; if it means that the label is missing, empty these cells",
-    )
-
-
 def test_repeated_entries_count_once_and_are_told(here):
     source = read(csv(here, "image,label,patient", "img/0.png,a,p", "img/1.png,b,q", "./img/0.png,a,p"))
     assert len(source.rows) == 2
@@ -175,9 +167,9 @@ def test_a_json_list_keeps_its_classes_splits_and_what_was_left_out(here):
     source = read(here / "d.json")
     assert source.class_names == ("well", "ill") and source.left_out == tuple(left_out)
     assert [(row.labels, row.split, row.site) for row in source.rows] == [
-        (("0",), "train", ""),
-        (("1",), "train", ""),
-        (("1",), "test", "s"),
+        (("well",), "train", ""),
+        (("ill",), "train", ""),
+        (("ill",), "test", "s"),
     ]
     (here / "d.json").write_text(json.dumps([{"image": "img/0.png", "label": "a"}]))
     assert [row.labels for row in read(here / "d.json").rows] == [("a",)]
@@ -193,7 +185,7 @@ def test_missing_images_are_counted_and_the_first_is_named(here):
 @pytest.mark.parametrize(
     "lines, words",
     [
-        (["path,label", "img/0.png,a"], "no column image; columns found: path, label; rename path to image"),
+        (["path,label", "img/9.png,a"], "no column image; columns found: path, label; rename path to image"),
         (["image,Diagnosis", "img/0.png,a"], "no column label; .*rename Diagnosis to label .* or set label_column to"),
         (["image,age", "img/0.png,7"], "no column label; columns found: image, age.$"),
         (["image,label"], "lists no images"),
@@ -242,3 +234,105 @@ def test_other_encodings_and_kinds_of_files_are_told(here):
 def test_several_columns_in_one_word_are_told_how_to_be_given(here, given):
     path = csv(here, "image,effusion,nodule", "img/0.png,1,0")
     refused(path, "several columns are given one by one, --label-column A --label-column B", given)
+
+
+@pytest.mark.parametrize("column", ["Dateiname", "path", "Case", "image "])
+def test_the_column_of_images_is_known_by_its_files(here, column):
+    lines = [f"img/{k}.png;{'ab'[k % 2]};p{k // 2}" for k in range(6)]
+    source = read(csv(here, f"{column};label;patient", *lines))
+    assert [Path(row.image).name for row in source.rows] == [f"{k}.png" for k in range(6)]
+    told = f"the column {column} of t.csv counts as image"
+    assert source.notes == ((told,) if column.strip() != "image" else ())
+    entries = [{column: f"img/{k}.png", "label": "ab"[k % 2]} for k in range(6)]
+    (here / "t.json").write_text(json.dumps(entries))
+    assert len(read(here / "t.json").rows) == 6
+
+
+def test_most_files_have_to_be_there_for_a_column_to_be_known_by_them(here):
+    lines = [f"img/{k + 3}.png,a,img" for k in range(6)]
+    refused(csv(here, "Datei,label,folder", *lines), "entry 4: the image img/6.png does not exist")
+    words = "no column image; .* or set image_column to Datei; few or none of its cells name image files"
+    refused(csv(here, "Datei,label,folder", *lines[1:]), words)
+
+
+def test_of_several_columns_of_files_the_user_names_one(here):
+    lines = [f"img/{k}.png,img/{5 - k}.png,a" for k in range(6)]
+    refused(csv(here, "scan,mask,label", *lines), "several that name files: scan, mask; set image_column to")
+    path = csv(here, "scan,mask,label", *lines)
+    assert [Path(row.image).name for row in read(path, image_column="Mask").rows] == [f"{5 - k}.png" for k in range(6)]
+    # a column that is called image is the one, whatever else holds files, unless another is named
+    path = csv(here, "image,mask,label", *lines)
+    assert Path(read(path).rows[0].image).name == "0.png"
+    named = read(path, image_column="mask")
+    assert Path(named.rows[0].image).name == "5.png" and named.notes == ("the column mask of t.csv counts as image",)
+    with pytest.raises(InputError, match="no column masks; columns found: scan, mask, label; rename mask to masks"):
+        read_table(csv(here, "scan,mask,label", *lines), "masks")
+
+
+def test_columns_of_0_and_1_without_a_label_are_offered(here):
+    lines = [f"img/{k}.png,{k % 2},{k % 3 % 2},{k}" for k in range(6)]
+    words = r"no column label; .* age; oedema, effusion hold 0 and 1: .*--label_column \"\['oedema', 'effusion'\]\" in"
+    refused(csv(here, "image,oedema,effusion,age", *lines), words)
+
+
+@pytest.mark.parametrize("on_disk, in_table", [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_that_are_stored_in_two_ways_name_one_file(here, on_disk, in_table):
+    disk, name = (unicodedata.normalize(form, "Köln/Müller_0.png") for form in (on_disk, in_table))
+    (here / disk).parent.mkdir()
+    (here / disk).touch()
+    source = read(csv(here, "image,label", f"{name},a", f"{name.replace('/', chr(92))},a", "img/0.png,b"))
+    assert [row.image for row in source.rows] == [str(here / disk), str(here / "img/0.png")]
+    assert read(csv(here, "Datei,label", f"{name},a")).rows[0].image == str(here / disk)
+
+
+def test_a_file_in_other_capital_letters_is_a_hint(here):
+    (here / "img" / "SCAN.PNG").touch()
+    words = r"the image img/scan.png does not exist in .* \(there is img/SCAN.PNG, with other capital letters\)"
+    refused(csv(here, "image,label", "img/scan.png,a", "img/0.png,b"), words)
+
+
+def test_several_images_per_case_are_told(here):
+    (here / "t.json").write_text(json.dumps([{"image": ["img/0.png", "img/1.png"], "label": "a"}]))
+    refused(here / "t.json", r"entry 1: one image per case is taken, found \['img/0.png', 'img/1.png'\]")
+
+
+def test_words_for_no_value_are_empty_cells_in_every_column(here):
+    words = ["p", "NA", "?", "unknown", "-", "p"]
+    lines = [f"img/{k}.png,{'ab'[k % 2]},{word},{word},{word}" for k, word in enumerate(words)]
+    source = read(csv(here, "image,label,patient,site,scanner", *lines))
+    assert [row.patient for row in source.rows] == [row.site for row in source.rows] == ["p", "", "", "", "", "p"]
+    assert [row.groups for row in source.rows] == [(("scanner", word),) for word in ("p", "", "", "", "-", "p")]
+    assert source.notes == ("NA, ?, unknown, - as patient in t.csv stands for none (4 images)",)
+    splits = [f"img/{k}.png,a,{'train' if k else 'NA'}" for k in range(6)]
+    refused(csv(here, "image,label,split", *splits), "1 of 6 images have no split")
+    splits = [f"img/{k}.png,a,nan" for k in range(6)]
+    assert {row.split for row in read(csv(here, "image,label,split", *splits)).rows} == {""}
+
+
+def test_spellings_of_one_site_or_group_are_joined_and_told(here):
+    words = ["Bonn", "bonn", "Bonn", *(unicodedata.normalize(form, "Köln") for form in ("NFC", "NFD")), "BONN"]
+    lines = [f"img/{k}.png,a,{word},{'fFmMff'[k]}" for k, word in enumerate(words)]
+    source = read(csv(here, "image,label,site,Sex", *lines))
+    assert [row.site for row in source.rows] == ["Bonn"] * 3 + [words[3]] * 2 + ["Bonn"]
+    assert [row.groups[0][1] for row in source.rows] == list("ffmmff")
+    assert [note.split(":")[0] for note in source.notes] == [
+        "spellings of one site in t.csv are joined",
+        "spellings of one Sex in t.csv are joined",
+    ]
+
+
+def test_entries_that_spell_a_patient_in_two_ways_do_not_contradict_each_other(here):
+    lines = ["img/0.png,a,7,x", "img/0.png,a,007,X", "img/1.png,b,NA,x", "img/1.png,b,,x"]
+    source = read(csv(here, "image,label,patient,site", *lines))
+    assert [row.patient for row in source.rows] == ["7", ""]
+
+
+@pytest.mark.parametrize("name", ["Patient\N{NO-BREAK SPACE}", "PATIENT", "patient\N{ZERO WIDTH SPACE}"])
+def test_column_names_are_known_in_any_spelling(here, name):
+    assert read(csv(here, f"Image\N{ZERO WIDTH SPACE},LABEL,{name}", "img/0.png,a,p")).rows[0].patient == "p"
+
+
+def test_numbers_of_another_column_are_those_that_the_list_declares(here):
+    entries = [{"image": f"img/{k}.png", "grade": 1 + k % 2} for k in range(6)]
+    (here / "t.json").write_text(json.dumps({"labels": {"1": "well", "2": "ill"}, "training": entries}))
+    assert [row.labels for row in read(here / "t.json", "grade").rows] == [("well",), ("ill",)] * 3

@@ -11,6 +11,8 @@ from typing import TextIO
 
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import SPLITS, DataList
+from dual_skd.data.records.labels import as_option
+from dual_skd.data.records.spelling import is_empty_cell
 
 KEPT_FIRST = ("test", "val", "train")  # test images are fewer and dearer: their copies leave the training set
 
@@ -84,5 +86,12 @@ def write_clean_list(data: DataList, records: Sequence[dict], file: TextIO) -> N
 
 
 def label_options(data: DataList) -> str:
-    """How a command is told the columns of a clean list, "" where it has the one that is read by default."""
-    return " ".join(f"--label-column={shlex.quote(name)}" for name in data.class_names) if data.multi_label else ""
+    """How a command is told the columns of a clean list, and classes called like empty cells; "" where it isn't."""
+    if data.multi_label:
+        return " ".join(f"--label-column={shlex.quote(name)}" for name in data.class_names)
+    return as_option(like_empty) if (like_empty := like_empty_cells(data)) else ""
+
+
+def like_empty_cells(data: DataList) -> dict[str, str]:
+    """The class map that a clean list needs where a class is called like an empty cell, so that it stays a class."""
+    return {} if data.multi_label else {name: name for name in data.class_names if is_empty_cell(name)}

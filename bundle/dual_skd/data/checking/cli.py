@@ -41,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spatial-dims", type=int, choices=(2, 3), default=2, help="2 for images, 3 for volumes")
     parser.add_argument("--frame", type=_frame, help="of files with several in 2D: middle, a number from 0, or all")
     parser.add_argument("--label-column", action="append", help="column of the label; repeat it for multi-label tables")
+    parser.add_argument(
+        "--class-map",
+        "--class_map",
+        metavar="MAP",
+        help="class name of each label, as in \"{'1': 'ill', '0': 'well'}\"",
+    )
+    parser.add_argument("--image-column", "--image_column", metavar="COLUMN", help="column that names the images")
     parser.add_argument("--patient-pattern", help="regular expression whose group finds the patient in a file name")
     parser.add_argument("--allow-outside", action="store_true", help="take images outside the folder of the list")
     parser.add_argument("--no-twins", action="store_true", help="don't look for copies among the images")
@@ -59,6 +66,8 @@ def main(args: argparse.Namespace) -> int:
             spatial_dims=args.spatial_dims,
             frame=args.frame,
             label_column=columns[0] if len(columns) == 1 else columns,
+            class_map=args.class_map,
+            image_column=args.image_column,
             patient_pattern=args.patient_pattern,
             allow_outside=args.allow_outside,
         )
@@ -97,6 +106,7 @@ def main(args: argparse.Namespace) -> int:
 
 def training_command(args: argparse.Namespace, data: DataList) -> str:
     """The command that trains on what was checked, or on the clean list of it, for a shell."""
+    from dual_skd.data.checking.clean_list import like_empty_cells
     from dual_skd.outputs import bundle_root
 
     root, here = Path(bundle_root()), Path.cwd()
@@ -107,12 +117,15 @@ def training_command(args: argparse.Namespace, data: DataList) -> str:
     columns = args.label_column or []
     if args.clean_list is not None:  # which has a column per class or one named label, and says the rest itself
         columns = list(data.class_names) if data.multi_label else []
+        class_map = like_empty_cells(data)
     else:
-        chosen = {"patient_pattern": args.patient_pattern, "frame": args.frame}
+        class_map = args.class_map
+        chosen = {"image_column": args.image_column, "patient_pattern": args.patient_pattern, "frame": args.frame}
         words += [f"--{name}={value}" for name, value in chosen.items() if value is not None]
         words += ["--allow_outside", "True"] if args.allow_outside else []
     if columns:
         words.append(f"--label_column={json.dumps(columns, ensure_ascii=False) if data.multi_label else columns[0]}")
+    words += [f"--class_map={class_map}"] if class_map else []
     return f"python -m monai.bundle run training {shlex.join(words)}"
 
 
@@ -120,8 +133,9 @@ def report(data: DataList, findings: Findings) -> Iterator[str]:
     """What was read and what was found, line by line, the gravest first."""
     yield f"Data: {data.source}"
     yield from _table_of_counts(data, findings)
-    notes = [] if data.val or data.test else ["no split is given: training makes one"]
-    for note in [*notes, *data.notes, *findings.notes]:
+    notes = [note for note in data.notes if note not in data.doubts]  # doubts are warnings
+    given = [] if data.val or data.test else ["no split is given: training makes one"]
+    for note in [*given, *notes, *findings.notes]:
         yield from _wrapped(f"{note[0].upper()}{note[1:]}.", "  ")
     for severity, heading in (("error", "ERRORS"), ("warning", "WARNINGS")):
         groups = findings.groups(severity)

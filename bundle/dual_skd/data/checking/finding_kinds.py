@@ -85,6 +85,7 @@ KINDS: dict[str, Kind] = {
         "classes have too few patients to be divided",
         "add some (training, validation and test images take one at least), or see whether label_column names classes",
     ),
+    "doubt": Kind("warning", "", ""),
     "class_imbalance": Kind(
         "warning",
         "class is rare",

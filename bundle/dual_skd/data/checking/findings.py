@@ -15,10 +15,12 @@ from dual_skd.data.checking.shortcuts import find_shortcuts
 from dual_skd.data.reading.formats import CONVERTIBLE, IMAGE_FORMATS, WORKBOOKS, content_of, not_read
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.image_files import is_junk
+from dual_skd.data.records.splitting import divide, far_from_asked
 from dual_skd.data.twins.finder import PROBABLE, SIMILARITY, TwinFinder
 from dual_skd.data.twins.signature_cache import Signatures
 from dual_skd.wording import counted
 
+TEST_FRACTION = 0.2  # of the images, which training makes its test set where no split is given
 IMBALANCE = 10  # times as many images of one class as of another
 COLUMNS = ("image", "split", "label", "kind", "severity", "detail", "remedy", "twin")
 
@@ -103,7 +105,7 @@ class Findings:
             if one["severity"] == severity:
                 # the leak of test images and that of validation images, and each shortcut, are told apart
                 kind = one["kind"]
-                apart = (kind == "shortcut" and one["detail"]) or (kind.startswith("twin") and one["split"])
+                apart = (kind in ("shortcut", "doubt") and one["detail"]) or (kind.startswith("twin") and one["split"])
                 found.setdefault((one["kind"], apart or ""), []).append(one)
         return [
             Group(kind, severity, *self._words(kind, members), members)
@@ -127,7 +129,7 @@ class Findings:
     def _words(self, kind: str, members: Sequence[dict]) -> tuple[str, str]:
         """(headline, example) of a group."""
         first = members[0]
-        if kind in ("data_set", "shortcut"):
+        if kind in ("data_set", "doubt", "shortcut"):
             return f"{first['detail'][0].upper()}{first['detail'][1:].removesuffix('.')}", ""
         if kind == "shared_patient":
             patient = self.shared_patients[0]
@@ -176,6 +178,8 @@ def check_records(
     for oddity in known:
         reports.add(oddity.kind, oddity.image, oddity.detail)
     reports.add_files(facts[record["image"]] for record in records)
+    for doubt in [*data.doubts, *_share_to_expect(data)]:
+        reports.add("doubt", "", doubt)
     shared = reports.add_labels_and_patients()
     pairs = []
     if twins and usable:
@@ -189,6 +193,14 @@ def check_records(
     reports.add_leftovers()
     note = stretching([facts[record["image"]] for record in usable])
     return replace(reports.findings(pairs, shared), notes=[note] if note else [])
+
+
+def _share_to_expect(data: DataList) -> list[str]:
+    """A sentence on a test set that training would make much larger or smaller than it is asked to, or none."""
+    if data.val or data.test:
+        return []
+    taken, left = divide(data.train, fraction=TEST_FRACTION, seed=0, purpose="test")
+    return far_from_asked(taken, left, fraction=TEST_FRACTION, split="test")
 
 
 class _Reports:

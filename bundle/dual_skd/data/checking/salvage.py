@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dual_skd.data.checking.outliers import Oddity
 from dual_skd.data.reading.locators import expanded
-from dual_skd.data.records.datalist import SPLITS, DataList, in_order, label_index, load_records, record_of
+from dual_skd.data.records.datalist import SPLITS, DataList, load_records
 from dual_skd.data.records.frames import rows_of_frames
+from dual_skd.data.records.labels import LabelWords, in_order, record_of, refuse_no_classes
 from dual_skd.data.records.patients import rows_with_patients
 from dual_skd.data.records.rows import Source
-from dual_skd.data.records.sources import find_table, id_column, read_source
-from dual_skd.data.records.tables import OutsideError, Table, locate_images, read_image_table
+from dual_skd.data.records.sources import find_table, id_column, read_source, with_notes_on
+from dual_skd.data.records.table_images import OutsideError, locate_images
+from dual_skd.data.records.table_rows import read_image_table
 from dual_skd.errors import InputError
 
 
@@ -26,12 +28,14 @@ def load_for_check(
     label_column: str | Sequence[str],
     patient_pattern: str | None,
     frame: int | str | None = None,
+    class_map: Mapping[Any, Any] | str | None = None,
+    image_column: str | None = None,
     allow_outside: bool = False,
 ) -> tuple[DataList, list[Oddity]]:
     """Reads a data set as it is given: nothing carved, nothing left out.
 
     Args:
-        dataset_dir, spatial_dims, label_column, patient_pattern, frame, allow_outside: see
+        dataset_dir, spatial_dims, label_column, patient_pattern, frame, class_map, image_column, allow_outside: see
             :func:`dual_skd.data.load_records`.
 
     Returns:
@@ -41,12 +45,14 @@ def load_for_check(
     options: dict[str, Any] = {
         "spatial_dims": spatial_dims,
         "label_column": label_column,
+        "image_column": image_column,
         "allow_outside": allow_outside,
     }
     try:
         data = load_records(
             dataset_dir,
             **options,
+            class_map=class_map,
             patient_pattern=patient_pattern,
             frame=frame,
             val_fraction=0.0,
@@ -60,23 +66,20 @@ def load_for_check(
         refusal = Oddity("", "data_set", str(error))
     location = expanded(dataset_dir).absolute()
     try:
-        source, missing = _present_part(location, **options)
+        source, missing = _present_part(location, LabelWords(class_map), **options)
     except InputError:
         return DataList(location, (), {split: [] for split in SPLITS}, "", spatial_dims=spatial_dims), [refusal]
-    data, unknown = _records_of(source, patient_pattern, spatial_dims, frame)
+    data, others = _records_of(source, patient_pattern, spatial_dims, frame)
     # the refusal is told in full by the images behind it, where there are any
-    return data, missing + unknown or [refusal]
+    return data, missing + others or [refusal]
 
 
-def _present_part(
-    location: Path, *, spatial_dims: int, label_column: str | Sequence[str], allow_outside: bool
-) -> tuple[Source, list[Oddity]]:
+def _present_part(location: Path, words: LabelWords, **options: Any) -> tuple[Source, list[Oddity]]:
     """The source without the entries whose image doesn't exist, and these."""
-    table = find_table(location) if location.exists() else None
+    label_column, allow_outside = options["label_column"], options["allow_outside"]
+    table = find_table(location, options["image_column"]) if location.exists() else None
     if table is None or id_column(table) is not None or "image" not in table.columns:
-        return read_source(
-            location, spatial_dims=spatial_dims, label_column=label_column, allow_outside=allow_outside
-        ), []
+        return read_source(location, words=words, **options), []
     present, missing = [], []
     for number, entry in enumerate(table.entries, start=1):
         try:
@@ -88,9 +91,10 @@ def _present_part(
             name = str(entry.get("image") or "").strip()
             detail = f"entry {number} of {table.path.name} names a file that isn't there"
             missing.append(Oddity(str(table.path.parent / name), "missing", detail))
-    kept = Table(table.path, present, table.class_names, table.left_out)
+    kept = replace(table, entries=present)
     # what is left was looked at entry by entry, with all entries of the table in view
-    return read_image_table(kept, label_column, allow_outside=True), missing
+    source = read_image_table(kept, label_column, words=words, allow_outside=True)
+    return with_notes_on(words, source, is_table=True), missing
 
 
 def _records_of(
@@ -102,12 +106,16 @@ def _records_of(
         rows, notes = list(source.rows), []
     rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)
     names = source.class_names or tuple(in_order({label for row in rows for label in row.labels}))
-    known, unknown = [], []
+    known, oddities = [], []
+    try:
+        refuse_no_classes(rows, source)
+    except InputError as error:
+        oddities.append(Oddity("", "data_set", str(error)))
     for row in rows:
-        strange = [label for label in row.labels if label_index(label, names) is None]
+        strange = [label for label in row.labels if label not in names]
         if strange:
             detail = f"the label {', '.join(strange)} is none of {', '.join(names)}"
-            unknown.append(Oddity(str(row.image), "unknown_label", detail))
+            oddities.append(Oddity(str(row.image), "unknown_label", detail))
         else:
             known.append(replace(row, split=row.split or "train"))
     splits = {split: [record_of(row, names, source) for row in known if row.split == split] for split in SPLITS}
@@ -117,8 +125,9 @@ def _records_of(
         splits=splits,
         source=source.description,
         notes=[*source.notes, *notes, *of_frames],
+        doubts=list(source.doubts),
         multi_label=source.multi_label,
         spatial_dims=spatial_dims,
         ignored=source.ignored,
     )
-    return data, unknown
+    return data, oddities

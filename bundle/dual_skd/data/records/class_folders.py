@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from dual_skd.data.records.image_files import (
     list_files,
 )
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
+from dual_skd.data.records.spelling import key_of
 from dual_skd.errors import InputError
 from dual_skd.wording import counted
 
@@ -36,8 +39,10 @@ class _Tally:
 def read_class_folders(root: Path, spatial_dims: int) -> Source:
     """Reads ``class/...`` or ``train|val|test/class/...``; images may lie at any depth below the class folder.
 
+    A class is called like its folder, without spaces at the ends, and with accents in one piece (NFC).
+
     Raises:
-        InputError: there are no images, a class has none, or folders contradict each other.
+        InputError: there are no images, a class has none, or folders contradict each other or can't name a class.
     """
     tally = _Tally()
     folders = _class_folders(root, tally)
@@ -54,11 +59,14 @@ def read_class_folders(root: Path, spatial_dims: int) -> Source:
             raise InputError(
                 f"{root} has a folder {split_folders[0].name} but no train folder; add one or give a data list."
             )
+        classes = {split: _class_folders(folder, tally) for split, folder in by_split.items()}
+        doubts = _spaced(root, [folder for folders in classes.values() for folder in folders])
         rows = []
         for split, folder in by_split.items():
-            rows += _rows_of_classes(folder, _class_folders(folder, tally), split, spatial_dims, tally)
+            rows += _rows_of_classes(folder, classes[split], split, spatial_dims, tally)
         description = f"{' / '.join(by_split)} folders of class folders in {root}"
     else:
+        doubts = _spaced(root, folders)
         rows = _rows_of_classes(root, folders, "", spatial_dims, tally)
         description = f"class folders in {root}"
     notes = []
@@ -71,7 +79,8 @@ def read_class_folders(root: Path, spatial_dims: int) -> Source:
         root=root,
         description=description,
         rows=tuple(rows),
-        notes=(*notes, *_notes(tally, root)),
+        notes=(*notes, *doubts, *_notes(tally, root)),
+        doubts=tuple(doubts),
         ignored=tuple(tally.ignored + set_aside + tally.outside + tally.single_slices),
     )
 
@@ -115,7 +124,29 @@ def _notes(tally: _Tally, root: Path) -> list[str]:
 
 
 def _split(folder: Path) -> str:
-    return SPLIT_WORDS.get(folder.name.lower(), "")
+    return SPLIT_WORDS.get(key_of(folder.name), "")
+
+
+def _class_of(folder: Path) -> str:
+    return unicodedata.normalize("NFC", folder.name.strip())
+
+
+def _spaced(root: Path, folders: Iterable[Path]) -> list[str]:
+    """A sentence on all class folders with spaces at an end of their names, if there are any.
+
+    Raises:
+        InputError: names hold a |.
+    """
+    names = {os.path.relpath(folder, root): folder for folder in folders}
+    if barred := [repr(name) for name, folder in names.items() if "|" in folder.name]:
+        raise InputError(
+            f"The class folders {', '.join(barred)} in {root} have a | in their names, which stands for several "
+            "labels; rename them."
+        )
+    spaced = [repr(name) for name, folder in names.items() if folder.name != folder.name.strip()]
+    if not spaced:
+        return []
+    return [f"class folders with a space at an end of their names count as if they had none: {', '.join(spaced)}"]
 
 
 def _class_folders(parent: Path, tally: _Tally) -> list[Path]:
@@ -139,11 +170,6 @@ def _rows_of_classes(parent: Path, classes: list[Path], split: str, spatial_dims
     rows: list[Row] = []
     empty: list[str] = []
     for folder in classes:
-        if "|" in folder.name or folder.name != folder.name.strip():  # a table could not hold such a class
-            raise InputError(
-                f"The class folder {str(folder)!r} has a | or a space at an end of its name, which stands for several "
-                "labels or is lost in a table; rename it."
-            )
         found = find_image_files(folder, spatial_dims)
         tally.ignored += found.others
         tally.single_slices += found.single_slices
@@ -162,14 +188,14 @@ def _rows_of_classes(parent: Path, classes: list[Path], split: str, spatial_dims
 def _rows_of_class(folder: Path, found: Found, split: str) -> list[Row]:
     below = [_below(folder, image.image) for image in found.images]
     firsts = {parts[0] for parts in below if len(parts) > 1}
-    if firsts and all(name.lower() in SPLIT_WORDS for name in firsts):
+    if firsts and all(key_of(name) in SPLIT_WORDS for name in firsts):
         name = min(firsts)
         raise InputError(
             f"The split folders lie inside the class folder {folder} ({', '.join(sorted(firsts))}); expected the class "
             f"folders inside the split folders: {name}/{folder.name} instead of {folder.name}/{name}."
         )
     return [
-        Row(image.image, (folder.name,), split, folder=parts[0] if len(parts) > 1 else "", header=image.patient)
+        Row(image.image, (_class_of(folder),), split, folder=parts[0] if len(parts) > 1 else "", header=image.patient)
         for image, parts in zip(found.images, below, strict=True)
     ]
 

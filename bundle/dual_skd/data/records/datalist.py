@@ -6,12 +6,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,11 +19,19 @@ from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.demo import write_demo
 from dual_skd.data.reading.locators import expanded, path_of
 from dual_skd.data.records.frames import rows_of_frames
+from dual_skd.data.records.labels import (
+    LabelWords,
+    class_names_of,
+    doubtful_numbers,
+    record_of,
+    refuse_no_classes,
+    with_places_named,
+)
+from dual_skd.data.records.patients import large_patients, rows_with_patients
 from dual_skd.data.records.patients import refuse_shared_patients as refuse_patients_in_two_splits
-from dual_skd.data.records.patients import rows_with_patients
-from dual_skd.data.records.rows import Row, Source
+from dual_skd.data.records.rows import Source
 from dual_skd.data.records.sources import read_source
-from dual_skd.data.records.splitting import divide, divide_into_folds, positive_labels
+from dual_skd.data.records.splitting import divide, divide_into_folds, far_from_asked, positive_labels
 from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
 from dual_skd.wording import counted
@@ -46,6 +54,8 @@ class DataList:
             unknown), and further columns of a table that divide its images into a few groups, such as sex.
         source: what was read.
         notes: every decision taken on the way, in plain sentences.
+        doubts: those notes that are to be looked at, as what they say may not be meant.
+        class_map: what labels of the data were named by the user, as far as the data have them.
         multi_label: whether an image may have any number of labels.
         spatial_dims: 2 for images, 3 for volumes.
         left_out: validation and test records that are in no split, as a twin of them is in training: records with
@@ -60,6 +70,8 @@ class DataList:
     splits: dict[str, list[dict]]
     source: str
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    class_map: dict[str, str] = field(default_factory=dict)
     multi_label: bool = False
     spatial_dims: int = 2
     left_out: list[dict] = field(default_factory=list)
@@ -138,7 +150,10 @@ def load_records(
     *,
     spatial_dims: int = 2,
     class_names: Sequence[str] | None = None,
+    numbers_are_places: bool = True,
+    class_map: Mapping[Any, Any] | str | None = None,
     label_column: str | Sequence[str] = "label",
+    image_column: str | None = None,
     patient_pattern: str | None = None,
     train_fraction: float = 1.0,
     val_fraction: float = 0.15,
@@ -167,9 +182,14 @@ def load_records(
             StudyInstanceUIDs or SeriesInstanceUIDs of the DICOM files beside it; an .npz file in MedMNIST's layout; or
             "demo" / "demo3d" for the generated data.
         spatial_dims: 2 for images, 3 for volumes.
-        class_names: names in label order; default: sorted names found (numbers in numeric order). Numeric labels that
-            are not names themselves are places in this list.
+        class_names: names in label order; default: sorted names found (numbers in numeric order).
+        numbers_are_places: whole numbers that are no names themselves are places in ``class_names``, counted from 0.
+            Only who has put the names in order for these data can say so.
+        class_map: label as it stands in the data -> class name, or "" for images without a label, as a dictionary or
+            the text of one: it names numbers and joins spellings and languages. Labels are compared without regard to
+            case, spaces and the like, see :func:`dual_skd.data.records.spelling.key_of`.
         label_column: the label's column; several names mean one 0/1 column per label.
+        image_column: the column that names the images; default: ``image``, else the one whose cells are image files.
         patient_pattern: regular expression with one group that finds the patient in the image's relative path, for
             example ``person(\\d+)``. It is not used where a table has a patient column. Without it, patients are the
             PatientIDs of DICOM files, else the folders inside the class folders where a class has several; with "",
@@ -214,15 +234,27 @@ def load_records(
         target = Path(demo_dir) if demo_dir is not None else _default_demo_dir(spatial_dims)
         dataset_dir = write_demo(target, spatial_dims=spatial_dims)
     location = expanded(dataset_dir).absolute()
-    source = read_source(location, spatial_dims=spatial_dims, label_column=label_column, allow_outside=allow_outside)
-    names = _class_names(source, class_names)
+    words = LabelWords(class_map, class_names or ())
+    source = read_source(
+        location,
+        spatial_dims=spatial_dims,
+        label_column=label_column,
+        image_column=image_column,
+        words=words,
+        allow_outside=allow_outside,
+    )
+    if class_names and numbers_are_places:
+        source = with_places_named(source, class_names)
+    names = class_names_of(source, class_names)
     rows, of_patients = rows_with_patients(source, patient_pattern)
+    refuse_no_classes(rows, source)
+    doubts = [*source.doubts, *doubtful_numbers(rows, source), *large_patients(rows)]
     rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)
     rows, unusable = usable_rows(rows, spatial_dims=spatial_dims, on_bad_file=on_bad_file, dataset_dir=dataset_dir)
     records = {split: [record_of(row, names, source) for row in rows if row.split == split] for split in ("", *SPLITS)}
     notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
     if refuse_shared_patients and not records[""]:
-        refuse_patients_in_two_splits(records, source.description)
+        refuse_patients_in_two_splits(rows, source.description)
 
     if records[""] and test_fraction == 0:
         records["train"] = records.pop("")
@@ -230,6 +262,7 @@ def load_records(
         _refuse_one_patient(records[""], "test", source)
         records["test"], records["train"] = divide(records.pop(""), fraction=test_fraction, seed=seed, purpose="test")
         notes.append(f"no split was given: {len(records['test'])} test images were carved (seed {seed})")
+        doubts += far_from_asked(records["test"], records["train"], fraction=test_fraction, split="test")
     twins, left_out = None, list(source.left_out)
     if not keep_twins:
         twins = find_twins(
@@ -261,6 +294,8 @@ def load_records(
         _refuse_one_patient(records["train"], "val", source)
         records["val"], records["train"] = divide(records["train"], fraction=val_fraction, seed=seed, purpose="val")
         notes.append(f"{len(records['val'])} validation images were carved from the training images (seed {seed})")
+        doubts += far_from_asked(records["val"], records["train"], fraction=val_fraction, split="validation")
+    notes += [doubt for doubt in doubts if doubt not in notes]
     if twins is not None:
         records["val"] = leave_out_twins(
             twins,
@@ -281,6 +316,8 @@ def load_records(
         splits={split: records[split] for split in SPLITS},
         source=source.description,
         notes=notes,
+        doubts=doubts,
+        class_map=words.used,
         multi_label=source.multi_label,
         spatial_dims=spatial_dims,
         left_out=left_out,
@@ -307,73 +344,6 @@ def absent_classes(data: DataList) -> list[str]:
 def _default_demo_dir(spatial_dims: int) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "dual_skd" / ("demo" if spatial_dims == 2 else "demo3d")
-
-
-def _class_names(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
-    found = {label for row in source.rows for label in row.labels}
-    ordered = in_order(found)
-    names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
-    if len(set(names)) < len(names):
-        raise InputError(f"Class names must differ, found {', '.join(names)}.")
-    if alike := spelled_alike(ordered):
-        raise InputError(
-            f"{source.description} has labels that differ only in capital letters, or in how a number is written or an "
-            f"accent is stored: {' and '.join(map(repr, alike))}; give all images of a class the same one."
-        )
-    if source.multi_label and (joined := [name for name in names if "|" in name]):
-        raise InputError(f'No label may hold "|", which joins those of an image; found {joined[0]}: rename the column.')
-    unknown = sorted(label for label in found if label_index(label, names) is None)
-    if unknown:
-        raise InputError(
-            f"{source.description} has labels that are none of the classes: {', '.join(unknown)}; "
-            f"expected {', '.join(names)}. Correct the labels or class_names."
-        )
-    present = {label_index(label, names) for label in found}
-    if len(present) == 1 and not source.multi_label:
-        raise InputError(
-            f"{source.description}: one class only ({ordered[0]}); a classifier needs at least two: give the "
-            "folder above the class folders, or a table with two or more labels."
-        )
-    absent = [name for index, name in enumerate(names) if index not in present]
-    if absent:
-        raise InputError(f"{source.description} has no images of {', '.join(absent)}; add some or change class_names.")
-    return names
-
-
-def spelled_alike(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two of the names that a person would take for one, if any."""
-    seen: dict[object, str] = {}
-    for name in names:
-        plain = unicodedata.normalize("NFC", name).casefold()
-        try:
-            key: object = float(plain)  # 1 and 1.0, from tables that were joined
-        except ValueError:
-            key = plain
-        if key in seen:
-            return seen[key], name
-        seen[key] = name
-    return None
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Class names that nobody has put in order: numbers by their value, else by letters."""
-    names = sorted(names)
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
-
-
-def label_index(label: str, names: tuple[str, ...]) -> int | None:
-    """Place of a label in the class names: by name, else, where no name is a number, as a number counted from 0."""
-    if label in names:
-        return names.index(label)
-    if any(name.isdecimal() for name in names):
-        return None
-    return int(label) if label.isdecimal() and int(label) < len(names) else None
-
-
-def record_of(row: Row, names: tuple[str, ...], source: Source) -> dict:
-    indices = [label_index(label, names) for label in row.labels]
-    label = [float(place in indices) for place in range(len(names))] if source.multi_label else indices[0]
-    return {"image": row.image, "label": label, "patient": row.patient, "site": row.site, **dict(row.groups)}
 
 
 def _refuse_one_patient(records: Sequence[dict], purpose: str, source: Source) -> None:

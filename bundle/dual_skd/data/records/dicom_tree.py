@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 from dual_skd.data.records.class_folders import ignored_note, single_slice_note
 from dual_skd.data.records.image_files import ImageFile, headers_of, is_dicom, list_files, volumes
-from dual_skd.data.records.rows import Row, Source, some
-from dual_skd.data.records.tables import Table, bare, cell_text, labelled_entries, refuse_contradiction
+from dual_skd.data.records.labels import LabelWords
+from dual_skd.data.records.rows import Row, Source, cell_text, some
+from dual_skd.data.records.spelling import bare, key_of, known_patient
+from dual_skd.data.records.table_rows import labelled_entries, refuse_contradiction
+from dual_skd.data.records.tables import Table, require_columns
 from dual_skd.errors import InputError
 from dual_skd.wording import counted
 
@@ -29,6 +32,7 @@ KEYS = {
     "study": ("studyinstanceuid", "studyuid"),
     "patient": ("patientid", "patient"),
 }
+SAMPLE = 64  # files whose ids tell which column has them
 
 
 def key_column(table: Table) -> tuple[str, str] | None:
@@ -41,8 +45,37 @@ def key_column(table: Table) -> tuple[str, str] | None:
     return None
 
 
+def key_by_content(table: Table) -> tuple[str, str] | None:
+    """Returns the same for a table whose column of ids has another name: it has most ids of the files, or None.
+
+    Raises:
+        InputError: several columns have them.
+    """
+    files = [file for file in list_files(table.path.parent)[0] if is_dicom(file)]
+    if not files:
+        return None
+    headers = headers_of(files[:: -(-len(files) // SAMPLE)], only_ids=True)[0]
+    words = {name: {key_of(cell_text(entry.get(name))) for entry in table.entries} for name in table.columns}
+    for attribute in KEYS:
+        ids = {key_of(known_patient(getattr(header, attribute))) for header in headers} - {""}
+        found = [name for name, cells in words.items() if ids and 2 * len(ids & cells) > len(ids)]
+        if len(found) > 1:
+            raise InputError(
+                f"{table.path} has several columns with the {attribute} ids of the DICOM files beside it "
+                f"({', '.join(found)}); rename the right one to {KEYS[attribute][0]}."
+            )
+        if found:
+            return attribute, found[0]
+    return None
+
+
 def read_dicom_tree(
-    table: Table, key: tuple[str, str], *, spatial_dims: int = 2, label_column: str | Sequence[str] = "label"
+    table: Table,
+    key: tuple[str, str],
+    *,
+    spatial_dims: int = 2,
+    label_column: str | Sequence[str] = "label",
+    words: LabelWords | None = None,
 ) -> Source:
     """Gives every DICOM file (2D) or series (3D) beside a table the label that the table has for its id.
 
@@ -51,16 +84,19 @@ def read_dicom_tree(
         key: from :func:`key_column`.
         spatial_dims: 2 for images, 3 for volumes.
         label_column: see :func:`dual_skd.data.load_records`.
+        words: what labels stand for; default: themselves.
 
     Raises:
         InputError: entries contradict each other, or no file matches any of them.
     """
     attribute, column = key
     root = table.path.parent
-    labelled = labelled_entries(table, label_column)
-    by_id = _rows_by_id(table, column, labelled.entries)
     files, others = list_files(root)
     dicom = [file for file in files if is_dicom(file)]
+    if not dicom:  # so the table names no patients of DICOM files, but images of another kind
+        require_columns(table, ["image"])
+    labelled = labelled_entries(table, label_column, words or LabelWords())
+    by_id = _rows_by_id(table, column, labelled.entries)
     ignored = [file for file in [*others, *set(files).difference(dicom)] if Path(file) != table.path]
     logger.info("Reading the headers of %d DICOM files in %s.", len(dicom), root)
     headers, broken, no_images = headers_of(dicom, only_ids=spatial_dims == 2)
@@ -70,7 +106,7 @@ def read_dicom_tree(
     strangers: list[str] = []
     rows: list[Row] = []
     for image, header in images:
-        identity = getattr(header, attribute)
+        identity = key_of(getattr(header, attribute))
         if identity not in by_id:
             strangers.append(image.image)
             continue
@@ -80,13 +116,13 @@ def read_dicom_tree(
         found = f"the files have, for example, {getattr(images[0][1], attribute)!r}" if images else "there are none"
         raise InputError(
             f"No DICOM image below {root} has a {column} of {table.path.name}: the table has, for example, "
-            f"{next(iter(by_id))!r}, {found}; correct the ids or the folder."
+            f"{next(iter(by_id.values()))[0]!r}, {found}; correct the ids or the folder."
         )
     notes = [*labelled.notes, *ignored_note(ignored, root), *single_slice_note(single_slices)]
     if broken:
         unread = counted(len(broken), "DICOM file can't be read and was", "DICOM files can't be read and were")
         notes.append(f"{unread} left out: {broken[0][1]}".rstrip("."))
-    unmatched = [identity for identity in by_id if identity not in matched]
+    unmatched = [written for identity, (written, _) in by_id.items() if identity not in matched]
     if unmatched:
         notes.append(
             f"{len(unmatched)} of {len(by_id)} ids in {table.path.name} match no DICOM image, "
@@ -108,14 +144,18 @@ def read_dicom_tree(
     )
 
 
-def _rows_by_id(table: Table, column: str, entries: Sequence[tuple[int, dict, Row]]) -> dict[str, tuple[int, Row]]:
-    by_id: dict[str, tuple[int, Row]] = {}
+def _rows_by_id(table: Table, column: str, entries: Sequence[tuple[int, dict, Row]]) -> dict[str, tuple[str, Row]]:
+    """Key of an id -> (the id as the table has it, its row)."""
+    by_id: dict[str, tuple[str, Row]] = {}
+    first: dict[str, tuple[int, Row]] = {}
     for number, entry, row in entries:
         identity = cell_text(entry.get(column))
-        if not identity:
-            raise InputError(f"{table.path}, entry {number}: the {column} is empty; fill it in or remove the entry.")
-        first = by_id.setdefault(identity, (number, row))
-        refuse_contradiction(f"{table.path} has the {column} {identity} twice", first, (number, row))
+        if not known_patient(identity):
+            found = f"{identity!r}, which names nobody" if identity else "empty"
+            raise InputError(f"{table.path}, entry {number}: the {column} is {found}; fill it in or remove the entry.")
+        by_id.setdefault(key_of(identity), (identity, row))
+        before = first.setdefault(key_of(identity), (number, row))
+        refuse_contradiction(f"{table.path} has the {column} {identity} twice", before, (number, row))
     return by_id
 
 

@@ -4,23 +4,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.demo import MARKER, write_demo
 from dual_skd.data.reading.formats import misnamed
 from dual_skd.data.reading.locators import expanded, split_locator
-from dual_skd.data.records.datalist import DEMO_NAMES, SPLITS, DataList, absent_classes, label_index, record_of
+from dual_skd.data.records.datalist import DEMO_NAMES, SPLITS, DataList, absent_classes
 from dual_skd.data.records.frames import frames_of, rows_of_frames
 from dual_skd.data.records.image_files import find_image_files, is_image
+from dual_skd.data.records.labels import LabelWords, as_option, record_of, refuse_unknown
 from dual_skd.data.records.medmnist import list_medmnist
 from dual_skd.data.records.patients import rows_with_patients
-from dual_skd.data.records.rows import Source, some
+from dual_skd.data.records.rows import Row, Source, some
 from dual_skd.data.records.sources import find_table, id_column, read_source
+from dual_skd.data.records.spelling import key_of
 from dual_skd.data.records.split_file import load_split
-from dual_skd.data.records.tables import TABLE_SUFFIXES, locate_images, require_columns
+from dual_skd.data.records.table_images import locate_images
+from dual_skd.data.records.tables import TABLE_SUFFIXES, require_columns
 from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
 from dual_skd.wording import counted
@@ -33,7 +37,9 @@ def load_evaluation_records(
     class_names: Sequence[str],
     split: str = "test",
     spatial_dims: int = 2,
+    class_map: Mapping[Any, Any] | str | None = None,
     label_column: str | Sequence[str] = "label",
+    image_column: str | None = None,
     patient_pattern: str | None = None,
     keep_twins: bool = False,
     twin_search: str = "auto",
@@ -51,10 +57,12 @@ def load_evaluation_records(
     Args:
         trained_on: ``datalist.json`` in the ``output_dir`` of the training run.
         dataset_dir: another data set, in any form that training takes.
-        class_names: the model's classes; the labels have to be among them.
+        class_names: the model's classes; the labels have to be among them, numbers too.
         split: "test" or "val".
         spatial_dims: 2 for images, 3 for volumes.
-        label_column: see :func:`dual_skd.data.load_records`.
+        class_map: label as it stands in these data -> class name, see :func:`dual_skd.data.load_records`. That of the
+            run holds for the run's own data only.
+        label_column, image_column: see :func:`dual_skd.data.load_records`.
         patient_pattern: see :func:`dual_skd.data.load_records`.
         keep_twins: keep external images with a twin in the run's training data.
         twin_search, twin_similarity: see :func:`dual_skd.data.load_records`.
@@ -77,21 +85,25 @@ def load_evaluation_records(
         if dataset_dir is not None:
             _refuse_demo(trained, trained_on)
         return _own_images(trained, split)
+    names = trained.class_names
+    given = class_map is not None
+    words = LabelWords(class_map if given else trained.class_map, names, given=given)
     source = read_source(
         expanded(dataset_dir).absolute(),
         spatial_dims=spatial_dims,
         label_column=label_column,
+        image_column=image_column,
+        words=words,
         allow_outside=allow_outside,
     )
     if _holds(source, trained.train):
         return _own_images(trained, split)
-    names = trained.class_names
-    unknown = sorted({label for row in source.rows for label in row.labels if label_index(label, names) is None})
-    if unknown:
+    if not given and words.used:
         raise InputError(
-            f"{source.description} has labels that this model doesn't know: {', '.join(unknown)}; it was trained on "
-            f"{', '.join(names)}. Rename or leave out those images."
+            f"{source.description} isn't the data of this run, and has labels that the run's class_map names; if they "
+            f"mean the same here, say so: {as_option(words.used)}."
         )
+    refuse_unknown(source, names)
     if source.multi_label and not trained.multi_label:
         raise InputError(
             f"{source.description} has images with several labels, but this model gives one; give one label per image."
@@ -107,14 +119,7 @@ def load_evaluation_records(
     if not records:
         raise InputError(f"{source.description} has splits but no {split} images; add some or choose another split.")
     seen = trained.train + trained.val
-    shared = sorted({r["patient"] for r in records if r["patient"]} & {r["patient"] for r in seen if r["patient"]})
-    if shared:
-        those = f"(for example {some(shared)})"
-        raise InputError(
-            f"{source.description}: {counted(len(shared), f'patient {those} was', f'patients {those} were')} in the "
-            "training data of this model; remove their images, or, if they are other people, rename the ids or pass "
-            'over those of DICOM headers and folders with patient_pattern "".'
-        )
+    _refuse_known_patients(rows, seen, source)
     notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
     records = _new(records, seen, source, notes)
     finder = None
@@ -134,6 +139,8 @@ def load_evaluation_records(
         splits={**{name: [] for name in SPLITS}, split: records},
         source=source.description,
         notes=notes,
+        doubts=list(source.doubts),
+        class_map=words.used,
         left_out=left_out,
         twins_searched=finder is not None,
         ignored=source.ignored,
@@ -141,6 +148,19 @@ def load_evaluation_records(
     )
     notes += absent_classes(data)
     return data
+
+
+def _refuse_known_patients(rows: Sequence[Row], seen: Sequence[dict], source: Source) -> None:
+    """Raises :class:`InputError` when a patient, in any spelling, is among those that the model was trained on."""
+    trained = {key_of(record["patient"]): record["patient"] for record in seen if record["patient"]}
+    here = {row.patient: trained[key_of(row.patient)] for row in rows if key_of(row.patient) in trained}
+    if here:
+        people = [name if name == known else f"{name}, there {known}" for name, known in sorted(here.items())]
+        raise InputError(
+            f"{source.description}: {len(here)} patients (for example {some(people)}) were in the training "
+            "data of this model; remove their images, or, if they are other people, rename the ids or pass over those "
+            'of DICOM headers and folders with patient_pattern "".'
+        )
 
 
 def _holds(source: Source, records: Sequence[dict]) -> bool:
@@ -186,6 +206,7 @@ def find_images(
     frame: int | str | None = None,
     *,
     trained_on: str | Path | None = None,
+    image_column: str | None = None,
     allow_outside: bool = False,
 ) -> list[str]:
     """Returns the locators of all images to predict: labels, where there are any, are not used.
@@ -198,6 +219,7 @@ def find_images(
         frame: which frames of files with several a 2D task takes, see :func:`dual_skd.data.load_records`.
         trained_on: ``datalist.json`` of the model's run, if there is one: with other data than the demo's, "demo" is
             refused.
+        image_column: of a table, see :func:`dual_skd.data.load_records`.
         allow_outside: where images of a table may lie, see :func:`dual_skd.data.load_records`.
 
     Raises:
@@ -205,11 +227,13 @@ def find_images(
     """
     if str(dataset_dir) in DEMO_NAMES and trained_on is not None and Path(trained_on).is_file():
         _refuse_demo(load_split(trained_on), trained_on)
-    found = _find_images(dataset_dir, spatial_dims, demo_dir, allow_outside)
+    found = _find_images(dataset_dir, spatial_dims, demo_dir, image_column, allow_outside)
     return [image for images in frames_of(found, frame if spatial_dims == 2 else None) for image in images]
 
 
-def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Path, allow_outside: bool) -> list[str]:
+def _find_images(
+    dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Path, image_column: str | None, allow_outside: bool
+) -> list[str]:
     if str(dataset_dir) in DEMO_NAMES:
         table = write_demo(Path(demo_dir), spatial_dims=DEMO_NAMES[str(dataset_dir)])
         return [row.image for row in read_source(table).rows if row.split == "test"]
@@ -221,7 +245,7 @@ def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Pat
     if location.suffix.lower() == ".npz" and location.is_file():
         return list_medmnist(location, spatial_dims=spatial_dims)
     if location.is_dir() or location.suffix.lower() in TABLE_SUFFIXES:
-        listed = find_table(location)
+        listed = find_table(location, image_column)
         if listed is not None and id_column(listed):  # labels of the DICOM files beside it
             location = listed.path.parent
         elif listed is not None:

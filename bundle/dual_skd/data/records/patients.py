@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,14 @@ from typing import TYPE_CHECKING
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.image_files import is_dicom, is_junk
 from dual_skd.data.records.rows import Row, Source, some
+from dual_skd.data.records.spelling import known_patient, one_spelling
 from dual_skd.errors import InputError
 
 if TYPE_CHECKING:
     from dual_skd.data.records.dicom_ids import Ids
+
+
+LEAST = 10  # images of which a third says something
 
 
 def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list[Row], list[str]]:
@@ -25,6 +30,10 @@ def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list
     A patient that the source states stays. For the others, ``pattern`` decides; without one the PatientID of a DICOM
     file, unless all files have the same, which then is a placeholder; else the folder inside the class folder, if any
     class has several; else the study of a DICOM file. An empty pattern turns all of this off.
+
+    A word for an unknown patient, such as NA or ANONYMOUS, is none wherever it stands: such an image counts as a
+    patient of its own. Spellings of one patient become the commonest of them
+    (:func:`dual_skd.data.records.spelling.key_of`), and the row keeps its own in ``written``.
 
     Args:
         source: of the rows.
@@ -38,33 +47,50 @@ def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list
         InputError: the pattern can't be used, or matches nothing.
     """
     rows = sorted(source.rows, key=lambda row: row.image)
-    if pattern == "":
-        return rows, []
-    if pattern is not None:
-        return (rows, []) if any(row.patient for row in rows) else _by_pattern(rows, source.root, pattern)
-    unread = [place for place, row in enumerate(rows) if not row.patient and row.header is None and is_dicom(row.image)]
-    known = _ids_of(rows, unread)
-    rows, notes = _by_header(rows, known)
-    rows, notes = _by_folder(rows, notes)
-    return _by_study(rows, notes, known)
+    notes: list[str] = []
+    if pattern is None:
+        unread = [n for n, row in enumerate(rows) if not row.patient and row.header is None and is_dicom(row.image)]
+        known = _ids_of(rows, unread)
+        rows, notes = _by_header(rows, known)
+        rows, notes = _by_folder(rows, notes)
+        rows, notes = _by_study(rows, notes, known)
+    elif pattern and not any(row.patient for row in rows):
+        rows, notes = _by_pattern(rows, source.root, pattern)
+    return _in_one_spelling(rows, notes)
 
 
-def refuse_shared_patients(records: Mapping[str, Sequence[dict]], what: str) -> None:
+def refuse_shared_patients(rows: Iterable[Row], what: str) -> None:
     """Raises :class:`InputError` when two splits have images of one patient.
 
     Args:
-        records: split -> records.
+        rows: with their splits, and patients in one spelling each.
         what: where they come from, for the error.
     """
-    patients = {split: {r["patient"] for r in members if r["patient"]} for split, members in records.items()}
+    spellings: dict[str, dict[str, set[str]]] = {}
+    for row in rows:
+        if row.patient:
+            spellings.setdefault(row.split, {}).setdefault(row.patient, set()).add(row.written or row.patient)
     for first, second in (("train", "test"), ("train", "val"), ("val", "test")):
-        shared = sorted(patients[first] & patients[second])
+        one, other = spellings.get(first, {}), spellings.get(second, {})
+        shared = [" = ".join(sorted(one[name] | other[name])) for name in sorted(one.keys() & other.keys())]
         if shared:
             raise InputError(
                 f"{what}: {len(shared)} patients have images in both {first} and {second} (for example "
                 f"{some(shared)}); move each patient to one split or leave the split out; if these are no patients, "
                 'say with patient_pattern where in the path the patient stands ("" for nowhere).'
             )
+
+
+def large_patients(rows: Sequence[Row]) -> list[str]:
+    """A sentence on a patient with more than a third of the images, which no division can part; else nothing."""
+    counts = Counter(row.patient for row in rows if row.patient)
+    name, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    if len(rows) < LEAST or 3 * count <= len(rows):
+        return []
+    return [
+        f"{count} of {len(rows)} images are of one patient ({name}) and stay together; if that is nobody's id, empty "
+        "the cells or correct patient_pattern"
+    ]
 
 
 def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], list[str]]:
@@ -80,7 +106,7 @@ def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], l
     found = []
     for row in rows:
         match = expression.search(os.path.relpath(row.image, root))
-        found.append(replace(row, patient=(match.group(1) or "") if match else ""))
+        found.append(replace(row, patient=known_patient(match.group(1) or "") if match else ""))
     patients = [row.patient for row in found if row.patient]
     if not patients:
         name = os.path.relpath(rows[0].image, root)
@@ -90,28 +116,48 @@ def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], l
     ]
 
 
+def _in_one_spelling(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]:
+    # a file whose frames stay together as if of one patient is no word
+    joined = one_spelling(row.patient for row in rows if row.patient and not os.path.isabs(row.patient))
+    for place, row in enumerate(rows):
+        if joined.get(row.patient, row.patient) != row.patient:
+            rows[place] = replace(row, patient=joined[row.patient], written=row.patient)
+    if joined:
+        people = sorted(set(joined.values()))
+        example = " = ".join(sorted(word for word in joined if joined[word] == people[0]))
+        notes = [*notes, f"{len(people)} patients are written in several ways and count as one each, such as {example}"]
+    without = sum(not row.patient for row in rows)
+    if 0 < without < len(rows):
+        notes = [*notes, f"{without} of {len(rows)} images have no patient: each counts as one of its own"]
+    return rows, notes
+
+
 def _by_header(rows: list[Row], known: Mapping[int, Ids]) -> tuple[list[Row], list[str]]:
     for place, ids in known.items():
         rows[place] = replace(rows[place], header=ids.patient)
     headers = [row.header for row in rows if row.header and not row.patient]
-    patients = set(headers)
-    if not patients:
+    if not headers:
         return rows, []
-    if len(patients) == 1 and len(headers) > 1 and not any(row.patient for row in rows):
+    if len(set(headers)) == 1 and len(headers) > 1 and not any(row.patient for row in rows):
         return rows, [f"all DICOM headers have the PatientID {headers[0]!r}, so it names no patients"]
-    rows = [replace(row, patient=row.header) if row.header and not row.patient else row for row in rows]
-    return rows, [f"patients are the PatientIDs of the DICOM headers ({len(patients)})"]
+    nobody = Counter(header for header in headers if not known_patient(header))
+    notes = [f"the PatientID {word!r} of {count} DICOM headers stands for none" for word, count in nobody.items()]
+    patients = set(headers) - set(nobody)
+    if not patients:
+        return rows, notes
+    rows = [row if row.patient else replace(row, patient=known_patient(row.header or "")) for row in rows]
+    return rows, [*notes, f"patients are the PatientIDs of the DICOM headers ({len(patients)})"]
 
 
 def _by_folder(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]:
     folders: dict[tuple[str, ...], set[str]] = {}
     for row in rows:
-        if row.folder and not row.patient:
+        if known_patient(row.folder) and not row.patient:
             folders.setdefault((row.split, *row.labels), set()).add(row.folder)
     if not any(len(names) > 1 for names in folders.values()):
         return rows, notes
     patients = set.union(*folders.values())
-    rows = [replace(row, patient=row.folder) if row.folder and not row.patient else row for row in rows]
+    rows = [row if row.patient else replace(row, patient=known_patient(row.folder)) for row in rows]
     return rows, [*notes, f"patients are the folders inside the class folders ({len(patients)})"]
 
 

@@ -32,6 +32,7 @@ class Row:
         header: PatientID of the DICOM header, "" when it has none, None when no header was read.
         groups: (column, value) of further columns of a table that divide the images into a few groups, such as sex or
             scanner.
+        written: the patient as the source writes it, where another spelling of it is commoner, else "".
     """
 
     image: str
@@ -42,6 +43,7 @@ class Row:
     folder: str = ""
     header: str | None = None
     groups: tuple[tuple[str, str], ...] = ()
+    written: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Source:
         class_names: classes in the order that the source declares, empty when it declares none.
         multi_label: whether an image may have any number of labels.
         notes: decisions that the user should know of.
+        doubts: those of them that are to be looked at, as they may not be meant.
         ignored: files that lie in the data set and are none of its images.
         left_out: records that an earlier division left out as twins, from a split file.
         twins_searched: whether that division looked for twins.
@@ -66,9 +69,15 @@ class Source:
     class_names: tuple[str, ...] = ()
     multi_label: bool = False
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     left_out: tuple[dict, ...] = ()
     twins_searched: bool = False
+
+
+def cell_text(value: object) -> str:
+    """A cell of a table as text, "" where there is none: a JSON file's 0 is a word."""
+    return "" if value is None else str(value).strip()
 
 
 def some(items: Sequence[str], most: int = 3) -> str:

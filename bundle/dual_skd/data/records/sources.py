@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dual_skd.data.records.class_folders import read_class_folders
-from dual_skd.data.records.dicom_tree import key_column, read_dicom_tree
+from dual_skd.data.records.dicom_tree import key_by_content, key_column, read_dicom_tree
+from dual_skd.data.records.labels import LabelWords
 from dual_skd.data.records.medmnist import read_medmnist
 from dual_skd.data.records.rows import Source
-from dual_skd.data.records.tables import Table, bare, other_names, read_image_table, read_table
+from dual_skd.data.records.spelling import bare
+from dual_skd.data.records.table_rows import read_image_table
+from dual_skd.data.records.tables import Table, other_names, read_table
 from dual_skd.errors import InputError
 
 TABLE_NAMES = ("datalist.csv", "datalist.json", "dataset.json", "labels.csv")
@@ -23,6 +27,8 @@ def read_source(
     *,
     spatial_dims: int = 2,
     label_column: str | Sequence[str] = "label",
+    image_column: str | None = None,
+    words: LabelWords | None = None,
     allow_outside: bool = False,
 ) -> Source:
     """Reads a data set in any of its forms.
@@ -32,51 +38,80 @@ def read_source(
             table of images, or of ids beside a DICOM tree; or an .npz file in MedMNIST's layout.
         spatial_dims: with 3, the slices of a DICOM series are one image.
         label_column: the column (CSV) or key (JSON) of the label; several names mean one 0/1 column per label.
+        image_column: the column that names the images, see :func:`dual_skd.data.records.tables.read_table`.
+        words: what labels stand for; default: themselves.
         allow_outside: take images outside the folder of a table, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: when the path is absent, holds no images, or a table can't be understood.
     """
+    words = words or LabelWords()
     if not location.exists():
         raise InputError(f"The data set {location} does not exist{_near_match(location)}")
-    if location.suffix.lower() == ".npz" and location.is_file():
-        return read_medmnist(location, spatial_dims=spatial_dims)
-    table = find_table(location)
+    table = None if location.suffix.lower() == ".npz" and location.is_file() else find_table(location, image_column)
     if table is None:
         for name in filter(lambda name: (location / name).is_file(), WORKBOOK_NAMES):
             read_table(location / name)  # refuses it: labels of the folders' names may not be what is meant
-        return read_class_folders(location, spatial_dims)
-    key = id_column(table)
-    if key is not None:
-        return read_dicom_tree(table, key, spatial_dims=spatial_dims, label_column=label_column)
-    return read_image_table(table, label_column, allow_outside=allow_outside)
+        source = read_medmnist(location, spatial_dims=spatial_dims) if location.is_file() else None
+        source = _named(source or read_class_folders(location, spatial_dims), words)
+    elif (key := id_column(table)) is not None:
+        source = read_dicom_tree(table, key, spatial_dims=spatial_dims, label_column=label_column, words=words)
+    else:
+        source = read_image_table(table, label_column, words=words, allow_outside=allow_outside)
+    return with_notes_on(words, source, is_table=table is not None)
 
 
-def find_table(location: Path) -> Table | None:
+def with_notes_on(words: LabelWords, source: Source, *, is_table: bool) -> Source:
+    """The source with what is to be said of its labels; whoever calls a folder "unknown" means a class.
+
+    Raises:
+        InputError: see :meth:`LabelWords.notes`.
+    """
+    doubts = words.doubts(source.description) if is_table else []
+    notes = (*source.notes, *words.notes(source.description), *doubts)
+    return replace(source, notes=notes, doubts=(*source.doubts, *doubts))
+
+
+def _named(source: Source, words: LabelWords) -> Source:
+    """The source with the names that labels stand for, without the images of labels that stand for none."""
+    rows = []
+    for row in source.rows:
+        names = tuple(dict.fromkeys(filter(None, map(words.name, row.labels))))
+        if names or source.multi_label:
+            rows.append(replace(row, labels=names))
+    class_names = dict.fromkeys(filter(None, map(words.name, source.class_names)))
+    left_out = len(source.rows) - len(rows)
+    notes = (*source.notes, f"{left_out} images without a label were left out") if left_out else source.notes
+    return replace(source, rows=tuple(rows), class_names=tuple(class_names), notes=notes)
+
+
+def find_table(location: Path, image_column: str | None = None) -> Table | None:
     """Reads the table at a path or in a folder; None for a folder without one.
 
     Raises:
         InputError: the table can't be understood, or a file is no table.
     """
     if location.is_file():
-        return read_table(location)
+        return read_table(location, image_column)
     for name in TABLE_NAMES:
         if (location / name).is_file():
-            table = read_table(location / name)
+            table = read_table(location / name, image_column)
             # a labels.csv of another kind doesn't keep class folders from being read
-            if name != "labels.csv" or "image" in table.columns or key_column(table):
+            if name != "labels.csv" or "image" in table.columns or key_column(table) or id_column(table):
                 return table
     return None
 
 
 def id_column(table: Table) -> tuple[str, str] | None:
-    """Returns what :func:`key_column` finds in a table without a column of images, else None.
+    """Returns (attribute of a header, column) that a table without a column of images labels DICOM files by, or None.
 
     A column such as ``filename`` is meant for images too, and labels one of perhaps several files of a patient; a
     ``name`` may be the patient's.
     """
     of_images = [name for name in other_names("image", table.columns) if bare(name) != "name"]
-    return None if "image" in table.columns or of_images else key_column(table)
+    if "image" in table.columns or of_images:
+        return None
+    return key_column(table) or key_by_content(table)
 
 
 def _near_match(location: Path) -> str:

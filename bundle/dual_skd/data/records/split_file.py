@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from dual_skd.data.records.datalist import DataList, load_records
@@ -17,7 +18,8 @@ def save_split(data: DataList, path: str | Path) -> Path:
     """Writes a Decathlon data list: classes, and per section image (absolute locator), label, patient and site.
 
     A section "left_out" holds the validation and test images that have a twin in training, with the twin, and
-    "twins_searched" whether they were looked for; a section "unusable" the files that were skipped, and why.
+    "twins_searched" whether they were looked for; a section "unusable" the files that were skipped, and why. Labels
+    have their final names; "class_map" holds those that the user gave.
 
     Args:
         data: what a run trains on.
@@ -28,6 +30,7 @@ def save_split(data: DataList, path: str | Path) -> Path:
     content = {
         "description": " ".join([data.source, *data.notes]),
         "labels": {str(index): name for index, name in enumerate(data.class_names)},
+        "class_map": data.class_map,
         "spatial_dims": data.spatial_dims,
         **{SECTIONS[split]: records for split, records in data.splits.items()},
         "left_out": data.left_out,
@@ -51,13 +54,14 @@ def load_split(path: str | Path) -> DataList:
             "give the output_dir of a finished training run."
         )
     try:
-        spatial_dims = int(json.loads(path.read_text(encoding="utf-8"))["spatial_dims"])
+        content = json.loads(path.read_text(encoding="utf-8"))
+        spatial_dims = int(content["spatial_dims"])
     except (ValueError, TypeError, KeyError, OSError) as error:  # an unreadable or damaged file, or another list
         raise InputError(
             f"{path} is not the division that a training run wrote ({type(error).__name__}: {error}); give the "
             "output_dir of a finished training run."
         ) from error
-    return load_records(
+    data = load_records(
         path,
         spatial_dims=spatial_dims,
         val_fraction=0.0,
@@ -66,3 +70,4 @@ def load_split(path: str | Path) -> DataList:
         patient_pattern="",
         on_bad_file=None,
     )
+    return replace(data, class_map=content.get("class_map") or {})

@@ -48,6 +48,29 @@ def divide(records: Sequence[dict], *, fraction: float, seed: int, purpose: str)
     return [r for r in records if id(r) in chosen], [r for r in records if id(r) not in chosen]
 
 
+def far_from_asked(taken: Sequence[dict], left: Sequence[dict], *, fraction: float, split: str) -> list[str]:
+    """A sentence on a part that is much larger or smaller than asked for, as patients stay together; else nothing.
+
+    Much is half of what was asked for, and more than a patient of each class makes.
+
+    Args:
+        taken, left: from :func:`divide`.
+        fraction: what was asked for.
+        split: name of the part.
+    """
+    images = len(taken) + len(left)
+    groups = _by_patient([*taken, *left])
+    classes = {label for record in (*taken, *left) for label in positive_labels(record)}
+    if not groups or abs(len(taken) - fraction * images) <= max(
+        fraction * images / 2, len(classes) * images / len(groups)
+    ):
+        return []
+    return [
+        f"{len(taken)} of {images} images are {split} images ({len(taken) / images:.0%}), where {fraction:.0%} were "
+        "asked for, as the images of a patient stay together"
+    ]
+
+
 def divide_into_folds(
     records: Sequence[dict], *, folds: int, seed: int, class_names: Sequence[str]
 ) -> list[list[dict]]:

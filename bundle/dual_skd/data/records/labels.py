@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the words of a data set to its classes: missing labels, a class map, their order, and what can't be a class."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dual_skd.data.records.image_files import IMAGE_SUFFIXES
+from dual_skd.data.records.rows import Row, Source, some
+from dual_skd.data.records.spelling import alike, bare, is_empty_cell, is_missing, key_of
+from dual_skd.errors import InputError
+
+FEW = 10  # classes that may have a patient each, as tiny sets have, and patients that a class of numbers should have
+MANY = 20  # classes that may be decimal numbers, such as scores in half steps; labels that a sentence lists
+FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".nrrd", ".mha", ".mhd", ".npz", ".gif", ".svg", ".txt", ".json", ".xml")
+
+
+class LabelWords:
+    """What the words for labels in a data set stand for; it remembers which ones it was asked about.
+
+    A word stands for the class that the class map gives its spelling, else for itself. A cell of a table has no label
+    where it is empty or holds what Excel and pandas write for an empty one (``#N/A``, ``NaN``, ``None`` ...), unless
+    the map or the class names have that word.
+
+    Args:
+        class_map: word as it stands in the data -> class name, "" for no label; compared as
+            :func:`dual_skd.data.records.spelling.key_of` compares. Also as text, as a command line gives it.
+        class_names: classes that are known before anything is read.
+        given: whether the user gave the map for these data, so that there is something to say of it.
+
+    Raises:
+        InputError: the map is none, or gives one word two classes.
+    """
+
+    def __init__(
+        self, class_map: Mapping[Any, Any] | str | None = None, class_names: Iterable[str] = (), *, given: bool = True
+    ) -> None:
+        self.class_map = _as_map(class_map)
+        self.given = given
+        self.class_names = set(class_names)
+        self.seen: Counter[str] = Counter()
+        self._name_of: dict[str, str] = {}
+        for word, name in self.class_map.items():
+            if self._name_of.setdefault(key_of(word), name) != name:
+                raise InputError(
+                    f"class_map gives {word!r} two classes, {self._name_of[key_of(word)]!r} and {name!r}, as spellings "
+                    "that look alike are one word; keep one of them."
+                )
+
+    def name(self, word: str) -> str:
+        """The class that a word stands for, "" for none."""
+        self.seen[word] += 1
+        return self._name_of.get(key_of(word), word)
+
+    def name_in_cell(self, word: str) -> str:
+        """The class that a cell of a table stands for, "" for none."""
+        given = key_of(word) in self._name_of or word in self.class_names
+        return self.name(word) if given or not is_empty_cell(word) else ""
+
+    @property
+    def used(self) -> dict[str, str]:
+        """The entries of the map that the data set has words for."""
+        seen = {key_of(word) for word in self.seen}
+        return {word: name for word, name in self.class_map.items() if key_of(word) in seen}
+
+    def notes(self, what: str) -> list[str]:
+        """What the user should know of the map.
+
+        Args:
+            what: the data set, for the sentences.
+
+        Raises:
+            InputError: a word of the map that no label has is nearly one that the map doesn't name.
+        """
+        if not self.given:
+            return []
+        found = []
+        unused = [word for word in self.class_map if word not in self.used]
+        left = [word for word in self.seen if key_of(word) not in self._name_of]
+        for word in unused:
+            near = difflib.get_close_matches(word, [other for other in left if other[:1] == word[:1]], n=1, cutoff=0.75)
+            if near:
+                raise InputError(
+                    f"class_map names {word!r}, which no label of {what} is, but {near[0]!r} is one; correct the word."
+                )
+        if unused:
+            found.append(f"no label of {what} is {_or(map(repr, unused))}, which class_map names")
+        if used := self.used:
+            meant = (f"{word!r} is {name or 'no label'}" for word, name in used.items())
+            found.append(f"by class_map {', '.join(meant)}")
+        return found
+
+    def doubts(self, what: str) -> list[str]:
+        """A sentence on words that count as classes and may stand for a missing label, or none."""
+        words = [word for word in self.seen if key_of(word) not in self._name_of and word not in self.class_names]
+        doubtful = sorted(filter(is_missing, words))
+        if not doubtful:
+            return []
+        return [
+            f"{', '.join(map(repr, doubtful))} in {what} counts as a class; if it means that the label is missing, "
+            f"leave its images out with {as_option(dict.fromkeys(doubtful, ''))}"
+        ]
+
+
+def _as_map(given: Mapping[Any, Any] | str | None) -> dict[str, str]:
+    """A class map of text, from a dictionary or the text of one."""
+    content: Any = given
+    if isinstance(given, str):
+        try:
+            content = ast.literal_eval(given)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            content = given
+    if content is None:
+        return {}
+    words = [*content, *content.values()] if isinstance(content, Mapping) else [None]
+    if not all(isinstance(word, str | int | float) and "|" not in str(word) for word in words):
+        raise InputError(
+            f"class_map is {given!r}; expected labels as they stand in the data with their class names, such as "
+            f"{as_option({'1': 'abnormal', '0': 'normal'})}."
+        )
+    return {str(word): str(name).strip() for word, name in content.items()}
+
+
+def as_option(class_map: Mapping[str, str]) -> str:
+    """A class map as an option that can be pasted into a command line."""
+    text = repr(dict(class_map))
+    return f'--class_map "{text}"' if not set(text) & set('"$`!') else f"--class_map {shlex.quote(text)}"
+
+
+def map_offered(unknown: Iterable[str], names: Sequence[str]) -> str:
+    """A class map for labels that are no class names, as an option to paste: a name that is the same word, or "...".
+
+    Words that are only near are no offer: hypertension is near to hypotension, and abnormal to normal. Behind numbers
+    the names stand in order, for the user to look at.
+    """
+    unknown = sorted(unknown)[:MANY]
+    if _numbers_for_words(unknown, names):
+        unknown = sorted(unknown, key=lambda word: -int(key_of(word)))
+        return as_option(dict(zip(unknown, [*names, *["..."] * len(unknown)], strict=False)))
+    meant = {bare(name): name for name in names}
+    return as_option({word: meant.get(bare(word), "...") for word in unknown})
+
+
+def _numbers_for_words(labels: Iterable[str], names: Iterable[str]) -> bool:
+    return all(key_of(label).isdecimal() for label in labels) and not any(key_of(name).isdecimal() for name in names)
+
+
+def refuse_unknown(source: Source, names: Sequence[str]) -> None:
+    """Raises :class:`InputError` for labels that a model doesn't know, such as numbers where its classes are words.
+
+    Args:
+        source: images to evaluate on.
+        names: the model's classes.
+    """
+    found = {label for row in source.rows for label in row.labels}
+    _refuse_file_names(found, source)
+    unknown = sorted(found - set(names))
+    if not unknown:
+        return
+    offer = map_offered(unknown, names)
+    if _numbers_for_words(unknown, names):
+        raise InputError(
+            f"{source.description} has numbers as labels ({_listed(unknown)}), and this model's classes have names "
+            f"({', '.join(names)}). Which number is which only you know; say it, with the names in the right places: "
+            f"{offer}."
+        )
+    raise InputError(
+        f"{source.description} has labels that this model doesn't know: {_listed(unknown)}; it was trained on "
+        f"{', '.join(names)}. Say which class each is, '' for none: {offer}."
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- classes, in order
+
+
+def class_names_of(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the classes, in the order of the labels.
+
+    Args:
+        source: what was read; its labels are class names.
+        given: names in label order; default: those that the source declares, else the sorted labels.
+
+    Raises:
+        InputError: names and labels don't agree, there is one class only, two differ only in spelling, or all are names
+            of files.
+    """
+    found = {label for row in source.rows for label in row.labels}
+    _refuse_file_names(found, source)
+    ordered = in_order(found)
+    names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
+    if len(set(names)) < len(names):
+        raise InputError(f"Class names must differ, found {', '.join(names)}.")
+    if spellings := alike(ordered):
+        plainest = min(spellings, key=lambda word: (not word.isascii(), word))
+        raise InputError(
+            f"{source.description} has labels that differ only in capital letters, spaces, dashes or characters that "
+            "can't be seen, or in how a number is written or an accent is stored: "
+            f"{' and '.join(map(as_code, spellings))}; give all images of a class the same one, or join them with "
+            f"{as_option({plainest: plainest})}."
+        )
+    if source.multi_label and (joined := [name for name in names if "|" in name]):
+        raise InputError(f'No label may hold "|", which joins those of an image; found {joined[0]}: rename the column.')
+    unknown = sorted(found - set(names))
+    if unknown:
+        raise InputError(
+            f"{source.description} has labels that are none of the classes: {_listed(unknown)}; expected "
+            f"{', '.join(names)}. Correct the labels or class_names, or give {map_offered(unknown, names)}."
+        )
+    if len(found) == 1 and not source.multi_label:
+        without = next((f" ({note})" for note in source.notes if "without a label" in note), "")
+        raise InputError(
+            f"{source.description} has one class only ({ordered[0]}){without}; a classifier needs at least two: give "
+            "the folder above the class folders, or a table with two or more labels."
+        )
+    absent = [name for name in names if name not in found]
+    if absent:
+        raise InputError(f"{source.description} has no images of {', '.join(absent)}; add some or change class_names.")
+    return names
+
+
+def as_code(word: str) -> str:
+    """A word in quotes, with its characters outside ASCII as numbers where they look like others."""
+    return repr(word) if word.isascii() or not key_of(word).isascii() else ascii(word)
+
+
+def with_places_named(source: Source, names: Sequence[str]) -> Source:
+    """The source with class names in place of the numbers that a user has put in order, counted from 0.
+
+    A number that is a name itself stays, and so do all where any name is a number.
+    """
+    if any(key_of(name).isdecimal() for name in names):
+        return source
+    places = {str(place): name for place, name in enumerate(names)}
+
+    def named(label: str) -> str:
+        return places.get(key_of(label), label)
+
+    return replace(source, rows=tuple(replace(row, labels=tuple(map(named, row.labels))) for row in source.rows))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Class names that nobody has put in order: numbers by their value, else by letters."""
+    names = sorted(names)
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
+
+
+def record_of(row: Row, names: Sequence[str], source: Source) -> dict:
+    """The record of a row: its label as a place in the names, or flags of all of them."""
+    several = source.multi_label
+    label = [float(name in row.labels) for name in names] if several else names.index(row.labels[0])
+    return {"image": row.image, "label": label, "patient": row.patient, "site": row.site, **dict(row.groups)}
+
+
+# ------------------------------------------------------------------------------------------------ what can't be a class
+
+
+def refuse_no_classes(rows: Sequence[Row], source: Source) -> None:
+    """Raises :class:`InputError` for labels that can't be classes.
+
+    These are names of files, all of them; decimal numbers, when there are more than 20 of them; and words or numbers of
+    which there are ten or more with less than two patients each on the average (an image of an unknown patient counts
+    as one): a measurement or an identifier. So a large set may have classes of one image, and a tiny one nothing else.
+    Classes that the source itself declares are taken, unless they are files.
+
+    Args:
+        rows: of the source, with their patients.
+        source: its description is for the sentence.
+    """
+    _refuse_file_names({label for row in rows for label in row.labels}, source)
+    patients: dict[str, set[str]] = defaultdict(set)
+    for row in rows if not (source.multi_label or source.class_names) else ():
+        patients[row.labels[0]].add(row.patient or f"image {row.image}")
+    if not patients:
+        return
+    labels = in_order(patients)
+    units = sum(map(len, patients.values()))
+    scarce = len(labels) >= FEW and units < 2 * len(labels)
+    numbers = [_number(label) for label in labels]
+    if None in numbers:
+        if scarce:
+            raise InputError(
+                f"{source.description}: the labels look like names of single images or patients ({some(labels)} ...): "
+                f"{len(labels)} different ones for {units} patients or images; name another label_column, or give "
+                "images of a class the same label."
+            )
+        return
+    decimals = any(number != int(number) for number in numbers if number is not None)
+    if scarce or (decimals and len(labels) > MANY):
+        values = sorted(number for number in numbers if number is not None)
+        raise InputError(
+            f"{source.description}: the labels look like a measurement or a count, with {len(labels)} values from "
+            f"{values[0]:g} to {values[-1]:g} for {units} patients or images; this is a classifier: make classes of "
+            "them, such as 0 and 1 by a threshold, or name another label_column."
+        )
+
+
+def _refuse_file_names(labels: Iterable[str], source: Source) -> None:
+    """Raises :class:`InputError` for labels that are names of files, all of them."""
+    labels = sorted(labels)
+    if labels and all(label.lower().endswith(FILE_SUFFIXES) for label in labels):
+        raise InputError(
+            f"{source.description}: the labels are names of files, such as {labels[0]}, as masks for segmentation have "
+            "them; this is a classifier of whole images: name another label_column."
+        )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{some(words, MANY)} and {len(words) - MANY} more" if len(words) > MANY else ", ".join(words)
+
+
+def doubtful_numbers(rows: Sequence[Row], source: Source) -> list[str]:
+    """A sentence for many whole numbers with few images each, which may be classes or a measurement; else nothing."""
+    counts = Counter(label for row in rows for label in row.labels)
+    if source.multi_label or len(counts) <= MANY or any(_number(label) is None for label in counts):
+        return []
+    if len(rows) >= FEW * len(counts):
+        return []
+    return [
+        f"the labels are {len(counts)} different numbers, with {len(rows) / len(counts):.0f} images each on the "
+        "average; if they measure something, such as an age, make classes of them by thresholds"
+    ]
+
+
+def _number(label: str) -> float | None:
+    return float(label.replace(",", ".")) if re.fullmatch(r"[-+]?[0-9]+([.,][0-9]+)?", label) else None
+
+
+def _or(words: Iterable[str]) -> str:
+    return " or ".join(words)
