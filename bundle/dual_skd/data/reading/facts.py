@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dual_skd.data.checking.formats import DICOM, format_of_suffix
 from dual_skd.data.reading.dicom import Header, plane_of, read_header
+from dual_skd.data.reading.formats import DICOM, format_of_suffix
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.data.reading.reader import channels_first, read_image
 from dual_skd.errors import InputError
