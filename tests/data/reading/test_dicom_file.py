@@ -154,5 +154,5 @@ def test_an_object_that_is_whole_and_no_image_is_not_called_cut_short(tmp_path):
 @pytest.mark.parametrize("name", ["a.hdr", "a.img", "a.mgz", "a.nrrd", "a.mha"])
 def test_volumes_of_other_formats_are_to_be_converted(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x5c\x01\0\0" + b"\0" * 600)
-    with pytest.raises(NotAnImage, match=f"another kind: .*{name}; convert it to .nii.gz"):
+    with pytest.raises(NotAnImage, match=f"{name} can't be read: .*, which isn't read; convert it to .nii.gz"):
         read_image(tmp_path / name)

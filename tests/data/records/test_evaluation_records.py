@@ -134,7 +134,7 @@ def test_a_split_file_whose_patients_were_mixed_is_refused(run):
     content = json.loads(run.read_text())
     content["test"][0]["patient"] = content["training"][0]["patient"]
     run.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="1 patients have images in both train and test"):
+    with pytest.raises(InputError, match="1 patient has images in both train and test"):
         evaluated(run)
 
 
@@ -278,7 +278,7 @@ def test_a_patient_of_the_training_data_is_known_in_any_spelling(run, tmp_path, 
     known, free = own.train[0]["patient"], own.test[0]["patient"]
     image = picture(tmp_path / "new.png", 77)
     listed = table(tmp_path / "new.csv", [(image, "a", "", spelling.format(known))])
-    with pytest.raises(InputError, match="1 patients .for example .*, there .*. were in the training") as caught:
+    with pytest.raises(InputError, match="1 patient .for example .*, there .*. was in the training") as caught:
         evaluated(run, listed)
     assert f"{spelling.format(known).strip()}, there {known}" in str(caught.value)
     assert evaluated(run, table(tmp_path / "new.csv", [(image, "a", "", spelling.format(free))])) == [str(image)]

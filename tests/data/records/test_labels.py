@@ -115,7 +115,7 @@ def test_spellings_of_a_name_are_offered_and_words_that_are_only_near_are_not(ru
     data = external(run, ["ABNORMAL", "Normal", "gesund", "x"], class_map={"normal": "normal", "gesund": "normal",
                                                                           "abnormal": "abnormal", "x": ""})  # fmt: skip
     assert list(named(data, "test").values()) == ["abnormal", "normal", "normal"]
-    assert "1 images without a label in e.csv were left out" in data.notes
+    assert "1 image without a label in e.csv was left out" in data.notes
 
 
 def test_a_class_map_of_training_holds_for_the_runs_own_images_and_for_others_only_when_said(here):
@@ -152,7 +152,7 @@ def test_a_class_map_names_class_folders_archives_and_columns_too(here):
         (here / name).rename(here / "d" / folder / name)
     data = load(here / "d", class_map={"gesund": "normal", "normal": "normal", "x": ""})
     assert named(data) == {"0": "normal", "1": "normal", "2": "krank"}
-    assert "1 images without a label were left out" in data.notes
+    assert "1 image without a label was left out" in data.notes
     (here / "f.csv").write_text("image,Erguss,effusion,x\n4.png,1,0,0\n5.png,0,1,0\n6.png,0,0,1\n")
     options = {"label_column": ["Erguss", "effusion", "x"], "class_map": {"Erguss": "effusion"}}
     flags = load(here / "f.csv", **options)

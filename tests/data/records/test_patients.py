@@ -182,7 +182,7 @@ def test_spellings_of_a_patient_are_one_and_are_told():
 def test_a_patient_in_two_splits_under_two_spellings_is_refused_with_both(one, other):
     rows = [image("1.png", patient=one, split="train"), image("2.png", patient=other, split="test")]
     joined, _ = rows_with_patients(source(Path("/data"), *rows))
-    with pytest.raises(InputError, match="1 patients have images in both train and test") as caught:
+    with pytest.raises(InputError, match="1 patient has images in both train and test") as caught:
         refuse_shared_patients(joined, "a set")
     assert " = ".join(sorted((one, other))) in str(caught.value)
 

@@ -89,7 +89,7 @@ def test_a_search_for_twins_is_remembered_as_long_as_the_division_is_kept(tmp_pa
 def test_images_of_one_patient_in_two_splits_are_refused(tmp_path):
     before = data(tmp_path)
     before.test[0]["patient"] = before.train[3]["patient"]
-    with pytest.raises(InputError, match="1 patients have images in both train and test .for example p03."):
+    with pytest.raises(InputError, match="1 patient has images in both train and test .for example p03."):
         load_split(save_split(before, tmp_path / "datalist.json"))
 
 

@@ -34,7 +34,7 @@ from dual_skd.data.reading.formats import (
 )
 from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
 from dual_skd.data.reading.locators import path_of, split_locator
-from dual_skd.data.reading.reader import channels_first, read_image
+from dual_skd.data.reading.reader import channels_first, hounsfield_of, read_image
 from dual_skd.errors import InputError
 
 COARSE = 8  # pixels per side of the picture that is kept to compare brightness between images
@@ -324,7 +324,7 @@ def _series_header(image: str):
 
 
 def _with_geometry(facts: FileFacts, grey: np.ndarray, meta: dict) -> FileFacts:
-    facts = replace(facts, hounsfield=meta["hounsfield"])
+    facts = replace(facts, hounsfield=hounsfield_of(meta))
     affine = np.asarray(meta["affine"], dtype=float)
     lengths = np.linalg.norm(affine[:3, : grey.ndim], axis=0)
     extent, known = lengths * grey.shape, meta["spacing_known"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from dual_skd.data.reading.dicom import Header, plane_of, read_header
 from dual_skd.data.reading.formats import DICOM, format_of_suffix
 from dual_skd.data.reading.locators import path_of, split_locator
-from dual_skd.data.reading.reader import channels_first, read_image
+from dual_skd.data.reading.reader import channels_first, hounsfield_of, read_image
 from dual_skd.errors import InputError
 
 FEWEST, MOST = 24, 48  # images of a data set that are looked at: so many, more only where there are many groups
@@ -72,7 +72,7 @@ def facts_in(image: Tensor, meta: Mapping[str, Any]) -> ImageFacts:
         name,
         "" if meta["in_memory"] else _announced(path_of(name)),
         meta["modality"],
-        hounsfield=meta["hounsfield"],
+        hounsfield=hounsfield_of(meta),
         colour=in_colour(image),
         plane=meta["plane"],
         size=(int(image.shape[1]), int(image.shape[2])),

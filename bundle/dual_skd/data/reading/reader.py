@@ -152,13 +152,18 @@ def image_from_array(
     return turned, _meta_of(picture, name, in_memory=True)
 
 
+def hounsfield_of(meta: dict[str, Any]) -> bool | None:
+    """Whether the values of an image are Hounsfield units, by its meta data; None where nothing tells (NaN there)."""
+    return None if np.isnan(meta["hounsfield"]) else bool(meta["hounsfield"])
+
+
 def _meta_of(picture: Picture, name: str, *, in_memory: bool = False) -> dict[str, Any]:
     return {
         "affine": picture.affine,
         "original_affine": picture.affine.copy(),
         "spacing_known": picture.spacing_known,
         "modality": picture.modality,
-        "hounsfield": picture.in_hounsfield,
+        "hounsfield": np.nan if picture.in_hounsfield is None else float(picture.in_hounsfield),
         "plane": picture.plane,
         PHOTOMETRIC: picture.photometric,
         VOI_RANGE: np.array(picture.voi_range),

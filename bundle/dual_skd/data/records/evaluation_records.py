@@ -156,10 +156,11 @@ def _refuse_known_patients(rows: Sequence[Row], seen: Sequence[dict], source: So
     here = {row.patient: trained[key_of(row.patient)] for row in rows if key_of(row.patient) in trained}
     if here:
         people = [name if name == known else f"{name}, there {known}" for name, known in sorted(here.items())]
+        those = f"(for example {some(people)})"
         raise InputError(
-            f"{source.description}: {len(here)} patients (for example {some(people)}) were in the training "
-            "data of this model; remove their images, or, if they are other people, rename the ids or pass over those "
-            'of DICOM headers and folders with patient_pattern "".'
+            f"{source.description}: {counted(len(here), f'patient {those} was', f'patients {those} were')} in the "
+            "training data of this model; remove their images, or, if they are other people, rename the ids or pass "
+            'over those of DICOM headers and folders with patient_pattern "".'
         )
 
 

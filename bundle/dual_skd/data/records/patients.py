@@ -16,6 +16,7 @@ from dual_skd.data.records.image_files import is_dicom, is_junk
 from dual_skd.data.records.rows import Row, Source, some
 from dual_skd.data.records.spelling import known_patient, one_spelling
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 if TYPE_CHECKING:
     from dual_skd.data.records.dicom_ids import Ids
@@ -75,8 +76,8 @@ def refuse_shared_patients(rows: Iterable[Row], what: str) -> None:
         shared = [" = ".join(sorted(one[name] | other[name])) for name in sorted(one.keys() & other.keys())]
         if shared:
             raise InputError(
-                f"{what}: {len(shared)} patients have images in both {first} and {second} (for example "
-                f"{some(shared)}); move each patient to one split or leave the split out; if these are no patients, "
+                f"{what}: {counted(len(shared), 'patient has', 'patients have')} images in both {first} and {second} "
+                f"(for example {some(shared)}); move each patient to one split or leave the split out; if these are no patients, "
                 'say with patient_pattern where in the path the patient stands ("" for nowhere).'
             )
 

@@ -17,6 +17,7 @@ from dual_skd.data.records.spelling import bare
 from dual_skd.data.records.table_rows import read_image_table
 from dual_skd.data.records.tables import Table, other_names, read_table
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 TABLE_NAMES = ("datalist.csv", "datalist.json", "dataset.json", "labels.csv")
 WORKBOOK_NAMES = tuple(f"{name}{end}" for name in ("datalist", "labels") for end in (".xlsx", ".xls", ".ods"))
@@ -81,7 +82,8 @@ def _named(source: Source, words: LabelWords) -> Source:
             rows.append(replace(row, labels=names))
     class_names = dict.fromkeys(filter(None, map(words.name, source.class_names)))
     left_out = len(source.rows) - len(rows)
-    notes = (*source.notes, f"{left_out} images without a label were left out") if left_out else source.notes
+    said = counted(left_out, "image without a label was left out", "images without a label were left out")
+    notes = (*source.notes, said) if left_out else source.notes
     return replace(source, rows=tuple(rows), class_names=tuple(class_names), notes=notes)
 
 

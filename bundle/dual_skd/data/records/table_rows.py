@@ -14,6 +14,7 @@ from dual_skd.data.records.spelling import key_of, known, known_group, known_pat
 from dual_skd.data.records.table_images import locate_images
 from dual_skd.data.records.tables import Table, other_names, require_columns, same_name
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 OWN_COLUMNS = ("image", "split", "patient", "site")
 RESERVED = (*OWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something
@@ -70,7 +71,10 @@ def read_image_table(
         repeated.append(os.path.basename(image))
     notes = list(labelled.notes)
     if repeated:
-        notes.append(f"{len(repeated)} repeated entries of {table.path.name} count once, for example {some(repeated)}")
+        entries = counted(
+            len(repeated), f"repeated entry of {table.path.name} counts", f"repeated entries of {table.path.name} count"
+        )
+        notes.append(f"{entries} once, for example {some(repeated)}")
     return Source(
         root=table.path.parent,
         description=str(table.path),
@@ -119,7 +123,9 @@ def labelled_entries(table: Table, label_column: str | Sequence[str], words: Lab
         row = Row("", labels, _split_of(split, where), known_patient(patient), site, groups=groups)
         labelled.append((place + 1, entry, row))
     if not labelled:
-        raise InputError(f"{path} lists {len(table.entries)} images, none with a label in {', '.join(wanted)}.")
+        raise InputError(
+            f"{path} lists {counted(len(table.entries), 'image')}, none with a label in {', '.join(wanted)}."
+        )
     notes = [*table.notes, *_notes_on_labels(table, found, labelled)]
     notes += [
         f"the column {column} of {path.name} counts as {name}"
@@ -128,7 +134,7 @@ def labelled_entries(table: Table, label_column: str | Sequence[str], words: Lab
     ]
     if told := [word for word, count in nobody.items() if word and count]:
         count = sum(nobody[word] for word in told)
-        notes.append(f"{', '.join(told)} as patient in {path.name} stands for none ({count} images)")
+        notes.append(f"{', '.join(told)} as patient in {path.name} stands for none ({counted(count, 'image')})")
     notes += [cells[name].note for name in ("site", *grouping) if cells[name].note]
     with_split = sum(bool(row.split) for _, _, row in labelled)
     if 0 < with_split < len(labelled):
@@ -260,7 +266,8 @@ def _as_flag(value: object, name: str, where: str) -> bool:
 def _notes_on_labels(table: Table, columns: list[str], labelled: Sequence[tuple[int, dict, Row]]) -> list[str]:
     notes = []
     if without := len(table.entries) - len(labelled):
-        notes.append(f"{without} images without a label in {table.path.name} were left out")
+        of = f"without a label in {table.path.name}"
+        notes.append(f"{counted(without, f'image {of} was', f'images {of} were')} left out")
     cells = [cell_text(entry.get(column)) for _, entry, _ in labelled for column in columns] if len(columns) > 1 else []
     if empty := sum(not known(cell) for cell in cells):
         notes.append(f"{empty} of {len(cells)} cells of labels in {table.path.name} are empty and count as 0")
