@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,6 +237,11 @@ def _find_images(dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Pat
 def paths_of(records: Sequence[dict]) -> list[str]:
     """Returns the images of records, in order."""
     return [record["image"] for record in records]
+
+
+def patients_of(records: Sequence[Mapping]) -> dict[str, str]:
+    """Returns the patient of each image of records, "" where it isn't known."""
+    return {record["image"]: str(record.get("patient") or "") for record in records}
 
 
 def _own_images(trained: DataList, split: str) -> DataList:
