@@ -108,7 +108,7 @@ def test_twins_of_training_images_are_dropped_from_an_external_set(finished, run
 
 
 def test_without_a_model_or_a_known_label_the_remedy_is_said(finished, run, tmp_path):
-    assert "train one first" in refused(run, "evaluate.json", output_dir=str(tmp_path / "none"), bundle_root="nowhere")
+    assert "or train one" in refused(run, "evaluate.json", output_dir=str(tmp_path / "none"), bundle_root="nowhere")
     records = section(finished, "test")[:2]
     other = table(tmp_path / "other.csv", records, ["cat"] * 3)
     message = refused(run, "evaluate.json", output_dir=str(finished), dataset_dir=str(other))

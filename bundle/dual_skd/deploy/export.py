@@ -110,7 +110,7 @@ def export(
             raise InputError(f"{name} is {value}; give a number from 1 on.")
     run_dir = Path(run_dir).expanduser()
     output = run_dir / "export" if output is None else Path(output).expanduser()
-    model = Path(find_model(run_dir, run_dir)).absolute()
+    model = Path(find_model(run_dir)).absolute()
     _, info = load_model(model)
     make_folder(output)  # before the work, which takes minutes
     about = recipe(info)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from dual_skd.data.bad_files import skipped, usable_rows
-from dual_skd.data.demo import write_demo
+from dual_skd.data.demo import DEMO_NAMES, write_demo
 from dual_skd.data.reading.locators import path_of
 from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.patients import refuse_shared_patients as refuse_patients_in_two_splits
@@ -30,7 +30,6 @@ from dual_skd.errors import InputError
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-DEMO_NAMES = {"demo": 2, "demo3d": 3}
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dual_skd.data.bad_files import skipped, usable_rows
-from dual_skd.data.demo import MARKER, write_demo
+from dual_skd.data.demo import DEMO_NAMES, of_demo, write_demo
 from dual_skd.data.reading.locators import split_locator
-from dual_skd.data.records.datalist import DEMO_NAMES, SPLITS, DataList, absent_classes, label_index, record_of
+from dual_skd.data.records.datalist import SPLITS, DataList, absent_classes, label_index, record_of
 from dual_skd.data.records.frames import frames_of, rows_of_frames
 from dual_skd.data.records.image_files import find_image_files, is_image
 from dual_skd.data.records.medmnist import list_medmnist
@@ -192,14 +192,17 @@ def find_images(
         demo_dir: where "demo" data are written.
         frame: which frames of files with several a 2D task takes, see :func:`dual_skd.data.load_records`.
         trained_on: ``datalist.json`` of the model's run, if there is one: with other data than the demo's, "demo" is
-            refused.
+            refused; and other data than the demo's, where the run was given none of its own.
         allow_outside: where images of a table may lie, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: there is no such path, or no image in it.
     """
-    if str(dataset_dir) in DEMO_NAMES and trained_on is not None and Path(trained_on).is_file():
-        _refuse_demo(load_split(trained_on), trained_on)
+    if trained_on is not None and Path(trained_on).is_file():
+        if str(dataset_dir) in DEMO_NAMES:
+            _refuse_demo(load_split(trained_on), trained_on)
+        elif not of_demo(dataset_dir):
+            _refuse_patients(Path(trained_on), Path(demo_dir), dataset_dir)
     found = _find_images(dataset_dir, spatial_dims, demo_dir, allow_outside)
     return [image for images in frames_of(found, frame if spatial_dims == 2 else None) for image in images]
 
@@ -253,8 +256,21 @@ def _own_images(trained: DataList, split: str) -> DataList:
     return replace(trained, left_out=[record for record in trained.left_out if record.get("split") == split])
 
 
+def _refuse_patients(trained_on: Path, demo_dir: Path, dataset_dir: str | Path) -> None:
+    """The default output folder holds the run of the first command, which knows phantoms only."""
+    from dual_skd.evaluation.recorder import read_json  # here, since looking through a data set does without
+
+    first = (read_json(trained_on).get("training") or [{"image": ""}])[0]["image"]
+    if Path(first).is_relative_to(demo_dir.absolute()):
+        raise InputError(
+            f"The model in {trained_on.parent} was trained on the demo's generated images and knows nothing of "
+            f"{dataset_dir}; give --output_dir of a run on images of that kind. To see what it says all the same: "
+            f"python -m dual_skd predict {dataset_dir} --model {trained_on.parent}."
+        )
+
+
 def _refuse_demo(trained: DataList, trained_on: str | Path) -> None:
-    if not (Path(trained.train[0]["image"]).parent.parent / MARKER).is_file():
+    if not of_demo(trained.train[0]["image"]):
         raise InputError(
             f"The model in {Path(trained_on).parent} wasn't trained on the demo data; give images of the kind that it "
             "was trained on as --dataset_dir."
