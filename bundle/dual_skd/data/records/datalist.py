@@ -109,6 +109,12 @@ class DataList:
         counts = Counter(label for record in self.splits[split] for label in positive_labels(record))
         return [counts[label] for label in range(self.num_classes)]
 
+    def named_counts(self, split: str) -> str:
+        """Images per class of one split in words: "20 normal, 20 pneumonia"; classes without images are named too."""
+        return ", ".join(
+            f"{count} {name}" for count, name in zip(self.class_counts(split), self.class_names, strict=True)
+        )
+
     def class_weights(self, split: str = "train") -> torch.Tensor:
         """Weights (K,) that make every class count the same in a loss.
 
@@ -119,9 +125,9 @@ class DataList:
         total = len(self.splits[split])
         return (total - counts).clamp_min(1) / counts if self.multi_label else total / (self.num_classes * counts)
 
-    def describe(self) -> str:
+    def describe(self, title: str = "Data") -> str:
         """One paragraph for the log: source, classes, counts, decisions."""
-        parts = [f"Data: {self.source}; {self.num_classes} classes ({', '.join(self.class_names)})."]
+        parts = [f"{title}: {self.source}; {self.num_classes} classes ({', '.join(self.class_names)})."]
         for split in SPLITS:
             records = self.splits[split]
             patients = {record["patient"] for record in records if record["patient"]}
@@ -152,6 +158,7 @@ def load_records(
     refuse_shared_patients: bool = True,
     allow_outside: bool = False,
     demo_dir: str | Path | None = None,
+    title: str = "Data",
 ) -> DataList:
     """Reads a data set and divides it into training, validation and test records.
 
@@ -193,6 +200,7 @@ def load_records(
             an absolute path. A table of absolute paths alone may name any place.
         refuse_shared_patients: refuse given splits that share patients; only a check, which reports them, turns it off.
         demo_dir: where "demo" data are written; default: the user's cache folder.
+        title: what the log calls them.
 
     Raises:
         InputError: when anything of the above can't be found or contradicts itself.
@@ -288,7 +296,7 @@ def load_records(
     )
     _require_trainable(data)
     notes += absent_classes(data)
-    logger.info(data.describe())
+    logger.info(data.describe(title))
     return data
 
 

@@ -65,4 +65,5 @@ def load_split(path: str | Path) -> DataList:
         keep_twins=True,
         patient_pattern="",
         on_bad_file=None,
+        title="The model was trained on",
     )
