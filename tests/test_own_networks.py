@@ -12,6 +12,7 @@ from dual_skd.errors import InputError
 from dual_skd.networks import build_network, require_architecture
 from dual_skd.outputs import load_model, save_model
 from dual_skd.own_networks import VARIABLE, is_own
+from dual_skd.pair import initialise_pair
 
 CODE = """
 from pathlib import Path
@@ -126,3 +127,15 @@ def test_a_network_that_its_description_does_not_give_is_refused():
     for other in (build_network(**resnet | {"channels": [8, 8, 8, 8]}), nn.Linear(2, 2)):
         with pytest.raises(InputError, match="network_def is another network than resnet18.*--small package.module"):
             require_architecture(other, resnet)
+
+
+def test_a_large_network_of_ones_own_gives_its_weights_by_the_rule_of_sizes(module, tmp_path):
+    dual_skd.allow_network(f"{module}:Net")
+    large, small = (build_network(f"{module}:Net", **KNOWN, width=width) for width in (8, 4))
+    torch.save(large.state_dict(), tmp_path / "large.pt")
+    found = initialise_pair(
+        small, large=f"{module}:Net", large_options={"width": 8}, pretrained=str(tmp_path / "large.pt")
+    )
+    assert found["student"]["selected"] == 2 and found["student"]["verified"] is False
+    torch.testing.assert_close(small.conv.weight, large.conv.weight[::2])
+    torch.testing.assert_close(small.conv.bias, large.conv.bias[::2])

@@ -237,21 +237,6 @@ def test_a_network_of_ones_own_is_trained_and_used_again(tmp_path, run, tiny, de
     assert "DUAL_SKD_NETWORKS=own_net_of_training:Tiny" in str(input_error_behind(caught.value))
 
 
-def test_a_large_network_of_ones_own_gives_its_weights_by_size(tmp_path, run, tiny, monkeypatch):
-    (tmp_path / "own_large.py").write_text(OWN)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("DUAL_SKD_NETWORKS", "own_large:Tiny")
-    large = build_network("own_large:Tiny", num_classes=5, width=12)
-    torch.save(large.state_dict(), tmp_path / "large.pt")
-    own = {"small": "own_large:Tiny", "small_options": {"width": 6}, "large": "own_large:Tiny",
-           "large_options": {"width": 12}, "pretrained": str(tmp_path / "large.pt"), "epochs": 1}  # fmt: skip
-    run("train.json", **tiny | own | {"learning_rate": 0.0, "weight_decay": 0.0}, output_dir=str(tmp_path / "run"))
-    kept = load_model(tmp_path / "run")[0].features[0].weight
-    assert torch.equal(kept, large.features[0].weight[::2].sum(1, keepdim=True).expand_as(kept)) or any(
-        torch.equal(kept[0], filters) for filters in large.features[0].weight
-    )
-
-
 def test_a_network_def_that_could_not_be_loaded_again_is_refused_before_the_first_step(tmp_path, run, tiny):
     other = "$monai.networks.nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=3)"
     with pytest.raises(Exception) as caught:
