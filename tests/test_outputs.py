@@ -95,8 +95,12 @@ def test_no_half_written_file_is_left(tmp_path, monkeypatch):
 
 
 def test_unusable_model_files_are_named(tmp_path):
-    with pytest.raises(InputError, match="No weights file"):
+    with pytest.raises(InputError, match="No weights file.*give the output_dir of a run or the path of a"):
         load_model(tmp_path)
+    (tmp_path / "nothing_here2").mkdir()
+    (tmp_path / "nothing_here.sh").touch()
+    with pytest.raises(InputError, match=r"\(did you mean \S*nothing_here2\?\)"):
+        load_model(tmp_path / "nothing_here")
     torch.save({"model": network().state_dict()}, tmp_path / "model.pt")
     with pytest.raises(InputError, match="no architecture"):
         load_model(tmp_path)

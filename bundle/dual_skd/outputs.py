@@ -107,7 +107,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
         InputError: no such file, it holds no architecture, or its tensors aren't those of the architecture.
     """
     path = model_file(path)
-    state = load_state_file(path)
+    state = load_state_file(path, words=["the output_dir of a run"])
     info = read_info(path)
     missing = [key for key in ("architecture", "class_names") if not info.get(key)]
     if missing:
