@@ -219,7 +219,7 @@ def load_predictor(
         InputError: there is no such model, or it can't be used.
     """
     own = model is None or str(model) == DEMO_MODEL
-    path = model_file(bundle_root() if own else model).absolute()
+    path = model_file(bundle_root() if model is None or own else model).absolute()
     if own and not path.is_file():
         raise InputError(
             f"The bundle has no model of its own, {path}; give model: output_dir, model.pt or model.safetensors of a "
