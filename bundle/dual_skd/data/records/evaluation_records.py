@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -265,7 +266,7 @@ def _refuse_patients(trained_on: Path, demo_dir: Path, dataset_dir: str | Path) 
         raise InputError(
             f"The model in {trained_on.parent} was trained on the demo's generated images and knows nothing of "
             f"{dataset_dir}; give --output_dir of a run on images of that kind. To see what it says all the same: "
-            f"python -m dual_skd predict {dataset_dir} --model {trained_on.parent}."
+            f"python -m dual_skd predict {shlex.quote(str(dataset_dir))} --model {shlex.quote(str(trained_on.parent))}"
         )
 
 
