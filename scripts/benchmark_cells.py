@@ -427,8 +427,8 @@ def robustness_rows(cell: Cell, found: dict[str, Any] | None) -> list[dict[str, 
 def read_predictions(out: Path) -> Predictions:
     """The probabilities that the evaluations of one run wrote, with the patients of its data list.
 
-    The student's are there a second time as its model file would have them calibrated: with the temperature that fits
-    the validation images, not below 1.
+    The student's are there a second time with the temperature that fits the validation images, not below 1: without the
+    prior that a model file's has, which came after the first rows and is none of the method.
     """
     tables = {
         who: read_table(out / f"predictions_{name}.csv")
@@ -439,7 +439,7 @@ def read_predictions(out: Path) -> Predictions:
     networks, temperature = {who: table.probabilities for who, table in tables.items()}, 1.0
     if validation is not None:
         temperature = fit_temperature(
-            logits_of(validation.probabilities), torch.from_numpy(validation.labels), sharpen=False
+            logits_of(validation.probabilities), torch.from_numpy(validation.labels), sharpen=False, prior=0
         ).temperature
         networks["calibrated"] = probabilities(logits_of(test.probabilities), temperature).numpy()
     folder = os.path.commonpath(test.images)

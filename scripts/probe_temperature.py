@@ -10,6 +10,7 @@ has. Takes runs that were evaluated with ``--calibrate False``, as those of scri
 
 With ``--draw`` no test images are used: so many of a run's validation images, drawn at random, fit a temperature that
 may only soften, and the others judge it; means over the draws.
+Without the prior of a model's temperature, of which scripts/probe_prior.py tells.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def row(run: Path) -> list[str] | None:
     ):
         return None
     validation, (logits, labels) = read(paths[0]), read(paths[1])
-    fitted, wanted = (fit_temperature(*part).temperature for part in (validation, (logits, labels)))
+    fitted, wanted = (fit_temperature(*part, prior=0).temperature for part in (validation, (logits, labels)))
     nll = [classification_metrics(logits / t, labels)["nll"] for t in (1.0, fitted, max(fitted, 1.0))]
     return [run.name, str(len(validation[1])), f"{fitted:.2f}", f"{wanted:.2f}", *(f"{value:.3f}" for value in nll)]
 
@@ -58,7 +59,7 @@ def row_of_draws(run: Path, images: int) -> list[str] | None:
     generator, found = torch.Generator().manual_seed(0), []
     for _ in range(DRAWS):
         fitting, judging = torch.randperm(len(labels), generator=generator).split([images, len(labels) - images])
-        temperature = fit_temperature(logits[fitting], labels[fitting], sharpen=False).temperature
+        temperature = fit_temperature(logits[fitting], labels[fitting], sharpen=False, prior=0).temperature
         before, after = (classification_metrics(logits[judging] / t, labels[judging]) for t in (1.0, temperature))
         found.append([temperature, *(metrics[name] for name in ("nll", "ece") for metrics in (before, after))])
     means = torch.tensor(found).mean(0).tolist()

@@ -8,7 +8,7 @@ import torch
 from ignite.engine import Engine
 
 from dual_skd.best_model import BestModelSaver
-from dual_skd.evaluation import read_predictions
+from dual_skd.evaluation import fit_temperature, read_predictions
 from dual_skd.evaluation.recorder import Measured
 from dual_skd.networks import build_network
 from dual_skd.outputs import auxiliary_temperature, load_auxiliary, load_model, save_model, temperature_of
@@ -116,12 +116,26 @@ def test_the_temperature_of_the_best_epoch_and_its_predictions_are_kept(tmp_path
         engine.state.measured = measured(logits, auxiliary=-torch.tensor(logits))
         saver(engine)
     info = load_model(tmp_path)[1]
-    assert temperature_of(info) == pytest.approx(4 / math.log(2)) and info["calibration"]["images"] == 3
+    assert info["calibration"] == fit_temperature(torch.tensor(LOGITS), torch.tensor([0, 0, 1]))._asdict()
+    assert 1 < temperature_of(info) < 4 / math.log(2) and info["calibration"]["patients"] is None
     assert load_model(tmp_path / "model.safetensors")[1]["calibration"] == info["calibration"]
-    assert auxiliary_temperature(tmp_path / "model.pt") == pytest.approx(20)  # worse than none: the upper bound
+    assert auxiliary_temperature(tmp_path / "model.pt") > temperature_of(info)  # worse than none, of three images
     table = read_predictions(path)
     assert table.images == ["a", "b", "c"] and table.labels.tolist() == [0, 0, 1]
     assert table.probabilities == pytest.approx(torch.tensor(LOGITS).softmax(1).numpy(), abs=1e-6)
+
+
+def test_the_log_and_the_file_say_on_how_many_images_and_patients_the_temperature_rests(tmp_path, caplog):
+    caplog.set_level("INFO")
+    engine = engine_with({"macro_auc": 0.5}, 1)
+    engine.state.measured = measured(LOGITS)
+    BestModelSaver(
+        tmp_path, network(), architecture=ARCHITECTURE, class_names=NAMES, patients={"a": "one", "b": "one", "c": ""}
+    )(engine)
+    assert "from 3 images of 2 patients; so few say little, so it is held near 1: NLL" in caplog.text
+    found = load_model(tmp_path)[1]["calibration"]
+    assert found["images"] == 3 and found["patients"] == 2
+    assert found == fit_temperature(torch.tensor(LOGITS), torch.tensor([0, 0, 1]), patients=["a", "a", ""])._asdict()
 
 
 def test_without_validation_there_is_no_temperature_and_no_table_of_a_former_run(tmp_path, caplog):
@@ -134,3 +148,13 @@ def test_without_validation_there_is_no_temperature_and_no_table_of_a_former_run
     assert temperature_of(load_model(tmp_path)[1]) is None and not path.exists()
     assert "uncalibrated (temperature 1)" in caplog.text
     assert auxiliary_temperature(tmp_path / "model.pt") is None
+
+
+@pytest.mark.parametrize("key_metric, images, said", [("nll", 29, 1), ("nll", 30, 0), ("last", 1, 0)])
+def test_few_images_that_choose_the_epoch_are_told_once(tmp_path, caplog, key_metric, images, said):
+    saver = BestModelSaver(tmp_path, network(), architecture=ARCHITECTURE, class_names=NAMES, key_metric=key_metric)
+    for epoch, nll in enumerate((0.5, 0.4), start=1):
+        engine = engine_with({"nll": nll}, epoch)
+        engine.state.measured = measured([[1.0, 0.0]] * images, [0] * images, [])
+        saver(engine)
+    assert caplog.text.count(f"{images} validation images decide by nll which epoch is kept") == said

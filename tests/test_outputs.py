@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dual_skd import outputs
+from dual_skd.data import write_demo
 from dual_skd.errors import InputError
 from dual_skd.evaluation import fit_conformal, fit_temperature, write_predictions
+from dual_skd.files import sha256_of
 from dual_skd.networks import build_network
 from dual_skd.outputs import (
     bundle_root,
@@ -92,8 +95,12 @@ def test_no_half_written_file_is_left(tmp_path, monkeypatch):
 
 
 def test_unusable_model_files_are_named(tmp_path):
-    with pytest.raises(InputError, match="No weights file"):
+    with pytest.raises(InputError, match="No weights file.*give the output_dir of a run or the path of a"):
         load_model(tmp_path)
+    (tmp_path / "nothing_here2").mkdir()
+    (tmp_path / "nothing_here.sh").touch()
+    with pytest.raises(InputError, match=r"\(did you mean \S*nothing_here2\?\)"):
+        load_model(tmp_path / "nothing_here")
     torch.save({"model": network().state_dict()}, tmp_path / "model.pt")
     with pytest.raises(InputError, match="no architecture"):
         load_model(tmp_path)
@@ -113,7 +120,7 @@ def test_the_bundle_is_found_from_any_folder(tmp_path, monkeypatch):
 
 def test_the_model_of_the_run_is_preferred_to_that_of_the_bundle(tmp_path):
     run, root = tmp_path / "run", tmp_path / "bundle"
-    with pytest.raises(InputError, match="train one first"):
+    with pytest.raises(InputError, match="give --output_dir of a finished run, or train one"):
         find_model(run, root)
     ours = save(root / "models", network())
     assert find_model(run, root) == str(ours)
@@ -123,6 +130,32 @@ def test_the_model_of_the_run_is_preferred_to_that_of_the_bundle(tmp_path):
         find_model(run, root)
     own = save(run / "models", network())
     assert find_model(run, root) == str(own)
+
+
+def test_the_demos_model_answers_for_the_demos_images_only(tmp_path):
+    root, demo = tmp_path / "bundle", write_demo(tmp_path / "phantoms", counts={"test": 3})
+    shipped = save(root / "models", network())
+    (tmp_path / "patients").mkdir()
+    record = {"description": "made of phantoms", "demo_test": {}, "sha256": sha256_of(shipped)}
+    (root / "models" / "model.json").write_text(json.dumps(record))
+    save(tmp_path / "my_run" / "models", network())
+    typo = tmp_path / "my_rnu"
+    for images in (None, "demo", "demo3d", demo, demo / "images", min((demo / "images").iterdir())):
+        assert find_model(typo, root, images) == str(shipped)
+    for images in (tmp_path / "patients", str(tmp_path / "patients" / "a.png"), str(tmp_path)):
+        with pytest.raises(InputError, match=r"did you mean my_run\?.*isn't asked about.*made of phantoms"):
+            find_model(typo, root, images)
+    shipped.write_bytes(save(tmp_path / "other", network(), class_names=["other", "names"]).read_bytes())
+    assert find_model(typo, root, tmp_path / "patients") == str(shipped)  # a packed bundle's own weights
+    (root / "models" / "model.json").unlink()
+    assert find_model(typo, root, tmp_path / "patients") == str(shipped)
+
+
+def test_where_there_is_no_model_a_path_is_named_once(tmp_path):
+    for root in (None, tmp_path / "run"):
+        with pytest.raises(InputError) as caught:
+            find_model(tmp_path / "run", root)
+        assert str(caught.value).count("model.pt") == 1
 
 
 def test_prediction_sets_are_calibrated_on_the_models_own_validation_predictions(tmp_path, caplog):

@@ -21,6 +21,7 @@ _HOME = {
     "DualModelTrainer": "trainer",
     "DualModelEvaluator": "evaluator",
     "build_network": "networks",
+    "allow_network": "own_networks",
     "load_records": "data",
     "load_model": "outputs",
     "Prediction": "prediction.outcome",

@@ -11,7 +11,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from dual_skd.evaluation.calibration import fit_temperature, probabilities
+from dual_skd.evaluation.calibration import FEW, Calibration, fit_temperature, probabilities
 from dual_skd.evaluation.predictions import write_predictions
 from dual_skd.evaluation.recorder import LAST, Measured, rank
 from dual_skd.outputs import save_model
@@ -38,6 +38,7 @@ class BestModelSaver:
         auxiliary: the second network, or None.
         auxiliary_architecture: where it differs from the student's.
         predictions: CSV for the predictions of the best student, uncalibrated, in the form of ``predictions_test.csv``.
+        patients: of each validation image, by its path, see :func:`dual_skd.evaluation.fit_temperature`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class BestModelSaver:
         auxiliary: nn.Module | None = None,
         auxiliary_architecture: Mapping[str, Any] | None = None,
         predictions: str | Path | None = None,
+        patients: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.network = network
@@ -64,6 +66,7 @@ class BestModelSaver:
         self.architecture = dict(architecture)
         self.auxiliary_architecture = dict(auxiliary_architecture or architecture)
         self.predictions = Path(predictions) if predictions else None
+        self.patients = dict(patients or {})
         self.best = (float("-inf"), float("-inf"))
         self.best_epoch = 0
 
@@ -83,10 +86,20 @@ class BestModelSaver:
         value = rank(engine.state.metrics, self.key_metric, engine.state.epoch)
         if self.best_epoch and value <= self.best:
             return
+        self._say_if_few(engine)
         self.best, self.best_epoch = value, engine.state.epoch
         self._save(engine)
         if self.key_metric != LAST:
             logger.info("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
+
+    def _say_if_few(self, engine: Engine) -> None:
+        """Once, where chance rather than the network decides which epoch is kept."""
+        measured = getattr(engine.state, "measured", None)
+        if self.best_epoch == 0 and self.key_metric != LAST and measured is not None and len(measured.labels) < FEW:
+            logger.warning(
+                "%d validation images decide by %s which epoch is kept: so few tell epochs apart by chance; "
+                "--key_metric last doesn't choose.", len(measured.labels), self.key_metric,
+            )  # fmt: skip
 
     def keep_last(self, trainer: Engine) -> None:
         """Registers with the trainer as well: a run without validation images keeps the model of its last epoch."""
@@ -106,31 +119,32 @@ class BestModelSaver:
         if getattr(engine.state, "rank", 0) != 0:
             return
         measured = getattr(engine.state, "measured", None)  # by the MetricsRecorder; a trainer has none
-        calibration = self._calibration(measured and measured.logits, measured and measured.labels)
+        calibration = self._calibration(measured, measured and measured.logits)
         save_model(
-            self.directory, self.network, architecture=self.architecture, calibration=calibration, **self.described
-        )
+            self.directory, self.network, architecture=self.architecture,
+            calibration=calibration and calibration._asdict(), **self.described,
+        )  # fmt: skip
         self._write_predictions(measured)
         if calibration is None:
             logger.warning("There are no validation predictions, so probabilities stay uncalibrated (temperature 1).")
         else:
-            logger.info(
-                "Temperature %.3f, fitted on %d validation images: NLL %.4f, before %.4f.",
-                *(calibration[key] for key in ("temperature", "images", "nll_after", "nll_before")),
-            )
+            logger.info("%s.", calibration)
         if self.auxiliary is not None:
+            of_auxiliary = self._calibration(measured, measured and measured.auxiliary)
             save_model(
                 self.directory, self.auxiliary, architecture=self.auxiliary_architecture, name="auxiliary",
-                calibration=self._calibration(measured and measured.auxiliary, measured and measured.labels),
-                safetensors=False, **self.described,
+                calibration=of_auxiliary and of_auxiliary._asdict(), safetensors=False, **self.described,
             )  # fmt: skip
         else:  # of a former run in this folder
             (self.directory / "auxiliary.pt").unlink(missing_ok=True)
 
-    def _calibration(self, logits: Tensor | None, labels: Tensor | None) -> dict[str, float] | None:
-        if logits is None or labels is None:
+    def _calibration(self, measured: Measured | None, logits: Tensor | None) -> Calibration | None:
+        if measured is None or logits is None:
             return None
-        return fit_temperature(logits, labels, multi_label=self.described["multi_label"], sharpen=False)._asdict()
+        patients = [self.patients.get(image, "") for image in measured.images] or None
+        return fit_temperature(
+            logits, measured.labels, multi_label=self.described["multi_label"], sharpen=False, patients=patients
+        )
 
     def _write_predictions(self, measured: Measured | None) -> None:
         if self.predictions is None:

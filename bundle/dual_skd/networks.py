@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks by name, 2D and 3D, and what can be asked of one.
 
-Three kinds of names are known. A timm id (``tf_efficientnet_lite2``, ``convnext_atto``, ``vit_tiny_patch16_224``, ...)
+Four kinds of names are known. A timm id (``tf_efficientnet_lite2``, ``convnext_atto``, ``vit_tiny_patch16_224``, ...)
 in 2D, and the convolutional ones in 3D too, see :mod:`dual_skd.volumetric`; ``monai_resnet10`` to ``monai_resnet200``
-and ``monai_vit``, 2D and 3D. Every network returns one tensor of logits (N, num_classes).
+and ``monai_vit``, 2D and 3D; and ``package.module:Name`` for one of your own, see :mod:`dual_skd.own_networks`. Every
+network returns one tensor of logits (N, num_classes).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.momentum import unwrap
+from dual_skd.own_networks import build_own_network, is_own
 from dual_skd.volumetric import to_volumetric
 
 # Width and depth multipliers of EfficientNet-Lite. Only the tf_ variants: they pad as TensorFlow does (SAME), and so do
@@ -59,7 +61,7 @@ def build_network(
     """Builds a randomly initialised classifier.
 
     Args:
-        name: a timm id, ``monai_resnet10`` ... ``monai_resnet200``, or ``monai_vit``.
+        name: a timm id, ``monai_resnet10`` ... ``monai_resnet200``, ``monai_vit``, or ``package.module:Name``.
         num_classes: number of logits.
         in_channels: channels of the image, 1 for grey.
         spatial_dims: 2 for images (N, C, H, W), 3 for volumes (N, C, H, W, D).
@@ -87,6 +89,11 @@ def build_network(
     for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{what} is {value!r}; expected a whole number of at least 1.")
+    if is_own(name):
+        return build_own_network(
+            name, num_classes=num_classes, in_channels=in_channels, spatial_dims=spatial_dims, image_size=image_size,
+            options=options,
+        )  # fmt: skip
     if name in MONAI_RESNET:
         block, layers = MONAI_RESNET[name]
         options = {"block": block, "layers": layers, "block_inplanes": (64, 128, 256, 512)} | options
@@ -224,7 +231,32 @@ def check_timm_name(name: str) -> None:
         known = [*timm.list_models(), *MONAI_RESNET, "monai_vit"]
         raise InputError(
             f"Unknown network {name!r}{did_you_mean(str(name), known)}; give a timm id (timm.list_models() shows "
-            "all), monai_resnet10, 18, 34, 50, 101, 152, 200, or monai_vit."
+            "all), monai_resnet10, 18, 34, 50, 101, 152, 200, monai_vit, or package.module:Name for one of your own."
+        )
+
+
+def require_architecture(network: nn.Module, architecture: Mapping[str, Any]) -> None:
+    """Refuses to train a network that its description doesn't give, since ``model.pt`` could not be loaded again.
+
+    Args:
+        network: what is to be trained.
+        architecture: arguments of :func:`build_network`.
+
+    Raises:
+        InputError: their tensors differ.
+    """
+    with torch.device("meta"):
+        described = build_network(**architecture).state_dict()
+    found = {key: tuple(value.shape) for key, value in unwrap(network).state_dict().items()}
+    wanted = {key: tuple(value.shape) for key, value in described.items()}
+    different = [key for key in found | wanted if found.get(key) != wanted.get(key)]
+    if different:
+        key = different[0]
+        raise InputError(
+            f"network_def is another network than {architecture['name']} with its options ({len(different)} tensors "
+            f"differ, {key} for example: {found.get(key, 'none')}, not {wanted.get(key, 'none')}), so its model.pt "
+            "could never be loaded. Name your network instead: --small package.module:Name, a class or function that "
+            "takes num_classes, in_channels and spatial_dims."
         )
 
 

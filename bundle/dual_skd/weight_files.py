@@ -85,4 +85,6 @@ def read_info(path: str | Path) -> dict[str, Any]:
 
 
 def _siblings(path: Path) -> list[Path]:
-    return list(path.parent.iterdir())[:1000] if path.parent.is_dir() else []
+    """What might have been meant: weights files, and folders, which may be runs."""
+    there = list(path.parent.iterdir())[:1000] if path.parent.is_dir() else []
+    return [one for one in there if one.suffix in ENDINGS or one.is_dir()]

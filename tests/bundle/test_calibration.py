@@ -46,7 +46,10 @@ def test_the_best_students_predictions_and_its_temperature_are_kept(trained):
     best = entry(trained, "best")["student"]
     assert functional.nll_loss(logits, labels).item() == pytest.approx(best["nll"], abs=1e-4)
     info = load_model(trained)[1]
-    assert info["calibration"] == pytest.approx(fit_temperature(logits, labels, sharpen=False)._asdict(), rel=1e-3)
+    patients = [record["patient"] for record in listed]
+    wanted = fit_temperature(logits, labels, sharpen=False, patients=patients)
+    assert all(patients) and wanted.patients == len(set(patients))
+    assert info["calibration"] == pytest.approx(wanted._asdict(), rel=1e-3)
     assert info["calibration"]["nll_before"] == pytest.approx(best["nll"]) and info["calibration"]["images"] == 9
     with safe_open(trained / "models" / "model.safetensors", "pt") as file:
         assert json.loads(file.metadata()["calibration"]) == info["calibration"]
@@ -129,7 +132,9 @@ def test_several_labels_share_one_temperature_and_have_no_sets(tmp_path, run, ti
     run("train.json", **tiny | {"dataset_dir": str(path), "output_dir": str(tmp_path)})
     table = read_predictions(tmp_path / "predictions_validation.csv", multi_label=True)
     logits = torch.from_numpy(table.probabilities).logit()
-    wanted = fit_temperature(logits, torch.from_numpy(table.labels), multi_label=True, sharpen=False)
+    listed = json.loads((tmp_path / "datalist.json").read_text())["validation"]
+    patients = [record["patient"] for record in listed]
+    wanted = fit_temperature(logits, torch.from_numpy(table.labels), multi_label=True, sharpen=False, patients=patients)
     assert load_model(tmp_path)[1]["calibration"] == pytest.approx(wanted._asdict(), rel=1e-3)
     run("evaluate.json", output_dir=str(tmp_path))
     tested = read_predictions(tmp_path / "predictions_test.csv", multi_label=True)

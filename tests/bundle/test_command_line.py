@@ -87,6 +87,15 @@ def test_paths_that_look_like_numbers_are_taken_as_typed(tmp_path, tiny, demo):
     assert done.stderr.strip().splitlines()[-1].startswith("Error: output_dir is True; expected a text")
 
 
+def test_a_mistyped_output_dir_gives_a_patient_no_answer_of_the_demos_model(tmp_path, demo):
+    shutil.copytree(demo / "images", tmp_path / "patients")
+    inference = [*RUN[:-1], "inference", "--config_file", ROOT / "configs" / "inference.json"]
+    done = start(*inference, "--output_dir", "typo", "--dataset_dir", "patients", cwd=tmp_path, path=ROOT)
+    assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
+    assert "knows no patients" in done.stderr.strip().splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["patients"]
+
+
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *RUN, "--config_file"]
 OF_TWO = [str(ROOT / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
 

@@ -4,6 +4,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+
+import pytest
+
+from dual_skd.errors import input_error_behind
 
 
 def test_the_student_learns_the_demo_data_as_the_readme_says(tmp_path, run):
@@ -12,3 +17,8 @@ def test_the_student_learns_the_demo_data_as_the_readme_says(tmp_path, run):
     run("evaluate.json", output_dir=str(output))
     student = json.loads((output / "metrics.json").read_text())["test"]["student"]
     assert student["macro_auc"] > 0.90
+    patients = shutil.copytree(output / "demo" / "images", tmp_path / "patients")
+    with pytest.raises(Exception) as caught:  # this folder is the default of inference, too
+        run("inference.json", output_dir=str(output), dataset_dir=str(patients))
+    assert "knows nothing of" in str(input_error_behind(caught.value))
+    assert not (output / "predictions.csv").exists()

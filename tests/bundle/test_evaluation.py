@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_an_external_set_with_patients_of_the_training_data_is_refused(finished,
     assert "1 patient " in message and records[-1]["patient"] in message
 
 
-def test_twins_of_training_images_are_dropped_from_an_external_set(finished, run, tmp_path):
+def test_twins_of_training_images_are_dropped_from_an_external_set(finished, run, tmp_path, caplog):
     names = json.loads((finished / "metrics.json").read_text())["class_names"]
     elsewhere = write_demo(tmp_path / "elsewhere", seed=7, counts={"test": 6})
     copied = shutil.copy(section(finished, "training")[0]["image"], elsewhere / "images" / "copy.dcm")
@@ -90,10 +91,21 @@ def test_twins_of_training_images_are_dropped_from_an_external_set(finished, run
     records = [{"image": row["image"], "label": names.index(row["label"]), "patient": ""} for row in listed]
     other = table(elsewhere / "all.csv", [*records, {"image": copied, "label": 0, "patient": ""}], names)
     # the phantoms' PatientIDs are those of the training data, but these are other people
-    run("evaluate.json", output_dir=str(finished), dataset_dir=str(other), patient_pattern="")
-    found = {Path(row["image"]).name for row in rows(finished / "predictions_test.csv")}
+    run("evaluate.json", output_dir=str(finished))
+    of_the_run = [(finished / name).read_bytes() for name in ("predictions_test.csv", "datalist.json")]
+    tested = json.loads((finished / "metrics.json").read_text())["test"]
+    with caplog.at_level(logging.INFO):
+        run("evaluate.json", output_dir=str(finished), dataset_dir=str(other), patient_pattern="")
+    found = {Path(row["image"]).name for row in rows(finished / "predictions_elsewhere_all.csv")}
     assert found == {Path(row["image"]).name for row in listed}
-    own = json.loads((finished / "metrics.json").read_text()).get("test")
+    metrics = json.loads((finished / "metrics.json").read_text())
+    own = metrics["elsewhere_all"]
+    assert metrics["test"] == tested and not (finished / "datalist_test.json").exists()
+    assert of_the_run == [(finished / name).read_bytes() for name in ("predictions_test.csv", "datalist.json")]
+    assert f"Measured: 6 images of {other} (2 interstitial, 2 nodule, 2 normal)." in caplog.text
+    assert "The model was trained on: " in caplog.text and "Data: " not in caplog.text
+    last = [record.message for record in caplog.records if record.name.startswith("dual_skd")][-1]
+    assert str(finished / "predictions_elsewhere_all.csv") in last
     assert own["images"] == 6 and own["with_twins"]["images"] == 7
     assert own["student"] != own["with_twins"]["student"]
     run(
@@ -102,13 +114,13 @@ def test_twins_of_training_images_are_dropped_from_an_external_set(finished, run
     )  # fmt: skip
     assert len(rows(finished / "predictions_elsewhere.csv")) == 7
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert metrics["test"] == own and metrics["elsewhere"]["images"] == 7
+    assert metrics["elsewhere_all"] == own and metrics["elsewhere"]["images"] == 7
     assert metrics["elsewhere"]["student"] == pytest.approx(own["with_twins"]["student"])
     assert str(other) in metrics["elsewhere"]["source"]
 
 
 def test_without_a_model_or_a_known_label_the_remedy_is_said(finished, run, tmp_path):
-    assert "train one first" in refused(run, "evaluate.json", output_dir=str(tmp_path / "none"), bundle_root="nowhere")
+    assert "or train one" in refused(run, "evaluate.json", output_dir=str(tmp_path / "none"), bundle_root="nowhere")
     records = section(finished, "test")[:2]
     other = table(tmp_path / "other.csv", records, ["cat"] * 3)
     message = refused(run, "evaluate.json", output_dir=str(finished), dataset_dir=str(other))

@@ -23,7 +23,8 @@ def test_an_evaluation_ends_with_its_report(finished, run):
     assert "Evaluation on 9 images (test)" in page and "Surest, and right" in page
     assert page.count("data:image/png;base64,") >= 6  # the images and their maps
     analysis = json.loads((finished / "metrics.json").read_text())["test"]["analysis"]
-    assert analysis["patients"]["known"] > 0 and analysis["operating_points"][0]["chosen"]["images"] == 9
+    assert analysis["patients"]["known"] > 0 and analysis["calibration"]["images"] == 9
+    assert "3 validation images of it" in analysis["operating_points"][0]["reason"]  # of 9: too few for a threshold
     for record in json.loads((finished / "datalist.json").read_text())["test"]:
         assert Path(record["image"]).name not in page and record["patient"] not in page
 

@@ -7,11 +7,13 @@ import csv
 import hashlib
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from dual_skd.errors import input_error_behind
 from dual_skd.evaluation import classification_metrics
 from dual_skd.outputs import bundle_root, load_model
 
@@ -41,6 +43,13 @@ def test_inference_without_training_gives_the_recorded_metrics_and_says_whose_mo
     found = classification_metrics(
         p.clamp(min=1e-30).log(), torch.tensor([names.index(labels[row["image"]]) for row in rows])
     )
+    # the folder now holds no run, and its name is as good as mistyped
+    shutil.copytree(tmp_path / "demo" / "images", tmp_path / "patients")
+    (tmp_path / "predictions.csv").unlink()
+    with pytest.raises(Exception) as caught:
+        run("inference.json", output_dir=str(tmp_path), dataset_dir=str(tmp_path / "patients"))
+    assert "it knows no patients" in str(input_error_behind(caught.value))
+    assert not (tmp_path / "predictions.csv").exists()
     recorded = json.loads((MODELS / "model.json").read_text())["demo_test"]
     assert len(rows) == recorded.pop("images")
     assert found == pytest.approx(recorded, abs=TOLERANCE)

@@ -15,6 +15,19 @@ from dual_skd.networks import build_network
 from dual_skd.outputs import load_model
 
 NAMES = ["interstitial", "nodule", "normal"]
+OWN = """
+from torch import nn
+
+
+class Tiny(nn.Module):
+    def __init__(self, num_classes, in_channels, spatial_dims, width=4):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(in_channels, width, 3, stride=2), nn.BatchNorm2d(width), nn.ReLU())
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.head(self.features(x).mean((2, 3)))
+"""
 
 
 def student(directory: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
@@ -210,3 +223,31 @@ def test_the_loss_on_the_labels_knows_the_frequencies_of_the_training_images(tmp
     assert torch.allclose(loss.offsets.softmax(0), prior / prior.sum())
     training.run()
     training.finalize()
+
+
+def test_a_network_of_ones_own_is_trained_and_used_again(tmp_path, run, tiny, demo, monkeypatch):
+    (tmp_path / "own_net_of_training.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DUAL_SKD_NETWORKS", "own_net_of_training:Tiny")
+    output = tmp_path / "run"
+    own = {"small": "own_net_of_training:Tiny", "small_options": {"width": 6}, "method": "scratch"}
+    run("train.json", **tiny | own, output_dir=str(output))
+    network, info = load_model(output)
+    assert type(network).__name__ == "Tiny" and info["architecture"]["width"] == 6
+    assert json.loads((output / "run.json").read_text())["networks"]["student"]["parameters"] == 6 * 9 + 6 + 12 + 21
+    run("evaluate.json", output_dir=str(output), report=True)
+    assert json.loads((output / "metrics.json").read_text())["test"]["images"] == 9
+    run("inference.json", output_dir=str(output), dataset_dir=str(demo / "images"))
+    monkeypatch.setenv("DUAL_SKD_NETWORKS", "")
+    with pytest.raises(Exception) as caught:
+        run("evaluate.json", output_dir=str(output))
+    assert "DUAL_SKD_NETWORKS=own_net_of_training:Tiny" in str(input_error_behind(caught.value))
+
+
+def test_a_network_def_that_could_not_be_loaded_again_is_refused_before_the_first_step(tmp_path, run, tiny):
+    other = "$monai.networks.nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=3)"
+    with pytest.raises(Exception) as caught:
+        run("train.json", **tiny | {"method": "scratch"}, network_def=other, output_dir=str(tmp_path))
+    message = str(input_error_behind(caught.value))
+    assert "network_def is another network than resnet18" in message and "--small package.module:Name" in message
+    assert not (tmp_path / "models").exists() and not (tmp_path / "last.pt").exists()

@@ -99,6 +99,32 @@ def test_without_a_stored_temperature_one_is_fitted_on_the_validation_images(run
     assert found["temperature"] > 0 and found["after"]["metrics"] is not None
 
 
+def test_thresholds_are_held_back_where_the_validation_images_of_a_class_are_few(run_folder):
+    directory = run_folder()
+    path = directory / "predictions_validation.csv"
+    lines = path.read_text().splitlines()
+    of_mass = [line for line in lines[1:] if line.split(",")[1] == "mass"]
+    for kept, held in ((3, (True, True)), (8, (False, True)), (9, (False, False))):
+        path.write_text("\n".join(line for line in lines if line not in of_mass[kept:]) + "\n")
+        points = [point for point in analysed(directory)["operating_points"] if point["class"] == "mass"]
+        assert tuple(point["chosen"] is None for point in points) == held
+        for point in points:
+            assert point["chosen"]["positives"] == kept if point["chosen"] else f"{kept} validation" in point["reason"]
+
+
+def test_it_says_on_how_many_images_and_patients_the_temperature_rests(run_folder):
+    directory = run_folder()
+    found = analysed(directory)["calibration"]
+    assert found["images"] == 30 and found["patients"] is None
+    content = json.loads((directory / "datalist.json").read_text())
+    content["validation"] = [{"image": f"/clinic/val_{n}.png", "patient": f"p{n // 2}"} for n in range(20)]
+    (directory / "datalist.json").write_text(json.dumps(content))
+    fewer = analysed(directory)["calibration"]
+    assert fewer["images"] == 30 and fewer["patients"] == 10 + 10
+    stored = analysed(directory, calibration={"temperature": 2.0, "images": 30})["calibration"]
+    assert stored["images"] == 30 and stored["patients"] is None
+
+
 def test_prediction_sets_say_what_was_promised_and_what_was_seen(run_folder):
     found = analysed(run_folder(), alpha=0.2)["prediction_sets"]
     assert found["stated"] == 0.8 and found["validation_images"] == 30

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,12 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from scipy.stats import gamma
 from torch.nn import functional
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation import calibration_error, classification_metrics
 from dual_skd.evaluation.calibration import (
     BOUNDS,
+    PRIOR,
+    Calibration,
     fit_temperature,
     logits_of,
     probabilities,
@@ -51,22 +55,25 @@ def test_without_sharpening_only_a_softer_temperature_is_taken(temperature):
     assert bound == (free if temperature > 1 else free._replace(temperature=1.0, nll_after=free.nll_before))
 
 
-def test_the_temperature_is_the_minimum_that_a_general_optimiser_finds():
+@pytest.mark.parametrize("prior", [0, PRIOR, 20])
+def test_the_temperature_is_the_minimum_that_a_general_optimiser_finds(prior):
     logits, labels = drawn(2.5, n=60)
-    found = minimize_scalar(
-        lambda log_t: functional.cross_entropy(logits / math.exp(log_t), labels).item(), bounds=(-3, 3),
-        method="bounded", options={"xatol": 1e-10},
-    )  # fmt: skip
-    fitted = fit_temperature(logits, labels)
+
+    def objective(log_t: float) -> float:  # of the likelihood and the density of a gamma distribution of 1/T
+        likelihood = 60 * functional.cross_entropy(logits / math.exp(log_t), labels).item()
+        return likelihood - gamma.logpdf(math.exp(-log_t), prior + 1, scale=1 / prior) if prior else likelihood
+
+    found = minimize_scalar(objective, bounds=(-3, 3), method="bounded", options={"xatol": 1e-10})
+    fitted = fit_temperature(logits, labels, prior=prior)
     assert fitted.temperature == pytest.approx(math.exp(found.x), rel=1e-6)
-    assert fitted.nll_after == pytest.approx(found.fun, rel=1e-12)
+    assert prior or fitted.nll_after == pytest.approx(found.fun / 60, rel=1e-12)
     assert fitted.nll_before == pytest.approx(classification_metrics(logits, labels)["nll"], rel=1e-12)
     assert fitted.nll_after == pytest.approx(classification_metrics(logits / fitted.temperature, labels)["nll"])
 
 
 def test_an_overconfident_pair_of_logits_becomes_the_share_that_is_right():
     logits, labels = torch.tensor([[4.0, 0.0]] * 4).double(), torch.tensor([0, 0, 0, 1])
-    fitted = fit_temperature(logits, labels)
+    fitted = fit_temperature(logits, labels, prior=0)
     assert (logits / fitted.temperature).softmax(1)[0, 0].item() == pytest.approx(0.75, abs=1e-9)
 
 
@@ -85,30 +92,69 @@ def test_several_labels_share_the_temperature_of_their_sigmoids():
 
 def test_constant_predictions_keep_temperature_one():
     labels = torch.tensor([0, 1, 2, 0])
-    for row in ([0.0, 0.0, 0.0], [7.0, 7.0, 7.0]):
-        fitted = fit_temperature(torch.tensor([row] * 4), labels)
+    for row, prior in product(([0.0, 0.0, 0.0], [7.0, 7.0, 7.0]), (0, PRIOR)):
+        fitted = fit_temperature(torch.tensor([row] * 4), labels, prior=prior)
         assert fitted.temperature == 1 and fitted.nll_before == fitted.nll_after == pytest.approx(math.log(3))
 
 
 def test_a_constant_prediction_of_one_class_becomes_the_frequency():
     logits = torch.tensor([[2.0, 0.0]] * 10).double()
-    fitted = fit_temperature(logits, torch.tensor([0] * 9 + [1]))
+    fitted = fit_temperature(logits, torch.tensor([0] * 9 + [1]), prior=0)
     assert (logits / fitted.temperature).softmax(1)[0, 0].item() == pytest.approx(0.9, abs=1e-9)
 
 
-@pytest.mark.parametrize("n", [1, 10, 1000])
-def test_where_every_image_is_right_the_number_of_images_limits_the_sharpening(n):
-    logits, labels = torch.tensor([[0.2, 0.0]] * n), torch.zeros(n, dtype=torch.long)
-    fitted = fit_temperature(logits, labels)
-    wanted = max(0.2 / math.log((n + 1) / 1), BOUNDS[0])  # log odds of (n + 1) / (n + 2)
-    assert fitted.temperature == pytest.approx(wanted)
-    confident = fit_temperature(20 * logits, labels)
-    assert confident.temperature == pytest.approx(min(1, 4 / math.log(n + 1)))  # never above 1
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("n", [1, 10, 25])
+def test_where_every_image_is_right_or_wrong_the_number_of_images_limits_the_temperature(n, wrong):
+    logits, labels = torch.tensor([[3.0, 0.0]] * n), torch.full((n,), int(wrong))
+    inverse = 1 / fit_temperature(logits, labels).temperature
+    share = 1 / (1 + math.exp(-3 * inverse))  # of the class that is said to be there
+    assert n * 3 * (share - (not wrong)) == pytest.approx(PRIOR * (1 / inverse - 1), abs=1e-6)  # both derivatives
+    assert 1 / inverse > 1 if wrong else 1 / inverse < 1
+    confident = fit_temperature(20 * logits, torch.zeros(n))
+    assert confident.temperature == pytest.approx(1)  # sure and right: nothing to sharpen
+    assert fit_temperature(logits, labels, prior=0).temperature == pytest.approx(BOUNDS[int(wrong)])
 
 
-def test_logits_that_are_always_wrong_give_the_upper_bound():
-    fitted = fit_temperature(torch.tensor([[3.0, 0.0]] * 5), torch.ones(5))
-    assert fitted.temperature == pytest.approx(BOUNDS[1]) and fitted.nll_after < fitted.nll_before
+@pytest.mark.parametrize("images", [1, 4, 8])
+@pytest.mark.parametrize("sharpen", [False, True])
+def test_a_few_images_do_not_move_the_temperature_far(images, sharpen):
+    worst = fit_temperature(
+        torch.tensor([[3.0, 0.0]] * images), torch.tensor([1] + [0] * (images - 1)), sharpen=sharpen
+    )
+    assert worst.temperature < 1.7 and worst.images == images  # 20.0 of a single image without the prior
+    calm = [fit_temperature(*drawn(1, n=images, seed=s), sharpen=sharpen).temperature for s in range(200)]
+    assert 0.6 < np.quantile(calm, 0.025) and np.quantile(calm, 0.975) < 1.8
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 3.0])
+def test_many_images_leave_nothing_of_the_prior(temperature):
+    logits, labels = drawn(temperature, n=20_000)
+    plain, held = (fit_temperature(logits, labels, prior=prior).temperature for prior in (0, PRIOR))
+    assert held == pytest.approx(plain, rel=1e-3) and held != plain
+
+
+def test_images_of_one_patient_count_once():
+    logits, labels = drawn(3, n=60)
+    alone = fit_temperature(logits, labels)
+    twice = fit_temperature(logits.repeat(2, 1), labels.repeat(2), patients=[f"p{n}" for n in range(60)] * 2)
+    assert twice.temperature == pytest.approx(alone.temperature) and (twice.images, twice.patients) == (120, 60)
+    one = fit_temperature(logits, labels, patients=["p"] * 60)
+    assert 1 < one.temperature < alone.temperature and one.patients == 1
+    mixed = fit_temperature(logits, labels, patients=["p"] * 10 + [""] * 50)
+    assert mixed.patients == 51
+    assert fit_temperature(logits, labels, patients=[""] * 60) == alone and alone.patients is None
+    with pytest.raises(InputError, match="one patient per image"):
+        fit_temperature(logits, labels, patients=["p"])
+
+
+def test_it_says_on_how_many_images_it_rests():
+    assert str(Calibration(1.2149, 90, 0.5, 0.25, 45)) == (
+        "Temperature 1.215 from 90 images of 45 patients: NLL 0.2500, before 0.5000"
+    )
+    assert "from 29 images; so few say little, so it is held near 1: NLL" in str(Calibration(1.2, 29, 0.5, 0.25))
+    assert "from 900 images of 3 patients; so few" in str(Calibration(1.2, 900, 0.5, 0.25, 3))
+    assert "held" not in str(Calibration(1.2, 30, 0.5, 0.25))
 
 
 @settings(max_examples=80, deadline=None)

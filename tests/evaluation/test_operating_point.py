@@ -6,7 +6,13 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.operating_point import OperatingPoint, choose_operating_point, one_against_rest
+from dual_skd.evaluation.operating_point import (
+    FEWEST,
+    OperatingPoint,
+    choose_operating_point,
+    one_against_rest,
+    too_few,
+)
 
 # sorted: 0.1- 0.2+ 0.3- 0.4- 0.6+ 0.7- 0.8+ 0.9+
 SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
@@ -97,4 +103,28 @@ def test_what_cannot_be_chosen_is_said_plainly():
         choose_operating_point(binary(SCORES), TRUTH, sensitivity="0.9")
     with pytest.raises(InputError, match="of several labels per image give one"):
         choose_operating_point(binary(SCORES), np.eye(2)[TRUTH])
-    assert OperatingPoint(0.5, 1, "", 1, 1, 1).predict([0.5]).tolist() == [True]
+    assert OperatingPoint(0.5, 1, "", 1, 1, 1, 1).predict([0.5]).tolist() == [True]
+
+
+def test_a_point_says_on_how_many_images_of_the_class_it_rests():
+    point = choose_operating_point(binary(SCORES), TRUTH)
+    assert (point.images, point.positives) == (len(TRUTH), int(TRUTH.sum()))
+
+
+@pytest.mark.parametrize("sensitivity", [0.5, 0.8, 0.9, 0.95])
+def test_a_sensitivity_needs_as_many_images_as_its_share_of_misses_can_be_told_on(sensitivity):
+    fewest = next(n for n in range(1, 1000) if not too_few(np.arange(n + 20) < n, sensitivity=sensitivity))
+    assert fewest == max({0.5: 1, 0.8: 4, 0.9: 9, 0.95: 19}[sensitivity], FEWEST)
+    # the sensitivity on new images of the lowest threshold that n images give, on average over draws: n / (n + 1)
+    lowest = np.random.default_rng(0).random((4000, fewest)).min(axis=1)
+    assert (1 - lowest).mean() > sensitivity - 0.003
+
+
+def test_too_few_images_of_a_class_or_of_the_rest_are_told():
+    three = np.arange(100) < 3
+    assert too_few(three, sensitivity=0.9) == (
+        "3 validation images of it and 97 of the rest are too few for a sensitivity of 0.9 (9 and 5 needed)"
+    )
+    assert too_few(three).startswith("3 validation images") and too_few(~three).startswith("97 validation images")
+    assert not too_few(np.arange(100) < 5) and too_few(np.arange(100) < 100) and too_few(np.arange(100) < 0)
+    assert too_few(np.arange(100) < 50, sensitivity=1)  # nothing makes sure of that

@@ -79,6 +79,16 @@ def test_some_corruptions_strengths_and_the_student_alone_can_be_asked_for_besid
     assert list(entry(tmp_path)["clean"]) == ["student"]
 
 
+def test_those_of_another_data_set_stand_beside_the_runs_own(tmp_path):
+    evaluate(RobustnessRecorder(tmp_path, corruptions=["jpeg"], strengths=[2]))
+    own = entry(tmp_path)
+    (tmp_path / "metrics.json").write_text(json.dumps({"robustness": own, "hospB": {"images": 12}}))
+    evaluate(RobustnessRecorder(tmp_path, split="hospB", corruptions=["noise"], strengths=[1]))
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["robustness"] == own and found["hospB"]["images"] == 12
+    assert found["hospB"]["robustness"]["corrupted"].keys() == {"noise"}
+
+
 def test_images_with_a_twin_in_training_do_not_count(tmp_path):
     evaluate(RobustnessRecorder(tmp_path, corruptions=["blur"], twins=4))
     logits = Spread(9.0)(corrupt_input(IMAGES[:8], "blur", 1))

@@ -29,6 +29,14 @@ def test_a_line_per_image_and_folders_are_searched(make_model, files, tmp_path, 
         assert f"uncertainty {found.uncertainty:.3f}" in line
 
 
+def test_without_a_model_nothing_is_said_of_a_patient(files, capsys):
+    assert main(["predict", files[0]]) != 0
+    said = capsys.readouterr()
+    assert not said.out and "knows no patients" in said.err and "--model demo" in said.err
+    assert main(["predict", files[0], "--model", "demo"]) == 0
+    assert "interstitial" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("frame, found", [("all", [0, 1, 2]), ("middle", [1]), (2, [2])])
 def test_of_files_with_several_frames_those_the_model_was_trained_on_are_taken(
     make_model, tmp_path, capsys, frame, found

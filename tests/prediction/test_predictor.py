@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -165,10 +166,16 @@ def test_the_packages_own_names_are_the_functions_and_importing_it_stays_light()
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_the_bundles_own_model_answers_without_any_argument(tmp_path):
+def test_the_bundles_own_model_answers_for_the_demos_images_and_for_others_by_name_only(tmp_path):
     demo = write_demo(tmp_path / "demo", counts={"test": 3})
-    found = predict(sorted((demo / "images").iterdir()))
+    images = sorted((demo / "images").iterdir())
+    found = predict(images)
     assert [one.label for one in found] == ["interstitial", "normal", "nodule"]
+    patient = shutil.copy(images[0], tmp_path / "patient.dcm")
+    for others in (patient, [images[1], patient], np.zeros((64, 64))):
+        with pytest.raises(InputError, match="Give model: .*knows no patients.*--model demo"):
+            predict(others, on_bad_file="skip")
+    assert predict(patient, model="demo").probabilities == pytest.approx(found[0].probabilities, abs=1e-6)
     assert model_file(dual_skd.outputs.bundle_root()).name == "model.pt"
 
 

@@ -57,6 +57,8 @@ def test_what_configs_need_is_taken(text):
         ("os.system('id')", "only os.environ.get"),
         ("os.environ", "only os.environ.get"),
         ("os.environ.update(A='1')", "only os.environ.get"),
+        ("dual_skd.allow_network('evil:Net')", "allow_network can run code"),
+        ("dual_skd.own_networks.allow_network('evil:Net')", "allow_network can run code"),
         ("os.path.os.system('id')", "only os.environ.get"),
         ("os", "only os.environ.get"),
         ("torch.os.system('id')", "os is a module of the standard library"),

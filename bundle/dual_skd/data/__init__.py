@@ -14,6 +14,7 @@ _HOME = {
     "find_images": "records.evaluation_records",
     "load_evaluation_records": "records.evaluation_records",
     "paths_of": "records.evaluation_records",
+    "patients_of": "records.evaluation_records",
     "load_split": "records.split_file",
     "save_split": "records.split_file",
     "check_records": "checking.findings",

@@ -24,6 +24,7 @@ from dual_skd.errors import InputError
 
 VERSION = 2
 MARKER = "demo.json"
+DEMO_NAMES = {"demo": 2, "demo3d": 3}  # words for a dataset_dir, and their spatial dimensions
 CLASSES_2D = ("interstitial", "normal", "nodule")
 CLASSES_3D = ("atrophy", "lesion", "normal")
 COUNTS_2D = {"train": 360, "val": 90, "test": 120}
@@ -97,6 +98,14 @@ def write_demo(
             if not _holds(directory, marker):
                 raise
     return directory
+
+
+def of_demo(path: str | Path) -> bool:
+    """Whether a path is that of demo data, or the word that stands for them."""
+    if str(path) in DEMO_NAMES:
+        return True
+    path = Path(path).expanduser().absolute()
+    return any((folder / MARKER).is_file() for folder in (path, *path.parents))
 
 
 def _holds(directory: Path, marker: dict) -> bool:

@@ -117,7 +117,7 @@ def export(
             raise InputError(f"{name} is {value}; give a number from 1 on.")
     run_dir = expanded(run_dir)
     output = run_dir / "export" if output is None else expanded(output)
-    model = Path(find_model(run_dir, run_dir)).absolute()
+    model = Path(find_model(run_dir)).absolute()
     _, info = load_model(model)
     make_folder(output)  # before the work, which takes minutes
     read_as = {"label_column": label_column, "class_map": class_map, "image_column": image_column}

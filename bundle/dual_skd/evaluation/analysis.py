@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dual_skd.data.records.evaluation_records import patients_of
 from dual_skd.data.records.rows import cell_text
 from dual_skd.data.records.spelling import known_group
 from dual_skd.evaluation.bootstrap import RESAMPLES, bootstrap_intervals
@@ -23,7 +24,7 @@ from dual_skd.evaluation.calibration import probabilities as probabilities_of
 from dual_skd.evaluation.curves import precision_recall_curve, roc_curve
 from dual_skd.evaluation.delong import class_auc_intervals, macro_auc_interval
 from dual_skd.evaluation.estimates import LEVEL, Estimate, from_resamples, percentiles, proportion_at_its_end
-from dual_skd.evaluation.operating_point import choose_operating_point
+from dual_skd.evaluation.operating_point import choose_operating_point, too_few
 from dual_skd.evaluation.recorder import LAST, read_json
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
 from dual_skd.evaluation.run_files import RunFiles
@@ -136,20 +137,22 @@ def _scaled(files: RunFiles, p: np.ndarray) -> dict[str, Any]:
     entry = files.metrics.get(files.split) or {}
     temperature = entry.get("temperature") or (files.calibration or {}).get("temperature")
     written = "calibrated" in entry
-    fitted_here = False
+    fitted_here, rests_on = False, files.calibration or {}
     validation, reason = files.validation, files.validation_reason
     if written and temperature is None:
         reason = "the probabilities are calibrated, by a temperature that isn't known without the model file"
         return {"temperature": None, "written": True, "reason": reason, "before": None, "after": p,
-                "validation": None, "fitted_here": False}  # fmt: skip
+                "validation": None, "fitted_here": False, "rests_on": {}}  # fmt: skip
     if temperature is None and validation is not None:
         logits = logits_of(validation.probabilities, multi_label=files.multi_label)
-        temperature = fit_temperature(
-            logits, torch.from_numpy(validation.labels), multi_label=files.multi_label, sharpen=False
-        ).temperature
-        fitted_here = True
+        known = patients_of(files.datalist.get("validation") or [])
+        fitted = fit_temperature(
+            logits, torch.from_numpy(validation.labels), multi_label=files.multi_label, sharpen=False,
+            patients=[known.get(image, "") for image in validation.images],
+        )  # fmt: skip
+        temperature, rests_on, fitted_here = fitted.temperature, fitted._asdict(), True
     found = {"temperature": temperature, "written": written, "reason": reason, "before": p, "after": None}
-    found |= {"validation": None, "fitted_here": fitted_here}
+    found |= {"validation": None, "fitted_here": fitted_here, "rests_on": rests_on}
     if temperature is not None:
         found["before"] = tempered(p, 1 / temperature, files.multi_label) if written else p
         found["after"] = p if written else tempered(p, temperature, files.multi_label)
@@ -164,6 +167,8 @@ def _calibration(labels, patients, scaled, multi_label: bool, shared) -> dict[st
     found: dict[str, Any] = {
         "temperature": scaled["temperature"],
         "fitted_here": scaled["fitted_here"],
+        "images": scaled["rests_on"].get("images"),
+        "patients": scaled["rests_on"].get("patients"),
         "predictions_are": "calibrated" if scaled["written"] else "as the network gives them",
     }
     for name in ("before", "after"):
@@ -198,9 +203,9 @@ def _operating_points(p, labels, patients, scaled, files, sensitivity: float, sh
             chosen_on, truth = validation, files.validation.labels
             if files.multi_label:
                 chosen_on, truth = _yes_or_no(validation[:, k]), truth[:, k]
-            there = truth if files.multi_label else truth == k
-            if not there.any() or there.all():
-                entry["reason"] = f"no threshold: {'no' if not there.any() else 'every'} validation image is of it"
+            there = truth > 0 if files.multi_label else truth == k
+            if few := too_few(there, **wish):
+                entry["reason"] = f"no threshold: {few}"
                 continue
             positive = 1 if files.multi_label else k
             point = choose_operating_point(chosen_on, truth, positive=positive, **wish)

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import unicodedata
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from ignite.engine import Engine, Events
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.split_file import SECTIONS, save_split
 from dual_skd.errors import InputError
+from dual_skd.evaluation.recorder import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -20,27 +24,65 @@ logger = logging.getLogger(__name__)
 TAKEN = "validation training train epochs best final class_names key_metric speed robustness".split()
 
 
-def evaluation_name(report_as: Any, split: str, dataset_dir: str | Path | None = None) -> str:
+def evaluation_name(
+    report_as: Any, split: str, datalist: DataList, output_dir: str | Path, dataset_dir: str | Path | None = None
+) -> str:
     """The name under which an evaluation is kept, once it is seen that it harms nothing else.
 
     Args:
-        report_as: as the user gave it: text or a number.
-        split: which images of the run are measured, ``test`` or ``val``.
-        dataset_dir: another data set, whose images may be kept under any name.
+        report_as: as the user gave it: text or a number. None: the split for the run's own images, and for those of
+            another data set its folder's name, with its parent's or a number where that stands for other images.
+        split: which images are measured, ``test`` or ``val``.
+        datalist: the data that are evaluated; those of another data set have no training images.
+        output_dir: of the run.
+        dataset_dir: of the data.
 
     Raises:
         InputError: the name can't be part of a file's name, or belongs to something else.
     """
+    external = not datalist.train
+    others = [own for own in SECTIONS if own != split or external]
+    if report_as is None:
+        return _name_of(Path(str(dataset_dir)), datalist, Path(output_dir)) if external else split
     name = str(report_as)
     if not name.strip() or name.startswith(".") or any(mark in name for mark in '/\\\0:*?"<>|\n'):
         raise InputError(f"report_as is {name!r}, which becomes part of file names; take letters, digits, _ and -.")
-    others = [own for own in SECTIONS if own != split and dataset_dir is None]
-    if name in (*TAKEN, *others) or name.endswith("_auxiliary"):
+    if _is_taken(name) or name in others:
         raise InputError(
-            f"report_as is {name!r}, under which the run keeps something else than the {split} images; take another "
-            "name, such as hospital_b."
+            f"report_as is {name!r}, under which the run keeps something else than "
+            f"{'another data set' if external else f'the {split} images'}; take another name, such as hospital_b."
         )
     return name
+
+
+def _is_taken(name: str) -> bool:
+    return name in TAKEN or name.endswith("_auxiliary")
+
+
+def _name_of(dataset_dir: Path, datalist: DataList, output_dir: Path) -> str:
+    """A name for another data set under which the run keeps nothing, or only these images of an earlier evaluation."""
+    place = dataset_dir.expanduser().absolute()
+    plain = _slug(place.name if place.is_dir() else f"{place.parent.name}_{place.stem}")
+    longer = _slug(f"{place.parent.name}_{place.name}") if place.is_dir() else plain
+    numbered = (f"{longer}_{number}" for number in count(2))
+    entries = read_json(output_dir / "metrics.json")
+    for name in chain([plain, longer], numbered):
+        free = name not in entries or _same_images(datalist, read_json(note_path(output_dir, name)))
+        if free and name not in SECTIONS and not _is_taken(name):
+            break
+    if name != plain:
+        logger.info("This run keeps other numbers under %s, so those of %s are kept under %s.", plain, place, name)
+    return name
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", name)).strip("_") or "other"
+
+
+def _same_images(datalist: DataList, note: dict[str, Any]) -> bool:
+    """Whether an earlier evaluation measured some of these images: the same data set, perhaps changed since."""
+    before = {record["image"] for section in SECTIONS.values() for record in note.get(section) or []}
+    return any(record["image"] in before for records in datalist.splits.values() for record in records)
 
 
 def note_path(directory: str | Path, name: str) -> Path:
@@ -49,7 +91,7 @@ def note_path(directory: str | Path, name: str) -> Path:
 
 
 class MeasuredImages:
-    """Handler of the evaluator that notes which images were measured, where the evaluation's name doesn't say it.
+    """Handler of the evaluator that says which images are measured and where the numbers are, and notes the images.
 
     ``datalist_<name>.json`` is the data list of another data set than that of the training run, for its patients and
     groups; or ``{"own": <section of the run's datalist.json>}``, where the run's own images go by another name.
@@ -62,25 +104,38 @@ class MeasuredImages:
     """
 
     def __init__(self, output_dir: str | Path, name: str, split: str, datalist: DataList) -> None:
-        self.path, self.named_otherwise = note_path(output_dir, name), name != split
+        self.path, self.output_dir, self.name = note_path(output_dir, name), Path(output_dir), name
         self.split, self.datalist = split, datalist
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler at the end of the evaluation; attach it before the report's."""
+        """Registers the handler at start and end of the evaluation; attach it before the report's."""
+        engine.add_event_handler(Events.STARTED, self._say_what)
         engine.add_event_handler(Events.COMPLETED, self)
+
+    def _say_what(self, engine: Engine) -> None:
+        if getattr(engine.state, "rank", 0) != 0:
+            return
+        data, records = self.datalist, self.datalist.splits[self.split]
+        patients = {record["patient"] for record in records if record["patient"]}
+        logger.info(
+            "Measured: %d images%s of %s (%s).%s",
+            len(records),
+            f" of {len(patients)} patients" if patients else "",
+            f"the run's own {SECTIONS[self.split]} split" if data.train else data.source,
+            data.named_counts(self.split),
+            "" if data.train else "".join(f" {note[0].upper()}{note[1:]}." for note in data.notes),
+        )
 
     def __call__(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:
             return
         if not self.datalist.train:
             save_split(self.datalist, self.path)
-            if not self.named_otherwise:
-                logger.warning(
-                    "The numbers of another data set stand in place of the run's own %s images; with --report_as NAME "
-                    "they stand beside them.",
-                    self.split,
-                )
-        elif self.named_otherwise:
+        elif self.name != self.split:
             self.path.write_text(json.dumps({"own": SECTIONS[self.split]}) + "\n", encoding="utf-8")
         else:  # of a former evaluation under this name
             self.path.unlink(missing_ok=True)
+        logger.info(
+            "Results: %s under %r, image by image in %s.",
+            self.output_dir / "metrics.json", self.name, self.output_dir / f"predictions_{self.name}.csv",
+        )  # fmt: skip

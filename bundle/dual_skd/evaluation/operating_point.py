@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dual_skd.errors import InputError
+
+FEWEST = 5  # images of a class and of the rest, for a threshold; of fewer each is over a fifth of what is measured
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class OperatingPoint:
         sensitivity: share of the positive images found, on the images that it was chosen on: not a result.
         specificity: share of the others left alone, there.
         images: how many images those were.
+        positives: how many of them were of the class.
     """
 
     threshold: float
@@ -30,6 +34,7 @@ class OperatingPoint:
     sensitivity: float
     specificity: float
     images: int
+    positives: int
 
     def predict(self, scores: np.ndarray) -> np.ndarray:
         """Which probabilities (N,) of the positive class count as positive."""
@@ -101,8 +106,30 @@ def choose_operating_point(
         place = np.flatnonzero(found + left >= (found + left).max() - 1e-12)[0]
         rule = "largest sensitivity + specificity"
     return OperatingPoint(
-        float(thresholds[place]), positive, rule, float(found[place]), float(left[place]), len(scores)
-    )
+        float(thresholds[place]), positive, rule, float(found[place]), float(left[place]), len(scores),
+        int(truth.sum()),
+    )  # fmt: skip
+
+
+def too_few(truth: np.ndarray, *, sensitivity: float | None = None) -> str:
+    """Why a threshold for other images can't be chosen on these, in a few words; "" where it can.
+
+    A new image of the class scores below the lowest of n with probability 1 / (n + 1), so that a sensitivity s can be
+    had on average with n >= s / (1 - s) images only, as with prediction sets (Vovk et al. 2005): 9 for 0.9. In any case
+    it takes :data:`FEWEST` of the class and of the rest.
+
+    Args:
+        truth: (N,), True for the images of the class.
+        sensitivity: that is wished for.
+    """
+    truth = np.asarray(truth, dtype=bool)
+    positives, rest = int(truth.sum()), int((~truth).sum())
+    needed = FEWEST if sensitivity is None else max(FEWEST, math.ceil(sensitivity / max(1 - sensitivity, 1e-9) - 1e-9))
+    if positives >= needed and rest >= FEWEST:
+        return ""
+    wish = "" if sensitivity is None else f" for a sensitivity of {sensitivity:g}"
+    needs = f"({needed} and {FEWEST} needed)"
+    return f"{positives} validation images of it and {rest} of the rest are too few{wish} {needs}"
 
 
 def one_against_rest(probabilities: np.ndarray, labels: np.ndarray, positive: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
 from dual_skd.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt_input
+from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
 from dual_skd.evaluation.metrics import METRICS, classification_metrics
 from dual_skd.evaluation.recorder import read_json, write_json
@@ -27,10 +28,10 @@ logger = logging.getLogger(__name__)
 class RobustnessRecorder:
     """Corrupts every batch of an evaluation in all ways and strengths, and measures the networks on them.
 
-    The images are decoded once, by the evaluation. ``metrics.json`` gets an entry ``robustness``: ``clean``, the
-    metrics of ``student`` and ``auxiliary`` on the images as they are; ``corrupted``, the same by corruption and
-    strength ("1" to "5"); ``mean``, their plain mean over both. See :mod:`dual_skd.data.corruptions` for what the
-    strengths are.
+    The images are decoded once, by the evaluation. ``metrics.json`` gets an entry ``robustness`` (within that of the
+    evaluation, where this isn't of the run's ``test`` or ``val`` images by that name): ``clean``, the metrics of
+    ``student`` and ``auxiliary`` on the images as they are; ``corrupted``, the same by corruption and strength ("1" to
+    "5"); ``mean``, their plain mean over both. See :mod:`dual_skd.data.corruptions` for what the strengths are.
 
     Args:
         output_dir: folder of ``metrics.json``.
@@ -133,7 +134,12 @@ class RobustnessRecorder:
             "mean": {who: _mean([measured[name, strength, who] for name, strength in self.kinds]) for who in networks},
             "corrupted": corrupted,
         }
-        write_json(self.path, read_json(self.path) | {"robustness": entry})
+        record = read_json(self.path)
+        if self.split in SECTIONS:
+            record["robustness"] = entry
+        else:  # of another data set: beside its other numbers, and those of the run's own images stay
+            record[self.split] = (record.get(self.split) or {}) | {"robustness": entry}
+        write_json(self.path, record)
         for who in networks:
             clean, mean = entry["clean"][who]["accuracy"], entry["mean"][who]["accuracy"]
             logger.info(

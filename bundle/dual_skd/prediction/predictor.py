@@ -29,11 +29,13 @@ from dual_skd.outputs import (
     load_auxiliary,
     load_model,
     model_file,
+    refuse_demo_model,
     temperature_of,
 )
 from dual_skd.prediction.outcome import Prediction, predictions_of
 
 Image = str | Path | np.ndarray | Tensor
+DEMO_MODEL = "demo"  # the bundle's own model, asked for by name
 
 
 def predict(
@@ -56,8 +58,9 @@ def predict(
         image: a DICOM, NIfTI, PNG, JPEG, TIFF or .npy file, the folder of a DICOM series, any other
             :mod:`locator <dual_skd.data.reading.locators>`, or an array or tensor: (H, W), also with channels last, or
             (H, W, D) as :func:`dual_skd.data.reading.reader.image_from_array` describes it. A list or tuple is several.
-        model: a run's ``output_dir``, or its model.pt or model.safetensors; None takes the bundle's own, which unless
-            you packed another one is the demo's and knows generated phantoms only.
+        model: a run's ``output_dir``, or its model.pt or model.safetensors; None takes the bundle's own. Unless you
+            packed another one this is the demo's, which knows generated phantoms only and is refused for other images;
+            ``demo`` asks it all the same.
         device: where the network computes, such as ``cpu``, ``cuda:1`` or ``auto``.
         spacing: of arrays, mm from one value to the next along each axis (or one number for all); models that were
             trained with a spacing need it.
@@ -73,10 +76,11 @@ def predict(
         a :class:`~dual_skd.prediction.outcome.Prediction`; for several images a list of them, in their order.
 
     Raises:
-        InputError: there is no model, or, unless they are skipped, an image can't be used.
+        InputError: there is no model, it is the demo's and wasn't asked for by name, or, unless they are skipped, an
+            image can't be used.
 
     Example:
-        >>> sorted(predict(np.zeros((64, 64))).probabilities)  # of the bundle's own model
+        >>> sorted(predict(np.zeros((64, 64)), model="demo").probabilities)
         ['interstitial', 'nodule', 'normal']
     """
     several = isinstance(image, list | tuple)
@@ -112,6 +116,8 @@ def predict_iter(
     )
     remaining = iter(images)
     while some := list(islice(remaining, batch_size)):
+        if model is None:
+            refuse_demo_model(predictor.path, some, "Give model: the output_dir or model file of a run")
         yield from predictor(some, spacing=spacing, hu=hu, on_bad_file=on_bad_file)
 
 
@@ -132,6 +138,7 @@ class Predictor:
         alpha: float = 0.1,
         unexpected_input: str = "refuse",
     ) -> None:
+        self.path = path
         network, self.info = load_model(path)
         auxiliary = load_auxiliary(path)
         self.device = device
@@ -226,8 +233,9 @@ def load_predictor(
     Raises:
         InputError: there is no such model, or it can't be used.
     """
-    path = model_file(bundle_root() if model is None else model).absolute()
-    if model is None and not path.is_file():
+    own = model is None or str(model) == DEMO_MODEL
+    path = model_file(bundle_root() if model is None or own else model).absolute()
+    if own and not path.is_file():
         raise InputError(
             f"The bundle has no model of its own, {path}; give model: output_dir, model.pt or model.safetensors of a "
             "run."

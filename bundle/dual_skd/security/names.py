@@ -20,6 +20,7 @@ _REFUSED = {
     *("locate", "instantiate", "optional_import", "load_submodules", "import_module", "runcall", "command"),
     *("load_library", "load_inline", "cpp_extension", "collect_env", "collect_env_info", "rpc", "hub", "jit"),
     *("Popen", "check_output", "check_call", "getoutput", "getstatusoutput", "attrgetter", "methodcaller"),
+    "allow_network",
     *("load_module", "exec_module", "benchmark", "Timer", "bottleneck", "elastic", "launcher", "sympy", "fire", "yaml"),
     *("run_module", "open_artefact", "child", "runtimes", "latency", "launch", "fx", "GraphModule"),
     # unpickle without weights_only

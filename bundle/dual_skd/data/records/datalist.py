@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from dual_skd.data.bad_files import skipped, usable_rows
-from dual_skd.data.demo import write_demo
+from dual_skd.data.demo import DEMO_NAMES, write_demo
 from dual_skd.data.reading.locators import expanded, path_of
 from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.labels import (
@@ -39,7 +39,6 @@ from dual_skd.wording import counted
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-DEMO_NAMES = {"demo": 2, "demo3d": 3}
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,12 @@ class DataList:
         counts = Counter(label for record in self.splits[split] for label in positive_labels(record))
         return [counts[label] for label in range(self.num_classes)]
 
+    def named_counts(self, split: str) -> str:
+        """Images per class of one split in words: "20 normal, 20 pneumonia"; classes without images are named too."""
+        return ", ".join(
+            f"{count} {name}" for count, name in zip(self.class_counts(split), self.class_names, strict=True)
+        )
+
     def class_weights(self, split: str = "train") -> torch.Tensor:
         """Weights (K,) that make every class count the same in a loss.
 
@@ -133,9 +138,9 @@ class DataList:
         total = len(self.splits[split])
         return (total - counts).clamp_min(1) / counts if self.multi_label else total / (self.num_classes * counts)
 
-    def describe(self) -> str:
+    def describe(self, title: str = "Data") -> str:
         """One paragraph for the log: source, classes, counts, decisions."""
-        parts = [f"Data: {self.source}; {self.num_classes} classes ({', '.join(self.class_names)})."]
+        parts = [f"{title}: {self.source}; {self.num_classes} classes ({', '.join(self.class_names)})."]
         for split in SPLITS:
             records = self.splits[split]
             patients = {record["patient"] for record in records if record["patient"]}
@@ -169,6 +174,7 @@ def load_records(
     refuse_shared_patients: bool = True,
     allow_outside: bool = False,
     demo_dir: str | Path | None = None,
+    title: str = "Data",
 ) -> DataList:
     """Reads a data set and divides it into training, validation and test records.
 
@@ -215,6 +221,7 @@ def load_records(
             an absolute path. A table of absolute paths alone may name any place.
         refuse_shared_patients: refuse given splits that share patients; only a check, which reports them, turns it off.
         demo_dir: where "demo" data are written; default: the user's cache folder.
+        title: what the log calls them.
 
     Raises:
         InputError: when anything of the above can't be found or contradicts itself.
@@ -327,7 +334,7 @@ def load_records(
     )
     _require_trainable(data)
     notes += absent_classes(data)
-    logger.info(data.describe())
+    logger.info(data.describe(title))
     return data
 
 

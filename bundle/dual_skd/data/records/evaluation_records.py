@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dual_skd.data.bad_files import skipped, usable_rows
-from dual_skd.data.demo import MARKER, write_demo
+from dual_skd.data.demo import DEMO_NAMES, of_demo, write_demo
 from dual_skd.data.reading.formats import misnamed
 from dual_skd.data.reading.locators import expanded, split_locator
-from dual_skd.data.records.datalist import DEMO_NAMES, SPLITS, DataList, absent_classes
+from dual_skd.data.records.datalist import SPLITS, DataList, absent_classes
 from dual_skd.data.records.frames import frames_of, rows_of_frames
 from dual_skd.data.records.image_files import find_image_files, is_image
 from dual_skd.data.records.labels import LabelWords, as_option, record_of, refuse_unknown
@@ -27,7 +27,7 @@ from dual_skd.data.records.table_images import locate_images
 from dual_skd.data.records.tables import TABLE_SUFFIXES, require_columns
 from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
-from dual_skd.wording import counted
+from dual_skd.wording import counted, quoted
 
 
 def load_evaluation_records(
@@ -219,15 +219,18 @@ def find_images(
         demo_dir: where "demo" data are written.
         frame: which frames of files with several a 2D task takes, see :func:`dual_skd.data.load_records`.
         trained_on: ``datalist.json`` of the model's run, if there is one: with other data than the demo's, "demo" is
-            refused.
+            refused; and other data than the demo's, where the run was given none of its own.
         image_column: of a table, see :func:`dual_skd.data.load_records`.
         allow_outside: where images of a table may lie, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: there is no such path, or no image in it.
     """
-    if str(dataset_dir) in DEMO_NAMES and trained_on is not None and Path(trained_on).is_file():
-        _refuse_demo(load_split(trained_on), trained_on)
+    if trained_on is not None and Path(trained_on).is_file():
+        if str(dataset_dir) in DEMO_NAMES:
+            _refuse_demo(load_split(trained_on), trained_on)
+        elif not of_demo(dataset_dir):
+            _refuse_patients(Path(trained_on), Path(demo_dir), dataset_dir)
     found = _find_images(dataset_dir, spatial_dims, demo_dir, image_column, allow_outside)
     return [image for images in frames_of(found, frame if spatial_dims == 2 else None) for image in images]
 
@@ -271,6 +274,11 @@ def paths_of(records: Sequence[dict]) -> list[str]:
     return [record["image"] for record in records]
 
 
+def patients_of(records: Sequence[Mapping]) -> dict[str, str]:
+    """Returns the patient of each image of records, "" where it isn't known."""
+    return {record["image"]: str(record.get("patient") or "") for record in records}
+
+
 def _own_images(trained: DataList, split: str) -> DataList:
     if not trained.splits[split]:
         raise InputError(
@@ -280,8 +288,21 @@ def _own_images(trained: DataList, split: str) -> DataList:
     return replace(trained, left_out=[record for record in trained.left_out if record.get("split") == split])
 
 
+def _refuse_patients(trained_on: Path, demo_dir: Path, dataset_dir: str | Path) -> None:
+    """The default output folder holds the run of the first command, which knows phantoms only."""
+    from dual_skd.evaluation.recorder import read_json  # here, since looking through a data set does without
+
+    first = (read_json(trained_on).get("training") or [{"image": ""}])[0]["image"]
+    if Path(first).is_relative_to(demo_dir.absolute()):
+        raise InputError(
+            f"The model in {trained_on.parent} was trained on the demo's generated images and knows nothing of "
+            f"{dataset_dir}; give --output_dir of a run on images of that kind. To see what it says all the same: "
+            f"python -m dual_skd predict {quoted(dataset_dir)} --model {quoted(trained_on.parent)}"
+        )
+
+
 def _refuse_demo(trained: DataList, trained_on: str | Path) -> None:
-    if not (Path(trained.train[0]["image"]).parent.parent / MARKER).is_file():
+    if not of_demo(trained.train[0]["image"]):
         raise InputError(
             f"The model in {Path(trained_on).parent} wasn't trained on the demo data; give images of the kind that it "
             "was trained on as --dataset_dir."

@@ -77,8 +77,8 @@ def refuse_shared_patients(rows: Iterable[Row], what: str) -> None:
         if shared:
             raise InputError(
                 f"{what}: {counted(len(shared), 'patient has', 'patients have')} images in both {first} and {second} "
-                f"(for example {some(shared)}); move each patient to one split or leave the split out; if these are no patients, "
-                'say with patient_pattern where in the path the patient stands ("" for nowhere).'
+                f"(for example {some(shared)}); move each patient to one split or leave the split out; if these are no "
+                'patients, say with patient_pattern where in the path the patient stands ("" for nowhere).'
             )
 
 

@@ -69,5 +69,6 @@ def load_split(path: str | Path) -> DataList:
         keep_twins=True,
         patient_pattern="",
         on_bad_file=None,
+        title="The model was trained on",
     )
     return replace(data, class_map=content.get("class_map") or {})

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dual_skd.evaluation.arguments import some
+from dual_skd.evaluation.calibration import FEW
 from dual_skd.evaluation.comparison import not_shared
 from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.report.cases import KINDS, Case
@@ -378,11 +379,11 @@ def _operating_points(content: Content) -> Markup:
         if chosen is None:
             rows.append([point["class"], rule, join(["–", notes.mark(point["reason"])]), *["–"] * 5])
             continue
-        on_validation = f"{chosen['sensitivity']:.3f} / {chosen['specificity']:.3f}"
+        on_validation = f"{chosen['positives']}, {chosen['sensitivity']:.3f} / {chosen['specificity']:.3f}"
         found = [estimate(point["metrics"][name], notes=notes) for name in ("sensitivity", "specificity", "ppv", "npv")]
         rows.append([point["class"], rule, f"{chosen['threshold']:.4f}", on_validation, *found])
-    head = ["class", "rule", "threshold", "on validation: sensitivity / specificity", "sensitivity", "specificity",
-            "PPV", "NPV"]  # fmt: skip
+    head = ["class", "rule", "threshold", "on validation: images of it, sensitivity / specificity", "sensitivity",
+            "specificity", "PPV", "NPV"]  # fmt: skip
     images = next((p["chosen"]["images"] for p in points if p["chosen"]), 0)
     said = (
         f"Thresholds were chosen on {images} validation images and applied to these images as they are. Youden: the "
@@ -415,9 +416,12 @@ def _calibration(content: Content) -> Markup:
         parts.append(paragraph(_sentence(after["reason"] or before["reason"])))
     else:
         fitted = "for this report, on" if calibration["fitted_here"] else "when the model was kept, on"
+        images, patients = calibration["images"] or "the", calibration["patients"]
+        on = f"{images} validation images" + (f" of {patients} patients" if patients else "")
+        few = ", so few that it is held near 1" if (patients or calibration["images"] or FEW) < FEW else ""
         parts.append(paragraph(
-            f"Logits are divided by a temperature of {calibration['temperature']:.3f}, fitted {fitted} the validation "
-            f"images. All other numbers of this page are of predictions "
+            f"Logits are divided by a temperature of {calibration['temperature']:.3f}, fitted {fitted} {on}{few}. All "
+            "other numbers of this page are of predictions "
             + ("after it." if calibration["predictions_are"] == "calibrated" else "without it.")
         ))  # fmt: skip
     both = before["metrics"], after["metrics"]
