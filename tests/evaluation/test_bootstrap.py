@@ -216,7 +216,7 @@ def test_two_thousand_classes_are_bounded_in_memory_and_say_what_was_left_out(mo
 
 def test_an_operating_point_replaces_the_most_probable_class():
     p, labels = predictions(np.random.default_rng(10))
-    point = OperatingPoint(0.8, 1, "", 1, 1, 1)
+    point = OperatingPoint(0.8, 1, "", 1, 1, 1, 1)
     found = bootstrap_intervals(p, labels, resamples=200, operating_point=point)
     called = p[:, 1] >= 0.8
     assert found.overall["sensitivity"].value == called[labels == 1].mean()
@@ -230,7 +230,7 @@ def test_an_operating_point_replaces_the_most_probable_class():
 
 def test_an_operating_point_of_many_classes_is_about_that_class_and_the_rest():
     p, labels = predictions(np.random.default_rng(11), classes=3)
-    point = OperatingPoint(0.4, 2, "", 1, 1, 1)
+    point = OperatingPoint(0.4, 2, "", 1, 1, 1, 1)
     found = bootstrap_intervals(p, labels, resamples=100, operating_point=point, class_names=["a", "b", "c"])
     assert len(found.per_class) == 2
     assert found.overall["sensitivity"].value == (p[labels == 2, 2] >= 0.4).mean()
@@ -255,7 +255,7 @@ def test_several_labels_per_image_have_intervals_of_each_and_of_their_mean():
     always = bootstrap_intervals(p, labels, multi_label=True, resamples=50, class_names=list("xyz"))
     assert always.overall["macro_auc"].reason == always.per_class[2]["specificity"].reason == "every image is of z"
     with pytest.raises(InputError, match="with multi_label give that label's probabilities"):
-        bootstrap_intervals(p, labels, multi_label=True, operating_point=OperatingPoint(0.5, 1, "", 1, 1, 1))
+        bootstrap_intervals(p, labels, multi_label=True, operating_point=OperatingPoint(0.5, 1, "", 1, 1, 1, 1))
 
 
 def test_what_cannot_be_measured_is_said_plainly():
@@ -271,7 +271,7 @@ def test_what_cannot_be_measured_is_said_plainly():
     with pytest.raises(InputError, match="There is no class 2"):
         bootstrap_intervals(p, labels, positive=2)
     with pytest.raises(InputError, match="There is no class 2"):
-        bootstrap_intervals(p, labels, operating_point=OperatingPoint(0.5, 2, "", 1, 1, 1))
+        bootstrap_intervals(p, labels, operating_point=OperatingPoint(0.5, 2, "", 1, 1, 1, 1))
     with pytest.raises(InputError, match="whole numbers from 0 to 1, found 'well'"):
         bootstrap_intervals(p, np.array(["well", "ill"] * 5))
     assert len(ALL_METRICS) == len(set(ALL_METRICS))

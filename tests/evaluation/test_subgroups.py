@@ -64,7 +64,7 @@ def test_unknown_patients_stand_for_themselves_in_their_group():
 
 def test_operating_points_and_several_labels_reach_the_groups():
     p, labels = predictions(40, classes=3)
-    point = OperatingPoint(0.3, 2, "", 1, 1, 1)
+    point = OperatingPoint(0.3, 2, "", 1, 1, 1, 1)
     found = subgroup_metrics(p, labels, ["a"] * 40, operating_point=point, resamples=20)["a"]
     assert found.metrics.overall["sensitivity"].value == (p[labels == 2, 2] >= 0.3).mean()
     assert found.class_images == (14, 13, 13)
