@@ -16,6 +16,7 @@ from torch.nn import functional
 from dual_skd.data.demo import chest_xray, head_volume
 from dual_skd.data.twins import finder as twins
 from dual_skd.data.twins import likeness as fine
+from dual_skd.data.twins import signature_cache
 from dual_skd.data.twins.candidates import candidates, side_by_side
 from dual_skd.data.twins.finder import TwinFinder
 from dual_skd.data.twins.signatures import read_finite, views_of
@@ -186,6 +187,18 @@ def test_the_result_of_a_pair_does_not_depend_on_the_pairs_beside_it(images, mon
     alone = found()
     assert together.keys() == alone.keys()
     assert all(together[pair] == pytest.approx(alone[pair], abs=1e-4) for pair in together)
+
+
+def test_images_beyond_those_that_are_kept_in_memory_are_decoded_again(images, monkeypatch):
+    kept = TwinFinder(images, cache=False).twins(images, images, similarity=0.2)
+    monkeypatch.setattr(signature_cache, "KEPT", {2: 5})
+    monkeypatch.setattr(twins, "PAIRS", 4)
+    finder = TwinFinder(images, cache=False)
+    names: list[str] = []
+    monkeypatch.setattr(twins, "read_finite", lambda image, **options: names.append(image) or read_finite(image))
+    found = finder.twins(images, images, similarity=0.2)
+    assert {(twin.image, twin.twin) for twin in found} == {(twin.image, twin.twin) for twin in kept}
+    assert len(set(names)) > 5
 
 
 def test_only_what_is_alike_at_half_size_is_compared_at_full_size_and_pictures_are_prepared_once(images, monkeypatch):

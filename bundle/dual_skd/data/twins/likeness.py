@@ -15,7 +15,7 @@ FINE = 3  # steps at full size, for what is still alike then
 PROMISING = 0.5  # likeness after the rough alignment from which the fine one is worth its time
 OVERLAP = 0.5  # share of the second picture that the first must cover
 SEEN = 0.05  # share of the second picture that must be comparable: covered and not clipped
-AT_ONCE = 2**16  # pixels per step: what is computed of them stays in the processor's cache
+AT_ONCE = 2**17  # pixels per step: what is computed of them stays in the processor's cache
 # affine maps to start from, by the axes that candidates() mirrors: y is that of rows, x that of columns
 MIRRORED = torch.tensor(
     [[[x, 0.0, 0.0], [0.0, y, 0.0]] for x, y in ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0))]
@@ -54,6 +54,7 @@ def standardise(pictures: torch.Tensor, deviation: float, floor: float = 0.1) ->
     return high / (local + floor * whole).clamp_min(1e-6)
 
 
+@torch.inference_mode()
 def likeness(pictures: torch.Tensor, first: torch.Tensor, second: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
     """How alike pairs of pictures are where they are least alike, after the one was laid over the other.
 
@@ -164,8 +165,8 @@ def _stepped(slopes: torch.Tensor, fixed: torch.Tensor, theta: torch.Tensor, ste
         found = _sampled(slopes, mapped, "bilinear")
         residual = torch.sub(fixed, found[:, 0], out=found[:, 0])
         # Cauchy's weights: what is only in one of them (a letter, a corner that a turn left black) has little say
-        scale = 2 * (residual.abs() * inside).mean(dim=1, keepdim=True).clamp_min(1e-6)
-        weight = inside / (1 + (residual / scale) ** 2)
+        scale = 2 * residual.abs().mul_(inside).mean(dim=1, keepdim=True).clamp_min(1e-6)
+        weight = inside.div_((residual / scale).square_().add_(1))
         weighted = found[:, 1:] * weight[:, None]
         # the Jacobian is slopes times places, so sums of its products are sums of products of either
         sums = (weighted[:, :, None] * found[:, None]).flatten(0, 2) @ _products(size)
