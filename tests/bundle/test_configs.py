@@ -330,4 +330,4 @@ def test_the_fit_of_a_run_is_in_its_model_and_in_every_use_of_it(workflow, run, 
 def test_images_resampled_to_a_spacing_have_no_fit(workflow, tiny, tmp_path):
     plain = workflow("train.json", **tiny, output_dir=str(tmp_path)).parser
     resampled = workflow("train.json", **tiny, output_dir=str(tmp_path), spacing=1.5).parser
-    assert [one.get_parsed_content("fit") for one in (plain, resampled)] == ["stretch", None]
+    assert [one.get_parsed_content("fit") for one in (plain, resampled)] == ["pad", None]

@@ -80,7 +80,7 @@ def test_the_model_file_holds_the_student_alone_and_rebuilds_it(trained):
     network.load_state_dict(state)
     assert content["class_names"] == NAMES and content["multi_label"] is False
     settings = {
-        "spatial_dims": 2, "image_size": 32, "window": "percentile", "spacing": None, "fit": "stretch", "frame": None,
+        "spatial_dims": 2, "image_size": 32, "window": "percentile", "spacing": None, "fit": "pad", "frame": None,
     }  # fmt: skip
     expected = content["preprocessing"].pop("expected")
     assert content["preprocessing"] == settings

@@ -41,8 +41,8 @@ def stretching(facts: Sequence[FileFacts]) -> str:
     if (factors > STRETCHED).sum() <= max(MINORITY * len(factors), 1):
         return ""
     return (
-        f"stretched to a square, what the images show changes its proportions by a factor of {np.median(factors):.2f} "
-        f"(median; at most {factors.max():.2f}); training with --fit pad or --fit crop keeps them"
+        "the images aren't square, and are padded to one in training; --fit stretch would change the proportions of "
+        f"what they show by a factor of {np.median(factors):.2f} (median; at most {factors.max():.2f})"
     )
 
 
