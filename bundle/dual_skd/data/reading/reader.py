@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -152,7 +152,7 @@ def image_from_array(
     return turned, _meta_of(picture, name, in_memory=True)
 
 
-def hounsfield_of(meta: dict[str, Any]) -> bool | None:
+def hounsfield_of(meta: Mapping[str, Any]) -> bool | None:
     """Whether the values of an image are Hounsfield units, by its meta data; None where nothing tells (NaN there)."""
     return None if np.isnan(meta["hounsfield"]) else bool(meta["hounsfield"])
 
