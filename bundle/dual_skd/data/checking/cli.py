@@ -112,7 +112,7 @@ def training_command(args: argparse.Namespace, data: DataList) -> str:
     root, here = Path(bundle_root()), Path.cwd()
     folder = (root.relative_to(here) if root.is_relative_to(here) else root) / "configs"
     configs = [str(folder / name) for name in ("train.json", "volume.json")[: args.spatial_dims - 1]]
-    words = ["--config_file", configs[0] if len(configs) == 1 else str(configs)]
+    words = ["--config_file", configs[0] if len(configs) == 1 else json.dumps(configs, ensure_ascii=False)]
     words += ["--dataset_dir", as_word(args.clean_list or args.dataset_dir)]
     columns = args.label_column or []
     if args.clean_list is not None:  # which has a column per class or one named label, and says the rest itself
