@@ -193,7 +193,12 @@ def test_a_text_that_begins_like_a_mark_is_text(text):
 def test_a_bitmap_is_known_by_more_than_two_letters():
     bitmap = io.BytesIO()
     Image.new("L", (4, 4)).save(bitmap, "BMP")
-    assert format_of(bitmap.getvalue()) == "BMP" and format_of(b"BM" + struct.pack("<III", 9, 9, 9)) == UNKNOWN
+    marked = bytearray(bitmap.getvalue())
+    marked[6:10] = b"abcd"  # reserved, and free for programs
+    assert (
+        format_of(bitmap.getvalue()) == format_of(bytes(marked)) == "BMP"
+        and format_of(b"BM" + struct.pack("<III", 9, 9, 9)) == UNKNOWN
+    )
 
 
 def test_a_folder_without_dicom_is_no_series(tmp_path):

@@ -224,8 +224,12 @@ def test_a_picture_whose_density_says_that_pixels_are_taller_than_wide_keeps_its
 
 
 @pytest.mark.parametrize(
-    "tags", [{282: (5, 0.0), 283: (5, 72.0)}, {282: (5, 300.0)}, {282: (2, "x"), 283: (5, 72.0)}, {282: (7, b"x")}]
-)  # of TIFF: (type, value); 282 is across, 283 down
+    "tags",
+    [
+        {282: (5, 0.0), 283: (5, 72.0)}, {282: (5, 300.0)}, {282: (2, "x"), 283: (5, 72.0)}, {282: (7, b"x")},
+        {282: (5, 300.0), 283: (5, 1.0)},
+    ],
+)  # fmt: skip  # of TIFF: (type, value); 282 is across, 283 down
 def test_a_density_without_meaning_counts_for_nothing(tmp_path, tags):
     directory = ImageFileDirectory_v2()
     for tag, (kind, value) in tags.items():

@@ -50,6 +50,7 @@ _MARKS = (
     (b"\x00\x00\x01\xb3", "a video"),
     (b"0&\xb2u\x8ef\xcf\x11", "a video"),
 )
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths of the second header, one for each version of the format
 _ZIP, _GZIP, _OLE = b"PK\x03\x04", b"\x1f\x8b", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # start of a member's name -> what the zip archive is (ECMA-376); arrays and OpenDocument are looked for before
 _OF_ZIP = (("xl/", "an Excel workbook"), ("word/", "a Word document"), ("ppt/", "a PowerPoint presentation"))
@@ -159,7 +160,7 @@ def format_of(head: bytes, path: Path | None = None) -> str:
         return DICOM
     if text := _text_of(head):
         return _format_of_text(text)
-    if head[:2] == b"BM" and head[6:10] == bytes(4):  # four reserved bytes; "BM" alone begins many a text
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:  # "BM" alone begins many a text
         return "BMP"
     return next((f"a {name}" for mark, name in _PROGRAMS if head.startswith(mark)), UNKNOWN)
 

@@ -42,6 +42,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # never EPS and the like, which start programs
 PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag and one of its values
 ORIENTATION, QUARTER_TURNS = 274, (5, 6, 7, 8)  # of EXIF and TIFF
+OBLONG = 4.0  # times as high as wide, or as wide as high: beyond it a stated density is taken for a mistake
 DENSITIES = ("dpi", "aspect", "jfif_density")  # pixels per length across and down, as Pillow calls them
 RESOLUTIONS = (282, 283)  # the same as tags of TIFF
 BITS_PER_SAMPLE, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1
@@ -268,7 +269,7 @@ def _pixel_height(image: Image.Image) -> float:
         across, down = map(float, stated)
     except (TypeError, ValueError):  # none, or no numbers: tags hold anything
         return 1.0
-    if across == down or not 0 < across < np.inf or not 0 < down < np.inf:
+    if not (0 < across < np.inf and 0 < down < np.inf and 1 / OBLONG <= across / down <= OBLONG):
         return 1.0
     turned = image.getexif().get(ORIENTATION, 1) in QUARTER_TURNS
     return down / across if turned else across / down
