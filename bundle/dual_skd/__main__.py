@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; what the user can mend is one sentence on stderr."""
     parser = argparse.ArgumentParser(prog="python -m dual_skd", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    argv = sys.argv[1:] if argv is None else argv
+    argv = [_with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
     for name, (module, purpose) in COMMANDS.items():
         command = commands.add_parser(name, help=purpose, description=purpose)
         if name in argv[:1]:  # each command imports what it needs, and no other
@@ -40,6 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
+
+
+def _with_dashes(word: str) -> str:
+    """An option as the parsers know it, also where it is written as in the configs: ``--label_column``."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else word
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def usable_rows(
         others = f" (and {counted(len(bad) - 1, 'other file')} can't be used)" if len(bad) > 1 else ""
         raise InputError(
             f"{first.image}: {first.detail}{others}; {first.remedy}, or set on_bad_file to skip; "
-            f"{check_command(dataset_dir)} lists all such files."
+            f"{check_command(dataset_dir)}, with this command's options for columns and classes, lists all such files."
         )
     unusable = [{"image": image, "problem": one.detail, "remedy": one.remedy} for image, one in bad.items()]
     for one in unusable:

@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-column", action="extend", nargs="+", metavar="COLUMN",
         help="column of the label in a table given as --data, `label` by default; several for multi-label tables",
     )  # fmt: skip
-    parser.add_argument("--class-map", "--class_map", metavar="MAP", help="names of labels in --data, as in training")
-    parser.add_argument("--image-column", "--image_column", metavar="COLUMN", help="of a table given as --data")
+    parser.add_argument("--class-map", metavar="MAP", help="names of labels in --data, as in training")
+    parser.add_argument("--image-column", metavar="COLUMN", help="of a table given as --data")
     parser.add_argument("--images", type=int, default=2000, help="verify on so many images at most, 2000 by default")
     parser.add_argument("--threads", type=int, default=1, help="threads for the times, 1 by default")
     parser.add_argument("--seconds", type=float, default=3, help="for the times of a batch size, 3 by default")

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of ``predict``."""
     parser.add_argument("images", nargs="+", metavar="FILE", help="images, DICOM series, or folders of them")
     parser.add_argument("--model", help="output_dir or model file of a run, or demo (default: the bundle's own)")
-    parser.add_argument("--image-column", "--image_column", metavar="COLUMN", help="of a table: column of the images")
+    parser.add_argument("--image-column", metavar="COLUMN", help="of a table: column of the images")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: cpu)")
     parser.add_argument(
         "--unexpected-input",

@@ -13,6 +13,7 @@ from dicom_files import write_ct
 from PIL import Image
 
 from dual_skd.data import find_images, load_evaluation_records, load_records, paths_of, save_split, write_demo
+from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
 
 NAMES = ("a", "b")
@@ -299,3 +300,21 @@ def test_the_column_of_images_to_predict_is_known_by_its_files_or_named(tmp_path
     assert find_images(root / "list.csv", image_column="Maske") == [str(root / "b" / "person1_1.png")]
     (root / "list.csv").write_text("Datei;Nummer\na/person0_1.png;1\n")
     assert find_images(root / "list.csv") == [str(root / "a" / "person0_1.png")]
+
+
+def test_pictures_under_foreign_names_are_found_and_what_is_none_is_told(tmp_path, caplog):
+    folder = tmp_path / "phone"
+    folder.mkdir()
+    picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    picture.save(folder / "a.png")
+    picture.save(folder / "b", "PNG")
+    picture.save(folder / "c.webp")
+    picture.save(folder / "._d", "PNG")
+    (folder / "report.pdf").write_bytes(b"%PDF-1.7 " + bytes(99))
+    found = find_images(folder)
+    assert [Path(path).name for path in found] == ["a.png", "b", "c.webp"]
+    assert "2 files that are no images were left out" in caplog.text and "report.pdf" in caplog.text
+    assert read_image(found[0])[0].shape == (8, 8)
+    for path, words in zip(found[1:], ("let its name end with .png", "the content is WebP"), strict=True):
+        with pytest.raises(InputError, match=words):
+            read_image(path)

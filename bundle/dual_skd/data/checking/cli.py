@@ -43,11 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", action="append", help="column of the label; repeat it for multi-label tables")
     parser.add_argument(
         "--class-map",
-        "--class_map",
         metavar="MAP",
         help="class name of each label, as in \"{'1': 'ill', '0': 'well'}\"",
     )
-    parser.add_argument("--image-column", "--image_column", metavar="COLUMN", help="column that names the images")
+    parser.add_argument("--image-column", metavar="COLUMN", help="column that names the images")
     parser.add_argument("--patient-pattern", help="regular expression whose group finds the patient in a file name")
     parser.add_argument("--allow-outside", action="store_true", help="take images outside the folder of the list")
     parser.add_argument("--no-twins", action="store_true", help="don't look for copies among the images")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,11 +12,12 @@ from typing import Any
 
 from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.demo import DEMO_NAMES, of_demo, write_demo
-from dual_skd.data.reading.formats import misnamed
+from dual_skd.data.reading.formats import CONVERTIBLE, NIFTI, NPY, PIXEL_FORMATS, content_of, misnamed
 from dual_skd.data.reading.locators import expanded, split_locator
+from dual_skd.data.records.class_folders import ignored_note
 from dual_skd.data.records.datalist import SPLITS, DataList, absent_classes
 from dual_skd.data.records.frames import frames_of, rows_of_frames
-from dual_skd.data.records.image_files import find_image_files, is_image
+from dual_skd.data.records.image_files import find_image_files, is_image, is_junk
 from dual_skd.data.records.labels import LabelWords, as_option, record_of, refuse_unknown
 from dual_skd.data.records.medmnist import list_medmnist
 from dual_skd.data.records.patients import rows_with_patients
@@ -28,6 +30,10 @@ from dual_skd.data.records.tables import TABLE_SUFFIXES, require_columns
 from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
 from dual_skd.wording import counted, quoted
+
+logger = logging.getLogger(__name__)
+
+UNREAD = {*PIXEL_FORMATS, NIFTI, NPY, *CONVERTIBLE}  # of files that aren't images by their names: these hold one
 
 
 def load_evaluation_records(
@@ -259,7 +265,12 @@ def _find_images(
     if location.is_file():
         found = [str(location)] if is_image(location) else []
     else:
-        found = [file.image for file in find_image_files(location, spatial_dims).images]
+        files = find_image_files(location, spatial_dims)
+        # a picture of another format, or under a name that says nothing: whoever reads it says what to do
+        unread = [file for file in files.others if not is_junk(os.path.basename(file)) and content_of(Path(file)) in UNREAD]
+        found = sorted([*(file.image for file in files.images), *unread])
+        for note in ignored_note(sorted({*files.others} - {*unread}), location):
+            logger.warning("%s%s.", note[0].upper(), note[1:])
     if not found:
         if refusal := misnamed(location):
             raise InputError(refusal)
