@@ -126,7 +126,7 @@ def test_a_screenshot_that_the_sample_of_training_passed_over_ends_it_by_name(tm
     # the third of 31 images of its class, where a sample of 12 has the first and the fourth
     picture(data / "train" / "ill" / "train11.dcm", 11)
     said = refused(run, "train.json", **tiny | {"dataset_dir": str(data)}, output_dir=str(tmp_path / "o"))
-    assert "train11.dcm isn't what was trained on" in said and "set window to percentile" in said
+    assert "train11.dcm isn't like the other images" in said and "--window percentile" in said
     options = tiny | {"dataset_dir": str(data), "window": "percentile"}
     run("train.json", **options, output_dir=str(tmp_path / "p"))
     assert load_model(tmp_path / "p")[1]["preprocessing"]["window"] == "percentile"

@@ -38,6 +38,7 @@ FACTOR = 1.5  # outside the range of training, from which size and aspect ratio 
 PROJECTIONS = ("CR", "DX", "DR", "RG")  # X-ray, by detectors of several ages
 UNSTATED = ("", "OT")  # modalities that say nothing
 PICTURES = ("PNG", "JPEG", "BMP", "TIFF", "NPZ")
+REMEDY = "give images like those of training, or take it all the same with --unexpected_input accept"
 SAMPLED = ("air", "modality", "colour")  # what a sample of the training images may have missed
 
 Window = str | Sequence[float] | None
@@ -140,19 +141,17 @@ class ExpectedInput:
         facts = facts_in(image, image.meta)
         refusals = self.expected.refusals(facts, self.window)
         if refusals and not self.accept:
-            raise InputError(f"{facts.image} isn't what was trained on: {'; '.join(refusals.values())}; {remedy()}.")
+            found = "; ".join(refusals.values())
+            if self.expected.images:
+                raise InputError(f"{facts.image} isn't what was trained on: {found}; {REMEDY}.")
+            raise InputError(
+                f"{facts.image} isn't like the other images: {found}; leave it out, or --window percentile."
+            )
         for kind, words in (refusals | self.expected.remarks(facts)).items():
             if kind not in self._told:
                 self._told.add(kind)
                 logger.warning("%s differs from what was trained on: %s; it is used all the same.", facts.image, words)
         return image
-
-
-def remedy() -> str:
-    return (
-        "give images like those of training, or take it all the same with unexpected_input accept (in training leave "
-        "it out, or set window to percentile)"
-    )
 
 
 def describe(facts: Sequence[ImageFacts]) -> InputExpectation:
@@ -230,7 +229,7 @@ def refuse_unexpected(
         first = next(iter(fatal))
         raise InputError(
             f"{len(fatal)} of {len(images)} images aren't what this model was trained on, for example {first}: "
-            f"{'; '.join(fatal[first].values())}; {remedy()}."
+            f"{'; '.join(fatal[first].values())}; {REMEDY}."
         )
     for kind, count in counts.items():
         words = next(found[kind] for found in said if kind in found)

@@ -267,7 +267,9 @@ def _find_images(
     else:
         files = find_image_files(location, spatial_dims)
         # a picture of another format, or under a name that says nothing: whoever reads it says what to do
-        unread = [file for file in files.others if not is_junk(os.path.basename(file)) and content_of(Path(file)) in UNREAD]
+        unread = [
+            file for file in files.others if not is_junk(os.path.basename(file)) and content_of(Path(file)) in UNREAD
+        ]
         found = sorted([*(file.image for file in files.images), *unread])
         for note in ignored_note(sorted({*files.others} - {*unread}), location):
             logger.warning("%s%s.", note[0].upper(), note[1:])
