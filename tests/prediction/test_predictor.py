@@ -197,7 +197,7 @@ def test_an_image_of_another_kind_than_training_had_is_refused_unless_it_is_acce
 
 
 def test_arrays_are_compared_by_what_they_tell(make_model, picture):
-    grey = InputExpectation(colour=False, sizes=(30, 40), modalities=("MR",), formats=("DICOM",))
+    grey = InputExpectation(images=24, colour=False, sizes=(30, 40), modalities=("MR",), formats=("DICOM",))
     path = make_model(expected=grey.as_dict())
     assert predict(picture, model=path).label
     photograph = np.stack([picture, picture // 3, picture // 5], axis=-1)
