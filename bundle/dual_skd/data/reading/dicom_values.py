@@ -58,9 +58,9 @@ def values_of_frames(
         if photometric in COLOURS:
             yield stored.astype(np.float32)
             continue
-        rescale = _rescale_of(dataset, index)
-        if "ModalityLUTSequence" in rescale:
-            rescale.ModalityLUTSequence = [_with_words(dataset, first_item(rescale, "ModalityLUTSequence"))]
+        rescale, table = _rescale_of(dataset, index), "ModalityLUTSequence"
+        if table in rescale:  # a new element: the old one is the file's
+            rescale[table] = DataElement(table, "SQ", [_with_words(dataset, first_item(rescale, table))])
         values = apply_modality_lut(stored, rescale).astype(np.float32)
         _fill_padding(values, dataset, stored)
         if voi is not None:
