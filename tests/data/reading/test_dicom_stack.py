@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
@@ -72,6 +73,53 @@ def test_passes_whose_common_distance_is_the_stated_one_stay_one():
     values = [1, 2] * 4
     assert stack_of(slices(2.5 * np.arange(8), values=values, slice_spacing=2.5)).refusal == ""
     assert stack_of(slices(2.5 * np.arange(8), values=values, slice_spacing=5.0)).refusal != ""
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [("AcquisitionNumber", [1, 2]), ("ImageType", ["['M', 'ND']", "['M', 'NORM']"]), ("EchoTime", ["2.4", "2.5"])],
+)
+def test_without_a_stated_distance_the_thickness_tells_passes_from_overlapping_stacks(keyword, values):
+    heights = 5.0 * np.arange(8)
+    for thickness in (4.0, 5.0, 5.4):
+        one = stack_of(slices(heights, values=values * 4, keyword=keyword, slice_thickness=thickness))
+        assert (one.refusal, one.problems, len(one.headers)) == ("", (), 8)
+    for thickness in (10.0, 1.0, None):  # overlapping, or sparse samples of which nothing tells
+        assert (
+            keyword in stack_of(slices(heights, values=values * 4, keyword=keyword, slice_thickness=thickness)).refusal
+        )
+    assert stack_of(slices(heights / 2, values=values * 4, keyword=keyword, slice_thickness=5.0)).refusal
+    several = {"slice_spacing": 10.0, "slice_thickness": 5.0}  # which counts more
+    assert stack_of(slices(heights, values=values * 4, keyword=keyword, **several)).refusal
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [("EchoTime", ["2.46", "2.460"]), ("KVP", ["120", "120.0"]), ("InversionTime", ["9e2", "900"])],
+)
+def test_one_number_written_in_two_ways_is_one_acquisition(keyword, values):
+    assert stack_of(slices(5.0 * np.arange(8), values=values * 4, keyword=keyword)).refusal == ""
+    assert keyword in stack_of(slices(5.0 * np.arange(8), values=[values[0], "77"] * 4, keyword=keyword)).refusal
+
+
+def test_uids_are_no_numbers():
+    assert stack_of(slices(5.0 * np.arange(8), values=["1.2", "1.20"] * 4, keyword="FrameOfReferenceUID")).refusal
+
+
+def test_two_passes_on_disk_are_the_volume_that_simpleitk_reads(tmp_path):
+    dicom = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
+    dicom.ImageOrientationPatient, dicom.SliceThickness = [1, 0, 0, 0, 1, 0], 5
+    dicom.pop("SpacingBetweenSlices", None)
+    for index in range(8):
+        dicom.SOPInstanceUID = dicom.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dicom.AcquisitionNumber, dicom.EchoTime = 1 + index % 2, ["2.46", "2.460"][index % 2]
+        dicom.InstanceNumber, dicom.ImagePositionPatient = index + 1, [0, 0, 5.0 * index]
+        dicom.PixelData = (dicom.pixel_array * 0 + index).astype(np.int16).tobytes()
+        dicom.save_as(tmp_path / f"{index}.dcm")
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path))
+    whole = sitk.ReadImage(names)
+    array, meta = read_image(tmp_path, spatial_dims=3)
+    assert np.array_equal(array.T, sitk.GetArrayFromImage(whole)) and meta["affine"][2, 2] == whole.GetSpacing()[2] == 5
 
 
 def test_two_echoes_at_the_same_positions_are_left_to_the_comparison_of_their_pixels():

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from pydicom.datadict import dictionary_VR
 
 if TYPE_CHECKING:
     from dual_skd.data.reading.dicom import Header
@@ -159,20 +160,20 @@ def _interleaved_acquisitions(headers: Sequence[Header], heights: np.ndarray) ->
     """Names two acquisitions of which each is an even stack, one with slices between those of the other, "" for none.
 
     Blocks that follow each other, an acquisition per slice, and slices that fill the gaps of another acquisition make
-    one stack. So do those of several passes whose common distance is the stated SpacingBetweenSlices. Several images
-    at the same positions are left to the comparison of their pixels.
+    one stack. So do those of several passes whose common distance is the stated SpacingBetweenSlices, or without it
+    leaves them side by side by their SliceThickness. Several images at the same positions are left to the comparison
+    of their pixels.
     """
     if len({header.acquisition for header in headers}) == 1:
         return ""
     gaps = np.diff(heights)
     gaps = gaps[gaps > SAME_POSITION]
-    stated = abs(headers[0].slice_spacing or 0.0)
-    if not len(gaps) or abs(np.median(gaps) - stated) <= UNEVEN * stated:
+    if not len(gaps) or _is_stated(float(np.median(gaps)), headers[0]):
         return ""
     for keyword, values in zip(ACQUISITION, zip(*(header.acquisition for header in headers), strict=True), strict=True):
         members: dict[str, list[float]] = {}
         for value, height in zip(values, heights.tolist(), strict=True):
-            members.setdefault(value, []).append(height)
+            members.setdefault(_plain(keyword, value), []).append(height)
         stacks = sorted((own, value) for value, own in members.items() if _is_even(own))
         for (one, first), (other, second) in pairwise(stacks):
             between = np.array([height for height in other if height < one[-1]])
@@ -182,6 +183,24 @@ def _interleaved_acquisitions(headers: Sequence[Header], heights: np.ndarray) ->
                     f"slices of several acquisitions lie between each other ({names}), which are volumes of their own"
                 )
     return ""
+
+
+def _is_stated(distance: float, header: Header) -> bool:
+    """Whether slices of this distance fit SpacingBetweenSlices, else whether they touch by SliceThickness."""
+    spacing, thickness = abs(header.slice_spacing or 0.0), abs(header.slice_thickness or 0.0)
+    if spacing:
+        return abs(distance - spacing) <= UNEVEN * spacing
+    return (1 - UNEVEN) * thickness <= distance <= MISSING * thickness
+
+
+def _plain(keyword: str, value: str) -> str:
+    """A number in one way of writing: 2.46 and 2.460 are the same echo time."""
+    if dictionary_VR(keyword) not in ("DS", "IS", "FD"):
+        return value
+    try:
+        return f"{float(value):.10g}"
+    except ValueError:  # none, or several
+        return value
 
 
 def _is_even(heights: list[float]) -> bool:
