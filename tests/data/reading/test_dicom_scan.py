@@ -132,3 +132,20 @@ def test_elements_beyond_those_of_pixels_are_left_to_pydicom(tmp_path, dicom_fil
     del dicom.PixelData
     dicom.save_as(tmp_path / "a.dcm")
     assert quick(tmp_path / "a.dcm") is None
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "others"),
+    [
+        ("PixelAspectRatio", "12", {}),
+        ("PixelSpacing", "12", {"ImagerPixelSpacing": [0.2, 0.1]}),
+        ("ImagePositionPatient", "123", {}),
+        ("ImageOrientationPatient", "100010", {}),
+    ],
+)
+def test_one_value_where_several_belong_is_none_as_pydicom_reads_it(tmp_path, dicom_file, keyword, text, others):
+    path = dicom_file(tmp_path / "a.dcm", PIXELS, **{keyword: text}, **others)
+    assert quick(path, keyword).get(keyword) == text and pydicom.dcmread(path)[keyword].VM == 1
+    assert read_header(path) == header_of(open_dicom(path), path)
+    without = dicom_file(tmp_path / "b.dcm", PIXELS, SOPInstanceUID=pydicom.dcmread(path).SOPInstanceUID, **others)
+    assert replace(read_header(without), path=str(path)) == read_header(path)
