@@ -103,7 +103,8 @@ def test_one_number_written_in_two_ways_is_one_acquisition(keyword, values):
 
 
 def test_uids_are_no_numbers():
-    assert stack_of(slices(5.0 * np.arange(8), values=["1.2", "1.20"] * 4, keyword="FrameOfReferenceUID")).refusal
+    series = stack_of(slices(5.0 * np.arange(8), values=["1.2", "1.20"] * 4, keyword="FrameOfReferenceUID"))
+    assert "(FrameOfReferenceUID 1.2 and 1.20)" in series.refusal
 
 
 def test_two_passes_on_disk_are_the_volume_that_simpleitk_reads(tmp_path):
@@ -125,6 +126,33 @@ def test_two_passes_on_disk_are_the_volume_that_simpleitk_reads(tmp_path):
 def test_two_echoes_at_the_same_positions_are_left_to_the_comparison_of_their_pixels():
     series = stack_of(slices([0, 5, 10, 0, 5, 10], values=[1, 1, 1, 2, 2, 2], keyword="EchoTime"))
     assert series.refusal == "" and series.problems == ("3 of 6 images lie at the position of another one",)
+
+
+# ----------------------------------------------------------------------------------------------------- differences
+
+
+@pytest.mark.parametrize(
+    ("tag", "word"),
+    [
+        ("PatientID", "2 patients"),
+        ("StudyInstanceUID", "2 examinations"),
+        ("FrameOfReferenceUID", "2 frames of reference"),
+    ],
+)
+@pytest.mark.parametrize("run", [1, 10])
+def test_a_volume_is_of_one_patient_examination_and_frame_of_reference(tmp_path, dicom_file, tag, word, run):
+    values, positions = ("1.2.1", "1.2.2"), {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
+    for index in range(20):
+        stated = {tag: values[index // run % 2], "ImagePositionPatient": [0, 0, 5 * index], "SliceThickness": 5}
+        dicom_file(tmp_path / "s" / f"{index}.dcm", np.full((8, 8), index, np.int16), **positions, **stated)
+    assert {str(pydicom.dcmread(path)[tag].value) for path in (tmp_path / "s").iterdir()} == set(values)
+    with pytest.raises(InputError, match=rf"does not make a volume: its slices are of {word}.*one series for each"):
+        read_image(tmp_path / "s", spatial_dims=3)
+
+
+def test_what_some_slices_do_not_state_is_no_difference():
+    one, *others = slices(5.0 * np.arange(8), patient="p", study="1.5")
+    assert stack_of([replace(one, patient="", study=""), *others]).refusal == ""
 
 
 # ------------------------------------------------------------------------------------------------------- distances

@@ -9,6 +9,7 @@ different images at one position                    refused when read: time poin
 acquisitions with slices between each other         refused: each is a volume of its own, together they make stripes
 different sizes, orientations or pixel spacings     refused, but a few localisers beside a stack are left out and told
 slices shifted against each other                   refused: no affine describes them
+several patients, examinations or frames of ref.    refused: they share no space
 identical images at one position                    one is kept, the others are told
 gantry tilt (positions > 1 degree off the normal)   read and told: the affine is sheared, so resampling undoes the tilt
 distances that change (a slice over 1/2 step astray) refused: an even grid would misplace the slices
@@ -41,6 +42,7 @@ from dual_skd.data.reading.dicom_stack import (
     Refusal,
     alike,
     by_geometry,
+    differences,
     geometry_name,
     sorted_along_normal,
     sorted_without_positions,
@@ -329,6 +331,7 @@ def stack_of(headers: Iterable[Header]) -> Series:
     spacings = {header.pixel_spacing for header in main}
     if len(spacings) > 1 and not alike(spacings):
         refusals.append(Refusal(f"different pixel spacings ({', '.join(map(str, sorted(spacings, key=str)))} mm)"))
+    refusals += differences(main)
     if any(header.mosaic for header in main):
         refusals.append(MOSAIC)
     elif len(main) > 1:

@@ -47,6 +47,27 @@ class Refusal(NamedTuple):
     remedy: str = "split it into one series per stack"
 
 
+def differences(headers: Iterable[Header]) -> list[Refusal]:
+    """What all slices of a volume share and these don't: each of them, where it is stated, has one value.
+
+    Files of several people get one SeriesInstanceUID from software that replaces UIDs by a constant.
+    """
+    headers = list(headers)
+    shared = {
+        "patients (PatientID)": {header.patient for header in headers},
+        "examinations (StudyInstanceUID)": {header.study for header in headers},
+        "frames of reference (FrameOfReferenceUID)": {
+            dict(zip(ACQUISITION, header.acquisition, strict=False)).get("FrameOfReferenceUID", "")
+            for header in headers
+        },
+    }
+    return [
+        Refusal(f"its slices are of {len(values)} {what}", "split it into one series for each of them")
+        for what, values in ((what, found - {""}) for what, found in shared.items())
+        if len(values) > 1
+    ]
+
+
 def without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Header]]:
     """Sorts out files that state the instance, position and number of another one.
 
