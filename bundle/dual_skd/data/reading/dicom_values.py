@@ -49,6 +49,12 @@ def values_of_frames(
             f"Expected a grey or RGB image, found PhotometricInterpretation {photometric!r} in {path}; set it to "
             "MONOCHROME2, MONOCHROME1 or RGB after a look at the image, or leave it out."
         )
+    samples, expected = number(dataset, "SamplesPerPixel"), 1 if photometric in (*GREYS, "PALETTE COLOR") else 3
+    if samples not in (None, expected):
+        raise InputError(
+            f"Expected {expected} samples per pixel of a {photometric} image, found SamplesPerPixel {samples:g} in "
+            f"{path}: its header contradicts itself; correct one of the two, or leave it out."
+        )
     palette = _palette_of(dataset) if photometric == "PALETTE COLOR" else None
     for index, frame in zip(indices, decoded(dataset, plugins, indices), strict=True):
         stored = _stored_values(frame, dataset, path)
