@@ -233,5 +233,5 @@ def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> N
     padding = (stored >= min(ends)) & (stored <= max(ends))
     if padding.any() and not padding.all():
         real = values[~padding]
-        inverted = dataset.PhotometricInterpretation == "MONOCHROME1" and not in_hounsfield(dataset)
+        inverted = dataset.PhotometricInterpretation == "MONOCHROME1" and in_hounsfield(dataset) is False
         values[padding] = real.max() if inverted else real.min()
