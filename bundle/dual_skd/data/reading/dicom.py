@@ -276,8 +276,9 @@ def plane_of(orientation: Sequence[float] | None) -> str:
 def in_hounsfield(dataset: Dataset | Elements) -> bool | None:
     """Whether rescaled values are Hounsfield units: grey CT by its SOP class, or another object of CT, with a rescale.
 
-    CT by its SOP class without a rescale gives None: negative values tell, and without any nothing does. A picture made of CT (secondary capture) keeps the modality, but its grey values are those of a screen. A rescale of
-    8 bits by 1 and 0 says no more than none, and maps of spectral CT state another unit.
+    CT by its SOP class without a rescale gives None: negative values tell, and without any nothing does. A picture made
+    of CT (secondary capture) keeps the modality, but its grey values are those of a screen. A rescale of 8 bits by 1
+    and 0 says no more than none, and maps of spectral CT state another unit.
     """
     grey = _text(dataset, "PhotometricInterpretation").upper().startswith("MONOCHROME")
     if _text(dataset, "Modality").upper() != "CT" or not grey:
