@@ -150,6 +150,36 @@ def test_a_volume_is_of_one_patient_examination_and_frame_of_reference(tmp_path,
         read_image(tmp_path / "s", spatial_dims=3)
 
 
+@pytest.mark.parametrize(
+    ("usual", "odd", "word"),
+    [
+        ({"Modality": "MR"}, {"PhotometricInterpretation": "MONOCHROME1"}, "2 kinds of grey"),
+        ({"RescaleIntercept": -1024}, {"RescaleType": "ED"}, "2 units"),
+        ({"RescaleIntercept": -1024}, {"RescaleIntercept": None}, "2 units"),
+        ({"Modality": "MR"}, {"Modality": "PT"}, "2 modalities"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 5])
+def test_a_slice_whose_values_mean_something_else_is_no_part_of_a_volume(tmp_path, dicom_file, usual, odd, word, place):
+    for index in range(8):
+        tags = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 5 * index], **usual}
+        tags |= odd if index == place else {}
+        dicom_file(tmp_path / "s" / f"{index}.dcm", np.full((8, 8), 100 + index, np.int16), **tags)
+    with pytest.raises(InputError, match=f"does not make a volume: its slices are of {word}"):
+        read_image(tmp_path / "s", spatial_dims=3)
+
+
+def test_ct_in_hounsfield_units_and_one_modality_in_two_spellings_are_one_volume(tmp_path, dicom_file):
+    for index in range(8):
+        tags = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 5 * index]}
+        tags |= {"PhotometricInterpretation": f"MONOCHROME{1 + index % 2}", "Modality": ["ct", "CT"][index % 2]}
+        tags["RescaleIntercept"] = -1024
+        dicom_file(tmp_path / "s" / f"{index}.dcm", np.full((8, 8), 100 + index, np.int16), **tags)
+    array, meta = read_image(tmp_path / "s", spatial_dims=3)
+    stored = [pydicom.dcmread(tmp_path / "s" / f"{index}.dcm").pixel_array - 1024.0 for index in range(8)]
+    assert np.array_equal(array.T, stored) and meta["modality"] == "CT"
+
+
 def test_what_some_slices_do_not_state_is_no_difference():
     one, *others = slices(5.0 * np.arange(8), patient="p", study="1.5")
     assert stack_of([replace(one, patient="", study=""), *others]).refusal == ""

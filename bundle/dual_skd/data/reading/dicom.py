@@ -10,6 +10,7 @@ acquisitions with slices between each other         refused: each is a volume of
 different sizes, orientations or pixel spacings     refused, but a few localisers beside a stack are left out and told
 slices shifted against each other                   refused: no affine describes them
 several patients, examinations or frames of ref.    refused: they share no space
+several modalities, units or kinds of grey          refused: one value means different things
 identical images at one position                    one is kept, the others are told
 gantry tilt (positions > 1 degree off the normal)   read and told: the affine is sheared, so resampling undoes the tilt
 distances that change (a slice over 1/2 step astray) refused: an even grid would misplace the slices

@@ -48,7 +48,7 @@ class Refusal(NamedTuple):
 
 
 def differences(headers: Iterable[Header]) -> list[Refusal]:
-    """What all slices of a volume share and these don't: each of them, where it is stated, has one value.
+    """What all slices of a volume share and these don't: a volume is read by what its first slice states of them.
 
     Files of several people get one SeriesInstanceUID from software that replaces UIDs by a constant.
     """
@@ -60,6 +60,13 @@ def differences(headers: Iterable[Header]) -> list[Refusal]:
             dict(zip(ACQUISITION, header.acquisition, strict=False)).get("FrameOfReferenceUID", "")
             for header in headers
         },
+        "kinds of grey (PhotometricInterpretation)": {
+            "MONOCHROME2" if header.hounsfield else header.photometric
+            for header in headers
+            if header.photometric.startswith("MONOCHROME")
+        },
+        "units (Hounsfield units and others)": {header.hounsfield for header in headers},
+        "modalities (Modality)": {header.modality for header in headers},
     }
     return [
         Refusal(f"its slices are of {len(values)} {what}", "split it into one series for each of them")
