@@ -162,7 +162,7 @@ def test_what_can_not_be_prepared_is_refused(app, exported, tmp_path):
     inverted = Dataset()
     inverted.PhotometricInterpretation, inverted.Modality = "MONOCHROME1", "DX"
     app.refuse_inverted([inverted], about())
-    for modality, window in (("DX", [3200, 600]), ("CT", "percentile")):
+    for modality, window in (("DX", [3200, 600]), ("CT", "percentile"), ("ct", "percentile")):
         inverted.Modality = modality
         with pytest.raises(ValueError, match="stored inverted"):
             app.refuse_inverted([Dataset(), inverted], about(window=window))
@@ -197,5 +197,5 @@ def test_a_series_of_another_kind_than_training_had_is_refused(app):
     for header, words in ((screenshot, "isn't in Hounsfield units"), (mr, "is of modality MR, training had CT")):
         with pytest.raises(ValueError, match=words):
             app.refuse_unexpected([ct, header], trained)
-    mr.Modality = "CR"
-    app.refuse_unexpected([mr], about(expected={"hounsfield": False, "modalities": ["X-ray"]}))
+    for mr.Modality in ("CR", " cr"):
+        app.refuse_unexpected([mr], about(expected={"hounsfield": False, "modalities": ["X-ray"]}))
