@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pydicom.datadict import dictionary_VR
@@ -53,7 +53,7 @@ def differences(headers: Iterable[Header]) -> list[Refusal]:
     Files of several people get one SeriesInstanceUID from software that replaces UIDs by a constant.
     """
     headers = list(headers)
-    shared = {
+    shared: dict[str, set[Any]] = {
         "patients (PatientID)": {header.patient for header in headers},
         "examinations (StudyInstanceUID)": {header.study for header in headers},
         "frames of reference (FrameOfReferenceUID)": {
