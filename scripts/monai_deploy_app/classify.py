@@ -60,7 +60,8 @@ def refuse_inverted(headers: Iterable[Mapping[str, Any]], about: Mapping[str, An
     """
     window = any("range" in step for step in about["preprocessing"]["steps"])
     for header in headers:
-        if header.get("PhotometricInterpretation") == "MONOCHROME1" and (window or header.get("Modality") == "CT"):
+        inverted = _word(header, "PhotometricInterpretation") == "MONOCHROME1"
+        if inverted and (window or _word(header, "Modality") == "CT"):
             raise ValueError(
                 "The series is stored inverted (MONOCHROME1), and its values don't keep their unit here, which the "
                 "network was trained with; use `python -m monai.bundle run inference`."
@@ -92,24 +93,33 @@ def refuse_unexpected(headers: Iterable[Mapping[str, Any]], about: Mapping[str, 
     in_units = expected.get("hounsfield") and not isinstance(about["preprocessing"].get("window"), str)
     otherwise = "use `python -m monai.bundle run inference` with --unexpected_input accept to have it answered"
     for header in headers:
-        modality = "X-ray" if header.get("Modality") in PROJECTIONS else header.get("Modality")
-        if "" not in known and modality not in (None, "", "OT", *known):
+        modality = _word(header, "Modality")
+        modality = "X-ray" if modality in PROJECTIONS else modality
+        if "" not in known and modality not in ("", "OT", *known):
             raise ValueError(f"The series is of modality {modality}, training had {', '.join(known)}; {otherwise}.")
         if in_units and not in_hounsfield(header):
             raise ValueError(
-                f"The series isn't in Hounsfield units, which the network's intensity window is for; {otherwise}."
+                "By its headers the series isn't in Hounsfield units, which the network's intensity window is for; "
+                f"{otherwise}."
             )
 
 
-def in_hounsfield(header: Mapping[str, Any]) -> bool:
-    """Whether rescaled values are Hounsfield units: grey CT, or another object of CT with a rescale of its own."""
-    grey = str(header.get("PhotometricInterpretation", "")).startswith("MONOCHROME")
-    if header.get("Modality") != "CT" or not grey or header.get("RescaleType") in OTHER_UNITS:
+def in_hounsfield(header: Mapping[str, Any]) -> bool | None:
+    """Whether rescaled values are Hounsfield units: grey CT with a rescale; None for CT without any."""
+    grey = _word(header, "PhotometricInterpretation").startswith("MONOCHROME")
+    if _word(header, "Modality") != "CT" or not grey or _word(header, "RescaleType") in OTHER_UNITS:
         return False
     slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
     rescaled = slope is not None or intercept is not None
     identity = (slope or 1, intercept or 0) == (1, 0) and (header.get("BitsStored") or 8) <= 8
-    return header.get("SOPClassUID") == CT_IMAGE_STORAGE or (rescaled and not identity)
+    if header.get("SOPClassUID") == CT_IMAGE_STORAGE:
+        return True if rescaled else None
+    return rescaled and not identity
+
+
+def _word(header: Mapping[str, Any], keyword: str) -> str:
+    """A defined term, which some write in small letters or with spaces."""
+    return str(header.get(keyword) or "").strip().upper()
 
 
 def classify(

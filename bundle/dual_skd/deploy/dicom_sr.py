@@ -344,7 +344,9 @@ def _content(
         serial_number=sha256,
     )
     procedures = {
-        PROCEDURES.get(str(header.get("Modality")), codes.SCT.ImagingProcedure) for each in opened for header in each
+        PROCEDURES.get(str(header.get("Modality")).strip().upper(), codes.SCT.ImagingProcedure)
+        for each in opened
+        for header in each
     }
     concepts = classifier.coded()
     report = sr.MeasurementReport(

@@ -285,7 +285,8 @@ def test_the_quality_of_a_jpeg_is_that_of_libjpeg(tmp_path, quality, mode):
 
 def test_the_unit_of_the_values_is_told(tmp_path):
     shot = {"SOPClassUID": SecondaryCaptureImageStorage}
-    assert inspect(str(write_dicom(tmp_path / "ct.dcm"))).hounsfield
+    assert inspect(str(write_dicom(tmp_path / "ct.dcm", RescaleSlope=1, RescaleIntercept=-1024))).hounsfield
+    assert inspect(str(write_dicom(tmp_path / "unstated.dcm"))).hounsfield is None
     assert not inspect(str(write_dicom(tmp_path / "shot.dcm", **shot))).hounsfield
 
 

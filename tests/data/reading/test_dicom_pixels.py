@@ -79,12 +79,24 @@ def test_half_a_rescale_is_applied(tmp_path, dicom_file, slice_, tags):
     assert np.array_equal(read_image(path, voi_lut=True)[0], read_image(complete, voi_lut=True)[0])
 
 
-def test_a_modality_table_takes_the_place_of_a_rescale(tmp_path, dicom_file):
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize("kind", ["US", "OW"])
+@pytest.mark.parametrize("depth", [8, 12, 16])
+def test_a_modality_table_takes_the_place_of_a_rescale(tmp_path, dicom_file, syntax, kind, depth):
+    entries = np.random.default_rng(0).integers(0, 2**depth, 100)
+    words = entries.astype(">u2" if syntax == ExplicitVRBigEndian else "<u2")
     table = Dataset()
-    table.LUTDescriptor, table.ModalityLUTType, table.LUTData = [4, 0, 16], "US", [10, 20, 40, 80]
-    table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
-    path = dicom_file(tmp_path / "a.dcm", np.array([[0, 1], [2, 9]], np.uint16), ModalityLUTSequence=[table])
-    assert np.array_equal(read_image(path)[0].T, [[10, 20], [40, 80]])
+    table.LUTDescriptor, table.ModalityLUTType = [100, 20, depth], "US"
+    table.LUTData = entries.tolist() if kind == "US" else words.tobytes()
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", kind
+    stored = np.random.default_rng(1).integers(0, 200, (6, 4)).astype(np.uint16)
+    tags = {"WindowCenter": 40, "WindowWidth": 90, "Modality": "CR"}
+    path = dicom_file(tmp_path / "a.dcm", stored, ModalityLUTSequence=[table], syntax=syntax, **tags)
+    expected, dicom = entries[np.clip(stored.astype(int) - 20, 0, 99)], pydicom.dcmread(path)
+    if depth != 12:  # which pydicom doesn't know here
+        assert np.array_equal(apply_modality_lut(dicom.pixel_array, dicom), expected)
+    assert np.array_equal(read_image(path)[0].T, expected)
+    assert np.allclose(read_image(path, voi_lut=True)[0].T, apply_voi_lut(expected, dicom))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from dual_skd.data.reading import dicom_scan
 from dual_skd.data.reading.dicom import header_of, read_header, read_headers
 from dual_skd.data.reading.dicom_file import open_dicom
 from dual_skd.data.reading.dicom_scan import read_beginning, scan
+from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
 
 PIXELS = np.arange(6 * 4, dtype=np.int16).reshape(6, 4)
@@ -109,3 +110,42 @@ def test_a_file_that_is_cut_short_is_left_to_pydicom_wherever_it_ends(tmp_path, 
         assert found is None or "Rows" not in found or found.end == length
         with pytest.raises(InputError, match="a.dcm"):
             read_header(path)
+
+
+@pytest.mark.parametrize("bright", [255, 224, 200])
+@pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 192"])
+def test_an_explicit_file_that_states_implicit_is_left_to_pydicom(tmp_path, dicom_file, bright, charset):
+    stored = np.full((1024, 1024), bright, np.uint8)
+    path = dicom_file(tmp_path / "a.dcm", stored, SpecificCharacterSet=charset)
+    explicit, implicit = (uid.encode().ljust(20, b"\0") for uid in (ExplicitVRLittleEndian, ImplicitVRLittleEndian))
+    path.write_bytes(path.read_bytes().replace(explicit, implicit, 1))
+    whole = pydicom.dcmread(path)
+    assert quick(path) is None
+    header = read_header(path)
+    assert (header.rows, header.columns, header.patient) == (whole.Rows, whole.Columns, whole.PatientID) and whole.Rows
+    assert np.array_equal(read_image(path)[0].T, whole.pixel_array)
+
+
+def test_elements_beyond_those_of_pixels_are_left_to_pydicom(tmp_path, dicom_file):
+    dicom = pydicom.dcmread(dicom_file(tmp_path / "a.dcm", PIXELS, DataSetTrailingPadding=b"\0" * 64))
+    assert quick(tmp_path / "a.dcm") is not None
+    del dicom.PixelData
+    dicom.save_as(tmp_path / "a.dcm")
+    assert quick(tmp_path / "a.dcm") is None
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "others"),
+    [
+        ("PixelAspectRatio", "12", {}),
+        ("PixelSpacing", "12", {"ImagerPixelSpacing": [0.2, 0.1]}),
+        ("ImagePositionPatient", "123", {}),
+        ("ImageOrientationPatient", "100010", {}),
+    ],
+)
+def test_one_value_where_several_belong_is_none_as_pydicom_reads_it(tmp_path, dicom_file, keyword, text, others):
+    path = dicom_file(tmp_path / "a.dcm", PIXELS, **{keyword: text}, **others)
+    assert quick(path, keyword).get(keyword) == text and pydicom.dcmread(path)[keyword].VM == 1
+    assert read_header(path) == header_of(open_dicom(path), path)
+    without = dicom_file(tmp_path / "b.dcm", PIXELS, SOPInstanceUID=pydicom.dcmread(path).SOPInstanceUID, **others)
+    assert replace(read_header(without), path=str(path)) == read_header(path)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
@@ -74,9 +75,114 @@ def test_passes_whose_common_distance_is_the_stated_one_stay_one():
     assert stack_of(slices(2.5 * np.arange(8), values=values, slice_spacing=5.0)).refusal != ""
 
 
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [("AcquisitionNumber", [1, 2]), ("ImageType", ["['M', 'ND']", "['M', 'NORM']"]), ("EchoTime", ["2.4", "2.5"])],
+)
+def test_without_a_stated_distance_the_thickness_tells_passes_from_overlapping_stacks(keyword, values):
+    heights = 5.0 * np.arange(8)
+    for thickness in (4.0, 5.0, 5.4):
+        one = stack_of(slices(heights, values=values * 4, keyword=keyword, slice_thickness=thickness))
+        assert (one.refusal, one.problems, len(one.headers)) == ("", (), 8)
+    for thickness in (10.0, 1.0, None):  # overlapping, or sparse samples of which nothing tells
+        assert (
+            keyword in stack_of(slices(heights, values=values * 4, keyword=keyword, slice_thickness=thickness)).refusal
+        )
+    assert stack_of(slices(heights / 2, values=values * 4, keyword=keyword, slice_thickness=5.0)).refusal
+    several = {"slice_spacing": 10.0, "slice_thickness": 5.0}  # which counts more
+    assert stack_of(slices(heights, values=values * 4, keyword=keyword, **several)).refusal
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [("EchoTime", ["2.46", "2.460"]), ("KVP", ["120", "120.0"]), ("InversionTime", ["9e2", "900"])],
+)
+def test_one_number_written_in_two_ways_is_one_acquisition(keyword, values):
+    assert stack_of(slices(5.0 * np.arange(8), values=values * 4, keyword=keyword)).refusal == ""
+    assert keyword in stack_of(slices(5.0 * np.arange(8), values=[values[0], "77"] * 4, keyword=keyword)).refusal
+
+
+def test_uids_are_no_numbers():
+    series = stack_of(slices(5.0 * np.arange(8), values=["1.2", "1.20"] * 4, keyword="FrameOfReferenceUID"))
+    assert "(FrameOfReferenceUID 1.2 and 1.20)" in series.refusal
+
+
+def test_two_passes_on_disk_are_the_volume_that_simpleitk_reads(tmp_path):
+    dicom = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
+    dicom.ImageOrientationPatient, dicom.SliceThickness = [1, 0, 0, 0, 1, 0], 5
+    dicom.pop("SpacingBetweenSlices", None)
+    for index in range(8):
+        dicom.SOPInstanceUID = dicom.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dicom.AcquisitionNumber, dicom.EchoTime = 1 + index % 2, ["2.46", "2.460"][index % 2]
+        dicom.InstanceNumber, dicom.ImagePositionPatient = index + 1, [0, 0, 5.0 * index]
+        dicom.PixelData = (dicom.pixel_array * 0 + index).astype(np.int16).tobytes()
+        dicom.save_as(tmp_path / f"{index}.dcm")
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path))
+    whole = sitk.ReadImage(names)
+    array, meta = read_image(tmp_path, spatial_dims=3)
+    assert np.array_equal(array.T, sitk.GetArrayFromImage(whole)) and meta["affine"][2, 2] == whole.GetSpacing()[2] == 5
+
+
 def test_two_echoes_at_the_same_positions_are_left_to_the_comparison_of_their_pixels():
     series = stack_of(slices([0, 5, 10, 0, 5, 10], values=[1, 1, 1, 2, 2, 2], keyword="EchoTime"))
     assert series.refusal == "" and series.problems == ("3 of 6 images lie at the position of another one",)
+
+
+# ----------------------------------------------------------------------------------------------------- differences
+
+
+@pytest.mark.parametrize(
+    ("tag", "word"),
+    [
+        ("PatientID", "2 patients"),
+        ("StudyInstanceUID", "2 examinations"),
+        ("FrameOfReferenceUID", "2 frames of reference"),
+    ],
+)
+@pytest.mark.parametrize("run", [1, 10])
+def test_a_volume_is_of_one_patient_examination_and_frame_of_reference(tmp_path, dicom_file, tag, word, run):
+    values, positions = ("1.2.1", "1.2.2"), {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
+    for index in range(20):
+        stated = {tag: values[index // run % 2], "ImagePositionPatient": [0, 0, 5 * index], "SliceThickness": 5}
+        dicom_file(tmp_path / "s" / f"{index}.dcm", np.full((8, 8), index, np.int16), **positions, **stated)
+    assert {str(pydicom.dcmread(path)[tag].value) for path in (tmp_path / "s").iterdir()} == set(values)
+    with pytest.raises(InputError, match=rf"does not make a volume: its slices are of {word}.*one series for each"):
+        read_image(tmp_path / "s", spatial_dims=3)
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd", "word"),
+    [
+        ({"Modality": "MR"}, {"PhotometricInterpretation": "MONOCHROME1"}, "2 kinds of grey"),
+        ({"RescaleIntercept": -1024}, {"RescaleType": "ED"}, "2 units"),
+        ({"RescaleIntercept": -1024}, {"RescaleIntercept": None}, "2 units"),
+        ({"Modality": "MR"}, {"Modality": "PT"}, "2 modalities"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 5])
+def test_a_slice_whose_values_mean_something_else_is_no_part_of_a_volume(tmp_path, dicom_file, usual, odd, word, place):
+    for index in range(8):
+        tags = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 5 * index], **usual}
+        tags |= odd if index == place else {}
+        dicom_file(tmp_path / "s" / f"{index}.dcm", np.full((8, 8), 100 + index, np.int16), **tags)
+    with pytest.raises(InputError, match=f"does not make a volume: its slices are of {word}"):
+        read_image(tmp_path / "s", spatial_dims=3)
+
+
+def test_ct_in_hounsfield_units_and_one_modality_in_two_spellings_are_one_volume(tmp_path, dicom_file):
+    for index in range(8):
+        tags = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 5 * index]}
+        tags |= {"PhotometricInterpretation": f"MONOCHROME{1 + index % 2}", "Modality": ["ct", "CT"][index % 2]}
+        tags["RescaleIntercept"] = -1024
+        dicom_file(tmp_path / "s" / f"{index}.dcm", np.full((8, 8), 100 + index, np.int16), **tags)
+    array, meta = read_image(tmp_path / "s", spatial_dims=3)
+    stored = [pydicom.dcmread(tmp_path / "s" / f"{index}.dcm").pixel_array - 1024.0 for index in range(8)]
+    assert np.array_equal(array.T, stored) and meta["modality"] == "CT"
+
+
+def test_what_some_slices_do_not_state_is_no_difference():
+    one, *others = slices(5.0 * np.arange(8), patient="p", study="1.5")
+    assert stack_of([replace(one, patient="", study=""), *others]).refusal == ""
 
 
 # ------------------------------------------------------------------------------------------------------- distances

@@ -14,7 +14,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels import apply_voi_lut
+from pydicom.pixels import apply_voi_lut, pixel_array
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -172,6 +172,19 @@ def test_small_letters_of_a_photometric_interpretation_do_not_matter(tmp_path, d
 def test_an_empty_photometric_interpretation_has_a_remedy(tmp_path, dicom_file):
     path = dicom_file(tmp_path / "a.dcm", twelve_bits(False), PhotometricInterpretation="")
     refused(path, "PhotometricInterpretation '' in", "a.dcm; set it to MONOCHROME2")
+
+
+@pytest.mark.parametrize(
+    ("shape", "photometric"),
+    [((6, 4), "RGB"), ((6, 4), "YBR_FULL"), ((6, 4, 3), "MONOCHROME2"), ((6, 4, 3), "PALETTE COLOR")],
+)
+@pytest.mark.parametrize("dims", [None, 2, 3])
+def test_samples_that_contradict_the_colours_are_named(tmp_path, dicom_file, shape, photometric, dims):
+    path = dicom_file(tmp_path / "a.dcm", np.zeros(shape, np.uint8), PhotometricInterpretation=photometric)
+    dicom = pydicom.dcmread(path)
+    assert pixel_array(path, raw=True).shape == shape  # which pydicom decodes without a word
+    words = f"of a {photometric} image", f"found SamplesPerPixel {dicom.SamplesPerPixel}", "a.dcm", "contradicts itself"
+    refused(path, *words, spatial_dims=dims)
 
 
 def test_every_frame_of_a_big_endian_file_has_the_palette_of_the_file(tmp_path, dicom_file):

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from dicom_files import write_ct, write_dicom, write_picture, write_series
 from PIL import Image
+from pydicom.pixels import apply_modality_lut
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.data.reading.dicom import plane_of
 from dual_skd.data.reading.facts import FEWEST, MOST, ImageFacts, facts_in, facts_of, in_colour, look_at_sample, spread
-from dual_skd.data.reading.reader import channels_first, image_from_array, read_image
+from dual_skd.data.reading.reader import channels_first, hounsfield_of, image_from_array, read_image
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 255, (6, 4), dtype=np.uint8)  # rows, columns
@@ -140,3 +142,37 @@ def test_a_sample_stays_small_for_many_classes_and_whole_for_few_images(monkeypa
     assert len(found) == MOST and len({int(name[:-4]) // 50 for name in found}) > 1
     assert looked_at(monkeypatch, many[:20]) == [record["image"] for record in many[:20]]
     assert looked_at(monkeypatch, []) == []
+
+
+@pytest.mark.parametrize("written", ["ct", " CT", "Ct "])
+def test_a_modality_in_small_letters_or_with_spaces_is_the_same(tmp_path, written):
+    path = write_ct(tmp_path / "a.dcm", AIR)
+    meant, values = facts_of(path), pydicom.dcmread(path)
+    assert meant.hounsfield is True and meant.modality == "CT"
+    values.Modality = written
+    values.save_as(path)
+    assert facts_of(path) == meant and read_image(path)[1]["modality"] == "CT"
+
+
+@pytest.mark.parametrize(
+    ("stored", "tags", "known"),
+    [
+        (np.uint16(AIR + 1024), {}, None),
+        (np.int16(AIR + 1024), {}, None),
+        (np.int16(AIR), {}, True),
+        (np.int16(AIR.clip(-100)), {}, True),
+        (np.uint16(AIR + 1024), {"RescaleIntercept": 0}, True),
+        (np.uint16(AIR + 1024), {"SOPClassUID": SecondaryCaptureImageStorage}, False),
+    ],
+)
+def test_ct_without_a_rescale_is_in_hounsfield_units_where_its_values_are_negative(tmp_path, stored, tags, known):
+    path = write_dicom(tmp_path / "a.dcm", stored, BodyPartExamined="HEAD", **tags)
+    dicom = pydicom.dcmread(path)
+    values = apply_modality_lut(dicom.pixel_array, dicom)
+    assert ("RescaleIntercept" in tags or (values < 0).any()) == (known is True)
+    facts = facts_of(path)
+    assert (facts.hounsfield, facts.modality, facts.body_part) == (known, "CT", "HEAD")
+    array, meta = read_image(path)
+    assert hounsfield_of(meta) is known and np.array_equal(array.T, values)
+    folder = write_series(tmp_path / "s", np.stack([stored, stored + 1]), **tags)
+    assert facts_of(folder, spatial_dims=3).hounsfield is known

@@ -9,6 +9,8 @@ different images at one position                    refused when read: time poin
 acquisitions with slices between each other         refused: each is a volume of its own, together they make stripes
 different sizes, orientations or pixel spacings     refused, but a few localisers beside a stack are left out and told
 slices shifted against each other                   refused: no affine describes them
+several patients, examinations or frames of ref.    refused: they share no space
+several modalities, units or kinds of grey          refused: one value means different things
 identical images at one position                    one is kept, the others are told
 gantry tilt (positions > 1 degree off the normal)   read and told: the affine is sheared, so resampling undoes the tilt
 distances that change (a slice over 1/2 step astray) refused: an even grid would misplace the slices
@@ -41,6 +43,7 @@ from dual_skd.data.reading.dicom_stack import (
     Refusal,
     alike,
     by_geometry,
+    differences,
     geometry_name,
     sorted_along_normal,
     sorted_without_positions,
@@ -82,7 +85,7 @@ class Header:
         study, series, instance: UIDs.
         photometric: PhotometricInterpretation.
         bits_stored, rows, columns, frames: of the pixels.
-        hounsfield: whether rescaled values are Hounsfield units, see :func:`in_hounsfield`.
+        hounsfield: whether rescaled values are Hounsfield units, None where only they tell, see :func:`in_hounsfield`.
         orientation: ImageOrientationPatient, direction of the rows and of the columns (6 numbers).
         position: ImagePositionPatient in mm (3 numbers), of the centre of the first pixel.
         pixel_spacing: (distance of rows, distance of columns) in mm. Projections without PixelSpacing give that of
@@ -109,7 +112,7 @@ class Header:
     rows: int = 0
     columns: int = 0
     frames: int = 1
-    hounsfield: bool = False
+    hounsfield: bool | None = False
     instance_number: int | None = None
     orientation: tuple[float, ...] | None = None
     position: tuple[float, ...] | None = None
@@ -202,7 +205,7 @@ def header_of(dataset: Dataset | Elements, path: str | Path) -> Header:
         study=_text(dataset, "StudyInstanceUID"),
         series=_text(dataset, "SeriesInstanceUID"),
         instance=_text(dataset, "SOPInstanceUID"),
-        modality=_text(dataset, "Modality"),
+        modality=_text(dataset, "Modality").upper(),
         manufacturer=_text(dataset, "Manufacturer"),
         institution=_text(dataset, "InstitutionName"),
         body_part=_text(dataset, "BodyPartExamined"),
@@ -271,25 +274,25 @@ def plane_of(orientation: Sequence[float] | None) -> str:
     return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
 
 
-def in_hounsfield(dataset: Dataset | Elements) -> bool:
-    """Whether rescaled values are Hounsfield units: grey CT by its SOP class, or another object of CT with a rescale.
+def in_hounsfield(dataset: Dataset | Elements) -> bool | None:
+    """Whether rescaled values are Hounsfield units: grey CT by its SOP class, or another object of CT, with a rescale.
 
-    A picture made of CT (secondary capture) keeps the modality, but its grey values are those of a screen. A rescale of
-    8 bits by 1 and 0 says no more than none, and maps of spectral CT state another unit.
+    CT by its SOP class without a rescale gives None: negative values tell, and without any nothing does. A picture made
+    of CT (secondary capture) keeps the modality, but its grey values are those of a screen. A rescale of 8 bits by 1
+    and 0 says no more than none, and maps of spectral CT state another unit.
     """
     grey = _text(dataset, "PhotometricInterpretation").upper().startswith("MONOCHROME")
-    if dataset.get("Modality") != "CT" or not grey:
+    if _text(dataset, "Modality").upper() != "CT" or not grey:
         return False
     groups = list(groups_first(dataset, "PixelValueTransformationSequence", 0))
     if any(_text(group, "RescaleType").upper() in OTHER_UNITS for group in groups):
         return False
-    if dataset.get("SOPClassUID") in CT_CLASSES:
-        return True
+    of_ct = dataset.get("SOPClassUID") in CT_CLASSES
     for group in groups:
         slope, intercept = number(group, "RescaleSlope"), number(group, "RescaleIntercept")
         if slope is not None or intercept is not None:
-            return (slope or 1, intercept or 0) != (1, 0) or (number(dataset, "BitsStored") or 8) > 8
-    return False
+            return of_ct or (slope or 1, intercept or 0) != (1, 0) or (number(dataset, "BitsStored") or 8) > 8
+    return None if of_ct else False
 
 
 def _text(dataset: Dataset | Elements, keyword: str) -> str:
@@ -329,6 +332,7 @@ def stack_of(headers: Iterable[Header]) -> Series:
     spacings = {header.pixel_spacing for header in main}
     if len(spacings) > 1 and not alike(spacings):
         refusals.append(Refusal(f"different pixel spacings ({', '.join(map(str, sorted(spacings, key=str)))} mm)"))
+    refusals += differences(main)
     if any(header.mosaic for header in main):
         refusals.append(MOSAIC)
     elif len(main) > 1:

@@ -136,7 +136,7 @@ def numbers(dataset: Dataset | Elements, keyword: str, count: int) -> tuple[floa
     """The values of an optional tag; None unless there are ``count`` finite ones (hospital files hold anything)."""
     try:
         value = dataset.get(keyword)
-        values = tuple(float(part) for part in (value if count > 1 else [value]))
+        values = tuple(float(part) for part in ([value] if count == 1 or isinstance(value, str) else value))
     except (TypeError, ValueError, OverflowError):
         return None
     return values if len(values) == count and all(map(isfinite, values)) else None

@@ -304,7 +304,8 @@ def _plane(header: Header) -> tuple[np.ndarray, bool]:
 
 def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool, voi: Dataset | None) -> Picture:
     coloured = header.photometric in COLOURS
-    grey = "MONOCHROME2" if header.hounsfield else header.photometric
+    grey = header.photometric if header.hounsfield is False else "MONOCHROME2"
+    hounsfield = True if header.hounsfield is None and array.min() < 0 else header.hounsfield
     return Picture(
         np.ascontiguousarray(array),
         affine,
@@ -312,7 +313,7 @@ def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool,
         coloured=coloured,
         photometric="RGB" if coloured else grey,
         modality=header.modality,
-        hounsfield=header.hounsfield,
+        hounsfield=hounsfield,
         plane=plane_of(header.orientation),
         voi_range=(np.nan, np.nan) if voi is None or coloured else _range_of(voi),
     )

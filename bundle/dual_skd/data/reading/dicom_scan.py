@@ -26,7 +26,7 @@ _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL
 _TEXTS = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UI".split())
 _MARK = b"DICM\2\0\0\0UL\4\0"  # with the header of the element that says how long the meta information is
 _META = {0x00020002: "UI", 0x00020010: "UI"}  # MediaStorageSOPClassUID, TransferSyntaxUID
-_PIXELS = 0x7FE00008  # FloatPixelData, the first of the three elements that may hold pixels
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # FloatPixelData, DoubleFloatPixelData, PixelData
 _ITEM, _END_OF_ITEM, _END_OF_SEQUENCE, _UNDEFINED = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFFFFFF
 
 
@@ -82,6 +82,8 @@ def scan(path: str | Path, beginning: Beginning, keywords: Sequence[str]) -> Ele
         if not syntax.is_transfer_syntax or syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
             return None
         explicit = syntax != ImplicitVRLittleEndian
+        if not explicit and walk.unpack(_EXPLICIT, meta_end)[2] in _LONG | _SHORT:  # it isn't, whatever it says
+            return None
         values = walk.take(meta_end, walk.size, _tags(tuple(keywords)), explicit=explicit)
         return Elements(values, meta, walk.place)
     except (_UnusualError, StructError, ValueError, OSError):
@@ -107,9 +109,9 @@ class _Walk:
         last = -1
         while place < end:
             tag, vr, start, length = self.element(place, explicit)
-            if tag >= _PIXELS:
+            if tag in _PIXELS:
                 break
-            if tag <= last:
+            if not last < tag < _PIXELS[0]:
                 raise _UnusualError
             last = tag
             if tag in wanted:

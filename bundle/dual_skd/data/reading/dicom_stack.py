@@ -6,9 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from pydicom.datadict import dictionary_VR
 
 if TYPE_CHECKING:
     from dual_skd.data.reading.dicom import Header
@@ -44,6 +45,34 @@ class Refusal(NamedTuple):
 
     problem: str
     remedy: str = "split it into one series per stack"
+
+
+def differences(headers: Iterable[Header]) -> list[Refusal]:
+    """What all slices of a volume share and these don't: a volume is read by what its first slice states of them.
+
+    Files of several people get one SeriesInstanceUID from software that replaces UIDs by a constant.
+    """
+    headers = list(headers)
+    shared: dict[str, set[Any]] = {
+        "patients (PatientID)": {header.patient for header in headers},
+        "examinations (StudyInstanceUID)": {header.study for header in headers},
+        "frames of reference (FrameOfReferenceUID)": {
+            dict(zip(ACQUISITION, header.acquisition, strict=False)).get("FrameOfReferenceUID", "")
+            for header in headers
+        },
+        "kinds of grey (PhotometricInterpretation)": {
+            "MONOCHROME2" if header.hounsfield else header.photometric
+            for header in headers
+            if header.photometric.startswith("MONOCHROME")
+        },
+        "units (Hounsfield units and others)": {header.hounsfield for header in headers},
+        "modalities (Modality)": {header.modality for header in headers},
+    }
+    return [
+        Refusal(f"its slices are of {len(values)} {what}", "split it into one series for each of them")
+        for what, values in ((what, found - {""}) for what, found in shared.items())
+        if len(values) > 1
+    ]
 
 
 def without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Header]]:
@@ -159,20 +188,20 @@ def _interleaved_acquisitions(headers: Sequence[Header], heights: np.ndarray) ->
     """Names two acquisitions of which each is an even stack, one with slices between those of the other, "" for none.
 
     Blocks that follow each other, an acquisition per slice, and slices that fill the gaps of another acquisition make
-    one stack. So do those of several passes whose common distance is the stated SpacingBetweenSlices. Several images
-    at the same positions are left to the comparison of their pixels.
+    one stack. So do those of several passes whose common distance is the stated SpacingBetweenSlices, or without it
+    leaves them side by side by their SliceThickness. Several images at the same positions are left to the comparison
+    of their pixels.
     """
     if len({header.acquisition for header in headers}) == 1:
         return ""
     gaps = np.diff(heights)
     gaps = gaps[gaps > SAME_POSITION]
-    stated = abs(headers[0].slice_spacing or 0.0)
-    if not len(gaps) or abs(np.median(gaps) - stated) <= UNEVEN * stated:
+    if not len(gaps) or _is_stated(float(np.median(gaps)), headers[0]):
         return ""
     for keyword, values in zip(ACQUISITION, zip(*(header.acquisition for header in headers), strict=True), strict=True):
         members: dict[str, list[float]] = {}
         for value, height in zip(values, heights.tolist(), strict=True):
-            members.setdefault(value, []).append(height)
+            members.setdefault(_plain(keyword, value), []).append(height)
         stacks = sorted((own, value) for value, own in members.items() if _is_even(own))
         for (one, first), (other, second) in pairwise(stacks):
             between = np.array([height for height in other if height < one[-1]])
@@ -182,6 +211,24 @@ def _interleaved_acquisitions(headers: Sequence[Header], heights: np.ndarray) ->
                     f"slices of several acquisitions lie between each other ({names}), which are volumes of their own"
                 )
     return ""
+
+
+def _is_stated(distance: float, header: Header) -> bool:
+    """Whether slices of this distance fit SpacingBetweenSlices, else whether they touch by SliceThickness."""
+    spacing, thickness = abs(header.slice_spacing or 0.0), abs(header.slice_thickness or 0.0)
+    if spacing:
+        return abs(distance - spacing) <= UNEVEN * spacing
+    return (1 - UNEVEN) * thickness <= distance <= MISSING * thickness
+
+
+def _plain(keyword: str, value: str) -> str:
+    """A number in one way of writing: 2.46 and 2.460 are the same echo time."""
+    if dictionary_VR(keyword) not in ("DS", "IS", "FD"):
+        return value
+    try:
+        return f"{float(value):.10g}"
+    except ValueError:  # none, or several
+        return value
 
 
 def _is_even(heights: list[float]) -> bool:

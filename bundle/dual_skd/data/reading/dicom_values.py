@@ -49,6 +49,12 @@ def values_of_frames(
             f"Expected a grey or RGB image, found PhotometricInterpretation {photometric!r} in {path}; set it to "
             "MONOCHROME2, MONOCHROME1 or RGB after a look at the image, or leave it out."
         )
+    samples, expected = number(dataset, "SamplesPerPixel"), 1 if photometric in (*GREYS, "PALETTE COLOR") else 3
+    if samples not in (None, expected):
+        raise InputError(
+            f"Expected {expected} samples per pixel of a {photometric} image, found SamplesPerPixel {samples:g} in "
+            f"{path}: its header contradicts itself; correct one of the two, or leave it out."
+        )
     palette = _palette_of(dataset) if photometric == "PALETTE COLOR" else None
     for index, frame in zip(indices, decoded(dataset, plugins, indices), strict=True):
         stored = _stored_values(frame, dataset, path)
@@ -58,7 +64,10 @@ def values_of_frames(
         if photometric in COLOURS:
             yield stored.astype(np.float32)
             continue
-        values = apply_modality_lut(stored, _rescale_of(dataset, index)).astype(np.float32)
+        rescale, table = _rescale_of(dataset, index), "ModalityLUTSequence"
+        if table in rescale:  # a new element: the old one is the file's
+            rescale[table] = DataElement(table, "SQ", [_with_words(dataset, first_item(rescale, table))])
+        values = apply_modality_lut(stored, rescale).astype(np.float32)
         _fill_padding(values, dataset, stored)
         if voi is not None:
             whole = np.rint(values).astype(np.int32) if "VOILUTSequence" in voi else values  # places in a table
@@ -111,8 +120,7 @@ def _field(frame: np.ndarray, lowest: int, bits: int) -> np.ndarray:
 
 def _palette_of(dataset: Dataset) -> Dataset:
     """The palette of a file, in the byte order that pydicom looks it up in."""
-    palette = _part_of(dataset, _PALETTE_TAGS)
-    palette.file_meta = dataset.file_meta  # segmented tables are decoded by the file's byte order
+    palette = _part_of(dataset, dataset, _PALETTE_TAGS)
     if syntax_of(dataset) == ExplicitVRBigEndian:
         for keyword in _PALETTES:
             if keyword in palette:
@@ -121,12 +129,16 @@ def _palette_of(dataset: Dataset) -> Dataset:
     return palette
 
 
-def _part_of(dataset: Dataset, keywords: Sequence[str]) -> Dataset:
-    """A data set of some elements, which may be exchanged without any change of the file's."""
+def _part_of(dataset: Dataset, holder: Dataset, keywords: Sequence[str]) -> Dataset:
+    """Some elements of a file or of an item in it, which may be exchanged without any change of the file's.
+
+    They keep the file's meta information: pydicom decodes tables of words by its byte order.
+    """
     part = Dataset()
+    part.file_meta = dataset.file_meta
     for keyword in keywords:
-        if keyword in dataset:
-            part[keyword] = dataset[keyword]
+        if keyword in holder:
+            part[keyword] = holder[keyword]
     return part
 
 
@@ -143,12 +155,12 @@ def _rescale_of(dataset: Dataset, index: int) -> Dataset:
     """
     for group in groups_first(dataset, "PixelValueTransformationSequence", index):
         if _has_table(group, "ModalityLUTSequence"):
-            return _part_of(group, ("ModalityLUTSequence",))
+            return _part_of(dataset, group, ("ModalityLUTSequence",))
         given = [keyword for keyword in ("RescaleSlope", "RescaleIntercept") if group.get(keyword) not in (None, "")]
         if given:
             rescale = Dataset()
             rescale.RescaleSlope, rescale.RescaleIntercept = 1, 0
-            rescale.update(_part_of(group, given))
+            rescale.update(_part_of(dataset, group, given))
             return rescale
     return Dataset()
 
@@ -166,13 +178,12 @@ def voi_of(dataset: Dataset, index: int, path: str | Path) -> Dataset:
         fault = fault or why_not
         if not has_table and not function:
             continue
-        voi = _part_of(dataset, _VOI_TAGS)
-        voi.file_meta = dataset.file_meta  # a table of words is decoded by the file's byte order
+        voi = _part_of(dataset, dataset, _VOI_TAGS)
         voi.update(_rescale_of(dataset, index))
         if has_table:
-            voi.VOILUTSequence = [_with_words(first_item(group, "VOILUTSequence"))]
+            voi.VOILUTSequence = [_with_words(dataset, first_item(group, "VOILUTSequence"))]
         else:
-            voi.update(_part_of(group, _WINDOW_TAGS))
+            voi.update(_part_of(dataset, group, _WINDOW_TAGS))
             voi.VOILUTFunction = function
         return voi
     raise InputError(
@@ -200,12 +211,12 @@ def _window_function(group: Dataset) -> tuple[str, str]:
     return function, ""
 
 
-def _with_words(table: Dataset) -> Dataset:
-    """A table as pydicom applies it right: it would number the entries of one of eight bits with eight bits, too."""
-    words = _part_of(table, ("LUTDescriptor", "LUTData"))
+def _with_words(dataset: Dataset, table: Dataset) -> Dataset:
+    """A table as pydicom applies it right: VOI LUTs of eight bits and Modality LUTs of twelve it would not."""
+    words = _part_of(dataset, table, ("LUTDescriptor", "LUTData"))
     entries, first, depth = words.LUTDescriptor
     words["LUTDescriptor"] = DataElement(
-        "LUTDescriptor", table["LUTDescriptor"].VR, [entries, first, 16 if depth == 8 else depth]
+        "LUTDescriptor", table["LUTDescriptor"].VR, [entries, first, 16 if 8 <= depth <= 16 else depth]
     )
     return words
 
@@ -222,5 +233,5 @@ def _fill_padding(values: np.ndarray, dataset: Dataset, stored: np.ndarray) -> N
     padding = (stored >= min(ends)) & (stored <= max(ends))
     if padding.any() and not padding.all():
         real = values[~padding]
-        inverted = dataset.PhotometricInterpretation == "MONOCHROME1" and not in_hounsfield(dataset)
+        inverted = dataset.PhotometricInterpretation == "MONOCHROME1" and in_hounsfield(dataset) is False
         values[padding] = real.max() if inverted else real.min()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,14 @@ def facts_of(image: str | Path, *, spatial_dims: int = 2) -> ImageFacts:
     path, fragment = split_locator(image)
     announced = _announced(path)
     header = _header(path, fragment) if announced == DICOM else None
-    if header is not None and header.photometric.startswith("MONOCHROME"):
+    if header is not None and header.photometric.startswith("MONOCHROME") and header.hounsfield is not None:
         return ImageFacts(
             str(image), DICOM, header.modality, header.body_part.upper(), header.hounsfield,
             plane=plane_of(header.orientation), size=(header.columns, header.rows),
         )  # fmt: skip
     array, meta = read_image(image, spatial_dims=spatial_dims, frame="middle" if spatial_dims == 2 else None)
-    return facts_in(channels_first(array, meta), meta)
+    facts = facts_in(channels_first(array, meta), meta)
+    return facts if header is None else replace(facts, body_part=header.body_part.upper())
 
 
 def facts_in(image: Tensor, meta: Mapping[str, Any]) -> ImageFacts:
