@@ -151,8 +151,18 @@ def test_multi_label_tables_have_a_column_per_label_or_joined_names(here):
     source = read(flags, ["x", "y"])
     assert source.multi_label and source.class_names == ("x", "y")
     assert [row.labels for row in source.rows] == [("x",), ("y",), ("x", "y"), ()]
-    joined = read(csv(here, "image,label", "img/0.png,x", "img/1.png,y", "img/2.png,x| y", "img/3.png,"))
-    assert joined.multi_label and [row.labels for row in joined.rows] == [("x",), ("y",), ("x", "y"), ()]
+    joined = read(csv(here, "image,label", "img/0.png,x", "img/1.png,y", "img/2.png,x| y"))
+    assert joined.multi_label and [row.labels for row in joined.rows] == [("x",), ("y",), ("x", "y")]
+
+
+@pytest.mark.parametrize("empty", ["", " ", "NA", "#N/A", "nan", "|", "NA|"])
+def test_an_empty_cell_has_no_label_also_beside_joined_ones_but_an_empty_list_says_none_of_them(here, empty):
+    source = read(csv(here, "image,label", "img/0.png,x", f"img/1.png,{empty}", "img/2.png,x|y", f"img/3.png,{empty}"))
+    assert [row.labels for row in source.rows] == [("x",), ("x", "y")]
+    assert source.notes == ("2 images without a label in t.csv were left out",)
+    entries = [{"image": f"img/{k}.png", "label": label} for k, label in enumerate((["x"], [], empty, None))]
+    (here / "t.json").write_text(json.dumps(entries))
+    assert [row.labels for row in read(here / "t.json").rows] == [("x",), ()]
 
 
 def test_a_json_list_keeps_its_classes_splits_and_what_was_left_out(here):

@@ -224,8 +224,8 @@ def _reader_of_labels(
         value = entry.get(column)
         if value is None:
             return None
-        names = [words.name_in_cell(part) for part in _parts_of(value, multi_label, table, where)]
-        return _distinct(names) if multi_label or any(names) else None
+        names = _distinct(words.name_in_cell(part) for part in _parts_of(value, multi_label, table, where))
+        return names if names or isinstance(value, list) else None  # none of the classes only a list can say
 
     return of_words, multi_label
 
