@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_evaluation_records, load_records, save_split
-from dual_skd.data.records.labels import LabelWords, as_option, map_offered, refuse_no_classes
+from dual_skd.data.records.labels import LabelWords, as_option, doubtful_words, map_offered, refuse_no_classes
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
 
@@ -280,12 +280,37 @@ def test_a_class_map_makes_classes_of_a_measurement(here):
     assert load(table(here, ages), class_map=names).class_counts() == [29, 31]
 
 
-def test_one_patient_per_class_is_no_class_however_many_images_it_has():
-    rows = [Row(f"/{n}.png", (f"k{n % 12}",), patient=f"p{n % 12}") for n in range(120)]
-    with pytest.raises(InputError, match="12 different ones for 12 patients"):
-        refuse_no_classes(rows, Source(Path("/"), "a set", tuple(rows)))
-    rows = [Row(f"/{n}.png", (f"k{n % 12}",)) for n in range(120)]
-    refuse_no_classes(rows, Source(Path("/"), "a set", tuple(rows)))
+def of_patients(label: str, patient: str, images: int) -> list[Row]:
+    """Rows of 12 labels and patients in turn."""
+    return [Row(f"/{n}.png", (f"{label}{n % 12}",), patient=patient and f"{patient}{n % 12}") for n in range(images)]
+
+
+def test_classes_of_one_patient_and_many_images_each_are_taken_with_a_doubt():
+    for rows, doubts in ((of_patients("species", "p", 120), 1), (of_patients("k", "", 120), 0)):
+        source = Source(Path("/"), "a set", tuple(rows))
+        refuse_no_classes(rows, source)
+        assert len(doubtful_words(rows, source)) == doubts
+    (doubt,) = doubtful_words(rows := of_patients("species", "p", 120), Source(Path("/"), "a set", tuple(rows)))
+    assert doubt.startswith("the 12 classes (species0, species1, species10 ...) have 12 patients in all")
+
+
+@pytest.mark.parametrize("rows", [of_patients("p", "P", 120), of_patients("k", "p", 12), of_patients("", "p", 120)])
+def test_ids_of_patients_and_a_value_of_each_are_no_classes_unless_the_user_lists_them(rows):
+    source = Source(Path("/"), "a set", tuple(rows))
+    with pytest.raises(InputError, match="12 different ones for 12 patients|12 values from 0 to 11 for 12 patients"):
+        refuse_no_classes(rows, source)
+    refuse_no_classes(rows, source, [row.labels[0] for row in rows[:12]])
+
+
+def test_a_dozen_species_of_one_animal_each_are_loaded_and_a_list_of_them_settles_it(here):
+    rows = "".join(f"{n}.png,species{n % 12},{n % 12}\n" for n in range(60))
+    (here / "t.csv").write_text(f"image,label,patient\n{rows}")
+    data = load(here / "t.csv")
+    assert data.num_classes == 12 and any("12 classes" in doubt for doubt in data.doubts)
+    ids = here / "i.csv"
+    ids.write_text(f"image,label,patient\n{rows.replace('species', '')}")
+    refused("12 values from 0 to 11", where=ids)
+    assert load(ids, class_names=[str(n) for n in range(12)]).num_classes == 12
 
 
 def test_many_numbers_with_few_images_each_are_told(here):
