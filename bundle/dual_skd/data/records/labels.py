@@ -317,8 +317,8 @@ def doubtful_words(rows: Sequence[Row], source: Source) -> list[str]:
     if len(patients) < FEW or units >= 2 * len(patients) or len(rows) < 2 * len(patients):
         return []
     return [
-        f"the {len(patients)} classes ({some(in_order(patients))} ...) have {units} patients in all, so a model may learn "
-        "the patient for the class; if they are no classes but names of patients, set another label_column"
+        f"the {len(patients)} classes ({some(in_order(patients))} ...) have {units} patients in all, so a model may "
+        "learn the patient for the class; if they are no classes but names of patients, set another label_column"
     ]
 
 
