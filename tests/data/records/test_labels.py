@@ -169,6 +169,19 @@ def test_words_of_the_map_that_no_label_has_are_told_or_refused(here):
     assert load(table(here, ["normal", "ill"] * 5), class_map={"abnormal": "ill"}).class_names == ("ill", "normal")
 
 
+@pytest.mark.parametrize(
+    "mapped, there",
+    [("stage 2", "stage 3"), ("T1", "T1a"), ("grade II", "grade III"), ("type A", "type B"), ("BIRADS_4", "BIRADS_5")],
+)
+def test_words_that_differ_in_a_number_or_letter_are_other_classes_and_no_typing_errors(here, mapped, there):
+    data = load(table(here, ["first", there] * 5), class_map={"first": "early", mapped: "early"})
+    assert sorted(data.class_names) == sorted(["early", there])
+    assert f"no label of {data.source} is {mapped!r}, which class_map names" in data.notes
+    wrong = there[0] + there[2] + there[1] + there[3:]  # two letters changed places
+    if len(there) > 3:
+        refused(f"names {wrong!r}", f"but {there!r} is one", where=here / "t.csv", class_map={wrong: "x"})
+
+
 @pytest.mark.parametrize("given", ["abnormal", "[1, 2]", "{'a': None}", "{'a': 'b|c'}", {"a": ["b"]}, "{'a': "])
 def test_what_is_no_class_map_is_refused(given):
     with pytest.raises(InputError, match="class_map is .* such as --class_map"):

@@ -161,8 +161,9 @@ def test_an_empty_cell_has_no_label_also_beside_joined_ones_but_an_empty_list_sa
     assert [row.labels for row in source.rows] == [("x",), ("x", "y")]
     assert source.notes == ("2 images without a label in t.csv were left out",)
     entries = [{"image": f"img/{k}.png", "label": label} for k, label in enumerate((["x"], [], empty, None))]
-    (here / "t.json").write_text(json.dumps(entries))
-    assert [row.labels for row in read(here / "t.json").rows] == [("x",), ()]
+    for content in (entries, {"labels": {"0": "x", "1": "y"}, "training": entries}):
+        (here / "t.json").write_text(json.dumps(content))
+        assert [row.labels for row in read(here / "t.json").rows] == [("x",), ()]
 
 
 def test_a_json_list_keeps_its_classes_splits_and_what_was_left_out(here):

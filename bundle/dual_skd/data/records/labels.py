@@ -85,7 +85,8 @@ class LabelWords:
         unused = [word for word in self.class_map if word not in self.used]
         left = [word for word in self.seen if key_of(word) not in self._name_of]
         for word in unused:
-            near = difflib.get_close_matches(word, [other for other in left if other[:1] == word[:1]], n=1, cutoff=0.75)
+            like = [other for other in left if other[:1] == word[:1] and _numbering(other) == _numbering(word)]
+            near = difflib.get_close_matches(word, like, n=1, cutoff=0.75)
             if near:
                 raise InputError(
                     f"class_map names {word!r}, which no label of {what} is, but {near[0]!r} is one; correct the word."
@@ -107,6 +108,11 @@ class LabelWords:
             f"{', '.join(map(repr, doubtful))} in {what} counts as a class; if it means that the label is missing, "
             f"leave its images out with {as_option(dict.fromkeys(doubtful, ''))}"
         ]
+
+
+def _numbering(word: str) -> list[str]:
+    """What tells one class from the next in a word: numbers (1, 2a), Roman ones and single letters (type B)."""
+    return re.findall(r"[0-9]+[a-z]*|\b[ivx]+\b|\b[a-z]\b", key_of(word))
 
 
 def _as_map(given: Mapping[Any, Any] | str | None) -> dict[str, str]:

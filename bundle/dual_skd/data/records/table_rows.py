@@ -240,7 +240,7 @@ def _is_multi(value: object) -> bool:
 
 def _parts_of(value: object, multi_label: bool, table: Table, where: str) -> list[str]:
     """The words of a cell, or the names of the flags that are set in it; the table may declare names for numbers."""
-    if isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
+    if isinstance(value, list) and value and all(isinstance(item, (int, float)) for item in value):
         # a 0/1 list needs names for its places
         names = table.class_names or tuple(str(place) for place in range(len(value)))
         if len(value) != len(names):
