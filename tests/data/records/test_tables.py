@@ -83,6 +83,52 @@ def test_splits_are_found_under_other_names_by_their_words(here, column):
     refused(csv(here, f"image,label,{column},sets,set_", "img/0.png,a,val,val,test"), "no column split, but several")
 
 
+@pytest.mark.parametrize("column", ["set", "subset", "data_split", "Split of data", "split", "usage"])
+@pytest.mark.parametrize("third", ["dev", "Development", "validation"])
+def test_a_column_of_two_splits_or_more_is_one_with_all_their_words(here, column, third):
+    words = ["train", third, "test"]
+    rows = read(csv(here, f"image,label,{column}", *(f"img/{k}.png,a,{words[k % 3]}" for k in range(6)))).rows
+    assert [row.split for row in rows] == ["train", "val", "test"] * 2
+
+
+@pytest.mark.parametrize("column", ["set", "data_split", "split"])
+def test_a_word_that_is_no_split_beside_two_that_are_is_refused(here, column):
+    lines = [f"img/{k}.png,a,{['train', 'test'][k % 2]}" for k in range(4)]
+    refused(csv(here, f"image,label,{column}", *lines, "img/4.png,a,later"), "entry 5: unknown split 'later'")
+    for empty in ("NA", ""):
+        refused(csv(here, f"image,label,{column}", *lines, f"img/4.png,a,{empty}"), "1 of 5 images have no split")
+    # without a name that says so, another word is a sign that no split is meant
+    source = read(csv(here, "image,label,task", *lines, "img/4.png,a,walk"))
+    assert {row.split for row in source.rows} == {""} and source.notes == ()
+
+
+def test_a_column_of_folds_is_told_as_it_divides_nothing(here):
+    lines = [f"img/{k}.png,a,{k % 3}" for k in range(6)]
+    source = read(csv(here, "image,label,Fold", *lines))
+    assert source.notes == ("the column Fold of t.csv doesn't divide the images; only a split does",)
+    assert read(csv(here, "image,label,Fold,split", *(f"{line},test" for line in lines))).notes == ()
+
+
+@pytest.mark.parametrize(
+    "further, words",
+    [
+        ({"valid_set": [{"image": "img/4.png", "label": "a"}] * 2}, "the list valid_set holds 2 images and is none of"),
+        ({"holdout": ["img/4.png"]}, "the list holdout holds 1 image and is none of training, validation and test"),
+        ({"test": {"img/4.png": "a"}}, "test must be a list of images, found an object"),
+    ],
+)
+def test_lists_of_images_that_are_no_split_are_refused(here, further, words):
+    training = [{"image": f"img/{k}.png", "label": "ab"[k % 2]} for k in range(4)]
+    (here / "t.json").write_text(json.dumps({"train": training, **further}))
+    refused(here / "t.json", words)
+    others = {"tags": ["x", "y"], "authors": [{"name": "A"}], "licence": "MIT", "modality": {"0": "CT"}, "numTest": 0}
+    (here / "t.json").write_text(json.dumps({"train": training, "Dev ": training[:1], "test": [], **others}))
+    with pytest.raises(InputError, match="0.png twice, with different splits"):
+        read(here / "t.json")
+    (here / "t.json").write_text(json.dumps({"train": training[1:], "Dev ": training[:1], "test": [], **others}))
+    assert [row.split for row in read(here / "t.json").rows] == ["train"] * 3 + ["val"]
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_separators_case_quotes_blank_lines_and_bom_of_spreadsheets_are_understood(here, separator):
     lines = ["Image,LABEL,Notes", 'img/0.png,a,"x, y; z"', ",,", 'img/1.png,b,"two\nlines"', ""]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from dual_skd.data.records.labels import LabelWords
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, cell_text, some
-from dual_skd.data.records.spelling import key_of, known, known_group, known_patient, one_spelling
+from dual_skd.data.records.spelling import bare, key_of, known, known_group, known_patient, one_spelling
 from dual_skd.data.records.table_images import locate_images
 from dual_skd.data.records.tables import Table, other_names, require_columns, same_name
 from dual_skd.errors import InputError
@@ -19,6 +19,7 @@ from dual_skd.wording import counted
 OWN_COLUMNS = ("image", "split", "patient", "site")
 RESERVED = (*OWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something
 MOST_GROUPS = 12
+FOLDS = ("fold", "folds", "kfold", "cvfold", "foldid")  # bare names of columns that number folds
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,9 @@ def labelled_entries(table: Table, label_column: str | Sequence[str], words: Lab
         for name, column in (("patient", patients), ("split", splits))
         if column != name
     ]
+    if splits not in table.columns:
+        folds = [name for name in table.columns if bare(name) in FOLDS]
+        notes += [f"the column {name} of {path.name} doesn't divide the images; only a split does" for name in folds]
     if told := [word for word, count in nobody.items() if word and count]:
         count = sum(nobody[word] for word in told)
         notes.append(f"{', '.join(told)} as patient in {path.name} stands for none ({counted(count, 'image')})")
@@ -162,16 +166,34 @@ def _column_of(wanted: str, table: Table, labels: Sequence[str]) -> str:
     """The column "patient" or "split", or, where there is none, the one with another name for it."""
     if wanted in table.columns:
         return wanted
-    meant = [name for name in other_names(wanted, table.columns) if name not in labels]
-    if wanted == "split":  # these names may mean anything, but for the words below them
-        found = {name: {key_of(cell_text(entry.get(name))) for entry in table.entries} - {""} for name in meant}
-        meant = [name for name in meant if found[name] and found[name] <= set(SPLIT_WORDS)]
+    meant = other_names(wanted, table.columns) if wanted != "split" else _columns_of_splits(table)
+    meant = [name for name in meant if name not in labels]
     if len(meant) > 1:
         raise InputError(
             f"{table.path} has no column {wanted}, but several that may be meant: {', '.join(meant)}; rename the right "
             f"one to {wanted}."
         )
     return meant[0] if meant else wanted
+
+
+def _columns_of_splits(table: Table) -> list[str]:
+    """The columns that divide the images, known by their words, as their names may mean anything.
+
+    Two of three signs are enough: two different splits, no other words, a name that others use for a split. So a word
+    that is none, beside two that are, is an error of its own.
+    """
+    meant = []
+    for name in table.columns:
+        words = {key_of(known(cell_text(entry.get(name)))) for entry in table.entries} - {""}
+        splits = {SPLIT_WORDS[word] for word in words & set(SPLIT_WORDS)}
+        signs = (
+            len(splits) > 1,
+            bool(splits) and words <= set(SPLIT_WORDS),
+            "split" in bare(name) or name in other_names("split", [name]),
+        )
+        if sum(signs) > 1:
+            meant.append(name)
+    return meant
 
 
 def _further_columns(table: Table, used: Sequence[str]) -> list[str]:

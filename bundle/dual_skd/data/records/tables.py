@@ -18,9 +18,11 @@ from dual_skd.data.records.rows import SPLIT_WORDS, cell_text
 from dual_skd.data.records.spelling import bare, key_of, known
 from dual_skd.data.records.table_images import names_a_file
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
 OWN_COLUMNS = ("image", "split", "patient", "site")
+OWN_LISTS = ("left_out", "unusable")  # what a split file lists beside its splits
 SAMPLE = 100  # entries that tell which column names the images
 # what others call these columns, without case, spaces and underscores: for image and label only ever a hint in an error
 OTHER_NAMES = {
@@ -214,11 +216,12 @@ def _read_json(path: Path) -> Table:
         raise InputError(f"{path} must hold a list of images or lists named training, validation, test.")
     entries: list[dict] = []
     for key, members in content.items():
-        if key.lower() in SPLIT_WORDS and isinstance(members, list):
+        if key_of(key) in SPLIT_WORDS and isinstance(members, list):
             entries += [{**entry, "split": key} for entry in _entries(members, path)]
     if not entries:
         raise InputError(f"{path} must have a list named training (validation, test); found: {', '.join(content)}.")
-    if {entry["split"].lower() for entry in entries} <= {"train", "training"}:
+    _refuse_other_lists(content, entries, path)
+    if {SPLIT_WORDS[key_of(entry["split"])] for entry in entries} == {"train"}:
         # one list only: no split was made, so validation and test sets are to be carved
         entries = [{key: value for key, value in entry.items() if key != "split"} for entry in entries]
     left_out = content.get("left_out")
@@ -230,6 +233,28 @@ def _read_json(path: Path) -> Table:
         tuple(_entries(left_out, path)),
         content.get("twins_searched") is True,
     )
+
+
+def _refuse_other_lists(content: dict, entries: Sequence[dict], path: Path) -> None:
+    """Raises :class:`InputError` for images that stand under a key of no split, or not in a list."""
+    keys = {key for entry in entries for key in entry}
+    for name, members in content.items():
+        is_split = key_of(name) in SPLIT_WORDS
+        if is_split and isinstance(members, dict) and members:
+            raise InputError(f"{path}: {name} must be a list of images, found an object with keys; make a list of it.")
+        if is_split or name in OWN_LISTS or not isinstance(members, list):
+            continue
+        images = [
+            member
+            for member in members
+            if (isinstance(member, dict) and keys & set(member))
+            or (isinstance(member, str) and member.lower().endswith(IMAGE_SUFFIXES))
+        ]
+        if images:
+            raise InputError(
+                f"{path}: the list {name} holds {counted(len(images), 'image')} and is none of training, validation "
+                "and test; rename it to one of them, or remove it."
+            )
 
 
 def _entries(members: list, path: Path) -> list[dict]:
