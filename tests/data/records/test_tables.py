@@ -140,6 +140,35 @@ def test_separators_case_quotes_blank_lines_and_bom_of_spreadsheets_are_understo
     assert [(Path(row.image).name, row.labels) for row in source.rows] == [("0.png", ("a",)), ("1.png", ("b",))]
 
 
+@pytest.mark.parametrize(
+    "columns, first, last, joined",
+    [
+        ("image,label,notes", '{},a,"fell', '{},a,tube 5"', 3),
+        ("image,label,notes", '{},a,"fell', "{},a,unclosed", 5),
+        ("image,notes,label", '{},"fell,a', '{},tube 5",a', 3),
+        ("image,label", '{},"a', "{},b", 5),
+        ("image;label;notes", '{};a;"fell', '{};a;tube 5"', 3),
+    ],
+)
+def test_a_stray_quote_that_swallows_lines_is_refused_with_its_entry(here, columns, first, last, joined):
+    separator = ";" if ";" in columns else ","
+    rest = separator.join(["{}", "a", "x"][: len(columns.split(separator))])
+    rows = [form.format(f"img/{k}.png") for k, form in enumerate([rest, first, rest, last, rest, rest])]
+    refused(csv(here, columns, *rows), f"t.csv, entry 2: a quote joins {joined} lines of the table into one entry")
+
+
+def test_quotes_and_line_breaks_that_are_meant_stay(here):
+    report = '"The lungs are clear,\nno effusion, no nodule,\nheart of normal size."'
+    lines = [
+        f"img/0.png,a,{report}",
+        'img/1.png,b,5" tube',
+        'img/2.png,a,"5"" tube,\nfine"',
+        'img/3.png,b,"two\n\nlines"',
+    ]
+    table = read_table(csv(here, "image,label,notes", *lines))
+    assert [entry["notes"] for entry in table.entries] == [report[1:-1], '5" tube', '5" tube,\nfine', "two\n\nlines"]
+
+
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;\r", '"sep=;"'])
 def test_the_line_that_names_the_separator_for_excel_is_understood(here, first):
     assert [row.labels for row in read(csv(here, first, "image;label", "img/0.png;a", "img/1.png;b,c")).rows] == [
@@ -254,7 +283,7 @@ def test_missing_images_are_counted_and_the_first_is_named(here):
         (["image,label", "img/0.png,a,b"], "entry 1: 3 fields where the first line names 2 columns"),
         (["image,label,label", "img/0.png,a,b"], "has two columns label"),
         (["image,label", "img/0.png\0,a"], "does not exist|line contains NUL"),
-        (["image,label", '"img/0.png,a', "img/1.png,b"], "no column label|none with a label"),
+        (["image,label", '"img/0.png,a', "img/1.png,b"], "entry 1: a quote joins 2 lines of the table"),
     ],
 )
 def test_tables_that_can_not_be_used_say_why(here, lines, words):

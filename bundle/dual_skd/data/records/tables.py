@@ -181,12 +181,11 @@ def _read_csv(path: Path) -> list[dict]:
         delimiter = max(",;\t", key=first_line.count)
         if said := re.fullmatch(r'"?sep=(.)"?\r?', first_line, re.IGNORECASE):  # a line that Excel wants and writes
             delimiter, text = said[1], rest
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
+        lines = _csv_lines(text, delimiter, path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} can't be read as a UTF-8 CSV table: {error}; save it as CSV UTF-8.") from error
     except (csv.Error, OSError) as error:
         raise InputError(f"{path} can't be read as a UTF-8 CSV table: {error}.") from error
-    lines = [line for line in lines if any(cell.strip() for cell in line)]
     if not lines:
         raise InputError(f"{path} is empty; expected a line of column names, such as image,label, and one per image.")
     header = [name.strip() for name in lines[0]]
@@ -202,6 +201,30 @@ def _read_csv(path: Path) -> list[dict]:
             )
         entries.append({name: cell for name, cell in zip(header, line, strict=False) if name})
     return entries
+
+
+def _csv_lines(text: str, delimiter: str, path: Path) -> list[list[str]]:
+    """The cells of each line that isn't blank; a line may go on inside quotes.
+
+    Raises:
+        InputError: what goes on inside quotes are lines of the table themselves, as a stray quote makes it.
+    """
+    physical = list(io.StringIO(text, newline=""))
+    reader = csv.reader(physical, delimiter=delimiter, skipinitialspace=True)
+    lines: list[list[str]] = []
+    start = 0
+    for line in reader:
+        span, start = physical[start : reader.line_num], reader.line_num
+        if not any(cell.strip() for cell in line):
+            continue
+        whole = sum(part.count(delimiter) == len(lines[0]) - 1 > 0 for part in span) if lines else 0
+        if len(span) > 1 and 2 * whole > len(span):
+            raise InputError(
+                f"{path}, entry {len(lines)}: a quote joins {len(span)} lines of the table into one entry; remove the "
+                'stray quote, or write it twice inside a quoted field ("5"" tube").'
+            )
+        lines.append(line)
+    return lines
 
 
 def _read_json(path: Path) -> Table:
