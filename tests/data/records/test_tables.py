@@ -241,6 +241,17 @@ def test_an_empty_cell_has_no_label_also_beside_joined_ones_but_an_empty_list_sa
         assert [row.labels for row in read(here / "t.json").rows] == [("x",), ()]
 
 
+@pytest.mark.parametrize("declared", [{}, {"labels": {"0": "a", "1": "b"}}])
+@pytest.mark.parametrize("labels", [[[0], [1]], [[1], [0]], [[0], [1, 0]], [[2.0], [1.0]]])
+def test_a_list_of_one_number_is_no_flag_unless_there_is_one_class(here, labels, declared):
+    entries = [{"image": f"img/{k}.png", "label": label} for k, label in enumerate(labels)]
+    (here / "t.json").write_text(json.dumps({**declared, "training": entries}))
+    refused(here / "t.json", rf"entry 1: the label \[{labels[0][0]}\] may be .* write {labels[0][0]} for the number")
+    flags = [{"image": f"img/{k}.png", "label": [k % 2]} for k in range(4)]
+    (here / "t.json").write_text(json.dumps({"labels": {"0": "a"}, "training": flags}))
+    assert [row.labels for row in read(here / "t.json").rows] == [(), ("a",)] * 2
+
+
 def test_a_json_list_keeps_its_classes_splits_and_what_was_left_out(here):
     left_out = [{"image": str(here / "img/5.png"), "label": 1, "split": "test", "twin": "t", "exact": True}]
     content = {

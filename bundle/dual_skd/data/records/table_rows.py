@@ -265,6 +265,11 @@ def _parts_of(value: object, multi_label: bool, table: Table, where: str) -> lis
     if isinstance(value, list) and value and all(isinstance(item, (int, float)) for item in value):
         # a 0/1 list needs names for its places
         names = table.class_names or tuple(str(place) for place in range(len(value)))
+        if len(value) == 1 and len(table.class_names) != 1:
+            raise InputError(
+                f"{where}: the label {value} may be the number of a class or the flag of one; write {value[0]} for the "
+                'number, or give flags of all classes and their names under "labels".'
+            )
         if len(value) != len(names):
             raise InputError(f"{where}: {len(value)} label flags for {len(names)} classes ({', '.join(names)}).")
         return [name for name, flag in zip(names, value, strict=True) if _as_flag(flag, name, where)]
