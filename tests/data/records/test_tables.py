@@ -352,6 +352,20 @@ def test_most_files_have_to_be_there_for_a_column_to_be_known_by_them(here):
     refused(csv(here, "Datei,label,folder", *lines[1:]), words)
 
 
+@pytest.mark.parametrize("scan", ["img/{}.png", "{}.dcm", "img/scan {}", "img\\{}.PNG"])
+def test_another_column_of_file_names_beside_the_one_whose_files_exist_is_a_doubt(here, scan):
+    (here / "mask").mkdir()
+    for k in range(12):
+        (here / "mask" / f"{k}.png").touch()
+    lines = [f"{scan.format(k if k < 5 else f'x{k}')},mask/{k}.png,a,1/2/2020,img/,p{k}" for k in range(12)]
+    path = csv(here, "scan,mask,label,date,folder,patient", *lines)
+    (doubt,) = read(path).doubts
+    assert "the column mask of t.csv counts as image as its files exist, and scan looks like file names too" in doubt
+    assert read(path, image_column="mask").doubts == ()
+    alone = csv(here, "mask,label,date,folder,patient", *(line.partition(",")[2] for line in lines))
+    assert read(alone).doubts == () and len(read(alone).rows) == 12
+
+
 def test_of_several_columns_of_files_the_user_names_one(here):
     lines = [f"img/{k}.png,img/{5 - k}.png,a" for k in range(6)]
     refused(csv(here, "scan,mask,label", *lines), "several that name files: scan, mask; set image_column to")

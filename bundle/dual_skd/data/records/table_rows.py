@@ -83,6 +83,7 @@ def read_image_table(
         class_names=labelled.class_names,
         multi_label=labelled.multi_label,
         notes=tuple(notes),
+        doubts=table.doubts,
         left_out=table.left_out,
         twins_searched=table.twins_searched,
     )

@@ -7,6 +7,7 @@ import csv
 import difflib
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,7 @@ class Table:
         left_out: the section "left_out" of a split file.
         twins_searched: whether a split file says that twins were looked for.
         notes: decisions that the user should know of.
+        doubts: those that are to be looked at, as they may not be meant.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Table:
     left_out: tuple[dict, ...] = ()
     twins_searched: bool = False
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -85,8 +88,15 @@ def read_table(path: Path, image_column: str | None = None) -> Table:
     if image_column is not None:
         found = own["image"] = same_name(image_column, table.columns) or image_column
         require_columns(table, [found])
-    elif own["image"] is None:
-        own["image"] = _column_of_files(table)
+    elif own["image"] is None and (found := _column_of_files(table)) is not None:
+        own["image"] = found
+        others = [name for name in table.columns if name != found and _looks_like_files(table, name)]
+        doubts = tuple(
+            f"the column {found} of {path.name} counts as image as its files exist, and {name} looks like file names "
+            f"too; if that one has the images, correct its paths and set image_column to {name}"
+            for name in others
+        )
+        table = replace(table, doubts=doubts)
     rename = {found: name for name, found in own.items() if found and found != name}
     if not rename:
         return table
@@ -102,12 +112,10 @@ def read_table(path: Path, image_column: str | None = None) -> Table:
 
 def _column_of_files(table: Table) -> str | None:
     """The column in which at least half of a sample of the cells name image files that exist."""
-    step = max(-(-len(table.entries) // SAMPLE), 1)
-    entries = table.entries[::step]
     root = str(table.path.parent.absolute())
     found = []
     for name in table.columns:
-        cells = [entry.get(name) for entry in entries if known(cell_text(entry.get(name)))]
+        cells = _sample(table, name)
         if cells and 2 * sum(names_a_file(root, cell) for cell in cells) >= len(cells):
             found.append(name)
     if len(found) > 1:
@@ -116,6 +124,23 @@ def _column_of_files(table: Table) -> str | None:
             "the one with the images."
         )
     return found[0] if found else None
+
+
+def _sample(table: Table, name: str) -> list:
+    """The known cells of a column among at most ``SAMPLE`` entries."""
+    step = max(-(-len(table.entries) // SAMPLE), 1)
+    return [entry.get(name) for entry in table.entries[::step] if known(cell_text(entry.get(name)))]
+
+
+def _looks_like_files(table: Table, name: str) -> bool:
+    """Whether half of a sample of the cells end as image files do, or begin with a folder that is there."""
+    cells = [cell_text(cell).replace("\\", "/") for cell in _sample(table, name)]
+    parts = [(cell, *os.path.split(cell)) for cell in cells]
+    likely = [
+        cell.lower().endswith(IMAGE_SUFFIXES) or (folder and file and (table.path.parent / folder).is_dir())
+        for cell, folder, file in parts
+    ]
+    return bool(cells) and 2 * sum(map(bool, likely)) >= len(cells)
 
 
 def require_columns(table: Table, wanted: Sequence[str]) -> None:
