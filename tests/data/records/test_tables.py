@@ -207,6 +207,22 @@ def test_repeated_entries_count_once_and_are_told(here):
     assert source.notes == ("1 repeated entry of t.csv counts once, for example 0.png",)
 
 
+@pytest.mark.parametrize("other", ["mask/../img/0.png", "img/../img/0.png", "pictures/0.png", "pictures/../img/0.png"])
+def test_one_file_under_two_names_is_one_image(here, other):
+    (here / "mask").mkdir()
+    (here / "pictures").symlink_to(here / "img", target_is_directory=True)
+    source = read(csv(here, "image,label", "img/0.png,a", "img/1.png,b", f"{other},a"))
+    assert len(source.rows) == 2 and "1 repeated entry of t.csv counts once, for example 0.png" in source.notes
+    refused(csv(here, "image,label", "img/0.png,a", f"{other},b"), "0.png twice, with different labels")
+
+
+def test_a_link_and_another_frame_of_a_file_are_images_of_their_own(here):
+    (here / "img" / "copy.png").symlink_to(here / "img" / "0.png")
+    (here / "set.npz").touch()
+    lines = ["img/0.png,a", "img/copy.png,b", "set.npz#train/1,a", "img/../set.npz#train/2,b", "img#1.2,a", "img#1.3,b"]
+    assert len(read(csv(here, "image,label", *lines)).rows) == 6
+
+
 @pytest.mark.parametrize(
     "second, words",
     [

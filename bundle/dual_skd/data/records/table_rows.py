@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from dual_skd.data.records.labels import LabelWords
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, cell_text, some
 from dual_skd.data.records.spelling import bare, key_of, known, known_group, known_patient, one_spelling
-from dual_skd.data.records.table_images import locate_images
+from dual_skd.data.records.table_images import Places, locate_images
 from dual_skd.data.records.tables import Table, other_names, require_columns, same_name
 from dual_skd.errors import InputError
 from dual_skd.wording import counted
@@ -62,10 +62,11 @@ def read_image_table(
     numbered = [(number, entry) for number, entry, _ in labelled.entries]
     located = locate_images(table, numbered, allow_outside=allow_outside)
     rows: dict[str, tuple[int, Row]] = {}
+    place = Places()
     repeated: list[str] = []
     for image, (number, _, row) in zip(located, labelled.entries, strict=True):
         row = replace(row, image=image)
-        first, other = rows.setdefault(image, (number, row))
+        first, other = rows.setdefault(place(image), (number, row))
         if other is row:
             continue
         refuse_contradiction(f"{table.path} lists {image} twice", (first, other), (number, row))
