@@ -15,6 +15,8 @@ from dual_skd.data.records.labels import LabelWords, as_option, doubtful_words, 
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
 
+ARABIC = {ord("0") + n: 0x660 + n for n in range(10)}  # digits of the Arabic script
+
 
 @pytest.fixture
 def here(tmp_path) -> Path:
@@ -256,6 +258,7 @@ def test_empty_cells_of_label_columns_are_counted(here):
     [
         ([f"{20.74 + n}" for n in range(60)], "measurement or a count, with 60 values from 20.74 to 79.74 for 60"),
         ([f"{20 + n},5" for n in range(60)], "measurement"),
+        ([f"{20 + n}".translate(ARABIC) for n in range(60)], "measurement or a count, with 60 values from 20 to 79"),
         ([n * 37 % 91 for n in range(60)], "measurement or a count, with 60 values"),
         ([n % 45 for n in range(60)], "measurement or a count, with 45 values from 0 to 44"),
         ([f"{n % 25 / 10}" for n in range(60)], "measurement or a count, with 25 values from 0 to 2.4"),
@@ -372,3 +375,13 @@ def test_a_folder_that_is_called_unknown_is_a_class_without_a_word(here):
         (here / f"{number}.png").rename(here / "d" / name / f"{number}.png")
     data = load(here / "d")
     assert data.class_names == ("a", "none", "unknown") and data.doubts == []
+
+
+def test_digits_of_another_script_are_those_of_the_same_number(here):
+    three = "\N{ARABIC-INDIC DIGIT THREE}"
+    listed = table(here, ["3", three, "4"] * 4)
+    message = refused("differ only in", r"'3' and '\u0663'", where=listed)
+    assert load(listed, class_map=pasted(message)).class_names == ("3", "4")
+    lines = [f"{n}.png,{'ab'[n % 2]},{('7', chr(0x667))[n] if n < 2 else n + 10}" for n in range(20)]
+    (here / "p.csv").write_text("\n".join(["image,label,patient", *lines]), encoding="utf-8")
+    assert len({record["patient"] for record in load(here / "p.csv").train}) == 19

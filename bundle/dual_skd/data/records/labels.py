@@ -356,6 +356,7 @@ def doubtful_numbers(rows: Sequence[Row], source: Source) -> list[str]:
 
 
 def _number(label: str) -> float | None:
+    label = key_of(label)
     return float(label.replace(",", ".")) if re.fullmatch(r"[-+]?[0-9]+([.,][0-9]+)?", label) else None
 
 
