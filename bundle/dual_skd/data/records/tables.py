@@ -88,15 +88,9 @@ def read_table(path: Path, image_column: str | None = None) -> Table:
     if image_column is not None:
         found = own["image"] = same_name(image_column, table.columns) or image_column
         require_columns(table, [found])
-    elif own["image"] is None and (found := _column_of_files(table)) is not None:
-        own["image"] = found
-        others = [name for name in table.columns if name != found and _looks_like_files(table, name)]
-        doubts = tuple(
-            f"the column {found} of {path.name} counts as image as its files exist, and {name} looks like file names "
-            f"too; if that one has the images, correct its paths and set image_column to {name}"
-            for name in others
-        )
-        table = replace(table, doubts=doubts)
+    elif own["image"] is None and (of_files := _column_of_files(table)) is not None:
+        own["image"] = of_files
+        table = replace(table, doubts=_other_file_names(table, of_files))
     rename = {found: name for name, found in own.items() if found and found != name}
     if not rename:
         return table
@@ -130,6 +124,16 @@ def _sample(table: Table, name: str) -> list:
     """The known cells of a column among at most ``SAMPLE`` entries."""
     step = max(-(-len(table.entries) // SAMPLE), 1)
     return [entry.get(name) for entry in table.entries[::step] if known(cell_text(entry.get(name)))]
+
+
+def _other_file_names(table: Table, chosen: str) -> tuple[str, ...]:
+    """A sentence for each further column that looks like file names beside the one whose files exist."""
+    return tuple(
+        f"the column {chosen} of {table.path.name} counts as image as its files exist, and {name} looks like file names "
+        f"too; if that one has the images, correct its paths and set image_column to {name}"
+        for name in table.columns
+        if name != chosen and _looks_like_files(table, name)
+    )
 
 
 def _looks_like_files(table: Table, name: str) -> bool:
