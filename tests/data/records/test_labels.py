@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_evaluation_records, load_records, save_split
-from dual_skd.data.records.labels import LabelWords, as_option, map_offered, refuse_no_classes
+from dual_skd.data.records.labels import LabelWords, as_option, doubtful_words, map_offered, refuse_no_classes
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
+
+ARABIC = {ord("0") + n: 0x660 + n for n in range(10)}  # digits of the Arabic script
 
 
 @pytest.fixture
@@ -169,6 +171,19 @@ def test_words_of_the_map_that_no_label_has_are_told_or_refused(here):
     assert load(table(here, ["normal", "ill"] * 5), class_map={"abnormal": "ill"}).class_names == ("ill", "normal")
 
 
+@pytest.mark.parametrize(
+    "mapped, there",
+    [("stage 2", "stage 3"), ("T1", "T1a"), ("grade II", "grade III"), ("type A", "type B"), ("BIRADS_4", "BIRADS_5")],
+)
+def test_words_that_differ_in_a_number_or_letter_are_other_classes_and_no_typing_errors(here, mapped, there):
+    data = load(table(here, ["first", there] * 5), class_map={"first": "early", mapped: "early"})
+    assert sorted(data.class_names) == sorted(["early", there])
+    assert f"no label of {data.source} is {mapped!r}, which class_map names" in data.notes
+    wrong = there[0] + there[2] + there[1] + there[3:]  # two letters changed places
+    if len(there) > 3:
+        refused(f"names {wrong!r}", f"but {there!r} is one", where=here / "t.csv", class_map={wrong: "x"})
+
+
 @pytest.mark.parametrize("given", ["abnormal", "[1, 2]", "{'a': None}", "{'a': 'b|c'}", {"a": ["b"]}, "{'a': "])
 def test_what_is_no_class_map_is_refused(given):
     with pytest.raises(InputError, match="class_map is .* such as --class_map"):
@@ -243,6 +258,7 @@ def test_empty_cells_of_label_columns_are_counted(here):
     [
         ([f"{20.74 + n}" for n in range(60)], "measurement or a count, with 60 values from 20.74 to 79.74 for 60"),
         ([f"{20 + n},5" for n in range(60)], "measurement"),
+        ([f"{20 + n}".translate(ARABIC) for n in range(60)], "measurement or a count, with 60 values from 20 to 79"),
         ([n * 37 % 91 for n in range(60)], "measurement or a count, with 60 values"),
         ([n % 45 for n in range(60)], "measurement or a count, with 45 values from 0 to 44"),
         ([f"{n % 25 / 10}" for n in range(60)], "measurement or a count, with 25 values from 0 to 2.4"),
@@ -280,12 +296,37 @@ def test_a_class_map_makes_classes_of_a_measurement(here):
     assert load(table(here, ages), class_map=names).class_counts() == [29, 31]
 
 
-def test_one_patient_per_class_is_no_class_however_many_images_it_has():
-    rows = [Row(f"/{n}.png", (f"k{n % 12}",), patient=f"p{n % 12}") for n in range(120)]
-    with pytest.raises(InputError, match="12 different ones for 12 patients"):
-        refuse_no_classes(rows, Source(Path("/"), "a set", tuple(rows)))
-    rows = [Row(f"/{n}.png", (f"k{n % 12}",)) for n in range(120)]
-    refuse_no_classes(rows, Source(Path("/"), "a set", tuple(rows)))
+def of_patients(label: str, patient: str, images: int) -> list[Row]:
+    """Rows of 12 labels and patients in turn."""
+    return [Row(f"/{n}.png", (f"{label}{n % 12}",), patient=patient and f"{patient}{n % 12}") for n in range(images)]
+
+
+def test_classes_of_one_patient_and_many_images_each_are_taken_with_a_doubt():
+    for rows, doubts in ((of_patients("species", "p", 120), 1), (of_patients("k", "", 120), 0)):
+        source = Source(Path("/"), "a set", tuple(rows))
+        refuse_no_classes(rows, source)
+        assert len(doubtful_words(rows, source)) == doubts
+    (doubt,) = doubtful_words(rows := of_patients("species", "p", 120), Source(Path("/"), "a set", tuple(rows)))
+    assert doubt.startswith("the 12 classes (species0, species1, species10 ...) have 12 patients in all")
+
+
+@pytest.mark.parametrize("rows", [of_patients("p", "P", 120), of_patients("k", "p", 12), of_patients("", "p", 120)])
+def test_ids_of_patients_and_a_value_of_each_are_no_classes_unless_the_user_lists_them(rows):
+    source = Source(Path("/"), "a set", tuple(rows))
+    with pytest.raises(InputError, match="12 different ones for 12 patients|12 values from 0 to 11 for 12 patients"):
+        refuse_no_classes(rows, source)
+    refuse_no_classes(rows, source, [row.labels[0] for row in rows[:12]])
+
+
+def test_a_dozen_species_of_one_animal_each_are_loaded_and_a_list_of_them_settles_it(here):
+    rows = "".join(f"{n}.png,species{n % 12},{n % 12}\n" for n in range(60))
+    (here / "t.csv").write_text(f"image,label,patient\n{rows}")
+    data = load(here / "t.csv")
+    assert data.num_classes == 12 and any("12 classes" in doubt for doubt in data.doubts)
+    ids = here / "i.csv"
+    ids.write_text(f"image,label,patient\n{rows.replace('species', '')}")
+    refused("12 values from 0 to 11", where=ids)
+    assert load(ids, class_names=[str(n) for n in range(12)]).num_classes == 12
 
 
 def test_many_numbers_with_few_images_each_are_told(here):
@@ -334,3 +375,13 @@ def test_a_folder_that_is_called_unknown_is_a_class_without_a_word(here):
         (here / f"{number}.png").rename(here / "d" / name / f"{number}.png")
     data = load(here / "d")
     assert data.class_names == ("a", "none", "unknown") and data.doubts == []
+
+
+def test_digits_of_another_script_are_those_of_the_same_number(here):
+    three = "\N{ARABIC-INDIC DIGIT THREE}"
+    listed = table(here, ["3", three, "4"] * 4)
+    message = refused("differ only in", r"'3' and '\u0663'", where=listed)
+    assert load(listed, class_map=pasted(message)).class_names == ("3", "4")
+    lines = [f"{n}.png,{'ab'[n % 2]},{('7', chr(0x667))[n] if n < 2 else n + 10}" for n in range(20)]
+    (here / "p.csv").write_text("\n".join(["image,label,patient", *lines]), encoding="utf-8")
+    assert len({record["patient"] for record in load(here / "p.csv").train}) == 19

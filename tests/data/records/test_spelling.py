@@ -33,6 +33,8 @@ NBSP, ZWSP, NFD = "\N{NO-BREAK SPACE}", "\N{ZERO WIDTH SPACE}", unicodedata.norm
         ["Ödem", NFD, "ödem", "\N{ZERO WIDTH NO-BREAK SPACE}ÖDEM"],
         ["7", "7.0", "007", " 7.00 ", "\N{FULLWIDTH DIGIT SEVEN}", "\N{LEFT-TO-RIGHT MARK}7"],
         ["0", "000", "0.0"],
+        ["3", "\N{ARABIC-INDIC DIGIT THREE}", "\N{EXTENDED ARABIC-INDIC DIGIT THREE}", "\N{DEVANAGARI DIGIT THREE}.0"],
+        ["P1-20", "p\N{BENGALI DIGIT ONE}-\N{THAI DIGIT TWO}0", "P\N{MATHEMATICAL BOLD DIGIT ONE}-20"],
         ["Straße", "STRASSE", "strasse"],
         ["ﬁbrosis", "Fibrosis"],
     ],

@@ -83,6 +83,52 @@ def test_splits_are_found_under_other_names_by_their_words(here, column):
     refused(csv(here, f"image,label,{column},sets,set_", "img/0.png,a,val,val,test"), "no column split, but several")
 
 
+@pytest.mark.parametrize("column", ["set", "subset", "data_split", "Split of data", "split", "usage"])
+@pytest.mark.parametrize("third", ["dev", "Development", "validation"])
+def test_a_column_of_two_splits_or_more_is_one_with_all_their_words(here, column, third):
+    words = ["train", third, "test"]
+    rows = read(csv(here, f"image,label,{column}", *(f"img/{k}.png,a,{words[k % 3]}" for k in range(6)))).rows
+    assert [row.split for row in rows] == ["train", "val", "test"] * 2
+
+
+@pytest.mark.parametrize("column", ["set", "data_split", "split"])
+def test_a_word_that_is_no_split_beside_two_that_are_is_refused(here, column):
+    lines = [f"img/{k}.png,a,{['train', 'test'][k % 2]}" for k in range(4)]
+    refused(csv(here, f"image,label,{column}", *lines, "img/4.png,a,later"), "entry 5: unknown split 'later'")
+    for empty in ("NA", ""):
+        refused(csv(here, f"image,label,{column}", *lines, f"img/4.png,a,{empty}"), "1 of 5 images have no split")
+    # without a name that says so, another word is a sign that no split is meant
+    source = read(csv(here, "image,label,task", *lines, "img/4.png,a,walk"))
+    assert {row.split for row in source.rows} == {""} and source.notes == ()
+
+
+def test_a_column_of_folds_is_told_as_it_divides_nothing(here):
+    lines = [f"img/{k}.png,a,{k % 3}" for k in range(6)]
+    source = read(csv(here, "image,label,Fold", *lines))
+    assert source.notes == ("the column Fold of t.csv doesn't divide the images; only a split does",)
+    assert read(csv(here, "image,label,Fold,split", *(f"{line},test" for line in lines))).notes == ()
+
+
+@pytest.mark.parametrize(
+    "further, words",
+    [
+        ({"valid_set": [{"image": "img/4.png", "label": "a"}] * 2}, "the list valid_set holds 2 images and is none of"),
+        ({"holdout": ["img/4.png"]}, "the list holdout holds 1 image and is none of training, validation and test"),
+        ({"test": {"img/4.png": "a"}}, "test must be a list of images, found an object"),
+    ],
+)
+def test_lists_of_images_that_are_no_split_are_refused(here, further, words):
+    training = [{"image": f"img/{k}.png", "label": "ab"[k % 2]} for k in range(4)]
+    (here / "t.json").write_text(json.dumps({"train": training, **further}))
+    refused(here / "t.json", words)
+    others = {"tags": ["x", "y"], "authors": [{"name": "A"}], "licence": "MIT", "modality": {"0": "CT"}, "numTest": 0}
+    (here / "t.json").write_text(json.dumps({"train": training, "Dev ": training[:1], "test": [], **others}))
+    with pytest.raises(InputError, match="0.png twice, with different splits"):
+        read(here / "t.json")
+    (here / "t.json").write_text(json.dumps({"train": training[1:], "Dev ": training[:1], "test": [], **others}))
+    assert [row.split for row in read(here / "t.json").rows] == ["train"] * 3 + ["val"]
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_separators_case_quotes_blank_lines_and_bom_of_spreadsheets_are_understood(here, separator):
     lines = ["Image,LABEL,Notes", 'img/0.png,a,"x, y; z"', ",,", 'img/1.png,b,"two\nlines"', ""]
@@ -92,6 +138,35 @@ def test_separators_case_quotes_blank_lines_and_bom_of_spreadsheets_are_understo
     ]
     source = read(csv(here, *lines, encoding="utf-8-sig"))
     assert [(Path(row.image).name, row.labels) for row in source.rows] == [("0.png", ("a",)), ("1.png", ("b",))]
+
+
+@pytest.mark.parametrize(
+    "columns, first, last, joined",
+    [
+        ("image,label,notes", '{},a,"fell', '{},a,tube 5"', 3),
+        ("image,label,notes", '{},a,"fell', "{},a,unclosed", 5),
+        ("image,notes,label", '{},"fell,a', '{},tube 5",a', 3),
+        ("image,label", '{},"a', "{},b", 5),
+        ("image;label;notes", '{};a;"fell', '{};a;tube 5"', 3),
+    ],
+)
+def test_a_stray_quote_that_swallows_lines_is_refused_with_its_entry(here, columns, first, last, joined):
+    separator = ";" if ";" in columns else ","
+    rest = separator.join(["{}", "a", "x"][: len(columns.split(separator))])
+    rows = [form.format(f"img/{k}.png") for k, form in enumerate([rest, first, rest, last, rest, rest])]
+    refused(csv(here, columns, *rows), f"t.csv, entry 2: a quote joins {joined} lines of the table into one entry")
+
+
+def test_quotes_and_line_breaks_that_are_meant_stay(here):
+    report = '"The lungs are clear,\nno effusion, no nodule,\nheart of normal size."'
+    lines = [
+        f"img/0.png,a,{report}",
+        'img/1.png,b,5" tube',
+        'img/2.png,a,"5"" tube,\nfine"',
+        'img/3.png,b,"two\n\nlines"',
+    ]
+    table = read_table(csv(here, "image,label,notes", *lines))
+    assert [entry["notes"] for entry in table.entries] == [report[1:-1], '5" tube', '5" tube,\nfine', "two\n\nlines"]
 
 
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;\r", '"sep=;"'])
@@ -132,6 +207,22 @@ def test_repeated_entries_count_once_and_are_told(here):
     assert source.notes == ("1 repeated entry of t.csv counts once, for example 0.png",)
 
 
+@pytest.mark.parametrize("other", ["mask/../img/0.png", "img/../img/0.png", "pictures/0.png", "pictures/../img/0.png"])
+def test_one_file_under_two_names_is_one_image(here, other):
+    (here / "mask").mkdir()
+    (here / "pictures").symlink_to(here / "img", target_is_directory=True)
+    source = read(csv(here, "image,label", "img/0.png,a", "img/1.png,b", f"{other},a"))
+    assert len(source.rows) == 2 and "1 repeated entry of t.csv counts once, for example 0.png" in source.notes
+    refused(csv(here, "image,label", "img/0.png,a", f"{other},b"), "0.png twice, with different labels")
+
+
+def test_a_link_and_another_frame_of_a_file_are_images_of_their_own(here):
+    (here / "img" / "copy.png").symlink_to(here / "img" / "0.png")
+    (here / "set.npz").touch()
+    lines = ["img/0.png,a", "img/copy.png,b", "set.npz#train/1,a", "img/../set.npz#train/2,b", "img#1.2,a", "img#1.3,b"]
+    assert len(read(csv(here, "image,label", *lines)).rows) == 6
+
+
 @pytest.mark.parametrize(
     "second, words",
     [
@@ -151,8 +242,30 @@ def test_multi_label_tables_have_a_column_per_label_or_joined_names(here):
     source = read(flags, ["x", "y"])
     assert source.multi_label and source.class_names == ("x", "y")
     assert [row.labels for row in source.rows] == [("x",), ("y",), ("x", "y"), ()]
-    joined = read(csv(here, "image,label", "img/0.png,x", "img/1.png,y", "img/2.png,x| y", "img/3.png,"))
-    assert joined.multi_label and [row.labels for row in joined.rows] == [("x",), ("y",), ("x", "y"), ()]
+    joined = read(csv(here, "image,label", "img/0.png,x", "img/1.png,y", "img/2.png,x| y"))
+    assert joined.multi_label and [row.labels for row in joined.rows] == [("x",), ("y",), ("x", "y")]
+
+
+@pytest.mark.parametrize("empty", ["", " ", "NA", "#N/A", "nan", "|", "NA|"])
+def test_an_empty_cell_has_no_label_also_beside_joined_ones_but_an_empty_list_says_none_of_them(here, empty):
+    source = read(csv(here, "image,label", "img/0.png,x", f"img/1.png,{empty}", "img/2.png,x|y", f"img/3.png,{empty}"))
+    assert [row.labels for row in source.rows] == [("x",), ("x", "y")]
+    assert source.notes == ("2 images without a label in t.csv were left out",)
+    entries = [{"image": f"img/{k}.png", "label": label} for k, label in enumerate((["x"], [], empty, None))]
+    for content in (entries, {"labels": {"0": "x", "1": "y"}, "training": entries}):
+        (here / "t.json").write_text(json.dumps(content))
+        assert [row.labels for row in read(here / "t.json").rows] == [("x",), ()]
+
+
+@pytest.mark.parametrize("declared", [{}, {"labels": {"0": "a", "1": "b"}}])
+@pytest.mark.parametrize("labels", [[[0], [1]], [[1], [0]], [[0], [1, 0]], [[2.0], [1.0]]])
+def test_a_list_of_one_number_is_no_flag_unless_there_is_one_class(here, labels, declared):
+    entries = [{"image": f"img/{k}.png", "label": label} for k, label in enumerate(labels)]
+    (here / "t.json").write_text(json.dumps({**declared, "training": entries}))
+    refused(here / "t.json", rf"entry 1: the label \[{labels[0][0]}\] may be .* write {labels[0][0]} for the number")
+    flags = [{"image": f"img/{k}.png", "label": [k % 2]} for k in range(4)]
+    (here / "t.json").write_text(json.dumps({"labels": {"0": "a"}, "training": flags}))
+    assert [row.labels for row in read(here / "t.json").rows] == [(), ("a",)] * 2
 
 
 def test_a_json_list_keeps_its_classes_splits_and_what_was_left_out(here):
@@ -197,7 +310,7 @@ def test_missing_images_are_counted_and_the_first_is_named(here):
         (["image,label", "img/0.png,a,b"], "entry 1: 3 fields where the first line names 2 columns"),
         (["image,label,label", "img/0.png,a,b"], "has two columns label"),
         (["image,label", "img/0.png\0,a"], "does not exist|line contains NUL"),
-        (["image,label", '"img/0.png,a', "img/1.png,b"], "no column label|none with a label"),
+        (["image,label", '"img/0.png,a', "img/1.png,b"], "entry 1: a quote joins 2 lines of the table"),
     ],
 )
 def test_tables_that_can_not_be_used_say_why(here, lines, words):
@@ -253,6 +366,20 @@ def test_most_files_have_to_be_there_for_a_column_to_be_known_by_them(here):
     refused(csv(here, "Datei,label,folder", *lines), "entry 4: the image img/6.png does not exist")
     words = "no column image; .* or set image_column to Datei; few or none of its cells name image files"
     refused(csv(here, "Datei,label,folder", *lines[1:]), words)
+
+
+@pytest.mark.parametrize("scan", ["img/{}.png", "{}.dcm", "img/scan {}", "img\\{}.PNG"])
+def test_another_column_of_file_names_beside_the_one_whose_files_exist_is_a_doubt(here, scan):
+    (here / "mask").mkdir()
+    for k in range(12):
+        (here / "mask" / f"{k}.png").touch()
+    lines = [f"{scan.format(k if k < 5 else f'x{k}')},mask/{k}.png,a,1/2/2020,img/,p{k}" for k in range(12)]
+    path = csv(here, "scan,mask,label,date,folder,patient", *lines)
+    (doubt,) = read(path).doubts
+    assert "the column mask of t.csv counts as image as its files exist, and scan looks like file names too" in doubt
+    assert read(path, image_column="mask").doubts == ()
+    alone = csv(here, "mask,label,date,folder,patient", *(line.partition(",")[2] for line in lines))
+    assert read(alone).doubts == () and len(read(alone).rows) == 12
 
 
 def test_of_several_columns_of_files_the_user_names_one(here):

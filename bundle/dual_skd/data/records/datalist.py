@@ -23,6 +23,7 @@ from dual_skd.data.records.labels import (
     LabelWords,
     class_names_of,
     doubtful_numbers,
+    doubtful_words,
     record_of,
     refuse_no_classes,
     with_places_named,
@@ -254,8 +255,8 @@ def load_records(
         source = with_places_named(source, class_names)
     names = class_names_of(source, class_names)
     rows, of_patients = rows_with_patients(source, patient_pattern)
-    refuse_no_classes(rows, source)
-    doubts = [*source.doubts, *doubtful_numbers(rows, source), *large_patients(rows)]
+    refuse_no_classes(rows, source, class_names)
+    doubts = [*source.doubts, *doubtful_numbers(rows, source), *doubtful_words(rows, source), *large_patients(rows)]
     rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)
     rows, unusable = usable_rows(rows, spatial_dims=spatial_dims, on_bad_file=on_bad_file, dataset_dir=dataset_dir)
     records = {split: [record_of(row, names, source) for row in rows if row.split == split] for split in ("", *SPLITS)}

@@ -85,7 +85,8 @@ class LabelWords:
         unused = [word for word in self.class_map if word not in self.used]
         left = [word for word in self.seen if key_of(word) not in self._name_of]
         for word in unused:
-            near = difflib.get_close_matches(word, [other for other in left if other[:1] == word[:1]], n=1, cutoff=0.75)
+            like = [other for other in left if other[:1] == word[:1] and _numbering(other) == _numbering(word)]
+            near = difflib.get_close_matches(word, like, n=1, cutoff=0.75)
             if near:
                 raise InputError(
                     f"class_map names {word!r}, which no label of {what} is, but {near[0]!r} is one; correct the word."
@@ -107,6 +108,11 @@ class LabelWords:
             f"{', '.join(map(repr, doubtful))} in {what} counts as a class; if it means that the label is missing, "
             f"leave its images out with {as_option(dict.fromkeys(doubtful, ''))}"
         ]
+
+
+def _numbering(word: str) -> list[str]:
+    """What tells one class from the next in a word: numbers (1, 2a), Roman ones and single letters (type B)."""
+    return re.findall(r"[0-9]+[a-z]*|\b[ivx]+\b|\b[a-z]\b", key_of(word))
 
 
 def _as_map(given: Mapping[Any, Any] | str | None) -> dict[str, str]:
@@ -261,22 +267,22 @@ def record_of(row: Row, names: Sequence[str], source: Source) -> dict:
 # ------------------------------------------------------------------------------------------------ what can't be a class
 
 
-def refuse_no_classes(rows: Sequence[Row], source: Source) -> None:
+def refuse_no_classes(rows: Sequence[Row], source: Source, given: Sequence[str] | None = None) -> None:
     """Raises :class:`InputError` for labels that can't be classes.
 
-    These are names of files, all of them; decimal numbers, when there are more than 20 of them; and words or numbers of
-    which there are ten or more with less than two patients each on the average (an image of an unknown patient counts
-    as one): a measurement or an identifier. So a large set may have classes of one image, and a tiny one nothing else.
-    Classes that the source itself declares are taken, unless they are files.
+    These are names of files, all of them; decimal numbers, when there are more than 20 of them; of ten or more labels,
+    numbers with less than two patients each on the average (an image of an unknown patient counts as one), a
+    measurement, words with less than two images each, and words that are the ids of the patients themselves. So a large
+    set may have classes of one image, and a tiny one nothing else. Classes that the source or the user declares are
+    taken, unless they are files.
 
     Args:
         rows: of the source, with their patients.
         source: its description is for the sentence.
+        given: the classes that the user names, none if nobody did.
     """
     _refuse_file_names({label for row in rows for label in row.labels}, source)
-    patients: dict[str, set[str]] = defaultdict(set)
-    for row in rows if not (source.multi_label or source.class_names) else ():
-        patients[row.labels[0]].add(row.patient or f"image {row.image}")
+    patients = {} if source.multi_label or source.class_names or given else _patients_of(rows)
     if not patients:
         return
     labels = in_order(patients)
@@ -284,11 +290,12 @@ def refuse_no_classes(rows: Sequence[Row], source: Source) -> None:
     scarce = len(labels) >= FEW and units < 2 * len(labels)
     numbers = [_number(label) for label in labels]
     if None in numbers:
-        if scarce:
+        their_own = all({key_of(label)} == set(map(key_of, of)) for label, of in patients.items())
+        if scarce and (their_own or len(rows) < 2 * len(labels)):
             raise InputError(
                 f"{source.description}: the labels look like names of single images or patients ({some(labels)} ...): "
-                f"{len(labels)} different ones for {units} patients or images; name another label_column, or give "
-                "images of a class the same label."
+                f"{len(labels)} different ones for {units} patients or images; name another label_column, give images "
+                "of a class the same label, or list the classes in class_names if they are ones."
             )
         return
     decimals = any(number != int(number) for number in numbers if number is not None)
@@ -299,6 +306,26 @@ def refuse_no_classes(rows: Sequence[Row], source: Source) -> None:
             f"{values[0]:g} to {values[-1]:g} for {units} patients or images; this is a classifier: make classes of "
             "them, such as 0 and 1 by a threshold, or name another label_column."
         )
+
+
+def _patients_of(rows: Sequence[Row]) -> dict[str, set[str]]:
+    """Label -> its patients; an image of an unknown patient counts as one."""
+    patients: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        patients[row.labels[0]].add(row.patient or f"image {row.image}")
+    return patients
+
+
+def doubtful_words(rows: Sequence[Row], source: Source) -> list[str]:
+    """A sentence for ten or more labels that have about one patient each, which a model can't tell from the class."""
+    patients = {} if source.multi_label else _patients_of(rows)
+    units = sum(map(len, patients.values()))
+    if len(patients) < FEW or units >= 2 * len(patients) or len(rows) < 2 * len(patients):
+        return []
+    return [
+        f"the {len(patients)} classes ({some(in_order(patients))} ...) have {units} patients in all, so a model may "
+        "learn the patient for the class; if they are no classes but names of patients, set another label_column"
+    ]
 
 
 def _refuse_file_names(labels: Iterable[str], source: Source) -> None:
@@ -329,6 +356,7 @@ def doubtful_numbers(rows: Sequence[Row], source: Source) -> list[str]:
 
 
 def _number(label: str) -> float | None:
+    label = key_of(label)
     return float(label.replace(",", ".")) if re.fullmatch(r"[-+]?[0-9]+([.,][0-9]+)?", label) else None
 
 

@@ -27,8 +27,9 @@ def key_of(word: str) -> str:
     """The key that words share which a person takes for one.
 
     Without regard to capital letters, how an accent or a width is stored (NFKC), kinds and number of spaces, the
-    underscore in place of one, kinds of dashes, and characters that can't be seen. A whole number counts by its value:
-    ``7``, ``7.0`` and ``007`` are one. Letters, dashes and points keep their place: ``P1-2`` isn't ``P12``.
+    underscore in place of one, kinds of dashes, the script of digits, and characters that can't be seen. A whole number
+    counts by its value: ``7``, ``7.0`` and ``007`` are one. Letters, dashes and points keep their place:
+    ``P1-2`` isn't ``P12``.
     """
     word = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
     letters = (_plain(letter) for letter in word.replace("\N{MINUS SIGN}", "-").replace("_", " "))
@@ -41,6 +42,8 @@ def _plain(letter: str) -> str:
     if letter.isspace():
         return " "
     kind = unicodedata.category(letter)
+    if kind == "Nd":
+        return str(unicodedata.decimal(letter))
     return "-" if kind == "Pd" else "" if kind in ("Cf", "Cc") else letter
 
 

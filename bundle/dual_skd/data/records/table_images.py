@@ -71,19 +71,36 @@ class OutsideError(InputError):
     """A list names an image outside its own folder."""
 
 
+class Places:
+    """Says where an image lies once ".." and links in its folder are followed; every folder is looked up once.
+
+    Two names of one place are one image. A file that is itself a link keeps its name: it may stand for a copy.
+    """
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, image: str) -> str:
+        path = str(path_of(image))
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        place = os.path.join(self._folders[folder], name)
+        if name in ("", ".", ".."):
+            place = os.path.realpath(place)
+        return place + image[len(path) :]
+
+
 class _Inside:
-    """Tells whether an image lies below a folder once links are followed; every folder is looked up once."""
+    """Tells whether an image lies below a folder once links are followed."""
 
     def __init__(self, root: str) -> None:
         self._root = os.path.realpath(root)
-        self._folders: dict[str, str] = {}
+        self._place = Places()
 
     def __call__(self, image: str) -> bool:
-        folder, name = os.path.split(path_of(image))
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        path = os.path.join(self._folders[folder], name)
-        if name in ("", ".", "..") or os.path.islink(path):
+        path = self._place(str(path_of(image)))
+        if os.path.islink(path):
             path = os.path.realpath(path)
         return path == self._root or path.startswith(os.path.join(self._root, ""))
 

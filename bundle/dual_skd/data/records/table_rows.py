@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from dual_skd.data.records.labels import LabelWords
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, cell_text, some
-from dual_skd.data.records.spelling import key_of, known, known_group, known_patient, one_spelling
-from dual_skd.data.records.table_images import locate_images
+from dual_skd.data.records.spelling import bare, key_of, known, known_group, known_patient, one_spelling
+from dual_skd.data.records.table_images import Places, locate_images
 from dual_skd.data.records.tables import Table, other_names, require_columns, same_name
 from dual_skd.errors import InputError
 from dual_skd.wording import counted
@@ -19,6 +19,7 @@ from dual_skd.wording import counted
 OWN_COLUMNS = ("image", "split", "patient", "site")
 RESERVED = (*OWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something
 MOST_GROUPS = 12
+FOLDS = ("fold", "folds", "kfold", "cvfold", "foldid")  # bare names of columns that number folds
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ def read_image_table(
     numbered = [(number, entry) for number, entry, _ in labelled.entries]
     located = locate_images(table, numbered, allow_outside=allow_outside)
     rows: dict[str, tuple[int, Row]] = {}
+    place = Places()
     repeated: list[str] = []
     for image, (number, _, row) in zip(located, labelled.entries, strict=True):
         row = replace(row, image=image)
-        first, other = rows.setdefault(image, (number, row))
+        first, other = rows.setdefault(place(image), (number, row))
         if other is row:
             continue
         refuse_contradiction(f"{table.path} lists {image} twice", (first, other), (number, row))
@@ -82,6 +84,7 @@ def read_image_table(
         class_names=labelled.class_names,
         multi_label=labelled.multi_label,
         notes=tuple(notes),
+        doubts=table.doubts,
         left_out=table.left_out,
         twins_searched=table.twins_searched,
     )
@@ -132,6 +135,9 @@ def labelled_entries(table: Table, label_column: str | Sequence[str], words: Lab
         for name, column in (("patient", patients), ("split", splits))
         if column != name
     ]
+    if splits not in table.columns:
+        folds = [name for name in table.columns if bare(name) in FOLDS]
+        notes += [f"the column {name} of {path.name} doesn't divide the images; only a split does" for name in folds]
     if told := [word for word, count in nobody.items() if word and count]:
         count = sum(nobody[word] for word in told)
         notes.append(f"{', '.join(told)} as patient in {path.name} stands for none ({counted(count, 'image')})")
@@ -162,16 +168,34 @@ def _column_of(wanted: str, table: Table, labels: Sequence[str]) -> str:
     """The column "patient" or "split", or, where there is none, the one with another name for it."""
     if wanted in table.columns:
         return wanted
-    meant = [name for name in other_names(wanted, table.columns) if name not in labels]
-    if wanted == "split":  # these names may mean anything, but for the words below them
-        found = {name: {key_of(cell_text(entry.get(name))) for entry in table.entries} - {""} for name in meant}
-        meant = [name for name in meant if found[name] and found[name] <= set(SPLIT_WORDS)]
+    meant = other_names(wanted, table.columns) if wanted != "split" else _columns_of_splits(table)
+    meant = [name for name in meant if name not in labels]
     if len(meant) > 1:
         raise InputError(
             f"{table.path} has no column {wanted}, but several that may be meant: {', '.join(meant)}; rename the right "
             f"one to {wanted}."
         )
     return meant[0] if meant else wanted
+
+
+def _columns_of_splits(table: Table) -> list[str]:
+    """The columns that divide the images, known by their words, as their names may mean anything.
+
+    Two of three signs are enough: two different splits, no other words, a name that others use for a split. So a word
+    that is none, beside two that are, is an error of its own.
+    """
+    meant = []
+    for name in table.columns:
+        words = {key_of(known(cell_text(entry.get(name)))) for entry in table.entries} - {""}
+        splits = {SPLIT_WORDS[word] for word in words & set(SPLIT_WORDS)}
+        signs = (
+            len(splits) > 1,
+            bool(splits) and words <= set(SPLIT_WORDS),
+            "split" in bare(name) or name in other_names("split", [name]),
+        )
+        if sum(signs) > 1:
+            meant.append(name)
+    return meant
 
 
 def _further_columns(table: Table, used: Sequence[str]) -> list[str]:
@@ -224,8 +248,8 @@ def _reader_of_labels(
         value = entry.get(column)
         if value is None:
             return None
-        names = [words.name_in_cell(part) for part in _parts_of(value, multi_label, table, where)]
-        return _distinct(names) if multi_label or any(names) else None
+        names = _distinct(words.name_in_cell(part) for part in _parts_of(value, multi_label, table, where))
+        return names if names or isinstance(value, list) else None  # none of the classes only a list can say
 
     return of_words, multi_label
 
@@ -240,9 +264,14 @@ def _is_multi(value: object) -> bool:
 
 def _parts_of(value: object, multi_label: bool, table: Table, where: str) -> list[str]:
     """The words of a cell, or the names of the flags that are set in it; the table may declare names for numbers."""
-    if isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
+    if isinstance(value, list) and value and all(isinstance(item, (int, float)) for item in value):
         # a 0/1 list needs names for its places
         names = table.class_names or tuple(str(place) for place in range(len(value)))
+        if len(value) == 1 and len(table.class_names) != 1:
+            raise InputError(
+                f"{where}: the label {value} may be the number of a class or the flag of one; write {value[0]} for the "
+                'number, or give flags of all classes and their names under "labels".'
+            )
         if len(value) != len(names):
             raise InputError(f"{where}: {len(value)} label flags for {len(names)} classes ({', '.join(names)}).")
         return [name for name, flag in zip(names, value, strict=True) if _as_flag(flag, name, where)]

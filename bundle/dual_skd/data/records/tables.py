@@ -7,6 +7,7 @@ import csv
 import difflib
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +19,11 @@ from dual_skd.data.records.rows import SPLIT_WORDS, cell_text
 from dual_skd.data.records.spelling import bare, key_of, known
 from dual_skd.data.records.table_images import names_a_file
 from dual_skd.errors import InputError
+from dual_skd.wording import counted
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
 OWN_COLUMNS = ("image", "split", "patient", "site")
+OWN_LISTS = ("left_out", "unusable")  # what a split file lists beside its splits
 SAMPLE = 100  # entries that tell which column names the images
 # what others call these columns, without case, spaces and underscores: for image and label only ever a hint in an error
 OTHER_NAMES = {
@@ -42,6 +45,7 @@ class Table:
         left_out: the section "left_out" of a split file.
         twins_searched: whether a split file says that twins were looked for.
         notes: decisions that the user should know of.
+        doubts: those that are to be looked at, as they may not be meant.
     """
 
     path: Path
@@ -50,6 +54,7 @@ class Table:
     left_out: tuple[dict, ...] = ()
     twins_searched: bool = False
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -83,8 +88,9 @@ def read_table(path: Path, image_column: str | None = None) -> Table:
     if image_column is not None:
         found = own["image"] = same_name(image_column, table.columns) or image_column
         require_columns(table, [found])
-    elif own["image"] is None:
-        own["image"] = _column_of_files(table)
+    elif own["image"] is None and (of_files := _column_of_files(table)) is not None:
+        own["image"] = of_files
+        table = replace(table, doubts=_other_file_names(table, of_files))
     rename = {found: name for name, found in own.items() if found and found != name}
     if not rename:
         return table
@@ -100,12 +106,10 @@ def read_table(path: Path, image_column: str | None = None) -> Table:
 
 def _column_of_files(table: Table) -> str | None:
     """The column in which at least half of a sample of the cells name image files that exist."""
-    step = max(-(-len(table.entries) // SAMPLE), 1)
-    entries = table.entries[::step]
     root = str(table.path.parent.absolute())
     found = []
     for name in table.columns:
-        cells = [entry.get(name) for entry in entries if known(cell_text(entry.get(name)))]
+        cells = _sample(table, name)
         if cells and 2 * sum(names_a_file(root, cell) for cell in cells) >= len(cells):
             found.append(name)
     if len(found) > 1:
@@ -114,6 +118,33 @@ def _column_of_files(table: Table) -> str | None:
             "the one with the images."
         )
     return found[0] if found else None
+
+
+def _sample(table: Table, name: str) -> list:
+    """The known cells of a column among at most ``SAMPLE`` entries."""
+    step = max(-(-len(table.entries) // SAMPLE), 1)
+    return [entry.get(name) for entry in table.entries[::step] if known(cell_text(entry.get(name)))]
+
+
+def _other_file_names(table: Table, chosen: str) -> tuple[str, ...]:
+    """A sentence for each further column that looks like file names beside the one whose files exist."""
+    return tuple(
+        f"the column {chosen} of {table.path.name} counts as image as its files exist, and {name} looks like file names "
+        f"too; if that one has the images, correct its paths and set image_column to {name}"
+        for name in table.columns
+        if name != chosen and _looks_like_files(table, name)
+    )
+
+
+def _looks_like_files(table: Table, name: str) -> bool:
+    """Whether half of a sample of the cells end as image files do, or begin with a folder that is there."""
+    cells = [cell_text(cell).replace("\\", "/") for cell in _sample(table, name)]
+    parts = [(cell, *os.path.split(cell)) for cell in cells]
+    likely = [
+        cell.lower().endswith(IMAGE_SUFFIXES) or (folder and file and (table.path.parent / folder).is_dir())
+        for cell, folder, file in parts
+    ]
+    return bool(cells) and 2 * sum(map(bool, likely)) >= len(cells)
 
 
 def require_columns(table: Table, wanted: Sequence[str]) -> None:
@@ -179,12 +210,11 @@ def _read_csv(path: Path) -> list[dict]:
         delimiter = max(",;\t", key=first_line.count)
         if said := re.fullmatch(r'"?sep=(.)"?\r?', first_line, re.IGNORECASE):  # a line that Excel wants and writes
             delimiter, text = said[1], rest
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
+        lines = _csv_lines(text, delimiter, path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} can't be read as a UTF-8 CSV table: {error}; save it as CSV UTF-8.") from error
     except (csv.Error, OSError) as error:
         raise InputError(f"{path} can't be read as a UTF-8 CSV table: {error}.") from error
-    lines = [line for line in lines if any(cell.strip() for cell in line)]
     if not lines:
         raise InputError(f"{path} is empty; expected a line of column names, such as image,label, and one per image.")
     header = [name.strip() for name in lines[0]]
@@ -202,6 +232,30 @@ def _read_csv(path: Path) -> list[dict]:
     return entries
 
 
+def _csv_lines(text: str, delimiter: str, path: Path) -> list[list[str]]:
+    """The cells of each line that isn't blank; a line may go on inside quotes.
+
+    Raises:
+        InputError: what goes on inside quotes are lines of the table themselves, as a stray quote makes it.
+    """
+    physical = list(io.StringIO(text, newline=""))
+    reader = csv.reader(physical, delimiter=delimiter, skipinitialspace=True)
+    lines: list[list[str]] = []
+    start = 0
+    for line in reader:
+        span, start = physical[start : reader.line_num], reader.line_num
+        if not any(cell.strip() for cell in line):
+            continue
+        whole = sum(part.count(delimiter) == len(lines[0]) - 1 > 0 for part in span) if lines else 0
+        if len(span) > 1 and 2 * whole > len(span):
+            raise InputError(
+                f"{path}, entry {len(lines)}: a quote joins {len(span)} lines of the table into one entry; remove the "
+                'stray quote, or write it twice inside a quoted field ("5"" tube").'
+            )
+        lines.append(line)
+    return lines
+
+
 def _read_json(path: Path) -> Table:
     """Reads a Medical Segmentation Decathlon style data list, or a plain list of entries."""
     try:
@@ -214,11 +268,12 @@ def _read_json(path: Path) -> Table:
         raise InputError(f"{path} must hold a list of images or lists named training, validation, test.")
     entries: list[dict] = []
     for key, members in content.items():
-        if key.lower() in SPLIT_WORDS and isinstance(members, list):
+        if key_of(key) in SPLIT_WORDS and isinstance(members, list):
             entries += [{**entry, "split": key} for entry in _entries(members, path)]
     if not entries:
         raise InputError(f"{path} must have a list named training (validation, test); found: {', '.join(content)}.")
-    if {entry["split"].lower() for entry in entries} <= {"train", "training"}:
+    _refuse_other_lists(content, entries, path)
+    if {SPLIT_WORDS[key_of(entry["split"])] for entry in entries} == {"train"}:
         # one list only: no split was made, so validation and test sets are to be carved
         entries = [{key: value for key, value in entry.items() if key != "split"} for entry in entries]
     left_out = content.get("left_out")
@@ -230,6 +285,28 @@ def _read_json(path: Path) -> Table:
         tuple(_entries(left_out, path)),
         content.get("twins_searched") is True,
     )
+
+
+def _refuse_other_lists(content: dict, entries: Sequence[dict], path: Path) -> None:
+    """Raises :class:`InputError` for images that stand under a key of no split, or not in a list."""
+    keys = {key for entry in entries for key in entry}
+    for name, members in content.items():
+        is_split = key_of(name) in SPLIT_WORDS
+        if is_split and isinstance(members, dict) and members:
+            raise InputError(f"{path}: {name} must be a list of images, found an object with keys; make a list of it.")
+        if is_split or name in OWN_LISTS or not isinstance(members, list):
+            continue
+        images = [
+            member
+            for member in members
+            if (isinstance(member, dict) and keys & set(member))
+            or (isinstance(member, str) and member.lower().endswith(IMAGE_SUFFIXES))
+        ]
+        if images:
+            raise InputError(
+                f"{path}: the list {name} holds {counted(len(images), 'image')} and is none of training, validation "
+                "and test; rename it to one of them, or remove it."
+            )
 
 
 def _entries(members: list, path: Path) -> list[dict]:
