@@ -129,8 +129,8 @@ def _sample(table: Table, name: str) -> list:
 def _other_file_names(table: Table, chosen: str) -> tuple[str, ...]:
     """A sentence for each further column that looks like file names beside the one whose files exist."""
     return tuple(
-        f"the column {chosen} of {table.path.name} counts as image as its files exist, and {name} looks like file names "
-        f"too; if that one has the images, correct its paths and set image_column to {name}"
+        f"the column {chosen} of {table.path.name} counts as image as its files exist, and {name} looks like file "
+        f"names too; if that one has the images, correct its paths and set image_column to {name}"
         for name in table.columns
         if name != chosen and _looks_like_files(table, name)
     )
