@@ -318,3 +318,12 @@ def test_pictures_under_foreign_names_are_found_and_what_is_none_is_told(tmp_pat
     for path, words in zip(found[1:], ("let its name end with .png", "the content is WebP"), strict=True):
         with pytest.raises(InputError, match=words):
             read_image(path)
+
+
+def test_an_image_of_a_table_that_is_missing_is_left_for_the_reader_to_tell(tmp_path):
+    picture(tmp_path / "a.png", 0)
+    (tmp_path / "t.csv").write_text("image\na.png\nb.png\n")
+    found = find_images(tmp_path / "t.csv")
+    assert [Path(path).name for path in found] == ["a.png", "b.png"]
+    with pytest.raises(InputError, match="b.png does not exist"):
+        read_image(found[1])

@@ -112,7 +112,7 @@ def test_spellings_of_a_name_are_offered_and_words_that_are_only_near_are_not(ru
     with pytest.raises(InputError, match="labels that this model doesn't know: ABNORMAL, Normal, subnormal;") as caught:
         external(run, ["ABNORMAL", "Normal", "subnormal"])
     assert pasted(str(caught.value)) == {"ABNORMAL": "abnormal", "Normal": "normal", "subnormal": "..."}
-    with pytest.raises(InputError, match=r"doesn't know: \.\.\.;"):
+    with pytest.raises(InputError, match=r"class_map has \.\.\. for 'subnormal', where a class name is still"):
         external(run, ["ABNORMAL", "Normal", "subnormal"], class_map=pasted(str(caught.value)))
     data = external(run, ["ABNORMAL", "Normal", "gesund", "x"], class_map={"normal": "normal", "gesund": "normal",
                                                                           "abnormal": "abnormal", "x": ""})  # fmt: skip
@@ -336,8 +336,9 @@ def test_many_numbers_with_few_images_each_are_told(here):
 
 
 def test_offers_have_as_many_places_as_there_are_numbers():
-    assert map_offered(["0", "1", "2"], ["a", "b"]) == "--class_map \"{'2': 'a', '1': 'b', '0': '...'}\""
-    assert map_offered(["0", "1"], ["a", "b", "c"]) == "--class_map \"{'1': 'a', '0': 'b'}\""
+    assert map_offered(["0", "1"], ["a", "b"]) == "--class_map \"{'1': 'a', '0': 'b'}\""
+    assert map_offered(["0", "1", "2"], ["a", "b"]) == "--class_map \"{'0': '...', '1': '...', '2': '...'}\""
+    assert map_offered(["2"], ["a", "b"], {"1": "a"}) == "--class_map \"{'1': 'a', '2': '...'}\""
     assert map_offered(["0"], ["1", "2"]) == "--class_map \"{'0': '...'}\""
 
 

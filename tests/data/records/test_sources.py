@@ -36,7 +36,10 @@ def test_a_labels_csv_of_another_kind_is_left_out_and_told(folder):
     (folder / "labels.csv").write_text("code,meaning\na,well\nb,ill\n")
     source = read_source(folder)
     assert len(source.rows) == 2
-    assert source.notes == ("1 file that is no image was left out, for example labels.csv",)
+    assert source.notes == (
+        "1 file that is no image was left out, for example labels.csv",
+        "labels.csv is not read, as the folders' names are the labels; give its path if it has them",
+    )
 
 
 def test_an_npz_file_is_a_data_set(tmp_path):

@@ -318,7 +318,7 @@ def test_tables_that_can_not_be_used_say_why(here, lines, words):
 
 
 def test_other_encodings_and_kinds_of_files_are_told(here):
-    refused(csv(here, "image,label", "img/0.png,größer", encoding="cp1252"), "UTF-8 CSV table: .* save it as CSV UTF-8")
+    refused(csv(here, "image,label", "img/0.png,größer", encoding="cp1252"), "isn't in UTF-8.* save it as CSV UTF-8")
     refused(csv(here, "image,label", "img/0.png,a", encoding="utf-16"), "save it as CSV UTF-8")
     for name in ("t.xlsx", "t.csv", "t.json"):  # the third and second are workbooks all the same
         with zipfile.ZipFile(here / name, "w") as book:
@@ -463,3 +463,8 @@ def test_numbers_of_another_column_are_those_that_the_list_declares(here):
     entries = [{"image": f"img/{k}.png", "grade": 1 + k % 2} for k in range(6)]
     (here / "t.json").write_text(json.dumps({"labels": {"1": "well", "2": "ill"}, "training": entries}))
     assert [row.labels for row in read(here / "t.json", "grade").rows] == [("well",), ("ill",)] * 3
+
+
+def test_the_column_of_few_words_is_offered_as_label(here):
+    lines = [f"img/{k}.png,{['ill', 'well'][k % 2]},{20 + k}" for k in range(6)]
+    refused(csv(here, "image,Diagnose,age", *lines), "no column label; .* set label_column to Diagnose if that is the")

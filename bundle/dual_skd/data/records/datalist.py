@@ -148,7 +148,7 @@ class DataList:
             of_patients = f" of {counted(len(patients), 'patient')}" if patients else ""
             counts = " + ".join(map(str, self.class_counts(split)))
             parts.append(f"{split}: {counted(len(records), 'image')}{of_patients} ({counts}).")
-        return " ".join(parts + [f"{note[0].upper()}{note[1:]}." for note in self.notes])
+        return " ".join(parts + [f"{note[0].upper()}{note[1:]}." for note in self.notes if note not in self.doubts])
 
 
 def load_records(
@@ -336,6 +336,8 @@ def load_records(
     _require_trainable(data)
     notes += absent_classes(data)
     logger.info(data.describe(title))
+    for doubt in doubts:
+        logger.warning("%s%s.", doubt[0].upper(), doubt[1:])
     return data
 
 

@@ -109,7 +109,7 @@ def load_evaluation_records(
             f"{source.description} isn't the data of this run, and has labels that the run's class_map names; if they "
             f"mean the same here, say so: {as_option(words.used)}."
         )
-    refuse_unknown(source, names)
+    refuse_unknown(source, names, words.class_map if words.given else None)
     if source.multi_label and not trained.multi_label:
         raise InputError(
             f"{source.description} has images with several labels, but this model gives one; give one label per image."
@@ -261,7 +261,8 @@ def _find_images(
         elif listed is not None:
             require_columns(listed, ["image"])
             numbered = list(enumerate(listed.entries, start=1))
-            return list(dict.fromkeys(locate_images(listed, numbered, allow_outside=allow_outside)))
+            located = locate_images(listed, numbered, allow_outside=allow_outside, keep_missing=True)
+            return list(dict.fromkeys(located))
     if location.is_file():
         found = [str(location)] if is_image(location) else []
     else:

@@ -19,6 +19,7 @@ from dual_skd.errors import InputError
 
 FEW = 10  # classes that may have a patient each, as tiny sets have, and patients that a class of numbers should have
 MANY = 20  # classes that may be decimal numbers, such as scores in half steps; labels that a sentence lists
+TO_WRITE = "..."  # in an offered class map, where the user has to say which class is meant
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".nrrd", ".mha", ".mhd", ".npz", ".gif", ".svg", ".txt", ".json", ".xml")
 
 
@@ -131,7 +132,13 @@ def _as_map(given: Mapping[Any, Any] | str | None) -> dict[str, str]:
             f"class_map is {given!r}; expected labels as they stand in the data with their class names, such as "
             f"{as_option({'1': 'abnormal', '0': 'normal'})}."
         )
-    return {str(word): str(name).strip() for word, name in content.items()}
+    found = {str(word): str(name).strip() for word, name in content.items()}
+    if unwritten := [word for word, name in found.items() if name == TO_WRITE]:
+        raise InputError(
+            f"class_map has {TO_WRITE} for {', '.join(map(repr, unwritten))}, where a class name is still to be "
+            "written, or '' for no label."
+        )
+    return found
 
 
 def as_option(class_map: Mapping[str, str]) -> str:
@@ -140,41 +147,47 @@ def as_option(class_map: Mapping[str, str]) -> str:
     return f'--class_map "{text}"' if not set(text) & set('"$`!') else f"--class_map {shlex.quote(text)}"
 
 
-def map_offered(unknown: Iterable[str], names: Sequence[str]) -> str:
+def map_offered(unknown: Iterable[str], names: Sequence[str], given: Mapping[str, str] | None = None) -> str:
     """A class map for labels that are no class names, as an option to paste: a name that is the same word, or "...".
 
-    Words that are only near are no offer: hypertension is near to hypotension, and abnormal to normal. Behind numbers
-    the names stand in order, for the user to look at.
+    Words that are only near are no offer: hypertension is near to hypotension, and abnormal to normal. Behind numbers,
+    where there are as many as names, the names stand in order, for the user to look at.
+
+    Args:
+        unknown: the labels.
+        names: the classes.
+        given: the map that the user gave, which the offer keeps, as it takes its place.
     """
-    unknown = sorted(unknown)[:MANY]
-    if _numbers_for_words(unknown, names):
+    unknown, given = sorted(unknown)[:MANY], dict(given or {})
+    if _numbers_for_words(unknown, names) and len(unknown) == len(names) and not given:
         unknown = sorted(unknown, key=lambda word: -int(key_of(word)))
-        return as_option(dict(zip(unknown, [*names, *["..."] * len(unknown)], strict=False)))
+        return as_option(dict(zip(unknown, names, strict=True)))
     meant = {bare(name): name for name in names}
-    return as_option({word: meant.get(bare(word), "...") for word in unknown})
+    return as_option(given | {word: meant.get(bare(word), TO_WRITE) for word in unknown})
 
 
 def _numbers_for_words(labels: Iterable[str], names: Iterable[str]) -> bool:
     return all(key_of(label).isdecimal() for label in labels) and not any(key_of(name).isdecimal() for name in names)
 
 
-def refuse_unknown(source: Source, names: Sequence[str]) -> None:
+def refuse_unknown(source: Source, names: Sequence[str], given: Mapping[str, str] | None = None) -> None:
     """Raises :class:`InputError` for labels that a model doesn't know, such as numbers where its classes are words.
 
     Args:
         source: images to evaluate on.
         names: the model's classes.
+        given: the class map that the user gave.
     """
     found = {label for row in source.rows for label in row.labels}
     _refuse_file_names(found, source)
     unknown = sorted(found - set(names))
     if not unknown:
         return
-    offer = map_offered(unknown, names)
+    offer = map_offered(unknown, names, given)
     if _numbers_for_words(unknown, names):
         raise InputError(
             f"{source.description} has numbers as labels ({_listed(unknown)}), and this model's classes have names "
-            f"({', '.join(names)}). Which number is which only you know; say it, with the names in the right places: "
+            f"({', '.join(names)}). Which number is which only you know; say it, with the right names: "
             f"{offer}."
         )
     raise InputError(
@@ -220,7 +233,9 @@ def class_names_of(source: Source, given: Sequence[str] | None) -> tuple[str, ..
             f"{', '.join(names)}. Correct the labels or class_names, or give {map_offered(unknown, names)}."
         )
     if len(found) == 1 and not source.multi_label:
-        without = next((f" ({note})" for note in source.notes if "without a label" in note), "")
+        without = next(
+            (f" ({note})" for note in source.notes if "without a label" in note or "give its path" in note), ""
+        )
         raise InputError(
             f"{source.description} has one class only ({ordered[0]}){without}; a classifier needs at least two: give "
             "the folder above the class folders, or a table with two or more labels."

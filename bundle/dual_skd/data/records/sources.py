@@ -53,8 +53,12 @@ def read_source(
     if table is None:
         for name in filter(lambda name: (location / name).is_file(), WORKBOOK_NAMES):
             read_table(location / name)  # refuses it: labels of the folders' names may not be what is meant
-        source = read_medmnist(location, spatial_dims=spatial_dims) if location.is_file() else None
-        source = _named(source or read_class_folders(location, spatial_dims), words)
+        if location.is_file():
+            source = read_medmnist(location, spatial_dims=spatial_dims)
+        else:
+            source = read_class_folders(location, spatial_dims)
+            source = replace(source, notes=(*source.notes, *_tables_beside(location)))
+        source = _named(source, words)
     elif (key := id_column(table)) is not None:
         source = read_dicom_tree(table, key, spatial_dims=spatial_dims, label_column=label_column, words=words)
     else:
@@ -71,6 +75,12 @@ def with_notes_on(words: LabelWords, source: Source, *, is_table: bool) -> Sourc
     doubts = words.doubts(source.description) if is_table else []
     notes = (*source.notes, *words.notes(source.description), *doubts)
     return replace(source, notes=notes, doubts=(*source.doubts, *doubts))
+
+
+def _tables_beside(folder: Path) -> list[str]:
+    """A sentence on tables of other names beside class folders, which aren't read."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
+    return [f"{name} is not read, as the folders' names are the labels; give its path if it has them" for name in names]
 
 
 def _named(source: Source, words: LabelWords) -> Source:

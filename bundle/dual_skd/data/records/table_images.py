@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from dual_skd.data.records.tables import Table
 
 
-def locate_images(table: Table, numbered: Sequence[tuple[int, dict]], *, allow_outside: bool = False) -> list[str]:
+def locate_images(
+    table: Table, numbered: Sequence[tuple[int, dict]], *, allow_outside: bool = False, keep_missing: bool = False
+) -> list[str]:
     """Absolute locators of the images of (number, entry) pairs.
 
     A list that came with somebody's data may name any file of this computer. So its images have to lie below its own
@@ -30,6 +32,7 @@ def locate_images(table: Table, numbered: Sequence[tuple[int, dict]], *, allow_o
         table: the list.
         numbered: entries to locate, each with its number.
         allow_outside: take images from anywhere.
+        keep_missing: keep images that don't exist, for the reader to say so.
 
     Raises:
         InputError: images don't exist, or lie outside; the sentence names the first and, of missing ones, counts them.
@@ -51,7 +54,9 @@ def locate_images(table: Table, numbered: Sequence[tuple[int, dict]], *, allow_o
         if not name:
             raise InputError(f"{where}: the image path is empty; fill it in or remove the entry.")
         image = existing(root, name)
-        if image is None:
+        if image is None and keep_missing:
+            located.append(os.path.join(root, name))
+        elif image is None:
             missing.append(f"{where}: the image {name} does not exist in {root}{_other_case(root, name)}")
         elif not allow_outside and not inside(image):
             raise OutsideError(

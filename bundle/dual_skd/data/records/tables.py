@@ -21,6 +21,7 @@ from dual_skd.data.records.table_images import names_a_file
 from dual_skd.errors import InputError
 from dual_skd.wording import counted
 
+MOST_CLASSES = 20  # words of a column that is offered as that of the labels
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
 OWN_COLUMNS = ("image", "split", "patient", "site")
 OWN_LISTS = ("left_out", "unusable")  # what a split file lists beside its splits
@@ -168,12 +169,25 @@ def _remedies(table: Table, name: str) -> list[str]:
         found = [f"{found[0]}, or set {name}_column to {near[0]}"]
     if near and name == "image":
         found.append(f"few or none of its cells name image files in {table.path.parent}")
-    if name == "label" and len(flags := _flag_columns(table)) > 1:
+    flags = _flag_columns(table) if name == "label" else []
+    if name == "label" and not near and len(flags) < 2 and (few := _columns_of_few_words(table)):
+        found.append(f"set label_column to {' or '.join(few)} if that is the label")
+    if len(flags) > 1:
         found.append(
             f"{', '.join(flags)} hold 0 and 1: set label_column to one of them, or to several for several labels per "
             f'image (--label_column "{flags!r}" in training, --label-column A --label-column B in check)'
         )
     return found
+
+
+def _columns_of_few_words(table: Table) -> list[str]:
+    """Up to three columns that may hold a class: two to twenty words, each on the average at least twice."""
+    found = []
+    for name in table.columns:
+        words = {key_of(cell_text(entry.get(name))) for entry in table.entries if known(cell_text(entry.get(name)))}
+        if name not in OWN_COLUMNS and 2 <= len(words) <= MOST_CLASSES and 2 * len(words) <= len(table.entries):
+            found.append(name)
+    return found[:3]
 
 
 def _flag_columns(table: Table) -> list[str]:
@@ -212,7 +226,7 @@ def _read_csv(path: Path) -> list[dict]:
             delimiter, text = said[1], rest
         lines = _csv_lines(text, delimiter, path)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} can't be read as a UTF-8 CSV table: {error}; save it as CSV UTF-8.") from error
+        raise InputError(f"{path} isn't in UTF-8: Excel's plain CSV isn't either; save it as CSV UTF-8.") from error
     except (csv.Error, OSError) as error:
         raise InputError(f"{path} can't be read as a UTF-8 CSV table: {error}.") from error
     if not lines:
