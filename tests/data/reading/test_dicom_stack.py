@@ -248,3 +248,15 @@ def test_mosaics_are_named_in_3d_and_told_once_in_2d(tmp_path, dicom_file, caplo
     assert [image.image for image in find_image_files(tmp_path, 3).images] == [str(tmp_path / "s")]
     with pytest.raises(InputError, match="Siemens mosaic"):
         read_image(tmp_path / "s", spatial_dims=3)
+
+
+def test_a_series_with_one_slice_in_two_is_told_by_its_stated_distance_and_numbers():
+    def told(step: int, stated: float) -> tuple[str, ...]:
+        headers = slices(range(0, 60, 10), slice_spacing=stated)
+        numbered = [replace(header, instance_number=1 + step * place) for place, header in enumerate(headers)]
+        series = stack_of(numbered)
+        assert series.refusal == ""
+        return series.problems
+
+    assert told(2, 5.0) == ("one slice in 2 is there: they lie 10 mm apart, the header states 5 mm",)
+    assert told(1, 5.0) == told(2, 10.0) == told(3, 5.0) == told(2, 4.0) == ()

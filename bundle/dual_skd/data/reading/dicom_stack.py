@@ -156,7 +156,18 @@ def sorted_along_normal(headers: Sequence[Header]) -> tuple[list[Header], list[s
     if interleaved:
         return headers, problems, [*refusals, Refusal(interleaved)]
     told, refused = _distances(heights, [header.slice_thickness or 0.0 for header in headers])
-    return headers, problems + told, refusals + refused
+    return headers, [*problems, *told, *_thinned(headers, np.median(np.diff(heights)))], refusals + refused
+
+
+def _thinned(headers: Sequence[Header], distance: float) -> list[str]:
+    """A sentence where one slice in several is there: by the distance that the header states, and by their numbers."""
+    stated, numbers = headers[0].slice_spacing or distance, [header.instance_number for header in headers]
+    share = round(distance / stated)
+    if share < 2 or abs(distance - share * stated) > UNEVEN * stated:
+        return []
+    if {abs(after - before) for before, after in pairwise(numbers) if None not in (before, after)} != {share}:
+        return []
+    return [f"one slice in {share} is there: they lie {distance:.4g} mm apart, the header states {stated:.4g} mm"]
 
 
 def _distances(heights: np.ndarray, thicknesses: Sequence[float]) -> tuple[list[str], list[Refusal]]:
