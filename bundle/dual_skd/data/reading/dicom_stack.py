@@ -161,11 +161,12 @@ def sorted_along_normal(headers: Sequence[Header]) -> tuple[list[Header], list[s
 
 def _thinned(headers: Sequence[Header], distance: float) -> list[str]:
     """A sentence where one slice in several is there: by the distance that the header states, and by their numbers."""
-    stated, numbers = headers[0].slice_spacing or distance, [header.instance_number for header in headers]
+    stated = headers[0].slice_spacing or distance
+    numbers = [header.instance_number for header in headers if header.instance_number is not None]
     share = round(distance / stated)
     if share < 2 or abs(distance - share * stated) > UNEVEN * stated:
         return []
-    if {abs(after - before) for before, after in pairwise(numbers) if None not in (before, after)} != {share}:
+    if {abs(after - before) for before, after in pairwise(numbers)} != {share}:
         return []
     return [f"one slice in {share} is there: they lie {distance:.4g} mm apart, the header states {stated:.4g} mm"]
 
