@@ -1,13 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DICOM files, written as small as the standard allows, for tests."""
+"""DICOM files, written as small as the standard allows, and what the reader says of those that it refuses."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
+
+from dual_skd.data.reading.reader import read_image
+from dual_skd.errors import InputError
+
+
+def refused(image, *words: str, **options) -> str:
+    """What the reader says of an image that it refuses, with these words in it."""
+    with pytest.raises(InputError) as caught:
+        read_image(image, **options)
+    for word in words:
+        assert word in str(caught.value)
+    return str(caught.value)
 
 
 def write_dicom(path: Path, stored: np.ndarray, *, syntax: str = ExplicitVRLittleEndian, **tags) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from dicom_files import refused
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -30,7 +31,6 @@ from pydicom.uid import (
 from dual_skd.data.reading import dicom_pixels
 from dual_skd.data.reading.dicom_pixels import frame_in_file
 from dual_skd.data.reading.reader import read_grey, read_image
-from dual_skd.errors import InputError
 
 
 @pytest.fixture
@@ -42,14 +42,6 @@ def slice_() -> np.ndarray:
 @pytest.fixture
 def volume() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 4096, (7, 36, 48)).astype(np.int16)
-
-
-def refused(image, *words: str, **options) -> str:
-    with pytest.raises(InputError) as caught:
-        read_image(image, **options)
-    for word in words:
-        assert word in str(caught.value)
-    return str(caught.value)
 
 
 # ---------------------------------------------------------------------------------------------------------- values

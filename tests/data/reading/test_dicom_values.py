@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from dicom_files import refused
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -27,7 +28,6 @@ from pydicom.uid import (
 
 from dual_skd.data.reading import dicom_decoders
 from dual_skd.data.reading.reader import read_image
-from dual_skd.errors import InputError
 
 TEXT = np.zeros((36, 48), bool)
 TEXT[10:14, 8:40] = True
@@ -36,14 +36,6 @@ TEXT[10:14, 8:40] = True
 def twelve_bits(signed: bool) -> np.ndarray:
     values = np.random.default_rng(0).integers(0, 4096, (36, 48))
     return (values - 2048).astype(np.int16) if signed else values.astype(np.uint16)
-
-
-def refused(image, *words: str, **options) -> str:
-    with pytest.raises(InputError) as caught:
-        read_image(image, **options)
-    for word in words:
-        assert word in str(caught.value)
-    return str(caught.value)
 
 
 # -------------------------------------------------------------------------------------------------------------- bits
