@@ -354,3 +354,9 @@ def test_a_clean_list_says_how_to_read_a_class_that_is_called_like_an_empty_cell
     assert "Read it with --class_map \"{'None': 'None'}\"" in capsys.readouterr().out.replace("read it", "Read it")
     options = {"class_map": {"None": "None"}, "keep_twins": True}
     assert load_records(tmp_path / "clean.csv", **options).class_names == ("None", "tumour")
+
+
+def test_a_table_without_any_image_that_exists_is_refused_in_words(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("image,label\n" + "".join(f"{place}.png,{place % 2}\n" for place in range(9)))
+    assert run(tmp_path / "t.csv", "--quiet") == 1
+    assert "the image 0.png does not exist" in "".join(capsys.readouterr())

@@ -198,7 +198,7 @@ def _flag_columns(table: Table) -> list[str]:
 
 def _columns_of_file_names(table: Table) -> list[str]:
     """The columns whose first cell is called like an image file."""
-    first = table.entries[0]
+    first = next(iter(table.entries), {})  # none are left where no image exists
     return [name for name in first if cell_text(first[name]).lower().endswith(IMAGE_SUFFIXES)]
 
 
