@@ -35,15 +35,6 @@ FOLDER = "dual_skd_classification"
 METADATA = "configs/metadata.json"
 TRAIN = "configs/train.json"
 GIVEN_BY_DATA = ("num_classes", "in_channels", "spatial_dims", "image_size")  # of an architecture; no options of it
-LEARNED = (  # entries of train.json for how a run learned
-    "batch_size", "accumulation_steps", "learning_rate", "weight_decay", "freeze_norm", "class_weights",
-    "logit_adjustment", "label_smoothing", "rotate", "scale", "translate", "flip_axes", "contrast", "brightness",
-    "noise", "spectrum", "selection_layers", "selection_mode", "selection_rescale", "compensate",
-)  # fmt: skip
-DISTILLED = (
-    "method", "update", "momentum", "momentum_warmup", "temperature", "skd_weight", "skd_ramp", "selection_student",
-    "selection_auxiliary", "selection_layers_auxiliary",
-)  # fmt: skip
 MANIFEST = "manifest.json"
 CHANGELOG = "docs/CHANGELOG.md"
 WEIGHTS = ("model.pt", "model.safetensors", "auxiliary.pt", "auxiliary.safetensors")  # what a run leaves in its models
@@ -127,17 +118,19 @@ def large_network_of(record: Any) -> dict[str, Any] | None:
     return {"large": name, "large_options": options, "pretrained": pretrained}
 
 
-def learning_of(record: Any, train: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries of train.json for how a run learned, by its run.json.
+def learning_of(record: Any) -> dict[str, Any]:
+    """Entries of train.json for how a run learned, by its run.json: those that its user chose.
 
-    An entry that follows from the method keeps doing so, for ``--method`` to work, unless the run had another value. A
-    run that learned from a teacher's file leaves the method as committed: that file isn't packed.
+    What follows from the method keeps doing so, for ``--method`` to work. A run that learned from a teacher's file
+    leaves the method as committed: that file isn't packed.
     """
-    from dual_skd.methods import chosen_settings  # here, since packing without a run needs no more than Python
+    from dual_skd.options import chosen  # here, since packing without a run needs no more than Python
+    from dual_skd.options.training import Augmentation, Distillation, Learning, Selection
 
     config = (record or {}).get("config", {})
-    taken = LEARNED if config.get("teacher_checkpoint") else LEARNED + DISTILLED
-    return {key: config[key] for key in chosen_settings(config, train) if key in taken}
+    groups = [Learning, Augmentation, Selection] + ([] if config.get("teacher_checkpoint") else [Distillation])
+    taken = {name for group in groups for name in group.model_fields}
+    return {name: value for name, value in chosen(config).items() if name in taken}
 
 
 def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
@@ -164,7 +157,7 @@ def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
     from dual_skd.options import completed  # here, as above
 
     train |= {key: value for key, value in completed(prepared).items() if key in train}
-    train |= learning_of(record, train)
+    train |= learning_of(record)
     train |= {"small": small, "small_options": options, **(large or {})}
     contents = {METADATA: metadata, TRAIN: train}
     return {name: (json.dumps(content, indent=4) + "\n").encode() for name, content in contents.items()}

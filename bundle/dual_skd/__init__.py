@@ -39,7 +39,7 @@ _MODULES = (
     "evaluation",
     "label_free",
     "losses",
-    "methods",
+    "teacher",
     "monai_label",
     "networks",
     "options",

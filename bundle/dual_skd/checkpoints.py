@@ -30,7 +30,7 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.files import FULL, replace_file
 from dual_skd.momentum import unwrap
-from dual_skd.options import completed
+from dual_skd.options import Training, completed, marks
 from dual_skd.wording import quoted
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ PASSED_ON = 5.0  # seconds within which SIGTERM may come again by another way
 OF_A_RUN = (NEWEST, BEFORE, "models", "tensorboard", "metrics.json", "run.json", "datalist.json",
             "selection_report.csv", "predictions*.csv", "report", "report_*")  # fmt: skip
 # settings without influence on the numbers (the data hash speaks for the data), or on those so far
-FREE = ("dataset_dir", "output_dir", "cache", "cache_dir", "num_workers", "resume_from", "fresh", "checkpoint_minutes",
-        "on_bad_number")  # fmt: skip
+FREE = [name for name, one in marks(Training).items() if one.free]
+
 
 
 class Found(NamedTuple):

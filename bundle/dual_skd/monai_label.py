@@ -20,9 +20,11 @@ from typing import Any
 
 from dual_skd.data.records.spelling import key_of
 from dual_skd.errors import InputError
+from dual_skd.options import Training
 
 logger = logging.getLogger(__name__)
 
+OUTPUT = Training.model_fields["output_dir"].default  # where a run is, unless somebody says otherwise
 LARGEST = 2**20  # bytes of a label file; more is an image or a mask
 
 
@@ -31,14 +33,16 @@ def served() -> bool:
     return bool(os.environ.get("MONAI_LABEL_APP_DIR"))
 
 
-def model_home(bundle_root: str | Path) -> str:
-    """Folder whose ``models`` inference looks into first: of a run, ``output``; where it is served, the bundle's."""
-    return str(bundle_root) if served() else "output"
+def model_home(output_dir: str, bundle_root: str | Path) -> str:
+    """Folder whose ``models`` inference looks into first: ``output_dir``; where it is served, the bundle's."""
+    return str(bundle_root) if served() and output_dir == OUTPUT else os.path.expanduser(output_dir)
 
 
-def run_home(bundle_root: str | Path) -> str:
-    """Where training writes: ``output``, or where MONAI Label has started it, a folder for each run in the bundle."""
-    return str(Path(bundle_root) / "runs" / time.strftime("%Y%m%d-%H%M%S")) if served() else "output"
+def run_home(output_dir: str, bundle_root: str | Path) -> str:
+    """Where training writes: ``output_dir``; where MONAI Label has started it, a folder for each run in the bundle."""
+    if served() and output_dir == OUTPUT:
+        return str(Path(bundle_root) / "runs" / time.strftime("%Y%m%d-%H%M%S"))
+    return os.path.expanduser(output_dir)
 
 
 def publish(output_dir: str | Path, bundle_root: str | Path) -> None:

@@ -18,9 +18,9 @@ from dual_skd.data.reading.npz_cache import npz_array
 from dual_skd.data.reading.reader import read_image
 from dual_skd.data.records.evaluation_records import find_images
 from dual_skd.errors import InputError
-from dual_skd.methods import load_teacher
 from dual_skd.outputs import load_auxiliary
 from dual_skd.pretrained import load_pretrained
+from dual_skd.teacher import load_teacher
 from dual_skd.weight_files import load_state_file
 
 

@@ -30,8 +30,7 @@ from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.evaluation.subgroups import subgroup_metrics
 from dual_skd.evaluation.uncertainty import decisions, fit_conformal, prediction_sets, risk_coverage, set_coverage
-from dual_skd.methods import chosen_settings
-from dual_skd.outputs import bundle_root
+from dual_skd.options import Training, completed, marks, training_command
 
 SENSITIVITY = 0.9  # of the second operating point
 MOST_CLASSES = 12  # with curves and operating points of their own; of more, those with the most images
@@ -42,7 +41,6 @@ OWN_KEYS = ("image", "label", "patient", "split", "twin", "similarity", "exact")
 # columns that point at a person rather than at a group of them
 PERSONAL = ("patient", "name", "birth", "date", "time", "accession", "uid", "mrn", "id")
 # settings that are paths, or patterns of them, and may name persons
-PATHS = ("dataset_dir", "output_dir", "pretrained", "teacher_checkpoint", "resume_from", "cache_dir", "patient_pattern")
 CALIBRATED_METRICS = ("ece", "ece_equal_mass", "nll", "brier")
 
 
@@ -480,7 +478,8 @@ def _size(shape: str) -> int:
 
 def _run(run: Mapping[str, Any]) -> dict[str, Any]:
     timings = run.get("timings") or {}
-    settings = {name: value for name, value in (run.get("config") or {}).items() if name not in PATHS}
+    settings = completed(run.get("config") or {})
+    places = {name for name, one in marks(Training).items() if one.path}
     return {
         "versions": dict(run.get("versions") or {}),
         "seed": run.get("seed"),
@@ -488,7 +487,7 @@ def _run(run: Mapping[str, Any]) -> dict[str, Any]:
         "finished": run.get("finished"),
         "device": run.get("device"),
         "total_seconds": timings.get("total_seconds"),
-        "settings": settings,
-        "chosen": chosen_settings(settings, read_json(Path(bundle_root()) / "configs" / "train.json")),
+        "settings": {name: value for name, value in settings.items() if name not in places},
+        "command": training_command(settings),
         "reason": "" if run else "no run.json",
     }

@@ -220,15 +220,16 @@ def test_a_table_of_predictions_alone_makes_a_page(run_folder):
 def test_commands_make_the_run_and_measure_the_same_images(run_folder):
     directory = run_folder()
     first, evaluating, report = commands(analyse(read_run(directory), resamples=5)).splitlines()
-    assert "/clinic" not in first and first.endswith(" --output_dir O --epochs 2")  # train.json has its method
-    assert evaluating.endswith("evaluate.json --output_dir O") and report.endswith("report O")
+    # its run.json is of the time before there was a choice of fit
+    assert first == "dual-skd train DATA -o OUT --epochs 2 --fit stretch"
+    assert (evaluating, report) == ("dual-skd evaluate OUT", "dual-skd report OUT")
 
     (directory / "predictions_test.csv").rename(directory / "predictions_b c.csv")
     _, evaluating, report = commands(analyse(read_run(directory, "b c"), resamples=5)).splitlines()
-    assert evaluating.endswith(" --dataset_dir D2 --report_as 'b c'") and report.endswith(" --split 'b c'")
+    assert evaluating.endswith(" OUT --dataset-dir DATASET_DIR --report-as 'b c'") and report.endswith(" --split 'b c'")
     (directory / "datalist_b c.json").write_text('{"own": "validation"}')
     _, evaluating, _ = commands(analyse(read_run(directory, "b c"), resamples=5)).splitlines()
-    assert evaluating.endswith(" --split val --report_as 'b c'")
+    assert evaluating.endswith(" --split val --report-as 'b c'")
 
 
 def test_images_of_another_kind_that_were_accepted_are_counted(run_folder):

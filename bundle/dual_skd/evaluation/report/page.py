@@ -28,6 +28,7 @@ from dual_skd.evaluation.report.markup import (
     text,
 )
 from dual_skd.evaluation.report.plots import Plot, inline, short
+from dual_skd.options import Evaluation, command
 
 METRICS = {
     "macro_auc": "macro AUC (one against the rest)",
@@ -607,28 +608,19 @@ def _share(count: float | None, whole: float | None) -> str:
 
 
 def commands(analysis: Mapping[str, Any]) -> str:
-    """The commands that make such a run: D stands for the data, O for its folder, D2 for another data set.
+    """The commands that make such a run: DATA stands for the data, OUT for its folder, DATASET_DIR for another data set.
 
-    Training gets the settings that train.json hasn't, but for paths, which the analysis doesn't know.
+    Training gets the options that its user chose; places of the computer are capital words.
     """
     name, section = analysis["split"], analysis["data"]["section"]
-    chosen = {key: analysis["run"]["settings"][key] for key in analysis["run"]["chosen"]}
-    measured = {} if section else {"dataset_dir": "D2"}
+    measured = {} if section else {"dataset_dir": "other data"}
     own_name = {"test": "test", "validation": "val"}.get(section, "test")
     measured |= {"split": own_name} if own_name != "test" else {}
     measured |= {"report_as": name} if name != own_name else {}
-    reported = {"split": name} if name != "test" else {}
-    lines = (
-        ("monai.bundle run training --config_file bundle/configs/train.json --dataset_dir D --output_dir O", chosen),
-        ("monai.bundle run evaluating --config_file bundle/configs/evaluate.json --output_dir O", measured),
-        ("dual_skd report O", reported),
-    )
-    return "\n".join(f"python -m {command}{options_text(options)}" for command, options in lines)
-
-
-def options_text(options: Mapping[str, Any]) -> str:
-    """Options as a shell takes them."""
-    return "".join(f" --{key} {shlex.quote(str(value))}" for key, value in options.items())
+    reported = f" --split {shlex.quote(name)}" if name != "test" else ""
+    return "\n".join([
+        analysis["run"]["command"], command("dual-skd evaluate OUT", measured, Evaluation), f"dual-skd report OUT{reported}",
+    ])  # fmt: skip
 
 
 def _run(content: Content) -> Markup:

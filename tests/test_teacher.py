@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from dual_skd.errors import InputError
-from dual_skd.methods import METHODS, load_teacher, method
+from dual_skd.options import METHODS, method
 from dual_skd.outputs import save_model
 from dual_skd.selection import ELEMENT_RULES
 from dual_skd.selection.rules import LAYER_RULES
+from dual_skd.teacher import load_teacher
 from dual_skd.trainer import UPDATES
 
 

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every option of training, evaluation and inference, stated once. Needs neither PyTorch nor MONAI."""
+
+from __future__ import annotations
+
+from dual_skd.options.derived import chosen, completed, marks, resolved, settings
+from dual_skd.options.kinds import Marks, Options, choices_of, marks_of, takes
+from dual_skd.options.methods import METHODS, Method, method
+from dual_skd.options.reading import evaluation, prediction, read, training
+from dual_skd.options.training import Training
+from dual_skd.options.typed import refuse_unknown
+from dual_skd.options.use import Evaluation, Prediction
+from dual_skd.options.words import command, training_command, value_of, words_of
+
+__all__ = [
+    "METHODS",
+    "Evaluation",
+    "Marks",
+    "Method",
+    "Options",
+    "Prediction",
+    "Training",
+    "choices_of",
+    "chosen",
+    "command",
+    "completed",
+    "evaluation",
+    "marks",
+    "marks_of",
+    "method",
+    "prediction",
+    "read",
+    "refuse_unknown",
+    "resolved",
+    "settings",
+    "takes",
+    "training",
+    "training_command",
+    "value_of",
+    "words_of",
+]

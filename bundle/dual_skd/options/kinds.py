@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kinds of values that options have, each with what it takes in words, and what is to be known of an option besides."""
+
+from __future__ import annotations
+
+import ast
+import os
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from dual_skd.errors import InputError, choose
+from dual_skd.options.choices import Corruption
+
+BY_THE_RUN = ("name", "num_classes", "in_channels", "spatial_dims", "image_size")  # of a network, not options of it
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a kind of value is in words, for messages, help and the table of options."""
+
+    words: str
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is to be known of an option beside its value.
+
+    Args:
+        free: it has no influence on the numbers of a run (or none on those so far), so that a run may go on with
+            another value.
+        path: its value is a place of this computer, or tells of one: documents that travel name the option alone.
+        words: of a path: values that are words and no place.
+        empty: what None, the default, stands for.
+        everyday: it stands in the short help.
+        config: how its default stands in a config; None as it is.
+        at: the entry of the configs that its value is read from; None: that of its name.
+    """
+
+    free: bool = False
+    path: bool = False
+    words: tuple[str, ...] = ()
+    empty: str = ""
+    everyday: bool = False
+    config: str | None = None
+    at: str | None = None
+
+
+def option(default: Any, meaning: str, **marks: Any) -> Any:
+    """A field of a model of options: its default, its meaning in a user's words, and :class:`Marks`."""
+    return Field(default, description=meaning, json_schema_extra={"marks": Marks(**marks)})  # type: ignore[dict-item]
+
+
+def marks_of(field: FieldInfo) -> Marks:
+    """The marks of an option."""
+    return field.json_schema_extra["marks"]  # type: ignore[index, return-value]
+
+
+def switch(value: object) -> bool:
+    """True or False, also as a word of the command line, in small or capital letters: Python takes "false" for true.
+
+    Raises:
+        InputError: it is neither.
+    """
+    return choose({"true": True, "false": False}, str(value).lower(), "value")
+
+
+def _as_list(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _as_list_of_one(value: object) -> object:
+    return [value] if isinstance(value, int | str) and value != "all" else _as_list(value)
+
+
+def _as_text(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def literal(word: str) -> Any:
+    """What a word of a command line means in Python, itself where it is none of its values."""
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return word
+
+
+def _as_map(value: object) -> object:
+    return literal(value) if isinstance(value, str) else value
+
+
+def _as_device(value: object) -> object:
+    return str(value)  # a torch.device, as other programs put it into a config
+
+
+def network_options(value: Any) -> dict[str, Any]:
+    """Options of a network, a dictionary of its constructor's arguments; None for none.
+
+    Raises:
+        ValueError: it is something else.
+        InputError: it sets what the run itself decides.
+    """
+    if not isinstance(value, Mapping | None):
+        raise ValueError("no dictionary")
+    taken = [key for key in BY_THE_RUN if key in (value or {})]
+    if taken:
+        raise InputError(
+            f"{{name}} sets {' and '.join(taken)}, which the run decides by its images and options of its own (large, "
+            f"small, spatial_dims, image_size); leave that out of {{name}}."
+        )
+    return dict(value or {})
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+Texts = Annotated[
+    str | list[str], BeforeValidator(_as_list), Takes("a text, or a list of names in quotes such as \"['a','b']\"")
+]
+Device = Annotated[str, BeforeValidator(_as_device)]
+Switch = Annotated[bool, BeforeValidator(switch), Takes("true or false")]
+Whole = Annotated[int, Ge(0)]
+Count = Annotated[int, Ge(1)]
+Limit = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+PartOf = Annotated[float, Ge(0), Lt(1)]
+Sizes = Annotated[
+    Count | list[Count], BeforeValidator(_as_list), Takes("a whole number of at least 1, or a list of one per axis")
+]
+Lengths = Annotated[
+    Positive | list[Positive], BeforeValidator(_as_list), Takes("a number above 0, or a list of one per axis")
+]
+Dims = Annotated[Literal[2, 3], Takes("2 or 3")]
+Fraction = Annotated[float, Gt(0), Le(1)]
+Folds = Annotated[int, Ge(2)]
+Levels = Annotated[list[float], BeforeValidator(_as_list), Len(2, 2), Takes("[centre, width] in HU")]
+Chance = Annotated[float, Gt(0), Lt(1)]
+Strength = Annotated[int, Ge(1), Le(5)]
+Layers = Annotated[list[Whole] | list[list[Whole]], BeforeValidator(_as_list), Takes("a list of blocks per stage")]
+Map = Annotated[dict[Any, Any], BeforeValidator(_as_map), Takes("a dictionary such as \"{'1': 'ill', '0': 'well'}\"")]
+Axes = Annotated[list[Whole], BeforeValidator(_as_list_of_one), Takes("a list of axes, such as [1]")]
+Strengths = Annotated[
+    list[Strength], BeforeValidator(_as_list_of_one), Len(1), Takes("some of the whole numbers 1, 2, 3, 4, 5")
+]
+Corruptions = Annotated[
+    Literal["all"] | list[Corruption],
+    BeforeValidator(_as_list_of_one),
+    Takes(f"all, or some of {', '.join(get_args(Corruption))}"),
+]
+Codes = Annotated[
+    dict[str, list[str]],
+    BeforeValidator(lambda value: {name: _as_list(code) for name, code in value.items()}),
+    Takes("a dictionary such as \"{'normal': ['17621005', 'SCT', 'Normal']}\""),
+]
+Frame = Annotated[Whole | Literal["middle", "all"], Takes("middle, all, or a whole number of at least 0")]
+NetworkOptions = Annotated[
+    dict[str, Any], BeforeValidator(network_options), Takes("a dictionary such as \"{'drop_rate': 0.1}\"")
+]
+
+
+class Options(BaseModel):
+    """Options of a command; nothing but its fields is taken, and no value is turned into one of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=False)
+
+
+def parts_of(annotation: Any, metadata: Sequence[Any] = ()) -> list[tuple[Any, list[Any]]]:
+    """The kinds that an annotation allows, None left out, each with its limits."""
+    if get_origin(annotation) is Annotated:
+        inner, *own = get_args(annotation)
+        return parts_of(inner, [*metadata, *own])
+    if get_origin(annotation) in (Union, types.UnionType) and not any(isinstance(one, Takes) for one in metadata):
+        return [part for one in get_args(annotation) if one is not type(None) for part in parts_of(one, metadata)]
+    return [(annotation, list(metadata))]
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...] | None:
+    """The words that an option takes where it takes nothing else, as "true" and "false"; None for others."""
+    found: list[str] = []
+    for kind, _ in parts_of(field.annotation, field.metadata):
+        if kind is bool:
+            found += ["true", "false"]
+        elif get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind)):
+            found += get_args(kind)
+        else:
+            return None
+    return tuple(found)
+
+
+def is_text(field: FieldInfo) -> bool:
+    """Whether an option takes any text, as paths and names are."""
+    return any(kind in (str, str | list[str]) for kind, _ in parts_of(field.annotation, field.metadata))
+
+
+def takes_several(field: FieldInfo) -> bool:
+    """Whether an option takes a list of what it takes."""
+    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata)]
+    return any(get_origin(one) is list for kind in kinds for one in (kind, *get_args(kind)))
+
+
+def takes(field: FieldInfo) -> str:
+    """What an option takes, in words: "a whole number of at least 1"."""
+    return " or ".join(_in_words(kind, limits) for kind, limits in parts_of(field.annotation, field.metadata))
+
+
+def _in_words(kind: Any, metadata: Sequence[Any]) -> str:
+    said = [one.words for one in metadata if isinstance(one, Takes)]
+    if said:
+        return said[0]
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is list:
+        return "a list of " + " or ".join(_in_words(*part) for part in parts_of(get_args(kind)[0]))
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return names[kind] + _limits(metadata)
+
+
+def _limits(metadata: Sequence[Any]) -> str:
+    low = next((f" of at least {one.ge}" for one in metadata if isinstance(one, Ge)), "")
+    low = next((f" above {one.gt}" for one in metadata if isinstance(one, Gt)), low)
+    high = next((f"at most {one.le}" for one in metadata if isinstance(one, Le)), "")
+    high = next((f"below {one.lt}" for one in metadata if isinstance(one, Lt)), high)
+    return f"{low} and {high}" if low and high else low or (f" of {high}" if high else "")

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a user gave to options: validated before anything is read, and refused in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from dual_skd.errors import InputError, did_you_mean
+from dual_skd.options.derived import resolved
+from dual_skd.options.kinds import Options, choices_of, is_text, takes, takes_several
+from dual_skd.options.training import Training
+from dual_skd.options.typed import text
+from dual_skd.options.use import Evaluation, Prediction
+
+Kind = TypeVar("Kind", bound=Options)
+
+
+def read(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """The options that a user gave, all others at their defaults.
+
+    Args:
+        kind: :class:`Training`, :class:`Evaluation` or :class:`Prediction`.
+        values: by name.
+
+    Raises:
+        InputError: one is unknown, or isn't what it takes; the message names each.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        problems = {error["loc"][:1]: error for error in reversed(error.errors())}
+        fields = kind.model_fields
+        raise InputError(" ".join(_sentence(fields, problem) for problem in reversed(problems.values()))) from None
+
+
+def of_config(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """The same of a config's entries, of which texts are read as they were typed, see :func:`text`."""
+    given = dict(values)
+    for name, field in kind.model_fields.items():
+        if name in given and is_text(field) and name != "device":
+            given[name] = text(given[name], name, several=takes_several(field))
+    return read(kind, given)
+
+
+def training(**values: Any) -> Training:
+    """Options of train.json, with what follows from them."""
+    return resolved(of_config(Training, values))
+
+
+def evaluation(**values: Any) -> Evaluation:
+    """Options of evaluate.json."""
+    return of_config(Evaluation, values)
+
+
+def prediction(**values: Any) -> Prediction:
+    """Options of inference.json."""
+    return of_config(Prediction, values)
+
+
+def _sentence(fields: Mapping[str, FieldInfo], problem: Mapping[str, Any]) -> str:
+    """One problem of pydantic's in the words of this package."""
+    cause = problem.get("ctx", {}).get("error")
+    if not problem["loc"]:  # options that don't go together
+        return str(cause)
+    name, found = str(problem["loc"][0]), problem["input"]
+    if problem["type"] == "extra_forbidden":
+        return f"Unknown option {name}{did_you_mean(name, fields)}."
+    if isinstance(cause, InputError) and "{name}" in str(cause):
+        return str(cause).replace("{name}", name)
+    field = fields[name]
+    choices = choices_of(field)
+    if choices:
+        return f"Unknown {name} {found!r}{did_you_mean(str(found), choices)}; valid: {', '.join(choices)}."
+    return f"{name} is {found!r}; expected {takes(field)}."

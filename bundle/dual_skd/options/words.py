@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options as words of a command line: from words to values, and back."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from dual_skd.options.derived import chosen
+from dual_skd.options.kinds import Marks, Options, is_text, literal, marks_of
+from dual_skd.options.training import Training
+
+POSITIONAL = ("dataset_dir", "output_dir")  # which a command has in a place of their own
+
+
+def value_of(field: FieldInfo, words: Sequence[str]) -> Any:
+    """What the words after an option mean: ``["48", "48", "24"]`` is [48, 48, 24]; a text is taken as it was typed.
+
+    Several names, numbers or words come one after the other, or as one word with Python's list: ``"['a','b']"``.
+    Whether the option takes such a value is not looked at here.
+    """
+    if is_text(field):
+        texts = literal(words[0]) if len(words) == 1 and words[0][:1] == "[" else None
+        several = texts if isinstance(texts, list) else list(words)
+        return several if len(words) > 1 or isinstance(texts, list) else words[0]
+    values = [literal(word) for word in words]
+    return values[0] if len(values) == 1 else values
+
+
+def words_of(values: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> list[str]:
+    """The words that give options their values; paths are capital words that stand for the reader's own.
+
+    Args:
+        values: by name, those that are to be given.
+        fields: of the model of options.
+    """
+    words: list[str] = []
+    for name, value in values.items():
+        words += [f"--{name.replace('_', '-')}", *_words(name, value, marks_of(fields[name]))]
+    return words
+
+
+def command(start: str, values: Mapping[str, Any], kind: type[Options]) -> str:
+    """A command with options, for a shell: ``dual-skd train DATA -o OUT --epochs 24``."""
+    return " ".join([start, *map(shlex.quote, words_of(values, kind.model_fields))])
+
+
+def training_command(settings: Mapping[str, Any]) -> str:
+    """The command that trains as a run did: DATA, OUT and other capital words stand for the reader's own places.
+
+    Args:
+        settings: of run.json.
+    """
+    values, data = chosen(settings), settings.get("dataset_dir")
+    start = f"dual-skd train {data if data in marks_of(Training.model_fields['dataset_dir']).words else 'DATA'} -o OUT"
+    return command(start, {name: one for name, one in values.items() if name not in POSITIONAL}, Training)
+
+
+def _words(name: str, value: Any, marks: Marks) -> list[str]:
+    if marks.path and value not in marks.words:
+        return [name.upper()]
+    if isinstance(value, list | tuple) and len(value) > 1 and not any(isinstance(one, list | dict) for one in value):
+        return [str(one) for one in value]
+    return [str(value).lower() if isinstance(value, bool) else str(value)]

@@ -1,0 +1,85 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Writes what follows from the options of dual_skd.options: their blocks in the configs, and docs/options.md.
+
+    python scripts/write_options.py [--check]
+
+In each of the three configs the entries from "imports" to "options" are written, the graph below stays as it is.
+``--check`` writes nothing and ends with 1 where a file differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+from dual_skd import options
+from dual_skd.options.kinds import Options
+from dual_skd.options.table import table
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = {"train.json": options.Training, "evaluate.json": options.Evaluation, "inference.json": options.Prediction}
+WIDTH = 120
+PAGE = """# Options
+
+Written by `python scripts/write_options.py` from `dual_skd.options`; every option stands there once. On the command line of `dual-skd`
+they are written `--image-size 128` or `--image_size 128`, lists as words one after the other (`--image-size 48 48 24`), those that are
+on or off as `--amp`, `--amp true` or `--amp false`. With `python -m monai.bundle run` they are entries of the config:
+`--image_size "[48,48,24]"`, `--amp true`. In Python they are keywords: `dual_skd.train("DATA", image_size=[48, 48, 24], amp=True)`.
+"""
+
+
+def block(kind: type[Options], function: str) -> str:
+    """The entries of a config for the options: a default each, and the entry ``options`` that reads them all."""
+    marks = options.marks(kind)
+    defaults = {name: marks[name].config or field.default for name, field in kind.model_fields.items()}
+    lines = [f"    {json.dumps(name)}: {json.dumps(value)}," for name, value in defaults.items()]
+    entries = [f'"{name}": "@{marks[name].at or name}"' for name in defaults]
+    text = ", ".join([f'"_target_": "dual_skd.options.{function}"', *entries]).replace('": "', '":\0"')
+    wrapped = textwrap.wrap(text, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
+    inner = "\n".join(f"        {line}" for line in wrapped).replace("\0", " ")
+    return "\n".join([*lines, '    "options": {', inner, "    },"]) + "\n"
+
+
+def with_block(text: str, kind: type[Options], function: str) -> str:
+    """A config whose entries from the one after "imports" to "options" are those of :func:`block`."""
+    lines = text.splitlines(keepends=True)
+    first = next(place for place, line in enumerate(lines) if line.startswith('    "imports"')) + 1
+    last = next(place for place, line in enumerate(lines) if line.startswith('    "options": {'))
+    last = next(place for place in range(last, len(lines)) if lines[place] == "    },\n") + 1
+    return "".join([*lines[:first], block(kind, function), *lines[last:]])
+
+
+def page() -> str:
+    """docs/options.md: a table per group of options."""
+    parts = [PAGE]
+    for title, kind in (("train", options.Training), ("evaluate", options.Evaluation), ("inference", options.Prediction)):
+        parts.append(f"## {title.capitalize()}\n")
+        parts += table(kind)
+    return "\n".join(parts)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes the files, or compares them; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 where a file differs")
+    args = parser.parse_args(arguments)
+    wanted = {ROOT / "docs" / "options.md": page()}
+    for name, kind in CONFIGS.items():
+        path = ROOT / "bundle" / "configs" / name
+        wanted[path] = with_block(path.read_text(encoding="utf-8"), kind, kind.__name__.lower())
+    different = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in different:
+        if args.check:
+            print(f"{path.relative_to(ROOT)} isn't what the options say; run python scripts/write_options.py.")
+        else:
+            path.write_text(wanted[path], encoding="utf-8")
+            print(f"{path.relative_to(ROOT)} written.")
+    return 1 if args.check and different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
