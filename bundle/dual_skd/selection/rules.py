@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import SelectionError
+from ..options.choices import ElementRule, LayerRule
 
-ELEMENT_RULES = ("uniform", "consecutive", "complement", "random", "importance")
-LAYER_RULES = ("first", "last", "even")
+ELEMENT_RULES = get_args(ElementRule)
+LAYER_RULES = get_args(LayerRule)
 
 
 def uniform(large: int, small: int) -> Tensor:

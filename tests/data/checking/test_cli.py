@@ -19,7 +19,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from dual_skd.__main__ import main
 from dual_skd.data import load_records
 from dual_skd.data.checking.findings import COLUMNS
-from dual_skd.options import refuse_unknown, texts
+from dual_skd.options import refuse_unknown
+from dual_skd.options.typed import text
 
 
 def run(*arguments: str) -> int:
@@ -37,7 +38,7 @@ def training_options(line: str) -> dict[str, object]:
     assert all(Path(file).is_file() for file in (files if isinstance(files, list) else [files]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", words[2:])
-        return {name: texts(value, name) for name, value in read.items()}
+        return {name: text(value, name, several=name == "label_column") for name, value in read.items()}
 
 
 def picture(seed: int) -> Image.Image:
