@@ -32,7 +32,7 @@ _HOME = {
     "window_range": "reading.intensity",
     "cached_dataset": "caching",
     "loader_workers": "caching",
-    "TolerantDataset": "bad_files",
+    "TolerantDataset": "tolerant_dataset",
     "BatchAugment": "augment",
     "AugmentBatch": "augment",
     "write_demo": "demo",
