@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd export RUN_DIR``: a trained student for other runtimes, verified, measured and described."""
+"""A trained student for other runtimes, verified, measured and described."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
@@ -31,49 +30,16 @@ from dual_skd.deploy.latency import answers
 from dual_skd.deploy.recipe import recipe
 from dual_skd.deploy.runtimes import open_artefact
 from dual_skd.errors import InputError, choose, input_error_behind
-from dual_skd.evaluation.recorder import read_json, write_json
-from dual_skd.files import make_folder, sha256_of
-from dual_skd.outputs import find_model, load_model
+from dual_skd.files import make_folder, read_json, sha256_of, write_json
+from dual_skd.outputs import conformal_rule, load_model
+from dual_skd.places import find_model
+from dual_skd.weight_files import read_info
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES = 64
 MOST_BYTES = 2**30  # of images to verify on, held in memory
 Row = dict[str, Any]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments of ``export``."""
-    parser.add_argument("run_dir", type=Path, help="output_dir of a training run")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RUN_DIR/export")
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
-    parser.add_argument(
-        "--data", metavar="DIR_OR_DATALIST", help="labelled images to verify on; default: the run's validation images"
-    )
-    parser.add_argument(
-        "--label-column", action="extend", nargs="+", metavar="COLUMN",
-        help="column of the label in a table given as --data, `label` by default; several for multi-label tables",
-    )  # fmt: skip
-    parser.add_argument("--class-map", metavar="MAP", help="names of labels in --data, as in training")
-    parser.add_argument("--image-column", metavar="COLUMN", help="of a table given as --data")
-    parser.add_argument("--images", type=int, default=2000, help="verify on so many images at most, 2000 by default")
-    parser.add_argument("--threads", type=int, default=1, help="threads for the times, 1 by default")
-    parser.add_argument("--seconds", type=float, default=3, help="for the times of a batch size, 3 by default")
-    parser.add_argument(
-        "--timeout", type=float, default=900, help="seconds that one conversion or measurement may take"
-    )
-
-
-def main(args: argparse.Namespace) -> int:
-    """Exports; returns 0 if at least one artefact passed, else 1."""
-    columns = args.label_column or ["label"]
-    report = export(
-        args.run_dir, args.output, formats=args.formats, data=args.data,
-        label_column=columns[0] if len(columns) == 1 else columns, class_map=args.class_map,
-        image_column=args.image_column, images=args.images, threads=args.threads, seconds=args.seconds,
-        timeout=args.timeout,
-    )  # fmt: skip
-    return 0 if report["fastest"] else 1
 
 
 def export(
@@ -137,12 +103,15 @@ def export(
         labels = torch.tensor([record["label"] for record in records])
         baselines = bench.baselines(read_json(run_dir / "run.json"))
         rows = [bench.artefact(name, labels, output, wanted=name in formats) for name in _with_sources(formats)]
+        auxiliary = _auxiliary(bench, labels, output) if "onnx" in formats else None
     rows = [row for row in rows if row["format"] in formats]
     passed = [row for row in rows if row["status"] == "passed" and row["ms"]["1"] is not None]
     report = {
         "made_with": _versions(),
         "model": {"file": model.name, "sha256": sha256_of(model)},
         **about,
+        "prediction_sets": _prediction_sets(run_dir, info),
+        "auxiliary": auxiliary,
         "verified_on": {"data": source, "images": len(records), "reference": "PyTorch, float32"},
         "measured": {
             "machine": machine(), "threads": threads,
@@ -159,6 +128,24 @@ def export(
     said = "Artefacts and export.json are in %s." if report["fastest"] else "No artefact passed; export.json is in %s."
     logger.info(said, output)
     return report
+
+
+def _prediction_sets(run_dir: Path, info: Mapping[str, Any]) -> Row | None:
+    """The rule of the prediction sets in plain values; its threshold is None where every set is full."""
+    rule = conformal_rule(run_dir, info)
+    return None if rule is None else {**rule._asdict(), "threshold": _finite(rule.threshold)}
+
+
+def _auxiliary(bench: Bench, labels: torch.Tensor, output: Path) -> Row | None:
+    """The auxiliary as ONNX, for the disagreement that ``predict`` states; None where the run left none."""
+    path = bench.model.with_name("auxiliary.pt")
+    if not path.is_file():
+        return None
+    about = recipe(read_info(path))
+    other = Bench(path, bench.work, about, threads=bench.threads, seconds=0, timeout=bench.timeout)
+    row = other.artefact("onnx", labels, output)
+    about_model = {"model": {"file": path.name, "sha256": sha256_of(path)}, "temperature": about["temperature"]}
+    return about_model | row
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -288,9 +275,11 @@ class Bench:
         row["status"] = "refused" if row["reason"] else "passed"
         row["bytes"] = sum(file.stat().st_size for file in files)
         if row["status"] == "passed":
-            row["files"] = [{"name": f.name, "bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files]
+            row["files"] = []
             for file in files:
-                shutil.copyfile(file, output / file.name)
+                name = file.name.replace("model", self.model.stem, 1)
+                shutil.copyfile(file, output / name)
+                row["files"].append({"name": name, "bytes": file.stat().st_size, "sha256": sha256_of(file)})
         return row
 
     def _measured(self, runtime: str, source: Any, logits: Path | None = None) -> Row:
@@ -313,7 +302,12 @@ def _with_sources(formats: Sequence[str]) -> list[str]:
 
 def _remove_earlier(output: Path) -> None:
     """What an earlier export left must not be taken for what this one verifies."""
-    for name in ("export.json", "export.md", *(file for known in FORMATS.values() for file in known.files)):
+    for name in (
+        "export.json",
+        "export.md",
+        "auxiliary.onnx",
+        *(file for known in FORMATS.values() for file in known.files),
+    ):
         (output / name).unlink(missing_ok=True)
 
 

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images of another kind than the model was trained on (default: refuse)",
     )
     parser.add_argument("--json", action="store_true", help="a JSON object per line")
+    parser.add_argument("--verbose", action="store_true", help="say in each line what computed the answer")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -38,15 +39,16 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.prediction.predictor import load_predictor, predict_iter
 
     how = {"model": args.model, "device": args.device, "unexpected_input": args.unexpected_input}
-    trained = load_predictor(**how).preprocessing
-    dims, frame = trained.get("spatial_dims", 2), trained.get("frame")
+    predictor = load_predictor(**how)
+    dims, frame = predictor.preprocessing.get("spatial_dims", 2), predictor.preprocessing.get("frame")
+    runtime = predictor.runtime if args.verbose else ""
 
     failed = False
 
     def say(found: Prediction) -> None:
         nonlocal failed
         failed |= bool(found.problem)
-        sys.stdout.write((json.dumps(dataclasses.asdict(found)) if args.json else line_of(found)) + "\n")
+        sys.stdout.write((json.dumps(dataclasses.asdict(found)) if args.json else line_of(found, runtime)) + "\n")
         sys.stdout.flush()
 
     def images() -> Iterator[str]:
@@ -61,8 +63,8 @@ def main(args: argparse.Namespace) -> int:
     return int(failed)
 
 
-def line_of(found: Prediction) -> str:
-    """One line for a reader: the answer, how sure it is, and every class."""
+def line_of(found: Prediction, runtime: str = "") -> str:
+    """One line for a reader: the answer, how sure it is, and every class; where it is given, also what computed."""
     if found.problem:
         path = Path(found.image)  # stands at the beginning of the line
         problem = found.problem.replace(str(path.absolute()), path.name).replace(found.image, path.name)
@@ -72,5 +74,7 @@ def line_of(found: Prediction) -> str:
         parts.append(f"disagreement {found.disagreement:.3f}")
     if found.prediction_set is not None:
         parts.append(f"set {'|'.join(found.prediction_set)}")
+    if runtime:
+        parts.append(f"by {runtime}")
     classes = ", ".join(f"{name} {value:.3f}" for name, value in found.probabilities.items())
     return f"{found.image}: {found.label or 'none'} ({classes}; {', '.join(parts)})"
