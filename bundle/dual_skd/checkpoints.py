@@ -31,7 +31,7 @@ from dual_skd.evaluation.recorder import read_json
 from dual_skd.files import FULL, replace_file
 from dual_skd.momentum import unwrap
 from dual_skd.options import completed
-from dual_skd.wording import quoted
+from dual_skd.wording import counted, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +115,9 @@ def find_checkpoint(
         logger.info("%s holds this run, finished after %d iterations: nothing is left to train.", folder, iteration)
     else:
         logger.info(
-            "Going on from %s: %d epochs%s are done.",
+            "Going on from %s: %s%s are done.",
             path,
-            iteration // length,
+            counted(iteration // length, "epoch"),
             f" and {iteration % length} of {length} iterations" if iteration % length else "",
         )
     return Found(path, iteration, finished)

@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import sys
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TypeVar
 
 T = TypeVar("T")
-
-STATS_LOGGERS = ("train_loss", "validation", "evaluation", "inference")  # of MONAI's StatsHandler in the configs
 
 
 class InputError(ValueError):
@@ -39,8 +36,7 @@ def show_input_errors_plainly() -> None:
 
     ``monai.bundle run`` wraps every exception of a config expression several times; a user with a typo in a path
     should not have to read that. Other exceptions keep the hook that was installed before. Called by the configs'
-    ``initialize``; a notebook or a test still sees the ordinary exception chain. MONAI's StatsHandler, which logs the
-    stack of every exception that it passes on, is kept from it.
+    ``initialize``; a notebook or a test still sees the ordinary exception chain.
     """
     previous = sys.excepthook
     if getattr(previous, "shows_input_errors", False):
@@ -53,8 +49,6 @@ def show_input_errors_plainly() -> None:
         else:
             sys.stderr.write(f"\nError: {cause}\n")
 
-    for name in STATS_LOGGERS:
-        logging.getLogger(name).addFilter(lambda record: not record.exc_info)
     hook.shows_input_errors = True  # type: ignore[attr-defined]
     sys.excepthook = hook
 

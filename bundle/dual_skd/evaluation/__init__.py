@@ -18,7 +18,7 @@ from dual_skd.evaluation.metrics import area_under_roc, calibration_error, class
 from dual_skd.evaluation.operating_point import OperatingPoint, choose_operating_point, one_against_rest
 from dual_skd.evaluation.paired import Difference, holm, paired_differences
 from dual_skd.evaluation.predictions import PredictionTable, read_predictions, write_predictions
-from dual_skd.evaluation.recorder import MetricsRecorder, goodness, log_metrics
+from dual_skd.evaluation.recorder import MetricsRecorder, goodness
 from dual_skd.evaluation.subgroups import Subgroup, subgroup_metrics
 from dual_skd.evaluation.uncertainty import (
     decompose_entropy,
@@ -58,7 +58,6 @@ __all__ = [
     "fit_temperature",
     "goodness",
     "holm",
-    "log_metrics",
     "macro_auc_interval",
     "match_tables",
     "mcnemar_test",
