@@ -26,9 +26,9 @@ from torch.utils.data import Sampler
 
 from dual_skd.bad_numbers import anywhere
 from dual_skd.data.reading.locators import expanded
-from dual_skd.errors import InputError
+from dual_skd.errors import FULL, InputError
 from dual_skd.evaluation.recorder import read_json
-from dual_skd.files import FULL, replace_file
+from dual_skd.files import replace_file
 from dual_skd.momentum import unwrap
 from dual_skd.options import completed
 from dual_skd.wording import counted, quoted

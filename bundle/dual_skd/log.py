@@ -31,7 +31,13 @@ def set_up(*, verbose: bool = False, quiet: bool = False) -> None:
     logging.getLogger().setLevel(logging.INFO if verbose else logging.WARNING)
     # ignite reports every error that is shown at the end anyway
     logging.getLogger("ignite").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    of_configs = logging.getLogger("monai.bundle.workflows")  # sets its level itself, when it is imported
+    (of_configs.removeFilter if verbose else of_configs.addFilter)(_is_error)
     warnings.showwarning = _say
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _say(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:

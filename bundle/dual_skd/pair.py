@@ -116,9 +116,7 @@ def _say(summary: Mapping[str, Mapping[str, Any]], large: str, report_path: str 
         for who, of in summary.items()
     ]
     if any(of["selected"] for of in summary.values()):
-        logger.info(
-            "First weights, from %s: %s; the table of all tensors is %s.", large, ", ".join(parts), report_path
-        )
+        logger.info("First weights, from %s: %s; the table of all tensors is %s.", large, ", ".join(parts), report_path)
     else:
         logger.info("First weights: %s.", ", ".join(parts))
 

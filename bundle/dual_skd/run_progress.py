@@ -75,12 +75,12 @@ class TrainingProgress:
             self.validator.add_event_handler(Events.ITERATION_COMPLETED, self._validate)
 
     def _start_epoch(self, engine: Engine) -> None:
-        state = engine.state
+        state, words = engine.state, f"Epoch {engine.state.epoch}/{engine.state.max_epochs}"
         self._epoch_began, self._losses = time.monotonic(), []
         if self._before is None:  # by now a resumed run is where it goes on
             self._before, self._began = state.iteration, self._epoch_began
-            self._bar = bar(None, "", state.max_epochs * state.epoch_length, done=state.iteration, stays=True)
-        self._bar.set_description_str(f"Epoch {state.epoch}/{state.max_epochs}")
+            self._bar = bar(None, words, state.max_epochs * state.epoch_length, done=state.iteration, stays=True)
+        self._bar.set_description_str(words)
 
     def _step(self, engine: Engine) -> None:
         loss = torch.as_tensor(engine.state.output["loss"]).item()

@@ -58,9 +58,10 @@ class Measured(NamedTuple):
 class MetricsRecorder:
     """Collects the logits of an evaluation and measures them.
 
-    Attach it first: it puts the numbers into ``engine.state.metrics`` for the handlers after it
-    (TensorBoardStatsHandler, EarlyStopping): ``student_macro_auc``, ``auxiliary_macro_auc``, ``mean_macro_auc`` and so on,
-    and the student's also plainly as ``macro_auc``. A metric that isn't defined, such as the AUC of a class without images, is null in the file and absent there.
+    Attach it first: it puts the numbers into ``engine.state.metrics`` for the handlers after it (EarlyStopping,
+    TensorBoardStatsHandler): ``student_macro_auc``, ``auxiliary_macro_auc``, ``mean_macro_auc`` and so on, and the
+    student's also plainly as ``macro_auc``. A metric that isn't defined, such as the AUC of a class without images, is
+    null in the file and absent there.
 
     ``metrics.json`` holds ``class_names``; for the ``validation`` split ``epochs``, the ``best`` of them by the key
     metric (of equals the one with the lower NLL) and the ``final`` one; and the last evaluation of any other split
@@ -187,9 +188,10 @@ class MetricsRecorder:
         """A line per network; of an evaluation the one of the student, calibrated where it is, is for everyone."""
         first = None if self.split == "validation" else "calibrated" if "calibrated" in metrics else "student"
         for who, values in metrics.items():
-            known = {name: values[name] for name in SHOWN if values[name] is not None}
-            text = ", ".join(f"{metric_words(name)} {value:.3f}" for name, value in known.items())
-            logger.log(logging.INFO if who == first else logging.DEBUG, "%s: %s.", who.capitalize(), text)
+            known = {metric: values[metric] for metric in SHOWN if values[metric] is not None}
+            text = ", ".join(f"{metric_words(metric)} {value:.3f}" for metric, value in known.items())
+            name = "Student, calibrated" if who == "calibrated" else who.capitalize()
+            logger.log(logging.INFO if who == first else logging.DEBUG, "%s: %s.", name, text)
 
     def _log_twins(self, entry: Mapping[str, Any]) -> None:
         shown = "nll" if self.key_metric == LAST else self.key_metric
