@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: one thread, signals that arrive, forks first, and a cache of their own."""
+"""What all tests share: one thread, signals that arrive, forks first, a cache of their own, and a terminal."""
 
 from __future__ import annotations
 
+import io
+import logging
 import signal
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,3 +31,32 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+class Terminal(io.StringIO):
+    """A stderr that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def screen(self) -> list[str]:
+        """The lines that stand on it in the end."""
+        lines = []
+        for line in self.getvalue().split("\n"):
+            row = ""
+            for text in line.split("\r"):
+                row = text + row[len(text) :]
+            lines.append(row.rstrip())
+        return lines
+
+
+@pytest.fixture
+def terminal(monkeypatch, caplog) -> Iterator[Terminal]:
+    """A terminal that bars and the log of this package are shown on."""
+    made = Terminal()
+    monkeypatch.setattr("dual_skd.progress.sys", SimpleNamespace(stderr=made))
+    caplog.set_level(logging.INFO, logger="dual_skd")
+    console = logging.StreamHandler(made)
+    logging.getLogger().addHandler(console)
+    yield made
+    logging.getLogger().removeHandler(console)

@@ -328,7 +328,7 @@ def test_a_folder_without_a_run_starts_one(tmp_path):
 def test_it_is_said_where_a_run_goes_on(stopped, caplog):
     caplog.set_level(logging.INFO)
     assert find(stopped, settings=SETTINGS | {"num_workers": 0, "fresh": False}) == (stopped / NEWEST, 7, False)
-    assert f"Going on from {stopped / NEWEST}: 1 epochs and 2 of 5 iterations are done." in caplog.text
+    assert f"Going on from {stopped / NEWEST}: 1 epoch and 2 of 5 iterations are done." in caplog.text
 
 
 def test_a_finished_run_is_left_as_it_is(stopped, caplog):

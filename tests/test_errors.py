@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import json
-import logging
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from monai.bundle import ConfigWorkflow
 
 from dual_skd.errors import (
-    STATS_LOGGERS,
     InputError,
     SelectionError,
     choose,
     input_error_behind,
+    sentence_of,
     show_input_errors_plainly,
 )
 
@@ -61,27 +63,64 @@ def test_an_input_error_is_shown_as_its_sentence_and_others_as_before(monkeypatc
     assert seen == [(KeyError, other, None)] and capsys.readouterr().err == ""
 
 
-def test_the_stats_handlers_show_no_stacks(monkeypatch, caplog):
-    monkeypatch.setattr(sys, "excepthook", lambda *arguments: None)
-    show_input_errors_plainly()
-    for name in STATS_LOGGERS:
-        logging.getLogger(name).error("Exception", exc_info=ValueError("a"))
-        logging.getLogger(name).warning("kept")
-    assert [record.getMessage() for record in caplog.records] == ["kept"] * len(STATS_LOGGERS)
+@pytest.mark.parametrize(
+    ("content", "name", "sentence"),
+    [
+        ('{"a": 1,\n "b": }', "a.json", "a.json isn't JSON: Expecting value in line 2, column 7; mend it there."),
+        ("a: 1\nb: [1, 2\nc: 3\n", "a.yaml", "a.yaml isn't YAML: expected ',' or ']', but got ':' in line 3, "),
+        ("a = 1", "a.toml", "a.toml isn't a config file; give one whose name ends in .json, .yaml or .yml."),
+        ('{"run": ["$@loss"]}', "a.json", "A config refers to @loss, which no config file has; "),
+        ('{"run": ["@a"], "a": "@b", "b": "@a"}', "a.json", "In the config, @a and @b refer to each other; "),
+        ('{"run": ["@a"], "a": {"_target_": "torch.nowhere.N"}}', "a.json", "A config names torch.nowhere.N, which "),
+        ('{"fly": 1}', "a.json", "No config file has an entry run that could be run; "),
+        (None, "a.json", "There is no config file a.json (in {here}); give its path from this folder, "),
+    ],
+)  # fmt: skip
+def test_what_monai_says_of_configs_is_a_sentence(tmp_path, monkeypatch, content, name, sentence):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).write_text(content)
+    with pytest.raises(Exception) as caught:
+        workflow = ConfigWorkflow(name, meta_file=None, logging_file=False)
+        workflow.initialize()
+        workflow.run()
+    assert sentence_of(caught.value).startswith(sentence.format(here=tmp_path))
 
 
-def test_every_stats_handler_of_the_configs_is_one_of_them():
-    def named(content) -> list[str]:
-        if isinstance(content, list):
-            return [name for one in content for name in named(one)]
-        if not isinstance(content, dict):
-            return []
-        own = [content.get("name", "")] if content.get("_target_") == "StatsHandler" else []
-        return own + named(list(content.values()))
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (InputError("No images in here; add some."), "No images in here; add some."),
+        (KeyboardInterrupt(), "Stopped by Ctrl-C."),
+        (OSError(errno.ENOSPC, "No space left on device", "run.json"), "The disk is full (run.json can't be written)"),
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk is full; make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.png"), "a.png can't be opened (Permission denied); "),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "The memory of the GPU is full; "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The memory of this computer "),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "The memory of this computer "),
+        (RuntimeError("unable to allocate shared memory(shm) for file"), "The memory that processes share (/dev/shm) "),
+        (MemoryError(), "The memory of this computer "),
+    ],
+)  # fmt: skip
+def test_what_else_fails_outside_is_a_sentence_whoever_wrapped_it(error, sentence, explicit):
+    assert sentence_of(error).startswith(sentence)
+    if isinstance(error, Exception):
+        assert sentence_of(wrapped(error, explicit)).startswith(sentence)
 
-    configs = (Path(__file__).parents[1] / "bundle" / "configs").glob("*.json")
-    found = [name for path in configs for name in named(json.loads(path.read_text()))]
-    assert len(found) >= 4 and set(found) <= set(STATS_LOGGERS)
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), ZeroDivisionError("division by zero"), FileNotFoundError(2, "No such file", "a"), AssertionError()],
+)
+def test_errors_that_are_not_known_keep_their_stack(error):
+    assert sentence_of(error) is None and sentence_of(wrapped(error, True)) is None
+
+
+def test_json_that_came_from_no_file_keeps_its_stack():
+    with pytest.raises(json.JSONDecodeError) as caught:
+        json.loads("{")
+    assert sentence_of(caught.value) is None
 
 
 def test_input_errors_are_value_errors():

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from dual_skd.wording import check_command, counted, quoted
+from dual_skd.wording import check_command, counted, duration, metric_words, quoted
 
 NAMES = ["data (Müller)", "it's", 'say "a"', "-x", "--help", "$HOME", "@eaDir", "%x", "'a'", "a#b", "~old", "a;b",
          "a\\b", "2024_06", "dir/", "`id`", "a\nb", "*", "demo"]  # fmt: skip
@@ -28,3 +28,15 @@ def test_a_command_with_any_path_can_be_pasted(name):
 
 def test_a_number_has_its_words():
     assert [counted(n, "file is", "files are") for n in (0, 1, 2)] == ["0 files are", "1 file is", "2 files are"]
+
+
+def test_times_and_metrics_have_words():
+    assert [duration(seconds) for seconds in (0, 89, 90, 5300, 5400)] == [
+        "0 s",
+        "89 s",
+        "2 min",
+        "88 min",
+        "1 h 30 min",
+    ]
+    names = ("macro_auc", "nll", "balanced_accuracy", "f1")
+    assert [metric_words(name) for name in names] == ["macro AUC", "NLL", "balanced accuracy", "F1"]

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from importlib import import_module
 
 from dual_skd.errors import InputError
+from dual_skd.log import set_up
 
 COMMANDS = {
     "check": (
@@ -33,8 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         if name in argv[:1]:  # each command imports what it needs, and no other
             import_module(module).add_arguments(command)
     args = parser.parse_args(argv)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("dual_skd").setLevel(logging.INFO)  # other libraries only where they warn
+    set_up(quiet=getattr(args, "quiet", False))
     try:
         return import_module(COMMANDS[args.command][0]).main(args)
     except InputError as error:

@@ -90,7 +90,7 @@ class BestModelSaver:
         self.best, self.best_epoch = value, engine.state.epoch
         self._save(engine)
         if self.key_metric != LAST:
-            logger.info("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
+            logger.debug("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
 
     def _say_if_few(self, engine: Engine) -> None:
         """Once, where chance rather than the network decides which epoch is kept."""
@@ -128,7 +128,7 @@ class BestModelSaver:
         if calibration is None:
             logger.warning("There are no validation predictions, so probabilities stay uncalibrated (temperature 1).")
         else:
-            logger.info("%s.", calibration)
+            logger.debug("%s.", calibration)
         if self.auxiliary is not None:
             of_auxiliary = self._calibration(measured, measured and measured.auxiliary)
             save_model(

@@ -26,12 +26,12 @@ from torch.utils.data import Sampler
 
 from dual_skd.bad_numbers import anywhere
 from dual_skd.data.reading.locators import expanded
-from dual_skd.errors import InputError
+from dual_skd.errors import FULL, InputError
 from dual_skd.evaluation.recorder import read_json
-from dual_skd.files import FULL, replace_file
+from dual_skd.files import replace_file
 from dual_skd.momentum import unwrap
 from dual_skd.options import Training, completed, marks
-from dual_skd.wording import quoted
+from dual_skd.wording import counted, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +114,9 @@ def find_checkpoint(
         logger.info("%s holds this run, finished after %d iterations: nothing is left to train.", folder, iteration)
     else:
         logger.info(
-            "Going on from %s: %d epochs%s are done.",
+            "Going on from %s: %s%s are done.",
             path,
-            iteration // length,
+            counted(iteration // length, "epoch"),
             f" and {iteration % length} of {length} iterations" if iteration % length else "",
         )
     return Found(path, iteration, finished)

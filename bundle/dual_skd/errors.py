@@ -4,15 +4,42 @@
 from __future__ import annotations
 
 import difflib
-import logging
+import errno
+import json
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 from typing import TypeVar
 
 T = TypeVar("T")
 
-STATS_LOGGERS = ("train_loss", "validation", "evaluation", "inference")  # of MONAI's StatsHandler in the configs
+
+# no space, a user's share of it used up, a file larger than it may be
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OF_MEMORY = "The memory of this computer is full; give a smaller batch_size, fewer num_workers, or cache disk."
+# what MONAI and PyTorch say, and what a command says for it
+SENTENCES = {
+    r"Cannot find the (?:logging )?config file: (.+)\.$": (
+        "There is no config file {0} (in {here}); give its path from this folder, or an absolute one."
+    ),
+    r'unknown file input: "(.+)"': "{0} isn't a config file; give one whose name ends in .json, .yaml or .yml.",
+    r"(?:the referring item `@|id=')(.+)(?:` is not defined in the config|' is not found in the config resolver)": (
+        "A config refers to @{0}, which no config file has; mend the name, or give the file that has it as well."
+    ),
+    r"run ID '(.+)' doesn't exist": "No config file has an entry {0} that could be run; give the bundle's file first.",
+    r"detected circular references '(.+)' for id='(.+)'": "In the config, @{0} and @{1} refer to each other; mend one.",
+    r"Cannot locate class or function path: '(.+)'": (
+        "A config names {0}, which isn't installed here; mend the name, or install the package."
+    ),
+    r"out of memory": "The memory of the GPU is full; give a smaller batch_size or image_size, or --device cpu.",
+    r"can't allocate memory|DataLoader worker .* killed by signal: Killed": OF_MEMORY,
+    r"(?:unable to|can't|could not) (?:allocate|open|mmap) shared memory|out of shared memory": (
+        "The memory that processes share (/dev/shm) is full; give --num_workers 0, or docker run a larger --shm-size."
+    ),
+}
 
 
 class InputError(ValueError):
@@ -23,38 +50,83 @@ class SelectionError(InputError):
     """Weights of the large network can't be selected for the small one."""
 
 
-def input_error_behind(error: BaseException | None) -> InputError | None:
-    """Returns the ``InputError`` that caused ``error``, however many libraries wrapped it on the way, or None."""
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those behind it, however many libraries wrapped it on the way, the outermost first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, InputError):
-            return error
+        yield error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
+
+
+def input_error_behind(error: BaseException | None) -> InputError | None:
+    """Returns the ``InputError`` that caused ``error``, or None."""
+    return next((one for one in causes(error) if isinstance(one, InputError)), None)
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """What a command says in place of a stack, or None for an error that isn't known: its stack is needed.
+
+    Known are :class:`InputError`, and of other libraries: configs that aren't there, can't be read, or name what isn't
+    there; full memory; a full disk; files that may not be read or written; and Ctrl-C.
+    """
+    known = input_error_behind(error)
+    if known is not None:
+        return str(known)
+    return next((said for one in causes(error) if (said := _sentence(one))), None)
+
+
+def _sentence(error: BaseException) -> str | None:
+    if isinstance(error, KeyboardInterrupt):
+        return "Stopped by Ctrl-C."
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"The disk is full{_named(error)}; make room and give the same command again."
+    if isinstance(error, PermissionError) and error.filename:
+        return f"{error.filename} can't be opened ({error.strerror}); mend its permissions, or give another one."
+    if isinstance(error, json.JSONDecodeError) and (file := _file_read(error)):
+        return f"{file} isn't JSON: {error.msg} in line {error.lineno}, column {error.colno}; mend it there."
+    if mark := getattr(error, "problem_mark", None):  # of yaml, which isn't imported for it
+        what = getattr(error, "problem", "")
+        return f"{mark.name} isn't YAML: {what} in line {mark.line + 1}, column {mark.column + 1}; mend it there."
+    if isinstance(error, MemoryError):
+        return OF_MEMORY
+    if isinstance(error, RuntimeError | ValueError | LookupError | OSError | ImportError):
+        for pattern, sentence in SENTENCES.items():
+            if found := re.search(pattern, str(error)):
+                return sentence.format(*found.groups(), here=Path.cwd())
+    return None
+
+
+def _named(error: OSError) -> str:
+    return f" ({error.filename} can't be written)" if error.filename else ""
+
+
+def _file_read(error: BaseException) -> str | None:
+    """The file that ``json.load`` was reading; its error doesn't say."""
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_code is json.load.__code__:
+            return getattr(frame.f_locals["fp"], "name", None)
     return None
 
 
 def show_input_errors_plainly() -> None:
-    """Makes an uncaught :class:`InputError` end the process with its one sentence instead of a stack.
+    """Makes an uncaught error that :func:`sentence_of` knows end the process with its sentence instead of a stack.
 
     ``monai.bundle run`` wraps every exception of a config expression several times; a user with a typo in a path
     should not have to read that. Other exceptions keep the hook that was installed before. Called by the configs'
-    ``initialize``; a notebook or a test still sees the ordinary exception chain. MONAI's StatsHandler, which logs the
-    stack of every exception that it passes on, is kept from it.
+    ``initialize``; a notebook or a test still sees the ordinary exception chain.
     """
     previous = sys.excepthook
     if getattr(previous, "shows_input_errors", False):
         return  # many runs in one process need it once
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        cause = input_error_behind(error)
-        if cause is None:
+        sentence = sentence_of(error)
+        if sentence is None:
             previous(kind, error, traceback)
         else:
-            sys.stderr.write(f"\nError: {cause}\n")
+            sys.stderr.write(f"\nError: {sentence}\n")
 
-    for name in STATS_LOGGERS:
-        logging.getLogger(name).addFilter(lambda record: not record.exc_info)
     hook.shows_input_errors = True  # type: ignore[attr-defined]
     sys.excepthook = hook
 

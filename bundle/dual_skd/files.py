@@ -9,16 +9,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from dual_skd.errors import InputError
+from dual_skd.errors import InputError, causes
 
-# no space, a user's share of it used up, a file larger than it may be
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LITTLE = 2**16  # bytes, of which a disk is called full
 
 
@@ -48,7 +46,7 @@ def replace_file(path: str | Path, write: Callable[[Path], object], *, former: P
         os.replace(draft, path)
         _synchronise_folder(path.parent)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
-        reason = next((cause.strerror for cause in _chain(error) if isinstance(cause, OSError)), None) or str(error)
+        reason = next((cause.strerror for cause in causes(error) if isinstance(cause, OSError)), None) or str(error)
         with contextlib.suppress(OSError):
             if shutil.disk_usage(path.parent).free < LITTLE:  # torch doesn't tell
                 reason = os.strerror(errno.ENOSPC)
@@ -116,9 +114,3 @@ def _synchronise_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -87,11 +87,9 @@ def initialise_pair(
     reports: dict[str, Any] = {}
     for who, (network, rule, blocks, rule_seed) in rules.items():
         if rule == SCRATCH or view is None:
-            logger.info("%s: random initialisation.", who.capitalize())
             summary[who] = {"rule": SCRATCH, "selected": 0, "tensors": len(network.state_dict()), "verified": True}
         elif who == "auxiliary" and (rule, blocks) == (selection_student, layers) and rule != "random":
             unwrap(network).load_state_dict(unwrap(student).state_dict())
-            logger.info("Auxiliary: the same rule as the student, so a copy of the student.")
             summary[who], reports[who] = dict(summary["student"]), reports["student"]
         else:
             plan = _select_into(network, view, elements=rule, layers=blocks, seed=rule_seed, **common)
@@ -103,13 +101,24 @@ def initialise_pair(
                     f"would stay random; take small and large from one family, or choose the selection {SCRATCH}."
                 )
             summary[who] = {"rule": rule, "selected": selected, "tensors": len(report), "verified": report.verified}
-            logger.info("%s: %d of %d tensors selected from %s by rule %s.", who.capitalize(), selected, len(report),
-                        large, rule)  # fmt: skip
             if compensate_with:
                 summary[who]["compensation"] = _compensate(network, plan, large, view, options, compensate_with)
     if report_path is not None:
         _write_reports(Path(report_path), reports)
+        _say(summary, large, report_path)
     return summary
+
+
+def _say(summary: Mapping[str, Mapping[str, Any]], large: str, report_path: str | Path) -> None:
+    """One sentence for the log."""
+    parts = [
+        f"{who} {of['selected']} of {of['tensors']} tensors (rule {of['rule']})" if of["selected"] else f"{who} random"
+        for who, of in summary.items()
+    ]
+    if any(of["selected"] for of in summary.values()):
+        logger.info("First weights, from %s: %s; the table of all tensors is %s.", large, ", ".join(parts), report_path)
+    else:
+        logger.info("First weights: %s.", ", ".join(parts))
 
 
 def _large_view(large: str, pretrained: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> View:

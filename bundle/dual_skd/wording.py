@@ -21,6 +21,26 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A time as one reads it: "40 s", "12 min", "3 h 20 min".
+
+    >>> duration(39.6), duration(720), duration(12000)
+    ('40 s', '12 min', '3 h 20 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def metric_words(name: str) -> str:
+    """A metric as one writes it: "macro AUC" for ``macro_auc``."""
+    words = name.replace("_", " ")
+    for short in ("auc", "nll", "ece", "f1"):
+        words = words.replace(short, short.upper())
+    return words
+
+
 def as_word(path: str | Path) -> str:
     """A path as a command takes it for a path: with ``./`` before what begins like something else.
 

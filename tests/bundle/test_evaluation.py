@@ -102,8 +102,8 @@ def test_twins_of_training_images_are_dropped_from_an_external_set(finished, run
     own = metrics["elsewhere_all"]
     assert metrics["test"] == tested and not (finished / "datalist_test.json").exists()
     assert of_the_run == [(finished / name).read_bytes() for name in ("predictions_test.csv", "datalist.json")]
-    assert f"Measured: 6 images of {other} (2 interstitial, 2 nodule, 2 normal)." in caplog.text
-    assert "The model was trained on: " in caplog.text and "Data: " not in caplog.text
+    assert f"Measured: {other}\n  6 images (2 interstitial, 2 nodule, 2 normal)" in caplog.text
+    assert "The model was trained on: " not in caplog.text and "Data: " not in caplog.text
     last = [record.message for record in caplog.records if record.name.startswith("dual_skd")][-1]
     assert str(finished / "predictions_elsewhere_all.csv") in last
     assert own["images"] == 6 and own["with_twins"]["images"] == 7

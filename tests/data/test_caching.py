@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from monai.data import CacheDataset, Dataset
+from monai.data import Dataset
 from PIL import Image
 
 from dual_skd.data import caching
-from dual_skd.data.caching import DiskCache, cached_dataset, free_memory, loader_workers
+from dual_skd.data.caching import DiskCache, MemoryCache, cached_dataset, free_memory, loader_workers
 from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.errors import InputError, input_error_behind
 
@@ -35,7 +35,7 @@ def build(records, tmp_path, **options):
 
 def test_few_images_are_kept_in_memory(records, tmp_path):
     dataset = build(records, tmp_path)
-    assert type(dataset) is CacheDataset and loader_workers(dataset, 3) == 0
+    assert type(dataset) is MemoryCache and loader_workers(dataset, 3) == 0
     Path(records[0]["image"]).unlink()
     assert dataset[0]["image"].shape == (1, 8, 8) and dataset[3]["label"] == 1
 
@@ -70,7 +70,7 @@ def test_what_a_killed_process_left_half_written_is_read_anew(records, tmp_path,
 def test_memory_one_byte_larger_is_enough(records, tmp_path, monkeypatch):
     label = 8  # bytes of the label's tensor
     monkeypatch.setattr(caching, "free_memory", lambda: 2 * 20 * (8 * 8 * 4 + label))
-    assert type(build(records, tmp_path)) is CacheDataset
+    assert type(build(records, tmp_path)) is MemoryCache
 
 
 def test_reading_that_would_take_long_goes_to_disk_at_once(records, tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_changed_file_or_setting_is_read_anew(records, tmp_path):
 
 
 def test_each_kind_can_be_asked_for(records, tmp_path):
-    kinds = {"memory": CacheDataset, "disk": DiskCache, "none": Dataset}
+    kinds = {"memory": MemoryCache, "disk": DiskCache, "none": Dataset}
     for name, kind in kinds.items():
         dataset = build(records, tmp_path, cache=name)
         assert type(dataset) is kind and len(dataset) == 20 and dataset[1]["image"].shape == (1, 8, 8)

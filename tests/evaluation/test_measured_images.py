@@ -97,11 +97,12 @@ def test_the_log_says_which_images_are_measured_and_where_the_numbers_are(tmp_pa
     other.notes.append("2 images were left out")
     ended(MeasuredImages(tmp_path, "hospB", "test", other), Events.STARTED)
     assert caplog.messages == [
-        "Measured: 1 images of 1 patients of class folders in /clinic/hospB (1 normal, 0 nodule, 0 mass). "
-        "2 images were left out."
+        "Measured: class folders in /clinic/hospB\n"
+        "  1 image (1 normal, 0 nodule, 0 mass), 1 patient\n"
+        "  2 images were left out."
     ]
     caplog.clear()
     ended(MeasuredImages(tmp_path, "val", "val", data(tmp_path, train=1, val=1)), Events.STARTED)
-    assert "of the run's own validation split (1 normal, 0 nodule, 0 mass)." in caplog.text
+    assert "the run's own validation split\n  1 image (1 normal, 0 nodule, 0 mass)" in caplog.text
     ended(MeasuredImages(tmp_path, "hospB", "test", other))
     assert str(tmp_path / "predictions_hospB.csv") in caplog.messages[-1] and "under 'hospB'" in caplog.messages[-1]

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 
 import pytest
@@ -12,7 +13,7 @@ from monai.handlers import CheckpointSaver
 from torch import nn
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation import MetricsRecorder, classification_metrics, goodness, log_metrics, mean_logits
+from dual_skd.evaluation import MetricsRecorder, classification_metrics, goodness, mean_logits
 from dual_skd.evaluation.metrics import METRICS
 from dual_skd.evaluation.uncertainty import Conformal, disagreement, predictive_entropy
 from dual_skd.evaluator import DualModelEvaluator
@@ -172,26 +173,31 @@ def test_wrong_classes_key_metric_or_file_are_said_plainly(tmp_path):
         evaluator(MetricsRecorder(tmp_path, NAMES)).run()
 
 
-def test_one_line_per_network_is_logged(tmp_path, caplog):
-    caplog.set_level("INFO", logger="dual_skd")
-    engine = evaluator(MetricsRecorder(tmp_path, NAMES), auxiliary=Line(-1.0))
-    engine.run(global_epoch=2)
-    caplog.clear()
-    log_metrics(engine)
-    accuracy = [engine.state.metrics[f"{who}_accuracy"] for who in ("student", "auxiliary", "mean")]
-    for line, who, value in zip(caplog.messages, ("student", "auxiliary", "mean"), accuracy, strict=True):
-        assert line.startswith(f"Epoch 2, {who}: macro_auc ") and f" accuracy {value:.3f}," in line
+def said(caplog, level: int) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == level]
 
 
-def test_undefined_metrics_and_absent_networks_are_not_logged(tmp_path, caplog):
-    caplog.set_level("INFO", logger="dual_skd")
-    records = [{"image": image, "label": 1} for image in IMAGES]
-    engine = evaluator(MetricsRecorder(tmp_path, NAMES), records=records)
+def test_an_evaluation_says_the_students_numbers_and_the_others_only_if_asked(tmp_path, caplog):
+    caplog.set_level("DEBUG", logger="dual_skd")
+    engine = evaluator(MetricsRecorder(tmp_path, NAMES, "test", temperature=2.0), auxiliary=Line(-1.0))
     engine.run()
-    caplog.clear()
-    log_metrics(engine)
-    (line,) = caplog.messages
-    assert "student" in line and "macro_auc" not in line and "accuracy" in line
+    metrics = engine.state.metrics
+    (line,) = said(caplog, logging.INFO)
+    assert line.startswith(f"Student, calibrated: macro AUC {metrics['macro_auc']:.3f}, balanced accuracy ")
+    assert line.endswith(f" NLL {metrics['calibrated_nll']:.3f}.")
+    others = said(caplog, logging.DEBUG)
+    assert [one.partition(":")[0] for one in others] == ["Student", "Auxiliary", "Mean"]
+    assert all(f" accuracy {metrics[f'{who}_accuracy']:.3f}," in one
+               for one, who in zip(others, ("student", "auxiliary", "mean"), strict=True))  # fmt: skip
+
+
+def test_a_validation_says_nothing_unless_asked_and_no_metric_that_is_undefined(tmp_path, caplog):
+    caplog.set_level("DEBUG", logger="dual_skd")
+    records = [{"image": image, "label": 1} for image in IMAGES]
+    evaluator(MetricsRecorder(tmp_path, NAMES), records=records).run()
+    assert said(caplog, logging.INFO) == []
+    (line,) = said(caplog, logging.DEBUG)
+    assert line.startswith("Student: balanced accuracy ") and "AUC" not in line
 
 
 def test_the_names_of_the_metrics_are_those_that_are_measured():

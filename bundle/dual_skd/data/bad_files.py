@@ -54,7 +54,7 @@ def usable_rows(
     if on_bad_file == "error":
         facts = inspection.quick_facts_of_all(images, spatial_dims)
     else:
-        facts = list(inspection.inspect_all(images, spatial_dims, progress=True).values())
+        facts = list(inspection.inspect_all(images, spatial_dims).values())
     bad = {one.image: one for one in facts if one.problem}
     if bad and on_bad_file == "error":
         first = next(iter(bad.values()))

@@ -21,6 +21,7 @@ from dual_skd.data.reading.facts import spread
 from dual_skd.data.reading.locators import expanded, path_of, split_locator
 from dual_skd.errors import InputError
 from dual_skd.options.choices import Cache
+from dual_skd.progress import bar
 from dual_skd.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -69,9 +70,24 @@ def cached_dataset(
     if cache == "none":
         return Dataset(records, transform)
     if cache == "memory":
-        return CacheDataset(records, transform, num_workers=max(num_workers, 1), copy_cache=False)
+        return MemoryCache(records, transform, num_workers=max(num_workers, 1), progress=False, copy_cache=False)
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return DiskCache(records, transform, cache_dir=expanded(cache_dir) / key, hash_func=_record_key)
+
+
+class MemoryCache(CacheDataset):
+    """MONAI's data set, with our bar while it reads."""
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list:
+        with bar(None, "Reading images", len(self.data)) as self._bar:
+            cache = super()._fill_cache(indices)
+        del self._bar  # it can't be sent to another process, as the data set can
+        return cache
+
+    def _load_cache_item(self, idx: int) -> Any:
+        item = super()._load_cache_item(idx)
+        self._bar.update()
+        return item
 
 
 class DiskCache(PersistentDataset):
@@ -116,7 +132,8 @@ def _choose(records: list, transform: Compose, threads: int) -> str:
     # every process of a distributed run keeps its own images
     budget = MEMORY_SHARE * free_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     cache = "memory" if size <= budget and (seconds <= PATIENCE or len(records) <= PROBES) else "disk"
-    logger.info(
+    logger.log(
+        logging.DEBUG if cache == "memory" else logging.INFO,  # pictures of patients on a disk are worth a line
         "%s %.2f GB (%.1f GB may be used) and about %.0f s to read: they are kept %s.",
         counted(len(records), "decoded image takes", "decoded images take"),
         size / 1e9,

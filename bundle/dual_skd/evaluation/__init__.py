@@ -43,7 +43,6 @@ _HOME = {
     "write_predictions": "predictions",
     "MetricsRecorder": "recorder",
     "goodness": "recorder",
-    "log_metrics": "recorder",
     "Subgroup": "subgroups",
     "subgroup_metrics": "subgroups",
     "decompose_entropy": "uncertainty",

@@ -115,16 +115,10 @@ class MeasuredImages:
     def _say_what(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:
             return
-        data, records = self.datalist, self.datalist.splits[self.split]
-        patients = {record["patient"] for record in records if record["patient"]}
-        logger.info(
-            "Measured: %d images%s of %s (%s).%s",
-            len(records),
-            f" of {len(patients)} patients" if patients else "",
-            f"the run's own {SECTIONS[self.split]} split" if data.train else data.source,
-            data.named_counts(self.split),
-            "" if data.train else "".join(f" {note[0].upper()}{note[1:]}." for note in data.notes),
-        )
+        data = self.datalist
+        source = f"the run's own {SECTIONS[self.split]} split" if data.train else data.source
+        notes = [] if data.train else [f"{note[0].upper()}{note[1:]}." for note in data.notes]
+        logger.info("\n  ".join([f"Measured: {source}", data.counted(self.split), *notes]))
 
     def __call__(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:

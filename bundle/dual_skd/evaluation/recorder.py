@@ -28,9 +28,11 @@ from dual_skd.evaluation.uncertainty import (
     set_coverage,
 )
 from dual_skd.files import read_json, write_json
+from dual_skd.wording import metric_words
 
 logger = logging.getLogger(__name__)
 
+SHOWN = ("macro_auc", "balanced_accuracy", "accuracy", "f1", "ece", "nll")  # in the log
 LOWER_IS_BETTER = ("nll", "ece", "brier")
 # as a key metric: none, the last epoch is kept
 LAST = "last"
@@ -55,10 +57,10 @@ class Measured(NamedTuple):
 class MetricsRecorder:
     """Collects the logits of an evaluation and measures them.
 
-    Attach it first: it puts the numbers into ``engine.state.metrics`` for the handlers after it (StatsHandler,
-    TensorBoardStatsHandler, CheckpointSaver, EarlyStopHandler): ``student_macro_auc``, ``auxiliary_macro_auc``,
-    ``mean_macro_auc`` and so on, and the student's also plainly as ``macro_auc``. A metric that isn't defined, such as
-    the AUC of a class without images, is null in the file and absent there.
+    Attach it first: it puts the numbers into ``engine.state.metrics`` for the handlers after it (EarlyStopping,
+    TensorBoardStatsHandler): ``student_macro_auc``, ``auxiliary_macro_auc``, ``mean_macro_auc`` and so on, and the
+    student's also plainly as ``macro_auc``. A metric that isn't defined, such as the AUC of a class without images, is
+    null in the file and absent there.
 
     ``metrics.json`` holds ``class_names``; for the ``validation`` split ``epochs``, the ``best`` of them by the key
     metric (of equals the one with the lower NLL) and the ``final`` one; and the last evaluation of any other split
@@ -178,7 +180,17 @@ class MetricsRecorder:
                 entry |= summary | {"temperature": self.temperature}
                 self._write_predictions(engine.state.measured, columns)
             self._write(engine.state.epoch, entry)
+            self._say(metrics)
         self._collected = {}
+
+    def _say(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+        """A line per network; of an evaluation the one of the student, calibrated where it is, is for everyone."""
+        first = None if self.split == "validation" else "calibrated" if "calibrated" in metrics else "student"
+        for who, values in metrics.items():
+            known = {metric: values[metric] for metric in SHOWN if values[metric] is not None}
+            text = ", ".join(f"{metric_words(metric)} {value:.3f}" for metric, value in known.items())
+            name = "Student, calibrated" if who == "calibrated" else who.capitalize()
+            logger.log(logging.INFO if who == first else logging.DEBUG, "%s: %s.", name, text)
 
     def _log_twins(self, entry: Mapping[str, Any]) -> None:
         shown = "nll" if self.key_metric == LAST else self.key_metric
@@ -265,16 +277,6 @@ class MetricsRecorder:
 
     def _probabilities(self, logits: Tensor, temperature: float | None) -> np.ndarray:
         return probabilities(logits, temperature, multi_label=self.multi_label).numpy()
-
-
-def log_metrics(engine: Engine) -> None:
-    """Logs one line per network, for ``StatsHandler(epoch_print_logger=log_metrics)``."""
-    shown = ("macro_auc", "balanced_accuracy", "accuracy", "f1", "ece", "nll")
-    for who in ("student", "calibrated", "auxiliary", "mean"):
-        values = {name: engine.state.metrics.get(f"{who}_{name}") for name in shown}
-        text = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
-        if text:
-            logger.info("Epoch %d, %s: %s", engine.state.epoch, who, text)
 
 
 def rank(metrics: Mapping[str, float | None], name: str, epoch: int) -> tuple[float, float]:

@@ -142,7 +142,8 @@ class RobustnessRecorder:
         write_json(self.path, record)
         for who in networks:
             clean, mean = entry["clean"][who]["accuracy"], entry["mean"][who]["accuracy"]
-            logger.info(
+            logger.log(
+                logging.INFO if who == "student" else logging.DEBUG,
                 "Corrupted images, %s: accuracy %.3f, mean of %d kinds and strengths; %.3f on the images as they are.",
                 who, mean, len(self.kinds), clean,
             )  # fmt: skip

@@ -29,8 +29,8 @@ def table(kind: type[Options]) -> list[str]:
         lines += [f"### {title}\n", "| option | default | takes | meaning |", "|---|---|---|---|"]
         for name, field in fields.items():
             follows = f" (`{usual[name]}`)" if field.default is None and usual.get(name) is not None else ""
-            cells = [f"`{name}`", default_of(field) + follows, _in_cell(takes(field)), _in_cell(field.description or "")]
-            lines.append(f"| {' | '.join(cells)} |")
+            cells = [f"`{name}`", default_of(field) + follows, takes(field), field.description or ""]
+            lines.append(f"| {' | '.join(map(_in_cell, cells))} |")
         lines.append("")
     return lines
 

@@ -302,8 +302,8 @@ def _log(plan: SelectionPlan, builder: PlanBuilder) -> None:
         if part.reason:
             skipped[part.reason].append(part.name)
     total, left = len(plan._parts), sum(map(len, skipped.values()))
-    logger.info("Weight selection (%s): %d of %d tensors selected.", plan.family, total - left, total)
+    logger.debug("Weight selection (%s): %d of %d tensors selected.", plan.family, total - left, total)
     for reason, names in skipped.items():
-        logger.info("Not selected, %s: %s%s", reason, ", ".join(names[:3]), " ..." if len(names) > 3 else "")
+        logger.debug("Not selected, %s: %s%s", reason, ", ".join(names[:3]), " ..." if len(names) > 3 else "")
     if not plan.verified and builder.mode == "structured":
         logger.warning("Consistency of the axes is not verified: %s.", "; ".join(builder.doubts[:3]))

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_records
+from dual_skd.data.records.datalist import MOST_NAMED
 from dual_skd.data.records.labels import in_order
 from dual_skd.data.records.spelling import alike
 from dual_skd.data.twins.finder import TwinFinder
@@ -204,8 +205,16 @@ def test_class_weights_balance_the_classes(tmp_path):
 
 
 def test_the_description_names_counts_and_decisions(tmp_path):
-    text = load(class_folders(tmp_path, {"a": 10, "b": 10})).describe()
-    assert "2 classes (a, b)" in text and "test: 4 images (2 + 2)" in text and "No split was given" in text
+    data = load(class_folders(tmp_path, {"a": 10, "b": 10}))
+    lines = data.describe().splitlines()
+    assert lines[0] == f"Data: {data.source}" and "  test: 4 images (2 a, 2 b)" in lines
+    assert any(line.startswith("  No split was given") for line in lines)
+
+
+def test_very_many_classes_are_not_counted_one_by_one(tmp_path):
+    folders = {f"c{k:02d}": 1 + (k == 0) for k in range(MOST_NAMED + 1)}
+    data = load(class_folders(tmp_path / "train", folders).parent, val_fraction=0)
+    assert data.counted("train") == "12 images (1 to 2 of each of 11 classes)"
 
 
 def test_twins_of_training_images_leave_the_test_set_by_default(tmp_path):

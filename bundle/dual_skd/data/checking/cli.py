@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
             allow_outside=args.allow_outside,
         )
     with _without_remarks_of_decoders():
-        findings = check_records(data, known=known, twins=not args.no_twins, progress=not args.quiet)
+        findings = check_records(data, known=known, twins=not args.no_twins)
     if args.json is not None:
         content = {"data": str(args.dataset_dir), "hash": data.hash if data.source else "", **findings.as_dict()}
         with _open_to_write(args.json) as file:

@@ -155,7 +155,6 @@ def check_records(
     facts: Mapping[str, FileFacts] | None = None,
     known: Sequence[Oddity] = (),
     twins: bool = True,
-    progress: bool = False,
 ) -> Findings:
     """Opens every image and looks for what would spoil a result.
 
@@ -165,14 +164,13 @@ def check_records(
         facts: locator -> facts of every image; computed when not given.
         known: what was found before, while the set was loaded.
         twins: look for copies among the images.
-        progress: show bars on stderr.
     """
     records = [record for split in SPLITS for record in data.splits[split]]
     images = [record["image"] for record in records]
     signatures = Signatures(images, spatial_dims=data.spatial_dims) if twins and finder is None else None
     if facts is None:
         also = signatures.add if signatures else None
-        facts = inspect_all(images, data.spatial_dims, progress=progress, also=also)
+        facts = inspect_all(images, data.spatial_dims, also=also)
     usable = [record for record in records if not facts[record["image"]].problem]
     reports = _Reports(data)
     for oddity in known:
@@ -184,7 +182,7 @@ def check_records(
     pairs = []
     if twins and usable:
         images = [record["image"] for record in usable]
-        finder = finder or TwinFinder(images, spatial_dims=data.spatial_dims, progress=progress, signatures=signatures)
+        finder = finder or TwinFinder(images, spatial_dims=data.spatial_dims, signatures=signatures)
         pairs = reports.add_twins(finder, images)
     for oddity in find_oddities([facts[record["image"]] for record in records]):
         reports.add(oddity.kind, oddity.image, oddity.detail)

@@ -16,7 +16,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dual_skd.data.reading.dicom import group_series, read_header, read_headers, volume_affine
 from dual_skd.data.reading.formats import (
@@ -36,6 +35,7 @@ from dual_skd.data.reading.grey import grey_of
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.data.reading.reader import hounsfield_of, read_image
 from dual_skd.errors import InputError
+from dual_skd.progress import bar
 
 COARSE = 8  # pixels per side of the picture that is kept to compare brightness between images
 LUMINANCE = 3688  # sum of the standard's table, ITU T.81, K.1
@@ -161,7 +161,6 @@ def inspect_all(
     spatial_dims: int = 2,
     *,
     workers: int | None = None,
-    progress: bool = False,
     also: Callable[[str, np.ndarray], None] | None = None,
 ) -> dict[str, FileFacts]:
     """Facts of every image, decoded in parallel; only the facts stay in memory.
@@ -170,13 +169,12 @@ def inspect_all(
         images: locators; each is opened once.
         spatial_dims: 2 for images, 3 for volumes.
         workers: threads; default one per processor.
-        progress: show a bar on stderr.
         also: see :func:`inspect`; called from several threads.
     """
     inspect_one = partial(inspect, spatial_dims=spatial_dims, also=also)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # decoders warn of what is reported here, a line per file
-        return {facts.image: facts for facts in _in_parallel(inspect_one, images, workers, progress)}
+        return {facts.image: facts for facts in _in_parallel(inspect_one, images, workers)}
 
 
 def quick_facts(image: str, spatial_dims: int = 2) -> FileFacts:
@@ -193,23 +191,21 @@ def quick_facts_of_all(images: Iterable[str], spatial_dims: int = 2, *, workers:
     first_of_file: dict[str, str] = {}
     for image in images:
         first_of_file.setdefault(split_locator(image)[0].as_posix(), image)
-    return list(_in_parallel(partial(quick_facts, spatial_dims=spatial_dims), first_of_file.values(), workers, False))
+    return list(_in_parallel(partial(quick_facts, spatial_dims=spatial_dims), first_of_file.values(), workers))
 
 
 def _in_parallel(
-    function: Callable[[str], FileFacts], images: Iterable[str], workers: int | None, progress: bool
+    function: Callable[[str], FileFacts], images: Iterable[str], workers: int | None
 ) -> Iterator[FileFacts]:
     unique = list(dict.fromkeys(images))
     remaining = iter(unique)
     with (
         ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
-        tqdm(
-            total=len(unique), desc="opening images", unit=" images", disable=not (progress and unique), mininterval=1.0
-        ) as bar,
+        bar(None, "Opening images", len(unique)) as opened,
     ):
         while batch := list(islice(remaining, BATCH)):
             for facts in pool.map(function, batch):
-                bar.update()
+                opened.update()
                 yield facts
 
 

@@ -40,6 +40,7 @@ from dual_skd.wording import counted
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+MOST_NAMED = 10  # classes whose images the log counts one by one
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,18 @@ class DataList:
         counts = Counter(label for record in self.splits[split] for label in positive_labels(record))
         return [counts[label] for label in range(self.num_classes)]
 
-    def named_counts(self, split: str) -> str:
-        """Images per class of one split in words: "20 normal, 20 pneumonia"; classes without images are named too."""
-        return ", ".join(
-            f"{count} {name}" for count, name in zip(self.class_counts(split), self.class_names, strict=True)
-        )
+    def counted(self, split: str) -> str:
+        """Images and patients of one split in words: "40 images (20 normal, 20 pneumonia), 12 patients".
+
+        Classes without images are named too; of more than ten classes only the smallest and the largest number.
+        """
+        records, counts = self.splits[split], self.class_counts(split)
+        named = ", ".join(f"{count} {name}" for count, name in zip(counts, self.class_names, strict=True))
+        if len(counts) > MOST_NAMED:
+            named = f"{min(counts)} to {max(counts)} of each of {len(counts)} classes"
+        patients = {record["patient"] for record in records if record["patient"]}
+        said = f"{counted(len(records), 'image')} ({named})"
+        return f"{said}, {counted(len(patients), 'patient')}" if patients else said
 
     def class_weights(self, split: str = "train") -> torch.Tensor:
         """Weights (K,) that make every class count the same in a loss.
@@ -140,15 +148,10 @@ class DataList:
         return (total - counts).clamp_min(1) / counts if self.multi_label else total / (self.num_classes * counts)
 
     def describe(self, title: str = "Data") -> str:
-        """One paragraph for the log: source, classes, counts, decisions."""
-        parts = [f"{title}: {self.source}; {self.num_classes} classes ({', '.join(self.class_names)})."]
-        for split in SPLITS:
-            records = self.splits[split]
-            patients = {record["patient"] for record in records if record["patient"]}
-            of_patients = f" of {counted(len(patients), 'patient')}" if patients else ""
-            counts = " + ".join(map(str, self.class_counts(split)))
-            parts.append(f"{split}: {counted(len(records), 'image')}{of_patients} ({counts}).")
-        return " ".join(parts + [f"{note[0].upper()}{note[1:]}." for note in self.notes if note not in self.doubts])
+        """Lines for the log: source, counts, decisions."""
+        lines = [f"{title}: {self.source}", *(f"  {split}: {self.counted(split)}" for split in SPLITS)]
+        notes = [f"  {note[0].upper()}{note[1:]}." for note in self.notes if note not in self.doubts]
+        return "\n".join(lines + notes)
 
 
 def load_records(
@@ -335,7 +338,7 @@ def load_records(
     )
     _require_trainable(data)
     notes += absent_classes(data)
-    logger.info(data.describe(title))
+    logger.log(logging.INFO if title == "Data" else logging.DEBUG, data.describe(title))
     for doubt in doubts:
         logger.warning("%s%s.", doubt[0].upper(), doubt[1:])
     return data

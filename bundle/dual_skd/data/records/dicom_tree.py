@@ -98,7 +98,7 @@ def read_dicom_tree(
     labelled = labelled_entries(table, label_column, words or LabelWords())
     by_id = _rows_by_id(table, column, labelled.entries)
     ignored = [file for file in [*others, *set(files).difference(dicom)] if Path(file) != table.path]
-    logger.info("Reading the headers of %d DICOM files in %s.", len(dicom), root)
+    logger.debug("Reading the headers of %d DICOM files in %s.", len(dicom), root)
     headers, broken, no_images = headers_of(dicom, only_ids=spatial_dims == 2)
     images, single_slices = _images(headers, spatial_dims)
     ignored += no_images

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from dual_skd.data.twins import signature_cache
 from dual_skd.data.twins.candidates import candidates, side_by_side
 from dual_skd.data.twins.likeness import likeness
 from dual_skd.data.twins.signatures import NUMBERS, Signature, read_finite, views_to_compare
 from dual_skd.errors import InputError
+from dual_skd.progress import bar
 
 SIMILARITY = 0.93  # likeness from which two images count as near copies
 PROBABLE = 0.80  # from here, in some sets, pairs are sharpened copies, in others neighbouring slices: for a user to see
@@ -57,7 +56,6 @@ class TwinFinder:
         spatial_dims: 2 for images, 3 for volumes.
         workers: decoding threads; default one per processor.
         cache: whether signatures are kept on disk and taken from there (:mod:`dual_skd.data.twins.signature_cache`).
-        progress: whether progress is shown; default when the error output is a terminal.
         signatures: of these images, as far as they are known; the others are decoded.
     """
 
@@ -68,20 +66,18 @@ class TwinFinder:
         spatial_dims: int = 2,
         workers: int | None = None,
         cache: bool = True,
-        progress: bool | None = None,
         signatures: signature_cache.Signatures | None = None,
     ) -> None:
         self._spatial_dims = spatial_dims
         self._cache = cache
         self._workers = workers or os.cpu_count() or 1
-        self._progress = sys.stderr.isatty() if progress is None else progress
         images = list(dict.fromkeys(images))
         signatures = signatures or signature_cache.Signatures(images, spatial_dims=spatial_dims, cache=cache)
         unknown = [image for image in images if image not in signatures]
-        with ThreadPoolExecutor(self._workers) as pool, self._bar("Looking at images", len(unknown)) as bar:
+        with ThreadPoolExecutor(self._workers) as pool, bar(None, "Comparing images", len(unknown)) as seen:
             for start in range(0, len(unknown), CHUNK):
                 for _ in pool.map(signatures.decode, unknown[start : start + CHUNK]):
-                    bar.update()
+                    seen.update()
         signatures.store()
         self.unreadable: dict[str, str] = {}  # path -> problem of every file that can't be used
         self._digest: dict[str, str] = {}
@@ -104,9 +100,6 @@ class TwinFinder:
             self._descriptors[row] = signature.descriptor
             if signature.views is not None:
                 self._views[row] = signature.views
-
-    def _bar(self, what: str, total: int) -> tqdm:
-        return tqdm(total=total, desc=what, delay=2, disable=not self._progress, file=sys.stderr, leave=False)
 
     def twins(self, images: Sequence[str], others: Sequence[str], *, similarity: float = SIMILARITY) -> list[Twin]:
         """All pairs of one of ``images`` with one of ``others`` that are copies, each pair once, no image with itself.
@@ -170,7 +163,7 @@ class TwinFinder:
         self, pairs: list[tuple[int, int, int]], digests: list[str]
     ) -> Iterator[tuple[list[tuple[int, int, int]], list[float]]]:
         """Candidate pairs with their likeness, some at a time."""
-        with ThreadPoolExecutor(self._workers) as pool, self._bar("Comparing likely copies", len(pairs)) as bar:
+        with ThreadPoolExecutor(self._workers) as pool, bar(None, "Comparing likely copies", len(pairs)) as compared:
             pairs = side_by_side(pairs)
             for start in range(0, len(pairs), PAIRS):
                 some = pairs[start : start + PAIRS]
@@ -179,7 +172,7 @@ class TwinFinder:
                 views = self._views_of(wanted.tolist(), digests, pool)
                 values = [likeness(pictures, place[:, 0], place[:, 1], mirrored[:, 0]) for pictures in views]
                 yield some, torch.stack(values).amin(dim=0).clamp(max=1.0).tolist()
-                bar.update(len(some))
+                compared.update(len(some))
 
     def _views_of(self, rows: list[int], digests: list[str], pool: ThreadPoolExecutor) -> torch.Tensor:
         """Views (V, K, 96, 96) of images, which are decoded unless they are kept."""

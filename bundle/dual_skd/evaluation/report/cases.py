@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from dual_skd.errors import InputError, input_error_behind
 from dual_skd.evaluation.explain import choose_cases, explain, panels
 from dual_skd.evaluation.predictions import named
 from dual_skd.evaluation.run_files import RunFiles
+from dual_skd.progress import bar
 
 KINDS = {
     "confident_right": "Surest, and right",
@@ -66,22 +68,19 @@ def explained_cases(
     Returns:
         the cases, and a sentence about those that could not be explained; "" where all could.
     """
-    table, cases = files.table, []
+    table = files.table
     failed: dict[int, str] = {}
     images: dict[int, Any] = {}
     chosen = choose_cases(table.probabilities, table.labels, count=count, multi_label=files.multi_label)
     transform = image_transforms(**preprocessing | {"expected": None})  # they were measured
     map_of = partial(explain, network, multi_label=files.multi_label)
-    for kind, rows in chosen.items():
-        for row in rows:
-            if row not in images and row not in failed:
-                found = _explained(table.images[row], map_of, transform, int(table.probabilities[row].argmax()))
-                if isinstance(found, str):
-                    failed[row] = found
-                else:
-                    images[row] = found
-            if row in images:
-                cases.append(_case(files, kind, row, images[row]))
+    for row in bar(list(dict.fromkeys(chain.from_iterable(chosen.values()))), "Maps of images"):
+        found = _explained(table.images[row], map_of, transform, int(table.probabilities[row].argmax()))
+        if isinstance(found, str):
+            failed[row] = found
+        else:
+            images[row] = found
+    cases = [_case(files, kind, row, images[row]) for kind, rows in chosen.items() for row in rows if row in images]
     if not failed:
         return cases, ""
     reasons = ", ".join(dict.fromkeys(failed.values()))

@@ -27,8 +27,9 @@ from dual_skd.evaluation.report.markup import (
     table,
     text,
 )
-from dual_skd.evaluation.report.plots import Plot, inline, short
+from dual_skd.evaluation.report.plots import Plot, inline
 from dual_skd.options import Evaluation, command
+from dual_skd.wording import metric_words
 
 METRICS = {
     "macro_auc": "macro AUC (one against the rest)",
@@ -255,14 +256,15 @@ def _training(content: Content) -> Markup:
     if not training["epochs"]:
         return paragraph(_sentence(training["reason"]))
     key, epoch = training["key_metric"], training["best_epoch"]
-    why = "the last, whatever its validation" if key == LAST else f"the best by {short(key)} on the validation images"
+    best = f"the best by {metric_words(key)} on the validation images"
+    why = "the last, whatever its validation" if key == LAST else best
     kept = f"The model of epoch {epoch} was kept, {why}."
     names = list(next(iter(training["series"].values())))
     rows = [
         [epoch, *(number(series[name][place]) for series in training["series"].values() for name in names)]
         for place, epoch in enumerate(training["epochs"])
     ]
-    head = ["epoch", *(f"{who} {short(name)}" for who in training["series"] for name in names)]
+    head = ["epoch", *(f"{who} {metric_words(name)}" for who in training["series"] for name in names)]
     return join([paragraph(kept), _plots(content, "training"), details("All epochs", table(head, rows))])
 
 

@@ -25,6 +25,7 @@ from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.evaluation.run_files import RunFiles, read_run
 from dual_skd.networks import build_network
 from dual_skd.outputs import load_model
+from dual_skd.progress import bar
 
 logger = logging.getLogger(__name__)
 
@@ -68,24 +69,29 @@ def write_report(
     model = Path(model) if model is not None else directory / "models" / "model.pt"
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
-    analysis = analyse(files, resamples=resamples)
-    analysis["efficiency"]["speed"] = _speed(network, files, files.metrics.get("speed"), measure=speed)
-    comparison, names = None, ("this run", "the other run")
-    if compare is not None:
-        other = expanded(compare)
-        if show_names:
-            names = (directory.resolve().name, other.resolve().name)
-        comparison = compare_runs(files, read_run(other, split), resamples=resamples, names=names)
-    cases: list[Any] = []
-    reason = "Images were left out."
-    if images and network is None:
-        reason = "There are no pictures: the run has no model file."
-    elif images and network is not None:
-        cases, reason = explained_cases(files, network, info["preprocessing"])
-    plots = all_plots(analysis)
-    folder = directory / ("report" if split == "test" else f"report_{split}")
-    for plot in (plot for several in plots.values() for plot in several):
-        save(plot, folder / "plots")
+    with bar(None, "Writing the report", 4) as steps:
+        analysis = analyse(files, resamples=resamples)
+        steps.update()
+        analysis["efficiency"]["speed"] = _speed(network, files, files.metrics.get("speed"), measure=speed)
+        steps.update()
+        comparison, names = None, ("this run", "the other run")
+        if compare is not None:
+            other = expanded(compare)
+            if show_names:
+                names = (directory.resolve().name, other.resolve().name)
+            comparison = compare_runs(files, read_run(other, split), resamples=resamples, names=names)
+        cases: list[Any] = []
+        reason = "Images were left out."
+        if images and network is None:
+            reason = "There are no pictures: the run has no model file."
+        elif images and network is not None:
+            cases, reason = explained_cases(files, network, info["preprocessing"])
+        steps.update()
+        plots = all_plots(analysis)
+        folder = directory / ("report" if split == "test" else f"report_{split}")
+        for plot in (plot for several in plots.values() for plot in several):
+            save(plot, folder / "plots")
+        steps.update()
     written = datetime.now(timezone.utc).date().isoformat()
     content = Content(
         analysis,
