@@ -128,7 +128,7 @@ class BestModelSaver:
         if calibration is None:
             logger.warning("There are no validation predictions, so probabilities stay uncalibrated (temperature 1).")
         else:
-            logger.info("%s.", calibration)
+            logger.debug("%s.", calibration)
         if self.auxiliary is not None:
             of_auxiliary = self._calibration(measured, measured and measured.auxiliary)
             save_model(

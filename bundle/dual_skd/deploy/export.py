@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd export RUN_DIR``: a trained student for other runtimes, verified, measured and described."""
+"""``dual-skd export RUN_DIR``: a trained student for other runtimes, verified, measured and described."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd audit BUNDLE_DIR``: what a bundle would run, before it is run."""
+"""``dual-skd audit BUNDLE_DIR``: what a bundle would run, before it is run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd select``: large weights in, small weights and a table per tensor out.
+"""``dual-skd select``: large weights in, small weights and a table per tensor out.
 
-python -m dual_skd select --large vit_small.safetensors --small vit_tiny.pth --out tiny.safetensors --report tiny.csv
+dual-skd select --large vit_small.safetensors --small vit_tiny.pth --out tiny.safetensors --report tiny.csv
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def test_commands_make_the_run_and_measure_the_same_images(run_folder):
     directory = run_folder()
     first, evaluating, report = commands(analyse(read_run(directory), resamples=5)).splitlines()
     assert "/clinic" not in first and first.endswith(" --output_dir O --epochs 2")  # train.json has its method
-    assert evaluating.endswith("evaluate.json --output_dir O") and report.endswith("report O")
+    assert (evaluating, report) == ("dual-skd evaluate O", "dual-skd report O")
 
     (directory / "predictions_test.csv").rename(directory / "predictions_b c.csv")
     _, evaluating, report = commands(analyse(read_run(directory, "b c"), resamples=5)).splitlines()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.evaluation.analysis import analyse
-from dual_skd.evaluation.report.plots import all_plots, inline, save, short
+from dual_skd.evaluation.report.plots import all_plots, inline, save
 from dual_skd.evaluation.run_files import read_run
 
 STRANGE = ("<script>alert(1)</script>", "$\\frac{", "結核\x00 and a name that is longer than a plot is wide")
@@ -90,11 +90,3 @@ def test_files_are_written_in_both_forms_and_always_the_same(run_folder, tmp_pat
         assert image.width == pytest.approx(660, abs=2)
     first, second = ((tmp_path / turn / "risk_coverage.svg").read_bytes() for turn in ("first", "second"))
     assert first == second
-
-
-def test_metrics_have_names_for_an_axis():
-    assert [short(name) for name in ("macro_auc", "nll", "balanced_accuracy")] == [
-        "macro AUC",
-        "NLL",
-        "balanced accuracy",
-    ]

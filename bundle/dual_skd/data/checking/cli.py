@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd check D``: files, labels, leaks and shortcuts of a data set, before any training."""
+"""``dual-skd check D``: files, labels, leaks and shortcuts of a data set, before any training."""
 
 from __future__ import annotations
 

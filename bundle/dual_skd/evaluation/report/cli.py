@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd report RUN_DIR``: the report of an evaluated run as one HTML page."""
+"""``dual-skd report RUN_DIR``: the report of an evaluated run as one HTML page."""
 
 from __future__ import annotations
 

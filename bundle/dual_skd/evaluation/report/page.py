@@ -27,7 +27,8 @@ from dual_skd.evaluation.report.markup import (
     table,
     text,
 )
-from dual_skd.evaluation.report.plots import Plot, inline, short
+from dual_skd.evaluation.report.plots import Plot, inline
+from dual_skd.wording import metric_name
 
 METRICS = {
     "macro_auc": "macro AUC (one against the rest)",
@@ -254,14 +255,15 @@ def _training(content: Content) -> Markup:
     if not training["epochs"]:
         return paragraph(_sentence(training["reason"]))
     key, epoch = training["key_metric"], training["best_epoch"]
-    why = "the last, whatever its validation" if key == LAST else f"the best by {short(key)} on the validation images"
+    best = f"the best by {metric_name(key)} on the validation images"
+    why = "the last, whatever its validation" if key == LAST else best
     kept = f"The model of epoch {epoch} was kept, {why}."
     names = list(next(iter(training["series"].values())))
     rows = [
         [epoch, *(number(series[name][place]) for series in training["series"].values() for name in names)]
         for place, epoch in enumerate(training["epochs"])
     ]
-    head = ["epoch", *(f"{who} {short(name)}" for who in training["series"] for name in names)]
+    head = ["epoch", *(f"{who} {metric_name(name)}" for who in training["series"] for name in names)]
     return join([paragraph(kept), _plots(content, "training"), details("All epochs", table(head, rows))])
 
 
@@ -618,12 +620,8 @@ def commands(analysis: Mapping[str, Any]) -> str:
     measured |= {"split": own_name} if own_name != "test" else {}
     measured |= {"report_as": name} if name != own_name else {}
     reported = {"split": name} if name != "test" else {}
-    lines = (
-        ("monai.bundle run training --config_file bundle/configs/train.json --dataset_dir D --output_dir O", chosen),
-        ("monai.bundle run evaluating --config_file bundle/configs/evaluate.json --output_dir O", measured),
-        ("dual_skd report O", reported),
-    )
-    return "\n".join(f"python -m {command}{options_text(options)}" for command, options in lines)
+    lines = (("train D -o O", chosen), ("evaluate O", measured), ("report O", reported))
+    return "\n".join(f"dual-skd {command}{options_text(options)}" for command, options in lines)
 
 
 def options_text(options: Mapping[str, Any]) -> str:

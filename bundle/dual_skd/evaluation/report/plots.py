@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dual_skd.evaluation.recorder import LOWER_IS_BETTER
 from dual_skd.evaluation.report.markup import Markup, clean, element, text
+from dual_skd.wording import metric_name
 
 # of Okabe and Ito 2008 (Color Universal Design), the order of most contrast first
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -65,7 +66,6 @@ class Plot(NamedTuple):
 def all_plots(analysis: Mapping[str, Any]) -> dict[str, list[Plot]]:
     """Every plot that the analysis has the numbers for, by section: an empty list where it has none."""
     drawers: dict[str, Callable[[Mapping[str, Any]], list[Plot]]] = {
-        "training": _training,
         "roc": _roc,
         "precision_recall": _precision_recall,
         "confusion": _confusion,
@@ -73,8 +73,9 @@ def all_plots(analysis: Mapping[str, Any]) -> dict[str, list[Plot]]:
         "risk_coverage": _risk_coverage,
         "subgroups": _forest,
     }
+    training = {"training": training_plots(analysis["training"])}
     with _style():
-        return {name: [_rendered(plot) for plot in draw(analysis)] for name, draw in drawers.items()}
+        return training | {name: [_rendered(plot) for plot in draw(analysis)] for name, draw in drawers.items()}
 
 
 def _rendered(plot: Plot) -> Plot:
@@ -123,11 +124,6 @@ def _figure(height: float, rows: int = 1, **options: Any):
     return figure, figure.subplots(rows, 1, **options)
 
 
-def short(metric: str) -> str:
-    """Name of a metric for an axis."""
-    return metric.replace("_", " ").replace("auc", "AUC").replace("nll", "NLL").replace("ece", "ECE")
-
-
 def _cut(name: str) -> str:
     name = " ".join(clean(name).split())
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
@@ -136,10 +132,15 @@ def _cut(name: str) -> str:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def _training(analysis: Mapping[str, Any]) -> list[Plot]:
-    training = analysis["training"]
+def training_plots(training: Mapping[str, Any]) -> list[Plot]:
+    """The curves of a run over its epochs, from :func:`~dual_skd.evaluation.analysis.training_of`; none without any."""
     if not training["epochs"]:
         return []
+    with _style():
+        return [_rendered(_training(training))]
+
+
+def _training(training: Mapping[str, Any]) -> Plot:
     names = list(next(iter(training["series"].values())))
     figure, axes = _figure(1.6 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
     for axis, name in zip(axes[:, 0], names, strict=True):
@@ -149,14 +150,14 @@ def _training(analysis: Mapping[str, Any]) -> list[Plot]:
                       marker="o" if len(values) == 1 else None)  # fmt: skip
         if training["best_epoch"] is not None:
             axis.axvline(training["best_epoch"], color=GREY, linewidth=0.8, linestyle=":")
-        axis.set_ylabel(short(name))
+        axis.set_ylabel(metric_name(name))
         if name not in LOWER_IS_BETTER:
             axis.set_ylim(top=min(axis.get_ylim()[1], 1.01))
     axes[0, 0].legend(loc="best", title=f"dotted: epoch {training['best_epoch']}, kept", title_fontsize=8)
     axes[-1, 0].set_xlabel("epoch")
     axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
-    said = f"{short(names[0])} on the validation images over {len(training['epochs'])} epochs"
-    return [Plot("training", figure, "Validation during training", said)]
+    said = f"{metric_name(names[0])} on the validation images over {len(training['epochs'])} epochs"
+    return Plot("training", figure, "Validation during training", said)
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
