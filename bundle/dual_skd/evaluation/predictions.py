@@ -99,9 +99,7 @@ def read_predictions(path: str | Path, *, multi_label: bool = False) -> Predicti
                   for row in rows]  # fmt: skip
         probabilities = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows])
     except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: label or probability {error} doesn't fit its columns; evaluate again."
-        ) from error
+        raise InputError(f"{path}: label or probability {error} doesn't fit its columns; evaluate again.") from error
     if multi_label:
         labels = np.zeros((len(rows), len(names)), dtype=int)
         for row, found in zip(labels, chosen, strict=True):
