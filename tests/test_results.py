@@ -38,7 +38,7 @@ def run(tmp_path) -> Path:
     limits = {"value": 0.82, "low": 0.71, "high": 0.9, "reason": ""}
     overall = {
         "balanced_accuracy": limits,
-        "macro_auc": {"value": 1, "low": None, "high": None, "reason": "one patient"},
+        "macro_auc": {"value": 0.91, "low": None, "high": None, "reason": "one patient"},
     }
     test = {
         "source": "class folders in /data", "images": 3, "student": STUDENT, "temperature": 2.5,
@@ -187,6 +187,7 @@ def test_lines_fit_a_terminal(run):
 
 
 def test_the_last_words_are_said_once_and_where_information_is_shown(run, capsys, caplog, monkeypatch):
+    caplog.set_level(logging.WARNING, "dual_skd.results")
     say(TrainingResult, run)
     assert capsys.readouterr().out == ""  # in Python nothing asked for them
     caplog.set_level(logging.INFO, "dual_skd.results")

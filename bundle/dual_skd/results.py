@@ -268,6 +268,10 @@ class EvaluationResult(Result):
         return self._entry.get("analysis") or {}
 
     @property
+    def _level(self) -> float:
+        return (self._analysis.get("settings") or {}).get("level", 0.95)
+
+    @property
     def _overall(self) -> Mapping[str, Any]:
         return (self._analysis.get("metrics") or {}).get("overall") or {}
 
@@ -302,19 +306,12 @@ class EvaluationResult(Result):
             ("measured", f"{_counted(self.images, self.patients)}: {self.data}{left_out}")
         ]
         for name in SHOWN[:2]:
-            if answered.get(name) is not None:
-                rows.append((metric_name(name), f"{answered[name]:.3f}{self._interval(name)}"))
+            known = self._overall.get(name) or {"value": answered.get(name), "low": None, "reason": ""}
+            rows.append((metric_name(name), estimate_in_words(known, self._level)))
         return [
             *rows, ("calibration", self._calibration(answered)), ("per image", self._table),
             ("report", self.report or ""),
         ]  # fmt: skip
-
-    def _interval(self, name: str) -> str:
-        if name in self.intervals:
-            low, high = self.intervals[name]
-            return f" ({self._analysis['settings']['level']:.0%} interval {low:.3f} to {high:.3f})"
-        reason = self._overall.get(name, {}).get("reason")
-        return f"; {reason}" if reason else ""
 
     def _calibration(self, answered: Mapping[str, float | None]) -> str:
         after, before = answered.get("ece"), self.metrics.get("ece")
@@ -348,6 +345,20 @@ def say(result: Callable[..., Result], *arguments: Any) -> None:
     if os.environ.get("RANK", "0") == "0" and logger.isEnabledFor(logging.INFO):
         sys.stdout.write(f"\n{last_words(result(*arguments))}\n")
         sys.stdout.flush()
+
+
+def estimate_in_words(one: Mapping[str, Any], level: float) -> str:
+    """A value with its interval, or with the reason why it, or the interval, is missing.
+
+    Args:
+        one: ``value``, ``low``, ``high`` and ``reason``, as an analysis has them.
+        level: of the interval.
+    """
+    if one["value"] is None:
+        return one["reason"]
+    if one["low"] is not None:
+        return f"{one['value']:.3f} ({level:.0%} interval {one['low']:.3f} to {one['high']:.3f})"
+    return f"{one['value']:.3f}" + (f"; {one['reason']}" if one["reason"] else "")
 
 
 def _in_words(metrics: Mapping[str, float | None]) -> str:

@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -34,6 +35,7 @@ from dual_skd.errors import InputError, choose, input_error_behind
 from dual_skd.evaluation.recorder import read_json, write_json
 from dual_skd.files import make_folder, sha256_of
 from dual_skd.outputs import find_model, load_model
+from dual_skd.wording import closing, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,27 @@ def main(args: argparse.Namespace) -> int:
         image_column=args.image_column, images=args.images, threads=args.threads, seconds=args.seconds,
         timeout=args.timeout,
     )  # fmt: skip
+    sys.stdout.write(last_words(report, args.run_dir, args.output or args.run_dir / "export") + "\n")
     return 0 if report["fastest"] else 1
+
+
+def last_words(report: Mapping[str, Any], run_dir: Path, output: Path) -> str:
+    """Which formats passed and how fast each answers, where they are, and the next command."""
+    large = next((row["ms"].get("1") for row in report["baselines"] if row["name"].startswith("large")), None)
+    verified = report["verified_on"]
+    rows: list[tuple[str, str | Path]] = [("verified", f"on {verified['images']} images, {verified['data']}")]
+    for row in report["artefacts"]:
+        one = row.get("ms", {}).get("1")
+        facts = [
+            row["status"] + (f" ({row['reason']})" if row.get("reason") else ""),
+            f"{one:.2f} ms an image" if one else "",
+            f"{large / one:.1f} times as fast as the large network" if one and large else "",
+            f"{row['bytes'] / 1e6:.2f} MB" if row.get("bytes") else "",
+        ]
+        rows.append((row["format"], ", ".join(filter(None, facts))))
+    rows += [("fastest", report["fastest"] or "none passed"), ("table", output / "export.md")]
+    done = "Exported" if report["fastest"] else "Nothing that passed"
+    return closing(f"{done}: {output}", rows, f"dual-skd predict IMAGES --model {quoted(run_dir)}")
 
 
 def export(
@@ -153,11 +175,7 @@ def export(
         "fastest": min(passed, key=lambda row: row["ms"]["1"])["format"] if passed else None,
     }  # fmt: skip
     write_json(output / "export.json", report)
-    table = markdown(report)
-    (output / "export.md").write_text(table, encoding="utf-8")
-    logger.info("%s", table)
-    said = "Artefacts and export.json are in %s." if report["fastest"] else "No artefact passed; export.json is in %s."
-    logger.info(said, output)
+    (output / "export.md").write_text(markdown(report), encoding="utf-8")
     return report
 
 

@@ -88,7 +88,7 @@ class SelectionPlan:
         return dict(found)
 
     def __repr__(self) -> str:
-        return closing(f"SelectionPlan: {self._large.name} -> {self._small.name}", self._said())
+        return closing(f"SelectionPlan: {self._large.name} -> {self._small.name}", self.summary())
 
     def _repr_html_(self) -> str:
         head = ("tensor", "shape", "from", "of shape", "share of its norm", "not selected because", "adapted")
@@ -97,10 +97,10 @@ class SelectionPlan:
                 for row in self.report()]  # fmt: skip
         title = f"<p><b>{escape(f'{self._large.name} → {self._small.name}')}</b></p>"
         details = f"<details><summary>Tensor by tensor</summary>{_table([head, *rows])}</details>"
-        return f"<div>{title}{_table(self._said())}{details}</div>"
+        return f"<div>{title}{_table(self.summary())}{details}</div>"
 
-    def _said(self) -> list[tuple[str, str]]:
-        """Name and text of what is to be known of the plan."""
+    def summary(self) -> list[tuple[str, str]]:
+        """Name and text of what is to be known of the plan, for the reader."""
         chosen = [part.name for part in self._parts if not part.reason]
         numbers = sum(math.prod(self._small.shapes[name]) for name in chosen if name not in self._small.buffers)
         checked = "the axes are consistent" if self.verified else "consistency of the axes is not verified"
