@@ -24,6 +24,9 @@ _HOME = {
     "allow_network": "own_networks",
     "load_records": "data",
     "load_model": "outputs",
+    "TrainingResult": "results",
+    "EvaluationResult": "results",
+    "InferenceResult": "prediction.result",
     "Prediction": "prediction.outcome",
     "predict": "prediction.predictor",
     "predict_iter": "prediction.predictor",
@@ -45,6 +48,7 @@ _MODULES = (
     "options",
     "outputs",
     "pair",
+    "results",
     "selection",
 )
 __all__ = ["__version__", *_HOME]

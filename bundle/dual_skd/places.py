@@ -72,7 +72,7 @@ def find_model(output_dir: str | Path, root: str | Path | None = None, images: s
             "removed; give the same training command again to go on."
         )
     near = did_you_mean(output_dir.name, _runs_beside(output_dir))
-    wanted = f"give --output_dir of a finished run{near}, or train one (run training with this output_dir)"
+    wanted = f"give --output_dir of a finished run{near}, or train one (dual-skd train DATA -o OUT)"
     shipped = None if root is None else Path(root) / "models" / "model.pt"
     if shipped is None or shipped == own or not shipped.is_file():
         raise InputError(f"No model in {own}: {wanted}.")
@@ -105,7 +105,7 @@ def refuse_demo_model(model: str | Path, images: Iterable[Any], remedy: str) -> 
     shown = others[0] if isinstance(others[0], str | Path) else "an array"
     raise InputError(
         f"{remedy}. The model that comes with the bundle, {model}, isn't asked about {shown}: it was "
-        f"{record['description']}. To see what it says all the same: python -m dual_skd predict FILE --model demo."
+        f"{record['description']}. To see what it says all the same: dual-skd predict FILE --model demo."
     )
 
 

@@ -318,7 +318,7 @@ class DualModelTrainer(SupervisedTrainer):
         endless = self._skipped_in_a_row >= (self.state.epoch_length or MOST_SKIPPED)
         if self.on_bad_number == "stop" or endless:
             remedy = {
-                "input": "look at these images with `python -m dual_skd check`",
+                "input": "look at these images with `dual-skd check`",
                 "loss": "lower learning_rate, or turn amp off",
                 "gradient": "lower learning_rate, or turn amp off",
             }[where]

@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
+
+WIDTH = 80  # columns of a terminal
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -56,4 +60,26 @@ def quoted(path: str | Path) -> str:
 
 def check_command(dataset_dir: str | Path) -> str:
     """The command that looks through a data set, between backticks."""
-    return f"`python -m dual_skd check {quoted(dataset_dir)}`"
+    return f"`dual-skd check {quoted(dataset_dir)}`"
+
+
+def closing(title: str, rows: Iterable[tuple[str, str | Path]], following: str = "") -> str:
+    """The last words of a command: what was made, where, the main numbers, and what comes next.
+
+    Args:
+        title: the first line, as it is.
+        rows: name and text, broken into lines of :data:`WIDTH` columns; a path stays in one piece. Empty ones are left
+            out.
+        following: the next command, ready to paste; "" for none.
+    """
+    shown = [(name, value) for name, value in rows if str(value)]
+    margin = max((len(name) for name, _ in shown), default=0) + 4
+    lines = [title]
+    for name, value in shown:
+        whole = [str(value)] if isinstance(value, Path) else _broken(value, WIDTH - margin)
+        lines += [f"  {'' if place else name:{margin - 2}}{line}" for place, line in enumerate(whole)]
+    return "\n".join([*lines, f"Next: {following}"] if following else lines)
+
+
+def _broken(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)

@@ -147,7 +147,7 @@ def test_a_damaged_image_is_one_sentence_and_leaves_the_earlier_export(tmp_path,
 
 
 @pytest.mark.parametrize("columns, multi_label", [(["diagnosis"], False), (["normal", "nodule"], True)])
-def test_the_label_may_stand_in_other_columns_of_a_table(tmp_path, in_process, columns, multi_label):
+def test_the_label_may_stand_in_other_columns_of_a_table(tmp_path, in_process, capsys, columns, multi_label):
     save_tiny(tmp_path / "run", multi_label=multi_label)
     lines = [f"{picture(tmp_path / f'{i}.png', i)},{NAMES[i % 2]},{1 - i % 2},{i % 2}" for i in range(6)]
     table = tmp_path / "table.csv"
@@ -155,6 +155,12 @@ def test_the_label_may_stand_in_other_columns_of_a_table(tmp_path, in_process, c
     command = ["export", str(tmp_path / "run"), "--data", str(table), "--formats", "torchscript", "--seconds", "0.01"]
     assert main([*command, "--label-column", *columns]) == 0
     found = json.loads((tmp_path / "run" / "export" / "export.json").read_text())
+    (made,) = found["artefacts"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"Exported: {tmp_path}/run/export"
+    milliseconds, size = f"{made['ms']['1']:.2f} ms an image", f"{made['bytes'] / 1e6:.2f} MB"
+    assert lines[2] == f"  torchscript  passed, {milliseconds}, {size}"  # the large network is unknown
+    assert lines[-1] == f"Next: dual-skd predict IMAGES --model {tmp_path}/run"
     assert found["verified_on"]["images"] == 6 and found["class_names"] == NAMES
 
 

@@ -43,7 +43,7 @@ def test_an_image_that_could_not_be_used_has_a_row_without_numbers_and_is_counte
     assert good["predicted"] == "normal" and good["problem"] == ""
     assert bad.pop("image") == "b.png" and bad.pop("problem") == "b.png is cut off."
     assert set(bad) == {"predicted", "p_normal", "p_nodule", "uncertainty"} and not any(bad.values())
-    assert "Predictions of 1 images" in caplog.text and "1 images could not be used" in caplog.text
+    assert "1 images could not be used" in caplog.text
 
 
 def test_fewer_predictions_than_images_leave_the_former_table(tmp_path):

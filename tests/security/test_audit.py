@@ -190,6 +190,11 @@ def test_the_command_lists_everything_and_its_status_tells_the_result(tmp_path, 
     folder = bundle(tmp_path, {"x": "$__import__('os').system('touch canary')\x1b[2K", "y": {"_target_": "os.system"}})
     assert main(["audit", str(folder), "--quiet"]) == 1
     shown = capsys.readouterr().out
+    assert shown.splitlines()[-4:-1] == [
+        f"Audited: {folder}",
+        "  found  1 target, 1 expression, 2 problems",
+        "  next   read the places above before you run anything of it; --allow PACKAGE",
+    ]
     assert "Problems: 2" in shown and "\x1b" not in shown and not Path("canary").exists()
     assert main(["audit", str(tmp_path / "absent")]) == 1
     assert "is not a folder" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +46,13 @@ def test_files_in_weights_and_table_out(files: tuple[Path, Path], tmp_path: Path
     assert torch.equal(written["head.fc.weight"], torch.ones(3, 6))  # the small file's own
     with report.open(encoding="utf-8") as file:
         assert {row["name"] for row in csv.DictReader(file)} == set(written)
-    assert "28 of 29 tensors selected (convnext, axes consistent)" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        f"Selected: {out}",
+        "  family        convnext; the axes are consistent",
+        "  tensors       28 of 29 selected",
+    ]
+    assert lines[-1] == f"  table         {report}"  # a file has no name by which a training could build the network
 
 
 def test_selected_only_leaves_the_rest_out_and_layers_can_be_listed(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -89,15 +96,20 @@ def test_mistakes_are_one_sentence(files: tuple[Path, Path], tmp_path: Path, wor
         run(*[word for pair in given.items() for word in pair])
 
 
-def test_the_small_network_can_be_named(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_small_network_can_be_named(files: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     from dual_skd.networks import build_network
 
     torch.manual_seed(0)
     state = build_network("resnet18", num_classes=2, in_channels=3).state_dict()
     write_weights(tmp_path / "resnet.safetensors", state)
     out = tmp_path / "small.safetensors"
-    assert run("--large", tmp_path / "resnet.safetensors", "--small", "resnet10t", "--out", out,
-               "--small-options", '{"num_classes": 4, "in_channels": 1}') == 0  # fmt: skip
+    options = '{"num_classes": 4, "in_channels": 1, "image_size": 64, "stem_width": 32}'
+    source = tmp_path / "resnet.safetensors"
+    assert run("--large", source, "--small", "resnet10t", "--out", out, "--small-options", options) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    own = [("--large", "--large_options"), ("--small", "--small_options")]
+    assert words == ["Next:", "dual-skd", "train", "DATA", "--pretrained", str(out), "--image_size", "64",
+                     *(word for one, its in own for word in (one, "resnet10t", its, '{"stem_width": 32}'))]  # fmt: skip
     written = load_state_file(out)
     assert written["fc.weight"].shape[0] == 4
     assert torch.equal(written["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])

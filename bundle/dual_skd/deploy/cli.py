@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd export RUN_DIR``: a trained student for other runtimes, verified, measured and described."""
+"""``dual-skd export RUN_DIR``: a trained student for other runtimes, verified, measured and described."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dual_skd.deploy.formats import FORMATS
+from dual_skd.wording import closing, quoted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,4 +46,24 @@ def main(args: argparse.Namespace) -> int:
         image_column=args.image_column, images=args.images, threads=args.threads, seconds=args.seconds,
         timeout=args.timeout,
     )  # fmt: skip
+    sys.stdout.write(last_words(report, args.run_dir, args.output or args.run_dir / "export") + "\n")
     return 0 if report["fastest"] else 1
+
+
+def last_words(report: Mapping[str, Any], run_dir: Path, output: Path) -> str:
+    """Which formats passed and how fast each answers, where they are, and the next command."""
+    large = next((row["ms"].get("1") for row in report["baselines"] if row["name"].startswith("large")), None)
+    verified = report["verified_on"]
+    rows: list[tuple[str, str | Path]] = [("verified", f"on {verified['images']} images, {verified['data']}")]
+    for row in report["artefacts"]:
+        one = row.get("ms", {}).get("1")
+        facts = [
+            row["status"] + (f" ({row['reason']})" if row.get("reason") else ""),
+            f"{one:.2f} ms an image" if one else "",
+            f"{large / one:.1f} times as fast as the large network" if one and large else "",
+            f"{row['bytes'] / 1e6:.2f} MB" if row.get("bytes") else "",
+        ]
+        rows.append((row["format"], ", ".join(filter(None, facts))))
+    rows += [("fastest", report["fastest"] or "none passed"), ("table", output / "export.md")]
+    done = "Exported" if report["fastest"] else "Nothing that passed"
+    return closing(f"{done}: {output}", rows, f"dual-skd predict IMAGES --model {quoted(run_dir)}")

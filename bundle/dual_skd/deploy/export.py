@@ -122,11 +122,7 @@ def export(
         "fastest": min(passed, key=lambda row: row["ms"]["1"])["format"] if passed else None,
     }  # fmt: skip
     write_json(output / "export.json", report)
-    table = markdown(report)
-    (output / "export.md").write_text(table, encoding="utf-8")
-    logger.info("%s", table)
-    said = "Artefacts and export.json are in %s." if report["fastest"] else "No artefact passed; export.json is in %s."
-    logger.info(said, output)
+    (output / "export.md").write_text(markdown(report), encoding="utf-8")
     return report
 
 

@@ -101,7 +101,7 @@ def analyse(
         "roc": _curves(roc_curve, p, labels, patients, multi_label, shared),
         "precision_recall": _curves(precision_recall_curve, p, labels, patients, multi_label, shared),
         "data": _data(files),
-        "training": _training(files.metrics),
+        "training": training_of(files.metrics),
         "efficiency": _efficiency(files),
         "selection": _selection(files.selection),
         "run": _run(files.run),
@@ -413,7 +413,8 @@ def _positive(label: Any) -> list[int]:
     return [] if label is None else [int(label)]
 
 
-def _training(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def training_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The epochs of a run and their validation numbers, from the content of ``metrics.json``."""
     epochs, key = metrics.get("epochs") or [], metrics.get("key_metric", "macro_auc")
     if not epochs:
         return {"epochs": [], "reason": "no validation was recorded in training"}

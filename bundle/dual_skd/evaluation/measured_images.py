@@ -91,7 +91,7 @@ def note_path(directory: str | Path, name: str) -> Path:
 
 
 class MeasuredImages:
-    """Handler of the evaluator that says which images are measured and where the numbers are, and notes the images.
+    """Handler of the evaluator that says which images are measured, and notes them.
 
     ``datalist_<name>.json`` is the data list of another data set than that of the training run, for its patients and
     groups; or ``{"own": <section of the run's datalist.json>}``, where the run's own images go by another name.
@@ -104,7 +104,7 @@ class MeasuredImages:
     """
 
     def __init__(self, output_dir: str | Path, name: str, split: str, datalist: DataList) -> None:
-        self.path, self.output_dir, self.name = note_path(output_dir, name), Path(output_dir), name
+        self.path, self.name = note_path(output_dir, name), name
         self.split, self.datalist = split, datalist
 
     def attach(self, engine: Engine) -> None:
@@ -129,7 +129,3 @@ class MeasuredImages:
             self.path.write_text(json.dumps({"own": SECTIONS[self.split]}) + "\n", encoding="utf-8")
         else:  # of a former evaluation under this name
             self.path.unlink(missing_ok=True)
-        logger.info(
-            "Results: %s under %r, image by image in %s.",
-            self.output_dir / "metrics.json", self.name, self.output_dir / f"predictions_{self.name}.csv",
-        )  # fmt: skip

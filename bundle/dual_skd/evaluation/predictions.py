@@ -12,6 +12,7 @@ import numpy as np
 
 from dual_skd.errors import InputError
 from dual_skd.files import replace_file
+from dual_skd.wording import quoted
 
 
 class PredictionTable(NamedTuple):
@@ -82,25 +83,23 @@ def read_predictions(path: str | Path, *, multi_label: bool = False) -> Predicti
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"No table of predictions {path}; run evaluating with this output_dir first.")
+        raise InputError(f"No table of predictions {path}; make it: dual-skd evaluate {quoted(path.parent)}.")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows, header = list(reader), reader.fieldnames or ()
     names = [column[2:] for column in header if column.startswith("p_")]
     if not rows or not names or "label" not in header:
-        raise InputError(f"{path} has no images, no column label or no columns p_<class>; run evaluating again.")
+        raise InputError(f"{path} has no images, no column label or no columns p_<class>; evaluate again.")
     for number, fields in enumerate(rows, start=1):
         if None in fields or None in fields.values():  # as DictReader has fields too many, and too few
-            raise InputError(f"{path}: image {number} has more or fewer fields than columns; run evaluating again.")
+            raise InputError(f"{path}: image {number} has more or fewer fields than columns; evaluate again.")
     place = {name: number for number, name in enumerate(names)}
     try:
         chosen = [[place[name] for name in row["label"].split("|") if name] if multi_label else place[row["label"]]
                   for row in rows]  # fmt: skip
         probabilities = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows])
     except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: label or probability {error} doesn't fit its columns; run evaluating again."
-        ) from error
+        raise InputError(f"{path}: label or probability {error} doesn't fit its columns; evaluate again.") from error
     if multi_label:
         labels = np.zeros((len(rows), len(names)), dtype=int)
         for row, found in zip(labels, chosen, strict=True):

@@ -15,6 +15,7 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.measured_images import note_path
 from dual_skd.evaluation.predictions import PredictionTable, read_predictions
 from dual_skd.evaluation.recorder import read_json
+from dual_skd.wording import quoted
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,11 @@ def read_run(
     if not path.is_file():
         known = sorted(file.stem.removeprefix("predictions_") for file in directory.glob("predictions_*.csv"))
         known = [name for name in known if not name.endswith("_auxiliary") and name != "validation"]
-        raise InputError(
-            f"There are no predictions {path}; "
-            + (f"evaluated are {', '.join(known)}: choose one as split." if known else "run evaluating first.")
-        )
+        made = f"make them: dual-skd evaluate {quoted(directory)}"
+        remedy = f"evaluated are {', '.join(known)}: choose one as split" if known else made
+        raise InputError(f"There are no predictions {path}; {remedy}.")
     datalist = read_json(directory / "datalist.json")
-    note = read_json(note_path(directory, split))
-    sections = SECTIONS | {name: name for name in SECTIONS.values()}  # the section's own name serves, too
-    section = note.get("own", "" if note else sections.get(split, ""))
-    own = datalist if section else note
-    records = (own.get(section) if section else own.get("test") or own.get("validation")) or []
+    section, own, records = measured_records(directory, split)
     multi_label = any(isinstance(record.get("label"), list) for record in records or datalist.get("training", []))
     table = read_predictions(path, multi_label=multi_label)
     validation, reason = _validation(directory / "predictions_validation.csv", table, calibration, multi_label)
@@ -112,6 +108,19 @@ def read_run(
         section=section,
         validation_reason=reason,
     )
+
+
+def measured_records(directory: Path, split: str) -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
+    """Which images an evaluation measured.
+
+    Returns:
+        the section of the run's ``datalist.json``, "" for another data set; the data list; and its records.
+    """
+    note = read_json(note_path(directory, split))
+    sections = SECTIONS | {name: name for name in SECTIONS.values()}  # the section's own name serves, too
+    section = note.get("own", "" if note else sections.get(split, ""))
+    own = read_json(directory / "datalist.json") if section else note
+    return section, own, (own.get(section) if section else own.get("test") or own.get("validation")) or []
 
 
 def _validation(

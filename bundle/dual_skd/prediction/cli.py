@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd predict FILE...``: probabilities of images, a line each."""
+"""``dual-skd predict FILE...``: probabilities of images, a line each."""
 
 from __future__ import annotations
 

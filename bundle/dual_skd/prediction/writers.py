@@ -116,7 +116,6 @@ class PredictionWriter:
         if self._rows != len(self.images):
             raise ValueError(f"{self._rows} predictions for {len(self.images)} images; {self.draft} holds them.")
         os.replace(self.draft, self.path)
-        logger.info("Predictions of %d images written to %s.", self._rows - self._bad, self.path)
         if self._bad:
             logger.warning("%d images could not be used; the column problem of %s says why.", self._bad, self.path)
 

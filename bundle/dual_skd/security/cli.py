@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd audit BUNDLE_DIR``: what a bundle would run, before it is run."""
+"""``dual-skd audit BUNDLE_DIR``: what a bundle would run, before it is run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dual_skd.errors import InputError
 from dual_skd.security.audit import Audit, Finding, audit_bundle
+from dual_skd.wording import closing, counted, quoted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +39,21 @@ def main(args: argparse.Namespace) -> int:
             args.json.write_text(json.dumps(audit.as_dict(), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise InputError(f"{args.json} can't be written ({error.strerror}); choose another file.") from error
-    sys.stdout.write("\n".join(report(audit, quiet=args.quiet)) + "\n")
+    sys.stdout.write("\n".join([*report(audit, quiet=args.quiet), last_words(args, audit)]) + "\n")
     return 0 if audit.ok else 1
+
+
+def last_words(args: argparse.Namespace, audit: Audit) -> str:
+    """What was looked through, what was found, and what can be done next."""
+    found = (
+        f"{counted(len(audit.targets), 'target')}, {counted(len(audit.expressions), 'expression')}, "
+        f"{counted(len(audit.problems), 'problem') if audit.problems else 'no problem'}"
+    )
+    remedy = "read the places above before you run anything of it; --allow PACKAGE takes what you trust"
+    rows = [("found", found), ("next", "" if audit.ok else remedy), ("all findings", args.json or "")]
+    answers = audit.ok and (args.bundle_dir / "models" / "model.pt").is_file()
+    following = f"dual-skd predict IMAGES --model {quoted(args.bundle_dir)}" if answers else ""
+    return closing(f"Audited: {_visible(str(args.bundle_dir))}", rows, following)
 
 
 def report(audit: Audit, *, quiet: bool = False) -> Iterator[str]:

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd select``: large weights in, small weights and a table per tensor out.
+"""``dual-skd select``: large weights in, small weights and a table per tensor out.
 
-python -m dual_skd select --large vit_small.safetensors --small vit_tiny.pth --out tiny.safetensors --report tiny.csv
+dual-skd select --large vit_small.safetensors --small vit_tiny.pth --out tiny.safetensors --report tiny.csv
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..errors import InputError
 from ..options.choices import ElementRule, LayerRule
+from ..wording import as_word, closing
 from .axes import FAMILIES
 
 if TYPE_CHECKING:
@@ -83,10 +85,25 @@ def main(args: argparse.Namespace) -> int:
     write_weights(out, rest | selected)
     if args.report:
         plan.write_report(args.report)
-    checked = "axes consistent" if plan.verified else "consistency of the axes not verified"
-    total = len(plan.report())
-    sys.stdout.write(f"{len(selected)} of {total} tensors selected ({plan.family}, {checked}) -> {out}\n")
+    rows = [*plan.summary(), ("table", args.report or "")]
+    sys.stdout.write(closing(f"Selected: {out}", rows, _next_command(args)) + "\n")
     return 0
+
+
+def _next_command(args: argparse.Namespace) -> str:
+    """The training that starts with these weights; a network known by its weights alone can't be trained by name."""
+    from ..weight_files import ENDINGS
+
+    if Path(args.small).suffix in ENDINGS:
+        return ""
+    words = ["dual-skd", "train", "DATA", "--pretrained", as_word(args.out)]
+    options = json.loads(args.small_options)
+    for name in ("spatial_dims", "image_size"):  # options of the training itself
+        words += [f"--{name}", str(options.pop(name))] if name in options else []
+    own = {name: value for name, value in options.items() if name not in ("num_classes", "in_channels")}  # of the data
+    for role in ("large", "small"):  # of equal networks all weights are selected
+        words += [f"--{role}", args.small, *([f"--{role}_options", json.dumps(own)] if own else [])]
+    return shlex.join(words)
 
 
 def _small_network(name: str, options: Any, seed: int) -> nn.Module | dict[str, Tensor]:

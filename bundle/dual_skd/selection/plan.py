@@ -20,6 +20,8 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SelectionError
+from ..wording import closing
 from .axes import FAMILIES
 from .builder import LayerRule, Part, PlanBuilder, common_family
 from .report import SelectionReport, SelectionRow
@@ -43,6 +46,7 @@ class SelectionPlan:
         family: name of the family, or ``"generic"``.
         verified: True where the family is known and every axis was found consistent. False for networks without a
             table (indices then follow from sizes alone) and for mode ``reference``.
+        doubts: why it isn't verified.
         unused: tensors of the large network that nothing is taken from.
     """
 
@@ -55,15 +59,17 @@ class SelectionPlan:
         small: View,
         family: str,
         verified: bool,
+        doubts: Sequence[str] = (),
         rescale: bool,
     ) -> None:
         self._parts = list(parts)
         self._indices = dict(indices)
         self._large = large
-        self._small_shapes = small.shapes
+        self._small = replace(small, state={})  # its tensors are the caller's
         self._rescale = rescale
         self.family = family
         self.verified = verified
+        self.doubts = list(doubts)
         used = {part.source for part in parts if not part.reason}
         self.unused = [name for name in large.shapes if name not in used]
 
@@ -71,6 +77,46 @@ class SelectionPlan:
     def axes(self) -> dict[str, list[int]]:
         """Axis name -> indices kept."""
         return {axis: index.tolist() for axis, index in self._indices.items()}
+
+    @property
+    def skipped(self) -> dict[str, list[str]]:
+        """Reason -> tensors of the small network that aren't selected."""
+        found = defaultdict(list)
+        for part in self._parts:
+            if part.reason:
+                found[part.reason].append(part.name)
+        return dict(found)
+
+    def __repr__(self) -> str:
+        return closing(f"SelectionPlan: {self._large.name} -> {self._small.name}", self.summary())
+
+    def _repr_html_(self) -> str:
+        head = ("tensor", "shape", "from", "of shape", "share of its norm", "not selected because", "adapted")
+        rows = [(row.name, _by(row.shape), row.source or "", _by(row.source_shape or ()),
+                 "" if row.norm_share is None else f"{row.norm_share:.3f}", row.reason, row.note)
+                for row in self.report()]  # fmt: skip
+        title = f"<p><b>{escape(f'{self._large.name} → {self._small.name}')}</b></p>"
+        details = f"<details><summary>Tensor by tensor</summary>{_table([head, *rows])}</details>"
+        return f"<div>{title}{_table(self.summary())}{details}</div>"
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Name and text of what is to be known of the plan, for the reader."""
+        chosen = [part.name for part in self._parts if not part.reason]
+        numbers = sum(math.prod(self._small.shapes[name]) for name in chosen if name not in self._small.buffers)
+        checked = "the axes are consistent" if self.verified else "consistency of the axes is not verified"
+        rows = [
+            ("family", f"{self.family}; {checked}"),
+            ("tensors", f"{len(chosen)} of {len(self._parts)} selected"),
+            (
+                "parameters",
+                f"{numbers:,} of {self._small.parameters:,} selected; {self._large.parameters:,} to select from",
+            ),
+        ]
+        for place, (reason, names) in enumerate(self.skipped.items()):
+            rows.append(
+                ("" if place else "not selected", f"{', '.join(names[:3])}{' ...' if names[3:] else ''}: {reason}")
+            )
+        return rows + [("" if place else "doubts", doubt) for place, doubt in enumerate(self.doubts[:3])]
 
     def apply(self, large_state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Copies the selected weights.
@@ -126,7 +172,7 @@ class SelectionPlan:
             notes.append(f"first entry of {part.add_first} added")
         note = "; ".join(notes)
         return SelectionRow(
-            part.name, part.source, self._small_shapes[part.name], source_shape, kept, share, part.reason, note
+            part.name, part.source, self._small.shapes[part.name], source_shape, kept, share, part.reason, note
         )
 
     def _norm_share(self, part: Part, source: Tensor) -> float | None:
@@ -140,7 +186,7 @@ class SelectionPlan:
     def _copy(self, part: Part, state: Mapping[str, Tensor]) -> Tensor:
         if part.neutral is not None:
             like = next(value for value in state.values() if value.is_floating_point())
-            return like.new_full(self._small_shapes[part.name], part.neutral)
+            return like.new_full(self._small.shapes[part.name], part.neutral)
         if part.source is None or part.source not in state:
             raise SelectionError(
                 f"{part.name}: the given weights lack {part.source!r}; give weights of the network that was planned for"
@@ -180,6 +226,16 @@ class SelectionPlan:
                 kept = torch.arange(axis.large) if kept is None else kept
                 flat = (flat[:, None] * axis.large + kept).flatten()
             yield flat
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """HTML of rows, every text escaped."""
+    cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
 def _squared_norm(tensor: Tensor) -> float:
@@ -260,8 +316,10 @@ def plan_selection(
     verified = builder.verified and mode == "structured"
     name = found[0].family.name if found else "generic"
     plan = SelectionPlan(
-        builder.parts, indices, large=big, small=little, family=name, verified=verified, rescale=rescale
-    )
+        builder.parts, indices, large=big, small=little, family=name, verified=verified,
+        doubts=builder.doubts if mode == "structured" else ["the published index rule has no named axes"],
+        rescale=rescale,
+    )  # fmt: skip
     _log(plan, builder)
     return plan
 
@@ -297,10 +355,7 @@ def _summary(view: View) -> str:
 
 
 def _log(plan: SelectionPlan, builder: PlanBuilder) -> None:
-    skipped = defaultdict(list)
-    for part in plan._parts:
-        if part.reason:
-            skipped[part.reason].append(part.name)
+    skipped = plan.skipped
     total, left = len(plan._parts), sum(map(len, skipped.values()))
     logger.debug("Weight selection (%s): %d of %d tensors selected.", plan.family, total - left, total)
     for reason, names in skipped.items():

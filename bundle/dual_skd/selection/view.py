@@ -25,6 +25,7 @@ class View:
         skips: path of a block -> whether it adds its input, for timm's blocks that say so.
         grid: tokens per axis of the position embedding; None where nothing tells.
         leading: tokens of a position embedding of unknown grid that have no place in it; None where nothing tells.
+        name: of the network, for the reader.
     """
 
     state: Mapping[str, Tensor]
@@ -34,6 +35,12 @@ class View:
     skips: dict[str, bool]
     grid: tuple[int, ...] | None
     leading: int | None = None
+    name: str = "weights"
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, without buffers."""
+        return sum(math.prod(shape) for name, shape in self.shapes.items() if name not in self.buffers)
 
     def with_values(self, state: Mapping[str, Tensor]) -> View:
         """The same network with other tensors, those of a file for instance.
@@ -109,4 +116,6 @@ def view_of(network: Network, grid: Sequence[int] | None = None) -> View:
             found_grid = size
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     buffers = frozenset(name for name, _ in network.named_buffers())
-    return View(state, shapes, buffers, heads, skips, tuple(grid) if grid else found_grid)
+    named = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")  # timm's
+    name = str(named or type(network).__name__)
+    return View(state, shapes, buffers, heads, skips, tuple(grid) if grid else found_grid, name=name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from dual_skd.data.checking.clean_list import clean_records, groups_of_copies, label_options, write_clean_list
+from dual_skd.data.checking.clean_list import clean_records, groups_of_copies, write_clean_list
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import DataList
 
@@ -65,7 +65,6 @@ def test_the_list_is_a_table_that_training_reads():
     file = io.StringIO()
     write_clean_list(data([record("a", 1, "p")], [record("x")]), [{**record("a", 1, "p"), "split": "train"}], file)
     assert file.getvalue().splitlines() == ["image,label,split,patient,site", "/d/a,ill,train,p,"]
-    assert label_options(data([], [])) == ""
 
 
 def test_the_list_of_a_set_with_several_labels_has_a_column_per_class():
@@ -76,4 +75,3 @@ def test_the_list_of_a_set_with_several_labels_has_a_column_per_class():
     assert file.getvalue().splitlines() == [
         "image,well,ill,split,patient,site", "/d/a,1,0,,,", "/d/b,0,0,,,", "/d/c,0,1,,,"
     ]  # fmt: skip
-    assert label_options(several) == "--label-column=well --label-column=ill"

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
 import shlex
 import shutil
-from pathlib import Path
 
-import fire
 import numpy as np
 import pytest
 from dicom_files import write_ct, write_dicom, write_picture
@@ -19,26 +18,22 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from dual_skd.__main__ import main
 from dual_skd.data import load_records
 from dual_skd.data.checking.findings import COLUMNS
-from dual_skd.options import refuse_unknown
-from dual_skd.options.typed import text
 
 
 def run(*arguments: str) -> int:
     return main(["check", *map(str, arguments)])
 
 
-def training_options(line: str) -> dict[str, object]:
-    """What the configs get from the command that a line names, once a shell and fire have read it."""
-    words = shlex.split(line.removeprefix("Training: "))
-    assert words[:5] == ["python", "-m", "monai.bundle", "run", "training"]
-    refuse_unknown(words[3:])
-    read: dict = {}
-    fire.Fire(lambda *_, **options: read.update(options), words[3:])
-    files = read.pop("config_file")
-    assert all(Path(file).is_file() for file in (files if isinstance(files, list) else [files]))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", words[2:])
-        return {name: text(value, name, several=name == "label_column") for name, value in read.items()}
+def training_options(printed: str) -> dict[str, object]:
+    """What the command that comes next, on the last line, tells the training, once a shell has read it."""
+    words = shlex.split(printed.splitlines()[-1].removeprefix("Next: "))
+    assert words[:2] == ["dual-skd", "train"]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("dataset_dir")
+    parser.add_argument("--label-column", action="append")
+    for name in ("--class-map", "--image-column", "--patient-pattern", "--frame", "--allow-outside", "--preset"):
+        parser.add_argument(name)
+    return {name: value for name, value in vars(parser.parse_args(words[2:])).items() if value is not None}
 
 
 def picture(seed: int) -> Image.Image:
@@ -62,10 +57,12 @@ def dataset(tmp_path):
 def test_a_clean_set_is_told_so_with_exit_code_0(dataset, tmp_path, capsys):
     assert run(dataset, "--json", tmp_path / "out" / "found.json", "--fix-list", tmp_path / "fix.csv") == 0
     printed = capsys.readouterr().out
-    closing, *written, training = printed.splitlines()[-4:]
-    assert closing == "No errors and no warnings found: the set can be trained on."
-    assert written == [f"Written: {tmp_path / name}" for name in ("out/found.json", "fix.csv")]
-    assert training_options(training) == {"dataset_dir": str(dataset)}
+    assert printed.splitlines()[-4:] == [
+        "No errors and no warnings found: the set can be trained on.",
+        f"  all findings  {tmp_path}/out/found.json",
+        f"  fix list      {tmp_path}/fix.csv",
+        f"Next: dual-skd train {dataset}",
+    ]
     table = [line.split() for line in printed.splitlines() if line.split()[:1] in (["train"], ["val"], ["test"])]
     assert table == [
         ["train", "2", "2", "4", "unknown"],
@@ -82,10 +79,9 @@ def test_leakage_and_contradicting_labels_end_with_exit_code_1(dataset, tmp_path
     printed = capsys.readouterr().out
     assert "- 1 test image has a twin in train (1 exact, 0 near copies)." in printed
     assert "- 1 pair of twins has different labels." in printed
-    assert printed.splitlines()[-1] == (
-        "The same command with --clean-list FILE.csv writes a list of what is left to train on."
-    )
-    assert printed.splitlines()[-4].startswith("2 kinds of error (2 images) and 0 kinds of warning found: ")
+    assert printed.splitlines()[-1] == f"Next: dual-skd check {dataset} --clean-list clean.csv"
+    assert printed.splitlines()[-2] == "  clean list    --clean-list FILE.csv writes one of what is left to train on."
+    assert printed.splitlines()[-5].startswith("2 kinds of error (2 images) and 0 kinds of warning found: ")
     found = json.loads((tmp_path / "found.json").read_text())
     assert not found["ok"] and found["twins"][0]["twin"] == "train/a/0_train.png"
     with (tmp_path / "fix.csv").open(newline="") as file:
@@ -173,9 +169,10 @@ def test_the_clean_list_of_a_table_with_several_labels_keeps_classes_and_images_
     columns = ["oedema", "effusion"]
     options = [f"--label-column={name}" for name in columns]
     assert run(tmp_path, *options, "--clean-list", tmp_path / "clean.csv") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert f"read it with {' '.join(options)}." in " ".join(" ".join(lines).split())
-    assert training_options(lines[-1]) == {"dataset_dir": str(tmp_path / "clean.csv"), "label_column": columns}
+    assert training_options(capsys.readouterr().out) == {
+        "dataset_dir": str(tmp_path / "clean.csv"),
+        "label_column": columns,
+    }
     before, after = (
         load_records(path, label_column=columns, keep_twins=True) for path in (tmp_path, tmp_path / "clean.csv")
     )
@@ -240,7 +237,8 @@ def test_the_clean_list_is_what_the_check_finds_no_error_in(tmp_path, capsys):
     write(tmp_path / "d", "test", "a", 0)  # stands in train too, under the same label
     write(tmp_path / "d", "test", "b", 2)  # stands in train as "a"
     assert run(tmp_path / "d", "--clean-list", tmp_path / "clean.csv") == 1
-    assert "Clean list: 11 images are left" in capsys.readouterr().out
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"clean list {tmp_path}/clean.csv 11 images are left; " in words
     assert run(tmp_path / "clean.csv") == 0
     lines = (tmp_path / "clean.csv").read_text().splitlines()
     assert len(lines) == 1 + 11 and not any("/2_" in line for line in lines)
@@ -269,11 +267,11 @@ def test_the_training_command_can_be_pasted_and_has_the_options_of_the_check(tmp
     prefix = "./" if name[0] in "-$@" else ""
     options = ["--label-column", "1e3", "--patient-pattern", r"(\d)_", "--frame", "0", "--allow-outside"]
     assert run(f"{prefix}{name}", *options) == 0
-    wanted = {"dataset_dir": f"{prefix}{name}", "label_column": "1e3", "patient_pattern": r"(\d)_"}
-    found = training_options(capsys.readouterr().out.splitlines()[-1])
-    assert found == wanted | {"frame": "0", "allow_outside": "True"}
+    wanted = {"dataset_dir": f"{prefix}{name}", "label_column": ["1e3"], "patient_pattern": r"(\d)_"}
+    found = training_options(capsys.readouterr().out)
+    assert found == wanted | {"frame": "0", "allow_outside": "true"}
     assert run(f"{prefix}{name}", *options, "--clean-list=-list.csv") == 0
-    found = training_options(capsys.readouterr().out.splitlines()[-1])
+    found = training_options(capsys.readouterr().out)
     assert found == {"dataset_dir": "./-list.csv"} and len(load_records(**found).train) > 0
 
 
@@ -352,9 +350,9 @@ def test_a_clean_list_says_how_to_read_a_class_that_is_called_like_an_empty_cell
         write(tmp_path / "d", "train", ("None", "tumour")[seed % 2], seed)
         write(tmp_path / "d", "test", ("None", "tumour")[seed % 2], 100 + seed)
     assert run(tmp_path / "d", "--clean-list", tmp_path / "clean.csv") == 0
-    assert "Read it with --class_map \"{'None': 'None'}\"" in capsys.readouterr().out.replace("read it", "Read it")
-    options = {"class_map": {"None": "None"}, "keep_twins": True}
-    assert load_records(tmp_path / "clean.csv", **options).class_names == ("None", "tumour")
+    options = training_options(capsys.readouterr().out)
+    assert options == {"dataset_dir": str(tmp_path / "clean.csv"), "class_map": "{'None': 'None'}"}
+    assert load_records(**options, keep_twins=True).class_names == ("None", "tumour")
 
 
 def test_a_table_without_any_image_that_exists_is_refused_in_words(tmp_path, capsys):

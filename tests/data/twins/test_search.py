@@ -46,7 +46,7 @@ def test_many_images_are_searched_only_if_most_are_known_or_it_is_asked_for(imag
     with caplog.at_level(logging.WARNING):
         assert search(images, "auto", notes) is None
     assert "4 images were not searched for copies" in notes[0] and "3 of them would have to be decoded" in notes[0]
-    assert "`python -m dual_skd check D`" in notes[0] and notes[0] in caplog.text
+    assert "`dual-skd check D`" in notes[0] and notes[0] in caplog.text
     assert search(images, "always", notes) is not None
     monkeypatch.setattr(twins, "count_cached", lambda images, spatial_dims: 2, raising=False)
     assert search(images, "auto", notes) is not None and len(notes) == 1

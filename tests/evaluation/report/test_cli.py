@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
+
 from dual_skd.__main__ import main
 
 
 def test_the_command_writes_the_page_and_says_where(run_folder, capsys):
     directory = run_folder()
     assert main(["report", str(directory), "--no-images", "--no-speed", "--resamples", "5"]) == 0
-    assert capsys.readouterr().out.strip() == str(directory / "report" / "report.html")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"Report: {directory}/report/report.html"
+    overall = json.loads((directory / "metrics.json").read_text())["test"]["analysis"]["metrics"]["overall"]
+    auc = overall["macro_auc"]
+    shown = f"{auc['value']:.3f} (95% interval {auc['low']:.3f} to {auc['high']:.3f})"
+    assert f"  macro AUC          {shown}" in lines
+    assert lines[-1] == f"  plots              {directory}/report/plots"  # without a model there is nothing to ask
     assert "Images were left out." in (directory / "report" / "report.html").read_text()
 
 

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import csv
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import SPLITS, DataList
-from dual_skd.data.records.labels import as_option
 from dual_skd.data.records.spelling import is_empty_cell
 
 KEPT_FIRST = ("test", "val", "train")  # test images are fewer and dearer: their copies leave the training set
@@ -83,13 +81,6 @@ def write_clean_list(data: DataList, records: Sequence[dict], file: TextIO) -> N
                 "site": record["site"],
             }
         )
-
-
-def label_options(data: DataList) -> str:
-    """How a command is told the columns of a clean list, and classes called like empty cells; "" where it isn't."""
-    if data.multi_label:
-        return " ".join(f"--label-column={shlex.quote(name)}" for name in data.class_names)
-    return as_option(like_empty) if (like_empty := like_empty_cells(data)) else ""
 
 
 def like_empty_cells(data: DataList) -> dict[str, str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd check D``: files, labels, leaks and shortcuts of a data set, before any training."""
+"""``dual-skd check D``: files, labels, leaks and shortcuts of a data set, before any training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dual_skd.errors import InputError
-from dual_skd.wording import as_word, counted
+from dual_skd.wording import as_word, closing, counted
 
 if TYPE_CHECKING:
     from dual_skd.data.checking.findings import Findings, Group
@@ -84,48 +84,43 @@ def main(args: argparse.Namespace) -> int:
     if not data.source:  # nothing could be read at all
         sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
         return 1
-    lines = list(report(data, findings))
+    *lines, verdict = report(data, findings)
+    rows: list[tuple[str, str | Path]] = [("all findings", args.json or ""), ("fix list", args.fix_list or "")]
     if args.clean_list is not None:
-        from dual_skd.data.checking.clean_list import clean_records, label_options, write_clean_list
+        from dual_skd.data.checking.clean_list import clean_records, write_clean_list
 
         records, notes = clean_records(data, findings)
         with _open_to_write(args.clean_list) as file:
             write_clean_list(data, records, file)
-        notes.append(f"{counted(len(records), 'image is', 'images are')} left, in {args.clean_list}")
-        notes += [f"read it with {options}"] if (options := label_options(data)) else []
-        lines += [f"Clean list: {note}." for note in notes]
-    lines += [f"Written: {file}" for file in (args.json, args.fix_list, args.clean_list) if file is not None]
-    if findings.ok or args.clean_list is not None:
-        lines.append(f"Training: {training_command(args, data)}")
-    else:
-        lines.append("The same command with --clean-list FILE.csv writes a list of what is left to train on.")
-    sys.stdout.write("\n".join(lines) + "\n")
+        left = counted(len(records), "image is", "images are")
+        rows += [("clean list", args.clean_list), ("", "; ".join([f"{left} left", *notes]))]
+    elif not findings.ok:
+        rows.append(("clean list", "--clean-list FILE.csv writes one of what is left to train on."))
+    sys.stdout.write("\n".join([*lines, closing(verdict, rows, next_command(args, data, findings))]) + "\n")
     return 0 if findings.ok else 1
 
 
-def training_command(args: argparse.Namespace, data: DataList) -> str:
-    """The command that trains on what was checked, or on the clean list of it, for a shell."""
+def next_command(args: argparse.Namespace, data: DataList, findings: Findings) -> str:
+    """The command that trains on what was checked, or on the clean list of it, or that writes such a list."""
     from dual_skd.data.checking.clean_list import like_empty_cells
-    from dual_skd.outputs import bundle_root
 
-    root, here = Path(bundle_root()), Path.cwd()
-    folder = (root.relative_to(here) if root.is_relative_to(here) else root) / "configs"
-    configs = [str(folder / name) for name in ("train.json", "volume.json")[: args.spatial_dims - 1]]
-    words = ["--config_file", configs[0] if len(configs) == 1 else json.dumps(configs, ensure_ascii=False)]
-    words += ["--dataset_dir", as_word(args.clean_list or args.dataset_dir)]
+    trains = findings.ok or args.clean_list is not None
+    words = ["dual-skd", "train" if trains else "check", as_word(args.clean_list or args.dataset_dir)]
+    if args.spatial_dims == 3:
+        words += ["--preset", "volume"] if trains else ["--spatial-dims", "3"]
     columns = args.label_column or []
+    class_map = args.class_map
     if args.clean_list is not None:  # which has a column per class or one named label, and says the rest itself
         columns = list(data.class_names) if data.multi_label else []
         class_map = like_empty_cells(data)
     else:
-        class_map = args.class_map
-        chosen = {"image_column": args.image_column, "patient_pattern": args.patient_pattern, "frame": args.frame}
+        chosen = {"image-column": args.image_column, "patient-pattern": args.patient_pattern, "frame": args.frame}
         words += [f"--{name}={value}" for name, value in chosen.items() if value is not None]
-        words += ["--allow_outside", "True"] if args.allow_outside else []
-    if columns:
-        words.append(f"--label_column={json.dumps(columns, ensure_ascii=False) if data.multi_label else columns[0]}")
-    words += [f"--class_map={class_map}"] if class_map else []
-    return f"python -m monai.bundle run training {shlex.join(words)}"
+        if args.allow_outside:
+            words += ["--allow-outside", "true"] if trains else ["--allow-outside"]
+    words += [f"--label-column={column}" for column in columns]
+    words += [f"--class-map={class_map}"] if class_map else []
+    return shlex.join(words if trains else [*words, "--clean-list", "clean.csv"])
 
 
 def report(data: DataList, findings: Findings) -> Iterator[str]:

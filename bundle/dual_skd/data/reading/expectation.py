@@ -169,7 +169,7 @@ def describe(facts: Sequence[ImageFacts]) -> InputExpectation:
     """
     for sentence in mixtures(facts):
         logger.warning(
-            "The training images aren't all of one kind. Of %d that were looked at, %s; `python -m dual_skd check` "
+            "The training images aren't all of one kind. Of %d that were looked at, %s; `dual-skd check` "
             "lists all such files.", len(facts), sentence,
         )  # fmt: skip
     ratios = [columns / rows for columns, rows in (one.size for one in facts)]

@@ -116,7 +116,7 @@ def _refuse_patients(trained_on: Path, demo_dir: Path, dataset_dir: str | Path) 
         raise InputError(
             f"The model in {trained_on.parent} was trained on the demo's generated images and knows nothing of "
             f"{dataset_dir}; give --output_dir of a run on images of that kind. To see what it says all the same: "
-            f"python -m dual_skd predict {quoted(dataset_dir)} --model {quoted(trained_on.parent)}"
+            f"dual-skd predict {quoted(dataset_dir)} --model {quoted(trained_on.parent)}"
         )
 
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m dual_skd report RUN_DIR``: the report of an evaluated run as one HTML page."""
+"""``dual-skd report RUN_DIR``: the report of an evaluated run as one HTML page."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+
+from dual_skd.wording import closing, metric_words, quoted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Writes the report, prints where it is, and returns 0."""
+    """Writes the report, prints where it is with the main numbers, and returns 0."""
+    from dual_skd.evaluation.recorder import read_json
     from dual_skd.evaluation.report.writer import write_report
+    from dual_skd.results import SHOWN, estimate_in_words
 
     path = write_report(
         args.run_dir,
@@ -32,5 +36,12 @@ def main(args: argparse.Namespace) -> int:
         speed=not args.no_speed,
         resamples=args.resamples,
     )
-    sys.stdout.write(f"{path}\n")
+    analysis = read_json(path.parent.parent / "metrics.json")[args.split]["analysis"]
+    overall, level = analysis["metrics"]["overall"], analysis["settings"]["level"]
+    rows: list[tuple[str, str | Path]] = [("images", str(analysis["images"]))]
+    rows += [(metric_words(name), estimate_in_words(overall[name], level)) for name in SHOWN]
+    rows += [("model card", path.with_name("model_card.md")), ("plots", path.with_name("plots"))]
+    following = f"dual-skd predict IMAGES --model {quoted(args.run_dir)}"
+    has_model = (path.parent.parent / "models" / "model.pt").is_file()
+    sys.stdout.write(closing(f"Report: {path}", rows, following if has_model else "") + "\n")
     return 0

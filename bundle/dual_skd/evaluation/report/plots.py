@@ -66,7 +66,6 @@ class Plot(NamedTuple):
 def all_plots(analysis: Mapping[str, Any]) -> dict[str, list[Plot]]:
     """Every plot that the analysis has the numbers for, by section: an empty list where it has none."""
     drawers: dict[str, Callable[[Mapping[str, Any]], list[Plot]]] = {
-        "training": _training,
         "roc": _roc,
         "precision_recall": _precision_recall,
         "confusion": _confusion,
@@ -74,8 +73,9 @@ def all_plots(analysis: Mapping[str, Any]) -> dict[str, list[Plot]]:
         "risk_coverage": _risk_coverage,
         "subgroups": _forest,
     }
+    training = {"training": training_plots(analysis["training"])}
     with _style():
-        return {name: [_rendered(plot) for plot in draw(analysis)] for name, draw in drawers.items()}
+        return training | {name: [_rendered(plot) for plot in draw(analysis)] for name, draw in drawers.items()}
 
 
 def _rendered(plot: Plot) -> Plot:
@@ -132,10 +132,15 @@ def _cut(name: str) -> str:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def _training(analysis: Mapping[str, Any]) -> list[Plot]:
-    training = analysis["training"]
+def training_plots(training: Mapping[str, Any]) -> list[Plot]:
+    """The curves of a run over its epochs, from :func:`~dual_skd.evaluation.analysis.training_of`; none without any."""
     if not training["epochs"]:
         return []
+    with _style():
+        return [_rendered(_training(training))]
+
+
+def _training(training: Mapping[str, Any]) -> Plot:
     names = list(next(iter(training["series"].values())))
     figure, axes = _figure(1.6 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
     for axis, name in zip(axes[:, 0], names, strict=True):
@@ -152,7 +157,7 @@ def _training(analysis: Mapping[str, Any]) -> list[Plot]:
     axes[-1, 0].set_xlabel("epoch")
     axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
     said = f"{metric_words(names[0])} on the validation images over {len(training['epochs'])} epochs"
-    return [Plot("training", figure, "Validation during training", said)]
+    return Plot("training", figure, "Validation during training", said)
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------

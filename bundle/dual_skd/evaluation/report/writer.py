@@ -166,8 +166,6 @@ class ReportWriter:
         if getattr(engine.state, "rank", 0) != 0:
             return
         try:
-            path = write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples)
+            write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples)
         except InputError as error:
             logger.warning("There is no report: %s", error)
-        else:
-            logger.info("Report: %s", path)
