@@ -19,6 +19,7 @@ COMMANDS = {
     "audit": ("dual_skd.security.cli", "what the configs of a bundle would run, before they are run"),
     "predict": ("dual_skd.prediction.cli", "probabilities of images by a trained model, a line each"),
     "export": ("dual_skd.deploy.export", "a trained student for other runtimes, verified and measured"),
+    "compare": ("dual_skd.evaluation.report.compare", "two evaluated runs on the images that both have"),
     "learning-curve": ("dual_skd.learning_curve", "how accuracy grows with the number of labelled images"),
     "report": ("dual_skd.evaluation.report.cli", "an evaluated run as one HTML page, with plots and a model card"),
 }

@@ -411,7 +411,9 @@ def plot(curves: Curves, path: Path) -> None:
                 low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
                 panel.fill_between(at, low, high, alpha=0.2, color=color, linewidth=0)
             ticks = sorted({fraction for shares in curves.values() for fraction in shares})
-            panel.set(xscale="log", xlabel="share of the labelled images", title=title)
+            panel.set(
+                xscale="log", xlabel="share of the labelled images", title=title.replace("ECE", "ECE, lower is better")
+            )
             panel.set_xticks(ticks, [f"{fraction:g}" for fraction in ticks])
             panel.minorticks_off()
         panels[0].legend()

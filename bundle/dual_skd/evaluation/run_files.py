@@ -15,6 +15,7 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.measured_images import note_path
 from dual_skd.evaluation.predictions import PredictionTable, read_predictions
 from dual_skd.evaluation.recorder import read_json
+from dual_skd.wording import quoted
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,11 @@ def read_run(
         known = [name for name in known if not name.endswith("_auxiliary") and name != "validation"]
         raise InputError(
             f"There are no predictions {path}; "
-            + (f"evaluated are {', '.join(known)}: choose one as split." if known else "run evaluating first.")
+            + (
+                f"evaluated are {', '.join(known)}: choose one as split."
+                if known
+                else f"evaluate the run first: dual-skd evaluate {quoted(directory)}"
+            )
         )
     datalist = read_json(directory / "datalist.json")
     note = read_json(note_path(directory, split))
@@ -112,6 +117,11 @@ def read_run(
         section=section,
         validation_reason=reason,
     )
+
+
+def report_folder(directory: Path, split: str) -> Path:
+    """Where the pages of an evaluation are."""
+    return directory / ("report" if split == "test" else f"report_{split}")
 
 
 def _validation(
