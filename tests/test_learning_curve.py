@@ -18,19 +18,16 @@ from dual_skd.__main__ import main
 from dual_skd.data import write_demo
 from dual_skd.errors import InputError
 from dual_skd.learning_curve import (
-    Cell,
-    Measured,
     Runs,
-    by_share,
     divide_once,
     epochs_of,
     last_error,
     of_runs,
-    rows,
     run_command,
     values_of,
     words_by_option,
 )
+from dual_skd.learning_curve_results import Cell, Measured, by_share, rows
 
 
 class Recorded:

@@ -84,14 +84,10 @@ def read_run(
     if not path.is_file():
         known = sorted(file.stem.removeprefix("predictions_") for file in directory.glob("predictions_*.csv"))
         known = [name for name in known if not name.endswith("_auxiliary") and name != "validation"]
-        raise InputError(
-            f"There are no predictions {path}; "
-            + (
-                f"evaluated are {', '.join(known)}: choose one as split."
-                if known
-                else f"evaluate the run first: dual-skd evaluate {quoted(directory)}"
-            )
-        )
+        if known:
+            raise InputError(f"There are no predictions {path}; evaluated are {', '.join(known)}: choose one as split.")
+        command = f"dual-skd evaluate {quoted(directory)}"
+        raise InputError(f"There are no predictions {path}; evaluate the run first: {command}")
     datalist = read_json(directory / "datalist.json")
     note = read_json(note_path(directory, split))
     sections = SECTIONS | {name: name for name in SECTIONS.values()}  # the section's own name serves, too
