@@ -193,6 +193,12 @@ def test_what_can_not_be_read_is_one_sentence(curve, tmp_path, capsys):
     table.write_text("image,a,b,patient\n" + "".join(f"{number}.png,1,{number % 2},{number}\n" for number in range(9)))
     assert curve(Recorded(), "--label-column", "a", "b", data=table) == 1
     assert "several labels per image; name the column of one: --label-column NAME." in capsys.readouterr().err
+    table.write_text(
+        "image,label,split\n" + "".join(f"{n}.png,{n % 2},{'val' if n > 5 else 'train'}\n" for n in range(9))
+    )
+    assert curve(Recorded(), "--twin-search", "never", data=table) == 1
+    assert "has no test images, on which all runs are measured" in capsys.readouterr().err
+    assert not (tmp_path / "curve" / "split.json").exists()
 
 
 @pytest.mark.parametrize(

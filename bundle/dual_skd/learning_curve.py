@@ -158,8 +158,8 @@ def divide_once(data: str, options: Mapping[str, Sequence[str]], path: Path) -> 
     What it was made of stands beside it.
 
     Raises:
-        InputError: the data can't be read, its images have several labels, or the file was made of other data or with
-            other options.
+        InputError: the data can't be read, its images have several labels or no test split, or the file was made of
+            other data or with other options.
     """
     from dual_skd.data import load_records, save_split
     from dual_skd.data.records.datalist import DEMO_NAMES
@@ -181,6 +181,11 @@ def divide_once(data: str, options: Mapping[str, Sequence[str]], path: Path) -> 
     found = load_records(data, **of_data)
     if found.multi_label:
         raise InputError(f"{data} has several labels per image; name the column of one: --label-column NAME.")
+    if not found.test:
+        raise InputError(
+            f"{data} has no test images, on which all runs are measured; add a split of them, or give data without any "
+            "split, of which a fifth is carved for it."
+        )
     write_json(path.with_name(MADE_OF), made_of)
     save_split(found, path)
 

@@ -71,4 +71,4 @@ def names_of(one: Path, other: Path) -> tuple[str, str]:
     if first == second:
         raise InputError(f"{one} and {other} are the same run; give two to compare.")
     count = next(n for n in range(1, len(first.parts) + 1) if first.parts[-n:] != second.parts[-n:])
-    return "/".join(first.parts[-count:]), "/".join(second.parts[-count:])
+    return Path(*first.parts[-count:]).as_posix(), Path(*second.parts[-count:]).as_posix()

@@ -45,7 +45,7 @@ def comparison_page(
          p_value(one["p"]), p_value(one["p_holm"])]
         for label, better, one in _entries(found, METRICS.__getitem__)
     ]  # fmt: skip
-    head = ["", "better is", *names, "difference", "p", "p (Holm)"]
+    head = ["", "better", *names, "difference", "p", "p (Holm)"]
     body = [
         paragraph(shared_images(found, names), found["reason"]),
         paragraph(verdict(found, names)),
