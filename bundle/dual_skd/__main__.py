@@ -19,6 +19,8 @@ COMMANDS = {
     "audit": ("dual_skd.security.cli", "what the configs of a bundle would run, before they are run"),
     "predict": ("dual_skd.prediction.cli", "probabilities of images by a trained model, a line each"),
     "export": ("dual_skd.deploy.cli", "a trained student for other runtimes, verified and measured"),
+    "compare": ("dual_skd.evaluation.report.compare", "two evaluated runs on the images that both have"),
+    "learning-curve": ("dual_skd.learning_curve", "how accuracy grows with the number of labelled images"),
     "report": ("dual_skd.evaluation.report.cli", "an evaluated run as one HTML page, with plots and a model card"),
 }
 
@@ -32,7 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=purpose, description=purpose)
         if name in argv[:1]:  # each command imports what it needs, and no other
             import_module(module).add_arguments(command)
-    args = parser.parse_args(argv)
+    args, more = parser.parse_known_args(argv)
+    if more and "training_options" not in args:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    args.training_options = more
     set_up(quiet=getattr(args, "quiet", False))
     try:
         return import_module(COMMANDS[args.command][0]).main(args)

@@ -33,7 +33,7 @@ def set_up(*, verbose: bool = False, quiet: bool = False) -> None:
     logging.getLogger("ignite").setLevel(logging.INFO if verbose else logging.CRITICAL)
     of_configs = logging.getLogger("monai.bundle.workflows")  # sets its level itself, when it is imported
     (of_configs.removeFilter if verbose else of_configs.addFilter)(_is_error)
-    warnings.showwarning = _say
+    warnings.showwarning = _say  # type: ignore[assignment]
 
 
 def _is_error(record: logging.LogRecord) -> bool:

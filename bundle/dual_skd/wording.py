@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 WIDTH = 80  # columns of a terminal
@@ -43,6 +43,16 @@ def metric_words(name: str) -> str:
     for short in ("auc", "nll", "ece", "f1"):
         words = words.replace(short, short.upper())
     return words
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for a terminal: the first column to the left, the others to the right.
+
+    >>> aligned([["", "images"], ["normal", "7"]])
+    ['        images', 'normal       7']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
 def as_word(path: str | Path) -> str:

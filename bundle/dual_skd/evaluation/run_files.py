@@ -123,6 +123,11 @@ def measured_records(directory: Path, split: str) -> tuple[str, dict[str, Any], 
     return section, own, (own.get(section) if section else own.get("test") or own.get("validation")) or []
 
 
+def report_folder(directory: Path, split: str) -> Path:
+    """Where the pages of an evaluation are."""
+    return directory / ("report" if split == "test" else f"report_{split}")
+
+
 def _validation(
     path: Path, table: PredictionTable, calibration: Mapping[str, float] | None, multi_label: bool
 ) -> tuple[PredictionTable | None, str]:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from dual_skd.__main__ import main
 
 
@@ -17,6 +19,12 @@ def test_the_command_writes_the_page_and_says_where(run_folder, capsys):
     assert f"  macro AUC          {shown}" in lines
     assert lines[-1] == f"  plots              {directory}/report/plots"  # without a model there is nothing to ask
     assert "Images were left out." in (directory / "report" / "report.html").read_text()
+
+
+def test_options_that_it_does_not_have_are_refused(run_folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(run_folder()), "--image-size", "8"])
+    assert "unrecognized arguments: --image-size 8" in capsys.readouterr().err
 
 
 def test_errors_are_one_sentence(tmp_path, capsys):

@@ -15,14 +15,13 @@ from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.bootstrap import RESAMPLES
-from dual_skd.evaluation.comparison import compare_runs
 from dual_skd.evaluation.recorder import read_json, write_json
 from dual_skd.evaluation.report.cases import explained_cases
 from dual_skd.evaluation.report.model_card import model_card
 from dual_skd.evaluation.report.page import Content, page
 from dual_skd.evaluation.report.plots import all_plots, save
 from dual_skd.evaluation.report.speed import cpu_milliseconds
-from dual_skd.evaluation.run_files import RunFiles, read_run
+from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
 from dual_skd.networks import build_network
 from dual_skd.outputs import load_model
 from dual_skd.progress import bar
@@ -36,7 +35,6 @@ def write_report(
     directory: str | Path,
     split: str = "test",
     *,
-    compare: str | Path | None = None,
     model: str | Path | None = None,
     show_names: bool = False,
     images: bool = True,
@@ -51,7 +49,6 @@ def write_report(
     Args:
         directory: ``output_dir`` of an evaluated run.
         split: which evaluation, see :func:`~dual_skd.evaluation.run_files.read_run`.
-        compare: ``output_dir`` of another run to set beside it.
         model: the model file; None takes the run's own, where there is one.
         show_names: let names of files and the data set's description stand on the page. Without it no page, plot or
             card names a file or a patient.
@@ -63,7 +60,7 @@ def write_report(
         path of the page.
 
     Raises:
-        InputError: no such run or split, files that can't be read, or runs that can't be compared.
+        InputError: no such run or split, or files that can't be read.
     """
     directory = expanded(directory)
     model = Path(model) if model is not None else directory / "models" / "model.pt"
@@ -74,12 +71,6 @@ def write_report(
         steps.update()
         analysis["efficiency"]["speed"] = _speed(network, files, files.metrics.get("speed"), measure=speed)
         steps.update()
-        comparison, names = None, ("this run", "the other run")
-        if compare is not None:
-            other = expanded(compare)
-            if show_names:
-                names = (directory.resolve().name, other.resolve().name)
-            comparison = compare_runs(files, read_run(other, split), resamples=resamples, names=names)
         cases: list[Any] = []
         reason = "Images were left out."
         if images and network is None:
@@ -88,7 +79,7 @@ def write_report(
             cases, reason = explained_cases(files, network, info["preprocessing"])
         steps.update()
         plots = all_plots(analysis)
-        folder = directory / ("report" if split == "test" else f"report_{split}")
+        folder = report_folder(directory, split)
         for plot in (plot for several in plots.values() for plot in several):
             save(plot, folder / "plots")
         steps.update()
@@ -99,8 +90,6 @@ def write_report(
         selection=files.selection,
         cases=cases,
         cases_reason=reason,
-        comparison=comparison,
-        names=names,
         description=str(files.datalist.get("description") or ""),
         show_names=show_names,
         written=written,
