@@ -85,7 +85,7 @@ def test_the_rule_by_which_an_epoch_was_kept(run):
     write(run, metrics=record | {"key_metric": "last"})
     assert TrainingResult(run).kept_because == "the last one, whatever its validation"
     write(run, metrics=record | {"key_metric": "f1"})
-    assert TrainingResult(run).kept_because == "the lowest NLL on the validation images, for which f1 isn't defined"
+    assert TrainingResult(run).kept_because == "the lowest NLL on the validation images, for which F1 isn't defined"
     (run / "metrics.json").unlink()
     result = TrainingResult(run)
     assert (result.kept_epoch, result.kept_because) == (3, "the last one, as there were no validation images")

@@ -39,10 +39,8 @@ def duration(seconds: float) -> str:
 
 def metric_words(name: str) -> str:
     """A metric as one writes it: "macro AUC" for ``macro_auc``."""
-    words = name.replace("_", " ")
-    for short in ("auc", "nll", "ece", "f1"):
-        words = words.replace(short, short.upper())
-    return words
+    words = {"auc": "AUC", "nll": "NLL", "ece": "ECE", "f1": "F1", "brier": "Brier score"}
+    return " ".join(words.get(word, word) for word in name.split("_"))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -137,7 +137,7 @@ def test_what_can_not_be_compared_is_one_sentence(pair, tmp_path, capsys):
     (tmp_path / "new").mkdir()
     for other, said in (
         (tmp_path / "none", f"There is no folder {tmp_path / 'none'}"),
-        (tmp_path / "new", f"evaluate the run first: dual-skd evaluate {tmp_path / 'new'}"),
+        (tmp_path / "new", f"make them: dual-skd evaluate {tmp_path / 'new'}"),
         (good.parent / "." / "good", "are the same run; give two to compare"),
     ):
         assert main(["compare", str(good), str(other)]) == 1
