@@ -72,14 +72,14 @@ def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
         for method in dict.fromkeys((CONTROL, args.method))
     ]
     runs = Runs(curve, args.epochs, of_runs(options), execute or run_command)
-    failed, stopped = {}, 0
+    failed: dict[Cell, str] = {}
+    stopped: Any = 0
     try:
         with _ended_by_sigterm():
             failed = runs.make(cells, args.minutes)
-    except KeyboardInterrupt:
-        stopped = 130
-    except SystemExit as end:
-        stopped = int(end.code or 0)
+    except (KeyboardInterrupt, SystemExit) as end:
+        stopped = end.code if isinstance(end, SystemExit) else 128 + signal.SIGINT
+        sys.stdout.write("stopped\n")
     done = [cell for cell in cells if runs.finished(cell)]
     found = by_share(runs.measured(cell) for cell in done)
     if found:
