@@ -33,6 +33,16 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def same_log():
+    """Commands set the log up; a test leaves it as it was."""
+    loggers = [logging.getLogger(name) for name in ("", "dual_skd", "ignite")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
 class Terminal(io.StringIO):
     """A stderr that says it is a terminal."""
 

@@ -212,9 +212,9 @@ def test_the_description_names_counts_and_decisions(tmp_path):
 
 
 def test_very_many_classes_are_not_counted_one_by_one(tmp_path):
-    folders = {f"c{k:02d}": 1 + (k == 0) for k in range(MOST_NAMED + 1)}
+    folders = {f"c{k:02d}": 2 + (k == 0) for k in range(MOST_NAMED + 1)}
     data = load(class_folders(tmp_path / "train", folders).parent, val_fraction=0)
-    assert data.counted("train") == "12 images (1 to 2 of each of 11 classes)"
+    assert data.counted("train") == "23 images (2 to 3 of each of 11 classes)"
 
 
 def test_twins_of_training_images_leave_the_test_set_by_default(tmp_path):
