@@ -126,7 +126,7 @@ def test_the_temperature_of_the_best_epoch_and_its_predictions_are_kept(tmp_path
 
 
 def test_the_log_and_the_file_say_on_how_many_images_and_patients_the_temperature_rests(tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     engine = engine_with({"macro_auc": 0.5}, 1)
     engine.state.measured = measured(LOGITS)
     BestModelSaver(

@@ -220,7 +220,7 @@ def test_a_table_of_predictions_alone_makes_a_page(run_folder):
 def test_commands_make_the_run_and_measure_the_same_images(run_folder):
     directory = run_folder()
     first, evaluating, report = commands(analyse(read_run(directory), resamples=5)).splitlines()
-    assert "/clinic" not in first and first.endswith(" --output_dir O --epochs 2")  # train.json has its method
+    assert "/clinic" not in first and first == "dual-skd train D -o O --epochs 2"  # train.json has its method
     assert (evaluating, report) == ("dual-skd evaluate O", "dual-skd report O")
 
     (directory / "predictions_test.csv").rename(directory / "predictions_b c.csv")

@@ -80,5 +80,5 @@ def test_the_handler_writes_at_the_end_and_an_impossible_report_is_a_warning(run
         engine_after_a_run(ReportWriter(directory, resamples=5))
         engine_after_a_run(ReportWriter(tmp_path / "none", resamples=5))
     assert (directory / "report" / "report.html").is_file()
-    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "There is no report" in caplog.text
