@@ -132,7 +132,8 @@ def test_the_configs_attach_them():
     handlers = json.loads((CONFIGS / "train.json").read_text())["train"]["handlers"]
     (found,) = [one for one in handlers if one["_target_"] == "dual_skd.run_progress.TrainingProgress"]
     names = [one["_target_"] for one in handlers]
-    assert names.index("ValidationHandler") < names.index(found["_target_"]) and found["metric"] == "$@options.key_metric"
+    assert names.index("ValidationHandler") < names.index(found["_target_"])
+    assert found["metric"] == "$@options.key_metric"
     for name in ("evaluate", "inference"):
         last = json.loads((CONFIGS / f"{name}.json").read_text())["handlers"][-1]
         assert last["_target_"] == "dual_skd.run_progress.EvaluationProgress"

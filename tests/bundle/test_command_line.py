@@ -68,12 +68,14 @@ def test_paths_that_look_like_numbers_are_taken_as_typed(tmp_path, tiny, demo):
     words = ["--output_dir", "2024_06", "--cache_dir=1e3", "--num_workers", "0"]
     done = start(*RUN, "--config_file", TRAIN, *arguments, *words, cwd=tmp_path, path=ROOT)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "Next: dual-skd evaluate 2024_06"
     recorded = json.loads((tmp_path / "2024_06" / "run.json").read_text())["config"]
     assert [recorded[name] for name in ("dataset_dir", "output_dir", "cache_dir")] == ["site,b", "2024_06", "1e3"]
     evaluate = ["-m", "monai.bundle", "run", "evaluating", "--config_file", ROOT / "configs" / "evaluate.json"]
     words = ["--output_dir=2024_06", "--report_as", "0_7", "--report", "False"]
     done = start(*evaluate, *words, cwd=tmp_path, path=ROOT)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "Next: dual-skd predict IMAGES --model 2024_06"
     assert "0_7" in json.loads((tmp_path / "2024_06" / "metrics.json").read_text())
     infer = ["-m", "monai.bundle", "run", "inference", "--config_file", ROOT / "configs" / "inference.json"]
     (tmp_path / "scan#3").mkdir()
@@ -81,6 +83,7 @@ def test_paths_that_look_like_numbers_are_taken_as_typed(tmp_path, tiny, demo):
     shutil.copy(image, tmp_path / "scan#3" / image.name)
     done = start(*infer, "--dataset_dir", "scan#3", "--output_dir", "2024_06", cwd=tmp_path, path=ROOT)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-4] == f"Predicted: {Path('2024_06') / 'predictions.csv'}"
     assert len((tmp_path / "2024_06" / "predictions.csv").read_text().splitlines()) == 2
     assert list((tmp_path / "202406").iterdir()) == []
     done = start(*infer, "--dataset_dir", "2024_05", "--output_dir", cwd=tmp_path, path=ROOT)
@@ -105,6 +108,7 @@ def test_two_processes_train_one_model_and_one_of_them_writes(tmp_path, tiny):
     done = start(*TWO, OF_TWO, *options(settings), cwd=tmp_path, path=ROOT)
     assert done.returncode == 0, done.stderr
     output = tmp_path / "of_0"
+    assert done.stdout.count("Trained: ") == 1
     assert not (tmp_path / "of_1").exists()
     metrics = json.loads((output / "metrics.json").read_text())
     assert [epoch["images"] for epoch in metrics["epochs"]] == [9]  # shares of 5 and 4, two batches and one

@@ -16,8 +16,10 @@ import torch
 from ignite.engine import Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dual_skd import TrainingResult
 from dual_skd.checkpoints import Checkpoints
 from dual_skd.errors import input_error_behind
+from dual_skd.results import last_words
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks this process")
 # model.safetensors is left out: the order of its header is drawn anew in every process
@@ -114,7 +116,7 @@ def test_a_run_with_two_learning_networks_goes_on_by_resume_json_too(tmp_path, r
     assert [epoch["epoch"] for epoch in record["timings"]["epochs"]] == [1, 2] and record["finished"]
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path, tmp_path_factory, run, tiny, caplog, monkeypatch):
+def test_a_finished_run_is_not_trained_again(tmp_path, tmp_path_factory, run, tiny, caplog, capsys, monkeypatch):
     arguments = tiny | {"output_dir": str(tmp_path)}
     run("train.json", **arguments)
     names = (*WRITTEN, "run.json", "last.pt")
@@ -125,6 +127,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path, tmp_path_factory, run, ti
     run("train.json", **arguments)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == times and not list(Path().iterdir())
     assert "holds this run, finished after 3 iterations: nothing is left to train." in caplog.text
+    assert capsys.readouterr().out.endswith(last_words(TrainingResult(tmp_path)) + "\n")
     with pytest.raises(Exception) as caught:
         run("train.json", **arguments | {"epochs": 2, "seed": 3})
     assert "other settings: epochs 1, now 2; seed 0, now 3" in str(input_error_behind(caught.value))

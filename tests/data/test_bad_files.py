@@ -69,4 +69,4 @@ def test_the_command_that_lists_the_others_can_be_pasted(tmp_path, bad, said):
     with pytest.raises(InputError) as caught:
         usable_rows(rows, spatial_dims=2, on_bad_file="error", dataset_dir=folder)
     command = str(caught.value).split("`")[1]
-    assert shlex.split(command) == ["python", "-m", "dual_skd", "check", str(folder)] and said in str(caught.value)
+    assert shlex.split(command) == ["dual-skd", "check", str(folder)] and said in str(caught.value)
