@@ -19,7 +19,6 @@ from dual_skd.evaluation import fit_conformal, fit_temperature, write_prediction
 from dual_skd.files import sha256_of
 from dual_skd.networks import build_network
 from dual_skd.outputs import (
-    bundle_root,
     conformal_rule,
     find_model,
     load_model,
@@ -109,13 +108,6 @@ def test_unusable_model_files_are_named(tmp_path):
         load_model(tmp_path)
     with pytest.raises(InputError, match="plain values only"):
         save(tmp_path, network(), preprocessing={"transform": object()})
-
-
-def test_the_bundle_is_found_from_any_folder(tmp_path, monkeypatch):
-    root = Path(bundle_root())
-    monkeypatch.chdir(tmp_path)
-    assert Path(bundle_root()) == root
-    assert (root / "configs").is_dir()
 
 
 def test_the_model_of_the_run_is_preferred_to_that_of_the_bundle(tmp_path):

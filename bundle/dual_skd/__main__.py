@@ -18,7 +18,7 @@ COMMANDS = {
     "select": ("dual_skd.selection.cli", "large weights in, small weights and a per-layer table out"),
     "audit": ("dual_skd.security.cli", "what the configs of a bundle would run, before they are run"),
     "predict": ("dual_skd.prediction.cli", "probabilities of images by a trained model, a line each"),
-    "export": ("dual_skd.deploy.export", "a trained student for other runtimes, verified and measured"),
+    "export": ("dual_skd.deploy.cli", "a trained student for other runtimes, verified and measured"),
     "report": ("dual_skd.evaluation.report.cli", "an evaluated run as one HTML page, with plots and a model card"),
 }
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -55,6 +57,26 @@ def replace_file(path: str | Path, write: Callable[[Path], object], *, former: P
             f"{path} can't be written ({reason.splitlines()[0]}); what was there before is unchanged. Make room, or "
             "mend the reason, and give the same command again: the run goes on from its last checkpoint."
         ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, or an empty dict without one.
+
+    Raises:
+        InputError: the file isn't JSON.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} isn't JSON ({error}); remove it or choose another output_dir.") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file at once: a reader, or a run that is killed, sees the old file or the new one."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    replace_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def make_folder(path: str | Path) -> Path:

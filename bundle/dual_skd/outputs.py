@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dual_skd.data.demo import of_demo
-from dual_skd.data.reading.locators import expanded
-from dual_skd.errors import InputError, did_you_mean
+from dual_skd.errors import InputError
 from dual_skd.evaluation.calibration import logits_of, probabilities
 from dual_skd.evaluation.predictions import read_predictions
-from dual_skd.evaluation.recorder import read_json
 from dual_skd.evaluation.uncertainty import Conformal, fit_conformal
-from dual_skd.files import replace_file, sha256_of
+from dual_skd.files import replace_file
 from dual_skd.momentum import unwrap
 from dual_skd.networks import build_network
+from dual_skd.places import bundle_root as bundle_root  # the configs look for it here
+from dual_skd.places import find_model as find_model
+from dual_skd.places import model_file
 from dual_skd.weight_files import load_state_file, read_info
 
 logger = logging.getLogger(__name__)
-
-
-def bundle_root() -> str:
-    """The bundle's folder: beside this package, else (installed) where `run` puts it on the module path, else here."""
-    here = Path.cwd()
-    places = [Path(__file__).resolve().parent.parent, *map(Path, sys.path), here, here / "bundle"]
-    return str(next((place for place in places if (place / "configs" / "metadata.json").is_file()), here))
 
 
 def save_model(
@@ -123,80 +115,6 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise InputError(f"{path}: weights and architecture don't belong together ({first}); train anew.") from error
     return network.to(device).eval(), info
-
-
-def model_file(path: str | Path) -> Path:
-    """The file that a path of a model stands for: itself, or of a folder its ``model.pt`` or ``models/model.pt``."""
-    path = expanded(path)
-    if path.is_dir():
-        return next((p for p in (path / "model.pt", path / "models" / "model.pt") if p.is_file()), path / "model.pt")
-    return path
-
-
-def find_model(output_dir: str | Path, root: str | Path | None = None, images: str | Path | None = None) -> str:
-    """Path of the model to use: of a run's ``output_dir`` if it has one, else of the bundle's own ``models`` folder.
-
-    The second is said in the log, and the demo's model, which comes with the bundle, answers for the demo's images
-    only: a mistyped ``output_dir`` must not pass for a finished run.
-
-    Args:
-        output_dir: of the run.
-        root: the bundle's folder; None looks in ``output_dir`` alone.
-        images: what the model is asked about: "demo", a path, or None where that isn't known.
-
-    Raises:
-        InputError: there is no such model, or ``output_dir`` is that of a run without a model.
-    """
-    output_dir = Path(output_dir)
-    own = output_dir / "models" / "model.pt"
-    if own.is_file():
-        return str(own)
-    if (output_dir / "datalist.json").is_file():
-        raise InputError(
-            f"{output_dir} is the folder of a run, but {own} isn't there: it hasn't kept a model yet, or the file was "
-            "removed; give the same training command again to go on."
-        )
-    near = did_you_mean(output_dir.name, _runs_beside(output_dir))
-    wanted = f"give --output_dir of a finished run{near}, or train one (run training with this output_dir)"
-    shipped = None if root is None else Path(root) / "models" / "model.pt"
-    if shipped is None or shipped == own or not shipped.is_file():
-        raise InputError(f"No model in {own}: {wanted}.")
-    if images is not None:
-        refuse_demo_model(shipped, [images], f"No model in {own}: {wanted}")
-    logger.warning(
-        "No model in %s: the bundle's own is used, %s%s; for a model of your own give --output_dir of its run.",
-        own,
-        shipped,
-        f" ({about})" if (about := read_json(shipped.with_suffix(".json")).get("description")) else "",
-    )
-    return str(shipped)
-
-
-def refuse_demo_model(model: str | Path, images: Iterable[Any], remedy: str) -> None:
-    """Refuses to ask the demo's model, as it comes with the bundle, about other images than the demo's.
-
-    Args:
-        model: the file; it is the demo's if ``model.json`` beside it says so and has its SHA-256.
-        images: paths, "demo", or arrays, which are never the demo's.
-        remedy: what to do, the beginning of the message.
-
-    Raises:
-        InputError: it is the demo's, and one of the images isn't.
-    """
-    others = [image for image in images if not (isinstance(image, str | Path) and of_demo(image))]
-    record = read_json(Path(model).with_suffix(".json"))
-    if not others or "demo_test" not in record or record.get("sha256") != sha256_of(model):
-        return
-    shown = others[0] if isinstance(others[0], str | Path) else "an array"
-    raise InputError(
-        f"{remedy}. The model that comes with the bundle, {model}, isn't asked about {shown}: it was "
-        f"{record['description']}. To see what it says all the same: python -m dual_skd predict FILE --model demo."
-    )
-
-
-def _runs_beside(output_dir: Path) -> list[str]:
-    parent = output_dir.absolute().parent
-    return [path.parent.name for path in parent.glob("*/models")] if parent.is_dir() else []
 
 
 def load_auxiliary(model: str | Path) -> nn.Module | None:

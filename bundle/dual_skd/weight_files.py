@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading files of weights, whoever wrote them; pickled code is never run."""
+"""Files of weights: written, and read whoever wrote them; pickled code is never run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dual_skd.data.reading.locators import expanded
@@ -62,6 +62,17 @@ def load_state_file(path: str | Path, *, words: Sequence[str] = ()) -> dict[str,
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def write_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Writes a state dict as .safetensors or, by the suffix, with torch.save."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().clone().contiguous() for name, value in state.items()}
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
 
 
 def read_info(path: str | Path) -> dict[str, Any]:

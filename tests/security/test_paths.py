@@ -13,7 +13,7 @@ from PIL import Image
 
 from dual_skd.__main__ import main
 from dual_skd.data import load_evaluation_records, load_records, save_split
-from dual_skd.data.records.evaluation_records import find_images
+from dual_skd.data.records.asked_images import find_images
 from dual_skd.errors import InputError
 
 WHOLE = {"val_fraction": 0, "test_fraction": 0, "keep_twins": True}

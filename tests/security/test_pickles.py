@@ -16,7 +16,7 @@ from dual_skd.checkpoints import find_checkpoint
 from dual_skd.data import load_records
 from dual_skd.data.reading.npz_cache import npz_array
 from dual_skd.data.reading.reader import read_image
-from dual_skd.data.records.evaluation_records import find_images
+from dual_skd.data.records.asked_images import find_images
 from dual_skd.errors import InputError
 from dual_skd.outputs import load_auxiliary
 from dual_skd.pretrained import load_pretrained

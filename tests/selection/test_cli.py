@@ -14,9 +14,9 @@ import wiring
 
 from dual_skd.errors import InputError
 from dual_skd.selection import plan_selection
-from dual_skd.selection.cli import add_arguments, main, write_weights
+from dual_skd.selection.cli import add_arguments, main
 from dual_skd.selection.resample import resize_positions
-from dual_skd.weight_files import load_state_file
+from dual_skd.weight_files import load_state_file, write_weights
 
 
 def run(*words: str | Path) -> int:

@@ -11,7 +11,7 @@ from importlib import import_module
 _HOME = {
     "DataList": "records.datalist",
     "load_records": "records.datalist",
-    "find_images": "records.evaluation_records",
+    "find_images": "records.asked_images",
     "load_evaluation_records": "records.evaluation_records",
     "paths_of": "records.evaluation_records",
     "patients_of": "records.evaluation_records",

@@ -1,79 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of a classifier and the handler that records them."""
+"""Metrics of a classifier and the handler that records them.
 
-from dual_skd.evaluation.bootstrap import Intervals, bootstrap_intervals
-from dual_skd.evaluation.calibration import fit_temperature, reliability, wilson_interval
-from dual_skd.evaluation.delong import (
-    AreaDifference,
-    auc_interval,
-    class_auc_intervals,
-    delong_test,
-    macro_auc_interval,
-)
-from dual_skd.evaluation.estimates import Estimate
-from dual_skd.evaluation.explain import choose_cases, explain, overlay, panels
-from dual_skd.evaluation.mcnemar import McNemar, match_tables, mcnemar_test
-from dual_skd.evaluation.measured_images import MeasuredImages, evaluation_name
-from dual_skd.evaluation.metrics import area_under_roc, calibration_error, classification_metrics, mean_logits
-from dual_skd.evaluation.operating_point import OperatingPoint, choose_operating_point, one_against_rest
-from dual_skd.evaluation.paired import Difference, holm, paired_differences
-from dual_skd.evaluation.predictions import PredictionTable, read_predictions, write_predictions
-from dual_skd.evaluation.recorder import MetricsRecorder, goodness, log_metrics
-from dual_skd.evaluation.subgroups import Subgroup, subgroup_metrics
-from dual_skd.evaluation.uncertainty import (
-    decompose_entropy,
-    disagreement,
-    fit_conformal,
-    prediction_sets,
-    predictive_entropy,
-    risk_coverage,
-    set_coverage,
-)
+The public names are loaded on first use, so that nothing pays for what it does not need.
+"""
 
-__all__ = [
-    "AreaDifference",
-    "Difference",
-    "Estimate",
-    "Intervals",
-    "McNemar",
-    "MeasuredImages",
-    "MetricsRecorder",
-    "OperatingPoint",
-    "PredictionTable",
-    "Subgroup",
-    "area_under_roc",
-    "auc_interval",
-    "bootstrap_intervals",
-    "calibration_error",
-    "choose_cases",
-    "choose_operating_point",
-    "class_auc_intervals",
-    "classification_metrics",
-    "decompose_entropy",
-    "delong_test",
-    "disagreement",
-    "evaluation_name",
-    "explain",
-    "fit_conformal",
-    "fit_temperature",
-    "goodness",
-    "holm",
-    "log_metrics",
-    "macro_auc_interval",
-    "match_tables",
-    "mcnemar_test",
-    "mean_logits",
-    "one_against_rest",
-    "overlay",
-    "paired_differences",
-    "panels",
-    "prediction_sets",
-    "predictive_entropy",
-    "read_predictions",
-    "reliability",
-    "risk_coverage",
-    "set_coverage",
-    "subgroup_metrics",
-    "wilson_interval",
-    "write_predictions",
-]
+from __future__ import annotations
+
+from importlib import import_module
+
+_HOME = {
+    "Intervals": "bootstrap",
+    "bootstrap_intervals": "bootstrap",
+    "fit_temperature": "calibration",
+    "reliability": "calibration",
+    "wilson_interval": "calibration",
+    "AreaDifference": "delong",
+    "auc_interval": "delong",
+    "class_auc_intervals": "delong",
+    "delong_test": "delong",
+    "macro_auc_interval": "delong",
+    "Estimate": "estimates",
+    "choose_cases": "explain",
+    "overlay": "explain",
+    "panels": "explain",
+    "McNemar": "mcnemar",
+    "match_tables": "mcnemar",
+    "mcnemar_test": "mcnemar",
+    "MeasuredImages": "measured_images",
+    "evaluation_name": "measured_images",
+    "area_under_roc": "metrics",
+    "calibration_error": "metrics",
+    "classification_metrics": "metrics",
+    "mean_logits": "metrics",
+    "OperatingPoint": "operating_point",
+    "choose_operating_point": "operating_point",
+    "one_against_rest": "operating_point",
+    "Difference": "paired",
+    "holm": "paired",
+    "paired_differences": "paired",
+    "PredictionTable": "predictions",
+    "read_predictions": "predictions",
+    "write_predictions": "predictions",
+    "MetricsRecorder": "recorder",
+    "goodness": "recorder",
+    "log_metrics": "recorder",
+    "Subgroup": "subgroups",
+    "subgroup_metrics": "subgroups",
+    "decompose_entropy": "uncertainty",
+    "disagreement": "uncertainty",
+    "fit_conformal": "uncertainty",
+    "prediction_sets": "uncertainty",
+    "predictive_entropy": "uncertainty",
+    "risk_coverage": "uncertainty",
+    "set_coverage": "uncertainty",
+}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

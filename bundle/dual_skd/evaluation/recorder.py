@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from dual_skd.evaluation.uncertainty import (
     risk_coverage,
     set_coverage,
 )
-from dual_skd.files import replace_file
+from dual_skd.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -296,26 +295,6 @@ def goodness(metrics: Mapping[str, float | None], name: str) -> float:
     if value is None:
         return float("-inf")
     return -value if name in LOWER_IS_BETTER else value
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file, or an empty dict without one.
-
-    Raises:
-        InputError: the file isn't JSON.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} isn't JSON ({error}); remove it or choose another output_dir.") from error
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file at once: a reader, or a run that is killed, sees the old file or the new one."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    replace_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def _flat(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:

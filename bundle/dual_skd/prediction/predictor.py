@@ -22,16 +22,8 @@ from dual_skd.data.reading.reader import image_from_array
 from dual_skd.devices import pick_device, to_device
 from dual_skd.errors import InputError, input_error_behind
 from dual_skd.evaluation.calibration import probabilities
-from dual_skd.outputs import (
-    auxiliary_temperature,
-    bundle_root,
-    conformal_rule,
-    load_auxiliary,
-    load_model,
-    model_file,
-    refuse_demo_model,
-    temperature_of,
-)
+from dual_skd.outputs import auxiliary_temperature, conformal_rule, load_auxiliary, load_model, temperature_of
+from dual_skd.places import bundle_root, model_file, refuse_demo_model
 from dual_skd.prediction.outcome import Prediction, predictions_of
 
 Image = str | Path | np.ndarray | Tensor

@@ -10,17 +10,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..weight_files import ENDINGS, load_state_file
 from .axes import FAMILIES
-from .plan import plan_selection
-from .rules import ELEMENT_RULES
+from .names import ELEMENT_RULES, LAYER_RULES
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help="small weights, .safetensors or .pt")
     parser.add_argument("--report", metavar="CSV", help="table with one row per tensor")
     parser.add_argument("--elements", default="uniform", help=" | ".join(ELEMENT_RULES))
-    parser.add_argument("--layers", default="first", help='first | last | even | JSON, as "[0, 2, 5]"')
+    parser.add_argument("--layers", default="first", help=f'{" | ".join(LAYER_RULES)} | JSON, as "[0, 2, 5]"')
     parser.add_argument("--mode", default="structured", help="structured | reference (the published index rule)")
     parser.add_argument("--heads", default="whole", help="whole | blend")
     parser.add_argument("--family", help=f"{' | '.join(FAMILIES)} | generic; default: recognised")
@@ -57,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Runs the selection and returns the exit status."""
+    from ..weight_files import ENDINGS, load_state_file, write_weights  # bring PyTorch, of which help has no need
+    from .plan import plan_selection
+
     out = Path(args.out)
     if out.suffix not in ENDINGS:
         raise InputError(f"{out}: expected a file ending in {', '.join(ENDINGS)}")
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
         small_grid=args.small_grid,
     )
     selected = plan.apply()
-    rest = {} if args.selected_only else dict(small.state_dict() if isinstance(small, nn.Module) else small)
+    rest = {} if args.selected_only else dict(small if isinstance(small, dict) else small.state_dict())
     write_weights(out, rest | selected)
     if args.report:
         plan.write_report(args.report)
@@ -89,18 +89,11 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_weights(path: str | Path, state: dict[str, Tensor]) -> None:
-    """Writes a state dict as .safetensors or, by the suffix, with torch.save."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().clone().contiguous() for name, value in state.items()}
-    if path.suffix == ".safetensors":
-        save_file(state, path)
-    else:
-        torch.save(state, path)
-
-
 def _small_network(name: str, options: Any, seed: int) -> nn.Module | dict[str, Tensor]:
+    import torch
+
+    from ..weight_files import ENDINGS, load_state_file
+
     if Path(name).suffix in ENDINGS:
         return load_state_file(name)
     if not isinstance(options, dict):

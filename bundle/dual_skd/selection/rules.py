@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SelectionError
-
-ELEMENT_RULES = ("uniform", "consecutive", "complement", "random", "importance")
-LAYER_RULES = ("first", "last", "even")
+from .names import ELEMENT_RULES, LAYER_RULES
 
 
 def uniform(large: int, small: int) -> Tensor:

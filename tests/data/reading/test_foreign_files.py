@@ -21,7 +21,7 @@ from dual_skd.data.checking.inspection import inspect, quick_facts
 from dual_skd.data.reading.formats import TEXT, UNKNOWN, content_of, format_of
 from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.data.reading.reader import read_image
-from dual_skd.data.records.evaluation_records import find_images
+from dual_skd.data.records.asked_images import find_images
 from dual_skd.data.records.rows import Row
 from dual_skd.errors import InputError
 from dual_skd.prediction.cli import line_of

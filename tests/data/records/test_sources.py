@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dual_skd.data.records.evaluation_records import find_images
+from dual_skd.data.records.asked_images import find_images
 from dual_skd.data.records.sources import read_source
 from dual_skd.errors import InputError
 

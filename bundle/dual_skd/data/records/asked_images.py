@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which images a trained model is asked about."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dual_skd.data.demo import DEMO_NAMES, of_demo, write_demo
+from dual_skd.data.reading.formats import CONVERTIBLE, NIFTI, NPY, PIXEL_FORMATS, content_of, misnamed
+from dual_skd.data.reading.locators import expanded, split_locator
+from dual_skd.data.records.class_folders import ignored_note
+from dual_skd.data.records.frames import frames_of
+from dual_skd.data.records.image_files import find_image_files, is_image, is_junk
+from dual_skd.data.records.medmnist import list_medmnist
+from dual_skd.data.records.sources import find_table, id_column, read_source
+from dual_skd.data.records.table_images import locate_images
+from dual_skd.data.records.tables import TABLE_SUFFIXES, require_columns
+from dual_skd.errors import InputError
+from dual_skd.files import read_json
+from dual_skd.wording import quoted
+
+if TYPE_CHECKING:
+    from dual_skd.data.records.datalist import DataList
+
+logger = logging.getLogger(__name__)
+
+UNREAD = {*PIXEL_FORMATS, NIFTI, NPY, *CONVERTIBLE}  # of files that aren't images by their names: these hold one
+
+
+def find_images(
+    dataset_dir: str | Path,
+    spatial_dims: int = 2,
+    demo_dir: str | Path = "demo",
+    frame: int | str | None = None,
+    *,
+    trained_on: str | Path | None = None,
+    image_column: str | None = None,
+    allow_outside: bool = False,
+) -> list[str]:
+    """Returns the locators of all images to predict: labels, where there are any, are not used.
+
+    Args:
+        dataset_dir: an image (or one series or frame: see :mod:`dual_skd.data.reading.locators`), a folder with images
+            at any depth, a table of images, an .npz file in MedMNIST's layout, or "demo" for the demo's test images.
+        spatial_dims: 2 for images, 3 for volumes (the slices of a DICOM series in one folder are one).
+        demo_dir: where "demo" data are written.
+        frame: which frames of files with several a 2D task takes, see :func:`dual_skd.data.load_records`.
+        trained_on: ``datalist.json`` of the model's run, if there is one: with other data than the demo's, "demo" is
+            refused; and other data than the demo's, where the run was given none of its own.
+        image_column: of a table, see :func:`dual_skd.data.load_records`.
+        allow_outside: where images of a table may lie, see :func:`dual_skd.data.load_records`.
+
+    Raises:
+        InputError: there is no such path, or no image in it.
+    """
+    if trained_on is not None and Path(trained_on).is_file():
+        if str(dataset_dir) in DEMO_NAMES:
+            from dual_skd.data.records.split_file import load_split  # brings PyTorch, without which the others do
+
+            refuse_demo(load_split(trained_on), trained_on)
+        elif not of_demo(dataset_dir):
+            _refuse_patients(Path(trained_on), Path(demo_dir), dataset_dir)
+    found = _find_images(dataset_dir, spatial_dims, demo_dir, image_column, allow_outside)
+    return [image for images in frames_of(found, frame if spatial_dims == 2 else None) for image in images]
+
+
+def _find_images(
+    dataset_dir: str | Path, spatial_dims: int, demo_dir: str | Path, image_column: str | None, allow_outside: bool
+) -> list[str]:
+    if str(dataset_dir) in DEMO_NAMES:
+        table = write_demo(Path(demo_dir), spatial_dims=DEMO_NAMES[str(dataset_dir)])
+        return [row.image for row in read_source(table).rows if row.split == "test"]
+    location, fragment = split_locator(expanded(dataset_dir).absolute())
+    if not location.exists():
+        read_source(location)  # says so, with the nearest name
+    if fragment:
+        return [f"{location}#{fragment}"]
+    if location.suffix.lower() == ".npz" and location.is_file():
+        return list_medmnist(location, spatial_dims=spatial_dims)
+    if location.is_dir() or location.suffix.lower() in TABLE_SUFFIXES:
+        listed = find_table(location, image_column)
+        if listed is not None and id_column(listed):  # labels of the DICOM files beside it
+            location = listed.path.parent
+        elif listed is not None:
+            require_columns(listed, ["image"])
+            numbered = list(enumerate(listed.entries, start=1))
+            located = locate_images(listed, numbered, allow_outside=allow_outside, keep_missing=True)
+            return list(dict.fromkeys(located))
+    if location.is_file():
+        found = [str(location)] if is_image(location) else []
+    else:
+        files = find_image_files(location, spatial_dims)
+        # a picture of another format, or under a name that says nothing: whoever reads it says what to do
+        unread = [
+            file for file in files.others if not is_junk(os.path.basename(file)) and content_of(Path(file)) in UNREAD
+        ]
+        found = sorted([*(file.image for file in files.images), *unread])
+        for note in ignored_note(sorted({*files.others} - {*unread}), location):
+            logger.warning("%s%s.", note[0].upper(), note[1:])
+    if not found:
+        if refusal := misnamed(location):
+            raise InputError(refusal)
+        where = "is not an image" if location.is_file() else "holds no images"
+        wanted = "volumes" if spatial_dims == 3 else "images"
+        raise InputError(f"{location} {where}; expected {wanted} as PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")
+    return found
+
+
+def _refuse_patients(trained_on: Path, demo_dir: Path, dataset_dir: str | Path) -> None:
+    """The default output folder holds the run of the first command, which knows phantoms only."""
+    first = (read_json(trained_on).get("training") or [{"image": ""}])[0]["image"]
+    if Path(first).is_relative_to(demo_dir.absolute()):
+        raise InputError(
+            f"The model in {trained_on.parent} was trained on the demo's generated images and knows nothing of "
+            f"{dataset_dir}; give --output_dir of a run on images of that kind. To see what it says all the same: "
+            f"python -m dual_skd predict {quoted(dataset_dir)} --model {quoted(trained_on.parent)}"
+        )
+
+
+def refuse_demo(trained: DataList, trained_on: str | Path) -> None:
+    """A model of other images isn't asked about the demo's, which are generated.
+
+    Raises:
+        InputError: the run's training images aren't the demo's.
+    """
+    if not of_demo(trained.train[0]["image"]):
+        raise InputError(
+            f"The model in {Path(trained_on).parent} wasn't trained on the demo data; give images of the kind that it "
+            "was trained on as --dataset_dir."
+        )
