@@ -24,6 +24,8 @@ _HOME = {
     "allow_network": "own_networks",
     "load_records": "data",
     "load_model": "outputs",
+    "train": "api",
+    "evaluate": "api",
     "Prediction": "prediction.outcome",
     "predict": "prediction.predictor",
     "predict_iter": "prediction.predictor",

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from dual_skd.options.derived import chosen
-from dual_skd.options.kinds import Marks, Options, is_text, literal, marks_of
+from dual_skd.options.kinds import Marks, Options, is_text, literal, marks_of, takes_several
 from dual_skd.options.training import Training
 
 POSITIONAL = ("dataset_dir", "output_dir")  # which a command has in a place of their own
@@ -23,9 +23,10 @@ def value_of(field: FieldInfo, words: Sequence[str]) -> Any:
     Whether the option takes such a value is not looked at here.
     """
     if is_text(field):
-        texts = literal(words[0]) if len(words) == 1 and words[0][:1] == "[" else None
-        several = texts if isinstance(texts, list) else list(words)
-        return several if len(words) > 1 or isinstance(texts, list) else words[0]
+        texts = literal(words[0]) if takes_several(field) and len(words) == 1 and words[0][:1] == "[" else None
+        if isinstance(texts, list):
+            return texts
+        return list(words) if len(words) > 1 else words[0]
     values = [literal(word) for word in words]
     return values[0] if len(values) == 1 else values
 
@@ -39,7 +40,9 @@ def words_of(values: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> list
     """
     words: list[str] = []
     for name, value in values.items():
-        words += [f"--{name.replace('_', '-')}", *_words(name, value, marks_of(fields[name]))]
+        option, own = f"--{name.replace('_', '-')}", _words(name, value, marks_of(fields[name]))
+        dashed = any(word.startswith("--") for word in own)  # may be an option, too
+        words += [f"{option}={word}" for word in own] if dashed else [option, *own]
     return words
 
 
