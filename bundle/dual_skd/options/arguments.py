@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         shown = "\n".join(f"  {example}" for example in examples)
         description = f"{shown}\n\n" + textwrap.fill(f"{purpose[0].upper()}{purpose[1:]}.", 78)
         super().__init__(prog, description=description, formatter_class=_Help, allow_abbrev=False)
-        self._positionals.title, self._optionals.title = "What", "Besides"
+        self._positionals.title, self._optionals.title = "What", "Options"
         self.fields: dict[str, FieldInfo] = {}  # by the option, such as --image-size
         self.short: dict[str, str] = {}  # -o: --output-dir
         self.places: dict[str, str] = {}  # options that are given without a name: --dataset-dir: DATA
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         """The examples, what it does, the arguments."""
         formatter = self._get_formatter()
         formatter.add_text(self.description)
-        for group in sorted(self._action_groups, key=lambda group: group is self._optionals):
+        for group in self._action_groups:
             formatter.start_section(group.title)
             formatter.add_arguments(group._group_actions)
             formatter.end_section()

@@ -31,24 +31,25 @@ def value_of(field: FieldInfo, words: Sequence[str]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def words_of(values: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> list[str]:
-    """The words that give options their values; paths are capital words that stand for the reader's own.
+def words_of(values: Mapping[str, Any], fields: Mapping[str, FieldInfo], *, places: bool = False) -> list[str]:
+    """The words that give options their values.
 
     Args:
         values: by name, those that are to be given.
         fields: of the model of options.
+        places: write paths as they are; else they are capital words that stand for the reader's own.
     """
     words: list[str] = []
     for name, value in values.items():
-        option, own = f"--{name.replace('_', '-')}", _words(name, value, marks_of(fields[name]))
+        option, own = f"--{name.replace('_', '-')}", _words(name, value, marks_of(fields[name]), places)
         dashed = any(word.startswith("--") for word in own)  # may be an option, too
         words += [f"{option}={word}" for word in own] if dashed else [option, *own]
     return words
 
 
-def command(start: str, values: Mapping[str, Any], kind: type[Options]) -> str:
-    """A command with options, for a shell: ``dual-skd train DATA -o OUT --epochs 24``."""
-    return " ".join([start, *map(shlex.quote, words_of(values, kind.model_fields))])
+def command(start: str, values: Mapping[str, Any], kind: type[Options], *, places: bool = False) -> str:
+    """A command with options, for a shell: ``dual-skd train DATA -o OUT --epochs 24``; see :func:`words_of`."""
+    return " ".join([start, *map(shlex.quote, words_of(values, kind.model_fields, places=places))])
 
 
 def training_command(settings: Mapping[str, Any]) -> str:
@@ -62,8 +63,8 @@ def training_command(settings: Mapping[str, Any]) -> str:
     return command(start, {name: one for name, one in values.items() if name not in POSITIONAL}, Training)
 
 
-def _words(name: str, value: Any, marks: Marks) -> list[str]:
-    if marks.path and value not in marks.words:
+def _words(name: str, value: Any, marks: Marks, places: bool) -> list[str]:
+    if marks.path and value not in marks.words and not places:
         return [name.upper()]
     if isinstance(value, list | tuple) and len(value) > 1 and not any(isinstance(one, list | dict) for one in value):
         return [str(one) for one in value]

@@ -8,7 +8,6 @@ import shlex
 import shutil
 from pathlib import Path
 
-import fire
 import numpy as np
 import pytest
 from dicom_files import write_ct, write_dicom, write_picture
@@ -16,10 +15,11 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from dual_skd.__main__ import main
+from dual_skd.cli import main, parser_of
 from dual_skd.data import load_records
 from dual_skd.data.checking.findings import COLUMNS
-from dual_skd.options import refuse_unknown, texts
+from dual_skd.options import Training
+from dual_skd.options.arguments import given
 
 
 def run(*arguments: str) -> int:
@@ -27,17 +27,11 @@ def run(*arguments: str) -> int:
 
 
 def training_options(line: str) -> dict[str, object]:
-    """What the configs get from the command that a line names, once a shell and fire have read it."""
+    """What training gets from the command that a line names, once a shell has read it."""
     words = shlex.split(line.removeprefix("Training: "))
-    assert words[:5] == ["python", "-m", "monai.bundle", "run", "training"]
-    refuse_unknown(words[3:])
-    read: dict = {}
-    fire.Fire(lambda *_, **options: read.update(options), words[3:])
-    files = read.pop("config_file")
-    assert all(Path(file).is_file() for file in (files if isinstance(files, list) else [files]))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", words[2:])
-        return {name: texts(value, name) for name, value in read.items()}
+    assert words[:2] == ["dual-skd", "train"]
+    args = parser_of("train").parse_args(words[2:])
+    return given(args, Training) | ({"preset": args.preset} if args.preset else {})
 
 
 def picture(seed: int) -> Image.Image:
@@ -270,7 +264,7 @@ def test_the_training_command_can_be_pasted_and_has_the_options_of_the_check(tmp
     assert run(f"{prefix}{name}", *options) == 0
     wanted = {"dataset_dir": f"{prefix}{name}", "label_column": "1e3", "patient_pattern": r"(\d)_"}
     found = training_options(capsys.readouterr().out.splitlines()[-1])
-    assert found == wanted | {"frame": "0", "allow_outside": "True"}
+    assert found == wanted | {"frame": 0, "allow_outside": "true"}
     assert run(f"{prefix}{name}", *options, "--clean-list=-list.csv") == 0
     found = training_options(capsys.readouterr().out.splitlines()[-1])
     assert found == {"dataset_dir": "./-list.csv"} and len(load_records(**found).train) > 0

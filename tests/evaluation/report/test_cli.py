@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from dual_skd.__main__ import main
+from dual_skd.cli import main
 
 
 def test_the_command_writes_the_page_and_says_where(run_folder, capsys):
