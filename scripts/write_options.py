@@ -61,7 +61,11 @@ def with_block(text: str, kind: type[Options], function: str) -> str:
 def page() -> str:
     """docs/options.md: a table per group of options."""
     parts = [PAGE]
-    for title, kind in (("train", options.Training), ("evaluate", options.Evaluation), ("inference", options.Prediction)):
+    for title, kind in (
+        ("train", options.Training),
+        ("evaluate", options.Evaluation),
+        ("inference", options.Prediction),
+    ):
         parts.append(f"## {title.capitalize()}\n")
         parts += table(kind)
     return "\n".join(parts)
@@ -85,7 +89,9 @@ def main(arguments: list[str] | None = None) -> int:
         wanted[ROOT / "bundle" / "configs" / name] = configs[name]
     sums = ROOT / "bundle" / "dual_skd" / "known_configs.py"
     wanted[sums] = with_sums(sums.read_text(encoding="utf-8"), {n: one for n, one in configs.items() if n != METADATA})
-    different = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    different = [
+        path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
     for path in different:
         if args.check:
             print(f"{path.relative_to(ROOT)} isn't what the options say; run python scripts/write_options.py.")

@@ -25,7 +25,7 @@ class Command(NamedTuple):
 COMMANDS = {  # in the order of use
     "check": Command(
         "dual_skd.data.checking.cli",
-        "look through a data set before any training: bad files, leaks, labels",
+        "look through a data set before training: bad files, leaks",
         ("dual-skd check DATA", "dual-skd check DATA --clean-list clean.csv"),
     ),
     "train": Command(
@@ -35,12 +35,12 @@ COMMANDS = {  # in the order of use
     ),
     "evaluate": Command(
         "dual_skd.commands.evaluate",
-        "measure a trained model on its test images, or on other labelled ones",
+        "measure a trained model on its test images, or on others",
         ("dual-skd evaluate output", "dual-skd evaluate output --dataset-dir OTHER_HOSPITAL"),
     ),
     "report": Command(
         "dual_skd.evaluation.report.cli",
-        "write the report of an evaluated run again, with other choices",
+        "write the report of an evaluated run again, otherwise",
         ("dual-skd report output --no-images",),
     ),
     "compare": Command(
@@ -55,7 +55,7 @@ COMMANDS = {  # in the order of use
     ),
     "export": Command(
         "dual_skd.deploy.cli",
-        "make the model a file for other programs, verified and measured",
+        "make the model a file for other programs, verified",
         ("dual-skd export output", "dual-skd export output --formats onnx openvino"),
     ),
     "learning-curve": Command(
@@ -66,11 +66,11 @@ COMMANDS = {  # in the order of use
     "select": Command(
         "dual_skd.selection.cli",
         "select small weights from large ones, without training",
-        ("dual-skd select --large vit_small.pth --small vit_tiny.pth --out tiny.safetensors",),
+        ("dual-skd select --large large.pth --small small.pth --out new.safetensors",),
     ),
     "audit": Command(
         "dual_skd.security.cli",
-        "see what the configs of a bundle would run, before they are run",
+        "see what a bundle's configs would run, before they are run",
         ("dual-skd audit BUNDLE",),
     ),
 }

@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
             formatter.start_section(group.title)
             formatter.add_arguments(group._group_actions)
             formatter.end_section()
-        formatter.add_text(self.epilog)
+        formatter.add_text(self.epilog and textwrap.fill(self.epilog, 78))
         return formatter.format_help()
 
     def error(self, message: str) -> Any:

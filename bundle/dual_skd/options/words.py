@@ -42,8 +42,8 @@ def words_of(values: Mapping[str, Any], fields: Mapping[str, FieldInfo], *, plac
     words: list[str] = []
     for name, value in values.items():
         option, own = f"--{name.replace('_', '-')}", _words(name, value, marks_of(fields[name]), places)
-        dashed = any(word.startswith("--") for word in own)  # may be an option, too
-        words += [f"{option}={word}" for word in own] if dashed else [option, *own]
+        dashed = any(word[:1] == "-" and not isinstance(literal(word), int | float) for word in own)
+        words += [f"{option}={word}" for word in own] if dashed else [option, *own]  # else taken for an option
     return words
 
 
