@@ -258,18 +258,7 @@ class Running(Machine):
 
 # of several bases pydantic takes the fields of the last one first
 class Training(
-    Running,
-    Division,
-    Augmentation,
-    Learning,
-    Distillation,
-    Selection,
-    Networks,
-    Images,
-    Copies,
-    Reading,
-    Course,
-    Places,
+    Running, Division, Augmentation, Learning, Distillation, Selection, Networks, Images, Copies, Reading, Course, Places
 ):
     """Options of a training run."""
 
@@ -288,9 +277,7 @@ class Training(
             wanted = f"0 to {self.folds - 1} for {self.folds} folds" if self.folds else "0 without folds"
             raise InputError(f"fold is {self.fold}; expected {wanted}.")
         if self.loss == "focal" and self.label_smoothing:
-            raise InputError(
-                "The focal loss takes no label smoothing; set label_smoothing to 0, or choose another loss."
-            )
+            raise InputError("The focal loss takes no label smoothing; set label_smoothing to 0, or choose another loss.")
         if self.class_weights and self.logit_adjustment:
             raise InputError("class_weights and logit_adjustment do the same work; leave out one of the two.")
         return self

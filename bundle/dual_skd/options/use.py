@@ -72,7 +72,9 @@ class Asked(Options):
     allow_outside: Switch = option(
         False, "take images that a list with relative paths names outside its folder, see [security.md](security.md)"
     )
-    on_bad_file: BadFile = option("skip", "a file that can't be used gets a line that says why; `error` ends the run")
+    on_bad_file: BadFile = option(
+        "skip", "a file that can't be used gets a line that says why; `error` ends the run"
+    )
 
 
 class Prediction(Machine, Unexpected, Answers, Asked):
