@@ -28,7 +28,7 @@ TRAIN = parser_of("train")
 
 
 def parsed(*words: str) -> dict[str, Any]:
-    return given(TRAIN.parse_args(words), Training)
+    return given(TRAIN.parse(words), Training)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_help_begins_with_an_example_that_the_command_takes(name, capsys, monkey
     assert [f"  {example}" for example in COMMANDS[name].examples] == lines[: len(COMMANDS[name].examples)]
     assert max(map(len, lines)) <= 80
     for example in COMMANDS[name].examples:
-        assert parser_of(name).parse_args(shlex.split(example)[2:])
+        assert parser_of(name).parse(shlex.split(example)[2:])
 
 
 def test_the_overview_names_every_command_and_imports_nothing_heavy():

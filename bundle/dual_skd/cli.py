@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"Error: Unknown command {name}{did_you_mean(name, COMMANDS)}; `dual-skd -h` lists them.\n")
         return 2
     module = import_module(COMMANDS[name].module)  # each command imports what it needs, and no other
-    args = parser_of(name).parse_args(words)
+    args = parser_of(name).parse(words)
     set_up_log(verbose=args.verbose, quiet=args.quiet)
     try:
         return module.main(args)

@@ -69,7 +69,8 @@ class Workflow:
         Raises:
             InputError: there is no such preset or file, or an option is unknown or isn't what it takes.
         """
-        found, files, from_presets = self.presets(), [self.file], {}
+        found, files = self.presets(), [self.file]
+        from_presets: dict[str, Any] = {}
         for name in _several(preset):
             if name not in found:
                 raise InputError(f"Unknown preset {name!r}{did_you_mean(str(name), found)}; valid: {', '.join(found)}.")

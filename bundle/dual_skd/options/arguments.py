@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,15 +43,15 @@ class Parser(argparse.ArgumentParser):
         self.places: dict[str, str] = {}  # options that are given without a name: --dataset-dir: DATA
         self.rare: list[tuple[argparse.Action, str]] = []  # options that the short help leaves out, with their help
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's; the words of every option of a model are a list under its name, None where it isn't given."""
-        found, rest = self._sorted(list(sys.argv[1:] if args is None else args))
-        parsed, unknown = super().parse_known_args(rest, namespace)
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """As ``parse_args``; the words of an option of a model are a list under its name, None where it isn't given."""
+        found, rest = self._sorted(list(words))
+        parsed = self.parse_args(rest)
         for option, field in self.fields.items():
             place = getattr(parsed, self.places.get(option, ""), None)
             words = found.get(option) if place is None else [place]
             setattr(parsed, _name(option), words if words is None or takes_several(field) else words[-1:])
-        return parsed, unknown
+        return parsed
 
     def format_help(self) -> str:
         """The examples, what it does, the arguments."""

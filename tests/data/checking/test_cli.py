@@ -29,7 +29,7 @@ def training_options(line: str) -> dict[str, object]:
     """What training gets from the command that a line names, once a shell has read it."""
     words = shlex.split(line.removeprefix("Training: "))
     assert words[:2] == ["dual-skd", "train"]
-    args = parser_of("train").parse_args(words[2:])
+    args = parser_of("train").parse(words[2:])
     return given(args, Training) | ({"preset": args.preset} if args.preset else {})
 
 
