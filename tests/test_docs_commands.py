@@ -31,7 +31,7 @@ def commands(page: Path) -> list[list[str]]:
     indented = re.findall(r"^    (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
     found = []
     for line in [*"\n".join(fenced).splitlines(), *indented]:
-        command = re.search(r"\b(?:python|torchrun|dual-skd) .*", line.split(" #")[0].split("# ")[0])
+        command = re.search(r"\b(?:python|torchrun) .*|^dual-skd .*", line.split(" #")[0].split("# ")[0])
         if command:
             words = shlex.split(re.sub(r" \.\.\.|[\[\]](?=-|$)|(?<=\w)\]|(?<= )\[", "", command[0]))
             if words[0] == "dual-skd" or "-m" in words or words[1].startswith("scripts/"):
