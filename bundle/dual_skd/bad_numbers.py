@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.distributed as dist
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dual_skd.distributed import several_processes
+from dual_skd.options.choices import BadNumber
 
-POLICIES = ("stop", "skip", "ignore")
+POLICIES = get_args(BadNumber)
 SHOWN = 5  # files in a message
 SECONDS = 10  # to look for the names of files, after a bad number only
 

@@ -44,7 +44,6 @@ OF_A_RUN = (NEWEST, BEFORE, "models", "tensorboard", "metrics.json", "run.json",
 FREE = [name for name, one in marks(Training).items() if one.free]
 
 
-
 class Found(NamedTuple):
     """A checkpoint to go on from.
 
@@ -88,7 +87,7 @@ def find_checkpoint(
     if fresh:
         _set_aside(folder)
         return None
-    if resume_from is not None and expanded(resume_from).absolute() != (folder / NEWEST).absolute():
+    if resume_from is not None and _where(resume_from, folder) != (folder / NEWEST).absolute():
         raise InputError(
             f"A run goes on in its own folder: resume_from is {resume_from}, but output_dir {folder}; give "
             f"--output_dir {quoted(Path(resume_from).parent)} instead."
@@ -324,6 +323,12 @@ def _newest_whole(places: list[Path], anew: str) -> tuple[Path, dict[str, Any]]:
                 logger.warning("%s: going on from the one before, %s.", problem, path)
             return path, states
     raise InputError(f"{'; '.join(problems)}; there is no other checkpoint to go on from: {anew}.")
+
+
+def _where(checkpoint: str | Path, folder: Path) -> Path:
+    """The file that was asked for: a name alone is one of the run's folder."""
+    path = expanded(checkpoint)
+    return (folder / path if path.name == str(checkpoint) else path).absolute()
 
 
 def _set_aside(folder: Path) -> None:

@@ -7,6 +7,7 @@ Every loss is a mean over the batch of one number per image, so that their sum i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from monai.networks.utils import one_hot
 from torch import Tensor, nn
 
 from dual_skd.errors import InputError
+from dual_skd.options.choices import Loss
 
 
 class SelfDistillationLoss(nn.Module):
@@ -177,7 +179,7 @@ class LogitAdjustedLoss(nn.Module):
         return self.loss(logits + self.offsets, labels)
 
 
-LOSSES = ("cross_entropy", "focal", "bce")
+LOSSES = get_args(Loss)
 
 
 def _as_weights(class_weights: Sequence[float] | Tensor | None) -> Tensor | None:

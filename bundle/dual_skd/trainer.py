@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from monai.data import MetaTensor
@@ -24,12 +24,13 @@ from dual_skd.errors import InputError
 from dual_skd.label_free import LabelFreeHeads
 from dual_skd.losses import SelfDistillationLoss
 from dual_skd.momentum import check_same_architecture, unwrap, update_auxiliary
+from dual_skd.options.choices import Update
 from dual_skd.schedule import Moment, Schedule
 
 logger = logging.getLogger(__name__)
 
 MOST_SKIPPED = 100  # batches one after the other, where the length of an epoch isn't known
-UPDATES = ("ema", "mutual", "frozen", "none")
+UPDATES = get_args(Update)
 
 
 class DualModelTrainer(SupervisedTrainer):

@@ -19,14 +19,12 @@ from PIL import Image
 from dual_skd.data import scale_intensity, write_demo
 from dual_skd.data.demo import CLASSES_2D
 from dual_skd.errors import input_error_behind
-from dual_skd.options import WHOLE
 from dual_skd.outputs import bundle_root, load_model
 
 CONFIGS = Path(bundle_root()) / "configs"
 WORKFLOWS = ("train.json", "evaluate.json", "inference.json")
 OF_EVALUATION = ("corruption.json",)  # overrides of evaluate.json; the others are of train.json
 OVERRIDES = sorted(path.name for path in CONFIGS.glob("*.json") if path.name not in (*WORKFLOWS, "metadata.json"))
-WHAT_IS_FOUND = {"imports", "device", "bundle_root", "rank"}  # not chosen by a user's taste, so not a setting
 
 # The fields that MONAI's meta_schema_20240725.json requires, written out: a test has no network access.
 TENSORS = {
@@ -73,52 +71,48 @@ def read(name: str) -> dict:
 
 
 def test_images_are_prepared_alike_in_training_evaluation_and_inference():
-    # whether an image is one as expected changes nothing about the others
+    # whether an image is one as expected changes nothing about the others; in training the options say what the model's
+    # file says afterwards
     judged = ("expected", "unexpected_input")
     steps = {
-        name: {key: value for key, value in read(name)["preprocessing"].items() if key not in judged}
+        name: {
+            key: re.sub(r"^\$@options\.", "@", str(value))
+            for key, value in read(name)["preprocessing"].items()
+            if key not in judged
+        }
         for name in WORKFLOWS
     }
     assert steps["train.json"] == steps["evaluate.json"] | {"window": "@intensity"}
-    assert steps["evaluate.json"] == steps["inference.json"] | {"with_label": True}
+    assert steps["evaluate.json"] == steps["inference.json"] | {"with_label": "True"}
     # what training keeps in the model's file is what the two others read from it, and all that decides the images
     kept = read("train.json")["input_settings"]
-    assert kept == {name: steps["train.json"][name] for name in kept}
+    assert {name: re.sub(r"^\$@options\.", "@", value) for name, value in kept.items()} == {
+        name: steps["train.json"][name] for name in kept
+    }
     assert set(kept) == set(steps["inference.json"]) - {"_target_"}
     for name in WORKFLOWS[1:]:
         assert all("info['preprocessing']" in str(read(name)[key]) for key in kept)
 
 
-def test_run_json_records_every_hyper_parameter_that_stands_above():
-    config = read("train.json")
-    above = list(config)[: list(config).index("settings")]
-    wanted = [name for name in above if name not in WHAT_IS_FOUND]
-    written = {"epochs": "@train#trainer#max_epochs", "processes": 1}  # what MONAI Label and several processes change
-    written |= {name: f"@{kind}#{name}" for kind in ("switches", "texts") for name in config[kind] if name in wanted}
-    assert config["settings"] == {name: f"@{name}" for name in wanted} | written
-    assert config["train"]["trainer"]["max_epochs"] == "@epochs"
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_misspelt_option_ends_a_workflow_before_anything_is_read_or_written(workflow, tiny, tmp_path, name):
+    with pytest.raises(Exception) as caught:
+        workflow(name, dataset_dir="nowhere", batch_size="many", output_dir=str(tmp_path / "run")).initialize()
+    assert str(input_error_behind(caught.value)) == "batch_size is 'many'; expected a whole number of at least 1."
+    assert not list(tmp_path.iterdir())
 
 
-def test_every_number_of_a_run_is_looked_at_before_anything_is_read(workflow, tiny, tmp_path):
-    config = read("train.json")
-    above = list(config)[: list(config).index("settings")]
-    plain = {name for name in above if isinstance(config[name], int | float) and not isinstance(config[name], bool)}
-    numbers = config["numbers"]
-    assert plain <= set(numbers) and set(WHOLE) <= set(numbers) <= set(above)
-    assert numbers == {name: f"@{name}" for name in numbers} | {"epochs": "@train#trainer#max_epochs"}
-    for name in numbers:
-        with pytest.raises(Exception) as caught:
-            workflow(
-                "train.json", **tiny | {"dataset_dir": "nowhere", name: "many"}, output_dir=str(tmp_path)
-            ).initialize()
-        assert str(input_error_behind(caught.value)).startswith(f"{name} is 'many'; expected a ")
+def test_the_epochs_are_those_that_other_programs_set_for_the_trainer(workflow, tiny, tmp_path):
+    parser = workflow("train.json", **tiny, **{"train#trainer#max_epochs": 7}, output_dir=str(tmp_path)).parser
+    assert parser.get_parsed_content("options").epochs == parser.get_parsed_content("settings")["epochs"] == 7
+    assert read("train.json")["train"]["trainer"]["max_epochs"] == "@epochs"
 
 
 @pytest.mark.parametrize("name", ["small_options", "large_options"])
 def test_what_the_run_decides_is_no_option_of_a_network(workflow, tiny, tmp_path, name):
     built = workflow("train.json", **tiny | {name: {"in_channels": 3}}, output_dir=str(tmp_path))
     with pytest.raises(Exception) as caught:
-        built.parser.get_parsed_content("architecture" if name == "small_options" else "large_architecture")
+        built.parser.get_parsed_content("options")
     assert f"{name} sets in_channels" in str(input_error_behind(caught.value))
 
 
@@ -126,46 +120,6 @@ def workflow_of(name: str) -> list[str]:
     """The file, after the one that it overrides."""
     before = [] if name in WORKFLOWS else ["evaluate.json" if name in OF_EVALUATION else "train.json"]
     return [str(CONFIGS / file) for file in (*before, name)]
-
-
-SWITCHES = [
-    (file, name) for file in (*WORKFLOWS, *OVERRIDES) for name, value in read(file).items() if isinstance(value, bool)
-]
-
-
-@pytest.mark.parametrize("file, name", SWITCHES)
-def test_every_option_that_is_true_or_false_understands_the_words_of_the_command_line(file, name):
-    parser = ConfigParser()
-    parser.read_config(workflow_of(file))
-
-    def given(word: str) -> object:
-        parser[name] = word
-        return parser.get_parsed_content(f"switches#{name}")
-
-    assert all(given(word) is False for word in ("false", "False"))
-    assert all(given(word) is True for word in ("true", "True"))
-    with pytest.raises(Exception) as caught:
-        given("nonsense")
-    assert str(input_error_behind(caught.value)) == f"Unknown {name} 'nonsense'; valid: true, false."
-
-
-@pytest.mark.parametrize("file", [*WORKFLOWS, *OVERRIDES])
-def test_the_word_itself_is_read_nowhere_else(file):
-    merged = "".join(Path(path).read_text() for path in workflow_of(file))
-    for name in {name for _, name in SWITCHES} | {name for file in WORKFLOWS for name in read(file)["texts"]}:
-        assert len(re.findall(rf"@{name}\b", merged)) <= 1, name  # by "switches" or "texts"
-
-
-@pytest.mark.parametrize("file", WORKFLOWS)
-def test_every_option_that_is_a_text_is_read_as_such_before_anything_else(file):
-    config = read(file)
-    several = {"label_column"}
-    assert config["texts"] == {
-        name: f"$dual_skd.options.text{'s' if name in several else ''}(@{name}, '{name}')" for name in config["texts"]
-    }
-    assert config["initialize"].index("@texts") == 2  # after the two that tell what is wrong
-    paths = re.compile("_(dir|from|root|checkpoint|column|pattern|as)$")
-    assert {name for name in config if paths.search(name)} <= set(config["texts"])
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
@@ -267,14 +221,13 @@ def test_one_folder_holds_a_whole_run_where_its_path_begins_with_home(tmp_path, 
         "selection_report.csv", "run.json", "datalist.json", "tensorboard", "report", "cache",
     }  # fmt: skip
     assert (tmp_path / "home" / "run" / "models" / "model.pt").is_file()
-    paths = [line for path in CONFIGS.glob("*.json") for line in path.read_text().splitlines() if "@output_dir" in line]
-    assert len(paths) == 3, paths  # where each of the three configs reads it as a text
 
 
-def test_several_processes_change_settings_that_one_process_has_too():
+def test_the_number_of_processes_is_a_setting(workflow, tiny, tmp_path):
     # a run goes on only where all settings that both have are equal
-    changed = [name.removeprefix("settings#") for name in read("multi_gpu_train.json") if name.startswith("settings#")]
-    assert changed == ["processes"] and read("train.json")["settings"]["processes"] == 1
+    settings = workflow("train.json", **tiny, output_dir=str(tmp_path)).parser.get_parsed_content("settings")
+    assert settings["processes"] == read("train.json")["processes"] == 1
+    assert "processes" in read("multi_gpu_train.json")
 
 
 def test_the_metadata_have_the_fields_of_the_schema():
@@ -330,4 +283,4 @@ def test_the_fit_of_a_run_is_in_its_model_and_in_every_use_of_it(workflow, run, 
 def test_images_resampled_to_a_spacing_have_no_fit(workflow, tiny, tmp_path):
     plain = workflow("train.json", **tiny, output_dir=str(tmp_path)).parser
     resampled = workflow("train.json", **tiny, output_dir=str(tmp_path), spacing=1.5).parser
-    assert [one.get_parsed_content("fit") for one in (plain, resampled)] == ["pad", None]
+    assert [one.get_parsed_content("options").fit for one in (plain, resampled)] == ["pad", None]

@@ -7,13 +7,14 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from monai.data import Dataset
 from monai.transforms import Compose
 
 from dual_skd.errors import InputError, input_error_behind
+from dual_skd.options.choices import BadFile
 from dual_skd.wording import check_command, counted
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-POLICIES = ("error", "skip")
+POLICIES = get_args(BadFile)
 
 
 def usable_rows(

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import torch
@@ -20,11 +20,12 @@ from monai.transforms import Compose
 from dual_skd.data.reading.facts import spread
 from dual_skd.data.reading.locators import expanded, path_of, split_locator
 from dual_skd.errors import InputError
+from dual_skd.options.choices import Cache
 from dual_skd.wording import counted
 
 logger = logging.getLogger(__name__)
 
-CACHES = ("auto", "memory", "disk", "none")
+CACHES = get_args(Cache)
 MEMORY_SHARE = 0.5  # of the free memory that decoded images may take; networks and the loader need the rest
 PATIENCE = 45.0  # seconds that reading everything into memory may take before the first step
 PROBES = 8  # images that size and time are measured on

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from dual_skd.evaluation.curves import precision_recall_curve, roc_curve
 from dual_skd.evaluation.delong import class_auc_intervals, macro_auc_interval
 from dual_skd.evaluation.estimates import LEVEL, Estimate, from_resamples, percentiles, proportion_at_its_end
 from dual_skd.evaluation.operating_point import choose_operating_point, too_few
-from dual_skd.evaluation.recorder import LAST, read_json
+from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.evaluation.subgroups import subgroup_metrics

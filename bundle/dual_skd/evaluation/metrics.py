@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from dual_skd.errors import InputError
+from dual_skd.options.choices import Metric
 
 ECE_BINS = 15
-METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "ece", "nll", "brier")
+METRICS = get_args(Metric)
 
 
 def classification_metrics(logits: Tensor, labels: Tensor, *, multi_label: bool = False) -> dict[str, float | None]:

@@ -5,18 +5,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-Method = Literal[
-    "coupled", "dual", "mutual", "frozen", "same_rule", "random_auxiliary", "distill", "single", "scratch"
-]
+Method = Literal["coupled", "dual", "mutual", "frozen", "same_rule", "random_auxiliary", "distill", "single", "scratch"]
 Update = Literal["ema", "mutual", "frozen", "none"]
 ElementRule = Literal["uniform", "consecutive", "complement", "random", "importance"]
 LayerRule = Literal["first", "last", "even"]
 SelectionMode = Literal["structured", "reference"]
 Loss = Literal["cross_entropy", "focal", "bce"]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_auc", "f1", "ece", "nll", "brier"]
-Window = Literal[
-    "auto", "percentile", "zscore", "file", "lung", "mediastinum", "brain", "bone", "soft_tissue", "wide"
-]
+Window = Literal["auto", "percentile", "zscore", "file", "lung", "mediastinum", "brain", "bone", "soft_tissue", "wide"]
 Fit = Literal["pad", "crop", "stretch"]
 Cache = Literal["auto", "memory", "disk", "none"]
 TwinSearch = Literal["auto", "always", "never"]

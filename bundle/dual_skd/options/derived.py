@@ -19,9 +19,7 @@ def resolved(options: Training, *, multi_label: bool | None = None) -> Training:
         multi_label: whether images may have several labels; None where that isn't known yet, which leaves ``loss``.
     """
     follows = _follows(options, multi_label)
-    return options.model_copy(
-        update={name: value for name, value in follows.items() if getattr(options, name) is None}
-    )
+    return options.model_copy(update={name: value for name, value in follows.items() if getattr(options, name) is None})
 
 
 def _follows(options: Training, multi_label: bool | None) -> dict[str, Any]:

@@ -78,6 +78,10 @@ def _as_list_of_one(value: object) -> object:
     return [value] if isinstance(value, int | str) and value != "all" else _as_list(value)
 
 
+def _as_codes(value: object) -> object:
+    return {name: _as_list(code) for name, code in value.items()} if isinstance(value, Mapping) else value
+
+
 def _as_text(value: object) -> object:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -153,7 +157,7 @@ Corruptions = Annotated[
 ]
 Codes = Annotated[
     dict[str, list[str]],
-    BeforeValidator(lambda value: {name: _as_list(code) for name, code in value.items()}),
+    BeforeValidator(_as_codes),
     Takes("a dictionary such as \"{'normal': ['17621005', 'SCT', 'Normal']}\""),
 ]
 Frame = Annotated[Whole | Literal["middle", "all"], Takes("middle, all, or a whole number of at least 0")]
@@ -178,17 +182,24 @@ def parts_of(annotation: Any, metadata: Sequence[Any] = ()) -> list[tuple[Any, l
     return [(annotation, list(metadata))]
 
 
+def words_in(field: FieldInfo) -> tuple[str, ...]:
+    """The words among what an option takes: "true" and "false", or those of a choice."""
+    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata)]
+    found = [
+        word
+        for kind in kinds
+        for one in (kind, *get_args(kind))
+        if get_origin(one) is Literal
+        for word in get_args(one)
+    ]
+    return tuple(str(word) for word in found) if bool not in kinds else ("true", "false")
+
+
 def choices_of(field: FieldInfo) -> tuple[str, ...] | None:
     """The words that an option takes where it takes nothing else, as "true" and "false"; None for others."""
-    found: list[str] = []
-    for kind, _ in parts_of(field.annotation, field.metadata):
-        if kind is bool:
-            found += ["true", "false"]
-        elif get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind)):
-            found += get_args(kind)
-        else:
-            return None
-    return tuple(found)
+    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata)]
+    closed = all(kind is bool or (get_origin(kind) is Literal and isinstance(get_args(kind)[0], str)) for kind in kinds)
+    return words_in(field) if closed else None
 
 
 def is_text(field: FieldInfo) -> bool:

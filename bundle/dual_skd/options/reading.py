@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.options.derived import resolved
-from dual_skd.options.kinds import Options, choices_of, is_text, takes, takes_several
+from dual_skd.options.kinds import Options, choices_of, is_text, takes, takes_several, words_in
 from dual_skd.options.training import Training
 from dual_skd.options.typed import text
 from dual_skd.options.use import Evaluation, Prediction
@@ -75,4 +75,5 @@ def _sentence(fields: Mapping[str, FieldInfo], problem: Mapping[str, Any]) -> st
     choices = choices_of(field)
     if choices:
         return f"Unknown {name} {found!r}{did_you_mean(str(found), choices)}; valid: {', '.join(choices)}."
-    return f"{name} is {found!r}; expected {takes(field)}."
+    near = did_you_mean(found, words_in(field)) if isinstance(found, str) else ""
+    return f"{name} is {found!r}{near}; expected {takes(field)}."

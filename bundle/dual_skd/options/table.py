@@ -7,7 +7,9 @@ import inspect
 
 from pydantic.fields import FieldInfo
 
+from dual_skd.options.derived import resolved
 from dual_skd.options.kinds import Options, marks_of, takes
+from dual_skd.options.training import Training
 
 
 def groups(kind: type[Options]) -> dict[str, dict[str, FieldInfo]]:
@@ -22,10 +24,12 @@ def groups(kind: type[Options]) -> dict[str, dict[str, FieldInfo]]:
 def table(kind: type[Options]) -> list[str]:
     """Markdown: a heading and a table per group."""
     lines: list[str] = []
+    usual = dict(resolved(Training(), multi_label=False)) if kind is Training else {}
     for title, fields in groups(kind).items():
         lines += [f"### {title}\n", "| option | default | takes | meaning |", "|---|---|---|---|"]
         for name, field in fields.items():
-            cells = [f"`{name}`", default_of(field), _in_cell(takes(field)), _in_cell(field.description or "")]
+            follows = f" (`{usual[name]}`)" if field.default is None and usual.get(name) is not None else ""
+            cells = [f"`{name}`", default_of(field) + follows, _in_cell(takes(field)), _in_cell(field.description or "")]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return lines

@@ -140,7 +140,7 @@ class Networks(Options):
         "`DUAL_SKD_NETWORKS=package.module:Name` ([why](security.md#weights))",
     )
     small_options: NetworkOptions = option(
-        {"depths": [1, 3, 3, 2, 1, 1]}, "arguments of its constructor: `depths` (blocks per stage), `width`, ..."
+        {"depths": [1, 3, 3, 2, 1, 1]}, "arguments of its constructor: `depths` (blocks per stage), `width` and others"
     )
 
 
@@ -258,7 +258,18 @@ class Running(Machine):
 
 # of several bases pydantic takes the fields of the last one first
 class Training(
-    Running, Division, Augmentation, Learning, Distillation, Selection, Networks, Images, Copies, Reading, Course, Places
+    Running,
+    Division,
+    Augmentation,
+    Learning,
+    Distillation,
+    Selection,
+    Networks,
+    Images,
+    Copies,
+    Reading,
+    Course,
+    Places,
 ):
     """Options of a training run."""
 
@@ -277,7 +288,9 @@ class Training(
             wanted = f"0 to {self.folds - 1} for {self.folds} folds" if self.folds else "0 without folds"
             raise InputError(f"fold is {self.fold}; expected {wanted}.")
         if self.loss == "focal" and self.label_smoothing:
-            raise InputError("The focal loss takes no label smoothing; set label_smoothing to 0, or choose another loss.")
+            raise InputError(
+                "The focal loss takes no label smoothing; set label_smoothing to 0, or choose another loss."
+            )
         if self.class_weights and self.logit_adjustment:
             raise InputError("class_weights and logit_adjustment do the same work; leave out one of the two.")
         return self

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from dual_skd.options.choices import BadFile, Corruption
-from dual_skd.options.kinds import Codes, Count, Corruptions, Options, Strengths, Switch, Text, option
+from dual_skd.options.choices import BadFile
+from dual_skd.options.kinds import Codes, Corruptions, Count, Options, Strengths, Switch, Text, option
 from dual_skd.options.shared import Answers, Copies, Machine, Reading, Unexpected
 
 
@@ -72,9 +72,7 @@ class Asked(Options):
     allow_outside: Switch = option(
         False, "take images that a list with relative paths names outside its folder, see [security.md](security.md)"
     )
-    on_bad_file: BadFile = option(
-        "skip", "a file that can't be used gets a line that says why; `error` ends the run"
-    )
+    on_bad_file: BadFile = option("skip", "a file that can't be used gets a line that says why; `error` ends the run")
 
 
 class Prediction(Machine, Unexpected, Answers, Asked):

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import SelectionError
-from .names import ELEMENT_RULES, LAYER_RULES
+from ..options.choices import ElementRule, LayerRule
+
+ELEMENT_RULES = get_args(ElementRule)
+LAYER_RULES = get_args(LayerRule)
 
 
 def uniform(large: int, small: int) -> Tensor:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from dual_skd.errors import InputError
+from dual_skd.options.choices import TwinSearch
 from dual_skd.wording import check_command, counted
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SEARCHES = ("auto", "always", "never")
+SEARCHES = get_args(TwinSearch)
 MOST = 20_000  # images that "auto" decodes before a run starts: a minute or two
 
 

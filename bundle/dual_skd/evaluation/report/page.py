@@ -608,7 +608,7 @@ def _share(count: float | None, whole: float | None) -> str:
 
 
 def commands(analysis: Mapping[str, Any]) -> str:
-    """The commands that make such a run: DATA stands for the data, OUT for its folder, DATASET_DIR for another data set.
+    """The commands that make such a run: DATA stands for the data, OUT for its folder, DATASET_DIR for other data.
 
     Training gets the options that its user chose; places of the computer are capital words.
     """
@@ -619,7 +619,8 @@ def commands(analysis: Mapping[str, Any]) -> str:
     measured |= {"report_as": name} if name != own_name else {}
     reported = f" --split {shlex.quote(name)}" if name != "test" else ""
     return "\n".join([
-        analysis["run"]["command"], command("dual-skd evaluate OUT", measured, Evaluation), f"dual-skd report OUT{reported}",
+        analysis["run"]["command"], command("dual-skd evaluate OUT", measured, Evaluation),
+        f"dual-skd report OUT{reported}",
     ])  # fmt: skip
 
 

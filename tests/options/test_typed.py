@@ -10,22 +10,8 @@ import fire
 import pytest
 
 from dual_skd.errors import InputError
-from dual_skd.options import check_numbers, completed, network_options, refuse_unknown, switch, text, texts
-
-
-@pytest.mark.parametrize("value, wanted", [
-    (True, True), ("true", True), ("True", True), ("TRUE", True),
-    (False, False), ("false", False), ("False", False), ("FALSE", False),
-])  # fmt: skip
-def test_true_and_false_are_understood_in_any_case(value, wanted):
-    assert switch(value, "amp") is wanted
-
-
-@pytest.mark.parametrize("value", ["nonsense", "", "no", 0, 1, None])
-def test_anything_else_is_refused_under_the_name_of_the_option(value):
-    with pytest.raises(InputError) as caught:
-        switch(value, "amp")
-    assert str(caught.value) == f"Unknown amp {str(value).lower()!r}; valid: true, false."
+from dual_skd.options import refuse_unknown
+from dual_skd.options.typed import text
 
 
 @pytest.fixture
@@ -108,17 +94,17 @@ def test_what_comes_from_a_file_or_a_program_is_a_text_or_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("word, meant", [
-    ("['a','b']", ["a", "b"]), ("('a','b')", ("a", "b")), ("[a, b]", ["a", "b"]), ("a,b", "a,b"), ("1e3", "1e3"),
+    ("['a','b']", ["a", "b"]), ("('a','b')", ["a", "b"]), ("[a, b]", ["a", "b"]), ("a,b", "a,b"), ("1e3", "1e3"),
     ("no", "no"),
 ])  # fmt: skip
 def test_texts_are_one_or_a_list(typed, word, meant):
-    assert texts(*typed("--label_column", word)) == meant
+    assert text(*typed("--label_column", word), several=True) == meant
 
 
 def test_a_list_of_other_things_than_texts_is_refused(typed):
     with pytest.raises(InputError, match=r"label_column is \[1, 'b'\]; expected names, each in quotes"):
-        texts(*typed("--label_column", "[1,b]"))
-    assert texts(["a", "b"], "label") == ["a", "b"] and texts(None, "label") is None
+        text(*typed("--label_column", "[1,b]"), several=True)
+    assert text(["a", "b"], "label", several=True) == ["a", "b"] and text(None, "label", several=True) is None
 
 
 def test_a_name_that_a_config_would_evaluate_is_refused(config, tmp_path, monkeypatch):
@@ -134,38 +120,3 @@ def test_a_name_that_a_config_would_evaluate_is_refused(config, tmp_path, monkey
 def test_another_program_has_options_of_its_own():
     refuse_unknown(["--workers", "3"])
     refuse_unknown([])
-
-
-def test_numbers_in_their_range_are_taken():
-    check_numbers({"epochs": 1, "learning_rate": 0.0, "fold": 0, "image_size": [32, 40], "folds": None}, 2)
-    check_numbers({"image_size": (8, 8, 8), "spacing": None, "seed": 0, "logit_adjustment": 1}, 3)
-
-
-@pytest.mark.parametrize("name, value, expected", [
-    ("logit_adjustment", True, "a number of at least 0."), ("learning_rate", "x", "a number of at least 0."),
-    ("learning_rate", float("nan"), "a number of at least 0."), ("rotate", -1, "a number of at least 0."),
-    ("momentum", float("inf"), "a number of at least 0."), ("patience", 0, "a whole number of at least 1."),
-    ("val_interval", 0, "a whole number of at least 1."), ("batch_size", 8.0, "a whole number of at least 1."),
-    ("seed", None, "a whole number of at least 0."), ("num_workers", -1, "a whole number of at least 0."),
-    ("image_size", "x", "a whole number of at least 1, or a list of 2 such numbers."),
-    ("image_size", [32], "a whole number of at least 1, or a list of 2 such numbers."),
-    ("spacing", [1, 1, 1], "a number of at least 0, or a list of 2 such numbers."),
-    ("rotate", [10, 10], "a number of at least 0."),
-])  # fmt: skip
-def test_a_number_that_is_none_or_out_of_range_is_named(name, value, expected):
-    with pytest.raises(InputError) as caught:
-        check_numbers({"epochs": 3, name: value}, 2)
-    assert str(caught.value) == f"{name} is {value!r}; expected {expected}"
-
-
-def test_options_of_a_network_are_a_dictionary_without_what_the_run_decides():
-    assert network_options({"depth": 2}, "small_options") == {"depth": 2} and network_options(None, "x") == {}
-    for value, words in ((["depth"], "expected a dictionary"), ({"in_channels": 3, "depth": 1}, "sets in_channels, ")):
-        with pytest.raises(InputError, match=f"^small_options .*{words}"):
-            network_options(value, "small_options")
-
-
-def test_what_was_saved_before_there_was_a_choice_of_fit_was_stretched_or_resampled():
-    assert completed({"spacing": None}) == {"spacing": None, "fit": "stretch"}
-    assert completed({"spacing": 1.5}) == {"spacing": 1.5, "fit": None}
-    assert completed({"fit": "crop"}) == {"fit": "crop"}

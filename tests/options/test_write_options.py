@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configs and the page of options are what the models of options say."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from dual_skd.options import Evaluation, Prediction, Training
+from dual_skd.options.table import groups, table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    yield __import__("write_options")
+    sys.modules.pop("write_options", None)
+
+
+def test_the_configs_and_the_page_are_those_of_the_options(script):
+    assert script.main(["--check"]) == 0
+
+
+def test_a_difference_is_named_and_mended(script, tmp_path, monkeypatch, capsys):
+    configs = tmp_path / "bundle" / "configs"
+    configs.mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    for name in script.CONFIGS:
+        text = (ROOT / "bundle" / "configs" / name).read_text()
+        (configs / name).write_text(re.sub(r'(?m)^    "(amp|num_workers)": .*\n', "", text))
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    assert script.main(["--check"]) == 1 and "train.json isn't what the options say" in capsys.readouterr().out
+    assert script.main([]) == 0 and script.main(["--check"]) == 0
+    for name in script.CONFIGS:
+        assert (configs / name).read_text() == (ROOT / "bundle" / "configs" / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["train.json", "evaluate.json", "inference.json"])
+def test_a_config_reads_its_options_from_one_place(name):
+    text = (ROOT / "bundle" / "configs" / name).read_text()
+    config = json.loads(text)
+    graph = {key: value for key, value in config.items() if key not in (*config["given"], "given", "options")}
+    kind = {"train.json": Training, "evaluate.json": Evaluation, "inference.json": Prediction}[name]
+    used = set(re.findall(r"@options\.(\w+)", json.dumps(graph)))
+    read_elsewhere = set(re.findall(r"@(\w+)", json.dumps(graph))) & set(kind.model_fields)
+    assert read_elsewhere == {"device"} | ({"epochs"} if kind is Training else set())  # as consumers of bundles know it
+    by_python = (
+        {"method", "loss", "timeout_minutes"} if kind is Training else set()
+    )  # for the last: multi_gpu_train.json
+    assert used | read_elsewhere | by_python == set(kind.model_fields)
+
+
+def test_every_option_stands_in_one_group_of_the_page():
+    for kind in (Training, Evaluation, Prediction):
+        titles = groups(kind)
+        assert [name for fields in titles.values() for name in fields] == list(kind.model_fields)
+        lines = "\n".join(table(kind))
+        assert all(f"### {title}\n" in lines for title in titles)
+        assert all(lines.count(f"| `{name}` |") == 1 for name in kind.model_fields)
