@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes what follows from the options of dual_skd.options: their blocks in the configs, and docs/options.md.
 
-It also notes the sums of the configs in dual_skd/known_configs.py, so run it after any change of a config.
-
     python scripts/write_options.py [--check]
 
 In each of the three configs the entries from "imports" to "options" are written, the graph below stays as it is.
+The sums of the configs are noted in dual_skd/known_configs.py, so run it after any change of a config.
 ``--check`` writes nothing and ends with 1 where a file differs.
 """
 
@@ -30,31 +29,33 @@ METADATA = "metadata.json"  # not run
 WIDTH = 120
 PAGE = """# Options
 
-Written by `python scripts/write_options.py` from `dual_skd.options`; every option stands there once. On the command line of `dual-skd`
-they are written `--image-size 128` or `--image_size 128`, lists as words one after the other (`--image-size 48 48 24`), those that are
-on or off as `--amp`, `--amp true` or `--amp false`. With `python -m monai.bundle run` they are entries of the config:
-`--image_size "[48,48,24]"`, `--amp true`. In Python they are keywords: `dual_skd.train("DATA", image_size=[48, 48, 24], amp=True)`.
+Written by `python scripts/write_options.py` from `dual_skd.options`, where every option stands once.
+
+* On the command line of `dual-skd`: `--image-size 128` or `--image_size 128`, lists as words one after the other
+  (`--image-size 48 48 24`), those that are on or off as `--amp`, `--amp true` or `--amp false`.
+* With `python -m monai.bundle run`: entries of the config, `--image_size "[48,48,24]"`, `--amp true`.
+* In Python: keywords, `dual_skd.train("DATA", image_size=[48, 48, 24], amp=True)`.
 """
 
 
 def block(kind: type[Options], function: str) -> str:
-    """The entries of a config for the options: a default each, and the entry ``options`` that reads them all."""
+    """The entries of a config for the options: a default each, and the two that read them all."""
     marks = options.marks(kind)
     defaults = {name: marks[name].config or field.default for name, field in kind.model_fields.items()}
     lines = [f"    {json.dumps(name)}: {json.dumps(value)}," for name, value in defaults.items()]
     entries = [f'"{name}": "@{marks[name].at or name}"' for name in defaults]
-    text = ", ".join([f'"_target_": "dual_skd.options.{function}"', *entries]).replace('": "', '":\0"')
+    text = ", ".join(entries).replace('": "', '":\0"')
     wrapped = textwrap.wrap(text, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
     inner = "\n".join(f"        {line}" for line in wrapped).replace("\0", " ")
-    return "\n".join([*lines, '    "options": {', inner, "    },"]) + "\n"
+    read = f'    "options": "$dual_skd.options.{function}(**@given)",\n'
+    return "\n".join([*lines, '    "given": {', inner, "    },", read])
 
 
 def with_block(text: str, kind: type[Options], function: str) -> str:
     """A config whose entries from the one after "imports" to "options" are those of :func:`block`."""
     lines = text.splitlines(keepends=True)
     first = next(place for place, line in enumerate(lines) if line.startswith('    "imports"')) + 1
-    last = next(place for place, line in enumerate(lines) if line.startswith('    "options": {'))
-    last = next(place for place in range(last, len(lines)) if lines[place] == "    },\n") + 1
+    last = next(place for place, line in enumerate(lines) if line.startswith('    "options"')) + 1
     return "".join([*lines[:first], block(kind, function), *lines[last:]])
 
 

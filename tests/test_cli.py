@@ -145,6 +145,8 @@ single = names.filter(lambda name: not name.startswith("["))
 
 
 def example_of(draw: Any, name: str) -> Any:
+    if name == "fold":
+        return draw(st.integers(0, 999))
     field = Training.model_fields[name]
     kind, limits = draw(st.sampled_from(parts_of(field.annotation, field.metadata)))
     value = draw(values_of(kind, limits))
@@ -173,7 +175,7 @@ def test_any_value_is_in_the_command_of_a_run_which_makes_the_same_run(name, dat
     try:
         run = options.resolved(options.read(Training, {name: value} | with_it))
     except InputError as error:
-        assume(not re.search("a list of [23] for|for [0-9]+ folds", str(error)))
+        assume(not re.search("a list of [23] for", str(error)))
         raise
     multi_label = run.loss == "bce" if run.loss else data.draw(st.booleans())
     made = options.settings(run, multi_label=multi_label)
@@ -220,7 +222,7 @@ def test_the_overview_names_every_command_and_imports_nothing_heavy():
     text = overview()
     assert all(f"\n  {name} " in text for name in COMMANDS) and max(map(len, text.splitlines())) <= 80
     assert text.startswith("  dual-skd train DATA")
-    code = "import sys; from dual_skd.cli import main; main(['-h']); print({'pydantic', 'numpy', 'torch'} & {*sys.modules})"
+    code = "import sys; from dual_skd.cli import main; main(['-h']); print({'pydantic', 'torch'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == text + "set()\n"
 

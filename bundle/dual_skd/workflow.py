@@ -99,8 +99,8 @@ class Workflow:
                 with _without_log("monai.bundle.workflows"):
                     workflow = ConfigWorkflow(list(map(str, files)), logging_file=False, workflow_type=self.monai)
                 # an expression per option: MONAI would take a text with $, @ or % in front for its own language
-                workflow.parser.globals["given"] = dict(values)
-                workflow.parser.update({name: f"$given[{name!r}]" for name in values if not _default(name, values)})
+                workflow.parser.globals["chosen"] = dict(values)
+                workflow.parser.update({name: f"$chosen[{name!r}]" for name in values if not _default(name, values)})
                 workflow.initialize()
                 workflow.run()
                 workflow.finalize()

@@ -125,7 +125,7 @@ def test_a_file_of_ones_own_holds_options_and_the_command_line_wins(tmp_path, ti
 @pytest.mark.parametrize("name, content, said", [
     ("a.json", '{"epoch": 3}', "unknown option epoch (did you mean epochs?); such a file holds options alone."),
     ("a.json", '{"train#trainer#max_epochs": 3}', "unknown option train#trainer#max_epochs"),
-    ("a.json", '{"epochs": "$__import__(\'os\').getpid()"}', "epochs is \"$__import__('os').getpid()\"; expected a whole"),
+    ("a.json", '{"epochs": "$torch.ones(1)"}', "epochs is '$torch.ones(1)'; expected a whole number"),
     ("a.json", '{"epochs": }', "a.json isn't JSON or YAML"),
     ("a.yaml", "epochs: [", "a.yaml isn't JSON or YAML"),
     ("a.yaml", "- epochs", "holds no options by name"),
