@@ -5,13 +5,16 @@
     python scripts/write_options.py [--check]
 
 In each of the three configs the entries from "imports" to "options" are written, the graph below stays as it is.
+The sums of the configs are noted in dual_skd/known_configs.py, so run it after any change of a config.
 ``--check`` writes nothing and ends with 1 where a file differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -22,6 +25,7 @@ from dual_skd.options.table import table
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {"train.json": options.Training, "evaluate.json": options.Evaluation, "inference.json": options.Prediction}
+METADATA = "metadata.json"  # not run
 WIDTH = 120
 PAGE = """# Options
 
@@ -68,15 +72,24 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def with_sums(text: str, configs: dict[str, str]) -> str:
+    """known_configs.py with the sums of the configs, name -> text."""
+    lines = [f'    "{name}": "{hashlib.sha256(one.encode()).hexdigest()}",\n' for name, one in sorted(configs.items())]
+    return re.sub(r"(?<=\nKNOWN = \{).*?(?=\})", lambda _: "\n" + "".join(lines), text, flags=re.DOTALL)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Writes the files, or compares them; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; 1 where a file differs")
     args = parser.parse_args(arguments)
     wanted = {ROOT / "docs" / "options.md": page()}
+    configs = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "bundle" / "configs").glob("*.json")}
     for name, kind in CONFIGS.items():
-        path = ROOT / "bundle" / "configs" / name
-        wanted[path] = with_block(path.read_text(encoding="utf-8"), kind, kind.__name__.lower())
+        configs[name] = with_block(configs[name], kind, kind.__name__.lower())
+        wanted[ROOT / "bundle" / "configs" / name] = configs[name]
+    sums = ROOT / "bundle" / "dual_skd" / "known_configs.py"
+    wanted[sums] = with_sums(sums.read_text(encoding="utf-8"), {n: one for n, one in configs.items() if n != METADATA})
     different = [
         path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text
     ]

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import doctest
-import json
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -49,8 +50,7 @@ def test_links_between_files_lead_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_user_guide_lists_every_option_of_the_training_config():
-    options = json.loads((ROOT / "bundle" / "configs" / "train.json").read_text())["settings"]
-    guide = (ROOT / "docs" / "user_guide.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"`(\w+)`", guide.split("## Options of train.json")[1].split("\n## ")[0]))
-    assert set(options) - listed - {"resume_from", "processes"} == set()
+def test_what_is_written_from_the_options_is_up_to_date():
+    command = [sys.executable, str(ROOT / "scripts" / "write_options.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

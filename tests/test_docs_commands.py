@@ -9,13 +9,14 @@ import shlex
 import shutil
 import subprocess
 from ast import literal_eval
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 
-from dual_skd.__main__ import COMMANDS, main
+from dual_skd.cli import COMMANDS, parser_of
+from dual_skd.options import Evaluation, Prediction, Training
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "bundle" / "docs").glob("*.md"))]
@@ -24,16 +25,16 @@ MONAI = {"config_file", "meta_file", "logging_file", "net_id", "filepath", "ckpt
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Words of the commands in code blocks, fenced or indented, from ``python`` or ``torchrun`` on."""
+    """Words of the commands in code blocks, fenced or indented, from ``python``, ``torchrun`` or ``dual-skd`` on."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     fenced = re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     indented = re.findall(r"^    (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
     found = []
     for line in [*"\n".join(fenced).splitlines(), *indented]:
-        command = re.search(r"\b(?:python|torchrun) .*", line.split(" #")[0].split("# ")[0])
+        command = re.search(r"\b(?:python|torchrun) .*|^dual-skd .*", line.split(" #")[0].split("# ")[0])
         if command:
             words = shlex.split(re.sub(r" \.\.\.|[\[\]](?=-|$)|(?<=\w)\]|(?<= )\[", "", command[0]))
-            if "-m" in words or words[1].startswith("scripts/"):
+            if words[0] == "dual-skd" or "-m" in words or words[1].startswith("scripts/"):
                 found.append(words)
     return found
 
@@ -42,7 +43,8 @@ EVERY = [(page, words) for page in PAGES for words in commands(page)]
 OF_BUNDLE = [
     (page, words[words.index("run") + 1 :]) for page, words in EVERY if "monai.bundle" in words and "run" in words
 ]
-OF_PACKAGE = [words[words.index("dual_skd") + 1 :] for _, words in EVERY if "dual_skd" in words]
+OF_PACKAGE = [words[1:] for _, words in EVERY if words[0] == "dual-skd"]
+OF_PACKAGE += [words[words.index("dual_skd") + 1 :] for _, words in EVERY if "-m dual_skd " in " ".join(words)]
 OF_SCRIPTS = [words[1:] for _, words in EVERY if words[1].startswith("scripts/")]
 
 
@@ -69,13 +71,17 @@ def test_a_command_of_the_bundle_names_a_workflow_and_options_that_its_configs_h
 
 
 @pytest.mark.parametrize("words", OF_PACKAGE, ids=" ".join)
-def test_a_command_of_the_package_is_one_that_its_parser_takes(words, monkeypatch):
-    monkeypatch.setattr(import_module(COMMANDS[words[0]][0]), "main", lambda args: 0)
-    if "--help" in words:
+def test_a_command_of_the_package_is_one_that_its_parser_takes(words):
+    name, *rest = words
+    if name == "-h":
+        return
+    if find_spec(COMMANDS[name].module) is None:
+        pytest.skip("this command is still to come")
+    if {"--help", "-h"} & {*rest}:
         with pytest.raises(SystemExit, match="0"):
-            main(words)
+            parser_of(name).parse(rest)
     else:
-        assert main(words) == 0
+        assert parser_of(name).parse(rest)
 
 
 @pytest.mark.parametrize("words", OF_SCRIPTS, ids=" ".join)
@@ -87,7 +93,10 @@ def test_a_script_exists_and_knows_its_options(words):
 
 
 def test_options_within_sentences_exist():
-    options = MONAI | OF_LABEL
+    fields = {name for kind in (Training, Evaluation, Prediction) for name in kind.model_fields}
+    options = (
+        MONAI | OF_LABEL | {f"{no}{name.replace('_', '-')}" for name in fields for no in ("", "no-")} | {"help-all"}
+    )
     for path in (ROOT / "bundle" / "configs").glob("*.json"):
         options |= set(json.loads(path.read_text(encoding="utf-8")))
     sources = [*(ROOT / "bundle" / "dual_skd").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
@@ -95,7 +104,9 @@ def test_options_within_sentences_exist():
     for page in PAGES:
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
         for span in re.findall(r"`([^`\n]+)`", text):
-            own = "--batch_size" if page.name == "clusters.md" else ("--", "python ")  # else of another program
+            own = (
+                "--batch_size" if page.name == "clusters.md" else ("--", "python ", "dual-skd ")
+            )  # else of another program
             if not span.startswith(own):
                 continue
             for name in re.findall(r"(?<![\w-])--([a-z]\w*(?:-\w+)*)", span):

@@ -27,6 +27,8 @@ _HOME = {
     "TrainingResult": "results",
     "EvaluationResult": "results",
     "InferenceResult": "prediction.result",
+    "train": "api",
+    "evaluate": "api",
     "Prediction": "prediction.outcome",
     "predict": "prediction.predictor",
     "predict_iter": "prediction.predictor",

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dual_skd.__main__ import main
+from dual_skd.cli import main
 from dual_skd.errors import input_error_behind
 from dual_skd.evaluation import read_predictions
 from dual_skd.networks import build_network

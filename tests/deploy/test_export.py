@@ -15,7 +15,7 @@ import pytest
 import torch
 from tiny_run import ARCHITECTURE, NAMES, picture, save_tiny
 
-from dual_skd.__main__ import main
+from dual_skd.cli import main
 from dual_skd.data import image_transforms
 from dual_skd.deploy import export as module
 from dual_skd.deploy.export import export, markdown

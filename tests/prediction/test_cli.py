@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dual_skd.__main__ import main
+from dual_skd.cli import main
 from dual_skd.prediction.predictor import predict
 
 
@@ -78,3 +79,15 @@ def test_an_image_of_another_kind_than_training_had_is_a_line_that_says_why(make
     assert "a.png: not used: " in (said := capsys.readouterr().out) and "aren't Hounsfield units" in said
     assert main([*words, "--unexpected-input", "accept"]) == 0
     assert "uncertainty" in capsys.readouterr().out
+
+
+def test_a_table_is_that_of_inference_and_counts_what_cannot_be_used(make_model, files, tmp_path, capsys):
+    (tmp_path / "folder" / "c.png").write_bytes(b"cut")
+    path = make_model()
+    assert main(["predict", *files, "--csv", str(tmp_path / "t" / "a.csv"), "--model", str(path)]) == 1
+    said = f"{tmp_path / 't' / 'a.csv'}: 2 images answered; 1 file can't be used, the column problem says why.\n"
+    assert capsys.readouterr().out == said
+    with (tmp_path / "t" / "a.csv").open(newline="") as file:
+        first, _, bad = csv.DictReader(file)
+    assert float(first["p_ill"]) == pytest.approx(predict(files[0], model=path).probabilities["ill"], rel=1e-6)
+    assert bad["predicted"] == "" and "c.png can't be read" in bad["problem"]

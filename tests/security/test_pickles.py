@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dual_skd import build_network, load_model
-from dual_skd.__main__ import main
 from dual_skd.checkpoints import find_checkpoint
+from dual_skd.cli import main
 from dual_skd.data import load_records
 from dual_skd.data.reading.npz_cache import npz_array
 from dual_skd.data.reading.reader import read_image

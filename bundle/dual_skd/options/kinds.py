@@ -209,8 +209,22 @@ def is_text(field: FieldInfo) -> bool:
 
 def takes_several(field: FieldInfo) -> bool:
     """Whether an option takes a list of what it takes."""
-    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata)]
+    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata) if get_origin(kind) is not dict]
     return any(get_origin(one) is list for kind in kinds for one in (kind, *get_args(kind)))
+
+
+def items_of(field: FieldInfo) -> set[Any]:
+    """What stands in the lists that an option takes: types, and words where it takes only so many."""
+    return {item for kind, _ in parts_of(field.annotation, field.metadata) for item in _leaves(kind)}
+
+
+def _leaves(kind: Any) -> list[Any]:
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    if get_origin(kind) is Annotated:
+        return _leaves(get_args(kind)[0])
+    inner = [leaf for one in get_args(kind) for leaf in _leaves(one)]
+    return inner or [kind]
 
 
 def takes(field: FieldInfo) -> str:

@@ -29,6 +29,7 @@ class Reading(Options):
         'regular expression with one group that finds the patient in the path; "" for no patients',
         empty="patients as the data state them",
         path=True,
+        words=("",),
         everyday=True,
     )
     allow_outside: Switch = option(

@@ -31,7 +31,7 @@ def refuse_unknown(arguments: Sequence[str] | None = None) -> None:
     from monai.bundle import ConfigParser  # here, since the checks of values do without
     from monai.utils import ensure_tuple
 
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(_of_monai() if arguments is None else arguments)
     given = _typed(words)
     if "config_file" not in given:
         return
@@ -50,6 +50,11 @@ def refuse_unknown(arguments: Sequence[str] | None = None) -> None:
                 f"--{name} is {word}, which is the name of something here, and in a config an expression or a "
                 f"reference; give it as ./{word}."
             )
+
+
+def _of_monai() -> list[str]:
+    """What was typed after ``python -m monai.bundle``; nothing in other programs, whose arguments are their own."""
+    return sys.argv[1:] if re.search(r"monai\W+bundle", sys.argv[0]) else []
 
 
 def _typed(words: Sequence[str]) -> dict[str, str]:
@@ -85,7 +90,7 @@ def text(value: object, name: str, *, several: bool = False) -> Any:
     Raises:
         InputError: it is something else, as a number in a config file is.
     """
-    word = _typed(sys.argv[1:]).get(name)
+    word = _typed(_of_monai()).get(name)
     if word is not None and not (isinstance(value, str) and word[:1] in ("'", '"')):
         from fire.parser import DefaultParseValue  # the command line of monai.bundle has it
 

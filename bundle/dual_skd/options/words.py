@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from dual_skd.options.derived import chosen
-from dual_skd.options.kinds import Marks, Options, is_text, literal, marks_of
+from dual_skd.options.kinds import Marks, Options, is_text, literal, marks_of, takes_several
 from dual_skd.options.training import Training
 
 POSITIONAL = ("dataset_dir", "output_dir")  # which a command has in a place of their own
@@ -23,29 +23,33 @@ def value_of(field: FieldInfo, words: Sequence[str]) -> Any:
     Whether the option takes such a value is not looked at here.
     """
     if is_text(field):
-        texts = literal(words[0]) if len(words) == 1 and words[0][:1] == "[" else None
-        several = texts if isinstance(texts, list) else list(words)
-        return several if len(words) > 1 or isinstance(texts, list) else words[0]
+        texts = literal(words[0]) if takes_several(field) and len(words) == 1 and words[0][:1] == "[" else None
+        if isinstance(texts, list):
+            return texts
+        return list(words) if len(words) > 1 else words[0]
     values = [literal(word) for word in words]
     return values[0] if len(values) == 1 else values
 
 
-def words_of(values: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> list[str]:
-    """The words that give options their values; paths are capital words that stand for the reader's own.
+def words_of(values: Mapping[str, Any], fields: Mapping[str, FieldInfo], *, places: bool = False) -> list[str]:
+    """The words that give options their values.
 
     Args:
         values: by name, those that are to be given.
         fields: of the model of options.
+        places: write paths as they are; else they are capital words that stand for the reader's own.
     """
     words: list[str] = []
     for name, value in values.items():
-        words += [f"--{name.replace('_', '-')}", *_words(name, value, marks_of(fields[name]))]
+        option, own = f"--{name.replace('_', '-')}", _words(name, value, marks_of(fields[name]), places)
+        dashed = any(word[:1] == "-" and not isinstance(literal(word), int | float) for word in own)
+        words += [f"{option}={word}" for word in own] if dashed else [option, *own]  # else taken for an option
     return words
 
 
-def command(start: str, values: Mapping[str, Any], kind: type[Options]) -> str:
-    """A command with options, for a shell: ``dual-skd train DATA -o OUT --epochs 24``."""
-    return " ".join([start, *map(shlex.quote, words_of(values, kind.model_fields))])
+def command(start: str, values: Mapping[str, Any], kind: type[Options], *, places: bool = False) -> str:
+    """A command with options, for a shell: ``dual-skd train DATA -o OUT --epochs 24``; see :func:`words_of`."""
+    return " ".join([start, *map(shlex.quote, words_of(values, kind.model_fields, places=places))])
 
 
 def training_command(settings: Mapping[str, Any]) -> str:
@@ -59,8 +63,8 @@ def training_command(settings: Mapping[str, Any]) -> str:
     return command(start, {name: one for name, one in values.items() if name not in POSITIONAL}, Training)
 
 
-def _words(name: str, value: Any, marks: Marks) -> list[str]:
-    if marks.path and value not in marks.words:
+def _words(name: str, value: Any, marks: Marks, places: bool) -> list[str]:
+    if marks.path and value not in marks.words and not places:
         return [name.upper()]
     if isinstance(value, list | tuple) and len(value) > 1 and not any(isinstance(one, list | dict) for one in value):
         return [str(one) for one in value]

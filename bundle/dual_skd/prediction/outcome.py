@@ -73,3 +73,28 @@ def predictions_of(
         )
         for n, (image, problem) in enumerate(zip(images, problems or [""] * len(p), strict=True))
     ]  # fmt: skip
+
+
+def columns_of(class_names: Sequence[str], *, auxiliary: bool, sets: bool) -> list[str]:
+    """Columns of a table of predictions.
+
+    Args:
+        class_names: in the order of the probabilities.
+        auxiliary: whether there is a disagreement.
+        sets: whether there are prediction sets.
+    """
+    extra = ["uncertainty", *["disagreement"] * auxiliary, *["prediction_set"] * sets]
+    return ["image", "predicted", *(f"p_{name}" for name in class_names), *extra, "problem"]
+
+
+def row_of(found: Prediction) -> dict[str, str]:
+    """A row of that table; an image that can't be used has its problem alone."""
+    if found.problem:
+        return {"image": found.image, "problem": found.problem}
+    row = {"image": found.image, "predicted": found.label, "uncertainty": f"{found.uncertainty:.6f}"}
+    row |= {f"p_{name}": f"{value:.9g}" for name, value in found.probabilities.items()}
+    if found.disagreement is not None:
+        row["disagreement"] = f"{found.disagreement:.6f}"
+    if found.prediction_set is not None:
+        row["prediction_set"] = "|".join(found.prediction_set)
+    return row

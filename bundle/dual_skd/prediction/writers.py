@@ -18,7 +18,7 @@ from torch import nn
 from dual_skd.evaluation.calibration import probabilities
 from dual_skd.evaluation.explanation import explain, panels
 from dual_skd.evaluation.uncertainty import Conformal
-from dual_skd.prediction.outcome import Prediction, predictions_of
+from dual_skd.prediction.outcome import columns_of, predictions_of, row_of
 
 logger = logging.getLogger(__name__)
 
@@ -90,27 +90,13 @@ class PredictionWriter:
             problems=[problem_of(item) for item in engine.state.batch],
         )
         with self.draft.open("a", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, self._columns(auxiliary is not None), restval="")
+            columns = columns_of(self.class_names, auxiliary=auxiliary is not None, sets=self.sets is not None)
+            table = csv.DictWriter(file, columns, restval="")
             if not self._rows:
                 table.writeheader()
-            table.writerows(map(self._row, found))
+            table.writerows(map(row_of, found))
         self._rows += len(found)
         self._bad += sum(bool(one.problem) for one in found)
-
-    def _columns(self, with_auxiliary: bool) -> list[str]:
-        extra = ["uncertainty", *["disagreement"] * with_auxiliary, *["prediction_set"] * (self.sets is not None)]
-        return ["image", "predicted", *(f"p_{name}" for name in self.class_names), *extra, "problem"]
-
-    def _row(self, found: Prediction) -> dict[str, str]:
-        if found.problem:
-            return {"image": found.image, "problem": found.problem}
-        row = {"image": found.image, "predicted": found.label, "uncertainty": f"{found.uncertainty:.6f}"}
-        row |= {f"p_{name}": f"{value:.9g}" for name, value in found.probabilities.items()}
-        if found.disagreement is not None:
-            row["disagreement"] = f"{found.disagreement:.6f}"
-        if found.prediction_set is not None:
-            row["prediction_set"] = "|".join(found.prediction_set)
-        return row
 
     def _finish(self, engine: Engine) -> None:
         if self._rows != len(self.images):

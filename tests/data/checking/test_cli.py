@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import os
@@ -16,9 +15,11 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from dual_skd.__main__ import main
+from dual_skd.cli import main, parser_of
 from dual_skd.data import load_records
 from dual_skd.data.checking.findings import COLUMNS
+from dual_skd.options import Training
+from dual_skd.options.arguments import given
 from dual_skd.progress import bar
 
 
@@ -26,16 +27,12 @@ def run(*arguments: str) -> int:
     return main(["check", *map(str, arguments)])
 
 
-def training_options(printed: str) -> dict[str, object]:
-    """What the command that comes next, on the last line, tells the training, once a shell has read it."""
-    words = shlex.split(printed.splitlines()[-1].removeprefix("Next: "))
+def training_options(line: str) -> dict[str, object]:
+    """What training gets from the command that a line names, once a shell has read it."""
+    words = shlex.split(line.removeprefix("Training: "))
     assert words[:2] == ["dual-skd", "train"]
-    parser = argparse.ArgumentParser()
-    parser.add_argument("dataset_dir")
-    parser.add_argument("--label-column", action="append")
-    for name in ("--class-map", "--image-column", "--patient-pattern", "--frame", "--allow-outside", "--preset"):
-        parser.add_argument(name)
-    return {name: value for name, value in vars(parser.parse_args(words[2:])).items() if value is not None}
+    args = parser_of("train").parse(words[2:])
+    return given(args, Training) | ({"preset": args.preset} if args.preset else {})
 
 
 def picture(seed: int) -> Image.Image:
@@ -276,9 +273,9 @@ def test_the_training_command_can_be_pasted_and_has_the_options_of_the_check(tmp
     prefix = "./" if name[0] in "-$@" else ""
     options = ["--label-column", "1e3", "--patient-pattern", r"(\d)_", "--frame", "0", "--allow-outside"]
     assert run(f"{prefix}{name}", *options) == 0
-    wanted = {"dataset_dir": f"{prefix}{name}", "label_column": ["1e3"], "patient_pattern": r"(\d)_"}
-    found = training_options(capsys.readouterr().out)
-    assert found == wanted | {"frame": "0", "allow_outside": "true"}
+    wanted = {"dataset_dir": f"{prefix}{name}", "label_column": "1e3", "patient_pattern": r"(\d)_"}
+    found = training_options(capsys.readouterr().out.splitlines()[-1])
+    assert found == wanted | {"frame": 0, "allow_outside": "true"}
     assert run(f"{prefix}{name}", *options, "--clean-list=-list.csv") == 0
     found = training_options(capsys.readouterr().out)
     assert found == {"dataset_dir": "./-list.csv"} and len(load_records(**found).train) > 0

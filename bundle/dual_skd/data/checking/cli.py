@@ -8,16 +8,19 @@ import csv
 import json
 import logging
 import os
-import shlex
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dual_skd.errors import InputError
-from dual_skd.wording import as_word, closing, counted
+from dual_skd.options import Training, command, read
+from dual_skd.options.arguments import Parser, add_options, given
+from dual_skd.options.shared import Reading
+from dual_skd.options.training import Images
+from dual_skd.wording import closing, counted, quoted
 
 if TYPE_CHECKING:
     from dual_skd.data.checking.findings import Findings, Group
@@ -25,11 +28,12 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
 WIDTH = 120
+OF_IMAGES = ("spatial_dims", "frame")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``check``."""
-    parser.add_argument("dataset_dir", help="folder of class folders, folder with a datalist, the datalist, or demo")
+    parser.add_argument("dataset_dir", metavar="DATA", help="what training would take as DATA")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
     parser.add_argument("--fix-list", type=Path, metavar="FILE", help="write a CSV table of all images to look at")
     parser.add_argument(
@@ -38,19 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write a datalist.csv of what is left: one of every group of copies",
     )
-    parser.add_argument("--spatial-dims", type=int, choices=(2, 3), default=2, help="2 for images, 3 for volumes")
-    parser.add_argument("--frame", type=_frame, help="of files with several in 2D: middle, a number from 0, or all")
-    parser.add_argument("--label-column", action="append", help="column of the label; repeat it for multi-label tables")
-    parser.add_argument(
-        "--class-map",
-        metavar="MAP",
-        help="class name of each label, as in \"{'1': 'ill', '0': 'well'}\"",
-    )
-    parser.add_argument("--image-column", metavar="COLUMN", help="column that names the images")
-    parser.add_argument("--patient-pattern", help="regular expression whose group finds the patient in a file name")
-    parser.add_argument("--allow-outside", action="store_true", help="take images outside the folder of the list")
     parser.add_argument("--no-twins", action="store_true", help="don't look for copies among the images")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_options(parser, Images, OF_IMAGES)
+    add_options(parser, Reading)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -58,17 +52,11 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.data.checking.findings import COLUMNS, check_records
     from dual_skd.data.checking.salvage import load_for_check
 
-    columns = args.label_column or ["label"]
+    values = given(args, Images, OF_IMAGES), given(args, Reading)
+    images, reading = read(Images, values[0]), read(Reading, values[1])
     with _without_log("dual_skd.data.records.datalist"):  # the report says it all
         data, known = load_for_check(
-            args.dataset_dir,
-            spatial_dims=args.spatial_dims,
-            frame=args.frame,
-            label_column=columns[0] if len(columns) == 1 else columns,
-            class_map=args.class_map,
-            image_column=args.image_column,
-            patient_pattern=args.patient_pattern,
-            allow_outside=args.allow_outside,
+            args.dataset_dir, spatial_dims=images.spatial_dims, frame=images.frame, **reading.model_dump()
         )
     with _without_remarks_of_decoders():
         findings = check_records(data, known=known, twins=not args.no_twins)
@@ -96,31 +84,35 @@ def main(args: argparse.Namespace) -> int:
         rows += [("clean list", args.clean_list), ("", "; ".join([f"{left} left", *notes]))]
     elif not findings.ok:
         rows.append(("clean list", "--clean-list FILE.csv writes one of what is left to train on."))
-    sys.stdout.write("\n".join([*lines, closing(verdict, rows, next_command(args, data, findings))]) + "\n")
+    trains = findings.ok or args.clean_list is not None
+    following = next_command(args, data, values[0] | values[1], trains=trains, as_table=args.clean_list)
+    sys.stdout.write("\n".join([*lines, closing(verdict, rows, following)]) + "\n")
     return 0 if findings.ok else 1
 
 
-def next_command(args: argparse.Namespace, data: DataList, findings: Findings) -> str:
-    """The command that trains on what was checked, or on the clean list of it, or that writes such a list."""
+def next_command(
+    args: argparse.Namespace, data: DataList, values: Mapping[str, Any], *, trains: bool, as_table: Path | None = None
+) -> str:
+    """The command that trains on what was checked, or on the clean list of it, or that writes such a list.
+
+    Args:
+        args: of the check.
+        data: what was read.
+        values: options of the data that the check was given, by name.
+        trains: whether there is something to train on.
+        as_table: the clean list, where one was written.
+    """
     from dual_skd.data.checking.clean_list import like_empty_cells
 
-    trains = findings.ok or args.clean_list is not None
-    words = ["dual-skd", "train" if trains else "check", as_word(args.clean_list or args.dataset_dir)]
-    if args.spatial_dims == 3:
-        words += ["--preset", "volume"] if trains else ["--spatial-dims", "3"]
-    columns = args.label_column or []
-    class_map = args.class_map
-    if args.clean_list is not None:  # which has a column per class or one named label, and says the rest itself
-        columns = list(data.class_names) if data.multi_label else []
-        class_map = like_empty_cells(data)
-    else:
-        chosen = {"image-column": args.image_column, "patient-pattern": args.patient_pattern, "frame": args.frame}
-        words += [f"--{name}={value}" for name, value in chosen.items() if value is not None]
-        if args.allow_outside:
-            words += ["--allow-outside", "true"] if trains else ["--allow-outside"]
-    words += [f"--label-column={column}" for column in columns]
-    words += [f"--class-map={class_map}"] if class_map else []
-    return shlex.join(words if trains else [*words, "--clean-list", "clean.csv"])
+    values = dict(values)
+    start = f"dual-skd {'train' if trains else 'check'} {quoted(as_table or args.dataset_dir)}"
+    if trains and values.pop("spatial_dims", 2) == 3:
+        start += " --preset volume"
+    if as_table is not None:  # which has a column per class or one named label, and says the rest itself
+        columns = {"label_column": list(data.class_names)} if data.multi_label else {}
+        values = columns | ({"class_map": class_map} if (class_map := like_empty_cells(data)) else {})
+    said = command(start, values, Training, places=True)
+    return said if trains else f"{said} --clean-list clean.csv"
 
 
 def report(data: DataList, findings: Findings) -> Iterator[str]:
@@ -196,11 +188,6 @@ def _wrapped(text: str, mark: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _frame(text: str) -> int | str:
-    """What ``--frame`` means, as in a configuration."""
-    return int(text) if text.isdecimal() else text
 
 
 def _open_to_write(path: Path) -> TextIO:
