@@ -14,20 +14,13 @@ import pytest
 from PIL import Image
 
 from dual_skd import learning_curve
-from dual_skd.__main__ import main
+from dual_skd.cli import main, parser_of
 from dual_skd.data import write_demo
 from dual_skd.errors import InputError
-from dual_skd.learning_curve import (
-    Runs,
-    divide_once,
-    epochs_of,
-    last_error,
-    of_runs,
-    run_command,
-    values_of,
-    words_by_option,
-)
+from dual_skd.learning_curve import Runs, divide_once, epochs_of, last_error, of_division, run_command, words_of_runs
 from dual_skd.learning_curve_results import Cell, Measured, by_share, rows
+from dual_skd.options import Training, training
+from dual_skd.options.arguments import given
 
 
 class Recorded:
@@ -39,17 +32,17 @@ class Recorded:
 
     def __call__(self, command: list[str], log: Path) -> int:
         assert command[:3] == [sys.executable, "-m", "dual_skd"]
-        what, given, *words = command[3:]
+        what, data, *words = command[3:]
         if what == "evaluate":
             assert words == ["--report", "false"]
-            run = Path(given)
+            run = Path(data)
             settings = json.loads((run / "settings.json").read_text())
             value = 0.5 + 0.2 * float(settings["train_fraction"]) + 0.1 * (settings["method"] == "coupled")
             measured = {"balanced_accuracy": value, "macro_auc": value, "ece": None}
             (run / "metrics.json").write_text(json.dumps({"test": {"student": measured}}))
             return 0
         run = Path(words[words.index("-o") + 1])
-        settings = values_of(words_by_option(words[2:])) | {"data": given}
+        settings = given(parser_of("train").parse(words), Training) | {"data": data}
         if self.failing and self.failing in run.name:
             log.write_text("INFO\nError: no space left.\n")
             return 1
@@ -80,26 +73,15 @@ def test_small_shares_get_more_epochs_up_to_a_limit():
     assert [epochs_of(fraction, 10) for fraction in (1.0, 0.5, 0.1, 0.01)] == [10, 20, 80, 80]
 
 
-def test_options_are_read_as_they_are_typed():
-    words = ["--image-size", "8", "8", "--patient_pattern=(p[0-9]+)", "--label-column", "a", "--amp", "true"]
-    options = words_by_option([*words, "--label_column", "b", "--compile"])
-    assert options["label_column"] == ["--label-column", "a", "--label_column", "b"]
-    assert values_of(options) == {
-        "image_size": [8, 8], "patient_pattern": "(p[0-9]+)", "label_column": ["a", "b"], "amp": True, "compile": True,
-    }  # fmt: skip
-    with pytest.raises(InputError, match="as in --image-size 128, found 8"):
-        words_by_option(["8", "--image-size"])
-
-
 def test_a_run_is_two_commands_and_the_data_options_are_used_up(tmp_path):
-    options = words_by_option("--patient-pattern (p) --val-fraction 0.3 --keep_twins true --image-size 128".split())
-    runs = Runs(tmp_path, 12, of_runs(options), run_command)
+    values = {"patient_pattern": "(p)", "val_fraction": 0.3, "keep_twins": True, "image_size": 128}
+    runs = Runs(tmp_path, 12, words_of_runs(values, ["volume"]), run_command)
     train, evaluate = runs.commands_of(Cell("coupled", 0.25, 1))
     out = str(tmp_path / "runs" / "coupled_0.25_1")
     assert train == [
         sys.executable, "-m", "dual_skd", "train", str(tmp_path / "split.json"), "-o", out, "--method", "coupled",
-        "--epochs", "48", "--train-fraction", "0.25", "--seed", "1", "--val-fraction", "0.3", "--keep_twins", "true",
-        "--image-size", "128",
+        "--epochs", "48", "--train-fraction", "0.25", "--seed", "1", "--preset", "volume", "--image-size", "128",
+        "--val-fraction", "0.3", "--keep-twins", "true",
     ]  # fmt: skip
     assert evaluate == [sys.executable, "-m", "dual_skd", "evaluate", out, "--report", "false"]
 
@@ -154,7 +136,7 @@ def test_runs_of_other_options_are_not_averaged(curve, tmp_path, capsys):
     assert "Failed: single_1_0: Error: no space left." in said.err and "2 of 4 runs finished" in said.err
     assert "| single | 1 | 9 | 1 |" in table.read_text() and "| 0.5 |" not in table.read_text()
     assert curve(again := Recorded(), *words) == 0 and not again.trained  # those are still there
-    assert curve(given := Recorded(), *words, "--learning-rate", "0.01") == 0 and len(given.trained) == 4
+    assert curve(other_rate := Recorded(), *words, "--learning-rate", "0.01") == 0 and len(other_rate.trained) == 4
 
 
 def test_runs_that_failed_run_again_and_the_others_go_on(curve, capsys):
@@ -173,14 +155,15 @@ def test_runs_that_failed_run_again_and_the_others_go_on(curve, capsys):
 def test_a_folder_keeps_to_the_data_and_options_that_it_was_made_of(demo, tmp_path, monkeypatch):
     two = write_demo(tmp_path / "two", counts={"train": 24, "val": 9, "test": 9})
     path = tmp_path / "curve" / "split.json"
-    plain = {"patient_pattern": ["--patient-pattern", ""]}
-    divide_once(str(demo), plain | {"image_size": ["--image-size", "32"]}, path)
+    plain = of_division(training(patient_pattern="", image_size=32, val_fraction=0.3))
+    assert plain == {"patient_pattern": ""}
+    divide_once(str(demo), plain, path)
     content = path.read_text()
-    for data, options in ((two, plain), (demo, {}), (demo, {"patient_pattern": ["--patient-pattern=(p)"]})):
+    for data, options in ((two, plain), (demo, {}), (demo, {"patient_pattern": "(p)"})):
         with pytest.raises(InputError, match=f"holds the division of {demo} with the data options --patient_pat"):
             divide_once(str(data), options, path)
     monkeypatch.chdir(tmp_path)
-    divide_once("demo/../demo", plain | {"val_fraction": ["--val-fraction", "0.3"]}, path)
+    divide_once("demo/../demo", plain, path)
     assert path.read_text() == content
 
 
@@ -206,13 +189,19 @@ def test_what_can_not_be_read_is_one_sentence(curve, tmp_path, capsys):
     [
         ("--fractions 10", "Fractions are above 0 and at most 1, found 10.0."),
         ("--seeds 0", "a seed and an epoch or more"),
-        ("--seed 7", "--seed 7: learning-curve sets seed run by run; give --seeds."),
-        ("--train_fraction 1", "--train-fraction 1: learning-curve sets train_fraction run by run; give --fractions."),
+        ("--image-size 0", "image_size is 0; expected a whole number of at least 1"),
     ],
 )
 def test_what_no_run_can_do_is_refused_before_anything_is_read(curve, tmp_path, capsys, words, said):
     assert curve(Recorded(), *words.split(), data=tmp_path / "nowhere") == 1
     assert said in capsys.readouterr().err and not (tmp_path / "curve").exists()
+
+
+@pytest.mark.parametrize("word", ["--seed", "--train_fraction"])
+def test_what_is_set_run_by_run_is_no_option(curve, capsys, word):
+    with pytest.raises(SystemExit, match="2"):
+        curve(Recorded(), word, "1")
+    assert f"nknown option {word}" in capsys.readouterr().err
 
 
 def test_a_command_leaves_its_output_and_the_reason_why_it_failed(tmp_path):
@@ -231,7 +220,7 @@ def test_ended_by_a_signal_it_lets_the_run_in_progress_save(demo, tmp_path):
 import sys
 from pathlib import Path
 from dual_skd import learning_curve
-from dual_skd.__main__ import main
+from dual_skd.cli import main
 
 child = '''
 import signal, time
@@ -257,7 +246,7 @@ sys.exit(main(["learning-curve", {str(demo)!r}, "-o", {str(tmp_path / "curve")!r
 
 
 def test_help_comes_at_once():
-    code = "import sys; sys.argv[1:] = ['learning-curve', '-h']; from dual_skd.__main__ import main; main()"
+    code = "import sys; sys.argv[1:] = ['learning-curve', '-h']; from dual_skd.cli import main; main()"
     heavy = "import atexit, sys; atexit.register(lambda: print('HEAVY' if 'torch' in sys.modules else 'light'));"
     said = subprocess.run([sys.executable, "-c", heavy + code], capture_output=True, text=True, check=True).stdout
     assert "--fractions SHARE" in said and said.splitlines()[-1] == "light"

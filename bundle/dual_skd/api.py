@@ -37,8 +37,8 @@ def train(
         InputError: an option or the data can't be used.
         SystemExit: 130 or 143 after SIGINT or SIGTERM in training, with the state saved.
     """
-    files, values = TRAIN.gather(_with(options, dataset_dir=dataset_dir), preset, config)
-    parser = TRAIN.run(files, values)
+    gathered = TRAIN.gather(_with(options, dataset_dir=dataset_dir), preset, config)
+    parser = TRAIN.run(gathered.files, gathered.values)
     from dual_skd.results import TrainingResult
 
     return TrainingResult(Path(parser.get_parsed_content("folder")))
@@ -65,8 +65,8 @@ def evaluate(
     Raises:
         InputError: an option, the model or the data can't be used.
     """
-    files, values = EVALUATE.gather(_with(options, output_dir=output_dir), preset, config)
-    parser = EVALUATE.run(files, values)
+    gathered = EVALUATE.gather(_with(options, output_dir=output_dir), preset, config)
+    parser = EVALUATE.run(gathered.files, gathered.values)
     from dual_skd.results import EvaluationResult
 
     return EvaluationResult(Path(parser.get_parsed_content("folder")), parser.get_parsed_content("evaluation_name"))

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from dual_skd.errors import did_you_mean
+from dual_skd.errors import did_you_mean, sentence_of
 from dual_skd.log import set_up
 
 if TYPE_CHECKING:

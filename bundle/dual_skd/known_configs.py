@@ -9,12 +9,12 @@ from pathlib import Path
 KNOWN = {
     "convnext.json": "ff56ada4fa6f044f22463ff0b72687d077fb570e4d81c3800ecd13bdfdd3fde8",
     "corruption.json": "68ee77ef21920600126ef16ff8a42c71e0faa95dc719acfd605e9161bc022a0b",
-    "evaluate.json": "0943bbed30f0e30e6810c61f36a4e85f92b39304e7a3c58dc5df7e0acb63e859",
+    "evaluate.json": "f7cde138c6890d4f02acc5757f01111a14704c75772b1ed0ca5453647ba3942b",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
-    "inference.json": "44121a51727c4cfc62d38788b61faf5a132d57808155044bfed37c5d823ab11f",
+    "inference.json": "e0dcb53b680b9836988b3fc2f2c1b61ba153a39c9efaf72a22736c25de27d7cf",
     "multi_gpu_train.json": "ede57823e611e62e1e2ebf1a003795e5103ae6b4999d6bdd16572e6fb223f734",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "337c195904c4d7d6859d4cb872668bc1a3de0bf360c02c6a7aa8101e78f5d90a",
+    "train.json": "a05b65c73bac5d4bc05aec15c31d0e4c3ac4c0bccccfebf63773840a4af9fb2d",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

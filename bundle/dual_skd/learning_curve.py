@@ -10,9 +10,7 @@ training images.
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
-import inspect
 import json
 import re
 import signal
@@ -23,27 +21,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dual_skd.commands.train import add_files
 from dual_skd.errors import InputError
 from dual_skd.learning_curve_results import CONTROL, METRICS, Cell, Measured, by_share, last_words, write
+from dual_skd.options import Training, words_of
+from dual_skd.options.arguments import Parser, add_options, given
+from dual_skd.options.shared import Copies, Reading
 from dual_skd.wording import counted
+from dual_skd.workflow import TRAIN
 
 MOST = 8  # times the epochs of the whole set that the smallest share gets
 MADE_OF = "split_made_of.json"
-# options of training that are set run by run, and what to give instead
-BY_THE_RUN = {"seed": "--seeds", "train_fraction": "--fractions", "dataset_dir": "DATA", "output_dir": "-o"}
-# options of the data that a run needs as well as the division
-OF_BOTH = ("spatial_dims", "val_fraction", "keep_twins", "twin_search", "twin_similarity")
+BY_THE_RUN = ("dataset_dir", "output_dir", "epochs", "method", "seed", "train_fraction")  # set for each run
+OF_RUNS = [name for name in Training.model_fields if name not in (*BY_THE_RUN, "fresh", "resume_from")]
+# with which the shared division is made; the second, runs need as well
+OF_DIVISION = (*Reading.model_fields, *Copies.model_fields, "test_fraction", "frame", "spatial_dims")
+OF_BOTH = (*Copies.model_fields, "spatial_dims", "val_fraction")
 
 Execute = Callable[[Sequence[str], Path], int]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments of ``learning-curve``; what else is given are options of training, for all runs."""
-    parser.allow_abbrev = False  # --seed is another option than --seeds
+def add_arguments(parser: Parser) -> None:
+    """Declares the arguments of ``learning-curve``, and the options of training, which are the same for all runs."""
     parser.add_argument("data", metavar="DATA", help="any data set that training takes")
     parser.add_argument(
-        "-o", "--output-dir", required=True, type=Path, metavar="CURVE", help="folder of the runs, the table, the plot"
-    )
+        "-o", "--output-dir", dest="curve", required=True, type=Path, metavar="CURVE",
+        help="folder of the runs, the table, the plot",
+    )  # fmt: skip
     parser.add_argument(
         "--fractions", nargs="+", type=float, default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="SHARE",
         help="shares of the labelled images, above 0 and up to 1 (default: 0.05 0.1 0.25 0.5 1)",
@@ -52,18 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=12, help="of the whole set; small shares get more (default: 12)")
     parser.add_argument("--method", default="coupled", help=f"compared with {CONTROL} (default: coupled)")
     parser.add_argument("--minutes", type=float, default=600, help="no run is started after them (default: 600)")
-    parser.epilog = "Every other option is one of `dual-skd train`, the same for all runs: --image-size 128"
-    parser.set_defaults(training_options=[])
+    add_files(parser, TRAIN)
+    add_options(parser, Training, OF_RUNS, everyday=True)
 
 
 def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
     """Makes the runs that are missing, writes table and plot, and returns 1 if a run failed, else 0."""
     from dual_skd.files import make_folder
 
-    options = words_by_option(args.training_options)
-    refuse_impossible(args, options)
-    curve = make_folder(args.output_dir.expanduser())
-    divide_once(args.data, options, curve / "split.json")
+    refuse_impossible(args)
+    wanted = TRAIN.gather(given(args, Training, OF_RUNS) | {"dataset_dir": args.data}, args.preset, args.config)
+    curve = make_folder(args.curve.expanduser())
+    divide_once(args.data, of_division(wanted.options), curve / "split.json")
     make_folder(curve / "runs")
     cells = [
         Cell(method, fraction, seed)
@@ -71,7 +75,7 @@ def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
         for fraction in dict.fromkeys(args.fractions)
         for method in dict.fromkeys((CONTROL, args.method))
     ]
-    runs = Runs(curve, args.epochs, of_runs(options), execute or run_command)
+    runs = Runs(curve, args.epochs, words_of_runs(wanted.values, args.preset), execute or run_command)
     failed: dict[Cell, str] = {}
     stopped: Any = 0
     try:
@@ -92,69 +96,39 @@ def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
     return stopped or int(bool(failed) or not found)
 
 
-def refuse_impossible(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
+def refuse_impossible(args: argparse.Namespace) -> None:
     """Raises InputError for what no run can do, before anything is read."""
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise InputError(f"Fractions are above 0 and at most 1, found {' '.join(map(str, args.fractions))}.")
     if args.seeds < 1 or args.epochs < 1:
         raise InputError(f"Expected a seed and an epoch or more, found --seeds {args.seeds} --epochs {args.epochs}.")
-    for name, instead in BY_THE_RUN.items():
-        if name in options:
-            raise InputError(f"{' '.join(options[name])}: learning-curve sets {name} run by run; give {instead}.")
 
 
 # --- options of training ----------------------------------------------------------------------------------------------
 
 
-def words_by_option(words: Sequence[str]) -> dict[str, list[str]]:
-    """The words of each option as they were typed, ``--image-size 128`` under ``image_size``."""
-    found: dict[str, list[str]] = {}
-    name = ""
-    for word in words:
-        name = word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else name
-        if not name:
-            raise InputError(f"Expected options of training, as in --image-size 128, found {word}.")
-        found.setdefault(name, []).append(word)
-    return found
+def of_division(options: Training) -> dict[str, Any]:
+    """The options that the division is made with, as far as they aren't the usual ones."""
+    usual = Training()
+    found = {name: getattr(options, name) for name in OF_DIVISION}
+    return {name: value for name, value in found.items() if value != getattr(usual, name)}
 
 
-def values_of(options: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What options mean: Python's literals where they are one, else texts; several words, or repeated ones, a list."""
-    found = {}
-    for name, words in options.items():
-        texts = [word.partition("=")[2] if word.startswith("--") else word for word in words]
-        values = [_value(text) for text, word in zip(texts, words, strict=True) if word[:2] != "--" or "=" in word]
-        found[name] = values[0] if len(values) == 1 else values or True
-    return found
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text.title() if text.lower() in ("true", "false", "none") else text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _of_data(options: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    from dual_skd.data import load_records
-
-    known = inspect.signature(load_records).parameters
-    return values_of({name: words for name, words in options.items() if name in known})
-
-
-def of_runs(options: Mapping[str, Sequence[str]]) -> list[str]:
-    """The words that every run gets: all but those that the division has used up."""
-    used = _of_data(options).keys() - set(OF_BOTH)
-    return [word for name, words in options.items() if name not in used for word in words]
+def words_of_runs(values: Mapping[str, Any], presets: Sequence[str]) -> list[str]:
+    """The words that every run gets: all options that were given but those that the division has used up."""
+    left = {name: value for name, value in values.items() if name not in (*OF_DIVISION, "dataset_dir", "val_fraction")}
+    left |= {name: value for name, value in values.items() if name in OF_BOTH}
+    presets = [word for name in presets for word in ("--preset", name)]
+    return [*presets, *words_of(left, Training.model_fields, places=True)]
 
 
 # --- the division -----------------------------------------------------------------------------------------------------
 
 
-def divide_once(data: str, options: Mapping[str, Sequence[str]], path: Path) -> None:
+def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
     """Writes the division into training and test images that all runs share.
 
-    What is said of the data (``patient_pattern``, ``label_column`` ...) is used here; the file has patients and labels.
+    The options of the data (``patient_pattern``, ``label_column`` ...) are used here; the file has patients and labels.
     What it was made of stands beside it.
 
     Raises:
@@ -165,10 +139,8 @@ def divide_once(data: str, options: Mapping[str, Sequence[str]], path: Path) -> 
     from dual_skd.data.records.datalist import DEMO_NAMES
     from dual_skd.evaluation.recorder import read_json, write_json
 
-    of_data = _of_data(options) | {"val_fraction": 0.0}  # which each run takes for itself
     where = data if data in DEMO_NAMES else str(Path(data).expanduser().resolve())
-    given = {name: value for name, value in of_data.items() if name != "val_fraction"}
-    made_of = json.loads(json.dumps({"data": where, "options": given}))
+    made_of = json.loads(json.dumps({"data": where, "options": options}))
     if path.is_file():
         former = read_json(path.with_name(MADE_OF))
         if former and former != made_of:
@@ -178,7 +150,7 @@ def divide_once(data: str, options: Mapping[str, Sequence[str]], path: Path) -> 
                 "give these, or choose another folder after -o."
             )
         return
-    found = load_records(data, **of_data)
+    found = load_records(data, **options, val_fraction=0.0)  # of which each run takes a share for itself
     if found.multi_label:
         raise InputError(f"{data} has several labels per image; name the column of one: --label-column NAME.")
     if not found.test:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dual_skd.errors import InputError, did_you_mean, input_error_behind
 from dual_skd.known_configs import KNOWN, fingerprint
@@ -22,6 +22,20 @@ logger = logging.getLogger(__name__)
 
 NOT_PRESETS = ("train.json", "evaluate.json", "inference.json", "metadata.json")
 OF_MONAI = ("finalize",)  # entries that a preset may add
+
+
+class Gathered(NamedTuple):
+    """What is to be run.
+
+    Attributes:
+        files: the config, and the presets laid over it.
+        values: the options that were given beside them, by name.
+        options: those, what the presets say, and the defaults.
+    """
+
+    files: list[Path]
+    values: dict[str, Any]
+    options: Any
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ class Workflow:
 
     def gather(
         self, values: Mapping[str, Any], preset: str | Sequence[str] | None, config: str | Path | Sequence[Any] | None
-    ) -> tuple[list[Path], dict[str, Any]]:
+    ) -> Gathered:
         """The configs to run, and the options beside them, all looked at before any data.
 
         Args:
@@ -83,7 +97,7 @@ class Workflow:
         plain = {name: one for name, one in from_presets.items() if name in self.kind.model_fields and not _refers(one)}
         options = read(self.kind, plain | chosen)
         self._require_data({*from_presets, *chosen})
-        return files, {name: getattr(options, name) for name in chosen}
+        return Gathered(files, {name: getattr(options, name) for name in chosen}, options)
 
     def run(self, files: Sequence[Path], values: Mapping[str, Any]) -> Any:
         """Runs the configs and returns MONAI's parser, which knows what they became.

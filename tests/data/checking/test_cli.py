@@ -27,9 +27,9 @@ def run(*arguments: str) -> int:
     return main(["check", *map(str, arguments)])
 
 
-def training_options(line: str) -> dict[str, object]:
-    """What training gets from the command that a line names, once a shell has read it."""
-    words = shlex.split(line.removeprefix("Training: "))
+def training_options(printed: str) -> dict[str, object]:
+    """What training gets from the command that comes next, on the last line, once a shell has read it."""
+    words = shlex.split(printed.splitlines()[-1].removeprefix("Next: "))
     assert words[:2] == ["dual-skd", "train"]
     args = parser_of("train").parse(words[2:])
     return given(args, Training) | ({"preset": args.preset} if args.preset else {})
@@ -210,7 +210,7 @@ def test_archives_and_volumes_are_checked_too(tmp_path, capsys):
             volume = np.random.default_rng(10 * place + index).normal(size=(12, 12, 12)).astype(np.float32)
             np.save(tmp_path / "v" / label / f"{index}.npy", volume)
     assert run(tmp_path / "v", "--spatial-dims", "3") == 0
-    assert training_options(capsys.readouterr().out) == {"dataset_dir": str(tmp_path / "v"), "preset": "volume"}
+    assert training_options(capsys.readouterr().out) == {"dataset_dir": str(tmp_path / "v"), "preset": ["volume"]}
     assert run(tmp_path / "v") == 1
     assert "6 images have other dimensions" in capsys.readouterr().out
 
@@ -357,7 +357,7 @@ def test_a_clean_list_says_how_to_read_a_class_that_is_called_like_an_empty_cell
         write(tmp_path / "d", "test", ("None", "tumour")[seed % 2], 100 + seed)
     assert run(tmp_path / "d", "--clean-list", tmp_path / "clean.csv") == 0
     options = training_options(capsys.readouterr().out)
-    assert options == {"dataset_dir": str(tmp_path / "clean.csv"), "class_map": "{'None': 'None'}"}
+    assert options == {"dataset_dir": str(tmp_path / "clean.csv"), "class_map": {"None": "None"}}
     assert load_records(**options, keep_twins=True).class_names == ("None", "tumour")
 
 

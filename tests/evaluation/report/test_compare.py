@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dual_skd.__main__ import main
+from dual_skd.cli import main
 from dual_skd.errors import InputError
 from dual_skd.evaluation.comparison import compare_runs
 from dual_skd.evaluation.report.compare import compare, names_of
