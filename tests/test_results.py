@@ -127,7 +127,7 @@ def test_an_evaluation_of_another_data_set_without_a_report(run):
     assert result.data == f"table in /data/{HOSTILE}" and result.patients == 0
     assert result.calibrated is None and result.intervals == {} and result.report is None
     words = last_words(result)
-    assert "12.0 points (ECE); no temperature" in " ".join(words.split()) and "interval" not in words
+    assert "12.0 points (ECE); as the network gives them" in " ".join(words.split()) and "interval" not in words
     assert words.endswith("\nNext: dual-skd train DATA -o OUT")  # there is no model file: the bundle's was measured
 
 

@@ -255,7 +255,7 @@ class EvaluationResult(Result):
 
     @property
     def temperature(self) -> float | None:
-        """By which the logits are divided; None where none was fitted."""
+        """By which the logits were divided for the predictions; None where they are as the network gives them."""
         return self._entry.get("temperature")
 
     @property
@@ -319,7 +319,7 @@ class EvaluationResult(Result):
             return ""
         said = f"probabilities and the share that is right differ by {100 * after:.1f} points (ECE)"
         if self.temperature is None:
-            return f"{said}; no temperature was fitted"
+            return f"{said}; as the network gives them, without a temperature"
         if self.temperature == 1:
             return f"{said}, with a temperature of 1"
         return f"{said}; by {100 * before:.1f} without the temperature of {self.temperature:.2f}"

@@ -85,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
     write_weights(out, rest | selected)
     if args.report:
         plan.write_report(args.report)
-    rows = [*plan.summary(), ("table", args.report or "")]
+    rows = [*plan.summary(), ("table", Path(args.report) if args.report else "")]
     sys.stdout.write(closing(f"Selected: {out}", rows, _next_command(args)) + "\n")
     return 0
 

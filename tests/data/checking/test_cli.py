@@ -204,6 +204,7 @@ def test_archives_and_volumes_are_checked_too(tmp_path, capsys):
             volume = np.random.default_rng(10 * place + index).normal(size=(12, 12, 12)).astype(np.float32)
             np.save(tmp_path / "v" / label / f"{index}.npy", volume)
     assert run(tmp_path / "v", "--spatial-dims", "3") == 0
+    assert training_options(capsys.readouterr().out) == {"dataset_dir": str(tmp_path / "v"), "preset": "volume"}
     assert run(tmp_path / "v") == 1
     assert "6 images have other dimensions" in capsys.readouterr().out
 
