@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -103,9 +104,9 @@ class ExportedPredictor(Predictor):
         }  # fmt: skip
         expected = {name: value for name, value in (preprocessing.get("expected") or {}).items() if name != "text"}
         self.expected = ExpectedInput(expected, window, unexpected_input) if expected else None
-        # 0 threads: as many as the runtime takes for good
+        threads = os.cpu_count() or 1
         self.networks: list[tuple[Run, float]] = [
-            (open_artefact("onnxruntime", file, 0), temperature) for file, temperature in export.networks
+            (open_artefact("onnxruntime", file, threads), temperature) for file, temperature in export.networks
         ]
 
     def prepare(self, image: Image, *, spacing: float | Sequence[float] | None = None, hu: bool = False) -> np.ndarray:
