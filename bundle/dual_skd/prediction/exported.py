@@ -56,7 +56,7 @@ def find_export(model: Path, *, alpha: float) -> Export | None:
     sets = about["prediction_sets"]
     if not can_follow(about["preprocessing"]["steps"]) or (sets is not None and sets["alpha"] != alpha):
         return None
-    row = next((row for row in about["artefacts"] if row["format"] == "onnx"), {})
+    row: dict[str, Any] = next((row for row in about["artefacts"] if row["format"] == "onnx"), {})
     wanted = [(model, {**row, "model": about["model"], "temperature": about["temperature"]})]
     if (auxiliary := model.with_name("auxiliary.pt")).is_file():
         wanted.append((auxiliary, about["auxiliary"] or {}))
