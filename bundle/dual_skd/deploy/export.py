@@ -298,12 +298,8 @@ def _with_sources(formats: Sequence[str]) -> list[str]:
 
 def _remove_earlier(output: Path) -> None:
     """What an earlier export left must not be taken for what this one verifies."""
-    for name in (
-        "export.json",
-        "export.md",
-        "auxiliary.onnx",
-        *(file for known in FORMATS.values() for file in known.files),
-    ):
+    made = (file for known in FORMATS.values() for file in known.files)
+    for name in ("export.json", "export.md", "auxiliary.onnx", *made):
         (output / name).unlink(missing_ok=True)
 
 

@@ -22,8 +22,7 @@ Image: TypeAlias = Union[str, Path, np.ndarray, "Tensor"]
 
 
 class Predictor(ABC):
-    """A loaded model with all that its answers need; :func:`~dual_skd.prediction.predictor.load_predictor` keeps the
-    last ones.
+    """A loaded model with all that its answers need; ``load_predictor`` keeps the last ones.
 
     Args:
         path: the model file.
@@ -34,6 +33,7 @@ class Predictor(ABC):
     """
 
     runtime: str  # what computes, in words
+    networks: Sequence[Any]  # the student's, and where there is an auxiliary its own
 
     def __init__(
         self,

@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
     for found in predict_iter(images(), on_bad_file="skip", **how):
         say(found)
     if args.csv is not None:
-        classes, auxiliary = predictor.info["class_names"], len(predictor.networks) > 1
+        classes, auxiliary = predictor.class_names, len(predictor.networks) > 1
         write_table(args.csv, table, columns_of(classes, auxiliary=auxiliary, sets=predictor.sets is not None))
     return int(failed)
 

@@ -16,7 +16,7 @@ import numpy as np
 from dual_skd.data.reading.expectation import ExpectedInput
 from dual_skd.data.reading.reader import channels_first, read_image
 from dual_skd.deploy.follow import can_follow, follow
-from dual_skd.deploy.runtimes import Run, open_artefact
+from dual_skd.deploy.runtimes import open_artefact
 from dual_skd.evaluation.uncertainty import Conformal
 from dual_skd.files import read_json, sha256_of
 from dual_skd.prediction.answering import Image, Predictor
@@ -105,7 +105,7 @@ class ExportedPredictor(Predictor):
         expected = {name: value for name, value in (preprocessing.get("expected") or {}).items() if name != "text"}
         self.expected = ExpectedInput(expected, window, unexpected_input) if expected else None
         threads = os.cpu_count() or 1
-        self.networks: list[tuple[Run, float]] = [
+        self.networks = [
             (open_artefact("onnxruntime", file, threads), temperature) for file, temperature in export.networks
         ]
 
