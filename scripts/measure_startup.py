@@ -15,11 +15,7 @@ import subprocess
 import sys
 from resource import RUSAGE_CHILDREN, getrusage
 
-<<<<<<< HEAD
 from dual_skd.cli import COMMANDS
-=======
-from dual_skd.__main__ import COMMANDS
->>>>>>> startup
 
 
 def processor_seconds(words: list[str]) -> float:
