@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dual_skd.data.bad_files import TolerantDataset, usable_rows
+from dual_skd.data.bad_files import usable_rows
 from dual_skd.data.checking import inspection
 from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.data.records.rows import Row
+from dual_skd.data.tolerant_dataset import TolerantDataset
 from dual_skd.errors import InputError, input_error_behind
 
 

@@ -10,101 +10,77 @@ from dicom_files import write_ct
 from PIL import Image
 from tiny_run import ARCHITECTURE, PREPROCESSING, picture
 
-from dual_skd.data import image_transforms
+from dual_skd.data import image_transforms, read_image
+from dual_skd.deploy.follow import can_follow, follow
 from dual_skd.deploy.recipe import recipe, steps
+from dual_skd.errors import InputError, input_error_behind
 
 
-def follow(found, values):
-    """Follows the steps after reading; values are (rows, columns[, channels]) or (x, y, z)."""
-    for step in found[1:]:
-        kind = step["step"]
-        if kind == "grey" and values.ndim == 3 and values.shape[-1] == 3:
-            values = values @ np.array(step["luma"])
-        elif kind == "resample":
-            for axis, mm in enumerate(step["spacing"]):
-                values = resampled(values, axis, step["given"][axis], mm)
-        elif kind in ("scale", "zscore"):
-            values = scaled(step, values)
-        elif kind == "resize":
-            for axis, size in enumerate(step["size"]):
-                values = averaged(values, axis, size)
-        elif kind == "fit":
-            extent = [n * mm for n, mm in zip(values.shape, step.get("given", (1, 1)), strict=False)]
-            scales = [size / length for size, length in zip(step["size"], extent, strict=False)]
-            scale = {"pad": min, "crop": max}[step["fit"]](scales)
-            for axis, size in enumerate([*(round(length * scale) for length in extent), *step["size"][2:]]):
-                values = averaged(values, axis, size)
-        elif kind == "crop_or_pad":
-            for axis, size in enumerate(step["size"]):
-                values = cropped(values, axis, size)
-    return values
+def check(path, options, **tolerance):
+    """Asserts that the steps give what the transforms give, of a file."""
+    expected = image_transforms(**options)({"image": str(path)})["image"].numpy()
+    array, meta = read_image(path, spatial_dims=options["spatial_dims"], voi_lut=options["window"] == "file")
+    found = follow(steps(options), array, meta)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, **{"rtol": 0, "atol": 2e-5} | tolerance)
+    return expected
 
 
-def scaled(step, values):
-    if step["step"] == "zscore":
-        return (values - values.mean()) / values.std()
-    low, high = np.percentile(values, step["percentiles"]) if "percentiles" in step else step["range"]
-    return values - low - 1 if high == low else np.clip(2 * (values - low) / (high - low) - 1, -1, 1)
+def names(options):
+    return [step["step"] for step in steps(options)]
 
 
-def averaged(values, axis, m):
-    n = values.shape[axis]
-    edges = [(i * n // m, -((i + 1) * n // -m)) for i in range(m)]
-    return np.stack([values.take(range(a, b), axis).mean(axis) for a, b in edges], axis)
-
-
-def resampled(values, axis, mm, wanted):
-    n = values.shape[axis]
-    at = np.arange(int(np.round((n - 1) * mm / wanted + 1))) * wanted / mm
-    return np.apply_along_axis(lambda line: np.interp(at, np.arange(n), line), axis, values)
-
-
-def cropped(values, axis, m):
-    n = values.shape[axis]
-    if n > m:
-        return values.take(range(n // 2 - m // 2, n // 2 - m // 2 + m), axis)
-    widths = [(0, 0)] * values.ndim
-    widths[axis] = ((m - n) // 2, m - n - (m - n) // 2)
-    return np.pad(values, widths, constant_values=-1.0)
-
-
-@pytest.mark.parametrize("window", ["percentile", "zscore", [100.0, 120.0]])
+@pytest.mark.parametrize("window", ["percentile", "zscore", "file", [100.0, 120.0]])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_a_picture_becomes_the_same_input(tmp_path, window, mode):
     path = picture(tmp_path / "a.png", 3, mode=mode)
-    options = PREPROCESSING | {"image_size": [24, 32], "window": window}
-    expected = image_transforms(**options)({"image": path})["image"][0].numpy()
-    found = follow(steps(options), np.asarray(Image.open(path), np.float64))
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+    check(path, PREPROCESSING | {"image_size": [24, 32], "window": window})
 
 
-def test_a_constant_picture_is_minus_one(tmp_path):
-    Image.fromarray(np.full((20, 20), 7, np.uint8)).save(tmp_path / "a.png")
-    expected = image_transforms(**PREPROCESSING)({"image": str(tmp_path / "a.png")})["image"][0].numpy()
-    found = follow(steps(PREPROCESSING), np.full((20, 20), 7.0))
-    np.testing.assert_array_equal(found, expected)
-    assert expected.max() == -1
+@pytest.mark.parametrize("window", ["percentile", "zscore", "file", [100.0, 120.0]])
+def test_a_constant_picture_and_one_where_little_stands_out_become_the_same(tmp_path, window):
+    values = np.full((40, 40), 7, np.uint8)
+    for name, mark in (("even", 7), ("marked", 90)):
+        values[:2, :2] = mark
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+        expected = check(tmp_path / f"{name}.png", PREPROCESSING | {"window": window})
+    assert window == "zscore" or len(np.unique(expected)) > 1 or expected.max() == -1
 
 
 def test_an_image_is_resampled_by_rows_and_columns_to_the_same_input(tmp_path):
     values = np.random.default_rng(0).integers(-500, 500, (23, 31)).astype(float)
     path = write_ct(tmp_path / "a.dcm", values)  # rows 0.5 mm apart, columns 1.5 mm
-    options = PREPROCESSING | {"image_size": [40, 24], "window": [0.0, 2000.0], "spacing": [0.4, 1.1]}
-    expected = image_transforms(**options)({"image": str(path)})["image"][0].numpy()
-    found = steps(options)
-    next(step for step in found if step["step"] == "resample")["given"] = [0.5, 1.5]
-    np.testing.assert_allclose(follow(found, values), expected, atol=2e-5)
+    check(path, PREPROCESSING | {"image_size": [40, 24], "window": [0.0, 2000.0], "spacing": [0.4, 1.1]})
+
+
+@pytest.mark.parametrize(
+    "axes",  # columns: where the volume's own axes lead, in mm
+    [
+        [[1.5, 0, 0], [0, 1, 0], [0, 0, 3]],
+        [[-1.5, 0, 0], [0, 1, 0], [0, 0, -3]],
+        [[0, 0, 3], [-1.5, 0, 0], [0, 1, 0]],
+        [[1.4, 0.3, 0], [-0.5, 0.9, 0], [0.2, 0, 3]],
+    ],
+)
+def test_a_volume_is_turned_and_becomes_the_same_input(tmp_path, axes):
+    values = np.random.default_rng(0).normal(0, 500, (14, 11, 9)).astype(np.float32)
+    turned = np.eye(4)
+    turned[:3, :3] = axes
+    nibabel.save(nibabel.Nifti1Image(values, turned), tmp_path / "a.nii")
+    options = {"spatial_dims": 3, "image_size": [12, 16, 10], "window": [0.0, 2000.0]}
+    assert names(options) == ["read", "grey", "orient", "scale", "resize"]
+    check(tmp_path / "a.nii", options)
+    check(tmp_path / "a.nii", options | {"fit": "crop"})
 
 
 def test_a_volume_is_resampled_cropped_and_padded_to_the_same_input(tmp_path):
     values = np.random.default_rng(0).normal(0, 500, (14, 11, 9)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(values, np.diag([1.5, 1.0, 3.0, 1.0])), tmp_path / "a.nii")
     options = {"spatial_dims": 3, "image_size": [12, 16, 10], "window": [0.0, 2000.0], "spacing": [1.2, 1.0, 2.5]}
-    expected = image_transforms(**options)({"image": str(tmp_path / "a.nii")})["image"][0].numpy()
-    found = steps(options)
-    assert [step["step"] for step in found] == ["read", "grey", "orient", "resample", "scale", "crop_or_pad"]
-    found[3]["given"] = [1.5, 1.0, 3.0]
-    np.testing.assert_allclose(follow(found, values.astype(float)), expected, atol=2e-5)
+    assert names(options) == ["read", "grey", "orient", "resample", "scale", "crop_or_pad"]
+    check(tmp_path / "a.nii", options)
+    assert not can_follow(steps(options)), "of slanted volumes the text says too little"
+    assert can_follow(steps(options | {"spacing": None})) and can_follow(steps(PREPROCESSING | {"spacing": [1, 1]}))
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop"])
@@ -113,39 +89,42 @@ def test_an_image_that_keeps_its_shape_becomes_the_same_input(tmp_path, fit, siz
     values = np.random.default_rng(0).integers(-500, 500, (23, 31)).astype(float)
     path = write_ct(tmp_path / "a.dcm", values)  # rows 0.5 mm apart, columns 1.5 mm
     options = PREPROCESSING | {"image_size": size, "window": [0.0, 2000.0], "spacing": None, "fit": fit}
-    expected = image_transforms(**options)({"image": str(path)})["image"][0].numpy()
-    found = steps(options)
-    assert [step["step"] for step in found] == ["read", "grey", "scale", "fit", "crop_or_pad"]
-    found[3]["given"] = [0.5, 1.5]
-    np.testing.assert_allclose(follow(found, values), expected, atol=2e-5)
+    assert names(options) == ["read", "grey", "scale", "fit", "crop_or_pad"]
+    check(path, options)
 
 
 def test_a_volume_that_keeps_the_shape_of_its_planes_becomes_the_same_input(tmp_path):
     values = np.random.default_rng(0).normal(0, 500, (14, 11, 9)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(values, np.diag([1.5, 1.0, 3.0, 1.0])), tmp_path / "a.nii")
     options = {"spatial_dims": 3, "image_size": [12, 16, 6], "window": [0.0, 2000.0], "fit": "pad"}
-    expected = image_transforms(**options)({"image": str(tmp_path / "a.nii")})["image"][0].numpy()
-    found = steps(options)
-    found[-2]["given"] = [1.5, 1.0]
-    np.testing.assert_allclose(follow(found, values.astype(float)), expected, atol=2e-5)
+    expected = check(tmp_path / "a.nii", options)[0]
     assert (expected[:, :5] == -1).all() and (expected > -1).any((0, 1)).all()
 
 
+@pytest.mark.parametrize("window", ["percentile", "file", [100.0, 900.0]])
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_padding_is_filled_as_the_text_says(tmp_path, photometric):
+def test_padding_is_filled_and_an_inverted_image_mirrored_to_the_same_input(tmp_path, photometric, window):
     values = np.random.default_rng(3).integers(0, 900, (30, 40)).astype(float)
     values[:6] = -1024  # stored as 0
-    tags = {"PhotometricInterpretation": photometric, "PixelPaddingValue": 0, "Modality": "DX"}
-    path = write_ct(tmp_path / "a.dcm", values, **tags)
-    expected = image_transforms(**PREPROCESSING)({"image": str(path)})["image"][0].numpy()
+    tags = {
+        "PhotometricInterpretation": photometric, "PixelPaddingValue": 0, "Modality": "DX", "WindowCenter": "400",
+        "WindowWidth": "500",
+    }  # fmt: skip
+    check(write_ct(tmp_path / "a.dcm", values, **tags), PREPROCESSING | {"window": window})
     text = steps(PREPROCESSING)[0]["text"]
     assert "PixelPaddingValue" in text and "lowest value of the other pixels" in text and "MONOCHROME1 the high" in text
-    real = values[6:]
-    values[:6] = real.max() if photometric == "MONOCHROME1" else real.min()
-    if photometric == "MONOCHROME1":
-        values = values.max() + values.min() - values
-    np.testing.assert_allclose(follow(steps(PREPROCESSING), values), expected, atol=2e-5)
     assert "then the file's own VOI" in steps(PREPROCESSING | {"window": "file"})[0]["text"].split("MONOCHROME1")[1]
+
+
+def test_an_image_that_no_network_takes_is_refused_in_the_same_words(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((8, 8), np.nan))
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    for name, options in (("a.npy", PREPROCESSING), ("a.png", PREPROCESSING | {"spacing": [1.0, 1.0]})):
+        with pytest.raises(InputError) as found:
+            follow(steps(options), *read_image(tmp_path / name, spatial_dims=2))
+        with pytest.raises(Exception) as expected:
+            image_transforms(**options)({"image": str(tmp_path / name)})
+        assert str(found.value) == str(input_error_behind(expected.value))
 
 
 def test_input_and_output_are_described():

@@ -7,13 +7,9 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
-import torch
-from monai.data import Dataset
-from monai.transforms import Compose
-
-from dual_skd.errors import InputError, input_error_behind
+from dual_skd.errors import InputError
 from dual_skd.options.choices import BadFile
 from dual_skd.wording import check_command, counted
 
@@ -23,6 +19,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 POLICIES = get_args(BadFile)
+
+
+def require_policy(on_bad_file: str) -> None:
+    """Raises an ``InputError`` that lists the valid words unless ``on_bad_file`` is one of them."""
+    if on_bad_file not in POLICIES:
+        raise InputError(f"on_bad_file is {on_bad_file!r}; use one of {', '.join(POLICIES)}.")
 
 
 def usable_rows(
@@ -45,8 +47,7 @@ def usable_rows(
     """
     if on_bad_file is None:
         return list(rows), []
-    if on_bad_file not in POLICIES:
-        raise InputError(f"on_bad_file is {on_bad_file!r}; use one of {', '.join(POLICIES)}.")
+    require_policy(on_bad_file)
     from dual_skd.data.checking import inspection  # loads the readers, so only where files are looked at
 
     images = [row.image for row in rows]
@@ -76,41 +77,3 @@ def skipped(unusable: Sequence[dict]) -> list[str]:
     kinds = "; ".join(f"{problem} ({count})" for problem, count in counts)
     subject = counted(len(unusable), "file that can't be used was", "files that can't be used were")
     return [f"{subject} skipped, see the list above and in datalist.json: {kinds}"]
-
-
-class TolerantDataset(Dataset):
-    """A data set in which a file that can't be used leaves a listed gap instead of ending the run.
-
-    Items get a "problem": "" for good ones; else the sentence that says what is wrong, beside an image of zeros that
-    keeps the batch whole. Who writes results has to look at it: :class:`dual_skd.prediction.writers.PredictionWriter`
-    does.
-
-    Args:
-        data: records.
-        transform: of every record.
-        shape: (C, H, W[, D]) of a transformed image.
-        on_bad_file: "skip", or "error", with which the first bad file ends the run.
-
-    Raises:
-        InputError: for another ``on_bad_file``; with "error", on a file that can't be used.
-    """
-
-    def __init__(
-        self, data: Sequence[dict], transform: Compose, *, shape: Sequence[int], on_bad_file: str = "skip"
-    ) -> None:
-        if on_bad_file not in POLICIES:
-            raise InputError(f"on_bad_file is {on_bad_file!r}; use one of {', '.join(POLICIES)}.")
-        super().__init__(data, transform)
-        self.shape = tuple(shape)
-        self.on_bad_file = on_bad_file
-
-    def _transform(self, index: int) -> dict[str, Any]:
-        try:
-            return {**super()._transform(index), "problem": ""}
-        except Exception as error:
-            cause = input_error_behind(error)
-            # an error that isn't about the file, such as a bug or a full memory, must not look like a bad file
-            if cause is None or self.on_bad_file == "error":
-                raise
-            logger.warning("Skipped: %s", cause)
-            return {**self.data[index], "image": torch.zeros(self.shape), "problem": str(cause)}

@@ -30,9 +30,10 @@ from dual_skd.deploy.latency import answers
 from dual_skd.deploy.recipe import recipe
 from dual_skd.deploy.runtimes import open_artefact
 from dual_skd.errors import InputError, choose, input_error_behind
-from dual_skd.evaluation.recorder import read_json, write_json
-from dual_skd.files import make_folder, sha256_of
-from dual_skd.outputs import find_model, load_model
+from dual_skd.files import make_folder, read_json, sha256_of, write_json
+from dual_skd.outputs import conformal_rule, load_model
+from dual_skd.places import find_model
+from dual_skd.weight_files import read_info
 
 logger = logging.getLogger(__name__)
 
@@ -102,12 +103,15 @@ def export(
         labels = torch.tensor([record["label"] for record in records])
         baselines = bench.baselines(read_json(run_dir / "run.json"))
         rows = [bench.artefact(name, labels, output, wanted=name in formats) for name in _with_sources(formats)]
+        auxiliary = _auxiliary(bench, labels, output) if "onnx" in formats else None
     rows = [row for row in rows if row["format"] in formats]
     passed = [row for row in rows if row["status"] == "passed" and row["ms"]["1"] is not None]
     report = {
         "made_with": _versions(),
         "model": {"file": model.name, "sha256": sha256_of(model)},
         **about,
+        "prediction_sets": _prediction_sets(run_dir, info),
+        "auxiliary": auxiliary,
         "verified_on": {"data": source, "images": len(records), "reference": "PyTorch, float32"},
         "measured": {
             "machine": machine(), "threads": threads,
@@ -124,6 +128,24 @@ def export(
     said = "Artefacts and export.json are in %s." if report["fastest"] else "No artefact passed; export.json is in %s."
     logger.info(said, output)
     return report
+
+
+def _prediction_sets(run_dir: Path, info: Mapping[str, Any]) -> Row | None:
+    """The rule of the prediction sets in plain values; its threshold is None where every set is full."""
+    rule = conformal_rule(run_dir, info)
+    return None if rule is None else {**rule._asdict(), "threshold": _finite(rule.threshold)}
+
+
+def _auxiliary(bench: Bench, labels: torch.Tensor, output: Path) -> Row | None:
+    """The auxiliary as ONNX, for the disagreement that ``predict`` states; None where the run left none."""
+    path = bench.model.with_name("auxiliary.pt")
+    if not path.is_file():
+        return None
+    about = recipe(read_info(path))
+    other = Bench(path, bench.work, about, threads=bench.threads, seconds=0, timeout=bench.timeout)
+    row = other.artefact("onnx", labels, output)
+    about_model = {"model": {"file": path.name, "sha256": sha256_of(path)}, "temperature": about["temperature"]}
+    return about_model | row
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -253,9 +275,11 @@ class Bench:
         row["status"] = "refused" if row["reason"] else "passed"
         row["bytes"] = sum(file.stat().st_size for file in files)
         if row["status"] == "passed":
-            row["files"] = [{"name": f.name, "bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files]
+            row["files"] = []
             for file in files:
-                shutil.copyfile(file, output / file.name)
+                name = file.name.replace("model", self.model.stem, 1)
+                shutil.copyfile(file, output / name)
+                row["files"].append({"name": name, "bytes": file.stat().st_size, "sha256": sha256_of(file)})
         return row
 
     def _measured(self, runtime: str, source: Any, logits: Path | None = None) -> Row:
@@ -278,7 +302,12 @@ def _with_sources(formats: Sequence[str]) -> list[str]:
 
 def _remove_earlier(output: Path) -> None:
     """What an earlier export left must not be taken for what this one verifies."""
-    for name in ("export.json", "export.md", *(file for known in FORMATS.values() for file in known.files)):
+    for name in (
+        "export.json",
+        "export.md",
+        "auxiliary.onnx",
+        *(file for known in FORMATS.values() for file in known.files),
+    ):
         (output / name).unlink(missing_ok=True)
 
 

@@ -121,7 +121,10 @@ def _scale(window: Any) -> dict[str, Any]:
         ends = "low and high: the least and the largest value that the file's VOI LUT or window can give; of an image "
         return {"step": "scale", "range": "file", "text": ends + "without one, those of the image; " + text}
     if window == "percentile":
-        text = "low and high: these percentiles of all values of this image, linearly interpolated; " + text
+        text = (
+            "low and high: these percentiles of all values of this image, linearly interpolated, or where both are the "
+            f"same the least and the largest value; {text}"
+        )
         return {"step": "scale", "percentiles": PERCENTILES, "text": text}
     return {"step": "scale", "range": list(window_range(window)), "text": text}
 

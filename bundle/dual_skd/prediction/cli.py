@@ -48,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
     how |= {name: getattr(asked, name) for name in ("calibrate", "alpha", "unexpected_input")}
     predictor = load_predictor(**how)
     dims, frame = predictor.preprocessing.get("spatial_dims", 2), predictor.preprocessing.get("frame")
+    runtime = predictor.runtime if args.verbose else ""
 
     failed = False
     table: list[Prediction] = []
@@ -58,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
         if args.csv is not None:
             table.append(found)
             return
-        sys.stdout.write((json.dumps(dataclasses.asdict(found)) if args.json else line_of(found)) + "\n")
+        sys.stdout.write((json.dumps(dataclasses.asdict(found)) if args.json else line_of(found, runtime)) + "\n")
         sys.stdout.flush()
 
     def images() -> Iterator[str]:
@@ -72,8 +73,9 @@ def main(args: argparse.Namespace) -> int:
     for found in predict_iter(images(), on_bad_file="skip", **how):
         say(found)
     if args.csv is not None:
-        classes, auxiliary = predictor.info["class_names"], len(predictor.networks) > 1
-        write_table(args.csv, table, columns_of(classes, auxiliary=auxiliary, sets=predictor.sets is not None))
+        auxiliary = any(found.disagreement is not None for found in table)
+        columns = columns_of(predictor.class_names, auxiliary=auxiliary, sets=predictor.sets is not None)
+        write_table(args.csv, table, columns)
     return int(failed)
 
 
@@ -98,8 +100,8 @@ def write_table(path: Path, found: Sequence[Prediction], columns: Sequence[str])
     sys.stdout.write(f"{path}: {counted(len(found) - bad, 'image')} answered{left}.\n")
 
 
-def line_of(found: Prediction) -> str:
-    """One line for a reader: the answer, how sure it is, and every class."""
+def line_of(found: Prediction, runtime: str = "") -> str:
+    """One line for a reader: the answer, how sure it is, and every class; where it is given, also what computed."""
     if found.problem:
         path = Path(found.image)  # stands at the beginning of the line
         problem = found.problem.replace(str(path.absolute()), path.name).replace(found.image, path.name)
@@ -109,5 +111,7 @@ def line_of(found: Prediction) -> str:
         parts.append(f"disagreement {found.disagreement:.3f}")
     if found.prediction_set is not None:
         parts.append(f"set {'|'.join(found.prediction_set)}")
+    if runtime:
+        parts.append(f"by {runtime}")
     classes = ", ".join(f"{name} {value:.3f}" for name, value in found.probabilities.items())
     return f"{found.image}: {found.label or 'none'} ({classes}; {', '.join(parts)})"

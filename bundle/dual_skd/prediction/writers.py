@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from dual_skd.evaluation.calibration import probabilities
-from dual_skd.evaluation.explain import explain, panels
+from dual_skd.evaluation.explanation import explain, panels
 from dual_skd.evaluation.uncertainty import Conformal
 from dual_skd.prediction.outcome import columns_of, predictions_of, row_of
 
@@ -111,14 +111,13 @@ class ExplanationWriter:
     """Handler of an evaluator that writes, for each image, what spoke for its most probable class, as a PNG.
 
     Beside each other stand the image as the network took it and the same with the map of
-    :func:`dual_skd.evaluation.explain.explain`; of a volume three slices through the map's maximum, one below the
-    other. They are pictures of patients, called by the row of the image in the table of predictions: ``000001.png`` is
-    the first.
+    :func:`dual_skd.evaluation.explain`; of a volume three slices through the map's maximum, one below the other. They
+    are pictures of patients, called by the row of the image in the table of predictions: ``000001.png`` is the first.
 
     Args:
         folder: made where it doesn't exist.
         network: the student.
-        multi_label: see :func:`dual_skd.evaluation.explain.explain`.
+        multi_label: see :func:`dual_skd.evaluation.explain`.
     """
 
     def __init__(self, folder: str | Path, network: nn.Module, *, multi_label: bool = False) -> None:

@@ -7,6 +7,7 @@ The public names are loaded on first use, so that the command line can ask for i
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 from ..errors import SelectionError
 
@@ -24,7 +25,7 @@ _HOME = {
 __all__ = ["SelectionError", *_HOME]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -30,7 +30,8 @@ from pydicom.uid import (
 
 from dual_skd.data.reading import dicom_pixels
 from dual_skd.data.reading.dicom_pixels import frame_in_file
-from dual_skd.data.reading.reader import read_grey, read_image
+from dual_skd.data.reading.grey import read_grey
+from dual_skd.data.reading.reader import read_image
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from dicom_files import write_picture, write_series
 from PIL import Image
 
-from dual_skd.data.reading.reader import read_grey
+from dual_skd.data.reading.grey import read_grey
 from dual_skd.data.records.frames import all_frames, frames_of, rows_of_frames
 from dual_skd.data.records.rows import Row
 from dual_skd.errors import InputError

@@ -32,9 +32,9 @@ from dual_skd.data.reading.formats import (
     program_in,
     seems_whole,
 )
-from dual_skd.data.reading.grey import PHOTOMETRIC, to_grey
+from dual_skd.data.reading.grey import grey_of
 from dual_skd.data.reading.locators import path_of, split_locator
-from dual_skd.data.reading.reader import channels_first, hounsfield_of, read_image
+from dual_skd.data.reading.reader import hounsfield_of, read_image
 from dual_skd.errors import InputError
 
 COARSE = 8  # pixels per side of the picture that is kept to compare brightness between images
@@ -141,7 +141,7 @@ def inspect(image: str, spatial_dims: int = 2, *, also: Callable[[str, np.ndarra
     try:
         facts = _with_header(facts)
         array, meta = read_image(image, spatial_dims=spatial_dims)
-        grey = to_grey(channels_first(array, meta), photometric=meta[PHOTOMETRIC])[0].numpy()
+        grey = grey_of(array, meta).numpy()
     except Exception as error:  # a check goes on to the next file, whatever a decoder raises
         return _bad(facts, *_problem_of(error, image))
     facts = _with_geometry(facts, grey, meta)

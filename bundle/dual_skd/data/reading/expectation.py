@@ -24,12 +24,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from monai.data import MetaTensor
+import numpy as np
 
 from dual_skd.data.reading.facts import ImageFacts, facts_in, facts_of
 from dual_skd.errors import InputError, choose
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +141,12 @@ class ExpectedInput:
         self._told: set[str] = set()
 
     def __call__(self, image: MetaTensor) -> MetaTensor:
-        facts = facts_in(image, image.meta)
+        self.judge(image.numpy(), image.meta)
+        return image
+
+    def judge(self, image: np.ndarray, meta: Mapping[str, Any]) -> None:
+        """Compares an image (C, W, H) or (C, X, Y, Z), by its values and the meta data of its file."""
+        facts = facts_in(image, meta)
         refusals = self.expected.refusals(facts, self.window)
         if refusals and not self.accept:
             found = "; ".join(refusals.values())
@@ -151,7 +159,6 @@ class ExpectedInput:
             if kind not in self._told:
                 self._told.add(kind)
                 logger.warning("%s differs from what was trained on: %s; it is used all the same.", facts.image, words)
-        return image
 
 
 def describe(facts: Sequence[ImageFacts]) -> InputExpectation:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from dual_skd.data.reading.dicom import Header, plane_of, read_header
 from dual_skd.data.reading.formats import DICOM, format_of_suffix
@@ -66,7 +65,7 @@ def facts_of(image: str | Path, *, spatial_dims: int = 2) -> ImageFacts:
     return facts if header is None else replace(facts, body_part=header.body_part.upper())
 
 
-def facts_in(image: Tensor, meta: Mapping[str, Any]) -> ImageFacts:
+def facts_in(image: np.ndarray, meta: Mapping[str, Any]) -> ImageFacts:
     """The same of an image (C, W, H) or (C, X, Y, Z) that is read already, by its meta data."""
     name = str(meta["filename_or_obj"])
     return ImageFacts(
@@ -80,7 +79,7 @@ def facts_in(image: Tensor, meta: Mapping[str, Any]) -> ImageFacts:
     )
 
 
-def in_colour(image: Tensor) -> bool:
+def in_colour(image: np.ndarray) -> bool:
     """Whether the channels of an image (C, ...) really differ: on the mean by more than a tenth of its range.
 
     Grey that was stored as RGB isn't colour, nor is a picture with a small coloured mark: pictures of X-ray, CT and MR
@@ -88,9 +87,10 @@ def in_colour(image: Tensor) -> bool:
     """
     if image.shape[0] < 3:
         return False
-    channels = image[:3].float()  # a fourth is alpha
-    extent = channels.amax() - channels.amin()
-    return bool((channels.amax(0) - channels.amin(0)).mean() > COLOUR * extent)
+    channels = image[:3].astype(np.float32, copy=False)  # a fourth is alpha
+    with np.errstate(invalid="ignore"):  # values that aren't finite are refused later, and are no colour
+        extent = channels.max() - channels.min()
+        return bool((channels.max(0) - channels.min(0)).mean(dtype=float) > COLOUR * extent)
 
 
 def spread(count: int, most: int) -> list[int]:

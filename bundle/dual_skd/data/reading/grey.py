@@ -3,16 +3,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 
+from dual_skd.data.reading.loading import Frame
+from dual_skd.data.reading.reader import PHOTOMETRIC, VOI_RANGE, channels_first, read_image
 from dual_skd.errors import InputError
 
 # Luma of ITU-R Recommendation BT.601, section 2.5.1
 LUMA = (0.299, 0.587, 0.114)
 
-PHOTOMETRIC = "00280004"  # DICOM PhotometricInterpretation, as the JSON tag that MONAI's readers use
 
-VOI_RANGE = "voi_range"  # meta data: the ends of what the VOI LUT or window of a DICOM file gives, NaN without one
+def read_grey(
+    image: str | Path, *, spatial_dims: int | None = None, frame: Frame | None = None, voi_lut: bool = False
+) -> torch.Tensor:
+    """Reads an image as training does (:func:`~dual_skd.data.reading.reader.read_image`, :func:`to_grey`).
+
+    Returns:
+        (W, H) or (X, Y, Z) float32, without meta data.
+    """
+    return grey_of(*read_image(image, spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut))
+
+
+def grey_of(array: np.ndarray, meta: Mapping[str, Any]) -> torch.Tensor:
+    """The same of what :func:`~dual_skd.data.reading.reader.read_image` gave."""
+    return to_grey(torch.from_numpy(channels_first(array, meta)), photometric=meta[PHOTOMETRIC])[0]
 
 
 def to_grey(image: torch.Tensor, *, photometric: str | None = None, centre: float | None = None) -> torch.Tensor:

@@ -132,6 +132,18 @@ def too_many_frames(path: str | Path, count: int, first: str = "") -> InputError
     )
 
 
+def not_finite(name: str) -> InputError:
+    """What is said of an image with values that no network takes."""
+    return InputError(
+        f"{name} has values that are NaN or infinite; mend or remove it (the command check lists all such files)."
+    )
+
+
+def no_spacing(name: str) -> InputError:
+    """What is said of an image that is to be resampled, and doesn't state how large its pixels are."""
+    return InputError(f"{name} has no pixel spacing, so it can't be resampled to a spacing in mm; leave --spacing out.")
+
+
 @contextmanager
 def failures_named(path: str | Path) -> Iterator[None]:
     """Turns whatever a library raises while it reads a file into one sentence that names the file, and what it is."""

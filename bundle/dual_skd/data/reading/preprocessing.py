@@ -28,7 +28,8 @@ from monai.utils import ensure_tuple_rep
 from dual_skd.data.reading.expectation import ExpectedInput
 from dual_skd.data.reading.grey import to_grey
 from dual_skd.data.reading.intensity import scale_intensity, window_centre
-from dual_skd.data.reading.reader import MedicalReader
+from dual_skd.data.reading.loading import no_spacing, not_finite
+from dual_skd.data.reading.monai_reader import MedicalReader
 from dual_skd.errors import InputError, choose
 
 FITS = {"stretch": None, "pad": min, "crop": max}  # which factor of the two sides an image is scaled by
@@ -143,19 +144,14 @@ def scale_to_fit(image: MetaTensor, size: Sequence[int], factor: Callable[..., f
 def require_finite(image: torch.Tensor) -> torch.Tensor:
     """Returns the image, or raises InputError naming its file where a value is NaN or infinite."""
     if not torch.isfinite(image).all():
-        raise InputError(
-            f"{_name_of(image)} has values that are NaN or infinite; mend or remove it (the command check "
-            "lists all such files)."
-        )
+        raise not_finite(_name_of(image))
     return image
 
 
 def require_spacing(image: MetaTensor) -> MetaTensor:
     """Returns the image, its affine fit for resampling, or raises InputError where its file has no spacing."""
     if not image.meta.get("spacing_known", True):
-        raise InputError(
-            f"{_name_of(image)} has no pixel spacing, so it can't be resampled to a spacing in mm; leave --spacing out."
-        )
+        raise no_spacing(_name_of(image))
     if image.ndim == 3:
         # the plane of a slice in the patient does not matter to a 2D task, the size of its pixels does
         lengths = image.affine[:3, :2].norm(dim=0).tolist()

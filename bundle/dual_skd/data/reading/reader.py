@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +14,8 @@ from typing import Any
 import nibabel
 import numpy as np
 import pydicom
-import torch
-from monai.data import ImageReader
 from PIL import Image, ImageOps
 
-from dual_skd.data.reading.grey import PHOTOMETRIC, VOI_RANGE, to_grey
 from dual_skd.data.reading.loading import (
     DEFLATE_RATIO,
     Frame,
@@ -48,39 +43,13 @@ RESOLUTIONS = (282, 283)  # the same as tags of TIFF
 BITS_PER_SAMPLE, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB
 
+# names of meta data
+PHOTOMETRIC = "00280004"  # DICOM PhotometricInterpretation, as the JSON tag that MONAI's readers use
+VOI_RANGE = "voi_range"  # the ends of what the VOI LUT or window of a DICOM file gives, NaN without one
+
 NIFTI_UNITS = {1: 1000.0, 3: 0.001}  # mm per metre and micrometre, by the code in xyzt_units; 2 is mm, 0 not stated
 
 quieten("nibabel.global", "nibabel")
-# LoadImage makes every reader that MONAI has, and one of them warns each time; none of them is used beside this one
-logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
-
-
-class MedicalReader(ImageReader):
-    """Reads every format of :func:`read_image` for MONAI's ``LoadImage``.
-
-    ``read`` only remembers the name: ``LoadImage`` swallows what it raises, and ``get_data`` may speak. The reader
-    has no state, so that the threads of a caching data set can share it.
-
-    Args:
-        spatial_dims: 2 for images, 3 for volumes; None takes what the file holds.
-        frame: which frame or slice of several to take as an image: "middle" or a number from 0.
-        voi_lut: whether to apply the VOI LUT or window of DICOM files; other formats have none.
-    """
-
-    def __init__(self, spatial_dims: int | None = None, *, frame: Frame | None = None, voi_lut: bool = False) -> None:
-        self.options: dict[str, Any] = {"spatial_dims": spatial_dims, "frame": frame, "voi_lut": voi_lut}
-
-    def verify_suffix(self, filename: str | Path | Sequence[str | Path]) -> bool:
-        return True
-
-    def read(self, data: str | Path | Sequence[str | Path], **kwargs: Any) -> list[str]:
-        return [str(data)] if isinstance(data, (str, Path)) else [str(name) for name in data]
-
-    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
-        if len(img) != 1:
-            raise InputError(f"Expected one file or folder per image, found {len(img)}: {', '.join(img)}.")
-        return read_image(img[0], **self.options)
 
 
 def read_image(
@@ -175,22 +144,10 @@ def _meta_of(picture: Picture, name: str, *, in_memory: bool = False) -> dict[st
     }
 
 
-def channels_first(array: np.ndarray, meta: dict[str, Any]) -> torch.Tensor:
+def channels_first(array: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
     """What :func:`read_image` gave as (C, W, H) or (C, X, Y, Z), float32."""
-    values = torch.from_numpy(array.astype(np.float32, copy=False))
-    return values.movedim(-1, 0) if meta["original_channel_dim"] == -1 else values[None]
-
-
-def read_grey(
-    image: str | Path, *, spatial_dims: int | None = None, frame: Frame | None = None, voi_lut: bool = False
-) -> torch.Tensor:
-    """Reads an image as training does (:func:`read_image`, channel first, :func:`to_grey`), without meta data.
-
-    Returns:
-        (W, H) or (X, Y, Z) float32.
-    """
-    array, meta = read_image(image, spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
-    return to_grey(channels_first(array, meta), photometric=meta[PHOTOMETRIC])[0]
+    values = array.astype(np.float32, copy=False)
+    return np.moveaxis(values, -1, 0) if meta["original_channel_dim"] == -1 else values[None]
 
 
 def _read(path: Path, fragment: str, spatial_dims: int | None, frame: Frame | None, voi_lut: bool) -> Picture:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from dual_skd.data.reading.reader import read_grey
+from dual_skd.data.reading.grey import read_grey
 from dual_skd.data.twins.likeness import SIZE, standardise
 from dual_skd.errors import InputError
 

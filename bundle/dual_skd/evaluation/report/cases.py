@@ -16,7 +16,7 @@ from torch import nn
 from dual_skd.data import image_transforms
 from dual_skd.data.reading.locators import path_of
 from dual_skd.errors import InputError, input_error_behind
-from dual_skd.evaluation.explain import choose_cases, explain, panels
+from dual_skd.evaluation.explanation import choose_cases, explain, panels
 from dual_skd.evaluation.predictions import named
 from dual_skd.evaluation.run_files import RunFiles
 

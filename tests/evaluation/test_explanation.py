@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.explain import _feature_layer, choose_cases, explain, overlay, panels
+from dual_skd.evaluation.explanation import _feature_layer, choose_cases, explain, overlay, panels
 from dual_skd.networks import build_network
 
 RESNET = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
