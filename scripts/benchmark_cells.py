@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -38,6 +37,7 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.calibration import fit_temperature, logits_of, probabilities
 from dual_skd.evaluation.predictions import read_predictions as read_table
 from dual_skd.evaluation.recorder import goodness, read_json, write_json
+from dual_skd.learning_curve import last_error
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -269,13 +269,6 @@ for each in runs:
             process.wait()
         self.running.clear()
         self.waiting.clear()
-
-
-def last_error(log: Path) -> str:
-    """The sentence of an error that the user can mend, else the last line that isn't empty."""
-    text = log.read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-    return next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1] if lines else "")
 
 
 @dataclass

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -19,6 +20,16 @@ def counted(count: int, one: str, many: str = "") -> str:
     ('1 image', '0 images', '2 classes')
     """
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for a terminal: the first column to the left, the others to the right.
+
+    >>> aligned([["", "images"], ["normal", "7"]])
+    ['        images', 'normal       7']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
 def as_word(path: str | Path) -> str:

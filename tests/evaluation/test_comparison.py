@@ -9,7 +9,7 @@ import pytest
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.bootstrap import bootstrap_intervals
-from dual_skd.evaluation.comparison import compare_runs, not_shared
+from dual_skd.evaluation.comparison import compare_runs, different_options, shared_images
 from dual_skd.evaluation.mcnemar import mcnemar_test
 from dual_skd.evaluation.paired import holm
 from dual_skd.evaluation.predictions import PredictionTable
@@ -64,7 +64,8 @@ def test_images_of_one_run_only_are_left_out_and_counted(run_folder):
                                                  table.class_names, {}))  # fmt: skip
     found = compare_runs(one, other, resamples=50)
     assert (found["shared"], found["only_one"], found["only_other"]) == (50, 10, 1)
-    assert not_shared(found, ("A", "B")) == "50 images are in both; left out are 10 only in A and 1 only in B."
+    said = "50 images of 25 patients are in both; left out are 10 only in A and 1 only in B."
+    assert found["patients"] == 25 and shared_images(found, ("A", "B")) == said
     alone = one.table.probabilities[10:].argmax(axis=1) == LABELS[10:]
     assert found["metrics"]["accuracy"]["one"] == alone.mean()
 
@@ -111,7 +112,7 @@ def test_a_calibrated_run_beside_one_that_is_not_is_said(run_folder):
     calibrated, plain = (read_run(run_folder(name=name, temperature=t)) for name, t in (("a", 2.0), ("b", None)))
     for pair, names in (((calibrated, plain), ("A", "B")), ((plain, calibrated), ("B", "A"))):
         said = compare_runs(*pair, resamples=10, names=names)["reason"]
-        assert said.startswith("the probabilities of A are calibrated, those of B are not")
+        assert said.startswith("The probabilities of A are calibrated, those of B are not")
     for run in (calibrated, plain):
         assert compare_runs(run, run, resamples=10)["reason"] == ""
 
@@ -126,3 +127,31 @@ def test_several_labels_per_image_compare_the_areas(run_folder):
     found = compare_runs(*pair)
     assert found["metrics"] == {} and found["mcnemar"] is None and "several labels" in found["reason"]
     assert all(0 <= area["p_holm"] <= 1 for area in found["areas"])
+
+
+@pytest.mark.parametrize(("patients", "given"), [(5, False), (6, True)])
+def test_the_bootstrap_and_delong_give_no_p_value_of_a_handful_of_patients(run_folder, patients, given):
+    one, other = two(run_folder, patients=[f"p{place * patients // 60}" for place in range(60)])
+    found = compare_runs(one, other, resamples=50)
+    tested = [*found["metrics"].values(), *(area for area in found["areas"] if area["low"] is not None)]
+    assert {(entry["p"] is not None, entry["p_holm"] is not None) for entry in tested} == {(given, given)}
+    assert {entry["reason"] for entry in tested} == {"" if given else "no p value: fewer than 6 patients"}
+    assert all(entry["low"] is not None for entry in tested)
+    only = found["mcnemar"]  # exact, however few
+    assert only["p"] is not None and (only["p_holm"] == only["p"]) == (not given)
+
+
+def test_images_of_unknown_patients_are_patients_of_their_own(run_folder):
+    pair = two(run_folder, patients=[""] * 60)
+    found = compare_runs(*pair, resamples=20)
+    assert found["patients"] == 0 and found["metrics"]["accuracy"]["p"] is not None
+    assert shared_images(found, ("A", "B")) == "60 images are in both."
+
+
+def test_options_that_differ_are_those_that_both_runs_know_without_paths(run_folder):
+    one, other = two(run_folder)
+    first = {"dataset_dir": "/a", "epochs": 2, "method": "coupled", "new": 1}
+    second = {"dataset_dir": "/b", "epochs": 3, "method": "coupled", "fit": "pad"}
+    pair = (replace(run, run={"config": config}) for run, config in zip((one, other), (first, second), strict=True))
+    # a run of a version before the option fit squeezed its images
+    assert different_options(*pair) == {"epochs": (2, 3), "fit": ("stretch", "pad")}

@@ -54,7 +54,7 @@ def test_missing_runs_and_splits_are_said_with_what_there_is(run_folder, tmp_pat
     with pytest.raises(InputError, match="predictions_val.csv; evaluated are test: choose one"):
         read_run(directory, "val")
     (directory / "predictions_test.csv").unlink()
-    with pytest.raises(InputError, match="run evaluating first"):
+    with pytest.raises(InputError, match="evaluate the run first"):
         read_run(directory)
 
 

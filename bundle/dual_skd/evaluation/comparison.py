@@ -20,6 +20,11 @@ from dual_skd.evaluation.predictions import PredictionTable
 from dual_skd.evaluation.resampling import patient_numbers
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.evaluation.weighted import WeightedMetrics
+from dual_skd.options import Training, completed, marks
+from dual_skd.wording import counted
+
+# patients for a p value: of n, differences that all have one sign give 2 / 2^n, which for 5 is above 0.05
+FEWEST = 6
 
 
 def compare_runs(
@@ -29,7 +34,8 @@ def compare_runs(
 
     All metrics by a paired bootstrap over patients, the area of every class by DeLong's test, right and wrong by
     McNemar's test, whose images count as independent. All p values of the comparison are one family, corrected by Holm.
-    Patients are those that the data list of either run knows.
+    Patients are those that the data list of either run knows. With fewer than :data:`FEWEST` of them the bootstrap and
+    DeLong's test, which want many, give no p value; McNemar's is exact.
 
     Args:
         one: the first run; the differences are this one minus the other.
@@ -39,10 +45,10 @@ def compare_runs(
         names: of the two, for errors and the reason.
 
     Returns:
-        plain JSON: ``shared`` images and those ``only_one`` and ``only_other`` has, ``metrics`` (per name one, other,
-        difference, low, high, p, p_holm), ``areas`` (the same per class) and ``mcnemar``; with several labels per image
-        there are areas only, which ``reason`` says; as it says when one run's probabilities are calibrated and the
-        other's aren't.
+        plain JSON: ``shared`` images and those ``only_one`` and ``only_other`` has, known ``patients`` of the shared
+        ones, ``metrics`` (per name one, other, difference, low, high, p, p_holm, reason), ``areas`` (the same per
+        class) and ``mcnemar``; with several labels per image there are areas only, which ``reason`` says; as it says
+        when one run's probabilities are calibrated and the other's aren't.
 
     Raises:
         InputError: no image is in both, or the runs contradict each other about labels or classes.
@@ -67,13 +73,14 @@ def compare_runs(
         "shared": len(both),
         "only_one": len(one.table.images) - len(both),
         "only_other": len(other.table.images) - len(both),
+        "patients": len({name for name in patients if name}),
         "class_names": list(classes),
         "metrics": {},
         "mcnemar": None,
         "reason": "",
     }
     if one.multi_label:
-        found["reason"] = "with several labels per image only the areas of each label are compared"
+        found["reason"] = "With several labels per image only the areas of each label are compared."
     else:
         found["reason"] = _calibrated_apart(one, other, names)
         p, q = (side / side.sum(axis=1, keepdims=True) for side in (p, q))
@@ -83,8 +90,20 @@ def compare_runs(
         {"class": name, **asdict(delong_test(p[:, k], q[:, k], _truth(labels, k), patients=patients))}
         for k, name in enumerate(classes)
     ]
+    _without_p_of_few([*found["metrics"].values(), *found["areas"]], len(set(patient_numbers(patients, len(labels)))))
     _correct([*found["metrics"].values(), *found["areas"], *([found["mcnemar"]] if found["mcnemar"] else [])])
     return found
+
+
+def different_options(one: RunFiles, other: RunFiles) -> dict[str, tuple[Any, Any]]:
+    """Options of training that the two runs have different values of, without paths; only those that both know."""
+    first, second = (completed(run.run.get("config") or {}) for run in (one, other))
+    places = {name for name, one in marks(Training).items() if one.path}
+    return {
+        name: (value, second[name])
+        for name, value in first.items()
+        if name in second and value != second[name] and name not in places
+    }
 
 
 def _calibrated_apart(one: RunFiles, other: RunFiles, names: tuple[str, str]) -> str:
@@ -94,9 +113,9 @@ def _calibrated_apart(one: RunFiles, other: RunFiles, names: tuple[str, str]) ->
         return ""
     calibrated, plain = names if first else names[::-1]
     return (
-        f"the probabilities of {calibrated} are calibrated, those of {plain} are not, which alone makes a difference "
+        f"The probabilities of {calibrated} are calibrated, those of {plain} are not, which alone makes a difference "
         "of log likelihood, Brier score and calibration errors: to compare these, evaluate both with calibrate, or "
-        "both without"
+        "both without."
     )
 
 
@@ -134,6 +153,13 @@ def _metrics(
     return found
 
 
+def _without_p_of_few(entries: list[dict[str, Any]], units: int) -> None:
+    """Takes the p values of tests for many patients away where there are few, and says so."""
+    for entry in entries:
+        if units < FEWEST and entry["p"] is not None:
+            entry |= {"p": None, "reason": f"no p value: fewer than {FEWEST} patients"}
+
+
 def _correct(entries: list[dict[str, Any]]) -> None:
     """Adds ``p_holm`` to entries with a p value, and None to the others."""
     tested = [entry for entry in entries if entry.get("p") is not None]
@@ -143,7 +169,11 @@ def _correct(entries: list[dict[str, Any]]) -> None:
         entry["p_holm"] = p
 
 
-def not_shared(comparison: Mapping[str, Any], names: tuple[str, str]) -> str:
-    """The sentence that says which images the comparison leaves out."""
+def shared_images(comparison: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """The sentence that says what is compared, and what is left out."""
+    patients = comparison["patients"]
+    of_patients = f" of {counted(patients, 'patient')}" if patients else ""
     left = [f"{comparison[key]} only in {name}" for key, name in zip(("only_one", "only_other"), names, strict=True)]
-    return f"{comparison['shared']} images are in both; left out are {left[0]} and {left[1]}."
+    shared = counted(comparison["shared"], "image")
+    out = f"; left out are {left[0]} and {left[1]}" if comparison["only_one"] or comparison["only_other"] else ""
+    return f"{shared}{of_patients} {'is' if comparison['shared'] == 1 else 'are'} in both{out}."

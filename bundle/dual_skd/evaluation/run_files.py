@@ -15,6 +15,7 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.measured_images import note_path
 from dual_skd.evaluation.predictions import PredictionTable, read_predictions
 from dual_skd.evaluation.recorder import read_json
+from dual_skd.wording import quoted
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,10 @@ def read_run(
     if not path.is_file():
         known = sorted(file.stem.removeprefix("predictions_") for file in directory.glob("predictions_*.csv"))
         known = [name for name in known if not name.endswith("_auxiliary") and name != "validation"]
-        raise InputError(
-            f"There are no predictions {path}; "
-            + (f"evaluated are {', '.join(known)}: choose one as split." if known else "run evaluating first.")
-        )
+        if known:
+            raise InputError(f"There are no predictions {path}; evaluated are {', '.join(known)}: choose one as split.")
+        command = f"dual-skd evaluate {quoted(directory)}"
+        raise InputError(f"There are no predictions {path}; evaluate the run first: {command}")
     datalist = read_json(directory / "datalist.json")
     note = read_json(note_path(directory, split))
     sections = SECTIONS | {name: name for name in SECTIONS.values()}  # the section's own name serves, too
@@ -112,6 +113,11 @@ def read_run(
         section=section,
         validation_reason=reason,
     )
+
+
+def report_folder(directory: Path, split: str) -> Path:
+    """Where the pages of an evaluation are."""
+    return directory / ("report" if split == "test" else f"report_{split}")
 
 
 def _validation(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import pytest
+
 from dual_skd.cli import main
 
 
@@ -9,6 +11,12 @@ def test_the_command_writes_the_page_and_says_where(run_folder, capsys):
     assert main(["report", str(directory), "--no-images", "--no-speed", "--resamples", "5"]) == 0
     assert capsys.readouterr().out.strip() == str(directory / "report" / "report.html")
     assert "Images were left out." in (directory / "report" / "report.html").read_text()
+
+
+def test_options_that_it_does_not_have_are_refused(run_folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(run_folder()), "--image-size", "8"])
+    assert "Unknown option --image-size" in capsys.readouterr().err
 
 
 def test_errors_are_one_sentence(tmp_path, capsys):

@@ -56,13 +56,6 @@ def test_pictures_and_times_may_be_left_out_and_a_run_may_have_no_model(run_fold
     assert "Images were left out." in text and "time per image was not measured" in text
 
 
-def test_a_comparison_names_the_runs_only_when_names_may_be_shown(run_folder):
-    one, other = run_folder(name="ward_nine"), run_folder(name="ward_ten")
-    hidden = write_report(one, compare=other, resamples=5).read_text()
-    assert "60 images are in both" in hidden and "ward_" not in hidden
-    assert "ward_ten" in write_report(one, compare=other, show_names=True, resamples=5).read_text()
-
-
 def test_what_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="no folder"):
         write_report(tmp_path / "none")

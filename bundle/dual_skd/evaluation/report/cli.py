@@ -12,7 +12,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of ``report``."""
     parser.add_argument("run_dir", type=Path, help="output_dir of a run that was evaluated")
     parser.add_argument("--split", default="test", help="which evaluation: test, val, or the name given as report_as")
-    parser.add_argument("--compare", type=Path, metavar="OTHER_RUN", help="another evaluated run to set beside it")
     parser.add_argument("--show-names", action="store_true", help="show names of files and the data's description")
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures of single images")
     parser.add_argument("--no-speed", action="store_true", help="don't measure the time per image")
@@ -26,7 +25,6 @@ def main(args: argparse.Namespace) -> int:
     path = write_report(
         args.run_dir,
         args.split,
-        compare=args.compare,
         show_names=args.show_names,
         images=not args.no_images,
         speed=not args.no_speed,

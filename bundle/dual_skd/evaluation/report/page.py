@@ -10,7 +10,6 @@ from typing import Any
 
 from dual_skd.evaluation.arguments import some
 from dual_skd.evaluation.calibration import FEW
-from dual_skd.evaluation.comparison import not_shared
 from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.report.cases import KINDS, Case
 from dual_skd.evaluation.report.markup import (
@@ -109,8 +108,6 @@ class Content:
         selection: rows of ``selection_report.csv``.
         cases: explained images.
         cases_reason: why there are fewer or none; "" where nothing is missing.
-        comparison: of :func:`dual_skd.evaluation.comparison.compare_runs`; None without another run.
-        names: of the two runs that are compared.
         description: of the data set, where names may be shown; else "".
         show_names: whether names of files may stand on the page.
         written: date of the page.
@@ -122,8 +119,6 @@ class Content:
     selection: Sequence[Mapping[str, str]] = ()
     cases: Sequence[Case] = ()
     cases_reason: str = ""
-    comparison: Mapping[str, Any] | None = None
-    names: tuple[str, str] = ("this run", "the other run")
     description: str = ""
     show_names: bool = False
     written: str = ""
@@ -147,20 +142,34 @@ def page(content: Content) -> str:
         ("efficiency", "Size and speed", _efficiency(content)),
         ("run", "How it was made", _run(content)),
     ]
-    if content.comparison is not None:
-        sections.insert(4, ("comparison", "Comparison with another run", _comparison(content)))
-    title = f"Evaluation on {analysis['images']} images ({analysis['split']})"
     body = [
-        element("h1", title),
-        paragraph(f"Written {content.written} by dual-skd {content.version}.", class_="note"),
-        paragraph(
-            "For research only, not a medical device: no clinical decision may rest on it.",
-            "These images chose the model, so the numbers are optimistic." if analysis["data"]["optimistic"] else "",
-            class_="warning",
-        ),
         _cards(analysis),
         element("nav", *(element("a", name, href=f"#{key}") for key, name, _ in sections), aria_label="Sections"),
         *(element("section", element("h2", name), inside, id=key) for key, name, inside in sections),
+    ]
+    title = f"Evaluation on {analysis['images']} images ({analysis['split']})"
+    return document(title, body, content.written, content.version, optimistic=analysis["data"]["optimistic"])
+
+
+def document(title: str, body: Sequence[Markup], written: str, version: str, *, optimistic: bool = False) -> str:
+    """An HTML document: its title, when and by what it was written, the warning, and what follows.
+
+    Args:
+        title: of the page.
+        body: what stands below the warning.
+        written: date of the page.
+        version: of this package.
+        optimistic: whether the images chose the model.
+    """
+    body = [
+        element("h1", title),
+        paragraph(f"Written {written} by dual-skd {version}.", class_="note"),
+        paragraph(
+            "For research only, not a medical device: no clinical decision may rest on it.",
+            "These images chose the model, so the numbers are optimistic." if optimistic else "",
+            class_="warning",
+        ),
+        *body,
     ]
     head = [
         Markup('<meta charset="utf-8">'),
@@ -169,8 +178,8 @@ def page(content: Content) -> str:
         element("title", title),
         Markup(f"<style>{STYLE}</style>"),
     ]
-    document = element("html", element("head", *head), element("body", element("main", *body)), lang="en")
-    return f"<!DOCTYPE html>\n{document}\n"
+    html = element("html", element("head", *head), element("body", element("main", *body)), lang="en")
+    return f"<!DOCTYPE html>\n{html}\n"
 
 
 def _cards(analysis: Mapping[str, Any]) -> Markup:
@@ -523,46 +532,6 @@ def _case(case: Case, show_names: bool) -> Markup:
              f"{case.target} {case.probability:.1%}"]  # fmt: skip
     shown = paragraph(case.name, class_="note") if show_names else ""
     return element("div", *pairs, element("p", *words), shown, class_="case")
-
-
-# --- comparison -------------------------------------------------------------------------------------------------------
-
-
-def _comparison(content: Content) -> Markup:
-    found: Any = content.comparison
-    names = content.names
-    parts = [
-        paragraph(not_shared(found, names), _sentence(found["reason"])),
-        paragraph(
-            "Paired on the shared images: metrics by a bootstrap over patients, areas by DeLong's test, right or wrong "
-            "by McNemar's test, which takes images for independent. All p values are one family, corrected by Holm.",
-            class_="note",
-        ),
-    ]
-    head = ["", *names, "difference", "p", "p (Holm)"]
-    rows = [_compared(METRICS.get(name, name), one) for name, one in found["metrics"].items()]
-    rows += [_compared(f"AUC of {area['class']}", area) for area in found["areas"]]
-    parts.append(table(head, rows))
-    test = found["mcnemar"]
-    if test is not None:
-        said = (
-            f"Both are right about {test['both']} images, {names[0]} alone about {test['only_one']}, {names[1]} alone "
-            f"about {test['only_other']}, neither about {test['neither']}: McNemar's p {p_value(test['p'])}, after "
-            f"Holm {p_value(test['p_holm'])}."
-        )
-        parts.append(paragraph(said))
-    return join(parts)
-
-
-def _compared(label: str, one: Mapping[str, Any]) -> list[Any]:
-    difference = {"value": one["difference"], "low": one["low"], "high": one["high"], "reason": one["reason"]}
-    return [label, number(one["one"]), number(one["other"]), estimate(difference), p_value(one["p"]),
-            p_value(one["p_holm"])]  # fmt: skip
-
-
-def p_value(p: float | None) -> str:
-    """A p value to three digits."""
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 # --- efficiency and provenance ----------------------------------------------------------------------------------------

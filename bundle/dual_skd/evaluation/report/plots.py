@@ -125,7 +125,8 @@ def _figure(height: float, rows: int = 1, **options: Any):
 
 def short(metric: str) -> str:
     """Name of a metric for an axis."""
-    return metric.replace("_", " ").replace("auc", "AUC").replace("nll", "NLL").replace("ece", "ECE")
+    words = {"auc": "AUC", "nll": "NLL", "ece": "ECE", "f1": "F1", "brier": "Brier score"}
+    return " ".join(words.get(word, word) for word in metric.split("_"))
 
 
 def _cut(name: str) -> str:

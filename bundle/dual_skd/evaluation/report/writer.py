@@ -15,14 +15,13 @@ from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.bootstrap import RESAMPLES
-from dual_skd.evaluation.comparison import compare_runs
 from dual_skd.evaluation.recorder import read_json, write_json
 from dual_skd.evaluation.report.cases import explained_cases
 from dual_skd.evaluation.report.model_card import model_card
 from dual_skd.evaluation.report.page import Content, page
 from dual_skd.evaluation.report.plots import all_plots, save
 from dual_skd.evaluation.report.speed import cpu_milliseconds
-from dual_skd.evaluation.run_files import RunFiles, read_run
+from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
 from dual_skd.networks import build_network
 from dual_skd.outputs import load_model
 
@@ -35,7 +34,6 @@ def write_report(
     directory: str | Path,
     split: str = "test",
     *,
-    compare: str | Path | None = None,
     model: str | Path | None = None,
     show_names: bool = False,
     images: bool = True,
@@ -50,7 +48,6 @@ def write_report(
     Args:
         directory: ``output_dir`` of an evaluated run.
         split: which evaluation, see :func:`~dual_skd.evaluation.run_files.read_run`.
-        compare: ``output_dir`` of another run to set beside it.
         model: the model file; None takes the run's own, where there is one.
         show_names: let names of files and the data set's description stand on the page. Without it no page, plot or
             card names a file or a patient.
@@ -62,7 +59,7 @@ def write_report(
         path of the page.
 
     Raises:
-        InputError: no such run or split, files that can't be read, or runs that can't be compared.
+        InputError: no such run or split, or files that can't be read.
     """
     directory = expanded(directory)
     model = Path(model) if model is not None else directory / "models" / "model.pt"
@@ -70,12 +67,6 @@ def write_report(
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
     analysis = analyse(files, resamples=resamples)
     analysis["efficiency"]["speed"] = _speed(network, files, files.metrics.get("speed"), measure=speed)
-    comparison, names = None, ("this run", "the other run")
-    if compare is not None:
-        other = expanded(compare)
-        if show_names:
-            names = (directory.resolve().name, other.resolve().name)
-        comparison = compare_runs(files, read_run(other, split), resamples=resamples, names=names)
     cases: list[Any] = []
     reason = "Images were left out."
     if images and network is None:
@@ -83,7 +74,7 @@ def write_report(
     elif images and network is not None:
         cases, reason = explained_cases(files, network, info["preprocessing"])
     plots = all_plots(analysis)
-    folder = directory / ("report" if split == "test" else f"report_{split}")
+    folder = report_folder(directory, split)
     for plot in (plot for several in plots.values() for plot in several):
         save(plot, folder / "plots")
     written = datetime.now(timezone.utc).date().isoformat()
@@ -93,8 +84,6 @@ def write_report(
         selection=files.selection,
         cases=cases,
         cases_reason=reason,
-        comparison=comparison,
-        names=names,
         description=str(files.datalist.get("description") or ""),
         show_names=show_names,
         written=written,

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two runs side by side, as an HTML page and as lines for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from dual_skd.evaluation.comparison import shared_images
+from dual_skd.evaluation.recorder import LOWER_IS_BETTER
+from dual_skd.evaluation.report.markup import Notes, element, estimate, number, paragraph, table
+from dual_skd.evaluation.report.page import METRICS, document
+from dual_skd.evaluation.report.plots import short
+from dual_skd.wording import aligned
+
+WIDTH = 80  # of a terminal
+LEVEL = 0.05  # of p values after Holm that are called beyond chance
+HOW = (
+    "Paired on the shared images: metrics by a bootstrap over patients, areas by DeLong's test, right or wrong by "
+    "McNemar's test, which takes images for independent. All p values are one family, corrected by Holm."
+)
+
+Options = Mapping[str, tuple[Any, Any]]
+
+
+def comparison_page(
+    found: Mapping[str, Any], names: tuple[str, str], options: Options, *, split: str, written: str, version: str,
+    optimistic: bool = False,
+) -> str:  # fmt: skip
+    """The whole HTML document.
+
+    Args:
+        found: of :func:`dual_skd.evaluation.comparison.compare_runs`.
+        names: of the two runs.
+        options: of training that differ, see :func:`dual_skd.evaluation.comparison.different_options`.
+        split: which evaluation.
+        written: date of the page.
+        version: of this package.
+        optimistic: whether the images chose a model.
+    """
+    marks = Notes()
+    rows = [
+        [label, better, number(one["one"]), number(one["other"]), estimate(_difference(one), notes=marks),
+         p_value(one["p"]), p_value(one["p_holm"])]
+        for label, better, one in _entries(found, METRICS.__getitem__)
+    ]  # fmt: skip
+    head = ["", "better", *names, "difference", "p", "p (Holm)"]
+    body = [
+        paragraph(shared_images(found, names), found["reason"]),
+        paragraph(verdict(found, names)),
+        paragraph(HOW, class_="note"),
+        table(head, rows),
+        marks.paragraphs(),
+        paragraph(right_and_wrong(found, names)),
+        element("h2", "Options of training that differ"),
+        table(["option", *names], [[name, *map(str, values)] for name, values in options.items()])
+        if options
+        else paragraph("None that both runs know, apart from paths."),
+    ]
+    title = f"{names[0]} and {names[1]} compared on {found['shared']} images ({split})"
+    return document(title, body, written, version, optimistic=optimistic)
+
+
+def terminal_lines(found: Mapping[str, Any], names: tuple[str, str], options: Options) -> Iterator[str]:
+    """What was found, in lines of at most 80 characters, unless names are longer."""
+    yield f"A  {names[0]}"
+    yield f"B  {names[1]}"
+    apart = ", ".join(f"{name} ({one}, {other})" for name, (one, other) in options.items())
+    for sentence in (shared_images(found, ("A", "B")), found["reason"], f"They differ in {apart}." if apart else ""):
+        yield from textwrap.wrap(sentence, WIDTH)
+    yield ""
+    entries = list(_entries(found, short, areas=not found["metrics"]))
+    rows = [["", "A", "B", "A - B", "95 % interval", "p (Holm)"]]
+    for direction in ("higher", "lower"):
+        group = [entry for entry in entries if entry[1] == direction]
+        rows += [[f"{direction} is better", *[""] * 5]] if group else []
+        rows += [
+            [f"  {label}", number(one["one"]), number(one["other"]), _signed(one["difference"]), _limits(one),
+             p_value(one["p_holm"])]
+            for label, _, one in group
+        ]  # fmt: skip
+    yield from aligned(rows)
+    for reason in dict.fromkeys(one["reason"] for _, _, one in entries if one["reason"]):
+        labels = [label for label, _, one in entries if one["reason"] == reason]
+        yield from textwrap.wrap(f"{', '.join(labels)}: {reason}.", WIDTH)
+    yield ""
+    for sentence in (right_and_wrong(found, ("A", "B")), verdict(found, ("A", "B"))):
+        yield from textwrap.wrap(sentence, WIDTH)
+
+
+def verdict(found: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """The sentence that says which differences are beyond chance."""
+    better: dict[str, list[str]] = {name: [] for name in names}
+    for label, direction, one in _entries(found, short):
+        if one["p_holm"] is not None and one["p_holm"] < LEVEL:
+            first = (one["difference"] > 0) == (direction == "higher")
+            better[names[0 if first else 1]].append(label)
+    said = [f"{name} is better in {', '.join(labels)}" for name, labels in better.items() if labels]
+    wrong = found["mcnemar"]
+    if wrong is not None and wrong["p_holm"] < LEVEL:
+        said.append(f"{names[0 if wrong['only_one'] > wrong['only_other'] else 1]} is right more often")
+    if said:
+        return f"Beyond chance (p below {LEVEL} after Holm): {'; '.join(said)}."
+    return f"No difference is beyond chance (p below {LEVEL} after Holm)."
+
+
+def right_and_wrong(found: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """McNemar's test in a sentence; "" with several labels per image."""
+    test = found["mcnemar"]
+    if test is None:
+        return ""
+    return (
+        f"Both are right about {test['both']} images, {names[0]} alone about {test['only_one']}, {names[1]} alone "
+        f"about {test['only_other']}, neither about {test['neither']}: McNemar's p {p_value(test['p'])}, after Holm "
+        f"{p_value(test['p_holm'])}."
+    )
+
+
+def p_value(p: float | None) -> str:
+    """A p value to three digits."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _entries(
+    found: Mapping[str, Any], name_of: Callable[[str], str], *, areas: bool = True
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """What is compared, whether higher or lower is better, and the numbers."""
+    for name, one in found["metrics"].items():
+        yield name_of(name), "lower" if name in LOWER_IS_BETTER else "higher", one
+    for area in found["areas"] if areas else ():
+        yield f"AUC of {area['class']}", "higher", area
+
+
+def _difference(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {"value": one["difference"], "low": one["low"], "high": one["high"], "reason": one["reason"]}
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}"
+
+
+def _limits(one: Mapping[str, Any]) -> str:
+    return "–" if one["low"] is None else f"{one['low']:+.3f} to {one['high']:+.3f}"
