@@ -86,9 +86,10 @@ def test_the_last_of_several_names_is_the_data_where_it_is_a_path(tmp_path):
 
 
 @pytest.mark.parametrize("words, said", [
-    (["--epoch", "3"], "Unknown option --epoch (did you mean --epochs?)"),
-    (["--imagesize=3"], "Unknown option --imagesize (did you mean --image-size"),
-    (["--no-epochs"], "Unknown option --no-epochs (did you mean --epochs"),
+    (["--epoch", "3"], "Unknown option --epoch (did you mean epochs?)"),
+    (["--imagesize=3"], "Unknown option --imagesize (did you mean image-size"),
+    (["--no-epochs"], "Unknown option --no-epochs (did you mean epochs"),
+    (["-x=3"], "Unknown option -x;"),
     (["-x"], "Unknown option -x;"),
     (["--epochs"], "--epochs is given without a value, expected a whole number of at least 1"),
     (["--learning-rate", "--epochs", "3"], "--learning-rate is given without a value"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import doctest
 import re
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -48,9 +46,3 @@ def test_the_examples_of_docstrings_are_true(name):
 def test_links_between_files_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
-
-
-def test_what_is_written_from_the_options_is_up_to_date():
-    command = [sys.executable, str(ROOT / "scripts" / "write_options.py"), "--check"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr

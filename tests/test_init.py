@@ -49,7 +49,7 @@ print(*[name for name in {names!r} if name in sys.modules])"""
 
 
 def test_selection_and_the_command_line_do_not_import_monai():
-    code = "import dual_skd, dual_skd.selection.cli, dual_skd.__main__; dual_skd.plan_selection"
+    code = "import dual_skd, dual_skd.selection.cli, dual_skd.cli; dual_skd.plan_selection"
     assert imported(code, ("monai", "timm", "ignite")) == []
 
 

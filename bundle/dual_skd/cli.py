@@ -85,11 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         sys.stderr.write(f"Error: Unknown command {name}{did_you_mean(name, COMMANDS)}; `dual-skd -h` lists them.\n")
         return 2
-    module = import_module(COMMANDS[name].module)  # each command imports what it needs, and no other
-    args = parser_of(name).parse(words)
-    set_up(verbose=args.verbose, quiet=args.quiet)
     try:
-        return module.main(args)
+        args = parser_of(name).parse(words)
+        set_up(verbose=args.verbose, quiet=args.quiet)
+        return import_module(COMMANDS[name].module).main(args)
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped by SIGINT.\n")
         return 130
@@ -112,7 +111,7 @@ def parser_of(name: str) -> Parser:
     """The parser of a command."""
     from dual_skd.options.arguments import Parser  # with pydantic, which the overview does without
 
-    command = COMMANDS[name]
+    command = COMMANDS[name]  # imports what it needs, and no other
     parser = Parser(f"dual-skd {name}", command.purpose, command.examples)
     import_module(command.module).add_arguments(parser)
     for option, meaning in (("--verbose", "say more"), ("--quiet", "say warnings and errors alone, and show no bars")):

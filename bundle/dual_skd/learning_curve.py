@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -144,9 +145,9 @@ def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
     if path.is_file():
         former = read_json(path.with_name(MADE_OF))
         if former and former != made_of:
-            said = "".join(f" --{name} {value}" for name, value in former["options"].items())
+            words = shlex.join(words_of(former["options"], Training.model_fields, places=True))
             raise InputError(
-                f"{path.parent} holds the division of {former['data']} with the data options{said or ' left out'}; "
+                f"{path.parent} holds the division of {former['data']} with the data options {words or 'left out'}; "
                 "give these, or choose another folder after -o."
             )
         return

@@ -31,8 +31,9 @@ def test_a_difference_is_named_and_mended(script, tmp_path, monkeypatch, capsys)
     configs = tmp_path / "bundle" / "configs"
     configs.mkdir(parents=True)
     (tmp_path / "docs").mkdir()
-    (tmp_path / "bundle" / "dual_skd").mkdir()
-    (tmp_path / "bundle" / "dual_skd" / "known_configs.py").write_text("\nKNOWN = {}\n")
+    sums = Path("bundle", "dual_skd", "known_configs.py")
+    (tmp_path / sums).parent.mkdir()
+    (tmp_path / sums).write_text((ROOT / sums).read_text())
     for name in script.CONFIGS:
         text = (ROOT / "bundle" / "configs" / name).read_text()
         (configs / name).write_text(re.sub(r'(?m)^    "(amp|num_workers)": .*\n', "", text))

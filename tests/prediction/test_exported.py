@@ -110,7 +110,7 @@ def test_one_image_is_answered_without_pytorch_and_monai(exported_run):
     image = str(exported_run / "pictures" / "3.png")
     words = ["predict", image, "--model", str(exported_run), "--verbose"]
     code = (
-        f"import sys; from dual_skd.__main__ import main; assert main({words!r}) == 0; "
+        f"import sys; from dual_skd.cli import main; assert main({words!r}) == 0; "
         "print([name for name in ('torch', 'monai', 'timm', 'pandas', 'matplotlib') if name in sys.modules])"
     )
     env = os.environ | {"PYTHONPATH": str(Path(dual_skd.__file__).parent.parent)}

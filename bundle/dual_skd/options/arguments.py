@@ -100,9 +100,10 @@ class Parser(argparse.ArgumentParser):
             return name, value if equals else None
         if switch != name and self._is_switch(switch) and not equals:
             return switch, "false"
-        if word[:2] in self.short:  # -oOUT
-            return self.short[word[:2]], word[2:]
-        return self.error(f"unknown option {typed}{did_you_mean(name, self._option_string_actions)}")
+        if word[1] != "-" and word[:2] in self._option_string_actions:  # -oOUT
+            return self.short.get(word[:2], word[:2]), word[2:]
+        known = [option.lstrip("-") for option in self._option_string_actions]  # dashes would make all alike
+        return self.error(f"unknown option {typed}{did_you_mean(name.lstrip('-'), known)}")
 
     def knows(self, option: str) -> bool:
         """Whether there is such an option, as it is declared."""
