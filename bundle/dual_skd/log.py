@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from typing import TextIO
 
 
 class _Words(logging.Formatter):
@@ -40,7 +41,14 @@ def _is_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
 
 
-def _say(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+def _say(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """A warning of a library as a line of the log, without the place in its code."""
     level = logging.WARNING if issubclass(category, UserWarning) else logging.DEBUG
     logging.getLogger(__name__).log(level, "%s", message)

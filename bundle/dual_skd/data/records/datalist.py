@@ -225,7 +225,7 @@ def load_records(
             an absolute path. A table of absolute paths alone may name any place.
         refuse_shared_patients: refuse given splits that share patients; only a check, which reports them, turns it off.
         demo_dir: where "demo" data are written; default: the user's cache folder.
-        title: what the log calls them.
+        title: what the log calls them; it says them to everyone only as "Data", the others where it is asked for all.
 
     Raises:
         InputError: when anything of the above can't be found or contradicts itself.
