@@ -6,7 +6,7 @@ The public names below are loaded on first use, so that ``dual_skd.selection`` a
 
 from __future__ import annotations
 
-from importlib import import_module
+from dual_skd.lazy import on_first_use
 
 __version__ = "0.1.0"
 
@@ -54,15 +54,4 @@ _MODULES = (
     "selection",
 )
 __all__ = ["__version__", *_HOME]
-
-
-def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = on_first_use(__name__, _HOME, _MODULES)

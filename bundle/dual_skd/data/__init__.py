@@ -6,7 +6,7 @@ The public names are loaded on first use, so that the command line does not pay 
 
 from __future__ import annotations
 
-from importlib import import_module
+from dual_skd.lazy import on_first_use
 
 _HOME = {
     "DataList": "records.datalist",
@@ -38,13 +38,4 @@ _HOME = {
     "write_demo": "demo",
 }
 __all__ = [*_HOME]
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

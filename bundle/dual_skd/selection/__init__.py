@@ -6,10 +6,8 @@ The public names are loaded on first use, so that the command line can ask for i
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
 from ..errors import SelectionError
+from ..lazy import on_first_use
 
 _HOME = {
     "ELEMENT_RULES": "rules",
@@ -23,13 +21,4 @@ _HOME = {
     "unlabelled_batches": "compensation",
 }
 __all__ = ["SelectionError", *_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

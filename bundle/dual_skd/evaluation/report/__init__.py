@@ -6,12 +6,7 @@ The names below are loaded on first use, so that the command line can ask for it
 
 from __future__ import annotations
 
+from dual_skd.lazy import on_first_use
+
 __all__ = ["ReportWriter", "write_report"]
-
-
-def __getattr__(name: str):
-    if name in __all__:
-        from dual_skd.evaluation.report import writer
-
-        return getattr(writer, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = on_first_use(__name__, dict.fromkeys(__all__, "writer"))
