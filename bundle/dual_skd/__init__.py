@@ -54,4 +54,4 @@ _MODULES = (
     "selection",
 )
 __all__ = ["__version__", *_HOME]
-__getattr__, __dir__ = on_first_use(__name__, _HOME, _MODULES)
+__getattr__, __dir__ = on_first_use(__name__, _HOME, _MODULES, beside=["__version__"])

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def on_first_use(
-    package: str, home: Mapping[str, str], modules: Iterable[str] = ()
+    package: str, home: Mapping[str, str], modules: Iterable[str] = (), *, beside: Iterable[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package.
 
@@ -17,6 +17,7 @@ def on_first_use(
         package: its name.
         home: public name -> module of the package that has it.
         modules: modules that are reached by their names, too.
+        beside: public names that the package has itself.
     """
     reached = set(modules)
 
@@ -27,4 +28,5 @@ def on_first_use(
             return import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return get, lambda: sorted(home)
+    names = sorted([*home, *beside])
+    return get, lambda: names

@@ -21,4 +21,4 @@ _HOME = {
     "unlabelled_batches": "compensation",
 }
 __all__ = ["SelectionError", *_HOME]
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+__getattr__, __dir__ = on_first_use(__name__, _HOME, beside=["SelectionError"])
