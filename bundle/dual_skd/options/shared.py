@@ -9,8 +9,19 @@ from dual_skd.options.kinds import Chance, Device, Fraction, Map, Options, Switc
 DEVICE = "$dual_skd.devices.pick_device('auto')"  # how a config says "auto": its entry `device` is a device
 
 
-class Reading(Options):
-    """How labels, patients and files are found"""
+class Finding(Options):
+    """How images are found"""
+
+    image_column: Text | None = option(
+        None, "column that names the images", empty="`image`, else the one whose cells are image files"
+    )
+    allow_outside: Switch = option(
+        False, "take images that a list with relative paths names outside its folder, see [security.md](security.md)"
+    )
+
+
+class Reading(Finding):
+    """How labels and patients are found"""
 
     label_column: Texts = option(
         "label", "column of the label; several columns of 0 and 1 where an image may have several labels", everyday=True
@@ -21,19 +32,12 @@ class Reading(Options):
         "\"{'Normal': 'normal', 'gesund': 'normal'}\"; `''` leaves its images out",
         empty="labels are class names",
     )
-    image_column: Text | None = option(
-        None, "column that names the images", empty="`image`, else the one whose cells are image files"
-    )
     patient_pattern: Text | None = option(
         None,
         'regular expression with one group that finds the patient in the path; "" for no patients',
         empty="patients as the data state them",
         path=True,
-        words=("",),
         everyday=True,
-    )
-    allow_outside: Switch = option(
-        False, "take images that a list with relative paths names outside its folder, see [security.md](security.md)"
     )
 
 

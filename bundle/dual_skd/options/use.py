@@ -7,7 +7,7 @@ from typing import Literal
 
 from dual_skd.options.choices import BadFile
 from dual_skd.options.kinds import Codes, Corruptions, Count, Options, Strengths, Switch, Text, option
-from dual_skd.options.shared import Answers, Copies, Machine, Reading, Unexpected
+from dual_skd.options.shared import Answers, Copies, Finding, Machine, Reading, Unexpected
 
 
 class Measured(Options):
@@ -66,14 +66,8 @@ class Asked(Options):
     explain: Switch = option(False, "write maps of what the answer rests on", everyday=True)
     dicom_sr: Switch = option(False, "write DICOM Structured Reports")
     class_codes: Codes = option({}, "code, scheme and meaning of each class in them")
-    image_column: Text | None = option(
-        None, "column that names the images", empty="`image`, else the one whose cells are image files"
-    )
-    allow_outside: Switch = option(
-        False, "take images that a list with relative paths names outside its folder, see [security.md](security.md)"
-    )
     on_bad_file: BadFile = option("skip", "a file that can't be used gets a line that says why; `error` ends the run")
 
 
-class Prediction(Machine, Unexpected, Answers, Asked):
+class Prediction(Machine, Unexpected, Answers, Finding, Asked):
     """Options of an inference."""
