@@ -208,3 +208,9 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     monkeypatch.setattr(workflows.Workflow, "gather", interrupted)
     assert main(["train", "demo"]) == 130
     assert "Stopped by SIGINT" in capsys.readouterr().err
+
+
+def test_a_preset_may_refer_to_what_the_run_knows(tmp_path, tiny, capsys):
+    out = tmp_path / "a@b"
+    assert main(["train", *words(tiny | ON_CPU), "-o", str(out), "--preset", "resume"]) == 1
+    assert f"Error: No checkpoint {out / 'last.pt'} to resume from" in capsys.readouterr().err
