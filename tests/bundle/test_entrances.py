@@ -210,7 +210,9 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     assert "Stopped by SIGINT" in capsys.readouterr().err
 
 
-def test_a_preset_may_refer_to_what_the_run_knows(tmp_path, tiny, capsys):
-    out = tmp_path / "a@b"
-    assert main(["train", *words(tiny | ON_CPU), "-o", str(out), "--preset", "resume"]) == 1
-    assert f"Error: No checkpoint {out / 'last.pt'} to resume from" in capsys.readouterr().err
+def test_a_preset_may_refer_to_options(tmp_path, tiny, trained):
+    small = {name: value for name, value in tiny.items() if not name.startswith("large")}
+    start = {"pretrained": str(trained / "models" / "model.pt"), "output_dir": str(tmp_path / "out")}
+    dual_skd.train(**small | start | ON_CPU, preset="finetune")
+    config = recorded(tmp_path / "out")["config"]
+    assert (config["large"], config["large_options"], config["method"]) == ("resnet18", tiny["small_options"], "single")
