@@ -208,3 +208,11 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     monkeypatch.setattr(workflows.Workflow, "gather", interrupted)
     assert main(["train", "demo"]) == 130
     assert "Stopped by SIGINT" in capsys.readouterr().err
+
+
+def test_a_preset_may_refer_to_options(tmp_path, tiny, trained):
+    small = {name: value for name, value in tiny.items() if not name.startswith("large")}
+    start = {"pretrained": str(trained / "models" / "model.pt"), "output_dir": str(tmp_path / "out")}
+    dual_skd.train(**small | start | ON_CPU, preset="finetune")
+    config = recorded(tmp_path / "out")["config"]
+    assert (config["large"], config["large_options"], config["method"]) == ("resnet18", tiny["small_options"], "single")

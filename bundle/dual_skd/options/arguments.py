@@ -49,8 +49,8 @@ class Parser(argparse.ArgumentParser):
         parsed = self.parse_args(rest)
         for option, field in self.fields.items():
             place = getattr(parsed, self.places.get(option, ""), None)
-            typed = found.get(option) if place is None else [place]
-            setattr(parsed, _name(option), typed if typed is None or takes_several(field) else typed[-1:])
+            own = found.get(option) if place is None else [place]
+            setattr(parsed, _name(option), own if own is None or takes_several(field) else own[-1:])
         return parsed
 
     def format_help(self) -> str:
