@@ -111,9 +111,9 @@ def parser_of(name: str) -> Parser:
     """The parser of a command."""
     from dual_skd.options.arguments import Parser  # with pydantic, which the overview does without
 
-    command = COMMANDS[name]  # imports what it needs, and no other
+    command = COMMANDS[name]
     parser = Parser(f"dual-skd {name}", command.purpose, command.examples)
-    import_module(command.module).add_arguments(parser)
+    import_module(command.module).add_arguments(parser)  # which imports what it needs, and no other command's
     for option, meaning in (("--verbose", "say more"), ("--quiet", "say warnings and errors alone, and show no bars")):
         if not parser.knows(option):
             parser.add_argument(option, action="store_true", help=meaning)
