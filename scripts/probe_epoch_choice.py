@@ -22,9 +22,11 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
+from dual_skd.cli import parser_of
 from dual_skd.evaluation.metrics import classification_metrics
 from dual_skd.evaluation.recorder import rank
-from dual_skd.learning_curve import values_of, words_by_option
+from dual_skd.options import Training
+from dual_skd.options.arguments import given
 
 ROOT = Path(__file__).resolve().parents[1]
 CHOICES = ("macro_auc", "balanced_accuracy", "nll", "last")
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=40, help="of the small validation sets")
     parser.add_argument("--draws", type=int, default=200)
     args, rest = parser.parse_known_args(arguments)
-    options = values_of(words_by_option([word for word in rest if word != "--"]))
+    options = given(parser_of("train").parse([word for word in rest if word != "--"]), Training)
     logits, labels, patients = trained(args.dataset_dir, options)
     print(f"{len(labels)} validation images, {args.draws} draws of {args.images}; mean (standard deviation)")
     print(f"| epoch kept by | epoch | {' | '.join(SHOWN)} |")

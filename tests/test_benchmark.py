@@ -60,8 +60,8 @@ class InProcess(nullcontext):
                 device=torch.device("cpu"),
                 **options,
             )
-            workflow.initialize()
             try:
+                workflow.initialize()
                 workflow.run()
             except Exception as error:  # a process would end with this sentence
                 raise self.failure(str(input_error_behind(error))) from error

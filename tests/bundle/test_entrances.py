@@ -117,9 +117,10 @@ def test_a_file_of_ones_own_holds_options_and_the_command_line_wins(tmp_path, ti
     file = tmp_path / f"mine.{suffix}"
     file.write_text(json.dumps(content) if suffix == "json" else yaml.safe_dump(content))
     (tmp_path / "more.json").write_text('{"seed": 6, "method": "single"}')
-    files, values = TRAIN.gather({"epochs": 3}, "vit", [file, tmp_path / "more.json"])
+    files, values, options = TRAIN.gather({"epochs": 3}, "vit", [file, tmp_path / "more.json"])
     assert [path.name for path in files] == ["train.json", "vit.json"]
     assert values == tiny | ON_CPU | {"seed": 6, "method": "single", "epochs": 3}
+    assert (options.seed, options.epochs, options.weight_decay) == (6, 3, 0.05)  # the last is the preset's
 
 
 @pytest.mark.parametrize("name, content, said", [
@@ -144,7 +145,7 @@ def test_a_file_of_anything_else_is_refused(tmp_path, capsys, name, content, sai
 def test_presets_are_found_by_name_and_belong_to_a_workflow(capsys):
     assert set(TRAIN.presets()) == {"convnext", "finetune", "multi_gpu_train", "resume", "vit", "volume"}
     assert set(EVALUATE.presets()) == {"corruption"}
-    assert TRAIN.gather({}, ["volume", "multi_gpu_train"], None)[1] == {}  # its data stand in the preset
+    assert TRAIN.gather({}, ["volume", "multi_gpu_train"], None).values == {}  # its data stand in the preset
     assert main(["train", "demo", "--preset", "volumes"]) == 1
     assert "Unknown preset 'volumes' (did you mean volume?); valid: convnext, fine" in capsys.readouterr().err
 

@@ -37,6 +37,7 @@ class Reading(Finding):
         'regular expression with one group that finds the patient in the path; "" for no patients',
         empty="patients as the data state them",
         path=True,
+        words=("",),
         everyday=True,
     )
 
