@@ -35,6 +35,7 @@ FOLDER = "dual_skd_classification"
 METADATA = "configs/metadata.json"
 TRAIN = "configs/train.json"
 GIVEN_BY_DATA = ("num_classes", "in_channels", "spatial_dims", "image_size")  # of an architecture; no options of it
+KNOWN = "dual_skd/known_configs.py"
 MANIFEST = "manifest.json"
 CHANGELOG = "docs/CHANGELOG.md"
 WEIGHTS = ("model.pt", "model.safetensors", "auxiliary.pt", "auxiliary.safetensors")  # what a run leaves in its models
@@ -160,7 +161,19 @@ def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
     train |= learning_of(record)
     train |= {"small": small, "small_options": options, **(large or {})}
     contents = {METADATA: metadata, TRAIN: train}
-    return {name: (json.dumps(content, indent=4) + "\n").encode() for name, content in contents.items()}
+    fitted = {name: (json.dumps(content, indent=4) + "\n").encode() for name, content in contents.items()}
+    return fitted | known_sums(dict(files) | fitted)
+
+
+def known_sums(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The package's table of the configs that it knows, fitted to those that are packed; empty without one."""
+    from write_options import with_sums  # here, as above
+
+    if KNOWN not in files:
+        return {}
+    configs = {Path(name).name: files[name].decode() for name in files if name.endswith(".json") and name != METADATA}
+    configs = {name: text for name, text in configs.items() if f"configs/{name}" in files}
+    return {KNOWN: with_sums(files[KNOWN].decode(), configs).encode()}
 
 
 def numbers(version: str) -> tuple[int, ...]:

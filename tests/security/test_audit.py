@@ -182,7 +182,10 @@ def test_the_manifest_of_a_packed_bundle_is_compared_too(tmp_path):
 def test_the_command_lists_everything_and_its_status_tells_the_result(tmp_path, capsys):
     assert main(["audit", str(BUNDLE), "--json", str(tmp_path / "a.json")]) == 0
     shown = capsys.readouterr().out
-    assert "configs/multi_gpu_train.json  processes  $torch.distributed.get_world_size()" in shown and "Problems: none" in shown
+    assert (
+        "configs/multi_gpu_train.json  processes  $torch.distributed.get_world_size()" in shown
+        and "Problems: none" in shown
+    )
     assert f"{audit_bundle(BUNDLE).counts['configs/train.json']:4d}  configs/train.json" in shown
     content = json.loads((tmp_path / "a.json").read_text())
     assert content["ok"] and len(content["expressions"]) == sum(content["counts"].values())
