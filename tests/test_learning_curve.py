@@ -189,6 +189,8 @@ def test_what_can_not_be_read_is_one_sentence(curve, tmp_path, capsys):
     [
         ("--fractions 10", "Fractions are above 0 and at most 1, found 10.0."),
         ("--seeds 0", "a seed and an epoch or more"),
+        ("--method nosuch", "Unknown method 'nosuch'"),
+        ("--minutes nan", "Expected minutes above 0, found nan."),
         ("--image-size 0", "image_size is 0; expected a whole number of at least 1"),
     ],
 )
@@ -202,6 +204,13 @@ def test_what_is_set_run_by_run_is_no_option(curve, capsys, word):
     with pytest.raises(SystemExit, match="2"):
         curve(Recorded(), word, "1")
     assert f"nknown option {word}" in capsys.readouterr().err
+
+
+def test_a_config_says_nothing_of_single_runs(curve, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("seed: 5\nrotate: 3.0\nmethod: dual\n")
+    assert curve(Recorded(), "--config", str(tmp_path / "mine.yaml")) == 1
+    assert "learning-curve sets seed and method itself; leave that out of" in capsys.readouterr().err
+    assert not (tmp_path / "curve").exists()
 
 
 def test_a_command_leaves_its_output_and_the_reason_why_it_failed(tmp_path):

@@ -56,10 +56,9 @@ def test_a_teacher_takes_all_weights_of_a_checkpoint(tmp_path):
     assert torch.equal(teacher.weight, taught.weight) and torch.equal(teacher.bias, taught.bias)
 
 
-def test_a_teacher_that_is_absent_or_of_other_classes_is_refused(tmp_path):
+def test_a_teacher_that_is_not_there_or_of_other_classes_is_refused(tmp_path):
     torch.save({"model": nn.Linear(3, 4).state_dict()}, tmp_path / "model.pt")
     for checkpoint, words in (
-        (None, "--teacher_checkpoint"),
         (str(tmp_path / "none.pt"), "No weights file"),
         (str(tmp_path / "model.pt"), "has other classes .*size mismatch for weight"),
     ):

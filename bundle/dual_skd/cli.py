@@ -56,7 +56,7 @@ COMMANDS = {  # in the order of use
     "export": Command(
         "dual_skd.deploy.cli",
         "make the model a file for other programs, verified",
-        ("dual-skd export output", "dual-skd export output --formats onnx openvino"),
+        ("dual-skd export output", "dual-skd export output --formats onnx openvino_fp16"),
     ),
     "learning-curve": Command(
         "dual_skd.learning_curve",

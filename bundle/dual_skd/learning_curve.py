@@ -25,7 +25,7 @@ from typing import Any
 from dual_skd.commands.train import add_files
 from dual_skd.errors import InputError
 from dual_skd.learning_curve_results import CONTROL, METRICS, Cell, Measured, by_share, last_words, write
-from dual_skd.options import Training, words_of
+from dual_skd.options import Training, read, words_of
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Copies, Reading
 from dual_skd.wording import counted
@@ -67,6 +67,8 @@ def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
 
     refuse_impossible(args)
     wanted = TRAIN.gather(given(args, Training, OF_RUNS) | {"dataset_dir": args.data}, args.preset, args.config)
+    if taken := [name for name in wanted.values if name not in (*OF_RUNS, "dataset_dir")]:
+        raise InputError(f"learning-curve sets {' and '.join(taken)} itself; leave that out of {args.config[-1]}.")
     curve = make_folder(args.curve.expanduser())
     divide_once(args.data, of_division(wanted.options), curve / "split.json")
     make_folder(curve / "runs")
@@ -101,6 +103,9 @@ def refuse_impossible(args: argparse.Namespace) -> None:
     """Raises InputError for what no run can do, before anything is read."""
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise InputError(f"Fractions are above 0 and at most 1, found {' '.join(map(str, args.fractions))}.")
+    read(Training, {"method": args.method})
+    if not args.minutes > 0:
+        raise InputError(f"Expected minutes above 0, found {args.minutes}.")
     if args.seeds < 1 or args.epochs < 1:
         raise InputError(f"Expected a seed and an epoch or more, found --seeds {args.seeds} --epochs {args.epochs}.")
 

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 def load_teacher(
     network: nn.Module,
-    checkpoint: str | None,
+    checkpoint: str,
     *,
     class_names: Sequence[str] | None = None,
     multi_label: bool | None = None,
@@ -38,13 +38,8 @@ def load_teacher(
         preprocessing: of these images; another one than the teacher has learned with is a warning in the log.
 
     Raises:
-        InputError: no checkpoint was given, or it holds another network, or one of other classes.
+        InputError: the checkpoint holds another network, or one of other classes.
     """
-    if checkpoint is None:
-        raise InputError(
-            "method 'distill' needs a fine-tuned large network: train one with --small_options \"{}\" --method single "
-            "and give its models/model.pt as --teacher_checkpoint."
-        )
     state, info = load_state_file(checkpoint), read_info(expanded(checkpoint))
     for name, wanted in (("class_names", class_names and list(class_names)), ("multi_label", multi_label)):
         if wanted is not None and info.get(name, wanted) != wanted:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from dual_skd.errors import InputError, did_you_mean, input_error_behind
 from dual_skd.known_configs import KNOWN, fingerprint
 from dual_skd.options import Evaluation, Options, Training, read
+from dual_skd.options.kinds import is_text, literal
 from dual_skd.places import own_bundle
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ class Workflow:
         chosen |= values
         plain = {name: one for name, one in from_presets.items() if name in self.kind.model_fields and not _refers(one)}
         options = read(self.kind, plain | chosen)
+        if (folder := Path(options.output_dir).expanduser()).is_file():
+            raise InputError(f"output_dir {folder} is a file; give the name of a folder.")
         self._require_data({*from_presets, *chosen})
         return Gathered(files, {name: getattr(options, name) for name in chosen}, options)
 
@@ -133,11 +136,11 @@ class Workflow:
         """The options of a user's file, which hold nothing but plain values."""
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"The file of options {path} can't be read ({error.strerror}).") from error
+        except (OSError, ValueError) as error:  # not there, not UTF-8, no path at all
+            raise InputError(f"The file of options {path} can't be read as UTF-8 text ({error}).") from error
         try:
             content = json.loads(text) if path.suffix.lower() == ".json" else _yaml(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} isn't JSON or YAML: {' '.join(str(error).split())}.") from error
         if not isinstance(content, dict):
             raise InputError(f"{path} holds no options by name; expected lines such as `epochs: 24`.")
@@ -146,7 +149,11 @@ class Workflow:
             if name not in self.kind.model_fields:
                 near = did_you_mean(name, self.kind.model_fields)
                 raise InputError(f"{path}: unknown option {name}{near}; such a file holds options alone.")
-        return options
+        fields = self.kind.model_fields
+        return {  # YAML takes 1e-3 for a text
+            name: literal(one) if isinstance(one, str) and not is_text(fields[name]) else one
+            for name, one in options.items()
+        }
 
     @staticmethod
     def _content(path: Path) -> dict[str, Any]:
@@ -210,7 +217,10 @@ def _refers(value: Any) -> bool:
 
 
 def _several(value: Any) -> list[Any]:
-    return [] if value is None else [value] if isinstance(value, str | os.PathLike) else list(value)
+    several = [] if value is None else [value] if isinstance(value, str | os.PathLike) else value
+    if not isinstance(several, list | tuple) or not all(isinstance(one, str | os.PathLike) for one in several):
+        raise InputError(f"Presets and configs are names or paths, or a list of them; found {value!r}.")
+    return list(several)
 
 
 def _top(key: str) -> str:

@@ -53,7 +53,8 @@ def test_every_option_that_was_chosen_is_recorded_and_told(name):
 def test_what_nobody_chose_is_not_told():
     assert chosen(made()) == {} and training_command(made()) == "dual-skd train demo -o OUT"
     for name in METHODS:
-        assert chosen(made(method=name)) == ({} if name == "coupled" else {"method": name})
+        needed = {"teacher_checkpoint": "model.pt"} if name == "distill" else {}
+        assert chosen(made(method=name, **needed)) == ({} if name == "coupled" else {"method": name} | needed)
     assert chosen(made(epochs=10, method="dual")) == {"epochs": 10, "method": "dual"}  # two of them to fine-tune
     assert chosen(made(epochs=10, patience=10, temperature=4.0)) == {"epochs": 10}  # what they are anyhow
     assert chosen(settings(training(), multi_label=True)) == {}  # whose loss is bce
@@ -69,7 +70,8 @@ def test_the_run_of_the_report_that_lost_its_loss():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_row_of_a_method_says_what_was_not_given(name):
-    row, found = METHODS[name], training(method=name, epochs=11)
+    needed = {"teacher_checkpoint": "model.pt"}
+    row, found = METHODS[name], training(method=name, epochs=11, **needed)
     assert (found.selection_student, found.selection_auxiliary, found.update) == (
         row.student,
         row.auxiliary,
@@ -77,7 +79,7 @@ def test_the_row_of_a_method_says_what_was_not_given(name):
     )
     assert (found.temperature, found.skd_weight) == (row.temperature, row.skd_weight)
     assert found.selection_layers_auxiliary == row.layers and found.fine_tune_epochs == (2 if row.fine_tunes else 0)
-    given = training(method=name, temperature=7.0, update="frozen", fine_tune_epochs=1)
+    given = training(method=name, temperature=7.0, update="frozen", fine_tune_epochs=1, **needed)
     assert (given.temperature, given.update, given.fine_tune_epochs) == (7.0, "frozen", 1)
 
 

@@ -68,15 +68,19 @@ def test_every_option_says_what_it_is_and_takes_its_own_default(kind, name):
     ("momentum", 1.5, "a number of at least 0 and at most 1"),
     ("patience", 0, "a whole number of at least 1"), ("val_interval", 0, "a whole number of at least 1"),
     ("batch_size", 8.0, "a whole number of at least 1"), ("batch_size", "8", "a whole number of at least 1"),
-    ("seed", None, "a whole number of at least 0"), ("num_workers", -1, "a whole number of at least 0"),
+    ("seed", None, "a whole number of at least 0 and below 4294967296"),
+    ("seed", 2**32, "a whole number of at least 0 and below 4294967296"),
+    ("num_workers", -1, "a whole number of at least 0"),
     ("temperature", 0, "a number above 0"), ("label_smoothing", 1, "a number of at least 0 and below 1"),
     ("train_fraction", 0, "a number above 0 and at most 1"), ("folds", 1, "a whole number of at least 2"),
     ("image_size", "x", "a whole number of at least 1, or a list of one per axis"),
     ("image_size", [32, 0], "a whole number of at least 1, or a list of one per axis"),
     ("spacing", [1.0, -1], "a number above 0, or a list of one per axis"),
     ("rotate", [10, 10], "a number of at least 0"), ("frame", "first", "middle, all, or a whole number of at least 0"),
+    ("dataset_dir", "", "a path"),
     ("spatial_dims", 4, "2 or 3"), ("small_options", ["depth"], "a dictionary such as \"{'drop_rate': 0.1}\""),
     ("class_map", "ill", "a dictionary such as \"{'1': 'ill', '0': 'well'}\""),
+    ("class_map", "{[1]: 2}", "a dictionary such as \"{'1': 'ill', '0': 'well'}\""),
     ("class_map", "{'1':", "a dictionary such as \"{'1': 'ill', '0': 'well'}\""),
 ])  # fmt: skip
 def test_a_value_out_of_range_is_named_with_what_is_expected(name, value, expected):
@@ -115,6 +119,8 @@ def test_all_that_is_wrong_is_said_at_once():
     ({"fold": 3, "folds": 3}, "fold is 3; expected 0 to 2 for 3 folds."),
     ({"fold": 1}, "fold is 1; expected 0 without folds."),
     ({"loss": "focal", "label_smoothing": 0.1}, "focal loss takes no label smoothing"),
+    ({"method": "distill"}, "give its models/model.pt as --teacher_checkpoint"),
+    ({"flip_axes": [2]}, "flip_axes is [2]; expected axes of 0 to 1."),
     ({"class_weights": True, "logit_adjustment": 1.0}, "class_weights and logit_adjustment do the same work"),
 ])  # fmt: skip
 def test_options_that_do_not_go_together_are_refused(given, words):

@@ -22,7 +22,9 @@ def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``export``."""
     parser.add_argument("run_dir", type=Path, metavar="OUT", help="output_dir of a training run")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: OUT/export")
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument(
+        "--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS)
+    )
     parser.add_argument(
         "--data", metavar="DIR_OR_DATALIST", help="labelled images to verify on; default: the run's validation images"
     )

@@ -49,6 +49,8 @@ class Parser(argparse.ArgumentParser):
         parsed = self.parse_args(rest)
         for option, field in self.fields.items():
             place = getattr(parsed, self.places.get(option, ""), None)
+            if place is not None and option in found:
+                self.error(f"{self.places[option]} is {place} and {option} {found[option][-1]}; give one of them")
             own = found.get(option) if place is None else [place]
             setattr(parsed, _name(option), own if own is None or takes_several(field) else own[-1:])
         return parsed
@@ -66,7 +68,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         """Ends with 2 and one sentence."""
-        self.exit(2, f"Error: {message[0].upper()}{message[1:].rstrip('.')}; `{self.prog} -h` shows all.\n")
+        everything = "--help-all" if self.rare else "-h"
+        self.exit(2, f"Error: {message[0].upper()}{message[1:].rstrip('.')}; `{self.prog} {everything}` shows all.\n")
 
     def _sorted(self, words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
         """The words of the models' options, and what is left for argparse: options first, then the other words."""
@@ -117,7 +120,8 @@ class Parser(argparse.ArgumentParser):
         if self._is_switch(name):
             return [words.pop(0)] if words and words[0].lower() in ON_OR_OFF else ["true"]
         if not words or self._begins_an_option(words[0]):
-            self.error(f"{name} is given without a value, expected {takes(self.fields[name])}")
+            near = f" ({name}={words[0]} takes it as it is)" if words else ""
+            self.error(f"{name} is given without a value, expected {takes(self.fields[name])}{near}")
         taken = [words.pop(0)]
         while takes_several(self.fields[name]) and words and _goes_on(self.fields[name], words[0]):
             taken.append(words.pop(0))
@@ -131,18 +135,20 @@ class Parser(argparse.ArgumentParser):
         if value is not None:
             return [f"{action.option_strings[-1]}={value}"]
         taken = [name]
-        while action.nargs == "+" and words and not _is_option(words[0]):
+        while action.nargs == "+" and words and not _is_option(words[0]) and _fits(action, words[0]):
             taken.append(words.pop(0))
         return taken
 
     def _begins_an_option(self, word: str) -> bool:
-        return word.partition("=")[0].replace("_", "-") in self._option_string_actions
+        """Whether a word is none that an option takes; one that begins with two dashes is a mistyped option at best."""
+        return word[:2] == "--" or (word[:1] == "-" and word[:2] in self._option_string_actions)
 
     def _give_back(self, found: dict[str, list[str]], others: list[str]) -> None:
         """Of ``--label-column a b DATA`` the last word is no column where it is a path, and there is no other DATA."""
-        last = next((found[name] for name in reversed(found) if len(found[name]) > 1), None)
-        if self._positionals._group_actions and not others and last and (last[-1] == "demo" or Path(last[-1]).exists()):
-            others.append(last.pop())
+        lists = [words for name, words in found.items() if len(words) > 1 and str in items_of(self.fields[name])]
+        missing = self._positionals._group_actions and not others and not set(self.places) & set(found)
+        if missing and lists and (lists[-1][-1] == "demo" or Path(lists[-1][-1]).exists()):
+            others.append(lists[-1].pop())
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -245,6 +251,13 @@ def _goes_on(field: FieldInfo, word: str) -> bool:
     if str in kinds:
         return not _is_option(word)
     return word in kinds or (isinstance(literal(word), int | float) and bool({int, float} & kinds))
+
+
+def _fits(action: argparse.Action, word: str) -> bool:
+    """Whether a word may be another of a list that argparse reads."""
+    if action.choices is not None:
+        return word in action.choices or not Path(word).exists()
+    return action.type not in (int, float) or isinstance(literal(word), int | float)
 
 
 def _is_option(word: str) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from annotated_types import Ge, Gt, Le, Len, Lt, MinLen
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from dual_skd.errors import InputError, choose
@@ -78,6 +78,12 @@ def _as_list_of_one(value: object) -> object:
     return [value] if isinstance(value, int | str) and value != "all" else _as_list(value)
 
 
+def _with_width(value: list[float]) -> list[float]:
+    if not value[1] > 0:
+        raise ValueError("no width")
+    return value
+
+
 def _as_codes(value: object) -> object:
     return {name: _as_list(code) for name, code in value.items()} if isinstance(value, Mapping) else value
 
@@ -90,7 +96,7 @@ def literal(word: str) -> Any:
     """What a word of a command line means in Python, itself where it is none of its values."""
     try:
         return ast.literal_eval(word)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return word
 
 
@@ -141,7 +147,11 @@ Lengths = Annotated[
 Dims = Annotated[Literal[2, 3], Takes("2 or 3")]
 Fraction = Annotated[float, Gt(0), Le(1)]
 Folds = Annotated[int, Ge(2)]
-Levels = Annotated[list[float], BeforeValidator(_as_list), Len(2, 2), Takes("[centre, width] in HU")]
+Levels = Annotated[
+    list[float], BeforeValidator(_as_list), Len(2, 2), AfterValidator(_with_width), Takes("[centre, width] in HU")
+]
+Seed = Annotated[int, Ge(0), Lt(2**32)]
+Place = Annotated[str, BeforeValidator(_as_text), MinLen(1), Takes("a path")]
 Chance = Annotated[float, Gt(0), Lt(1)]
 Strength = Annotated[int, Ge(1), Le(5)]
 Layers = Annotated[list[Whole] | list[list[Whole]], BeforeValidator(_as_list), Takes("a list of blocks per stage")]

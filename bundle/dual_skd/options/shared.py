@@ -31,6 +31,7 @@ class Reading(Finding):
         "class name of each label as it stands in the data, such as \"{'1': 'abnormal', '0': 'normal'}\" or "
         "\"{'Normal': 'normal', 'gesund': 'normal'}\"; `''` leaves its images out",
         empty="labels are class names",
+        everyday=True,
     )
     patient_pattern: Text | None = option(
         None,

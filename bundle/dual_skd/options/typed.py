@@ -39,7 +39,9 @@ def refuse_unknown(arguments: Sequence[str] | None = None) -> None:
         files = ensure_tuple(ast.literal_eval(given["config_file"]))
     except (ValueError, SyntaxError):  # one path, without quotes
         files = (given["config_file"],)
-    known = {_first_part(key) for key in ConfigParser.load_config_files(files)} | set(OF_MONAI)
+    merged = ConfigParser.load_config_files(files)
+    _refuse_strangers(files, str(merged))
+    known = {_first_part(key) for key in merged} | set(OF_MONAI)
     for name in given:
         if _first_part(name) not in known and not any(f"@{name}" in word for word in words):
             near = did_you_mean(_first_part(name), known)
@@ -52,9 +54,21 @@ def refuse_unknown(arguments: Sequence[str] | None = None) -> None:
             )
 
 
+def _refuse_strangers(files: Sequence[str], text: str) -> None:
+    """Refuses an entry of a later config that is near one of the first, which has none such, and that nothing reads."""
+    from monai.bundle import ConfigParser
+
+    first = ConfigParser.load_config_file(files[0])
+    for file in files[1:]:
+        for key in map(_first_part, ConfigParser.load_config_file(file)):
+            near = did_you_mean(key, first)
+            if key not in first and near and f"@{key}" not in text:
+                raise InputError(f"{file}: {key} is no entry of {files[0]}{near}, and nothing reads it.")
+
+
 def _of_monai() -> list[str]:
     """What was typed after ``python -m monai.bundle``; nothing in other programs, whose arguments are their own."""
-    return sys.argv[1:] if re.search(r"monai\W+bundle", sys.argv[0]) else []
+    return sys.argv[1:] if re.search(r"monai[./\\]bundle([/\\]__main__\.py)?$", sys.argv[0]) else []
 
 
 def _typed(words: Sequence[str]) -> dict[str, str]:

@@ -6,14 +6,14 @@ from __future__ import annotations
 from typing import Literal
 
 from dual_skd.options.choices import BadFile
-from dual_skd.options.kinds import Codes, Corruptions, Count, Options, Strengths, Switch, Text, option
+from dual_skd.options.kinds import Codes, Corruptions, Count, Options, Place, Strengths, Switch, Text, option
 from dual_skd.options.shared import Answers, Copies, Finding, Machine, Reading, Unexpected
 
 
 class Measured(Options):
     """Which images are measured, and what is written"""
 
-    dataset_dir: Text | None = option(
+    dataset_dir: Place | None = option(
         None,
         "other labelled images, such as another hospital's, in any form that training takes",
         empty="the run's own",
@@ -21,7 +21,7 @@ class Measured(Options):
         path=True,
         everyday=True,
     )
-    output_dir: Text = option("output", "folder of the run", free=True, path=True, everyday=True)
+    output_dir: Place = option("output", "folder of the run", free=True, path=True, everyday=True)
     split: Literal["test", "val"] = option("test", "which of the run's images", everyday=True)
     report_as: Text | None = option(
         None,
@@ -50,7 +50,7 @@ class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Answers, Meas
 class Asked(Options):
     """Which images are answered, and what is written"""
 
-    dataset_dir: Text = option(
+    dataset_dir: Place = option(
         "demo",
         "images: a folder, a table or list, or a file",
         free=True,
@@ -58,7 +58,7 @@ class Asked(Options):
         words=("demo", "demo3d"),
         everyday=True,
     )
-    output_dir: Text = option(
+    output_dir: Place = option(
         "output", "folder of the run; the answers are written there", free=True, path=True, everyday=True
     )
     batch_size: Count = option(8, "images at a time")
