@@ -160,7 +160,7 @@ def test_a_folder_keeps_to_the_data_and_options_that_it_was_made_of(demo, tmp_pa
     divide_once(str(demo), plain, path)
     content = path.read_text()
     for data, options in ((two, plain), (demo, {}), (demo, {"patient_pattern": "(p)"})):
-        with pytest.raises(InputError, match=f"holds the division of {demo} with the data options --patient_pat"):
+        with pytest.raises(InputError, match=f"holds the division of {demo} with the data options --patient-pat"):
             divide_once(str(data), options, path)
     monkeypatch.chdir(tmp_path)
     divide_once("demo/../demo", plain, path)
@@ -190,7 +190,7 @@ def test_what_can_not_be_read_is_one_sentence(curve, tmp_path, capsys):
         ("--fractions 10", "Fractions are above 0 and at most 1, found 10.0."),
         ("--seeds 0", "a seed and an epoch or more"),
         ("--method nosuch", "Unknown method 'nosuch'"),
-        ("--minutes nan", "Expected minutes above 0, found nan."),
+        ("--minutes nan", "Expected minutes of at least 0, found nan."),
         ("--image-size 0", "image_size is 0; expected a whole number of at least 1"),
     ],
 )

@@ -104,8 +104,8 @@ def refuse_impossible(args: argparse.Namespace) -> None:
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise InputError(f"Fractions are above 0 and at most 1, found {' '.join(map(str, args.fractions))}.")
     read(Training, {"method": args.method})
-    if not args.minutes > 0:
-        raise InputError(f"Expected minutes above 0, found {args.minutes}.")
+    if not args.minutes >= 0:
+        raise InputError(f"Expected minutes of at least 0, found {args.minutes}.")
     if args.seeds < 1 or args.epochs < 1:
         raise InputError(f"Expected a seed and an epoch or more, found --seeds {args.seeds} --epochs {args.epochs}.")
 

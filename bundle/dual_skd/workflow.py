@@ -96,7 +96,7 @@ class Workflow:
             chosen |= self._options_in(Path(path).expanduser())
         chosen |= values
         plain = {name: one for name, one in from_presets.items() if name in self.kind.model_fields and not _refers(one)}
-        options = read(self.kind, plain | chosen)
+        options: Any = read(self.kind, plain | chosen)
         if (folder := Path(options.output_dir).expanduser()).is_file():
             raise InputError(f"output_dir {folder} is a file; give the name of a folder.")
         self._require_data({*from_presets, *chosen})

@@ -38,6 +38,14 @@ def test_an_option_that_no_config_has_is_refused_with_what_is_near(config, word)
         refuse_unknown(["run", f"--config_file={config}", word, "1"])
 
 
+def test_a_mistyped_entry_of_a_config_of_ones_own_is_refused(config, tmp_path):
+    (tmp_path / "mine.json").write_text('{"epochz": 2, "rate": 1, "epochs": "$@rate"}')
+    with pytest.raises(InputError, match="mine.json: nothing reads epochz; did you mean epochs"):
+        refuse_unknown(["run", "--config_file", config[:-1] + f",'{tmp_path}/mine.json']"])
+    (tmp_path / "mine.json").write_text('{"epochz": 2, "epochs": "@epochz"}')
+    refuse_unknown(["run", "--config_file", config[:-1] + f",'{tmp_path}/mine.json']"])
+
+
 def test_one_config_is_a_path_as_it_is(tmp_path):
     (tmp_path / "a, b.json").write_text("{}")
     with pytest.raises(InputError, match="Unknown option --epochs"):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import os
 import re
 import sys
@@ -61,9 +62,9 @@ def _refuse_strangers(files: Sequence[str], text: str) -> None:
     first = ConfigParser.load_config_file(files[0])
     for file in files[1:]:
         for key in map(_first_part, ConfigParser.load_config_file(file)):
-            near = did_you_mean(key, first)
+            near = difflib.get_close_matches(key, first, n=1, cutoff=0.8)
             if key not in first and near and f"@{key}" not in text:
-                raise InputError(f"{file}: {key} is no entry of {files[0]}{near}, and nothing reads it.")
+                raise InputError(f"{file}: nothing reads {key}; did you mean {near[0]}?")
 
 
 def _of_monai() -> list[str]:
