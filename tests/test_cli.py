@@ -240,3 +240,57 @@ def test_a_misspelt_word_is_refused_before_anything_heavy_is_imported(tmp_path):
 def test_python_m_shows_the_commands_name():
     done = subprocess.run([sys.executable, "-m", "dual_skd", "check"], capture_output=True, text=True)
     assert done.returncode == 2 and "`dual-skd check -h`" in done.stderr
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such shell")
+@pytest.mark.parametrize(
+    "line", ["{} -h | true", "{} check nowhere 2>&1 | true", "{} -h >&-", "{} check nowhere >&- 2>&-"]
+)
+def test_output_that_nobody_reads_ends_without_a_traceback(line, tmp_path):
+    program = f"{shlex.quote(sys.executable)} -m dual_skd"
+    done = subprocess.run(["bash", "-c", line.format(program)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("words, said", [
+    (["train", "a", "--dataset-dir", "b"], "DATA is a and --dataset-dir b; give one of them"),
+    (["train", "a", "--cache-dir", "--no-amp"], "--cache-dir is given without a value"),
+    (["train", "a", "--label-column", "--epocs=3"], "--label-column is given without a value"),
+    (["export", "O", "--formats", "onxx"], "invalid choice: 'onxx'"),
+])  # fmt: skip
+def test_nothing_is_swallowed(words, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert said in capsys.readouterr().err
+
+
+def test_a_list_leaves_data_where_it_is_given_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "32", "noise"):
+        (tmp_path / name).mkdir()
+    assert parsed("--dataset-dir", "data", "--label-column", "a", "b") == {
+        "dataset_dir": "data", "label_column": ["a", "b"]
+    }  # fmt: skip
+    assert parsed("--dataset-dir", "data", "--image-size", "32", "32")["image_size"] == [32, 32]
+    args = parser_of("learning-curve").parse(["--fractions", "0.1", "0.5", "DATA", "-o", "c"])
+    assert (args.data, args.fractions) == ("DATA", [0.1, 0.5])
+
+
+@pytest.mark.parametrize(
+    "folder, said", [("nowhere", "There is no folder "), ("here", "No training has written into ")]
+)
+def test_a_folder_without_a_run_is_refused_before_anything_is_loaded(folder, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    assert main(["evaluate", folder]) == 1
+    message = capsys.readouterr().err
+    assert said in message and message.startswith("Error: ")
+
+
+def test_a_folder_of_results_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "a.csv").touch()
+    assert main(["train", "demo", "-o", str(tmp_path / "a.csv")]) == 1
+    assert "a.csv is a file; give the name of a folder." in capsys.readouterr().err

@@ -72,7 +72,7 @@ def test_a_training_is_what_its_files_say(run):
         "  kept        epoch 2 of 3, the best macro AUC on the validation images",
         "  validation  macro AUC 0.910, balanced accuracy 0.820, NLL 0.400, ECE 0.120 on",
         "              7 images of 2 patients; they chose the epoch, so new images may",
-        "              fare worse",
+        "              fare worse, and too few to say much",
         f"  per epoch   {run}/metrics.json",
         f"  report      {run}/report/report.html",
         f"Next: dual-skd evaluate '{run}'",

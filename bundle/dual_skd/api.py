@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dual_skd.places import require_run
 from dual_skd.workflow import EVALUATE, TRAIN
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def evaluate(
         InputError: an option, the model or the data can't be used.
     """
     gathered = EVALUATE.gather(_with(options, output_dir=output_dir), preset, config)
+    require_run(gathered.options.output_dir)
     parser = EVALUATE.run(gathered.files, gathered.values)
     from dual_skd.results import EvaluationResult
 

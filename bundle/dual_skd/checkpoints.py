@@ -30,7 +30,7 @@ from dual_skd.errors import FULL, InputError
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.files import replace_file
 from dual_skd.momentum import unwrap
-from dual_skd.options import Training, completed, marks
+from dual_skd.options import Training, chosen, completed, marks
 from dual_skd.wording import counted, quoted
 
 logger = logging.getLogger(__name__)
@@ -353,6 +353,8 @@ def _plain_settings(settings: Mapping[str, Any], data_hash: str) -> dict[str, An
 def _differences(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     former = completed(former)
     names = [name for name in now if name in former and name not in FREE and former[name] != now[name]]
+    follows = Training.model_fields.keys() - chosen(former).keys() - chosen(now).keys()  # from what is named, too
+    names = [name for name in names if name not in follows] or names
     return ["the data (another data_hash)" if name == "data_hash" else f"{name} {former[name]}, now {now[name]}"
             for name in names]  # fmt: skip
 

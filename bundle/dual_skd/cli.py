@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
@@ -78,7 +79,26 @@ COMMANDS = {  # in the order of use
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; what the user can mend is one sentence on stderr."""
+    _open_closed_streams()
     name, *words = (sys.argv[1:] if argv is None else argv) or ["-h"]
+    try:
+        code = _run(name, words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _open_closed_streams() -> None:
+    """Gives a process that was started without some of its streams (``>&-``) ones that lead nowhere."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _run(name: str, words: list[str]) -> int:
     if name in ("-h", "--help"):
         sys.stdout.write(overview())
         return 0
@@ -92,6 +112,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped by SIGINT.\n")
         return 130
+    except BrokenPipeError:
+        raise
     except Exception as error:
         sentence = sentence_of(error)
         if sentence is None:

@@ -72,19 +72,30 @@ def find_model(output_dir: str | Path, root: str | Path | None = None, images: s
             "removed; give the same training command again to go on."
         )
     near = did_you_mean(output_dir.name, _runs_beside(output_dir))
-    wanted = f"give --output_dir of a finished run{near}, or train one (dual-skd train DATA -o OUT)"
+    wanted = f"give the folder of a finished run as output_dir{near}, or train one (dual-skd train DATA -o OUT)"
     shipped = None if root is None else Path(root) / "models" / "model.pt"
     if shipped is None or shipped == own or not shipped.is_file():
         raise InputError(f"No model in {own}: {wanted}.")
     if images is not None:
         refuse_demo_model(shipped, [images], f"No model in {own}: {wanted}")
     logger.warning(
-        "No model in %s: the bundle's own is used, %s%s; for a model of your own give --output_dir of its run.",
+        "No model in %s: the bundle's own is used, %s%s; for one of your own give the folder of its run as output_dir.",
         own,
         shipped,
         f" ({about})" if (about := read_json(shipped.with_suffix(".json")).get("description")) else "",
     )
     return str(shipped)
+
+
+def require_run(output_dir: str | Path) -> None:
+    """Raises an ``InputError`` for a folder that isn't there, or that no training has written into."""
+    folder = expanded(output_dir)
+    near = did_you_mean(folder.name, _runs_beside(folder))
+    remedy = f"give the folder of a training run{near}, as `dual-skd train DATA -o OUT` makes one"
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}; {remedy}.")
+    if not any((folder / name).exists() for name in ("run.json", "datalist.json", "models")):
+        raise InputError(f"No training has written into the folder {folder}; {remedy}.")
 
 
 def refuse_demo_model(model: str | Path, images: Iterable[Any], remedy: str) -> None:

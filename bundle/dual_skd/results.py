@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FEW = 30  # images, under which a metric is mostly chance
 SHOWN = ("macro_auc", "balanced_accuracy", "nll", "ece")  # of all metrics, in the text
 
 
@@ -169,6 +170,7 @@ class TrainingResult(Result):
         numbers = _in_words(self.metrics)
         chose = self._key != "last"
         doubt = "they chose the epoch, so new images may fare worse" if chose else "not test images"
+        doubt += ", and too few to say much" if self.images < FEW else ""
         measured = f"{numbers} on {_counted(self.images, self.patients)}; {doubt}" if numbers else ""
         return [
             ("kept", kept), ("validation", measured), ("temperature", self._temperature()),

@@ -184,13 +184,12 @@ class MetricsRecorder:
         self._collected = {}
 
     def _say(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """A line per network; of an evaluation the one of the student, calibrated where it is, is for everyone."""
-        first = None if self.split == "validation" else "calibrated" if "calibrated" in metrics else "student"
+        """A line per network, for who wants to know all: the last words have what counts."""
         for who, values in metrics.items():
             known = {metric: values[metric] for metric in SHOWN if values[metric] is not None}
             text = ", ".join(f"{metric_words(metric)} {value:.3f}" for metric, value in known.items())
             name = "Student, calibrated" if who == "calibrated" else who.capitalize()
-            logger.log(logging.INFO if who == first else logging.DEBUG, "%s: %s.", name, text)
+            logger.debug("%s: %s.", name, text)
 
     def _log_twins(self, entry: Mapping[str, Any]) -> None:
         shown = "nll" if self.key_metric == LAST else self.key_metric

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from dual_skd import options
 from dual_skd.errors import InputError
 from dual_skd.options.arguments import Parser, add_options, given
-from dual_skd.wording import counted
 
 if TYPE_CHECKING:
     from dual_skd.prediction.outcome import Prediction
@@ -79,13 +78,15 @@ def main(args: argparse.Namespace) -> int:
 
 
 def write_table(path: Path, found: Sequence[Prediction], columns: Sequence[str]) -> None:
-    """Writes answers as ``run inference`` writes its predictions.csv, and prints how many there are.
+    """Writes answers as ``run inference`` writes its predictions.csv, and prints the last words.
 
     Raises:
         InputError: the file can't be written.
     """
     from dual_skd.files import replace_file
     from dual_skd.prediction.outcome import row_of
+    from dual_skd.prediction.result import InferenceResult
+    from dual_skd.results import last_words
 
     def write(draft: Path) -> None:
         with draft.open("w", newline="", encoding="utf-8") as file:
@@ -94,9 +95,7 @@ def write_table(path: Path, found: Sequence[Prediction], columns: Sequence[str])
             rows.writerows(map(row_of, found))
 
     replace_file(path, write)
-    bad = sum(bool(one.problem) for one in found)
-    left = f"; {counted(bad, 'file')} can't be used, the column problem says why" if bad else ""
-    sys.stdout.write(f"{path}: {counted(len(found) - bad, 'image')} answered{left}.\n")
+    sys.stdout.write(f"{last_words(InferenceResult(path))}\n")
 
 
 def line_of(found: Prediction, runtime: str = "") -> str:

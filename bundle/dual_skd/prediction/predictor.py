@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dual_skd.data.bad_files import require_policy
+from dual_skd.data.reading.locators import expanded
+from dual_skd.data.records.asked_images import find_images
 from dual_skd.errors import InputError
 from dual_skd.places import bundle_root, model_file, refuse_demo_model
 from dual_skd.prediction.answering import Image, Predictor
@@ -41,7 +43,7 @@ def predict(
     waiting for PyTorch and MONAI.
 
     Args:
-        image: a DICOM, NIfTI, PNG, JPEG, TIFF or .npy file, the folder of a DICOM series, any other
+        image: a DICOM, NIfTI, PNG, JPEG, TIFF or .npy file, the folder of a DICOM series, a folder of images, any other
             :mod:`locator <dual_skd.data.reading.locators>`, or an array or tensor: (H, W), also with channels last, or
             (H, W, D) as :func:`dual_skd.data.reading.reader.image_from_array` describes it. A list or tuple is several.
         model: a run's ``output_dir``, or its model.pt or model.safetensors; None takes the bundle's own. Unless you
@@ -59,7 +61,8 @@ def predict(
             :mod:`dual_skd.data.reading.expectation`.
 
     Returns:
-        a :class:`~dual_skd.prediction.outcome.Prediction`; for several images a list of them, in their order.
+        a :class:`~dual_skd.prediction.outcome.Prediction`; for several images, or a folder of them, a list in their
+        order.
 
     Raises:
         InputError: there is no model, it is the demo's and wasn't asked for by name, or, unless they are skipped, an
@@ -72,6 +75,12 @@ def predict(
     """
     several = isinstance(image, list | tuple)
     images: Any = image if several else [image]
+    if isinstance(image, str | Path) and (folder := expanded(image).absolute()).is_dir():
+        trained = load_predictor(
+            model, device=device, calibrate=calibrate, alpha=alpha, unexpected_input=unexpected_input
+        ).preprocessing
+        images = find_images(folder, trained.get("spatial_dims", 2), frame=trained.get("frame"))
+        several = images != [str(folder)]  # else the slices of one volume
     found = predict_iter(
         images, model=model, device=device, spacing=spacing, hu=hu, calibrate=calibrate,
         alpha=alpha, on_bad_file=on_bad_file, unexpected_input=unexpected_input,

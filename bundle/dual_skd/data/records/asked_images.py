@@ -115,8 +115,8 @@ def _refuse_patients(trained_on: Path, demo_dir: Path, dataset_dir: str | Path) 
     if Path(first).is_relative_to(demo_dir.absolute()):
         raise InputError(
             f"The model in {trained_on.parent} was trained on the demo's generated images and knows nothing of "
-            f"{dataset_dir}; give --output_dir of a run on images of that kind. To see what it says all the same: "
-            f"dual-skd predict {quoted(dataset_dir)} --model {quoted(trained_on.parent)}"
+            f"{dataset_dir}; give the folder of a run on images of that kind as output_dir. To see what it says all "
+            f"the same: dual-skd predict {quoted(dataset_dir)} --model {quoted(trained_on.parent)}"
         )
 
 

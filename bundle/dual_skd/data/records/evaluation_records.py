@@ -76,7 +76,8 @@ def load_evaluation_records(
     if trained.class_names != tuple(class_names):
         raise InputError(
             f"The model's classes are {', '.join(class_names)}, those of the run in {Path(trained_on).parent} "
-            f"{', '.join(trained.class_names)}: it isn't the model of that run; give --output_dir of a finished run."
+            f"{', '.join(trained.class_names)}: it isn't the model of that run; give the folder of a finished run "
+            "as output_dir."
         )
     if split not in SPLITS[1:]:
         raise InputError(f"split is {split!r}; evaluate on 'test' or 'val'.")
