@@ -136,8 +136,9 @@ class Workflow:
         """The options of a user's file, which hold nothing but plain values."""
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:  # not there, not UTF-8, no path at all
-            raise InputError(f"The file of options {path} can't be read as UTF-8 text ({error}).") from error
+        except (OSError, ValueError) as error:  # not there, or not UTF-8, or no path at all
+            reason = getattr(error, "strerror", None) or f"expected UTF-8 text, {error}"
+            raise InputError(f"The file of options {path} can't be read ({reason}).") from error
         try:
             content = json.loads(text) if path.suffix.lower() == ".json" else _yaml(text)
         except (ValueError, RecursionError) as error:

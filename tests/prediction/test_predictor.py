@@ -203,3 +203,12 @@ def test_arrays_are_compared_by_what_they_tell(make_model, picture):
     photograph = np.stack([picture, picture // 3, picture // 5], axis=-1)
     with pytest.raises(InputError, match="the given array isn't what was trained on: it is in colour"):
         predict(photograph, model=path)
+
+
+def test_a_folder_is_the_images_in_it(make_model, file, tmp_path):
+    path = make_model()
+    (tmp_path / "deeper").mkdir()
+    shutil.copy(file, tmp_path / "deeper" / "other.png")
+    found = predict(tmp_path, model=path)
+    assert [one.image for one in found] == [str(tmp_path / "deeper" / "other.png"), str(file)]
+    assert [one.probabilities for one in found] == [predict(file, model=path).probabilities] * 2
