@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         set_up(verbose=args.verbose, quiet=args.quiet)
         return import_module(COMMANDS[name].module).main(args)
     except KeyboardInterrupt:
-        sys.stderr.write("\nStopped by SIGINT.\n")
+        sys.stderr.write("\nStopped by Ctrl-C.\n")
         return 130
     except Exception as error:
         sentence = sentence_of(error)
