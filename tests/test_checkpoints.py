@@ -202,15 +202,23 @@ def test_accumulated_gradients_are_not_lost(tmp_path):
         assert Run(tmp_path / str(iteration), accumulation=3).go().digest() == whole.digest()
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(signal.SIGINT, ("INFO", "Stopped by Ctrl-C")), (signal.SIGTERM, ("WARNING", "Stopped by SIGTERM"))],
+)
 @pytest.mark.parametrize("iteration", [2, 5, 9, 15])
-def test_a_signal_lets_the_iteration_finish_and_says_how_to_go_on(tmp_path, whole, name, iteration, caplog, capfd):
-    number, before = signal.Signals[name], signal.getsignal(signal.Signals[name])
+def test_a_signal_lets_the_iteration_finish_and_says_how_to_go_on(
+    tmp_path, whole, number, said, iteration, caplog, capfd
+):
+    caplog.set_level(logging.INFO, logger="dual_skd")
+    before, (level, words) = signal.getsignal(number), said
     stopped = Run(tmp_path, minutes=60).at(iteration, lambda: signal.raise_signal(number))
     with pytest.raises(SystemExit) as caught:
         stopped.go()
     assert caught.value.code == 128 + number and signal.getsignal(number) is before
-    assert f"Stopped by {name}; the same command goes on from {tmp_path / NEWEST}." in caplog.text
+    last = caplog.records[-1]
+    assert last.levelname == level
+    assert last.getMessage() == f"{words}; the same command goes on from {tmp_path / NEWEST}."
     assert "Once more ends it at once" in capfd.readouterr().err
     assert len(stopped.seen) == iteration
     rest = Run(tmp_path, minutes=60).go()

@@ -2,8 +2,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import struct
 
-from dual_skd.progress import bar, shown
+import pytest
+
+from dual_skd.progress import bar, is_terminal, shown
 
 
 def test_a_bar_that_stays_is_one_line_and_lines_of_the_log_stand_above_it(terminal):
@@ -31,3 +35,15 @@ def test_nothing_is_shown_in_a_file_by_other_processes_or_where_the_log_is_quiet
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(terminal, "isatty", lambda: False)
     assert not shown() and list(bar(range(2), "Reading", stays=True)) == [0, 1] and terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize(("rows", "columns", "shows"), [(24, 80, True), (0, 80, False), (24, 0, False)])
+def test_a_terminal_without_rows_or_columns_is_taken_for_a_file(rows, columns, shows):
+    termios, fcntl = pytest.importorskip("termios"), pytest.importorskip("fcntl")
+    other_end, descriptor = os.openpty()
+    try:
+        fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        with open(descriptor, "w") as stream:
+            assert stream.isatty() and is_terminal(stream) is shows
+    finally:
+        os.close(other_end)

@@ -202,7 +202,9 @@ class Checkpoints:
             self._stop = True
         if self._stop:
             number = self._signals.number or signal.SIGTERM  # another process of several had the signal
-            logger.warning("Stopped by %s; the same command goes on %s.", signal.Signals(number).name, self._goes_on())
+            wanted = number == signal.SIGINT  # by the user, who needs no warning of it
+            level, by = (logging.INFO, "Ctrl-C") if wanted else (logging.WARNING, signal.Signals(number).name)
+            logger.log(level, "Stopped by %s; the same command goes on %s.", by, self._goes_on())
             raise SystemExit(128 + number)
 
     def _goes_on(self) -> str:

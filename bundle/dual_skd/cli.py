@@ -110,7 +110,7 @@ def _run(name: str, words: list[str]) -> int:
         set_up(verbose=args.verbose, quiet=args.quiet)
         return import_module(COMMANDS[name].module).main(args)
     except KeyboardInterrupt:
-        sys.stderr.write("\nStopped by SIGINT.\n")
+        sys.stderr.write("\nStopped by Ctrl-C.\n")
         return 130
     except BrokenPipeError:
         raise

@@ -12,9 +12,9 @@ KNOWN = {
     "evaluate.json": "f72312414ac6f04ed31a9a9699f92aebbcbbe7224f561f8ee6b194a305320baa",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
     "inference.json": "d33f7c03d97a1a4698d711e3645afc03695b5285cb2a39fa0bbdb8a55e83e44e",
-    "multi_gpu_train.json": "ede57823e611e62e1e2ebf1a003795e5103ae6b4999d6bdd16572e6fb223f734",
+    "multi_gpu_train.json": "49e9f9cca61ea55598af53d81f50ff76da414c666e2273f5add57f1e28c53b12",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "94cfd15661ada8d273ab0e98d95e1d67d4df8604eb8549436e548b0e3d901895",
+    "train.json": "abe6563fe9023279fe4afa85994f4748162ffaf1603748aab138838ebf4c2589",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 from weakref import WeakSet
 
 from tqdm import tqdm
@@ -19,7 +20,18 @@ _open: WeakSet[tqdm] = WeakSet()
 
 def shown() -> bool:
     """Whether bars are shown: on a terminal, by the first process, and where the log isn't told to be quiet."""
-    return sys.stderr.isatty() and int(os.environ.get("RANK", 0)) == 0 and logger.isEnabledFor(logging.INFO)
+    return is_terminal(sys.stderr) and int(os.environ.get("RANK", 0)) == 0 and logger.isEnabledFor(logging.INFO)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that a bar can stand on; one without rows or columns is taken for a file."""
+    if not stream.isatty():
+        return False
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except OSError:  # it stands in for one, and has no descriptor
+        return True
+    return size.lines > 0 and size.columns > 0
 
 
 def bar(iterable: Iterable | None, what: str, total: int | None = None, *, done: int = 0, stays: bool = False) -> tqdm:

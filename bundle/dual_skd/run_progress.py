@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
-from dual_skd.progress import bar
+from dual_skd.progress import bar, is_terminal
 from dual_skd.wording import duration, metric_words
 
 logger = logging.getLogger(__name__)
@@ -124,4 +124,4 @@ class TrainingProgress:
 
 def _log_is_on_terminal() -> bool:
     streams = [getattr(handler, "stream", None) for handler in logging.getLogger().handlers]
-    return all(stream.isatty() for stream in streams if stream is not None)
+    return all(is_terminal(stream) for stream in streams if stream is not None)

@@ -208,7 +208,7 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
 
     monkeypatch.setattr(workflows.Workflow, "gather", interrupted)
     assert main(["train", "demo"]) == 130
-    assert "Stopped by SIGINT" in capsys.readouterr().err
+    assert "Stopped by Ctrl-C." in capsys.readouterr().err
 
 
 def test_a_preset_may_refer_to_options(tmp_path, tiny, trained):

@@ -103,14 +103,17 @@ def test_the_number_of_loader_processes_does_not_change_a_bit(tmp_path, run, set
     assert_equal_runs(whole, tmp_path)
 
 
-def test_a_run_with_two_learning_networks_goes_on_by_resume_json_too(tmp_path, run, tiny):
+def test_a_run_with_two_learning_networks_goes_on_by_resume_json_too(tmp_path, run, tiny, caplog):
     arguments = tiny | {"epochs": 2, "method": "mutual"}
     run("train.json", **arguments, output_dir=str(tmp_path / "whole"))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
         stop_at(patch, 4, signal.SIGTERM)
         run("train.json", **arguments, output_dir=str(tmp_path / "parts"))
     assert stopped.value.code == 143
-    run("train.json", "resume.json", **arguments, output_dir=str(tmp_path / "parts"))
+    with caplog.at_level(logging.INFO, logger="dual_skd"):
+        caplog.clear()
+        run("train.json", "resume.json", **arguments, output_dir=str(tmp_path / "parts"))
+    assert "Going on from" in caplog.text and "First weights" not in caplog.text  # which a new run says
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
     record = json.loads((tmp_path / "parts" / "run.json").read_text())
     assert [epoch["epoch"] for epoch in record["timings"]["epochs"]] == [1, 2] and record["finished"]

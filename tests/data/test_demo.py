@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from dual_skd.data.demo import CLASSES_2D, CLASSES_3D, chest_xray, head_volume, write_demo
+from dual_skd.data.reading.facts import facts_of
 from dual_skd.errors import InputError
 
 FEW_2D = {"train": 18, "val": 6, "test": 6}
@@ -80,6 +81,14 @@ def test_the_3d_set_is_nifti_with_spacing_and_orientation(tmp_path):
     volume = nibabel.load(demo / listed[0]["image"])
     assert volume.shape == (48, 48, 24) and volume.header.get_zooms() == (4.0, 4.0, 7.0)
     assert nibabel.aff2axcodes(volume.affine) == ("R", "A", "S") and volume.get_data_dtype() == np.int16
+
+
+def test_no_volume_is_taken_for_a_ct(tmp_path):
+    volumes = [head_volume(label, anatomy_seed=seed) for seed in range(60) for label in CLASSES_3D]
+    assert min(volume.min() for volume in volumes) >= 0
+    lowest = min(volumes, key=np.min)
+    nibabel.save(nibabel.Nifti1Image(lowest, np.eye(4)), tmp_path / "lowest.nii.gz")
+    assert not facts_of(tmp_path / "lowest.nii.gz", spatial_dims=3).hounsfield
 
 
 @pytest.mark.parametrize(

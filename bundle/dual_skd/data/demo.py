@@ -22,7 +22,7 @@ import numpy as np
 from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 
-VERSION = 2
+VERSION = 3
 MARKER = "demo.json"
 DEMO_NAMES = {"demo": 2, "demo3d": 3}  # words for a dataset_dir, and their spatial dimensions
 CLASSES_2D = ("interstitial", "normal", "nodule")
@@ -33,6 +33,7 @@ SIZE_2D = (128, 128)  # rows, columns
 SIZE_3D = (48, 48, 24)  # x (right), y (anterior), z (superior)
 SPACING_2D = (2.5, 2.5)  # mm
 SPACING_3D = (4.0, 4.0, 7.0)  # mm
+OFFSET_3D = 1000  # of all values, so that none is below 0, as in MR; far below it is the air of a CT
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ def head_volume(label: str, *, anatomy_seed: int, size: tuple[int, int, int] = S
         size: voxels along x (right), y (anterior), z (superior).
 
     Returns:
-        (X, Y, Z) int16.
+        (X, Y, Z) int16, no value below 0.
     """
     rng = np.random.default_rng([anatomy_seed, 44])
     grid = _coordinates(size)
@@ -304,7 +305,7 @@ def head_volume(label: str, *, anatomy_seed: int, size: tuple[int, int, int] = S
     if label == "lesion":
         image += strength * _ellipsoid(grid, place, (radius, radius, radius * 1.3), 0.15)
     image += 0.02 * rng.standard_normal(size)
-    return np.rint(_level(image, rng, mean=600, deviation=250)).astype(np.int16)
+    return np.rint(_level(image, rng, mean=600, deviation=250) + OFFSET_3D).astype(np.int16)
 
 
 def _write_head(path: Path, image: _Image) -> None:

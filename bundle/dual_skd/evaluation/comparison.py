@@ -46,9 +46,9 @@ def compare_runs(
 
     Returns:
         plain JSON: ``shared`` images and those ``only_one`` and ``only_other`` has, known ``patients`` of the shared
-        ones, ``metrics`` (per name one, other, difference, low, high, p, p_holm, reason), ``areas`` (the same per
-        class) and ``mcnemar``; with several labels per image there are areas only, which ``reason`` says; as it says
-        when one run's probabilities are calibrated and the other's aren't.
+        ones and whether these are too ``few`` for most tests, ``metrics`` (per name one, other, difference, low, high,
+        p, p_holm, reason), ``areas`` (the same per class) and ``mcnemar``; with several labels per image there are
+        areas only, which ``reason`` says; as it says when the probabilities of one run alone are calibrated.
 
     Raises:
         InputError: no image is in both, or the runs contradict each other about labels or classes.
@@ -90,7 +90,9 @@ def compare_runs(
         {"class": name, **asdict(delong_test(p[:, k], q[:, k], _truth(labels, k), patients=patients))}
         for k, name in enumerate(classes)
     ]
-    _without_p_of_few([*found["metrics"].values(), *found["areas"]], len(set(patient_numbers(patients, len(labels)))))
+    found["few"] = len(set(patient_numbers(patients, len(labels)))) < FEWEST
+    if found["few"]:
+        _without_p([*found["metrics"].values(), *found["areas"]])
     _correct([*found["metrics"].values(), *found["areas"], *([found["mcnemar"]] if found["mcnemar"] else [])])
     return found
 
@@ -153,10 +155,10 @@ def _metrics(
     return found
 
 
-def _without_p_of_few(entries: list[dict[str, Any]], units: int) -> None:
-    """Takes the p values of tests for many patients away where there are few, and says so."""
+def _without_p(entries: list[dict[str, Any]]) -> None:
+    """Takes away the p values of tests for many patients, and says so."""
     for entry in entries:
-        if units < FEWEST and entry["p"] is not None:
+        if entry["p"] is not None:
             entry |= {"p": None, "reason": f"no p value: fewer than {FEWEST} patients"}
 
 

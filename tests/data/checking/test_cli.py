@@ -211,8 +211,40 @@ def test_archives_and_volumes_are_checked_too(tmp_path, capsys):
             np.save(tmp_path / "v" / label / f"{index}.npy", volume)
     assert run(tmp_path / "v", "--spatial-dims", "3") == 0
     assert training_options(capsys.readouterr().out) == {"dataset_dir": str(tmp_path / "v"), "preset": ["volume"]}
-    assert run(tmp_path / "v") == 1
-    assert "6 images have other dimensions" in capsys.readouterr().out
+    assert run(tmp_path / "v", "--fix-list", tmp_path / "fix.csv", "--no-twins") == 1
+    printed = capsys.readouterr().out
+    assert "6 images have other dimensions" in printed and "clean list" not in printed
+    again = f"Next: dual-skd check {tmp_path / 'v'}"
+    options = f"--fix-list {tmp_path / 'fix.csv'} --no-twins --spatial-dims 3"
+    assert printed.splitlines()[-1] == f"{again} {options}"
+
+
+def test_images_that_were_taken_for_volumes_are_checked_again_as_images(dataset, tmp_path, capsys):
+    assert run(dataset, "--spatial-dims", "3", "--patient-pattern", "(x)", "--clean-list", tmp_path / "c.csv") == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert "0 images are left" in lines[-1]
+    assert last == (
+        f"Next: dual-skd check {dataset} --clean-list {tmp_path / 'c.csv'} --spatial-dims 2 --patient-pattern '(x)'"
+    )
+    named = [line for line in lines if "(test, " in line or "(train, " in line]
+    assert len(named) == 8 and sum(line.endswith(": the same") for line in named) == 7
+
+
+def test_a_few_images_of_other_dimensions_say_nothing_of_the_set(dataset, capsys):
+    volume = np.random.default_rng(0).normal(size=(12, 12, 12)).astype(np.float32)
+    np.save(dataset / "train" / "a" / "volume.npy", volume)
+    assert run(dataset) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"Next: dual-skd check {dataset} --clean-list clean.csv"
+
+
+@pytest.mark.parametrize("spoilt", ["b", "ab"])
+def test_a_clean_list_of_fewer_than_two_classes_is_not_trained_on(dataset, tmp_path, capsys, spoilt):
+    for label in spoilt:
+        for path in dataset.glob(f"*/{label}/*.png"):
+            path.write_bytes(b"")
+    assert run(dataset, "--clean-list", tmp_path / "clean.csv") == 1
+    printed = capsys.readouterr().out
+    assert f"{8 - 4 * len(spoilt)} images are left" in printed and "Next:" not in printed
 
 
 def test_files_of_several_frames_are_checked_frame_by_frame(tmp_path, capsys):

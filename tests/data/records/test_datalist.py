@@ -211,6 +211,11 @@ def test_the_description_names_counts_and_decisions(tmp_path):
     assert any(line.startswith("  No split was given") for line in lines)
 
 
+def test_the_description_has_no_empty_parts(tmp_path):
+    data = load(class_folders(tmp_path / "train", {"a": 10, "b": 10}).parent, val_fraction=0)
+    assert data.describe().splitlines()[1:] == ["  train: 20 images (10 a, 10 b)"]
+
+
 def test_very_many_classes_are_not_counted_one_by_one(tmp_path):
     folders = {f"c{k:02d}": 2 + (k == 0) for k in range(MOST_NAMED + 1)}
     data = load(class_folders(tmp_path / "train", folders).parent, val_fraction=0)

@@ -60,8 +60,9 @@ def test_the_command_says_what_differs_and_where_the_page_is(pair, capsys):
     )
     assert "Both are right about 40 images, A alone about 20, B alone about 0" in " ".join(lines)
     page = good / "report" / "compared_with_weak.html"
-    assert lines[-1] == f"With the AUC of each class, and p before Holm's correction: {page}"
-    assert all(len(line) <= 80 for line in lines[:-1])
+    *lines, title, adds, following = lines
+    assert title == f"Page: {page}" and adds == "  adds  the AUC of each class, and p before Holm's correction"
+    assert following == f"Next: dual-skd report {good}" and all(len(line) <= 80 for line in [*lines, adds])
 
 
 def test_the_page_has_names_directions_and_leaves_the_report_alone(pair):
@@ -70,7 +71,7 @@ def test_the_page_has_names_directions_and_leaves_the_report_alone(pair):
     (good / "report" / "report.html").write_text("the run's own")
     before = (good / "metrics.json").read_bytes()
     shown(pair)
-    assert (good / "report" / "report.html").read_text() == "the run's own"
+    assert (good / "report" / "report.html").read_text() == "the run's own" and "Next:" not in shown(pair)
     assert (good / "metrics.json").read_bytes() == before and not (weak / "report").exists()
     source = (good / "report" / "compared_with_weak.html").read_text(encoding="utf-8")
     words = words_of(good / "report" / "compared_with_weak.html")
@@ -100,9 +101,43 @@ def test_another_split_has_its_own_folder_and_several_labels_have_areas(run_fold
     for run in pair:
         (run / "predictions_test.csv").rename(run / "predictions_clinic.csv")
     lines = list(compare(*pair, "clinic", resamples=20))
-    assert lines[-1].endswith(str(pair[0] / "report_clinic" / "compared_with_b.html"))
+    assert f"Page: {pair[0] / 'report_clinic' / 'compared_with_b.html'}" in lines
+    assert lines[-1] == f"Next: dual-skd report {pair[0]} --split clinic"
     assert [line.split()[2] for line in lines if line.startswith("  AUC of ")] == ["normal", "nodule", "mass"]
     assert not any(line.startswith("Both are right") for line in lines)
+
+
+def share_few(pair: tuple[Path, Path], images: int) -> None:
+    """Leaves the first run its first images, and the second all but a few of the others."""
+    for run, kept in zip(pair, (slice(images), slice(50)), strict=True):
+        head, *rows = (run / "predictions_test.csv").read_text().splitlines()
+        (run / "predictions_test.csv").write_text("\n".join([head, *rows[kept], ""]))
+
+
+def test_where_images_are_left_out_the_next_command_trains_on_one_division(pair, tmp_path):
+    good, weak = pair
+    share_few(pair, 40)
+    record = json.loads((weak / "run.json").read_text())
+    record["config"] |= {"epochs": 5, "seed": 1, "label_column": "finding", "val_fraction": 0.3, "num_workers": 0}
+    (weak / "run.json").write_text(json.dumps(record))
+    *_, advice, following = shown(pair).splitlines()
+    assert advice.split()[:3] == ["for", "all", "images"]
+    assert following == f"Next: dual-skd train {good / 'datalist.json'} -o NEW --epochs 5 --seed 1 --fit stretch"
+    for run in pair:  # of other data there is no division
+        (run / "predictions_test.csv").rename(run / "predictions_clinic.csv")
+    lines = list(compare(*pair, "clinic", resamples=20))
+    assert lines[-1] == f"Next: dual-skd report {good} --split clinic" and not any("division" in one for one in lines)
+
+
+@pytest.mark.parametrize(("patients", "units"), [(None, "2 patients"), ([""] * 60, "3 images")])
+def test_of_few_images_it_is_said_that_nothing_could_be_tested(run_folder, patients, units):
+    pair = [run_folder(LABELS, name=name, patients=patients) for name in "ab"]
+    share_few(pair, 3)
+    said = " ".join(shown(pair).split())
+    assert f"No metric could be tested for chance: {units} are too few." in said and "beyond chance" not in said
+    assert f"No metric could be tested for chance: {units} are too few." in words_of(
+        pair[0] / "report" / "compared_with_b.html"
+    )
 
 
 def test_what_is_beyond_chance_is_said_for_the_better_one():

@@ -49,7 +49,7 @@ def add_arguments(parser: Parser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Checks, prints what was found, and returns 0 when nothing is wrong, else 1."""
-    from dual_skd.data.checking.findings import COLUMNS, check_records
+    from dual_skd.data.checking.findings import COLUMNS, check_records, dimensions_of_nearly_all
     from dual_skd.data.checking.salvage import load_for_check
 
     values = given(args, Images, OF_IMAGES), given(args, Reading)
@@ -73,6 +73,7 @@ def main(args: argparse.Namespace) -> int:
         sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
         return 1
     *lines, verdict = report(data, findings)
+    trains, dimensions = findings.ok, dimensions_of_nearly_all(data, findings)
     rows: list[tuple[str, str | Path]] = [("all findings", args.json or ""), ("fix list", args.fix_list or "")]
     if args.clean_list is not None:
         from dual_skd.data.checking.clean_list import clean_records, write_clean_list
@@ -82,10 +83,16 @@ def main(args: argparse.Namespace) -> int:
             write_clean_list(data, records, file)
         left = counted(len(records), "image is", "images are")
         rows += [("clean list", args.clean_list), ("", "; ".join([f"{left} left", *notes]))]
-    elif not findings.ok:
+        trains = bool(records) if data.multi_label else len({record["label"] for record in records}) > 1
+    elif not (findings.ok or dimensions):
         rows.append(("clean list", "--clean-list FILE.csv writes one of what is left to train on."))
-    trains = findings.ok or args.clean_list is not None
-    following = next_command(args, data, values[0] | values[1], trains=trains, as_table=args.clean_list)
+    given_values = values[0] | values[1]
+    if dimensions:
+        following = check_again(args, given_values | {"spatial_dims": dimensions})
+    elif trains or args.clean_list is None:
+        following = next_command(args, data, given_values, trains=trains, as_table=args.clean_list)
+    else:  # too little is left
+        following = ""
     sys.stdout.write("\n".join([*lines, closing(verdict, rows, following)]) + "\n")
     return 0 if findings.ok else 1
 
@@ -113,6 +120,14 @@ def next_command(
         values = columns | ({"class_map": class_map} if (class_map := like_empty_cells(data)) else {})
     said = command(start, values, Training, places=True)
     return said if trains else f"{said} --clean-list clean.csv"
+
+
+def check_again(args: argparse.Namespace, values: Mapping[str, Any]) -> str:
+    """The same check with other options of the data."""
+    files = {"--json": args.json, "--fix-list": args.fix_list, "--clean-list": args.clean_list}
+    own = [f"{name} {quoted(path)}" for name, path in files.items() if path is not None]
+    start = " ".join(["dual-skd check", quoted(args.dataset_dir), *own, *["--no-twins"] * args.no_twins])
+    return command(start, values, Training, places=True)
 
 
 def report(data: DataList, findings: Findings) -> Iterator[str]:
@@ -155,9 +170,15 @@ def _table_of_counts(data: DataList, findings: Findings) -> Iterator[str]:
 def _group(group: Group) -> Iterator[str]:
     yield from _wrapped(f"{group.headline}.", "- ")
     named = [offender for offender in group.offenders if offender["image"]]
+    before = ""
     for offender in named[:SHOWN]:
         where = ", ".join(filter(None, (offender["split"], offender["label"])))
-        yield from _wrapped(f"{offender['image']}{f' ({where})' if where else ''}: {offender['detail']}", "    ")
+        image = f"{offender['image']}{f' ({where})' if where else ''}"
+        lines = _wrapped(f"{image}: {offender['detail']}", "    ")
+        detail = offender["detail"].replace(Path(offender["image"]).name, "")
+        # a long sentence is said once
+        yield from _wrapped(f"{image}: the same", "    ") if detail == before and len(lines) > 1 else lines
+        before = detail
     if len(named) > SHOWN:
         yield f"    ... and {len(named) - SHOWN} more (--fix-list FILE.csv or --json FILE writes all)"
     if not named and group.example:

@@ -21,6 +21,7 @@ from dual_skd.data.twins.signature_cache import Signatures
 from dual_skd.wording import counted
 
 TEST_FRACTION = 0.2  # of the images, which training makes its test set where no split is given
+NEARLY_ALL = 0.9  # of the images: then the wish is wrong, and not they
 IMBALANCE = 10  # times as many images of one class as of another
 COLUMNS = ("image", "split", "label", "kind", "severity", "detail", "remedy", "twin")
 
@@ -191,6 +192,16 @@ def check_records(
     reports.add_leftovers()
     note = stretching([facts[record["image"]] for record in usable])
     return replace(reports.findings(pairs, shared), notes=[note] if note else [])
+
+
+def dimensions_of_nearly_all(data: DataList, findings: Findings) -> int | None:
+    """The spatial dimensions that nearly all images have, where these aren't those that were asked for, else None."""
+    other = 2 if data.spatial_dims == 3 else 3
+    words = f"spatial_dims {other}", f"it has {other} axes"  # others have too many axes for either
+    wrong = [
+        one for one in findings.offenders if one["kind"] == "wrong_dims" and any(w in one["detail"] for w in words)
+    ]
+    return other if wrong and len(wrong) >= NEARLY_ALL * sum(map(len, data.splits.values())) else None
 
 
 def _share_to_expect(data: DataList) -> list[str]:

@@ -148,10 +148,10 @@ class DataList:
         return (total - counts).clamp_min(1) / counts if self.multi_label else total / (self.num_classes * counts)
 
     def describe(self, title: str = "Data") -> str:
-        """Lines for the log: source, counts, decisions."""
-        lines = [f"{title}: {self.source}", *(f"  {split}: {self.counted(split)}" for split in SPLITS)]
+        """Lines for the log: source, counts of the parts that have images, decisions."""
+        parts = [f"  {split}: {self.counted(split)}" for split in SPLITS if self.splits[split]]
         notes = [f"  {note[0].upper()}{note[1:]}." for note in self.notes if note not in self.doubts]
-        return "\n".join(lines + notes)
+        return "\n".join([f"{title}: {self.source}", *parts, *notes])
 
 
 def load_records(

@@ -7,8 +7,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dual_skd.errors import InputError
+from dual_skd.wording import closing, quoted
+
+if TYPE_CHECKING:
+    from dual_skd.evaluation.run_files import RunFiles
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +63,26 @@ def compare(directory: Path, other: Path, split: str = "test", *, resamples: int
     path = report_folder(expanded(directory), split) / f"compared_with_{names[1].replace('/', '_')}.html"
     replace_file(path, lambda draft: draft.write_text(page, encoding="utf-8"))
     yield from terminal_lines(found, names, options)
-    yield f"With the AUC of each class, and p before Holm's correction: {path}"
+    rows, following = [("adds", "the AUC of each class, and p before Holm's correction")], ""
+    if one.section and two.section and (found["only_one"] or found["only_other"]):
+        rows.append(("for all images", "train both on one division, B on that of A for instance"))
+        following = on_division(expanded(directory) / "datalist.json", two)
+    elif not (path.parent / "report.html").is_file():
+        following = f"dual-skd report {quoted(directory)}" + ("" if split == "test" else f" --split {quoted(split)}")
+    yield from closing(f"Page: {path}", rows, following).splitlines()
+
+
+def on_division(division: Path, run: RunFiles) -> str:
+    """The command that trains as a run did, on the division of another."""
+    from dual_skd.options import Training, command, marks
+    from dual_skd.options.derived import chosen
+    from dual_skd.options.shared import Reading
+    from dual_skd.options.training import Division, Places
+
+    used_up = {*Places.model_fields, *Reading.model_fields, *Division.model_fields, "frame"} - {"train_fraction"}
+    used_up |= {name for name, one in marks(Training).items() if one.free}  # of the machine, not of the result
+    values = {name: value for name, value in chosen(run.run.get("config") or {}).items() if name not in used_up}
+    return command(f"dual-skd train {quoted(division)} -o NEW", values, Training, places=True)
 
 
 def names_of(one: Path, other: Path) -> tuple[str, str]:

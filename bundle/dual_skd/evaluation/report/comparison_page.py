@@ -11,7 +11,7 @@ from dual_skd.evaluation.comparison import shared_images
 from dual_skd.evaluation.recorder import LOWER_IS_BETTER
 from dual_skd.evaluation.report.markup import Notes, element, estimate, number, paragraph, table
 from dual_skd.evaluation.report.page import METRICS, document
-from dual_skd.wording import aligned, metric_words
+from dual_skd.wording import aligned, counted, metric_words
 
 WIDTH = 80  # of a terminal
 LEVEL = 0.05  # of p values after Holm that are called beyond chance
@@ -101,6 +101,10 @@ def verdict(found: Mapping[str, Any], names: tuple[str, str]) -> str:
         said.append(f"{names[0 if wrong['only_one'] > wrong['only_other'] else 1]} is right more often")
     if said:
         return f"Beyond chance (p below {LEVEL} after Holm): {'; '.join(said)}."
+    if all(one["p_holm"] is None for _, _, one in _entries(found, metric_words)):
+        units = counted(found["patients"], "patient") if found["patients"] else counted(found["shared"], "image")
+        why = f": {units} are too few" if found["few"] else ""
+        return f"No metric could be tested for chance{why}."
     return f"No difference is beyond chance (p below {LEVEL} after Holm)."
 
 
