@@ -31,7 +31,8 @@ def training_options(printed: str) -> dict[str, object]:
     """What training gets from the command that comes next, on the last line, once a shell has read it."""
     words = shlex.split(printed.splitlines()[-1].removeprefix("Next: "))
     assert words[:2] == ["dual-skd", "train"]
-    args = parser_of("train").parse(words[2:])
+    assert words[words.index("-o") + 1] == "output"
+    args = parser_of("train").parse([word for word in words[2:] if word not in ("-o", "output")])
     return given(args, Training) | ({"preset": args.preset} if args.preset else {})
 
 
@@ -60,7 +61,7 @@ def test_a_clean_set_is_told_so_with_exit_code_0(dataset, tmp_path, capsys):
         "No errors and no warnings found: the set can be trained on.",
         f"  all findings  {tmp_path}/out/found.json",
         f"  fix list      {tmp_path}/fix.csv",
-        f"Next: dual-skd train {dataset}",
+        f"Next: dual-skd train {dataset} -o output",
     ]
     table = [line.split() for line in printed.splitlines() if line.split()[:1] in (["train"], ["val"], ["test"])]
     assert table == [
@@ -397,3 +398,12 @@ def test_a_table_without_any_image_that_exists_is_refused_in_words(tmp_path, cap
     (tmp_path / "t.csv").write_text("image,label\n" + "".join(f"{place}.png,{place % 2}\n" for place in range(9)))
     assert run(tmp_path / "t.csv", "--quiet") == 1
     assert "the image 0.png does not exist" in "".join(capsys.readouterr())
+
+
+def test_the_next_run_gets_a_folder_of_its_own(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for made, named in ((), "output"), (("output",), "output2"), (("output", "output2"), "output3"):
+        for name in made:
+            (tmp_path / name).mkdir(exist_ok=True)
+        assert run(dataset, "--quiet", "--clean-list", tmp_path / "clean.csv") == 0
+        assert f" -o {named}" in capsys.readouterr().out.splitlines()[-1]

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -113,6 +114,8 @@ def next_command(
 
     values = dict(values)
     start = f"dual-skd {'train' if trains else 'check'} {quoted(as_table or args.dataset_dir)}"
+    if trains:
+        start += f" -o {free_folder()}"
     if trains and values.pop("spatial_dims", 2) == 3:
         start += " --preset volume"
     if as_table is not None:  # which has a column per class or one named label, and says the rest itself
@@ -120,6 +123,12 @@ def next_command(
         values = columns | ({"class_map": class_map} if (class_map := like_empty_cells(data)) else {})
     said = command(start, values, Training, places=True)
     return said if trains else f"{said} --clean-list clean.csv"
+
+
+def free_folder() -> str:
+    """A name for the folder of a run that nothing here has yet: ``output``, ``output2`` ..."""
+    names = ("output" if number == 1 else f"output{number}" for number in count(1))
+    return next(name for name in names if not Path(name).exists())
 
 
 def check_again(args: argparse.Namespace, values: Mapping[str, Any]) -> str:
