@@ -160,7 +160,7 @@ def test_a_folder_keeps_to_the_data_and_options_that_it_was_made_of(demo, tmp_pa
     divide_once(str(demo), plain, path)
     content = path.read_text()
     for data, options in ((two, plain), (demo, {}), (demo, {"patient_pattern": "(p)"})):
-        with pytest.raises(InputError, match=f"holds the division of {demo} with the data options --patient_pat"):
+        with pytest.raises(InputError, match=f"holds the division of {demo} with the data options --patient-pat"):
             divide_once(str(data), options, path)
     monkeypatch.chdir(tmp_path)
     divide_once("demo/../demo", plain, path)
@@ -249,4 +249,4 @@ def test_help_comes_at_once():
     code = "import sys; sys.argv[1:] = ['learning-curve', '-h']; from dual_skd.cli import main; main()"
     heavy = "import atexit, sys; atexit.register(lambda: print('HEAVY' if 'torch' in sys.modules else 'light'));"
     said = subprocess.run([sys.executable, "-c", heavy + code], capture_output=True, text=True, check=True).stdout
-    assert "--fractions SHARE" in said and "--image-size" in said and said.splitlines()[-1] == "light"
+    assert "--fractions X ..." in said and "--image-size" in said and said.splitlines()[-1] == "light"
