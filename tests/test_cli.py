@@ -220,6 +220,19 @@ def test_help_begins_with_an_example_that_the_command_takes(name, capsys, monkey
         assert parser_of(name).parse(shlex.split(example)[2:])
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_arguments_are_written_in_one_way(name):
+    parser = parser_of(name)
+    for action in parser._actions:
+        option = action.option_strings[-1] if action.option_strings else ""
+        if action.nargs == 0 or option in parser.fields:
+            continue
+        assert action.metavar or action.dest.isupper(), option or action.dest
+        assert action.type not in (int, float) or action.metavar == {int: "N", float: "X"}[action.type], option
+        assert not action.default or "default: " in action.help, option
+        assert " by default" not in action.help and not action.help.startswith("default"), option
+
+
 def test_the_overview_names_every_command_and_imports_nothing_heavy():
     text = overview()
     assert all(f"\n  {name} " in text for name in COMMANDS) and max(map(len, text.splitlines())) <= 80

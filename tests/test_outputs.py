@@ -112,7 +112,7 @@ def test_unusable_model_files_are_named(tmp_path):
 
 def test_the_model_of_the_run_is_preferred_to_that_of_the_bundle(tmp_path):
     run, root = tmp_path / "run", tmp_path / "bundle"
-    with pytest.raises(InputError, match="give --output_dir of a finished run, or train one"):
+    with pytest.raises(InputError, match="give the folder of a finished run as output_dir, or train one"):
         find_model(run, root)
     ours = save(root / "models", network())
     assert find_model(run, root) == str(ours)

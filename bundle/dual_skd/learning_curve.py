@@ -46,17 +46,23 @@ def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``learning-curve``, and the options of training, which are the same for all runs."""
     parser.add_argument("data", metavar="DATA", help="any data set that training takes")
     parser.add_argument(
-        "-o", "--output-dir", dest="curve", required=True, type=Path, metavar="CURVE",
+        "-o", "--output-dir", dest="curve", required=True, type=Path, metavar="DIR",
         help="folder of the runs, the table, the plot",
     )  # fmt: skip
     parser.add_argument(
-        "--fractions", nargs="+", type=float, default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="SHARE",
+        "--fractions", nargs="+", type=float, default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="X",
         help="shares of the labelled images, above 0 and up to 1 (default: 0.05 0.1 0.25 0.5 1)",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=3, help="runs per share and method (default: 3)")
-    parser.add_argument("--epochs", type=int, default=12, help="of the whole set; small shares get more (default: 12)")
-    parser.add_argument("--method", default="coupled", help=f"compared with {CONTROL} (default: coupled)")
-    parser.add_argument("--minutes", type=float, default=600, help="no run is started after them (default: 600)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per share and method (default: 3)")
+    parser.add_argument(
+        "--epochs", type=int, default=12, metavar="N", help="of the whole set; small shares get more (default: 12)"
+    )
+    parser.add_argument(
+        "--method", default="coupled", metavar="NAME", help=f"compared with {CONTROL} (default: coupled)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=600, metavar="X", help="no run is started after them (default: 600)"
+    )
     add_files(parser, TRAIN)
     add_options(parser, Training, OF_RUNS, everyday=True)
 

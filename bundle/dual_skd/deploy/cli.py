@@ -20,20 +20,30 @@ OF_DATA = {"label_column", "class_map", "image_column"}  # of those with which d
 
 def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``export``."""
-    parser.add_argument("run_dir", type=Path, metavar="OUT", help="output_dir of a training run")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: OUT/export")
+    parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of a training run")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the files (default: OUT/export)")
     parser.add_argument(
-        "--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS)
+        "--formats",
+        nargs="+",
+        choices=list(FORMATS),
+        default=list(FORMATS),
+        metavar="NAME",
+        help=f"{', '.join(FORMATS)} (default: all)",
     )
     parser.add_argument(
-        "--data", metavar="DIR_OR_DATALIST", help="labelled images to verify on; default: the run's validation images"
+        "--data", metavar="DATA", help="labelled images to verify on (default: the run's validation images)"
     )
-    parser.add_argument("--images", type=int, default=2000, help="verify on so many images at most, 2000 by default")
-    parser.add_argument("--threads", type=int, default=1, help="threads for the times, 1 by default")
-    parser.add_argument("--seconds", type=float, default=3, help="for the times of a batch size, 3 by default")
     parser.add_argument(
-        "--timeout", type=float, default=900, help="seconds that one conversion or measurement may take"
+        "--images", type=int, default=2000, metavar="N", help="verify on so many of them at most (default: 2000)"
     )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads for the times (default: 1)")
+    parser.add_argument(
+        "--seconds", type=float, default=3, metavar="X", help="for the times of a batch size (default: 3)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=900, metavar="X",
+        help="seconds that one conversion or measurement may take (default: 900)",
+    )  # fmt: skip
     add_options(parser, Reading, OF_DATA)
 
 

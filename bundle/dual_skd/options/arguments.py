@@ -157,7 +157,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or action.nargs == 0:
             return super()._format_action_invocation(action)
-        return f"{', '.join(action.option_strings)} {self._format_args(action, action.dest.upper())}"
+        words = f"{action.metavar} ..." if action.nargs == "+" else self._format_args(action, action.dest.upper())
+        return f"{', '.join(action.option_strings)} {words}"
 
 
 class HelpAll(argparse.Action):

@@ -25,8 +25,10 @@ OF_PREDICTION = ("calibrate", "alpha", "unexpected_input", "image_column", "allo
 def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``predict``."""
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, DICOM series, folders or tables of them")
-    parser.add_argument("--model", help="folder or model file of a run, or demo (default: the bundle's own)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: cpu)")
+    parser.add_argument(
+        "--model", metavar="OUT", help="folder or model file of a run, or demo (default: the bundle's own)"
+    )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1 or auto (default: cpu)")
     parser.add_argument("--json", action="store_true", help="a JSON object per line")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table in place of lines")
     add_options(parser, options.Prediction, OF_PREDICTION)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``dual-skd audit BUNDLE_DIR``: what a bundle would run, before it is run."""
+"""``dual-skd audit BUNDLE``: what a bundle would run, before it is run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dual_skd.wording import closing, counted, quoted
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of ``audit``."""
-    parser.add_argument("bundle_dir", type=Path, help="folder of a MONAI bundle")
+    parser.add_argument("bundle_dir", type=Path, metavar="BUNDLE", help="folder of a MONAI bundle")
     parser.add_argument(
         "--allow",
         action="append",

@@ -31,24 +31,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|NAME",
         help="weights file of the small network's shapes, or a network name",
     )
-    parser.add_argument("--small-options", default="{}", metavar="JSON", help="options of the named small network")
-    parser.add_argument("--out", required=True, metavar="FILE", help="small weights, .safetensors or .pt")
-    parser.add_argument("--report", metavar="CSV", help="table with one row per tensor")
-    parser.add_argument("--elements", default="uniform", help=" | ".join(get_args(ElementRule)))
-    parser.add_argument("--layers", default="first", help=f'{" | ".join(get_args(LayerRule))} | JSON, as "[0, 2, 5]"')
-    parser.add_argument("--mode", default="structured", help="structured | reference (the published index rule)")
-    parser.add_argument("--heads", default="whole", help="whole | blend")
-    parser.add_argument("--family", help=f"{' | '.join(FAMILIES)} | generic; default: recognised")
-    parser.add_argument("--large-heads", type=int, metavar="N", help="attention heads, if not 64 channels each")
     parser.add_argument(
-        "--small-heads", type=int, metavar="N", help="attention heads, if not as wide as the large ones"
+        "--small-options", default="{}", metavar="JSON", help="options of the named small network (default: {})"
     )
+    parser.add_argument("--out", required=True, metavar="FILE", help="small weights, .safetensors or .pt")
+    parser.add_argument("--report", metavar="FILE", help="CSV table with one row per tensor (default: none)")
+    rules, blocks = ", ".join(get_args(ElementRule)), ", ".join(get_args(LayerRule))
+    parser.add_argument(
+        "--elements", default="uniform", metavar="RULE", help=f"which channels ({rules}; default: uniform)"
+    )
+    parser.add_argument(
+        "--layers", default="first", metavar="RULE",
+        help=f'which blocks ({blocks}, or JSON such as "[0, 2, 5]"; default: first)',
+    )  # fmt: skip
+    parser.add_argument(
+        "--mode", default="structured", metavar="NAME",
+        help="by named axes, or by the published index rule (structured, reference; default: structured)",
+    )  # fmt: skip
+    parser.add_argument("--heads", default="whole", metavar="NAME", help="of attention (whole, blend; default: whole)")
+    parser.add_argument(
+        "--family", metavar="NAME", help=f"of the networks ({', '.join(FAMILIES)}, generic; default: recognised)"
+    )
+    for which, usual in (("large", "64 channels each"), ("small", "as wide as the large ones")):
+        parser.add_argument(
+            f"--{which}-heads", type=int, metavar="N", help=f"attention heads of the {which} one (default: {usual})"
+        )
     for which in ("large", "small"):
         parser.add_argument(
-            f"--{which}-grid", type=int, nargs="+", metavar="N", help="tokens per axis, if not square or cubic"
-        )
+            f"--{which}-grid", type=int, nargs="+", metavar="N",
+            help=f"tokens per axis of the {which} one (default: square or cubic)",
+        )  # fmt: skip
     parser.add_argument("--rescale", action="store_true", help="multiply by large / small input width")
-    parser.add_argument("--seed", type=int, default=0, help="seed of elements=random and of what isn't selected")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N",
+        help="of the rule random, and of what isn't selected (default: 0)",
+    )  # fmt: skip
     parser.add_argument(
         "--selected-only", action="store_true", help="write the selected tensors only, not the small network's others"
     )

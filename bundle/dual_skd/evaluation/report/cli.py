@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``dual-skd report RUN_DIR``: the report of an evaluated run as one HTML page."""
+"""``dual-skd report OUT``: the report of an evaluated run as one HTML page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from dual_skd.wording import closing, metric_words, quoted
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of ``report``."""
-    parser.add_argument("run_dir", type=Path, help="output_dir of a run that was evaluated")
-    parser.add_argument("--split", default="test", help="which evaluation: test, val, or the name given as report_as")
+    parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of an evaluated run")
+    parser.add_argument(
+        "--split", default="test", metavar="NAME",
+        help="which evaluation: test, val, or the name given as report_as (default: test)",
+    )  # fmt: skip
     parser.add_argument("--show-names", action="store_true", help="show names of files and the data's description")
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures of single images")
     parser.add_argument("--no-speed", action="store_true", help="don't measure the time per image")
-    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples, 2000 by default")
+    parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default: 2000)")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of ``compare``."""
     parser.add_argument("output_dir", type=Path, metavar="OUT", help="folder of an evaluated run")
     parser.add_argument("other", type=Path, metavar="OTHER", help="folder of another one; differences are OUT - OTHER")
-    parser.add_argument("--split", default="test", help="which evaluation: test, val, or the name given as report_as")
+    parser.add_argument(
+        "--split", default="test", metavar="NAME",
+        help="which evaluation: test, val, or the name given as report_as (default: test)",
+    )  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
