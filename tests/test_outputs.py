@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from dual_skd.outputs import (
     conformal_rule,
     find_model,
     load_model,
+    plain_values,
     save_model,
 )
 from dual_skd.pretrained import load_pretrained
@@ -169,3 +171,8 @@ def test_prediction_sets_are_calibrated_on_the_models_own_validation_predictions
     assert conformal_rule(tmp_path, info | {"multi_label": True}) is None
     assert conformal_rule(tmp_path, {"class_names": NAMES}) is None
     assert conformal_rule(tmp_path / "elsewhere", info) is None
+
+
+def test_values_of_any_kind_become_those_of_json(tmp_path):
+    given = {"a": MappingProxyType({"b": 1}), "set": {2}, "range": range(2), "path": tmp_path, "array": np.arange(2)}
+    assert plain_values(given) == {"a": {"b": 1}, "set": [2], "range": [0, 1], "path": str(tmp_path), "array": [0, 1]}
