@@ -7,6 +7,7 @@ import csv
 import logging
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,20 +28,20 @@ FEW = 30  # images, under which a metric is mostly chance
 SHOWN = ("macro_auc", "balanced_accuracy", "nll", "ece")  # of all metrics, in the text
 
 
-class Result:
+class Result(ABC):
     """What all results have: a text, which a notebook shows as HTML."""
 
+    @abstractmethod
     def title(self) -> str:
         """What was made, and where."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self) -> list[tuple[str, str | Path]]:
         """Name and text of what else is to be said; "" for what isn't known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def next_command(self) -> str:
         """What is done next; "" for nothing."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return closing(self.title(), self.rows())
