@@ -50,6 +50,7 @@ _MODULES = (
     "options",
     "outputs",
     "pair",
+    "pretrained",
     "results",
     "selection",
 )

