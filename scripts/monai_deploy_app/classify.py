@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an image or a volume to the probabilities of its classes, with what ``python -m dual_skd export`` writes:
+"""From an image or a volume to the probabilities of its classes, with what ``dual-skd export`` writes:
 ``model.ts`` and ``export.json``. Neither MONAI Deploy nor dual_skd is imported.
 
 The steps, their order and their formulas are those of ``preprocessing.steps`` in export.json.
@@ -32,7 +32,7 @@ def load(folder: str | Path) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
     if missing := [path.name for path in (model, about) if not path.is_file()]:
         raise ValueError(
             f"{folder} has no {' and no '.join(missing)}; give the folder that "
-            "`python -m dual_skd export RUN --formats torchscript` writes."
+            "`dual-skd export RUN --formats torchscript` writes."
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.jit.load(model, map_location=device).eval(), json.loads(about.read_text(encoding="utf-8"))

@@ -4,19 +4,17 @@
 from __future__ import annotations
 
 from dual_skd.options.derived import chosen, completed, marks, resolved, settings
-from dual_skd.options.kinds import Marks, Options, choices_of, marks_of, takes
-from dual_skd.options.methods import METHODS, Method, method
+from dual_skd.options.kinds import Options, choices_of, takes
+from dual_skd.options.methods import METHODS, method
 from dual_skd.options.reading import evaluation, prediction, read, training
 from dual_skd.options.training import Training
 from dual_skd.options.typed import refuse_unknown
 from dual_skd.options.use import Evaluation, Prediction
-from dual_skd.options.words import command, training_command, value_of, words_of
+from dual_skd.options.words import command, training_command, words_of
 
 __all__ = [
     "METHODS",
     "Evaluation",
-    "Marks",
-    "Method",
     "Options",
     "Prediction",
     "Training",
@@ -26,7 +24,6 @@ __all__ = [
     "completed",
     "evaluation",
     "marks",
-    "marks_of",
     "method",
     "prediction",
     "read",
@@ -36,6 +33,5 @@ __all__ = [
     "takes",
     "training",
     "training_command",
-    "value_of",
     "words_of",
 ]

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.options.derived import resolved
-from dual_skd.options.kinds import Options, choices_of, is_text, takes, takes_several, words_in
+from dual_skd.options.kinds import Options, choices_of, is_text, marks_of, takes, takes_several, words_in
 from dual_skd.options.training import Training
 from dual_skd.options.typed import text
 from dual_skd.options.use import Evaluation, Prediction
@@ -38,10 +38,13 @@ def read(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def of_config(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """The same of a config's entries, of which texts are read as they were typed, see :func:`text`."""
+    """The same of a config's entries, of which texts are read as they were typed, see :func:`text`.
+
+    Of an option that the config itself turns into something else, such as ``device``, it isn't known what was typed.
+    """
     given = dict(values)
     for name, field in kind.model_fields.items():
-        if name in given and is_text(field) and name != "device":
+        if name in given and is_text(field) and marks_of(field).config is None:
             given[name] = text(given[name], name, several=takes_several(field))
     return read(kind, given)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dual_skd.options.choices import BadFile, TwinSearch, UnexpectedInput
 from dual_skd.options.kinds import Chance, Device, Fraction, Map, Options, Switch, Text, Texts, Whole, option
 
+SIMILARITY = 0.93  # likeness from which two images count as near copies
 DEVICE = "$dual_skd.devices.pick_device('auto')"  # how a config says "auto": its entry `device` is a device
 
 
@@ -50,7 +51,7 @@ class Copies(Options):
     twin_search: TwinSearch = option(
         "auto", "when copies are searched for ([data.md](data.md#copies)); `auto` leaves out very large sets"
     )
-    twin_similarity: Fraction = option(0.93, "from which likeness on two images count as copies")
+    twin_similarity: Fraction = option(SIMILARITY, "from which likeness on two images count as copies")
     on_bad_file: BadFile = option(
         "error", "a file that can't be used is an error; `skip` leaves it out, lists and counts it"
     )

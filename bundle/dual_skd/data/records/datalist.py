@@ -35,6 +35,7 @@ from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.splitting import divide, divide_into_folds, far_from_asked, positive_labels
 from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
+from dual_skd.options.shared import SIMILARITY
 from dual_skd.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ def load_records(
     seed: int = 0,
     keep_twins: bool = False,
     twin_search: str = "auto",
-    twin_similarity: float = 0.93,
+    twin_similarity: float = SIMILARITY,
     on_bad_file: str | None = "error",
     frame: int | str | None = None,
     refuse_shared_patients: bool = True,

@@ -24,6 +24,7 @@ from dual_skd.data.records.spelling import key_of
 from dual_skd.data.records.split_file import load_split
 from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
+from dual_skd.options.shared import SIMILARITY
 from dual_skd.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def load_evaluation_records(
     patient_pattern: str | None = None,
     keep_twins: bool = False,
     twin_search: str = "auto",
-    twin_similarity: float = 0.93,
+    twin_similarity: float = SIMILARITY,
     on_bad_file: str = "error",
     frame: int | str | None = None,
     allow_outside: bool = False,

@@ -17,9 +17,9 @@ from dual_skd.data.twins.candidates import candidates, side_by_side
 from dual_skd.data.twins.likeness import likeness
 from dual_skd.data.twins.signatures import NUMBERS, Signature, read_finite, views_to_compare
 from dual_skd.errors import InputError
+from dual_skd.options.shared import SIMILARITY
 from dual_skd.progress import bar
 
-SIMILARITY = 0.93  # likeness from which two images count as near copies
 PROBABLE = 0.80  # from here, in some sets, pairs are sharpened copies, in others neighbouring slices: for a user to see
 CHUNK = 1024  # images that are under way at a time, so that memory doesn't grow with their number
 PAIRS = 512  # pairs per step of the fine comparison

@@ -11,9 +11,8 @@ from dual_skd.evaluation.comparison import shared_images
 from dual_skd.evaluation.recorder import LOWER_IS_BETTER
 from dual_skd.evaluation.report.markup import Notes, element, estimate, number, paragraph, table
 from dual_skd.evaluation.report.page import METRICS, document
-from dual_skd.wording import aligned, counted, metric_words
+from dual_skd.wording import WIDTH, aligned, counted, metric_words
 
-WIDTH = 80  # of a terminal
 LEVEL = 0.05  # of p values after Holm that are called beyond chance
 HOW = (
     "Paired on the shared images: metrics by a bootstrap over patients, areas by DeLong's test, right or wrong by "
