@@ -9,8 +9,10 @@ import pytest
 
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.report.cases import Case
+from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.model_card import model_card
-from dual_skd.evaluation.report.page import Content, commands, page
+from dual_skd.evaluation.report.origin import commands
+from dual_skd.evaluation.report.page import page
 from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.run_files import read_run
 
