@@ -208,7 +208,7 @@ def _precision_recall(analysis: Mapping[str, Any]) -> list[Plot]:
     curves = analysis["precision_recall"]
     reading = (
         "To the right more images of the class are found, upwards more of those called so are right. The upper right "
-        "corner is best; a rare class lies lower. The number is the average precision, the band as on the left."
+        "corner is best; a rare class lies lower. The number is the average precision, the band as before."
     )
     words = ("precision_recall", "Precision-recall curve", reading)
     return _curve_plots(curves, areas, words, "recall (sensitivity)", "precision (PPV)", diagonal=False)

@@ -37,9 +37,9 @@ def operating_points(content: Content) -> Markup:
                   "one misses less, a high one gives fewer false alarms."),
         table(head, rows),
         notes.paragraphs(),
-        how(f"Thresholds were chosen on {images} validation images and applied to these images as they are. Youden: the "
-            "largest sensitivity + specificity. The other rule takes the highest threshold that still finds so many on "
-            "the validation images; here it may find fewer."),
+        how(f"Thresholds were chosen on {images} validation images and applied to these images as they are. Youden: "
+            "the largest sensitivity + specificity. The other rule takes the highest threshold that still finds so "
+            "many on the validation images; here it may find fewer."),
     ])  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def _risk(risk: Mapping[str, Any], *, several: bool) -> str:
     at = ", ".join(f"{value:.1%} of the surest {share}" for share, value in risk["risk_at"].items() if share != "100%")
     return (
         f"Wrong are {risk['risk_at']['100%']:.1%} of {counted}, {at}; the area under the curve is "
-        f"{risk['aurc']:.4f}, {risk['excess']:.4f} more than with all right answers first."
+        f"{risk['aurc']:.4f}, {risk['excess']:.4f} more than if all right answers came first."
     )
 
 

@@ -88,18 +88,19 @@ def headline(analysis: Mapping[str, Any]) -> list[str]:
         right = sum(row[k] for k, row in enumerate(cells))
         said = [f"{right} of {images} images were answered right ({accuracy['value']:.1%})."]
     if accuracy["low"] is None:
-        said.append(f"{sentence(accuracy['reason'])}")
+        said.append(sentence(accuracy["reason"]))
     else:
-        unknown = ", those of unknown patients counted one by one," if analysis["patients"]["images_without"] else ""
-        said.append(
-            f"With {units} patients{unknown} the {analysis['settings']['level']:.0%} interval is {accuracy['low']:.1%} "
-            f"to {accuracy['high']:.1%}."
+        unknown = analysis["patients"]["images_without"]
+        counted = (
+            f"With each of {unknown} images taken for a patient of its own," if unknown else f"With {units} patients"
         )
+        limits = f"{accuracy['low']:.1%} to {accuracy['high']:.1%}"
+        said.append(f"{counted} the {analysis['settings']['level']:.0%} interval is {limits}.")
     if not analysis["multi_label"] and len(names) <= MOST_NAMED:
-        each = (f"{row[k]} of {sum(row)} {names[k]}" for k, row in enumerate(cells) if sum(row))
+        each = (f"{names[k]} {row[k]} of {sum(row)}" for k, row in enumerate(cells) if sum(row))
         most = max(range(len(names)), key=lambda k: sum(cells[k]))
-        said.append(f"Right are {', '.join(each)}.")
-        said.append(f"Who calls every image {names[most]} is right about {sum(cells[most])} of {images}.")
+        said.append(f"By class: {', '.join(each)}.")
+        said.append(f"Calling every image {names[most]} would be right for {sum(cells[most])} of {images}.")
     return said
 
 
