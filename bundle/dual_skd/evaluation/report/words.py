@@ -91,11 +91,10 @@ def headline(analysis: Mapping[str, Any]) -> list[str]:
         said.append(sentence(accuracy["reason"]))
     else:
         unknown = analysis["patients"]["images_without"]
-        counted = (
-            f"With each of {unknown} images taken for a patient of its own," if unknown else f"With {units} patients"
-        )
+        alone = f"each of {unknown} images taken for a patient of its own,"
         limits = f"{accuracy['low']:.1%} to {accuracy['high']:.1%}"
-        said.append(f"{counted} the {analysis['settings']['level']:.0%} interval is {limits}.")
+        level = f"{analysis['settings']['level']:.0%}"
+        said.append(f"With {alone if unknown else f'{units} patients'} the {level} interval is {limits}.")
     if not analysis["multi_label"] and len(names) <= MOST_NAMED:
         each = (f"{names[k]} {row[k]} of {sum(row)}" for k, row in enumerate(cells) if sum(row))
         most = max(range(len(names)), key=lambda k: sum(cells[k]))
