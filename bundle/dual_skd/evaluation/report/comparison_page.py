@@ -9,8 +9,9 @@ from typing import Any
 
 from dual_skd.evaluation.comparison import shared_images
 from dual_skd.evaluation.recorder import LOWER_IS_BETTER
-from dual_skd.evaluation.report.markup import Notes, element, estimate, number, paragraph, table
-from dual_skd.evaluation.report.page import METRICS, document
+from dual_skd.evaluation.report.page import METRICS, warnings
+from dual_skd.pages.frame import document
+from dual_skd.pages.markup import Notes, element, estimate, number, paragraph, table
 from dual_skd.wording import WIDTH, aligned, counted, metric_words
 
 LEVEL = 0.05  # of p values after Holm that are called beyond chance
@@ -57,7 +58,7 @@ def comparison_page(
         else paragraph("None that both runs know, apart from paths."),
     ]
     title = f"{names[0]} and {names[1]} compared on {found['shared']} images ({split})"
-    return document(title, body, written, version, optimistic=optimistic)
+    return document(title, body, version=version, about=f"Written {written}.", warnings=warnings(optimistic=optimistic))
 
 
 def terminal_lines(found: Mapping[str, Any], names: tuple[str, str], options: Options) -> Iterator[str]:

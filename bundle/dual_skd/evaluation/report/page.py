@@ -12,7 +12,11 @@ from dual_skd.evaluation.arguments import some
 from dual_skd.evaluation.calibration import FEW
 from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.report.cases import KINDS, Case
-from dual_skd.evaluation.report.markup import (
+from dual_skd.evaluation.report.plots import Plot, inline
+from dual_skd.options import Evaluation, command
+from dual_skd.pages.frame import RESEARCH, document
+from dual_skd.pages.frame import sections as in_sections
+from dual_skd.pages.markup import (
     Markup,
     Notes,
     details,
@@ -26,8 +30,6 @@ from dual_skd.evaluation.report.markup import (
     table,
     text,
 )
-from dual_skd.evaluation.report.plots import Plot, inline
-from dual_skd.options import Evaluation, command
 from dual_skd.wording import metric_words
 
 METRICS = {
@@ -49,54 +51,7 @@ CLASS_METRICS = {
     "f1": "F1",
     "average_precision": "average precision",
 }
-STYLE = """
-:root{--ink:#1c2430;--soft:#55606e;--line:#d7dce2;--wash:#f4f6f8;--blue:#0072B2}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:1100px;padding:1rem 1.25rem 3rem;color:var(--ink);background:#fff;
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",Arial,sans-serif;overflow-wrap:break-word}
-h1{font-size:1.6rem;line-height:1.25;margin:.5rem 0}
-h2{font-size:1.25rem;margin:2.5rem 0 .5rem;padding-top:.5rem;border-top:2px solid var(--line)}
-h3{font-size:1.05rem;margin:1.25rem 0 .25rem}
-p{max-width:75ch;margin:.5rem 0}
-a{color:var(--blue)}
-small,.limits,figcaption,.note{color:var(--soft);font-size:.85rem}
-.value{font-variant-numeric:tabular-nums;font-weight:600}
-.limits{white-space:nowrap;font-variant-numeric:tabular-nums}
-nav{display:flex;flex-wrap:wrap;gap:.25rem 1rem;font-size:.9rem;margin:1rem 0}
-.warning{border-left:4px solid #D55E00;background:var(--wash);padding:.5rem .75rem}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,225px),1fr));gap:.75rem;margin:1rem 0}
-.card{border:1px solid var(--line);border-radius:6px;padding:.6rem .8rem}
-.card b{display:block;font-size:.85rem;color:var(--soft);font-weight:400}
-.card .value{font-size:1.35rem}
-.scroll{overflow-x:auto;max-width:100%;margin:.75rem 0}
-table{border-collapse:collapse;font-size:.9rem}
-th,td{padding:.3rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);white-space:nowrap}
-.words,td small{white-space:normal}
-th.words{min-width:9rem;max-width:22rem}
-td.words{min-width:14rem}
-.dense td .limits{display:block}
-.dense th,.dense td{padding:.3rem .5rem}
-td small{display:inline-block;min-width:9rem}
-thead th{background:var(--wash);font-weight:600}
-tbody th{font-weight:400}
-td.cell{text-align:center}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:1rem}
-figure{margin:.5rem 0;max-width:480px}
-figure svg{width:100%;height:auto;display:block}
-.cases{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:1rem}
-.case{border:1px solid var(--line);border-radius:6px;padding:.6rem}
-.case .pair{display:flex;gap:.4rem}
-.case img{width:calc(50% - .2rem);height:auto;display:block;background:#000}
-.case p{margin:.35rem 0 0;font-size:.88rem}
-pre{background:var(--wash);padding:.6rem .8rem;overflow-x:auto;font-size:.85rem}
-details{margin:.75rem 0}
-summary{cursor:pointer;color:var(--blue)}
-@media (max-width:600px){body{padding:.75rem .75rem 2rem}}
-@media print{body{max-width:none;font-size:10pt;padding:0}nav,details{display:none}
-figure,.card,.case,tr{break-inside:avoid}h2,h3{break-after:avoid}.scroll{overflow:visible}}
-"""
 LARGEST_MATRIX = 40  # classes in a confusion matrix, and confusions in the list that there is of more
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 @dataclass(frozen=True)
@@ -143,44 +98,16 @@ def page(content: Content) -> str:
         ("efficiency", "Size and speed", _efficiency(content)),
         ("run", "How it was made", _run(content)),
     ]
-    body = [
-        _cards(analysis),
-        element("nav", *(element("a", name, href=f"#{key}") for key, name, _ in sections), aria_label="Sections"),
-        *(element("section", element("h2", name), inside, id=key) for key, name, inside in sections),
-    ]
     title = f"Evaluation on {analysis['images']} images ({analysis['split']})"
-    return document(title, body, content.written, content.version, optimistic=analysis["data"]["optimistic"])
+    return document(
+        title, [_cards(analysis), in_sections(sections)], version=content.version, about=f"Written {content.written}.",
+        warnings=warnings(optimistic=analysis["data"]["optimistic"]),
+    )  # fmt: skip
 
 
-def document(title: str, body: Sequence[Markup], written: str, version: str, *, optimistic: bool = False) -> str:
-    """An HTML document: its title, when and by what it was written, the warning, and what follows.
-
-    Args:
-        title: of the page.
-        body: what stands below the warning.
-        written: date of the page.
-        version: of this package.
-        optimistic: whether the images chose the model.
-    """
-    body = [
-        element("h1", title),
-        paragraph(f"Written {written} by dual-skd {version}.", class_="note"),
-        paragraph(
-            "For research only, not a medical device: no clinical decision may rest on it.",
-            "These images chose the model, so the numbers are optimistic." if optimistic else "",
-            class_="warning",
-        ),
-        *body,
-    ]
-    head = [
-        Markup('<meta charset="utf-8">'),
-        element("meta", http_equiv="Content-Security-Policy", content=Markup(POLICY)),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        Markup(f"<style>{STYLE}</style>"),
-    ]
-    html = element("html", element("head", *head), element("body", element("main", *body)), lang="en")
-    return f"<!DOCTYPE html>\n{html}\n"
+def warnings(*, optimistic: bool) -> list[str]:
+    """What stands above the numbers of every page."""
+    return [RESEARCH, *["These images chose the model, so the numbers are optimistic."] * optimistic]
 
 
 def _cards(analysis: Mapping[str, Any]) -> Markup:

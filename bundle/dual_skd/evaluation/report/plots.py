@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dual_skd.evaluation.recorder import LOWER_IS_BETTER
-from dual_skd.evaluation.report.markup import Markup, clean, element, text
+from dual_skd.pages.markup import Markup, clean, element, text
 from dual_skd.wording import metric_words
 
 # of Okabe and Ito 2008 (Color Universal Design), the order of most contrast first

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import doctest
 
-from dual_skd.evaluation.report import markup
-from dual_skd.evaluation.report.markup import Markup, Notes, clean, element, estimate, join, paragraph, picture, table
+from dual_skd.pages import markup
+from dual_skd.pages.markup import Markup, Notes, clean, element, estimate, join, paragraph, picture, table
 
 
 def test_the_example_is_true():
