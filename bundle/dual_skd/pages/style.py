@@ -60,6 +60,10 @@ figcaption b{display:block;color:var(--ink)}
 .case{padding:.6rem}
 .case .pair{display:flex;gap:.4rem}
 .case img{width:calc(50% - .2rem);height:auto;display:block;background:#000}
+.case img.wide{width:100%}
+.case .pair:has(.wide){flex-wrap:wrap}
+.strip{display:flex;flex-wrap:wrap;gap:.4rem;margin:.25rem 0 .75rem}
+.strip img{display:block;max-width:100%;height:auto;background:#000}
 .case p{margin:.35rem 0 0;font-size:.88rem}
 pre{background:var(--wash);padding:.6rem .8rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}
 details{margin:.75rem 0}
