@@ -57,7 +57,7 @@ grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr))}
 figure svg{width:100%;height:auto;display:block;color:var(--ink)}
 figcaption b{display:block;color:var(--ink)}
 .cases{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,290px),1fr));gap:1rem;margin:.75rem 0}
-.case{padding:.6rem}
+.case{padding:.6rem;min-width:0;overflow-wrap:anywhere}
 .case .pair{display:flex;gap:.4rem}
 .case img{width:calc(50% - .2rem);height:auto;display:block;background:#000}
 .case img.wide{width:100%}
@@ -75,7 +75,7 @@ th,td,.dense th,.dense td{padding:.3rem .4rem}td.words{min-width:11rem}th.words{
 @media print{:root{color-scheme:light;--page:#fff;--ink:#000;--soft:#444;--line:#bbb;--wash:#f4f6f8;--link:#000;
 --alarm:#b34700;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#cc79a7;--c5:#e69f00;--c6:#56b4e9}
 body{max-width:none;font-size:9.5pt;padding:0}nav{display:none}h2{margin-top:1.5rem}
-h1,h2,h3{break-after:avoid}.lead,.how,p,figure,.card,.case,tr,.warning{break-inside:avoid}p{orphans:3;widows:3}
+h1,h2,h3{break-after:avoid}.lead,.how,p,figure,.card,.case,.finding,.strip,tr,.warning{break-inside:avoid}p{orphans:3;widows:3}
 .how,.note{break-before:avoid}thead{display:table-header-group}
 .scroll{overflow:visible;background:none}table{font-size:8.5pt;max-width:100%}
 th,td,.limits{white-space:normal;overflow-wrap:anywhere}th,td,.dense th,.dense td{padding:.15rem .35rem}
