@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
     *lines, verdict = report(data, findings)
     trains, dimensions = findings.ok, dimensions_of_nearly_all(data, findings)
     rows: list[tuple[str, str | Path]] = [
-        ("page", args.page or "--page FILE.html shows images of each class and of these findings."),
+        ("page", args.page or "--page FILE.html shows images of each class, and the findings."),
         ("all findings", args.json or ""),
         ("fix list", args.fix_list or ""),
     ]
@@ -102,7 +102,7 @@ def main(args: argparse.Namespace) -> int:
     if args.page is not None:
         from dual_skd.commands.check_page import check_page
 
-        with _without_log("dual_skd.data"), _without_remarks_of_decoders():
+        with _without_log("dual_skd.data", logging.ERROR), _without_remarks_of_decoders():
             words = {"notes": notes_on(data, findings), "verdict": verdict, "following": following}
             page = check_page(data, findings, of_images, **words)
         with _open_to_write(args.page) as file:
@@ -247,10 +247,10 @@ def _open_to_write(path: Path) -> TextIO:
 
 
 @contextmanager
-def _without_log(name: str) -> Iterator[None]:
+def _without_log(name: str, least: int = logging.WARNING) -> Iterator[None]:
     logger = logging.getLogger(name)
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(least)
     try:
         yield
     finally:

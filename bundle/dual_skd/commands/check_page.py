@@ -215,6 +215,8 @@ def _tally(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _files(facts: Sequence[FileFacts]) -> Markup:
     """What the files are and hold, those without a problem."""
+    if not facts:
+        return paragraph("No file can be used.")
     words = {
         "format": [one.format for one in facts],
         "pixels stored as": [one.mode for one in facts],
@@ -235,7 +237,7 @@ def _files(facts: Sequence[FileFacts]) -> Markup:
         ["lowest value", _range([(one,) for one in lowest])],
         ["highest value", _range([(one,) for one in highest])],
     ]
-    return table(["", f"{counted(len(facts), 'image')} that can be used"], rows) if facts else paragraph("None.")
+    return table(["", f"{counted(len(facts), 'image')} that can be used"], rows)
 
 
 def _commonest(found: Sequence[str]) -> str:
