@@ -35,7 +35,7 @@ WIDTH = 120
 def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``check``."""
     parser.add_argument("dataset_dir", metavar="DATA", help="what training would take as DATA")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page with images of each class")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page: images of each class, findings")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
     parser.add_argument("--fix-list", type=Path, metavar="FILE", help="write a CSV table of all images to look at")
     parser.add_argument(

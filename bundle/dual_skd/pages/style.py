@@ -12,7 +12,7 @@ STYLE = """
 --shadow:rgba(0,0,0,.8);--link:#79c0f0;--alarm:#ff9248;
 --c1:#56a8e0;--c2:#f28a3c;--c3:#2fc497;--c4:#e29cc4;--c5:#f0b84a;--c6:#8accf2}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:1020px;padding:1.5rem 1.25rem 3rem;color:var(--ink);background:var(--page);
+body{margin:0 auto;max-width:1060px;padding:1.5rem 1.25rem 3rem;color:var(--ink);background:var(--page);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",Arial,sans-serif;overflow-wrap:break-word}
 h1{font-size:1.75rem;line-height:1.2;margin:0 0 .35rem}
 h2{font-size:1.3rem;line-height:1.3;margin:2.75rem 0 .5rem;padding-top:.6rem;border-top:2px solid var(--line)}
@@ -70,17 +70,17 @@ details{margin:.75rem 0}
 summary{cursor:pointer;color:var(--link)}
 @media (max-width:600px){body{padding:1rem .75rem 2rem}h1{font-size:1.4rem}.lead{font-size:1.08rem}
 th,td,.dense th,.dense td{padding:.3rem .4rem}td.words{min-width:11rem}th.words{min-width:6rem;max-width:9rem}
-.matrix td{min-width:3.4rem}.matrix th{max-width:5.5rem}}
+.matrix{font-size:.82rem}.matrix td{min-width:3.2rem}.matrix th{max-width:6.6rem}}
 @page{size:A4;margin:16mm 15mm}
 @media print{:root{color-scheme:light;--page:#fff;--ink:#000;--soft:#444;--line:#bbb;--wash:#f4f6f8;--link:#000;
 --alarm:#b34700;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#cc79a7;--c5:#e69f00;--c6:#56b4e9}
-body{max-width:none;font-size:9.5pt;padding:0}nav{display:none}h2{margin-top:1.5rem}
-h1,h2,h3{break-after:avoid}.lead,.how,p,figure,.card,.case,.finding,.strip,tr,.warning{break-inside:avoid}p{orphans:3;widows:3}
+html{font-size:9.5pt}body{max-width:none;font-size:1rem;padding:0}nav{display:none}h2{margin-top:1.5rem}
+h1,h2,h3{break-after:avoid}.lead,.how,p,figure,.card,.case,tr,.warning{break-inside:avoid}p{orphans:3;widows:3}
 .how,.note{break-before:avoid}thead{display:table-header-group}
-.scroll{overflow:visible;background:none}table{font-size:8.5pt;max-width:100%}
-th,td,.limits{white-space:normal;overflow-wrap:anywhere}th,td,.dense th,.dense td{padding:.15rem .35rem}
+.scroll{overflow:visible;background:none}th,td,.limits{white-space:normal}.dense{font-size:.8rem}
+th,td,.dense th,.dense td{padding:.2rem .35rem}details table{font-size:.7rem;overflow-wrap:anywhere}
 td.words,th.words,td small{min-width:0}.plots{grid-template-columns:1fr 1fr}
-figure:only-child{grid-template-columns:1fr 1fr}.cards{grid-template-columns:repeat(4,1fr)}
-.cases{grid-template-columns:repeat(3,1fr)}
+figure:only-child{grid-column:1/-1;grid-template-columns:1fr 1fr}.cards{grid-template-columns:repeat(4,1fr)}
+.cases{grid-template-columns:repeat(3,1fr)}.finding,.strip{break-inside:avoid}
 details:not([open]) summary::after{content:" (folded: open it on the screen to print it)";color:var(--soft)}}
 """

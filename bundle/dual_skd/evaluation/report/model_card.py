@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dual_skd.evaluation.recorder import LAST
-from dual_skd.evaluation.report.page import METRICS, commands
+from dual_skd.evaluation.report.origin import commands
+from dual_skd.evaluation.report.words import METRICS
 from dual_skd.pages.markup import clean, number
 
 OPEN = (
