@@ -81,6 +81,6 @@ h1,h2,h3{break-after:avoid}.lead,.how,p,figure,.card,.case,tr,.warning{break-ins
 th,td,.dense th,.dense td{padding:.2rem .35rem}details table{font-size:.7rem;overflow-wrap:anywhere}
 td.words,th.words,td small{min-width:0}.plots{grid-template-columns:1fr 1fr}
 figure:only-child{grid-column:1/-1;grid-template-columns:1fr 1fr}.cards{grid-template-columns:repeat(4,1fr)}
-.cases{grid-template-columns:repeat(3,1fr)}.finding,.strip{break-inside:avoid}
+.cases{grid-template-columns:repeat(3,1fr)}.whole{break-inside:avoid}
 details:not([open]) summary::after{content:" (folded: open it on the screen to print it)";color:var(--soft)}}
 """
