@@ -140,7 +140,8 @@ def free_folder() -> str:
 
 
 def check_again(args: argparse.Namespace, values: Mapping[str, Any]) -> str:
-    """The same check with other options of the data."""
+    """The same check with other dimensions; sizes and spacings are left out, as they were meant for the former ones."""
+    values = {name: value for name, value in values.items() if name not in ("image_size", "spacing")}
     files = {"--page": args.page, "--json": args.json, "--fix-list": args.fix_list, "--clean-list": args.clean_list}
     own = [f"{name} {quoted(path)}" for name, path in files.items() if path is not None]
     start = " ".join(["dual-skd check", quoted(args.dataset_dir), *own, *["--no-twins"] * args.no_twins])

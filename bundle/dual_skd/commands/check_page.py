@@ -245,7 +245,7 @@ def _files(facts: Sequence[FileFacts]) -> Markup:
 def _commonest(found: Sequence[str]) -> str:
     counts = Counter(one or "not stated" for one in found).most_common()
     said = ", ".join(f"{name} ({count})" for name, count in counts[:VALUES])
-    return f"{said} and {len(counts) - VALUES} others" if len(counts) > VALUES else said
+    return f"{said} and {len(counts) - VALUES} more" if len(counts) > VALUES else said
 
 
 def _range(found: Sequence[Sequence[float]]) -> str:
