@@ -238,7 +238,8 @@ def _curve_plots(
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=x, ylabel=y)
         figure.legend(loc="outside lower center", ncols=2 if max(len(c["class"]) for c in part) < 14 else 1)
         number = f"_{start // TOGETHER + 1}" if len(drawn) > TOGETHER else ""
-        plots.append(Plot(name + number, figure, title, f"{title} of {', '.join(said)}", reading))
+        plots.append(Plot(name + number, figure, title, f"{title} of {', '.join(said)}",
+                          "The next classes, read as the first ones." if start else reading))  # fmt: skip
     return plots
 
 
