@@ -38,9 +38,9 @@ SIZE_2D = (128, 128)  # rows, columns
 SIZE_3D = (48, 48, 24)  # x (right), y (anterior), z (superior)
 SPACING_2D = (2.5, 2.5)  # mm
 SPACING_3D = (4.0, 4.0, 7.0)  # mm
-TEXTURE = {"normal": (0.0, 0.12), "interstitial": (0.09, 0.35)}
-NODULE_STRENGTH = (0.1, 0.4)
-NODULE_RADIUS = (0.05, 0.11)
+TEXTURE = {"normal": (0.0, 0.11), "interstitial": (0.1, 0.35)}
+NODULE_STRENGTH = (0.19, 0.45)
+NODULE_RADIUS = (0.065, 0.12)
 VENTRICLES = {"normal": (0.8, 1.35), "atrophy": (1.25, 2.1)}
 LESION_STRENGTH = (0.2, 0.6)
 LESION_RADIUS = (0.1, 0.18)
@@ -183,9 +183,10 @@ def _smooth_noise(rng: np.random.Generator, size: tuple[int, ...], width: float)
 
 def _blurred(image: np.ndarray, width: float) -> np.ndarray:
     """The image under a Gaussian of ``width`` voxels (filtered in Fourier space)."""
-    frequencies = np.meshgrid(*[np.fft.fftfreq(n) for n in image.shape], indexing="ij")
+    *first, last = image.shape
+    frequencies = np.meshgrid(*[np.fft.fftfreq(n) for n in first], np.fft.rfftfreq(last), indexing="ij", sparse=True)
     transfer = np.exp(-2 * (np.pi * width) ** 2 * sum(f**2 for f in frequencies))
-    return np.fft.ifftn(np.fft.fftn(image) * transfer).real
+    return np.fft.irfftn(np.fft.rfftn(image) * transfer, image.shape, axes=range(image.ndim))
 
 
 def _level(image: np.ndarray, rng: np.random.Generator, *, mean: float, deviation: float) -> np.ndarray:
@@ -217,7 +218,7 @@ class Machine:
 MACHINES = {
     "fixed": Machine(noise=0.02, blur=0.3),
     "mobile": Machine(noise=0.04, blur=0.9),
-    "older": Machine(noise=0.05, blur=0.8, build=1.12, curve=1.5),
+    "older": Machine(noise=0.08, blur=1.1, build=1.15, curve=1.6),
 }
 
 
