@@ -41,9 +41,9 @@ SPACING_3D = (4.0, 4.0, 7.0)  # mm
 TEXTURE = {"normal": (0.0, 0.11), "interstitial": (0.1, 0.35)}
 NODULE_STRENGTH = (0.19, 0.45)
 NODULE_RADIUS = (0.065, 0.12)
-VENTRICLES = {"normal": (0.8, 1.35), "atrophy": (1.25, 2.1)}
-LESION_STRENGTH = (0.2, 0.6)
-LESION_RADIUS = (0.1, 0.18)
+VENTRICLES = {"normal": (0.8, 1.3), "atrophy": (1.25, 2.1)}
+LESION_STRENGTH = (0.3, 0.65)
+LESION_RADIUS = (0.11, 0.2)
 OFFSET_3D = 1000  # of all values, so that none is below 0, as in MR; far below it is the air of a CT
 
 
