@@ -43,9 +43,9 @@ TEXTURE = {"normal": (0.0, 0.11), "interstitial": (0.1, 0.35)}
 NODULE_STRENGTH = (0.19, 0.45)
 NODULE_RADIUS = (0.065, 0.12)
 # widths as multiples of an ordinary one, densities where the brain is about 0.4
-VENTRICLES = {"normal": (0.8, 1.3), "atrophy": (1.25, 2.1)}
-LESION_STRENGTH = (0.3, 0.65)
-LESION_RADIUS = (0.11, 0.2)
+VENTRICLES = {"normal": (0.8, 1.25), "atrophy": (1.3, 2.2)}
+LESION_STRENGTH = (0.35, 0.7)
+LESION_RADIUS = (0.13, 0.22)
 OFFSET_3D = 1000  # of all values, so that none is below 0, as in MR; far below it is the air of a CT
 
 
@@ -154,9 +154,7 @@ def _plan(spatial_dims: int, seed: int, counts: Mapping[str, int]) -> list[_Imag
                 for view in range(min(int(rng.integers(1, most + 1)), wanted)):
                     name = f"images/P{patient:04d}_{view + 1}{suffix}"
                     seeds = (seed * 100_003 + patient, view)
-                    images.append(
-                        _Image(name, label, split, f"P{patient:04d}", machine if spatial_dims == 2 else "", seeds)
-                    )
+                    images.append(_Image(name, label, split, f"P{patient:04d}", machine if most > 1 else "", seeds))
                     wanted -= 1
     return images
 
@@ -375,8 +373,8 @@ def head_volume(label: str, *, anatomy_seed: int, size: tuple[int, int, int] = S
         centre = (side * apart * wide**0.5, back, rng.uniform(-0.05, 0.15))
         image -= 0.45 * _ellipsoid(grid, centre, ventricle * (wide, wide**0.5, wide**0.5), 0.12) * brain
     for _ in range(rng.integers(4)):
-        spot = rng.uniform(0.05, 0.08)
-        image += rng.uniform(0.3, 0.6) * _ellipsoid(grid, _in_brain(rng, radii), (spot, spot, spot * 1.3), 0.3)
+        spot = rng.uniform(0.05, 0.07)
+        image += rng.uniform(0.2, 0.4) * _ellipsoid(grid, _in_brain(rng, radii), (spot, spot, spot * 1.3), 0.3)
     place, radius, strength = _in_brain(rng, radii), rng.uniform(*LESION_RADIUS), rng.uniform(*LESION_STRENGTH)
     if label == "lesion":
         image += strength * _ellipsoid(grid, place, (radius, radius, radius * 1.3), 0.15)
