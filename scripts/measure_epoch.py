@@ -4,9 +4,9 @@
 
     OMP_NUM_THREADS=1 python scripts/measure_epoch.py [--sizes 96 160 224] [--rounds 5] [--batch_size 16]
 
-One training step of the default student alone, of the default pair (``coupled``), and of the large network. Steps of all
-kinds and sizes take turns, and processor time counts, so that other work on the machine matters little. Reading files,
-augmentation and validation aren't in it.
+One training step of the default student alone, of the default pair (``coupled``), and of the large network. Steps of
+all kinds and sizes take turns, and processor time counts, so that other work on the machine matters little. Reading
+files, augmentation and validation aren't in it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def main() -> None:
     middle = {key: statistics.median(values) for key, values in seconds.items()}
     print(f"| pixels | {' | '.join(KINDS)} |\n|---|{'---|' * len(KINDS)}")
     for size in args.sizes:
-        cells = [f"{middle[size, kind]:.1f} s ({middle[size, kind] / middle[args.sizes[0], kind]:.1f})" for kind in KINDS]
+        cells = [
+            f"{middle[size, kind]:.1f} s ({middle[size, kind] / middle[args.sizes[0], kind]:.1f})" for kind in KINDS
+        ]
         print(f"| {size} | {' | '.join(cells)} |", flush=True)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/troubleshooting.md quotes messages as the package says them, and knows every part of it that refuses something."""
+"""docs/troubleshooting.md quotes messages as the package says them, of every module that refuses something."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bundle" / "dual_skd"
 GAP = "…"  # what differs from one message to the next
 # tables of messages are headed so; others quote other programs
-TABLES = re.findall(
-    r"^\| message \|.*\n\|[-|]+\n((?:\|.*\n)+)", (ROOT / "docs" / "troubleshooting.md").read_text("utf-8"), re.M
-)
-QUOTED = [quote for table in TABLES for quote in re.findall(r"^\| `(.+?)` \|", table, re.M)]
+PAGE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+TABLES = re.findall(r"^\| message \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+QUOTED = [quote for table in TABLES for quote in re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)]
 WITHIN_PYTHON = """
     data.augment data.caching data.corruptions data.demo data.reading.grey data.reading.monai_reader
     data.reading.preprocessing data.twins.finder data.twins.search data.twins.signatures
