@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import doctest
 
-from dual_skd.evaluation.report import markup
-from dual_skd.evaluation.report.markup import Markup, Notes, clean, element, estimate, join, paragraph, picture, table
+from dual_skd.pages import markup
+from dual_skd.pages.markup import Markup, Notes, clean, element, estimate, join, paragraph, picture, table
 
 
 def test_the_example_is_true():
@@ -43,7 +43,8 @@ def test_reasons_that_differ_in_numbers_only_are_one_note():
     said = '<span class="value">1.000</span><sup>a</sup> <span class="limits">0.800 to 1.000</span>'
     assert [estimate(one, notes=notes) for one in limits] == [said] * 2
     assert "<sup>b</sup>" in estimate({"value": None, "low": None, "high": None, "reason": "none of 3"}, notes=notes)
-    assert "<sup>a</sup> exact limit for n" in notes.paragraphs() and "<sup>b</sup> none of 3" in notes.paragraphs()
+    said = notes.paragraphs()
+    assert "<sup>a</sup> exact limit for 21 to 42<" in said and "<sup>b</sup> none of 3<" in said
 
 
 def test_empty_sentences_leave_no_paragraph_and_pictures_are_part_of_the_page():
