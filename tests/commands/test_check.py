@@ -57,8 +57,9 @@ def dataset(tmp_path):
 def test_a_clean_set_is_told_so_with_exit_code_0(dataset, tmp_path, capsys):
     assert run(dataset, "--json", tmp_path / "out" / "found.json", "--fix-list", tmp_path / "fix.csv") == 0
     printed = capsys.readouterr().out
-    assert printed.splitlines()[-4:] == [
+    assert printed.splitlines()[-5:] == [
         "No errors and no warnings found: the set can be trained on.",
+        "  page          --page FILE.html shows images of each class, and the findings.",
         f"  all findings  {tmp_path}/out/found.json",
         f"  fix list      {tmp_path}/fix.csv",
         f"Next: dual-skd train {dataset} -o output",
@@ -81,7 +82,7 @@ def test_leakage_and_contradicting_labels_end_with_exit_code_1(dataset, tmp_path
     assert "- 1 pair of twins has different labels." in printed
     assert printed.splitlines()[-1] == f"Next: dual-skd check {dataset} --clean-list clean.csv"
     assert printed.splitlines()[-2] == "  clean list    --clean-list FILE.csv writes one of what is left to train on."
-    assert printed.splitlines()[-5].startswith("2 kinds of error (2 images) and 0 kinds of warning found: ")
+    assert printed.splitlines()[-6].startswith("2 kinds of error (2 images) and 0 kinds of warning found: ")
     found = json.loads((tmp_path / "found.json").read_text())
     assert not found["ok"] and found["twins"][0]["twin"] == "train/a/0_train.png"
     with (tmp_path / "fix.csv").open(newline="") as file:
