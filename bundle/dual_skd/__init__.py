@@ -29,6 +29,7 @@ _HOME = {
     "InferenceResult": "prediction.result",
     "train": "api",
     "evaluate": "api",
+    "show_batch": "shown_images",
     "Prediction": "prediction.outcome",
     "predict": "prediction.predictor",
     "predict_iter": "prediction.predictor",

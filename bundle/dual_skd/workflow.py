@@ -108,6 +108,18 @@ class Workflow:
         Raises:
             InputError: as whatever in the configs raised it, without MONAI's layers around.
         """
+        with self.prepared(files, values) as workflow:
+            workflow.run()
+            workflow.finalize()
+        return workflow.parser
+
+    @contextmanager
+    def prepared(self, files: Sequence[Path], values: Mapping[str, Any]) -> Iterator[Any]:
+        """MONAI's workflow of the configs, initialised, of which nothing has run; the process is as before afterwards.
+
+        Raises:
+            InputError: see :meth:`run`; also of what is done with the workflow.
+        """
         warn_of_strangers(files)
         from monai.bundle import ConfigWorkflow
 
@@ -119,14 +131,12 @@ class Workflow:
                 workflow.parser.globals["chosen"] = dict(values)
                 workflow.parser.update({name: f"$chosen[{name!r}]" for name in values if not _default(name, values)})
                 workflow.initialize()
-                workflow.run()
-                workflow.finalize()
+                yield workflow
             except Exception as error:
                 cause = input_error_behind(error)
                 if cause is None:
                     raise
                 raise cause.with_traceback(None) from None
-        return workflow.parser
 
     def _require_data(self, names: set[str]) -> None:
         if self.kind is Training and "dataset_dir" not in names:
