@@ -35,8 +35,11 @@ def main() -> int:
     paths = sorted(path for path in TUTORIALS.glob("*.ipynb") if path.name.startswith(tuple(args.names or [""])))
     if not paths:
         sys.exit(f"No notebook in {TUTORIALS} begins with {' or '.join(args.names)}.")
-    # the command beside this Python; one thread, so that sums are made in one order
-    os.environ |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    os.environ |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # the command beside this Python
+        "OMP_NUM_THREADS": "1",  # sums are made in one order
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # of other packages' bars, where Jupyter has no widgets
+    }
     failed = [path.name for path in paths if not ran(path, write=args.write)]
     return 1 if failed else 0
 
@@ -57,7 +60,8 @@ def ran(path: Path, *, write: bool) -> bool:
             return False
     print(f"{path.name}: {executed(notebook)} cells ran in {time.monotonic() - start:.0f} s")
     if write:
-        nbformat.write(normalised(notebook), path)
+        text = nbformat.writes(normalised(notebook))
+        path.write_text(text.replace(f"{folder}/", "") + "\n", encoding="utf-8")
     return True
 
 
