@@ -3,7 +3,11 @@
 
 Nothing here is, or derives from, a real image. What a class is can't be told from how bright an image is: every image
 is shifted and scaled to a mean and a deviation drawn from the same distribution, whatever its class. A network has to
-find the nodule, the texture or the wide ventricles.
+find the nodule, the texture, the lesion or the wide ventricles. It can't find all: findings go from plain to faint,
+and mild disease looks like the normal images that show most.
+
+The X-rays come from two hospitals. That of the folder ``second_hospital`` has another machine, larger patients and
+more normal images; nothing trains on it.
 """
 
 from __future__ import annotations
@@ -13,8 +17,8 @@ import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +26,24 @@ import numpy as np
 from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 
-VERSION = 3
+VERSION = 4
 MARKER = "demo.json"
 DEMO_NAMES = {"demo": 2, "demo3d": 3}  # words for a dataset_dir, and their spatial dimensions
 CLASSES_2D = ("interstitial", "normal", "nodule")
 CLASSES_3D = ("atrophy", "lesion", "normal")
-COUNTS_2D = {"train": 360, "val": 90, "test": 120}
+SECOND = "second_hospital"
+COUNTS_2D = {"train": 360, "val": 90, "test": 120, SECOND: 120}
 COUNTS_3D = {"train": 96, "val": 33, "test": 48}
 SIZE_2D = (128, 128)  # rows, columns
 SIZE_3D = (48, 48, 24)  # x (right), y (anterior), z (superior)
 SPACING_2D = (2.5, 2.5)  # mm
 SPACING_3D = (4.0, 4.0, 7.0)  # mm
+TEXTURE = {"normal": (0.0, 0.11), "interstitial": (0.1, 0.35)}
+NODULE_STRENGTH = (0.19, 0.45)
+NODULE_RADIUS = (0.065, 0.12)
+VENTRICLES = {"normal": (0.8, 1.35), "atrophy": (1.25, 2.1)}
+LESION_STRENGTH = (0.2, 0.6)
+LESION_RADIUS = (0.1, 0.18)
 OFFSET_3D = 1000  # of all values, so that none is below 0, as in MR; far below it is the air of a CT
 
 
@@ -44,6 +55,7 @@ class _Image:
     label: str
     split: str
     patient: str
+    machine: str
     seeds: tuple[int, int]  # of the patient's anatomy, of the exposure
 
 
@@ -57,10 +69,12 @@ def write_demo(
         spatial_dims: 2 for 128 x 128 DICOM X-rays (12 bits stored in 16, about a third MONOCHROME1), classes
             interstitial / normal / nodule; 3 for 48 x 48 x 24 NIfTI volumes, classes atrophy / lesion / normal.
         seed: seed of everything; equal seeds give equal files.
-        counts: images per split; default 360 / 90 / 120 in 2D and 96 / 33 / 48 in 3D.
+        counts: images per split, and of the "second_hospital"; default 360 / 90 / 120 and 120 in 2D, 96 / 33 / 48
+            and none in 3D.
 
     Returns:
-        The folder, with ``datalist.csv`` (image, label, split, patient) and the folder ``images``.
+        The folder, with ``datalist.csv`` (image, label, split, patient, machine) and the folder ``images``; the folder
+        ``second_hospital`` in it has the same, without splits.
 
     Raises:
         InputError: when the folder holds something else, so that nothing of the user's is ever overwritten.
@@ -79,15 +93,10 @@ def write_demo(
     # written beside and moved in one step: a run that is interrupted leaves nothing half made
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         target = Path(scratch) / "demo"
-        (target / "images").mkdir(parents=True)
         plan = _plan(spatial_dims, seed, counts)
-        write: Callable[[Path, _Image], None] = _write_xray if spatial_dims == 2 else _write_head
-        for image in plan:
-            write(target / image.name, image)
-        with (target / "datalist.csv").open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["image", "label", "split", "patient"])
-            table.writerows([image.name, image.label, image.split, image.patient] for image in plan)
+        _write_hospital(target, [image for image in plan if image.split != SECOND])
+        if counts.get(SECOND):
+            _write_hospital(target / SECOND, [replace(image, split="") for image in plan if image.split == SECOND])
         (target / MARKER).write_text(json.dumps(marker), encoding="utf-8")
         if _holds(directory, marker):  # another process of the same run was faster
             return directory
@@ -99,6 +108,21 @@ def write_demo(
             if not _holds(directory, marker):
                 raise
     return directory
+
+
+def _write_hospital(folder: Path, plan: Sequence[_Image]) -> None:
+    """Writes the images, and their table with the columns that say something."""
+    (folder / "images").mkdir(parents=True)
+    for image in plan:
+        write: Callable[[Path, _Image], None] = _write_xray if image.name.endswith(".dcm") else _write_head
+        write(folder / image.name, image)
+    rows = [{"image": image.name, "label": image.label, "split": image.split, "patient": image.patient,
+             "machine": image.machine} for image in plan]  # fmt: skip
+    with (folder / "datalist.csv").open("w", newline="", encoding="utf-8") as file:
+        columns = [name for name in ("image", "label", "split", "patient", "machine") if any(row[name] for row in rows)]
+        table = csv.DictWriter(file, columns, extrasaction="ignore")
+        table.writeheader()
+        table.writerows(rows)
 
 
 def of_demo(path: str | Path) -> bool:
@@ -115,21 +139,23 @@ def _holds(directory: Path, marker: dict) -> bool:
 
 
 def _plan(spatial_dims: int, seed: int, counts: Mapping[str, int]) -> list[_Image]:
-    """Patients with one to three images each, of one class, never in two splits."""
+    """Patients with one to three images each, of one class and from one machine, never in two splits."""
     classes = CLASSES_2D if spatial_dims == 2 else CLASSES_3D
     suffix, most = (".dcm", 3) if spatial_dims == 2 else (".nii.gz", 1)
     rng = np.random.default_rng([seed, spatial_dims])
     images: list[_Image] = []
     patient = 0
     for split, total in counts.items():
-        for place, label in enumerate(classes):
-            wanted = total // len(classes) + (place < total % len(classes))
+        shares = [3 if split == SECOND and label == "normal" else 1 for label in classes]
+        ends = [total * sum(shares[: place + 1]) // sum(shares) for place in range(len(classes))]
+        for label, wanted in zip(classes, np.diff([0, *ends]), strict=True):
             while wanted > 0:
                 patient += 1
+                machine = "older" if split == SECOND else "mobile" if rng.random() < 0.3 else "fixed"
                 for view in range(min(int(rng.integers(1, most + 1)), wanted)):
                     name = f"images/P{patient:04d}_{view + 1}{suffix}"
                     seeds = (seed * 100_003 + patient, view)
-                    images.append(_Image(name, label, split, f"P{patient:04d}", seeds))
+                    images.append(_Image(name, label, split, f"P{patient:04d}", machine, seeds))
                     wanted -= 1
     return images
 
@@ -150,11 +176,17 @@ def _ellipsoid(grid: list[np.ndarray], centre, radii, softness: float = 0.08) ->
 
 
 def _smooth_noise(rng: np.random.Generator, size: tuple[int, ...], width: float) -> np.ndarray:
-    """Gaussian noise with unit deviation, correlated over about ``width`` voxels (filtered in Fourier space)."""
-    frequencies = np.meshgrid(*[np.fft.fftfreq(n) for n in size], indexing="ij")
-    transfer = np.exp(-2 * (np.pi * width) ** 2 * sum(f**2 for f in frequencies))
-    noise = np.fft.ifftn(np.fft.fftn(rng.standard_normal(size)) * transfer).real
+    """Gaussian noise with unit deviation, correlated over about ``width`` voxels."""
+    noise = _blurred(rng.standard_normal(size), width)
     return (noise - noise.mean()) / noise.std()
+
+
+def _blurred(image: np.ndarray, width: float) -> np.ndarray:
+    """The image under a Gaussian of ``width`` voxels (filtered in Fourier space)."""
+    *first, last = image.shape
+    frequencies = np.meshgrid(*[np.fft.fftfreq(n) for n in first], np.fft.rfftfreq(last), indexing="ij", sparse=True)
+    transfer = np.exp(-2 * (np.pi * width) ** 2 * sum(f**2 for f in frequencies))
+    return np.fft.irfftn(np.fft.rfftn(image) * transfer, image.shape, axes=range(image.ndim))
 
 
 def _level(image: np.ndarray, rng: np.random.Generator, *, mean: float, deviation: float) -> np.ndarray:
@@ -166,13 +198,43 @@ def _level(image: np.ndarray, rng: np.random.Generator, *, mean: float, deviatio
 # ------------------------------------------------------------------------------------------------------ chest X-rays
 
 
-def chest_xray(label: str, *, anatomy_seed: int, view_seed: int = 0, size: tuple[int, int] = SIZE_2D) -> np.ndarray:
-    """Draws one chest-like X-ray, bright where dense.
+@dataclass(frozen=True)
+class Machine:
+    """What one kind of X-ray machine makes of a chest.
 
     Args:
-        label: "normal", "nodule" (one round lesion in a lung) or "interstitial" (fine streaks in both lungs).
+        noise: deviation of the noise, where the lungs are about 0.6 darker than the trunk.
+        blur: deviation of the blur in pixels.
+        build: how much wider its patients are than others.
+        curve: exponent of the curve from density to grey value.
+    """
+
+    noise: float
+    blur: float
+    build: float = 1.0
+    curve: float = 1.0
+
+
+MACHINES = {
+    "fixed": Machine(noise=0.02, blur=0.3),
+    "mobile": Machine(noise=0.04, blur=0.9),
+    "older": Machine(noise=0.08, blur=1.1, build=1.15, curve=1.6),
+}
+
+
+def chest_xray(
+    label: str, *, anatomy_seed: int, view_seed: int = 0, machine: str = "fixed", size: tuple[int, int] = SIZE_2D
+) -> np.ndarray:
+    """Draws one chest-like X-ray, bright where dense.
+
+    Nodules go from plain to faint, and may lie behind a rib, a vessel or the heart. All lungs have vessels, of which
+    some are seen end-on as dots, and a little texture; "interstitial" begins where the texture of the others ends.
+
+    Args:
+        label: "normal", "nodule" (one round lesion in a lung) or "interstitial" (a fine net in both lungs).
         anatomy_seed: what a patient keeps from view to view.
         view_seed: position, exposure and noise of one view.
+        machine: a key of :data:`MACHINES`.
         size: rows and columns.
 
     Returns:
@@ -180,64 +242,78 @@ def chest_xray(label: str, *, anatomy_seed: int, view_seed: int = 0, size: tuple
     """
     body = np.random.default_rng([anatomy_seed, 11])
     view = np.random.default_rng([anatomy_seed, 22, view_seed])
+    made_by = MACHINES[machine]
     y, x = _coordinates(size)
     # the view: small turn, shift and magnification of the patient
     turn, zoom = np.deg2rad(view.uniform(-5, 5)), view.uniform(0.93, 1.07)
     dy, dx = view.uniform(-0.06, 0.06, 2)
     y, x = zoom * (np.cos(turn) * y - np.sin(turn) * x) + dy, zoom * (np.sin(turn) * y + np.cos(turn) * x) + dx
-    grid = [y, x]
+    image = _chest(label, body, [y, x / made_by.build])
+    image = _blurred(image, made_by.blur) + made_by.noise * view.standard_normal(size)
+    low, high = image.min(), image.max()
+    image = ((image - low) / (high - low)) ** made_by.curve
+    return np.clip(np.rint(_level(image, view, mean=1900, deviation=430)), 0, 4095).astype(np.uint16)
 
+
+def _chest(label: str, body: np.random.Generator, grid: list[np.ndarray]) -> np.ndarray:
     def draw(low: float, high: float) -> float:
         return float(body.uniform(low, high))
 
+    y, x = grid
     image = 0.9 * _ellipsoid(grid, (draw(0.1, 0.25), 0), (draw(1.0, 1.3), draw(0.8, 1.0)), 0.06)  # trunk
     image += 0.35 * _ellipsoid(grid, (-1.0, 0), (draw(0.3, 0.5), draw(0.3, 0.5)), 0.2)  # neck and shoulders
-    lungs = np.zeros(size)
+    lungs, inside = np.zeros(x.shape), np.zeros(x.shape)
     centres, radii = [], []
     for side in (-1, 1):
         centre = (draw(-0.2, 0.05), side * draw(0.38, 0.46))
         radius = (draw(0.5, 0.68), draw(0.24, 0.33))
-        lungs = np.maximum(lungs, _ellipsoid(grid, centre, radius, draw(0.06, 0.14)))
+        lung = _ellipsoid(grid, centre, radius, draw(0.06, 0.14))
+        lungs = np.maximum(lungs, lung)
+        inside += lung * _vessels(body, grid, (centre[0] + draw(0, 0.1), side * draw(0.16, 0.22)), side)
         centres.append(centre)
         radii.append(radius)
-    image -= draw(0.5, 0.65) * lungs
+    image += draw(0.12, 0.2) * inside - draw(0.5, 0.65) * lungs
     image += draw(0.12, 0.3) * np.exp(-((x / draw(0.1, 0.16)) ** 2))  # spine
     heart = (draw(0.25, 0.4), draw(0.1, 0.22))
     image += draw(0.35, 0.5) * _ellipsoid(grid, heart, (draw(0.25, 0.36), draw(0.25, 0.38)))
     image += draw(0.3, 0.45) * _ellipsoid(grid, (1.0, 0), (draw(0.35, 0.55), 1.2), 0.12)  # diaphragm and belly
     spacing, slope, phase = draw(0.15, 0.21), draw(0.25, 0.6), draw(0, 1)
     ribs = np.cos(2 * np.pi * ((y + slope * np.abs(x) ** 1.5) / spacing + phase))
-    image += draw(0.04, 0.08) * np.maximum(ribs, 0) ** 2 * (np.abs(x) > 0.14) * (np.abs(x) < 0.85)
-    image += draw(0.03, 0.06) * _smooth_noise(body, size, 7)  # uneven soft tissue
-
-    side = int(body.integers(2))
-    angle, distance = draw(0, 2 * np.pi), draw(0.0, 0.55)
+    image += draw(0.06, 0.12) * np.maximum(ribs, 0) ** 2 * (np.abs(x) > 0.14) * (np.abs(x) < 0.85)
+    image += draw(0.03, 0.06) * _smooth_noise(body, x.shape, 7)  # uneven soft tissue
+    net = np.exp(-((_smooth_noise(body, x.shape, 2.2) / 0.4) ** 2))  # bright where the noise crosses 0
+    image += (draw(*TEXTURE["interstitial"]) if label == "interstitial" else draw(*TEXTURE["normal"])) * net * lungs
+    side, angle, distance = int(body.integers(2)), draw(0, 2 * np.pi), draw(0.0, 0.75)
     place = [centres[side][0] + distance * radii[side][0] * np.sin(angle)]
     place.append(centres[side][1] + distance * radii[side][1] * np.cos(angle))
-    lesion_radius, strength = draw(0.085, 0.13), draw(0.38, 0.5)
+    strength, radius = draw(*NODULE_STRENGTH), draw(*NODULE_RADIUS)
     if label == "nodule":
-        image += strength * _ellipsoid(grid, place, (lesion_radius, lesion_radius * draw(0.85, 1.15)), 0.15)
-    elif label == "interstitial":
-        streaks = sum(_streaks(body, grid) for _ in range(3))
-        image += 0.6 * strength * lungs * streaks / np.abs(streaks).max()
-    image += 0.02 * view.standard_normal(size)
-    return np.clip(np.rint(_level(image, view, mean=1900, deviation=430)), 0, 4095).astype(np.uint16)
+        image += strength * _ellipsoid(grid, place, (radius, radius * draw(0.85, 1.15)), 0.2)
+    return image
 
 
-def _streaks(rng: np.random.Generator, grid: list[np.ndarray]) -> np.ndarray:
-    """Thin bent lines of one direction with zero mean."""
-    y, x = grid
-    angle, frequency = rng.uniform(0, np.pi), rng.uniform(9, 13)
-    along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    bend = 0.05 * np.sin(2 * np.pi * (along * rng.uniform(1, 2) + rng.uniform()))
-    return np.cos(2 * np.pi * (frequency * (across + bend) / 2 + rng.uniform()))
+def _vessels(rng: np.random.Generator, grid: list[np.ndarray], hilum, side: int) -> np.ndarray:
+    """Bent lines that fade outwards from a hilum, and dots where a vessel is seen end-on."""
+    y, x = grid[0] - hilum[0], grid[1] - hilum[1]
+    distance, angle = np.hypot(y, x), np.arctan2(y, side * x)
+    lines = np.zeros(x.shape)
+    for direction in np.linspace(-1.4, 1.4, 7) + rng.uniform(-0.2, 0.2, 7):
+        across = distance * (angle - direction - rng.uniform(-1, 1) * distance)
+        lines += np.exp(-((across / rng.uniform(0.02, 0.035)) ** 2) - distance / 0.3)
+    vessels = np.minimum(lines, 1)
+    for _ in range(rng.integers(3)):
+        away, towards = rng.uniform(0.05, 0.35), rng.uniform(-1.4, 1.4)
+        dot = (hilum[0] + away * np.sin(towards), hilum[1] + side * away * np.cos(towards))
+        vessels += rng.uniform(0.8, 1.6) * _ellipsoid(grid, dot, [rng.uniform(0.025, 0.04)] * 2, 0.25)
+    return vessels
 
 
 def _write_xray(path: Path, image: _Image) -> None:
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-    pixels = chest_xray(image.label, anatomy_seed=image.seeds[0], view_seed=image.seeds[1])
+    anatomy, view = image.seeds
+    pixels = chest_xray(image.label, anatomy_seed=anatomy, view_seed=view, machine=image.machine)
     inverted = np.random.default_rng([*image.seeds, 33]).random() < 1 / 3
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
@@ -274,6 +350,9 @@ def _write_xray(path: Path, image: _Image) -> None:
 def head_volume(label: str, *, anatomy_seed: int, size: tuple[int, int, int] = SIZE_3D) -> np.ndarray:
     """Draws one head-like volume.
 
+    Lesions go from bright to faint, and every brain may have a few smaller bright spots; "atrophy" begins where the
+    width of the others' ventricles ends.
+
     Args:
         label: "normal", "lesion" (one bright ball in the brain) or "atrophy" (wide ventricles).
         anatomy_seed: seed of the head.
@@ -293,19 +372,26 @@ def head_volume(label: str, *, anatomy_seed: int, size: tuple[int, int, int] = S
     head, brain = _ellipsoid(grid, (0, 0, 0), radii), _ellipsoid(grid, (0, 0, 0), radii - 0.12)
     image = rng.uniform(0.7, 1.0) * head - rng.uniform(0.3, 0.5) * brain  # scalp and skull brighter than the brain
     image += rng.uniform(0.04, 0.08) * _smooth_noise(rng, size, 2.5) * brain  # gyri
-    wide = rng.uniform(1.9, 2.3) if label == "atrophy" else 1.0
+    wide = rng.uniform(*VENTRICLES["atrophy" if label == "atrophy" else "normal"])
     apart, back = rng.uniform(0.13, 0.17), rng.uniform(-0.1, 0.1)
     ventricle = np.array([rng.uniform(0.06, 0.08), rng.uniform(0.22, 0.28), rng.uniform(0.2, 0.26)])
     for side in (-1, 1):
         centre = (side * apart * wide**0.5, back, rng.uniform(-0.05, 0.15))
         image -= 0.45 * _ellipsoid(grid, centre, ventricle * (wide, wide**0.5, wide**0.5), 0.12) * brain
-    direction = rng.standard_normal(3)
-    place = direction / np.linalg.norm(direction) * rng.uniform(0.45, 0.65) * (radii - 0.12)
-    radius, strength = rng.uniform(0.18, 0.24), rng.uniform(0.6, 0.75)
+    for _ in range(rng.integers(4)):
+        spot = rng.uniform(0.05, 0.08)
+        image += rng.uniform(0.3, 0.6) * _ellipsoid(grid, _in_brain(rng, radii), (spot, spot, spot * 1.3), 0.3)
+    place, radius, strength = _in_brain(rng, radii), rng.uniform(*LESION_RADIUS), rng.uniform(*LESION_STRENGTH)
     if label == "lesion":
         image += strength * _ellipsoid(grid, place, (radius, radius, radius * 1.3), 0.15)
     image += 0.02 * rng.standard_normal(size)
     return np.rint(_level(image, rng, mean=600, deviation=250) + OFFSET_3D).astype(np.int16)
+
+
+def _in_brain(rng: np.random.Generator, radii: np.ndarray) -> np.ndarray:
+    """A place in a brain inside a head of these radii, outside the ventricles."""
+    direction = rng.standard_normal(3)
+    return direction / np.linalg.norm(direction) * rng.uniform(0.4, 0.75) * (radii - 0.12)
 
 
 def _write_head(path: Path, image: _Image) -> None:
