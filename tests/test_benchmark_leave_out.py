@@ -21,7 +21,7 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 def scripts():
     """The modules, imported as they import each other: from their own folder."""
     names = ("benchmark_store", "benchmark_leave_out", "benchmark_cells", "benchmark_robustness", "benchmark_latency")
-    names += ("benchmark_results", "benchmark_claims", "benchmark_report")
+    names += ("benchmark_results", "benchmark_claims", "benchmark_names", "benchmark_pictures", "benchmark_report")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
         yield SimpleNamespace(**{name.removeprefix("benchmark_"): __import__(name) for name in names})
