@@ -266,7 +266,7 @@ def corrupted(results: Results) -> Any:
     axes[0][1].set_title("accuracy, better ↑", loc="right", fontweight="normal")
     for axis in axes[-1]:
         axis.set_xlabel("strength (0: as it is)")
-    _legend(figure, rows, "Means of the seeds: 10, of the large network 5.")
+    _legend(figure, rows, "Means of the seeds.")
     return figure
 
 
@@ -305,7 +305,9 @@ def _svg(figure: Any, made: str) -> str:
         for what in ("fill", "stroke")
     ]
     sheet = "<style>@media (prefers-color-scheme:dark){" + "".join(rules) + "}</style>"
-    text = re.sub(r"[ \t]+$", "", buffer.getvalue(), flags=re.MULTILINE)
+    names: dict[str, str] = {}  # matplotlib's come from the last digits of the layout, which aren't always the same
+    text = re.sub(r"\b[mp][0-9a-f]{10}\b", lambda m: names.setdefault(m[0], f"i{len(names)}"), buffer.getvalue())
+    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
     return text.replace("<defs>", f"<defs>{sheet}", 1)
 
 

@@ -40,6 +40,7 @@ class Results:
     folder: Path
     plan: Plan
     _loaded: dict[tuple[str, float], dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
+    _compared: dict[tuple, dict[str, Difference]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def outdated(self) -> set[str]:
@@ -199,7 +200,12 @@ class Results:
             return {}
         one, other = (np.stack(side) for side in zip(*pairs, strict=True))
         labels, patients = self.labels(data, fraction), self.patients(data, fraction)
-        return paired_differences(one, other, labels, metrics=COMPARED, patients=patients, new_trainings=True)
+        asked = (data, float(fraction), row, control, network, first_seed)
+        if asked not in self._compared:
+            self._compared[asked] = paired_differences(
+                one, other, labels, metrics=COMPARED, patients=patients, new_trainings=True
+            )
+        return self._compared[asked]
 
     def digest(self, *texts: str) -> str:
         """Of the measurements, the plan and texts: what is made of them can say from which."""
