@@ -296,6 +296,10 @@ def digest(results: Results) -> str:
 
 def _svg(figure: Any, made: str) -> str:
     """The drawing, with its colours for a dark page; no date and no version, so equal input gives equal files."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:  # the layout's last digits aren't always the same
+        axis.set_position(np.round(axis.get_position().bounds, 4))
     buffer = io.StringIO()
     metadata = {"Date": None, "Creator": None, "Title": figure.get_suptitle(), "Identifier": made}
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
@@ -305,9 +309,7 @@ def _svg(figure: Any, made: str) -> str:
         for what in ("fill", "stroke")
     ]
     sheet = "<style>@media (prefers-color-scheme:dark){" + "".join(rules) + "}</style>"
-    names: dict[str, str] = {}  # matplotlib's come from the last digits of the layout, which aren't always the same
-    text = re.sub(r"\b[mp][0-9a-f]{10}\b", lambda m: names.setdefault(m[0], f"i{len(names)}"), buffer.getvalue())
-    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"[ \t]+$", "", buffer.getvalue(), flags=re.MULTILINE)
     return text.replace("<defs>", f"<defs>{sheet}", 1)
 
 
