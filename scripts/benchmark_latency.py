@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -148,6 +149,27 @@ class Latencies:
             return ""
         duration, ratio = (sum(float(line[name]) for line in lines) for name in ("milliseconds", "of_large"))
         return f"{duration:.1f} ({ratio:.2f})"
+
+
+def read_runtimes(page: Path = ROOT / "docs" / "deployment.md") -> list[tuple[str, list[float]]]:
+    """Names of what scripts/benchmark_deployment.py timed, and milliseconds at 96 and at 224 px.
+
+    Raises:
+        InputError: the page has no such table.
+    """
+    words = {"eager ": "", "onnx_int8": "ONNX, int8", "onnx": "ONNX", "torchscript": "TorchScript",
+             "openvino_fp16": "OpenVINO, 16 bit", "openvino_int8": "OpenVINO, int8"}  # fmt: skip
+    lines = re.search(
+        r"^\| batch 1, 1 thread \|.*\n\|[-|]+\n((?:\|.*\n)+)", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    if not lines:
+        raise InputError(f"{page} has no table that begins with 'batch 1, 1 thread', the times of the runtimes.")
+    found = []
+    for line in lines[1].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        name = re.sub("|".join(words), lambda match: words[match[0]], cells[0])
+        found.append((name, [float(cells[1]), float(cells[4])]))
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

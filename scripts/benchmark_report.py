@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the tables and plots of what scripts/benchmark.py has measured so far.
+"""Writes the tables and pictures of what scripts/benchmark.py has measured so far.
 
     python scripts/benchmark_report.py [--results docs/results] [--plan scripts/benchmark_plan.json]
 
 RESULTS/tables.md has one table per data set and training fraction, with blanks where a row of the plan hasn't run, the
-same for corrupted images, and a last section that says how each claim stands; RESULTS/<data set>.png has the
-differences to the control, RESULTS/<data set>_robustness.png the accuracy by strength of corruption. What has been run
-stands in short, with the claims, between two marks of the document beside RESULTS (docs/results.md), where it has them.
+same for corrupted images, and a last section that says how each claim stands. What has been run stands in short, with
+the claims, between two marks of the document beside RESULTS (docs/results.md), and the plan's ``headline`` between two
+of README.md above it, where they have them. The pictures are those of scripts/benchmark_pictures.py.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import benchmark_pictures as pictures
 import benchmark_robustness as robustness
 import numpy as np
 from benchmark_cells import ROOT, Cell, chosen_rate, configs_of, grid_means, read_plan
 from benchmark_claims import claims
 from benchmark_latency import Latencies
+from benchmark_names import DATA, ROWS
 from benchmark_results import COMPARED, READINGS, SHOWN, Results
 from benchmark_store import read_rows
 
@@ -54,8 +56,8 @@ network, and a threshold of the report does the same for two classes. Difference
 """
 
 
-def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) -> tuple[list[str], dict]:
-    """One Markdown table, and the students' differences by row for the plot."""
+def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) -> list[str]:
+    """One Markdown table."""
     control = results.plan["control"]
     entries = [
         (row, network)
@@ -86,7 +88,7 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
         if len({(line["settings"], line["learning_rate"]) for line in seeds.values()}) > 1:
             cells[0] += " (seeds with different settings!)"
         lines += _line(cells)
-    return [*lines, ""], {row: found[row, "student"] for row in rows}
+    return [*lines, ""]
 
 
 def summary(results: Results) -> list[str]:
@@ -114,14 +116,44 @@ def summary(results: Results) -> list[str]:
     return lines
 
 
-def put_between_marks(document: Path, lines: Sequence[str]) -> None:
+def headline(results: Results) -> list[str]:
+    """The plan's ``headline`` as one Markdown table: the large network, the control and the method; empty without."""
+    plan, latencies = results.plan, Latencies(results.folder, results.plan)
+    rows = ("large", plan["control"], plan["claims"]["method"])
+    names = [ROWS.get(row, row) for row in rows]
+    head = ["data", "training images", "million parameters: large, student"]
+    head += [
+        *(f"AUC: {name}" for name in names),
+        *(f"NLL: {name}" for name in names[1:]),
+        "ms: large, student",
+    ]
+    lines = []
+    for data, share in plan.get("headline", []):
+        of_rows = [next(iter(results.of(data, share, row).values()), None) for row in rows]
+        if None in of_rows:
+            continue
+        sizes = [f"{float(line['parameters']) / 1e6:.1f}" for line in of_rows]
+        times = [latencies.text(data, *of, float(line["macs"])).split(" ")[0] for of, line in
+                 zip(((row, "student") for row in rows), of_rows, strict=True)]  # fmt: skip
+        cells = [DATA.get(data, data), f"{results.training_images(data, share)} ({share:.0%})", ", ".join(sizes[::2])]
+        cells += [_mean_and_deviation(results.values(data, share, row, "macro_auc")) for row in rows]
+        cells += [_mean_and_deviation(results.values(data, share, row, "nll")) for row in rows[1:]]
+        lines += _line([*cells, ", ".join(times[::2])])
+    return [*_markdown([head]), *lines] if lines else []
+
+
+def names() -> list[str]:
+    """What each row is called in pictures and text, as one Markdown table."""
+    return [*_markdown([["row", "in words"]]), *(line for row, words in ROWS.items() for line in _line([row, words]))]
+
+
+def put_between_marks(document: Path, lines: Sequence[str], start: str, end: str) -> None:
     """Replaces what stands between the marks of a document; a document without them, or none, is left alone."""
-    start, end = "<!-- made by scripts/benchmark_report.py -->\n", "<!-- end -->"
     text = document.read_text(encoding="utf-8") if document.is_file() else ""
     if start in text and end in text:
         before, rest = text.split(start, 1)
         after = rest.split(end, 1)[1]
-        document.write_text("".join([before, start, "\n".join(lines), "\n", end, after]), encoding="utf-8")
+        document.write_text("".join([before, start, "\n\n", "\n".join(lines), "\n\n", end, after]), encoding="utf-8")
 
 
 def comparisons(results: Results) -> list[str]:
@@ -272,60 +304,20 @@ def _markdown(head: Sequence[Sequence[str]]) -> list[str]:
     return [*_line(head[0]), *_line(["---"] * len(head[0]))]
 
 
-def plot(results: Results, data: str, tables: dict[float, dict[str, dict[str, Difference]]]) -> None:
-    """Differences to the control with their intervals: one panel per fraction and metric.
-
-    A single seed's intervals know nothing of new trainings, and would look like the surest: they are drawn white.
-
-    Raises:
-        InputError: matplotlib isn't installed.
-    """
-    pyplot = robustness.load_pyplot()
-    measured = {share: [row for row, found in rows.items() if found][::-1] for share, rows in sorted(tables.items())}
-    heights = [0.8 + 0.3 * len(names) for names in measured.values()]
-    figure, axes = pyplot.subplots(
-        len(measured), len(COMPARED), figsize=(3.2 * len(COMPARED), 0.5 + sum(heights)), squeeze=False,
-        layout="constrained", height_ratios=heights,
-    )  # fmt: skip
-    control = results.plan["control"]
-    for line, (fraction, names) in zip(axes, measured.items(), strict=True):
-        of_control = results.of(data, fraction, control).keys()
-        seeds = [len(results.of(data, fraction, row).keys() & of_control) for row in names]
-        for axis, metric in zip(line, COMPARED, strict=True):
-            for place, (row, count) in enumerate(zip(names, seeds, strict=True)):
-                one = tables[fraction][row][metric]
-                axis.plot([one.low, one.high], [place, place], color="0.4", linewidth=2)
-                axis.plot(one.value, place, "o", color="C0", markerfacecolor="white" if count == 1 else "C0")
-            axis.axvline(0, color="0.7", linewidth=1, zorder=0)
-            labels = [f"{row} ({count})" for row, count in zip(names, seeds, strict=True)]
-            axis.set_yticks(range(len(names)), labels if axis is line[0] else [""] * len(names))
-            axis.set_ylim(-0.6, len(names) - 0.4)
-            axis.locator_params(axis="x", nbins=4)
-            axis.set_title(f"{SHOWN[metric]}, {fraction:.0%}{results.mark(data, fraction)}", fontsize=10)
-    title = f"{data}: difference to {control!r}, 95 % interval (seeds; white: one, so of its networks only)"
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(results.folder / f"{data}.png", dpi=120)
-    pyplot.close(figure)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
     parser.add_argument("--plan", type=Path, default=ROOT / "scripts" / "benchmark_plan.json")
-    parser.add_argument("--no_plots", action="store_true")
+    parser.add_argument("--no_pictures", action="store_true")
     args = parser.parse_args(arguments)
     try:
         results = Results(args.results, read_plan(args.plan))
-        plots: dict[str, dict[float, dict]] = {}
         control = results.plan["control"]
-        lines = ["# Results of the benchmark\n", METHOD.format(control=control, resamples=f"{RESAMPLES:,}")]
+        lines = ["# Results of the benchmark\n", f"<!-- made from {results.digest()} -->\n"]
+        lines += [*headline(results), "", METHOD.format(control=control, resamples=f"{RESAMPLES:,}"), *names(), ""]
         for data, fraction, rows in results.tables():
-            table, differences = table_of(results, data, fraction, rows)
-            lines += table
-            if any(differences.values()) and results.whole(data) == data:
-                plots.setdefault(data, {})[fraction] = differences
-        shift = robustness.Robustness(args.results, results.plan, results.hidden)
-        lines += robustness.tables(shift)
+            lines += table_of(results, data, fraction, rows)
+        lines += robustness.tables(robustness.Robustness(args.results, results.plan, results.hidden))
         args.results.mkdir(parents=True, exist_ok=True)
         found = claims(results)
         lines += [*found, *comparisons(results), *held_out(results)]
@@ -336,12 +328,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         short = [*found[2:], "", *summary(results)]
         short += [line for reading in READINGS for line in read_otherwise(results, reading, short=True)]
         short += [*comparisons(results), *held_out(results, short=True)]
-        put_between_marks(args.results.with_suffix(".md"), short)
-        if not args.no_plots:
-            for data, tables in plots.items():
-                plot(results, data, tables)
-            for data in dict.fromkeys(data for data, _ in shift.places()):
-                robustness.plot(args.results / f"{data}_robustness.png", data, shift)
+        document = args.results.with_suffix(".md")
+        put_between_marks(document, short, "<!-- made by scripts/benchmark_report.py -->", "<!-- end -->")
+        for page in (document, document.parent.with_name("README.md")):
+            put_between_marks(page, headline(results), "<!-- results -->", "<!-- /results -->")
+        if not args.no_pictures:
+            pictures.draw(results)
     except InputError as error:
         sys.exit(f"Error: {error}")
 

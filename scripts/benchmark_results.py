@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,6 +40,7 @@ class Results:
     folder: Path
     plan: Plan
     _loaded: dict[tuple[str, float], dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
+    _compared: dict[tuple, dict[str, Difference]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def outdated(self) -> set[str]:
@@ -148,6 +151,11 @@ class Results:
         keys = [f"{row}/{seed}/temperature" for seed in self.of(data, fraction, row)]
         return np.array([float(of_part[key]) for of_part in stored for key in keys if key in of_part])
 
+    def training_images(self, data: str, fraction: float) -> int:
+        """How many images the networks were trained on, mean over what was run."""
+        stored = [self._stored(part, fraction) for part in self.parts(data)]
+        return round(np.mean([of[key].sum() for of in stored for key in of if key.endswith("/counts")]))
+
     def labels(self, data: str, fraction: float) -> np.ndarray:
         """Class indices (N,) of the test images."""
         return np.concatenate([self._stored(part, fraction)["labels"] for part in self.parts(data)])
@@ -192,7 +200,20 @@ class Results:
             return {}
         one, other = (np.stack(side) for side in zip(*pairs, strict=True))
         labels, patients = self.labels(data, fraction), self.patients(data, fraction)
-        return paired_differences(one, other, labels, metrics=COMPARED, patients=patients, new_trainings=True)
+        asked = (data, float(fraction), row, control, network, first_seed)
+        if asked not in self._compared:
+            self._compared[asked] = paired_differences(
+                one, other, labels, metrics=COMPARED, patients=patients, new_trainings=True
+            )
+        return self._compared[asked]
+
+    def digest(self, *texts: str) -> str:
+        """Of the measurements, the plan and texts: what is made of them can say from which."""
+        tables = [path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("*.csv"))]  # whatever line ends
+        found = hashlib.sha256(json.dumps([self.plan, tables, texts], sort_keys=True).encode())
+        for path in sorted((self.folder / "predictions").glob("*.npz")):
+            found.update(path.name.encode() + path.read_bytes())
+        return f"sha256:{found.hexdigest()}"
 
     def _pooled(self, lines: Sequence[dict[str, str]]) -> list[dict[str, str]]:
         """A line for each network that has been tested on all parts of a data set, with the metrics of them all."""

@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of the benchmark's report that is about corrupted images: tables, claims and a plot per data set."""
+"""The part of the benchmark's report that is about corrupted images: tables and claims."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
-from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from benchmark_cells import Plan
 from benchmark_store import CORRUPTED, id_of, read_rows
-
-from dual_skd.errors import InputError
 
 Kind = tuple[str, int]  # corruption and strength
 CLEAN: Kind = ("none", 0)
@@ -133,56 +129,6 @@ def differences(
         place: float(np.mean([value(one) - value(other) for one, other in of])) if of else float("nan")
         for place, of in pairs.items()
     }
-
-
-def plot(path: Path, data: str, results: Robustness) -> None:
-    """Accuracy of the students by strength: a line of panels per fraction, a panel per corruption.
-
-    Raises:
-        InputError: matplotlib isn't installed.
-    """
-    pyplot = load_pyplot()
-    names = list(results.kinds())
-    fractions = [fraction for of, fraction in results.places() if of == data]
-    measured = [row for row in results.rows() if any(results.seeds(data, share, row) for share in fractions)]
-    colours = dict(zip(measured, cycle(pyplot.get_cmap("tab20").colors), strict=False))
-    figure, axes = pyplot.subplots(
-        len(fractions), len(names), figsize=(2.3 * len(names) + 1.5, 2.6 * len(fractions)), squeeze=False, sharey="row"
-    )
-    for line, fraction in zip(axes, fractions, strict=True):
-        for axis, name in zip(line, names, strict=True):
-            for row, colour in colours.items():
-                seeds = list(results.seeds(data, fraction, row).values())
-                strengths = sorted({kind[1] for of in seeds for kind in of if kind[0] == name})
-                places = [CLEAN, *((name, strength) for strength in strengths)]
-                values = [np.mean([of[kind]["accuracy"] for of in seeds if kind in of]) for kind in places if seeds]
-                strengths = [strength for _, strength in places][: len(values)]
-                axis.plot(strengths, values, marker=".", color=colour)
-            axis.set_title(f"{name}, {fraction:.0%}", fontsize=9)
-            axis.set_xlabel("strength", fontsize=8)
-        line[0].set_ylabel("accuracy", fontsize=8)
-    handles = [pyplot.Line2D([], [], marker=".", color=colour) for colour in colours.values()]
-    figure.legend(handles, measured, loc="center right", fontsize=7)
-    figure.suptitle(f"{data}: students on corrupted images, mean of the seeds", fontsize=11)
-    figure.tight_layout(rect=(0, 0, 1 - 1.5 / figure.get_figwidth(), 1))
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def load_pyplot() -> Any:
-    """matplotlib.pyplot without a screen.
-
-    Raises:
-        InputError: matplotlib isn't installed.
-    """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError:
-        raise InputError("Plots need matplotlib; pip install matplotlib, or give --no_plots.") from None
-    return pyplot
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -21,7 +21,7 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 def scripts():
     """The modules, imported as they import each other: from their own folder."""
     names = ("benchmark_store", "benchmark_leave_out", "benchmark_cells", "benchmark_robustness", "benchmark_latency")
-    names += ("benchmark_results", "benchmark_claims", "benchmark_report")
+    names += ("benchmark_results", "benchmark_claims", "benchmark_names", "benchmark_pictures", "benchmark_report")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
         yield SimpleNamespace(**{name.removeprefix("benchmark_"): __import__(name) for name in names})
@@ -163,7 +163,7 @@ def test_differences_over_all_sites_are_those_of_the_images_together(measured, s
 def test_the_report_shows_all_sites_together_before_each_and_in_short_alone(measured, scripts):
     tables = scripts.report.Results(measured.folder, measured.plan).tables()
     assert [data for data, _, _ in tables] == ["sites", "sites_A", "sites_B", "all"]
-    table, _ = scripts.report.table_of(measured, "sites", 1.0, ["single"])
+    table = scripts.report.table_of(measured, "sites", 1.0, ["single"])
     assert "| single | student | 1 |" in table[-2]
     _, _, *short = scripts.report.summary(measured)  # marked: the settings of the lines are none of the plan
     assert [line.split(" | ")[:2] for line in short] == [["| sites, 100% †", "single"]]
