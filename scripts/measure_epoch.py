@@ -4,7 +4,7 @@
 
     OMP_NUM_THREADS=1 python scripts/measure_epoch.py [--sizes 96 160 224] [--rounds 5] [--batch_size 16]
 
-One training step of the default student alone, of the default pair (``coupled``), and of the large network. Steps of
+One training step of the default student alone, of the dual model (``coupled``), and of the large network. Steps of
 all kinds and sizes take turns, and processor time counts, so that other work on the machine matters little. Reading
 files, augmentation and validation aren't in it.
 """
@@ -20,7 +20,7 @@ from benchmark_speed import STUDENT, trainer_for
 
 KINDS = {  # update, network
     "student alone": ("none", STUDENT),
-    "default pair": ("mutual", STUDENT),
+    "dual model": ("mutual", STUDENT),
     "large network": ("none", {name: value for name, value in STUDENT.items() if name != "depths"}),
 }
 
