@@ -134,7 +134,7 @@ def forest(results: Results, title: str, pairs: Sequence[Pair]) -> Any:
         for axis in pair_of_axes:
             axis.set_xlim((limits[:, 0].min(), limits[:, 1].max())[::sign])
     for line, pair in enumerate(found):
-        words = [_place(results, *pair[:2])] if sets > 1 else []
+        words = [_place(results, *pair[:2])] if sets > 1 or controls == 1 else []
         if rows == 1 and controls > 1:
             words.append(f"against {ROWS[pair[3]]}")
         words += ROWS[pair[2]].split(", ")[1:]  # what both networks have
@@ -296,10 +296,6 @@ def digest(results: Results) -> str:
 
 def _svg(figure: Any, made: str) -> str:
     """The drawing, with its colours for a dark page; no date and no version, so equal input gives equal files."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axis in figure.axes:  # the layout's last digits aren't always the same
-        axis.set_position(np.round(axis.get_position().bounds, 4))
     buffer = io.StringIO()
     metadata = {"Date": None, "Creator": None, "Title": figure.get_suptitle(), "Identifier": made}
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)

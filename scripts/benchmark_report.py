@@ -133,8 +133,10 @@ def headline(results: Results) -> list[str]:
         if None in of_rows:
             continue
         sizes = [f"{float(line['parameters']) / 1e6:.1f}" for line in of_rows]
-        times = [latencies.text(data, *of, float(line["macs"])).split(" ")[0] for of, line in
-                 zip(((row, "student") for row in rows), of_rows, strict=True)]  # fmt: skip
+        times = [
+            latencies.text(data, row, "student", float(line["macs"])).split(" ")[0]
+            for row, line in zip(rows, of_rows, strict=True)
+        ]
         cells = [DATA.get(data, data), f"{results.training_images(data, share)} ({share:.0%})", ", ".join(sizes[::2])]
         cells += [_mean_and_deviation(results.values(data, share, row, "macro_auc")) for row in rows]
         cells += [_mean_and_deviation(results.values(data, share, row, "nll")) for row in rows[1:]]

@@ -63,9 +63,11 @@ def test_the_page_shows_every_picture_and_no_other(scripts):
     assert set(scripts.pictures.FORESTS) <= set(shown)
 
 
-def test_the_page_has_the_table_of_the_numbers(scripts, results):
+def test_the_pages_have_the_table_of_the_numbers(scripts, results):
     text = "\n".join(scripts.report.headline(results))
     assert text in PAGE and text.count("\n") == 1 + len(results.plan["headline"])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text in readme or "<!-- results -->" not in readme
 
 
 def test_a_digest_tells_other_numbers(scripts, results, tmp_path):
