@@ -94,9 +94,7 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
             kept.append(output)
     for output in kept:
         if output.output_type == "stream":
-            output.text = "".join(
-                line.replace("\r\n", "\n").rsplit("\r", 1)[-1] for line in output.text.splitlines(keepends=True)
-            )
+            output.text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.split("\n"))
     return kept
 
 
