@@ -76,9 +76,9 @@ def test_the_page_has_names_directions_and_leaves_the_report_alone(pair):
     source = (good / "report" / "compared_with_weak.html").read_text(encoding="utf-8")
     words = words_of(good / "report" / "compared_with_weak.html")
     assert "good and weak compared on 60 images (test)" in words
-    assert "better good weak difference p p (Holm)" in words
-    assert "accuracy higher 1.000 0.667" in words and "Brier score lower 0.060" in words
-    assert "AUC of nodule higher" in words and "None that both runs know" in words
+    assert "metric direction good weak good − weak p p (Holm)" in words
+    assert "accuracy higher is better 1.000 0.667" in words and "Brier score lower is better 0.060" in words
+    assert "AUC of nodule higher is better" in words and "None that both runs know" in words
     assert "<script" not in source and "http" not in source.split("</style>")[1]
 
 

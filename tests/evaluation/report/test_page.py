@@ -9,8 +9,10 @@ import pytest
 
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.report.cases import Case
+from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.model_card import model_card
-from dual_skd.evaluation.report.page import Content, commands, page
+from dual_skd.evaluation.report.origin import commands
+from dual_skd.evaluation.report.page import page
 from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.run_files import read_run
 
@@ -79,7 +81,7 @@ def test_numbers_stand_with_their_intervals(run_folder):
     assert "Thresholds were chosen on 30 validation images" in words
     assert "The model of epoch 1 was kept, the best by macro AUC" in words
     assert "10.0% of the large network" in words
-    assert "Reliability diagram; its 95% bars take images as independent, not patients" in words
+    assert "The 95% bars take images as independent, not patients" in words
 
 
 def test_tables_scroll_by_themselves_and_drawings_have_a_title(run_folder):
@@ -140,7 +142,7 @@ def test_means_over_classes_name_those_that_they_are_without(run_folder):
     _, _, words = rendered(directory)
     overall = analyse(read_run(directory), resamples=20)["metrics"]["overall"]
     assert overall["balanced_accuracy"]["value"] == overall["f1"]["value"] == 1
-    assert words.count(said) == 2 and f"{said}accuracy" in words  # of balanced accuracy, accuracy follows it
+    assert words.count(said) == 2 and f"{said}see aboveaccuracy" in words  # of balanced accuracy
     p[0] = [0.1, 0.1, 0.8]  # once predicted, it counts in F1
     _, _, words = rendered(run_folder(labels, p, name="predicted"))
     assert words.count(said) == 1

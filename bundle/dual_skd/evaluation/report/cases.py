@@ -22,10 +22,10 @@ from dual_skd.evaluation.predictions import named
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.progress import bar
 
-KINDS = {
-    "confident_right": "Surest, and right",
+KINDS = {  # in the order of the page
     "confident_wrong": "Surest, and wrong",
     "least_certain": "Least certain",
+    "confident_right": "Surest, and right",
 }
 LARGEST = 256  # pixels of a picture in the page
 

@@ -9,14 +9,16 @@ from typing import Any
 
 from dual_skd.evaluation.comparison import shared_images
 from dual_skd.evaluation.recorder import LOWER_IS_BETTER
-from dual_skd.evaluation.report.markup import Notes, element, estimate, number, paragraph, table
-from dual_skd.evaluation.report.page import METRICS, document
+from dual_skd.evaluation.report.words import METRICS, warnings_of
+from dual_skd.pages.frame import document, how
+from dual_skd.pages.markup import Notes, element, estimate, number, paragraph, table
 from dual_skd.wording import WIDTH, aligned, counted, metric_words
 
 LEVEL = 0.05  # of p values after Holm that are called beyond chance
 HOW = (
     "Paired on the shared images: metrics by a bootstrap over patients, areas by DeLong's test, right or wrong by "
-    "McNemar's test, which takes images for independent. All p values are one family, corrected by Holm."
+    "McNemar's test, which takes images for independent. p says how often chance alone would make such a difference; "
+    "all p values are one family, corrected by Holm."
 )
 
 Options = Mapping[str, tuple[Any, Any]]
@@ -39,25 +41,29 @@ def comparison_page(
     """
     marks = Notes()
     rows = [
-        [label, better, number(one["one"]), number(one["other"]), estimate(_difference(one), notes=marks),
-         p_value(one["p"]), p_value(one["p_holm"])]
+        [label, f"{better} is better", number(one["one"]), number(one["other"]),
+         estimate(_difference(one), notes=marks), p_value(one["p"]), p_value(one["p_holm"])]
         for label, better, one in _entries(found, METRICS.__getitem__)
     ]  # fmt: skip
-    head = ["", "better", *names, "difference", "p", "p (Holm)"]
+    head = ["metric", "direction", *names, f"{names[0]} − {names[1]}", "p", "p (Holm)"]
+    title = f"{names[0]} and {names[1]} compared on {found['shared']} images ({split})"
     body = [
+        paragraph(verdict(found, names), class_="lead"),
         paragraph(shared_images(found, names), found["reason"]),
-        paragraph(verdict(found, names)),
-        paragraph(HOW, class_="note"),
+        element("h2", "Differences"),
         table(head, rows),
         marks.paragraphs(),
+        how("A difference comes with its interval: where that holds 0, chance may have made it.", HOW),
         paragraph(right_and_wrong(found, names)),
         element("h2", "Options of training that differ"),
         table(["option", *names], [[name, *map(str, values)] for name, values in options.items()])
         if options
         else paragraph("None that both runs know, apart from paths."),
     ]
-    title = f"{names[0]} and {names[1]} compared on {found['shared']} images ({split})"
-    return document(title, body, written, version, optimistic=optimistic)
+    return document(
+        f"{title}, {written}", body, version=version, heading=title,
+        about=f"Written {written} by dual-skd {version}.", warnings=warnings_of(optimistic=optimistic),
+    )  # fmt: skip
 
 
 def terminal_lines(found: Mapping[str, Any], names: tuple[str, str], options: Options) -> Iterator[str]:

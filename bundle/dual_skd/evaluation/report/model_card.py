@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dual_skd.evaluation.recorder import LAST
-from dual_skd.evaluation.report.markup import clean, number
-from dual_skd.evaluation.report.page import METRICS, commands
+from dual_skd.evaluation.report.origin import commands
+from dual_skd.evaluation.report.words import METRICS
+from dual_skd.pages.markup import clean, number
 
 OPEN = (
     ("Clinical background and role", "which question is asked of whom, and what follows from the answer"),

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dual_skd.evaluation.analysis import training_of
-from dual_skd.evaluation.report.markup import Markup, element, number, table
 from dual_skd.evaluation.report.plots import inline, training_plots
 from dual_skd.files import read_json
+from dual_skd.pages.markup import Markup, element, number, table
 from dual_skd.results import EvaluationResult, Result, TrainingResult
 from dual_skd.wording import metric_words
 

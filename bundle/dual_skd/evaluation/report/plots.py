@@ -17,13 +17,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dual_skd.evaluation.recorder import LOWER_IS_BETTER
-from dual_skd.evaluation.report.markup import Markup, clean, element, text
+from dual_skd.pages.frame import figure as framed
+from dual_skd.pages.markup import Markup, clean, text
 from dual_skd.wording import metric_words
 
 # of Okabe and Ito 2008 (Color Universal Design), the order of most contrast first
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 GREY = "#6b6b6b"
+GRID = "#e3e3e3"
+PAGE_COLOURS = {colour.lower(): f"var(--c{place},{colour})" for place, colour in enumerate(PALETTE[:6], 1)} | {
+    "#000000": "currentColor", GREY: f"var(--soft,{GREY})", GRID: f"var(--line,{GRID})", "#ffffff": "var(--page,#fff)",
+}  # fmt: skip
 WIDTH = 4.4  # inches: at its own size on a phone, two beside each other on a screen
 TOGETHER = 4  # classes in one plot; more bands can't be told apart
 LONGEST = 24  # characters of a name in a plot
@@ -35,7 +40,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.titlesize": 9.5,
     "axes.grid": True,
-    "grid.color": "#e3e3e3",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8,
@@ -53,6 +58,7 @@ class Plot(NamedTuple):
         figure: the drawing.
         title: short.
         description: what is to be seen, for who can't see it.
+        reading: how it is read.
         svg: the drawing as an SVG document.
     """
 
@@ -60,6 +66,7 @@ class Plot(NamedTuple):
     figure: Figure
     title: str
     description: str
+    reading: str
     svg: str = ""
 
 
@@ -94,7 +101,10 @@ def save(plot: Plot, folder: Path) -> None:
 
 
 def inline(plot: Plot) -> Markup:
-    """The plot as an element of a page: with title and description, without links, its ids its own."""
+    """The plot as a figure of a page: with title and description, without links, its ids its own.
+
+    Its colours are those of the page, where that has any (:mod:`dual_skd.pages.style`): readable in the dark, too.
+    """
     drawn = plot.svg[plot.svg.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawn, flags=re.DOTALL)
     opening, rest = drawn.split(">", 1)
@@ -102,13 +112,21 @@ def inline(plot: Plot) -> Markup:
     rest = rest.replace("xlink:href", "href")
     rest = re.sub(r'\bid="', f'id="{plot.name}-', rest)
     rest = re.sub(r'url\(#|href="#', lambda found: f"{found[0]}{plot.name}-", rest)
+    rest = re.sub(r'style="[^"]*"', lambda found: _of_the_page(found[0]), rest)
     head = (
         f'<svg viewBox="{box}" role="img" aria-labelledby="{plot.name}-title {plot.name}-desc" '
-        'style="stroke-linejoin:round;stroke-linecap:butt">'
+        'style="fill:currentColor;stroke-linejoin:round;stroke-linecap:butt">'
         f'<title id="{plot.name}-title">{text(plot.title)}</title>'
         f'<desc id="{plot.name}-desc">{text(plot.description)}</desc>'
     )
-    return element("figure", Markup(head + rest.strip()), element("figcaption", plot.title), class_="plot")
+    return framed(Markup(head + rest.strip()), plot.title, plot.reading)
+
+
+def _of_the_page(style: str) -> str:
+    """Colours of a drawing as the variables of a page, each with its own colour for where there are none."""
+    if style == 'style="fill: #ffffff"':  # the ground
+        return 'style="fill: none"'
+    return re.sub("#[0-9a-f]{6}", lambda found: PAGE_COLOURS.get(found[0], found[0]), style)
 
 
 @contextmanager
@@ -156,8 +174,14 @@ def _training(training: Mapping[str, Any]) -> Plot:
     axes[0, 0].legend(loc="best", title=f"dotted: epoch {training['best_epoch']}, kept", title_fontsize=8)
     axes[-1, 0].set_xlabel("epoch")
     axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
+    if len(training["epochs"]) == 1:
+        axes[-1, 0].set_xlim(training["epochs"][0] - 1, training["epochs"][0] + 1)
     said = f"{metric_words(names[0])} on the validation images over {len(training['epochs'])} epochs"
-    return Plot("training", figure, "Validation during training", said)
+    reading = (
+        "Measured on the validation images after each epoch, a turn through the training images. The student is the "
+        "network that is kept, the auxiliary its twin, the mean that of both answers."
+    )
+    return Plot("training", figure, "Validation during training", said, reading)
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -168,7 +192,12 @@ def _roc(analysis: Mapping[str, Any]) -> list[Plot]:
     if len(curves) == 2 and not analysis["multi_label"]:
         curves = curves[1:]  # the other one is its mirror image
     areas = dict(zip(analysis["class_names"], analysis["delong"]["per_class"], strict=True))
-    return _curve_plots(curves, areas, "roc", "ROC curve", "1 − specificity", "sensitivity", diagonal=True)
+    reading = (
+        "Each point is a threshold: upwards more images of the class are found, to the right more others are called "
+        "so wrongly. The upper left corner is best, the dotted line guessing. The number is the area below, the band "
+        "the interval at each point by itself, from resampled patients."
+    )
+    return _curve_plots(curves, areas, ("roc", "ROC curve", reading), "1 − specificity", "sensitivity", diagonal=True)
 
 
 def _precision_recall(analysis: Mapping[str, Any]) -> list[Plot]:
@@ -177,13 +206,19 @@ def _precision_recall(analysis: Mapping[str, Any]) -> list[Plot]:
         for name, one in zip(analysis["class_names"], analysis["metrics"]["per_class"], strict=True)
     }
     curves = analysis["precision_recall"]
-    return _curve_plots(curves, areas, "precision_recall", "Precision-recall curve", "recall (sensitivity)",
-                        "precision (PPV)", diagonal=False)  # fmt: skip
+    reading = (
+        "To the right more images of the class are found, upwards more of those called so are right. The upper right "
+        "corner is best; a rare class lies lower. The number is the average precision, the band as before."
+    )
+    words = ("precision_recall", "Precision-recall curve", reading)
+    return _curve_plots(curves, areas, words, "recall (sensitivity)", "precision (PPV)", diagonal=False)
 
 
 def _curve_plots(
-    curves: Sequence[Mapping[str, Any]], areas: Mapping[str, Any], name: str, title: str, x: str, y: str, diagonal: bool
-) -> list[Plot]:
+    curves: Sequence[Mapping[str, Any]], areas: Mapping[str, Any], words: tuple[str, str, str], x: str, y: str, *,
+    diagonal: bool,
+) -> list[Plot]:  # fmt: skip
+    name, title, reading = words
     drawn, plots = [curve for curve in curves if curve["x"]], []
     for start in range(0, len(drawn), TOGETHER):
         part = drawn[start : start + TOGETHER]
@@ -203,7 +238,8 @@ def _curve_plots(
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=x, ylabel=y)
         figure.legend(loc="outside lower center", ncols=2 if max(len(c["class"]) for c in part) < 14 else 1)
         number = f"_{start // TOGETHER + 1}" if len(drawn) > TOGETHER else ""
-        plots.append(Plot(name + number, figure, title, f"{title} of {', '.join(said)}"))
+        plots.append(Plot(name + number, figure, title, f"{title} of {', '.join(said)}",
+                          "The next classes, read as the first ones." if start else reading))  # fmt: skip
     return plots
 
 
@@ -228,7 +264,8 @@ def _confusion(analysis: Mapping[str, Any]) -> list[Plot]:
     axis.grid(False)
     axis.set(xlabel="predicted", ylabel="true")
     right = int(np.trace(cells))
-    return [Plot("confusion", figure, "Confusion matrix", f"{right} of {int(cells.sum())} images on the diagonal")]
+    said = f"{right} of {int(cells.sum())} images on the diagonal"
+    return [Plot("confusion", figure, "Confusion matrix", said, "Rows are true classes, columns the answers.")]
 
 
 def _reliability(analysis: Mapping[str, Any]) -> list[Plot]:
@@ -252,8 +289,12 @@ def _reliability(analysis: Mapping[str, Any]) -> list[Plot]:
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right")
     axis.legend(loc="upper left")
     below.set(xlabel="confidence", ylabel="labels" if analysis["multi_label"] else "images")
-    title = "Reliability diagram; its 95% bars take images as independent, not patients"
-    return [Plot("reliability", figure, title, "; ".join(said))]
+    reading = (
+        "Answers are sorted by how sure the network is; the height says how many of them are right. On the dotted line "
+        "it is as sure as it may be, below it too sure, above it too careful. The lower part counts the answers. The "
+        "95% bars take images as independent, not patients."
+    )
+    return [Plot("reliability", figure, "Reliability diagram", "; ".join(said), reading)]
 
 
 def number_or_dash(value: float | None) -> str:
@@ -270,7 +311,11 @@ def _risk_coverage(analysis: Mapping[str, Any]) -> list[Plot]:
     axis.set_ylim(bottom=0, top=max(max(curve["risk"]) * 1.1, 0.02))
     axis.legend(loc="best")
     said = ", ".join(f"{risk:.3f} at {share}" for share, risk in curve["risk_at"].items())
-    return [Plot("risk_coverage", figure, "Risk-coverage curve", f"error {said} of the images")]
+    reading = (
+        "To the left the network answers only where it is surest, at the right end everywhere. The height is the share "
+        "of wrong answers. Where the curve falls to the left, its sureness tells right from wrong."
+    )
+    return [Plot("risk_coverage", figure, "Risk-coverage curve", f"error {said} of the images", reading)]
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -283,6 +328,10 @@ def _forest(analysis: Mapping[str, Any]) -> list[Plot]:
         for group in groups
     ]
     plots, level = [], f"{analysis['settings']['level']:.0%}"
+    reading = (
+        "A point is the value of a group, its line the interval; a hollow point has none. In brackets the number of "
+        "images. The square and the dotted line are all images."
+    )
     for name, title in (("macro_auc", "macro AUC"), ("balanced_accuracy", "balanced accuracy")):
         whole = analysis["metrics"]["overall"][name]
         known = [(label, overall[name]) for label, overall in rows if overall[name]["value"] is not None]
@@ -303,5 +352,6 @@ def _forest(analysis: Mapping[str, Any]) -> list[Plot]:
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set(xlabel=title)
         said = ", ".join(f"{label} {one['value']:.3f}" for label, one in drawn)
-        plots.append(Plot(f"subgroups_{name}", figure, f"Subgroups: {title} with {level} intervals", said))
+        words = (f"Subgroups: {title} with {level} intervals", said, reading)
+        plots.append(Plot(f"subgroups_{name}", figure, *words))
     return plots

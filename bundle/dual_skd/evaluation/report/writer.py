@@ -17,8 +17,9 @@ from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.bootstrap import RESAMPLES
 from dual_skd.evaluation.recorder import read_json, write_json
 from dual_skd.evaluation.report.cases import explained_cases
+from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.model_card import model_card
-from dual_skd.evaluation.report.page import Content, page
+from dual_skd.evaluation.report.page import page
 from dual_skd.evaluation.report.plots import all_plots, save
 from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
@@ -87,6 +88,7 @@ def write_report(
     content = Content(
         analysis,
         plots,
+        run=directory.resolve().name,
         selection=files.selection,
         cases=cases,
         cases_reason=reason,

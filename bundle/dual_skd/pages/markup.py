@@ -13,6 +13,8 @@ from typing import Any
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
+# counts in reasons; other digits may belong to the name of a class
+_COUNTS = re.compile(r"\d+(?= independent observations|% of the resamples| validation images of it| of the rest)")
 _EMPTY_ELEMENTS = ("img", "meta", "br", "hr")
 
 
@@ -71,7 +73,7 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str = "")
     many = "dense" if len(head) > 5 else ""  # then an interval stands below its number
     inside = element("table", element("thead", lines), element("tbody", *body), class_=many)
     label = clean(caption) if caption else " ".join(clean(cell) for cell in head)
-    return join([paragraph(caption, class_="note"), scrolling(inside, label)])
+    return join([paragraph(caption, class_="caption"), scrolling(inside, label)])
 
 
 def scrolling(content: Markup, label: str) -> Markup:
@@ -95,24 +97,29 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 class Notes:
-    """Footnotes of a table: the reasons why numbers are missing, each said once.
+    """Footnotes of a table: the reasons why numbers are missing or special, each said once.
 
-    Reasons that differ only in their numbers are one note, with n for the numbers.
+    Reasons that differ only in their counts are one note, with the smallest and the largest of each count.
     """
 
     def __init__(self) -> None:
-        self._kinds: dict[str, set[str]] = {}
+        self._kinds: dict[tuple[str, ...], list[list[int]]] = {}
 
     def mark(self, reason: str) -> Markup:
         """The sign that leads to a reason."""
-        kind = re.sub(r"\d+", "n", reason)
-        self._kinds.setdefault(kind, set()).add(reason)
-        return element("sup", self._sign(list(self._kinds).index(kind)))
+        words = tuple(_COUNTS.split(reason))
+        self._kinds.setdefault(words, []).append([int(digits) for digits in _COUNTS.findall(reason)])
+        return element("sup", self._sign(list(self._kinds).index(words)))
 
     def paragraphs(self) -> Markup:
         """All reasons with their signs."""
-        said = (kind if len(reasons) > 1 else next(iter(reasons)) for kind, reasons in self._kinds.items())
-        lines = [join([element("sup", self._sign(place)), " ", reason]) for place, reason in enumerate(said)]
+        lines = []
+        for place, (words, numbers) in enumerate(self._kinds.items()):
+            spans = [
+                f"{min(of)} to {max(of)}" if min(of) < max(of) else str(of[0]) for of in zip(*numbers, strict=True)
+            ]
+            reason = "".join(part for pair in zip(words, [*spans, ""], strict=True) for part in pair)
+            lines.append(join([element("sup", self._sign(place)), " ", reason]))
         return join(paragraph(line, class_="note") for line in lines)
 
     def _sign(self, place: int) -> str:
