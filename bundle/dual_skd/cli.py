@@ -25,9 +25,9 @@ class Command(NamedTuple):
 
 COMMANDS = {  # in the order of use
     "check": Command(
-        "dual_skd.data.checking.cli",
+        "dual_skd.commands.check",
         "look through a data set before training: bad files, leaks",
-        ("dual-skd check DATA", "dual-skd check DATA --clean-list clean.csv"),
+        ("dual-skd check DATA --page check.html", "dual-skd check DATA --clean-list clean.csv"),
     ),
     "train": Command(
         "dual_skd.commands.train",

@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from monai.transforms import Compose
 from PIL import Image
 
 from dual_skd.data.reading.facts import spread
-from dual_skd.data.records.datalist import SPLITS
+from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.errors import InputError, choose
 from dual_skd.evaluation.predictions import named
-from dual_skd.evaluation.report.markup import element, picture
+from dual_skd.pages.markup import element, picture
 from dual_skd.wording import counted
 from dual_skd.workflow import TRAIN
 
@@ -57,7 +59,7 @@ class ShownImages:
         figures = []
         for pixels, title in zip(self.pictures(), self.titles, strict=True):
             width = pixels.shape[1] * max(SHOWN_WIDTH // pixels.shape[0], 1)
-            shown = picture(png(pixels), title, width)
+            shown = picture(_png(pixels), title, width)
             figures.append(element("figure", shown, element("figcaption", title), style="margin:0"))
         return element("div", *figures, style="display:flex;flex-wrap:wrap;gap:.75rem")
 
@@ -94,45 +96,61 @@ def show_batch(
         options.setdefault("twin_search", "never")
     if dataset_dir is not None:
         options["dataset_dir"] = dataset_dir
-    with tempfile.TemporaryDirectory() as folder:  # the demo data are written to it
-        here = {"output_dir": folder, "cache": "none", "num_workers": 0}
-        gathered = TRAIN.gather(options | here, preset, config)
-        with TRAIN.prepared(gathered.files, gathered.values) as workflow:
-            parser = workflow.parser
-            data = parser.get_parsed_content("datalist")
-            batches = _training(parser, count) if split == "train" else _others(parser, data.splits[split], count)
-    if not batches:
+    with _training_to_be(options, preset, config) as parser:
+        data = parser.get_parsed_content("datalist")
+        if split == "train":
+            images, labels = _first_of_training(parser, count)
+        else:
+            transform = parser.get_parsed_content("preprocessing")
+            chosen = [data.splits[split][place] for place in spread(len(data.splits[split]), count)]
+            images, labels = [transform(dict(one))["image"] for one in chosen], [one["label"] for one in chosen]
+    if not labels:
         raise InputError(f"{data.source} has no {split} images; choose another split.")
-    images, labels = (torch.cat(parts)[:count] for parts in zip(*batches, strict=True))
-    return ShownImages(images, [named(label, data.class_names) for label in labels.numpy()])
+    return ShownImages(torch.stack(images), [named(label, data.class_names) for label in labels])
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of a picture (H, W) or (H, W, 3), uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+def preprocessing_for(data: DataList, options: Mapping[str, Any]) -> tuple[Compose, dict[str, Any]]:
+    """What a training would make of images that are read already.
+
+    Args:
+        data: their list; the training images decide about intensities.
+        options: those of :class:`dual_skd.options.training.Images` that were given; of volumes the others are those of
+            the preset.
+
+    Returns:
+        (from a record to "image" and "label", the settings that it follows).
+    """
+    preset = "volume" if data.spatial_dims == 3 else None
+    with _training_to_be({**options, "dataset_dir": str(data.root)}, preset, None) as parser:
+        parser.globals["checked"] = data
+        parser.update({"datalist": "$checked"})
+        return parser.get_parsed_content("preprocessing"), parser.get_parsed_content("input_settings")
 
 
-def _training(parser: Any, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The first batches of a training."""
+@contextmanager
+def _training_to_be(options: Mapping[str, Any], preset: Any, config: Any) -> Iterator[Any]:
+    """MONAI's parser of a training that doesn't start; the demo data it writes are gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = {"output_dir": folder, "cache": "none", "num_workers": 0}
+        gathered = TRAIN.gather({**options, **here}, preset, config)
+        with TRAIN.prepared(gathered.files, gathered.values) as workflow:
+            yield workflow.parser
+
+
+def _first_of_training(parser: Any, count: int) -> tuple[list[torch.Tensor], list[Any]]:
+    """Images and labels of the first batches."""
     from monai.utils import set_determinism
 
     loader, prepare = (parser.get_parsed_content(f"train#{name}") for name in ("dataloader", "trainer#prepare_batch"))
     set_determinism(parser.get_parsed_content("options").seed)
-    batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+    images: list[torch.Tensor] = []
+    labels: list[Any] = []
     for batch in loader:
-        batches.append(prepare(batch, torch.device("cpu")))
-        if sum(len(labels) for _, labels in batches) >= count:
+        some, of_some = prepare(batch, torch.device("cpu"))
+        images, labels = [*images, *some], [*labels, *of_some.numpy()]
+        if len(images) >= count:
             break
-    return batches
-
-
-def _others(parser: Any, records: list[dict[str, Any]], count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Images of another split as validation and test see them."""
-    transform = parser.get_parsed_content("preprocessing")
-    items = [transform(dict(records[place])) for place in spread(len(records), count)] if records else []
-    return [(item["image"][None], torch.as_tensor(item["label"])[None]) for item in items]
+    return images[:count], labels[:count]
 
 
 def _slices(volume: np.ndarray) -> np.ndarray:
@@ -140,3 +158,9 @@ def _slices(volume: np.ndarray) -> np.ndarray:
     middle = [volume.take(size // 2, axis).T[::-1, ::-1] for axis, size in enumerate(volume.shape)][::-1]
     height = max(len(one) for one in middle)
     return np.hstack([np.pad(one, ((0, height - len(one)), (0, 0))) for one in middle])
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -142,7 +142,8 @@ def estimate(one: Mapping[str, Any] | None, digits: int = 3, notes: Notes | None
     return Markup(" ".join(part for part in (*parts, beside) if part))
 
 
-def picture(png: bytes, alternative: str, width: int) -> Markup:
-    """An image held by the page itself."""
-    source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-    return element("img", src=Markup(source), alt=alternative, width=str(width))
+def picture(file: bytes, alternative: str, width: int, **attributes: Any) -> Markup:
+    """An image held by the page itself, of a PNG or JPEG file."""
+    kind = "jpeg" if file.startswith(b"\xff\xd8") else "png"
+    source = f"data:image/{kind};base64," + base64.b64encode(file).decode("ascii")
+    return element("img", src=Markup(source), alt=alternative, width=str(width), **attributes)

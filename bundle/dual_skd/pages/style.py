@@ -57,9 +57,13 @@ grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr))}
 figure svg{width:100%;height:auto;display:block;color:var(--ink)}
 figcaption b{display:block;color:var(--ink)}
 .cases{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,290px),1fr));gap:1rem;margin:.75rem 0}
-.case{padding:.6rem}
+.case{padding:.6rem;min-width:0;overflow-wrap:anywhere}
 .case .pair{display:flex;gap:.4rem}
 .case img{width:calc(50% - .2rem);height:auto;display:block;background:#000}
+.case img.wide{width:100%}
+.case .pair:has(.wide){flex-wrap:wrap}
+.strip{display:flex;flex-wrap:wrap;gap:.4rem;margin:.25rem 0 .75rem}
+.strip img{display:block;max-width:100%;height:auto;background:#000}
 .case p{margin:.35rem 0 0;font-size:.88rem}
 pre{background:var(--wash);padding:.6rem .8rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}
 details{margin:.75rem 0}
@@ -78,6 +82,6 @@ th,td{padding:.2rem .35rem}.dense{font-size:.78rem}.dense th,.dense td{padding:.
 .dense .limits{font-size:.88em}details table{font-size:.7rem;overflow-wrap:anywhere}
 td.words,th.words,td small{min-width:0}.plots{grid-template-columns:1fr 1fr}
 figure:only-child{grid-column:1/-1;grid-template-columns:1fr 1fr}.cards{grid-template-columns:repeat(4,1fr)}
-.cases{grid-template-columns:repeat(3,1fr)}
+.cases{grid-template-columns:repeat(3,1fr)}.whole{break-inside:avoid}
 details:not([open]) summary::after{content:" (folded: open it on the screen to print it)";color:var(--soft)}}
 """

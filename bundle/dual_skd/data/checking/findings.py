@@ -58,6 +58,7 @@ class Findings:
         twins: {"image", "split", "label", "twin", "twin_split", "twin_label", "exact", "similarity"} of copies.
         shared_patients: {"patient", "splits"} of patients in more than one split.
         notes: what is good to know and no fault, in words.
+        facts: of every file, by its locator.
     """
 
     counts: dict[str, dict[str, int]]
@@ -65,6 +66,7 @@ class Findings:
     twins: list[dict] = field(default_factory=list)
     shared_patients: list[dict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    facts: Mapping[str, FileFacts] = field(default_factory=dict, repr=False)
 
     @property
     def unreadable(self) -> list[dict]:
@@ -191,7 +193,7 @@ def check_records(
         reports.add("shortcut", "", shortcut.sentence, label=shortcut.label, remedy=shortcut.remedy)
     reports.add_leftovers()
     note = stretching([facts[record["image"]] for record in usable])
-    return replace(reports.findings(pairs, shared), notes=[note] if note else [])
+    return replace(reports.findings(pairs, shared), notes=[note] if note else [], facts=facts)
 
 
 def dimensions_of_nearly_all(data: DataList, findings: Findings) -> int | None:

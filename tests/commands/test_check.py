@@ -57,8 +57,9 @@ def dataset(tmp_path):
 def test_a_clean_set_is_told_so_with_exit_code_0(dataset, tmp_path, capsys):
     assert run(dataset, "--json", tmp_path / "out" / "found.json", "--fix-list", tmp_path / "fix.csv") == 0
     printed = capsys.readouterr().out
-    assert printed.splitlines()[-4:] == [
+    assert printed.splitlines()[-5:] == [
         "No errors and no warnings found: the set can be trained on.",
+        "  page          --page FILE.html shows images of each class, and the findings.",
         f"  all findings  {tmp_path}/out/found.json",
         f"  fix list      {tmp_path}/fix.csv",
         f"Next: dual-skd train {dataset} -o output",
@@ -81,7 +82,7 @@ def test_leakage_and_contradicting_labels_end_with_exit_code_1(dataset, tmp_path
     assert "- 1 pair of twins has different labels." in printed
     assert printed.splitlines()[-1] == f"Next: dual-skd check {dataset} --clean-list clean.csv"
     assert printed.splitlines()[-2] == "  clean list    --clean-list FILE.csv writes one of what is left to train on."
-    assert printed.splitlines()[-5].startswith("2 kinds of error (2 images) and 0 kinds of warning found: ")
+    assert printed.splitlines()[-6].startswith("2 kinds of error (2 images) and 0 kinds of warning found: ")
     found = json.loads((tmp_path / "found.json").read_text())
     assert not found["ok"] and found["twins"][0]["twin"] == "train/a/0_train.png"
     with (tmp_path / "fix.csv").open(newline="") as file:
@@ -221,11 +222,13 @@ def test_archives_and_volumes_are_checked_too(tmp_path, capsys):
 
 
 def test_images_that_were_taken_for_volumes_are_checked_again_as_images(dataset, tmp_path, capsys):
-    assert run(dataset, "--spatial-dims", "3", "--patient-pattern", "(x)", "--clean-list", tmp_path / "c.csv") == 1
+    options = ["--spatial-dims", "3", "--image-size", "48", "48", "24", "--patient-pattern", "(x)"]
+    assert run(dataset, *options, "--clean-list", tmp_path / "c.csv", "--page", tmp_path / "p.html") == 1
     *lines, last = capsys.readouterr().out.splitlines()
     assert "0 images are left" in lines[-1]
     assert last == (
-        f"Next: dual-skd check {dataset} --clean-list {tmp_path / 'c.csv'} --spatial-dims 2 --patient-pattern '(x)'"
+        f"Next: dual-skd check {dataset} --page {tmp_path / 'p.html'} --clean-list {tmp_path / 'c.csv'} "
+        "--spatial-dims 2 --patient-pattern '(x)'"
     )
     named = [line for line in lines if "(test, " in line or "(train, " in line]
     assert len(named) == 8 and sum(line.endswith(": the same") for line in named) == 7

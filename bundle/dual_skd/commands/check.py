@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from dual_skd.data.checking.findings import Findings, Group
     from dual_skd.data.records.datalist import DataList
 
+OF_NETWORK = ("image_size", "window", "spacing", "fit")  # options that a list of images doesn't answer
 SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
 WIDTH = 120
-OF_IMAGES = ("spatial_dims", "frame")
 
 
 def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``check``."""
     parser.add_argument("dataset_dir", metavar="DATA", help="what training would take as DATA")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page: images of each class, findings")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
     parser.add_argument("--fix-list", type=Path, metavar="FILE", help="write a CSV table of all images to look at")
     parser.add_argument(
@@ -44,7 +45,7 @@ def add_arguments(parser: Parser) -> None:
         help="write a datalist.csv of what is left: one of every group of copies",
     )
     parser.add_argument("--no-twins", action="store_true", help="don't look for copies among the images")
-    add_options(parser, Images, OF_IMAGES)
+    add_options(parser, Images)
     add_options(parser, Reading)
 
 
@@ -53,11 +54,12 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.data.checking.findings import COLUMNS, check_records, dimensions_of_nearly_all
     from dual_skd.data.checking.salvage import load_for_check
 
-    values = given(args, Images, OF_IMAGES), given(args, Reading)
-    images, reading = read(Images, values[0]), read(Reading, values[1])
+    of_images, of_reading = given(args, Images), given(args, Reading)
+    options = read(Training, of_images | of_reading)
+    reading = {name: getattr(options, name) for name in Reading.model_fields}
     with _without_log("dual_skd.data.records.datalist"):  # the report says it all
         data, known = load_for_check(
-            args.dataset_dir, spatial_dims=images.spatial_dims, frame=images.frame, **reading.model_dump()
+            args.dataset_dir, spatial_dims=options.spatial_dims, frame=options.frame, **reading
         )
     with _without_remarks_of_decoders():
         findings = check_records(data, known=known, twins=not args.no_twins)
@@ -75,7 +77,11 @@ def main(args: argparse.Namespace) -> int:
         return 1
     *lines, verdict = report(data, findings)
     trains, dimensions = findings.ok, dimensions_of_nearly_all(data, findings)
-    rows: list[tuple[str, str | Path]] = [("all findings", args.json or ""), ("fix list", args.fix_list or "")]
+    rows: list[tuple[str, str | Path]] = [
+        ("page", args.page or "--page FILE.html shows images of each class, and the findings."),
+        ("all findings", args.json or ""),
+        ("fix list", args.fix_list or ""),
+    ]
     if args.clean_list is not None:
         from dual_skd.data.checking.clean_list import clean_records, write_clean_list
 
@@ -87,13 +93,14 @@ def main(args: argparse.Namespace) -> int:
         trains = bool(records) if data.multi_label else len({record["label"] for record in records}) > 1
     elif not (findings.ok or dimensions):
         rows.append(("clean list", "--clean-list FILE.csv writes one of what is left to train on."))
-    given_values = values[0] | values[1]
     if dimensions:
-        following = check_again(args, given_values | {"spatial_dims": dimensions})
+        following = check_again(args, of_images | of_reading | {"spatial_dims": dimensions})
     elif trains or args.clean_list is None:
-        following = next_command(args, data, given_values, trains=trains, as_table=args.clean_list)
+        following = next_command(args, data, of_images | of_reading, trains=trains, as_table=args.clean_list)
     else:  # too little is left
         following = ""
+    if args.page is not None:
+        _write_page(args, data, findings, of_images, verdict, following)
     sys.stdout.write("\n".join([*lines, closing(verdict, rows, following)]) + "\n")
     return 0 if findings.ok else 1
 
@@ -118,9 +125,10 @@ def next_command(
         start += f" -o {free_folder()}"
     if trains and values.pop("spatial_dims", 2) == 3:
         start += " --preset volume"
-    if as_table is not None:  # which has a column per class or one named label, and says the rest itself
+    if as_table is not None:  # which has a column per class or one named label, and says all else of the data itself
         columns = {"label_column": list(data.class_names)} if data.multi_label else {}
-        values = columns | ({"class_map": class_map} if (class_map := like_empty_cells(data)) else {})
+        seen = {name: value for name, value in values.items() if name in OF_NETWORK}
+        values = seen | columns | ({"class_map": class_map} if (class_map := like_empty_cells(data)) else {})
     said = command(start, values, Training, places=True)
     return said if trains else f"{said} --clean-list clean.csv"
 
@@ -132,8 +140,9 @@ def free_folder() -> str:
 
 
 def check_again(args: argparse.Namespace, values: Mapping[str, Any]) -> str:
-    """The same check with other options of the data."""
-    files = {"--json": args.json, "--fix-list": args.fix_list, "--clean-list": args.clean_list}
+    """The same check with other dimensions; sizes and spacings are left out, as they were meant for the former ones."""
+    values = {name: value for name, value in values.items() if name not in ("image_size", "spacing")}
+    files = {"--page": args.page, "--json": args.json, "--fix-list": args.fix_list, "--clean-list": args.clean_list}
     own = [f"{name} {quoted(path)}" for name, path in files.items() if path is not None]
     start = " ".join(["dual-skd check", quoted(args.dataset_dir), *own, *["--no-twins"] * args.no_twins])
     return command(start, values, Training, places=True)
@@ -143,9 +152,7 @@ def report(data: DataList, findings: Findings) -> Iterator[str]:
     """What was read and what was found, line by line, the gravest first."""
     yield f"Data: {data.source}"
     yield from _table_of_counts(data, findings)
-    notes = [note for note in data.notes if note not in data.doubts]  # doubts are warnings
-    given = [] if data.val or data.test else ["no split is given: training makes one"]
-    for note in [*given, *notes, *findings.notes]:
+    for note in notes_on(data, findings):
         yield from _wrapped(f"{note[0].upper()}{note[1:]}.", "  ")
     for severity, heading in (("error", "ERRORS"), ("warning", "WARNINGS")):
         groups = findings.groups(severity)
@@ -156,6 +163,12 @@ def report(data: DataList, findings: Findings) -> Iterator[str]:
             yield from _group(group)
     yield ""
     yield _closing(findings)
+
+
+def notes_on(data: DataList, findings: Findings) -> list[str]:
+    """What is good to know of the set."""
+    given = [] if data.val or data.test else ["no split is given: training makes one"]
+    return [*given, *(note for note in data.notes if note not in data.doubts), *findings.notes]  # doubts are warnings
 
 
 def _table_of_counts(data: DataList, findings: Findings) -> Iterator[str]:
@@ -209,6 +222,18 @@ def _closing(findings: Findings) -> str:
     return "No errors and no warnings found: the set can be trained on."
 
 
+def _write_page(
+    args: argparse.Namespace, data: DataList, findings: Findings, options: dict[str, Any], verdict: str, following: str
+) -> None:
+    from dual_skd.commands.check_page import check_page
+
+    name, notes = Path(args.dataset_dir).resolve().name, notes_on(data, findings)
+    with _without_log("dual_skd.data", logging.ERROR), _without_remarks_of_decoders():  # the findings say it all
+        page = check_page(name, data, findings, options, notes=notes, verdict=verdict, following=following)
+    with _open_to_write(args.page) as file:
+        file.write(page)
+
+
 def _wrapped(text: str, mark: str) -> list[str]:
     return textwrap.wrap(
         text,
@@ -229,10 +254,10 @@ def _open_to_write(path: Path) -> TextIO:
 
 
 @contextmanager
-def _without_log(name: str) -> Iterator[None]:
+def _without_log(name: str, least: int = logging.WARNING) -> Iterator[None]:
     logger = logging.getLogger(name)
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(least)
     try:
         yield
     finally:
