@@ -33,7 +33,9 @@ def text(output: dict) -> str:
 
 def commands(path: Path) -> list[list[str]]:
     """The words of every ``dual-skd`` command in code, in code blocks and within sentences."""
-    found = [line[1:] for cell in cells(path, "code") for line in "".join(cell["source"]).splitlines() if line[:1] == "!"]
+    found = [
+        line[1:] for cell in cells(path, "code") for line in "".join(cell["source"]).splitlines() if line[:1] == "!"
+    ]
     for cell in cells(path, "markdown"):
         source = "".join(cell["source"])
         found += re.findall(r"^dual-skd .*$", source, re.MULTILINE) + re.findall(r"`(dual-skd [^`]*)`", source)
@@ -49,8 +51,7 @@ def test_every_cell_was_run_in_order_and_none_failed(path):
     code = cells(path, "code")
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell["outputs"]]
-    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
-    assert "dual_skd.show_batch(" in path.read_text(encoding="utf-8") or "loop" in path.stem
+    assert not [output for output in outputs if output["output_type"] == "error" or "Warning:" in text(output)]
 
 
 @of_each
