@@ -26,7 +26,7 @@ import numpy as np
 from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 
-VERSION = 4
+VERSION = 5
 MARKER = "demo.json"
 DEMO_NAMES = {"demo": 2, "demo3d": 3}  # words for a dataset_dir, and their spatial dimensions
 CLASSES_2D = ("interstitial", "normal", "nodule")
@@ -217,7 +217,7 @@ class Machine:
 MACHINES = {
     "fixed": Machine(noise=0.02, blur=0.3),
     "mobile": Machine(noise=0.04, blur=0.9),
-    "older": Machine(noise=0.08, blur=1.1, build=1.15, curve=1.6),
+    "older": Machine(noise=0.073, blur=1.05, build=1.15, curve=1.6),
 }
 
 
