@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the tutorials of docs/tutorials, each in a new folder; --write stores what their cells show.
 
-Without --write nothing changes: it only proves that they run. What is stored is the same for the same outputs: no times,
-and metadata of this package's version and of the code that was run, which tests/test_notebooks.py compares.
+Without --write nothing changes: it only proves that they run. What is stored has no times, so that the same outputs
+give the same file, and says which version and which code were run: tests/test_notebooks.py compares them.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
             kept.append(output)
     for output in kept:
         if output.output_type == "stream":
-            output.text = "".join(
-                line.replace("\r\n", "\n").rsplit("\r", 1)[-1] for line in output.text.splitlines(keepends=True)
-            )
+            output.text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.split("\n"))
     return kept
 
 

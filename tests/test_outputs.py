@@ -164,6 +164,9 @@ def test_prediction_sets_are_calibrated_on_the_models_own_validation_predictions
         wanted = fit_conformal((logits / divisor).softmax(1), labels, alpha=0.2)
         found = conformal_rule(tmp_path, info, alpha=0.2, calibrate=calibrate)
         assert found[:3] == wanted[:3] and found.threshold == pytest.approx(wanted.threshold, abs=1e-5)
+    assert "too few" not in caplog.text
+    conformal_rule(tmp_path, info, alpha=0.01)
+    assert "40 validation images are too few" in caplog.text and "(99 are needed)" in caplog.text
     for other in ({"calibration": fitted._asdict() | {"nll_before": fitted.nll_before * 1.1}},
                   {"calibration": fitted._asdict() | {"images": 41}}, {"class_names": NAMES[::-1]}):  # fmt: skip
         caplog.clear()

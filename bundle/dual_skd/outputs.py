@@ -170,7 +170,10 @@ def conformal_rule(
         logger.warning("%s isn't of this model, so there are no prediction sets.", path)
         return None
     p = probabilities(logits, temperature_of(info) if calibrate else None)
-    return fit_conformal(p.numpy(), table.labels, alpha=alpha)
+    rule = fit_conformal(p.numpy(), table.labels, alpha=alpha)
+    if rule.reason:
+        logger.warning("%s.", rule.reason)
+    return rule
 
 
 def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -222,11 +222,13 @@ def test_archives_and_volumes_are_checked_too(tmp_path, capsys):
 
 
 def test_images_that_were_taken_for_volumes_are_checked_again_as_images(dataset, tmp_path, capsys):
-    assert run(dataset, "--spatial-dims", "3", "--patient-pattern", "(x)", "--clean-list", tmp_path / "c.csv") == 1
+    options = ["--spatial-dims", "3", "--image-size", "48", "48", "24", "--patient-pattern", "(x)"]
+    assert run(dataset, *options, "--clean-list", tmp_path / "c.csv", "--page", tmp_path / "p.html") == 1
     *lines, last = capsys.readouterr().out.splitlines()
     assert "0 images are left" in lines[-1]
     assert last == (
-        f"Next: dual-skd check {dataset} --clean-list {tmp_path / 'c.csv'} --spatial-dims 2 --patient-pattern '(x)'"
+        f"Next: dual-skd check {dataset} --page {tmp_path / 'p.html'} --clean-list {tmp_path / 'c.csv'} "
+        "--spatial-dims 2 --patient-pattern '(x)'"
     )
     named = [line for line in lines if "(test, " in line or "(train, " in line]
     assert len(named) == 8 and sum(line.endswith(": the same") for line in named) == 7

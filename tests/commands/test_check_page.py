@@ -93,7 +93,7 @@ def test_findings_stand_with_their_remedies_and_their_pictures(dataset):
     picture(3).resize((400, 300)).rotate(90, expand=True).save(dataset / "train" / "a" / "large.png")
     code, page = check(dataset)
     assert code == 1 and re.findall(r'<section id="(\w+)"', page)[:3] == ["seen", "error", "warning"]
-    found = {words(one).split(".")[0]: one for one in page.split('<div class="finding">')[1:]}
+    found = {words(one).split(".")[0]: one for one in page.split('<div class="whole">')[1:]}
     copies = found["1 test image has a twin in train (1 exact, 0 near copies)"]
     assert [name for name, _ in images(copies)] == ["test/a/copy.png", "train/b/01.png"]
     assert "Remove one of the two" in copies and copies.count('class="case"') == 1
@@ -133,7 +133,7 @@ def test_a_page_holds_a_limited_number_of_pictures_and_says_what_it_leaves_out(d
     for seed in range(4, 12):
         picture(seed).save(dataset / "test" / "ab"[seed % 2] / f"copy{seed}.png")
     _, page = check(dataset)
-    copies = next(one for one in page.split('<div class="finding">') if "8 test images have a twin" in one)
+    copies = next(one for one in page.split('<div class="whole">') if "8 test images have a twin" in one)
     assert len(images(copies)) == 12 and "… and 2 more; --fix-list" in copies
     monkeypatch.setattr(check_page, "PICTURES", 9)
     monkeypatch.setattr(check_page, "CLASSES", 1)
@@ -150,7 +150,7 @@ def test_an_image_that_training_would_refuse_has_no_picture(tmp_path, caplog):
     picture(50).save(tmp_path / "d" / "a" / "screen.png")
     _, page = check(tmp_path / "d", "--spacing", "2")
     assert len(images(section(page, "seen"))) == 12 and "2.0 mm per pixel" in page
-    finding = next(one for one in page.split('<div class="finding">') if "an unusual spacing" in one)
+    finding = next(one for one in page.split('<div class="whole">') if "an unusual spacing" in one)
     assert not images(finding) and "<li><b>a/screen.png</b>: the file gives no pixel spacing" in finding
     assert not caplog.records
 

@@ -95,6 +95,7 @@ def test_the_3d_set_is_nifti_with_spacing_and_orientation(tmp_path):
     demo = write_demo(tmp_path / "demo", spatial_dims=3, counts=FEW_3D)
     listed = rows(demo)
     assert {row["label"] for row in listed} == set(CLASSES_3D)
+    assert set(listed[0]) == {"image", "label", "split", "patient"}
     volume = nibabel.load(demo / listed[0]["image"])
     assert volume.shape == (48, 48, 24) and volume.header.get_zooms() == (4.0, 4.0, 7.0)
     assert nibabel.aff2axcodes(volume.affine) == ("R", "A", "S") and volume.get_data_dtype() == np.int16

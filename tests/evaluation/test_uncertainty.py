@@ -111,14 +111,14 @@ def test_chance_is_repeated_by_its_seed():
     assert (prediction_sets(p, rule, seed=2) != prediction_sets(p, rule)).any()
 
 
-def test_too_few_calibration_images_give_full_sets_and_are_said(caplog):
+def test_too_few_calibration_images_give_full_sets_and_are_said():
     for n in (0, 8):
         p = predictions(n, 3)
-        with caplog.at_level("WARNING"):
-            rule = fit_conformal(p, np.zeros(n, int), alpha=0.1)
+        rule = fit_conformal(p, np.zeros(n, int), alpha=0.1)
         assert rule.threshold == math.inf and prediction_sets(predictions(5, 3), rule).all()
-        assert f"{n} calibration images are too few" in caplog.text and "(9 are needed)" in caplog.text
-    assert fit_conformal(predictions(9, 3), np.zeros(9, int), alpha=0.1).threshold < math.inf
+        assert f"{n} validation images are too few" in rule.reason and "(9 are needed)" in rule.reason
+    enough = fit_conformal(predictions(9, 3), np.zeros(9, int), alpha=0.1)
+    assert enough.threshold < math.inf and enough.reason == ""
 
 
 def test_a_set_is_never_empty():

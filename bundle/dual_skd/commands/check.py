@@ -100,13 +100,7 @@ def main(args: argparse.Namespace) -> int:
     else:  # too little is left
         following = ""
     if args.page is not None:
-        from dual_skd.commands.check_page import check_page
-
-        with _without_log("dual_skd.data", logging.ERROR), _without_remarks_of_decoders():
-            words = {"notes": notes_on(data, findings), "verdict": verdict, "following": following}
-            page = check_page(data, findings, of_images, **words)
-        with _open_to_write(args.page) as file:
-            file.write(page)
+        _write_page(args, data, findings, of_images, verdict, following)
     sys.stdout.write("\n".join([*lines, closing(verdict, rows, following)]) + "\n")
     return 0 if findings.ok else 1
 
@@ -146,7 +140,8 @@ def free_folder() -> str:
 
 
 def check_again(args: argparse.Namespace, values: Mapping[str, Any]) -> str:
-    """The same check with other options of the data."""
+    """The same check with other dimensions; sizes and spacings are left out, as they were meant for the former ones."""
+    values = {name: value for name, value in values.items() if name not in ("image_size", "spacing")}
     files = {"--page": args.page, "--json": args.json, "--fix-list": args.fix_list, "--clean-list": args.clean_list}
     own = [f"{name} {quoted(path)}" for name, path in files.items() if path is not None]
     start = " ".join(["dual-skd check", quoted(args.dataset_dir), *own, *["--no-twins"] * args.no_twins])
@@ -225,6 +220,18 @@ def _closing(findings: Findings) -> str:
     if findings.warnings:
         return f"No errors and {warnings} found: the set can be trained on, after a look at the warnings."
     return "No errors and no warnings found: the set can be trained on."
+
+
+def _write_page(
+    args: argparse.Namespace, data: DataList, findings: Findings, options: dict[str, Any], verdict: str, following: str
+) -> None:
+    from dual_skd.commands.check_page import check_page
+
+    name, notes = Path(args.dataset_dir).resolve().name, notes_on(data, findings)
+    with _without_log("dual_skd.data", logging.ERROR), _without_remarks_of_decoders():  # the findings say it all
+        page = check_page(name, data, findings, options, notes=notes, verdict=verdict, following=following)
+    with _open_to_write(args.page) as file:
+        file.write(page)
 
 
 def _wrapped(text: str, mark: str) -> list[str]:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +47,7 @@ WINDOWS = {
 
 
 def check_page(
+    name: str,
     data: DataList,
     findings: Findings,
     options: Mapping[str, Any],
@@ -59,6 +59,7 @@ def check_page(
     """The HTML document.
 
     Args:
+        name: of the data set, for the title.
         data: as given, nothing left out.
         findings: of the whole check, with the facts of its files.
         options: of the images, as they were given: those that training would get.
@@ -75,7 +76,6 @@ def check_page(
         ("counts", "Images and patients", _counts(data, notes)),
         ("files", "Files", _files([findings.facts[one["image"]] for one in album.records.values()])),
     ]
-    name = Path(data.root).name
     written = datetime.now(timezone.utc).date().isoformat()
     body = [
         paragraph(verdict, class_="lead"),
@@ -139,7 +139,8 @@ def _seen(data: DataList, album: Album) -> Markup:
             shown = [members[place]["image"] for place in spread(len(members), share)]
             said = counted(len(members), f"{split} image") if len(divided) > 1 else counted(len(members), "image")
             pictures = [one for image in shown for one in album.picture(data.relative(image))]
-            parts += [paragraph(said, class_="note"), element("div", *pictures, class_="strip")]
+            strip = element("div", *pictures, class_="strip")
+            parts.append(element("div", paragraph(said, class_="note"), strip, class_="whole"))
     if len(data.class_names) > CLASSES:
         parts.append(paragraph(f"These are the first {CLASSES} of {len(data.class_names)} classes."))
     return join(parts)
@@ -161,7 +162,8 @@ def _settings(settings: Mapping[str, Any]) -> str:
 def _finding(group: Group, album: Album) -> Markup:
     """A kind of finding: what it is, what to do, and the images concerned."""
     named = list(_once_per_pair([one for one in group.offenders if one["image"]]))
-    shown, listed = [], []
+    shown: list[tuple[list[Markup], list[str]]] = []
+    listed: list[Markup] = []
     for one in named:
         if len(shown) == PER_FINDING or len(listed) == NAMES:
             break
@@ -179,7 +181,7 @@ def _finding(group: Group, album: Album) -> Markup:
         gallery(shown) if shown else "",
         element("ul", *listed) if listed else "",
         paragraph(f"… and {more} more; --fix-list FILE.csv writes all.", class_="note") if more else "",
-        class_="finding",
+        class_="whole",
     )
 
 
@@ -243,7 +245,7 @@ def _files(facts: Sequence[FileFacts]) -> Markup:
 def _commonest(found: Sequence[str]) -> str:
     counts = Counter(one or "not stated" for one in found).most_common()
     said = ", ".join(f"{name} ({count})" for name, count in counts[:VALUES])
-    return f"{said} and {len(counts) - VALUES} others" if len(counts) > VALUES else said
+    return f"{said} and {len(counts) - VALUES} more" if len(counts) > VALUES else said
 
 
 def _range(found: Sequence[Sequence[float]]) -> str:

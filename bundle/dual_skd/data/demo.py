@@ -17,7 +17,7 @@ import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ import numpy as np
 from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 
-VERSION = 4
+VERSION = 5
 MARKER = "demo.json"
 DEMO_NAMES = {"demo": 2, "demo3d": 3}  # words for a dataset_dir, and their spatial dimensions
 CLASSES_2D = ("interstitial", "normal", "nodule")
@@ -38,12 +38,14 @@ SIZE_2D = (128, 128)  # rows, columns
 SIZE_3D = (48, 48, 24)  # x (right), y (anterior), z (superior)
 SPACING_2D = (2.5, 2.5)  # mm
 SPACING_3D = (4.0, 4.0, 7.0)  # mm
+# how much is drawn, evenly from the first number to the second: densities where the trunk is 0.9, radii in half images
 TEXTURE = {"normal": (0.0, 0.11), "interstitial": (0.1, 0.35)}
 NODULE_STRENGTH = (0.19, 0.45)
 NODULE_RADIUS = (0.065, 0.12)
-VENTRICLES = {"normal": (0.8, 1.35), "atrophy": (1.25, 2.1)}
-LESION_STRENGTH = (0.2, 0.6)
-LESION_RADIUS = (0.1, 0.18)
+# widths as multiples of an ordinary one, densities where the brain is about 0.4
+VENTRICLES = {"normal": (0.8, 1.25), "atrophy": (1.3, 2.2)}
+LESION_STRENGTH = (0.35, 0.7)
+LESION_RADIUS = (0.13, 0.22)
 OFFSET_3D = 1000  # of all values, so that none is below 0, as in MR; far below it is the air of a CT
 
 
@@ -73,8 +75,8 @@ def write_demo(
             and none in 3D.
 
     Returns:
-        The folder, with ``datalist.csv`` (image, label, split, patient, machine) and the folder ``images``; the folder
-        ``second_hospital`` in it has the same, without splits.
+        The folder, with ``datalist.csv`` (image, label, split, patient, in 2D also machine) and the folder ``images``;
+        the folder ``second_hospital`` in it has the same, without splits.
 
     Raises:
         InputError: when the folder holds something else, so that nothing of the user's is ever overwritten.
@@ -114,15 +116,12 @@ def _write_hospital(folder: Path, plan: Sequence[_Image]) -> None:
     """Writes the images, and their table with the columns that say something."""
     (folder / "images").mkdir(parents=True)
     for image in plan:
-        write: Callable[[Path, _Image], None] = _write_xray if image.name.endswith(".dcm") else _write_head
-        write(folder / image.name, image)
-    rows = [{"image": image.name, "label": image.label, "split": image.split, "patient": image.patient,
-             "machine": image.machine} for image in plan]  # fmt: skip
+        (_write_xray if image.name.endswith(".dcm") else _write_head)(folder / image.name, image)
+    columns = [name for name in ("name", "label", "split", "patient", "machine") if any(getattr(i, name) for i in plan)]
     with (folder / "datalist.csv").open("w", newline="", encoding="utf-8") as file:
-        columns = [name for name in ("image", "label", "split", "patient", "machine") if any(row[name] for row in rows)]
-        table = csv.DictWriter(file, columns, extrasaction="ignore")
-        table.writeheader()
-        table.writerows(rows)
+        table = csv.writer(file)
+        table.writerow(["image", *columns[1:]])
+        table.writerows([getattr(image, name) for name in columns] for image in plan)
 
 
 def of_demo(path: str | Path) -> bool:
@@ -155,7 +154,7 @@ def _plan(spatial_dims: int, seed: int, counts: Mapping[str, int]) -> list[_Imag
                 for view in range(min(int(rng.integers(1, most + 1)), wanted)):
                     name = f"images/P{patient:04d}_{view + 1}{suffix}"
                     seeds = (seed * 100_003 + patient, view)
-                    images.append(_Image(name, label, split, f"P{patient:04d}", machine, seeds))
+                    images.append(_Image(name, label, split, f"P{patient:04d}", machine if most > 1 else "", seeds))
                     wanted -= 1
     return images
 
@@ -218,7 +217,7 @@ class Machine:
 MACHINES = {
     "fixed": Machine(noise=0.02, blur=0.3),
     "mobile": Machine(noise=0.04, blur=0.9),
-    "older": Machine(noise=0.08, blur=1.1, build=1.15, curve=1.6),
+    "older": Machine(noise=0.073, blur=1.05, build=1.15, curve=1.6),
 }
 
 
@@ -250,8 +249,7 @@ def chest_xray(
     y, x = zoom * (np.cos(turn) * y - np.sin(turn) * x) + dy, zoom * (np.sin(turn) * y + np.cos(turn) * x) + dx
     image = _chest(label, body, [y, x / made_by.build])
     image = _blurred(image, made_by.blur) + made_by.noise * view.standard_normal(size)
-    low, high = image.min(), image.max()
-    image = ((image - low) / (high - low)) ** made_by.curve
+    image = ((image - image.min()) / np.ptp(image)) ** made_by.curve
     return np.clip(np.rint(_level(image, view, mean=1900, deviation=430)), 0, 4095).astype(np.uint16)
 
 
@@ -263,15 +261,14 @@ def _chest(label: str, body: np.random.Generator, grid: list[np.ndarray]) -> np.
     image = 0.9 * _ellipsoid(grid, (draw(0.1, 0.25), 0), (draw(1.0, 1.3), draw(0.8, 1.0)), 0.06)  # trunk
     image += 0.35 * _ellipsoid(grid, (-1.0, 0), (draw(0.3, 0.5), draw(0.3, 0.5)), 0.2)  # neck and shoulders
     lungs, inside = np.zeros(x.shape), np.zeros(x.shape)
-    centres, radii = [], []
+    sides = []
     for side in (-1, 1):
         centre = (draw(-0.2, 0.05), side * draw(0.38, 0.46))
         radius = (draw(0.5, 0.68), draw(0.24, 0.33))
         lung = _ellipsoid(grid, centre, radius, draw(0.06, 0.14))
         lungs = np.maximum(lungs, lung)
         inside += lung * _vessels(body, grid, (centre[0] + draw(0, 0.1), side * draw(0.16, 0.22)), side)
-        centres.append(centre)
-        radii.append(radius)
+        sides.append((centre, radius))
     image += draw(0.12, 0.2) * inside - draw(0.5, 0.65) * lungs
     image += draw(0.12, 0.3) * np.exp(-((x / draw(0.1, 0.16)) ** 2))  # spine
     heart = (draw(0.25, 0.4), draw(0.1, 0.22))
@@ -283,12 +280,11 @@ def _chest(label: str, body: np.random.Generator, grid: list[np.ndarray]) -> np.
     image += draw(0.03, 0.06) * _smooth_noise(body, x.shape, 7)  # uneven soft tissue
     net = np.exp(-((_smooth_noise(body, x.shape, 2.2) / 0.4) ** 2))  # bright where the noise crosses 0
     image += (draw(*TEXTURE["interstitial"]) if label == "interstitial" else draw(*TEXTURE["normal"])) * net * lungs
-    side, angle, distance = int(body.integers(2)), draw(0, 2 * np.pi), draw(0.0, 0.75)
-    place = [centres[side][0] + distance * radii[side][0] * np.sin(angle)]
-    place.append(centres[side][1] + distance * radii[side][1] * np.cos(angle))
-    strength, radius = draw(*NODULE_STRENGTH), draw(*NODULE_RADIUS)
+    (centre, radius), angle, distance = sides[int(body.integers(2))], draw(0, 2 * np.pi), draw(0.0, 0.75)
+    place = np.array(centre) + distance * np.array(radius) * (np.sin(angle), np.cos(angle))
+    strength, size = draw(*NODULE_STRENGTH), draw(*NODULE_RADIUS)
     if label == "nodule":
-        image += strength * _ellipsoid(grid, place, (radius, radius * draw(0.85, 1.15)), 0.2)
+        image += strength * _ellipsoid(grid, place, (size, size * draw(0.85, 1.15)), 0.2)
     return image
 
 
@@ -330,8 +326,7 @@ def _write_xray(path: Path, image: _Image) -> None:
     dicom.StudyID, dicom.SeriesNumber, dicom.InstanceNumber = "1", "1", str(image.seeds[1] + 1)
     dicom.Modality, dicom.BodyPartExamined, dicom.ViewPosition = "DX", "CHEST", "PA"
     dicom.Manufacturer, dicom.ImageComments = "dual_skd", "Generated phantom, not a patient"
-    dicom.ImageType = ["DERIVED", "PRIMARY"]
-    dicom.PatientOrientation = ["L", "F"]
+    dicom.ImageType, dicom.PatientOrientation = ["DERIVED", "PRIMARY"], ["L", "F"]
     dicom.PixelSpacing = dicom.ImagerPixelSpacing = list(SPACING_2D)
     dicom.SamplesPerPixel, dicom.PixelRepresentation = 1, 0
     dicom.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
@@ -362,9 +357,8 @@ def head_volume(label: str, *, anatomy_seed: int, size: tuple[int, int, int] = S
         (X, Y, Z) int16, no value below 0.
     """
     rng = np.random.default_rng([anatomy_seed, 44])
-    grid = _coordinates(size)
+    x, y, z = _coordinates(size)
     turn = np.deg2rad(rng.uniform(-8, 8))
-    x, y, z = grid
     shift = rng.uniform(-0.06, 0.06, 3)
     x, y = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
     grid = [x + shift[0], y + shift[1], z + shift[2]]
@@ -379,8 +373,8 @@ def head_volume(label: str, *, anatomy_seed: int, size: tuple[int, int, int] = S
         centre = (side * apart * wide**0.5, back, rng.uniform(-0.05, 0.15))
         image -= 0.45 * _ellipsoid(grid, centre, ventricle * (wide, wide**0.5, wide**0.5), 0.12) * brain
     for _ in range(rng.integers(4)):
-        spot = rng.uniform(0.05, 0.08)
-        image += rng.uniform(0.3, 0.6) * _ellipsoid(grid, _in_brain(rng, radii), (spot, spot, spot * 1.3), 0.3)
+        spot = rng.uniform(0.05, 0.07)
+        image += rng.uniform(0.2, 0.4) * _ellipsoid(grid, _in_brain(rng, radii), (spot, spot, spot * 1.3), 0.3)
     place, radius, strength = _in_brain(rng, radii), rng.uniform(*LESION_RADIUS), rng.uniform(*LESION_STRENGTH)
     if label == "lesion":
         image += strength * _ellipsoid(grid, place, (radius, radius, radius * 1.3), 0.15)
@@ -403,5 +397,4 @@ def _write_head(path: Path, image: _Image) -> None:
     file = nibabel.Nifti1Image(volume, affine)
     file.header.set_xyzt_units("mm")
     # gzip stamps the time of writing by default; equal seeds must give equal files
-
     path.write_bytes(gzip.compress(file.to_bytes(), compresslevel=3, mtime=0))

@@ -262,7 +262,7 @@ def _prediction_sets(p, labels, patients, scaled, files: RunFiles, alpha: float,
         "single": found["single"],
         "sizes": np.bincount(sizes, minlength=p.shape[1] + 1)[1:].tolist(),
         "coverage_per_class": found["coverage_per_class"],
-        "reason": "" if np.isfinite(rule.threshold) else "too few validation images: every set is full",
+        "reason": rule.reason,
     }
 
 

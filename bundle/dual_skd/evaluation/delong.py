@@ -207,9 +207,9 @@ def _areas_interval(
         more = f", and {len(undefined) - 1} more classes can't be compared" if len(undefined) > 1 else ""
         return Estimate(None, reason=_missing(*undefined[0]) + more)
     if abs(total - 1) < 1e-12:
-        return Estimate(1.0, limit, 1.0, "no positive below a negative: exact limit for disjoint pairs")
+        return Estimate(1.0, limit, 1.0, "every positive is above all negatives: exact limit for disjoint pairs")
     if abs(total) < 1e-12:
-        return Estimate(0.0, 0.0, 1 - limit, "no positive above a negative: exact limit for disjoint pairs")
+        return Estimate(0.0, 0.0, 1 - limit, "every positive is below all negatives: exact limit for disjoint pairs")
     if few:
         return Estimate(total, reason=f"no interval: fewer than two patients with or without {some(few)}")
     error = _standard_error(influence, units)

@@ -6,7 +6,6 @@ All functions take probabilities, as arrays or tensors on the CPU, and none draw
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,8 +15,7 @@ from numpy.typing import ArrayLike
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.arguments import whole_labels
-
-logger = logging.getLogger(__name__)
+from dual_skd.wording import counted
 
 CONFORMAL_METHODS = ("lac", "aps")
 _ROUNDING = 1e-6  # of probabilities in a table: a set never loses a class to it
@@ -53,6 +51,17 @@ class Conformal(NamedTuple):
     images: int
     threshold: float
     randomised: bool = True
+
+    @property
+    def reason(self) -> str:
+        """Why every set is full; "" where they aren't."""
+        if self.threshold < math.inf:
+            return ""
+        needed = math.ceil(1 / self.alpha - 1 - 1e-9)
+        return (
+            f"{counted(self.images, 'validation image is', 'validation images are')} too few for prediction sets that "
+            f"miss {self.alpha:g} of the labels ({needed} are needed): every set is full"
+        )
 
 
 class RiskCoverage(NamedTuple):
@@ -175,8 +184,8 @@ def fit_conformal(
         seed: of that share.
 
     Returns:
-        the rule for :func:`prediction_sets`. Fewer than 1/alpha - 1 images can't tell: then it gives full sets, which
-        the log says.
+        the rule for :func:`prediction_sets`. Fewer than 1/alpha - 1 images can't tell: then it gives full sets, and
+        its ``reason`` says so.
 
     Raises:
         InputError: alpha, method, probabilities or labels that can't be used.
@@ -190,13 +199,6 @@ def fit_conformal(
     # 1e-9: (n + 1)(1 - alpha) that is a whole number stays one, whatever binary fractions make of it
     rank = math.ceil((n + 1) * (1 - alpha) - 1e-9)
     if rank > n:
-        logger.warning(
-            "%d calibration images are too few for prediction sets that miss %g of the labels (%d are needed): every "
-            "set is full.",
-            n,
-            alpha,
-            math.ceil(1 / alpha - 1 - 1e-9),
-        )
         return Conformal(method, alpha, n, math.inf, randomised)
     scores = _scores(p, method, randomised, seed)[np.arange(n), y]
     return Conformal(method, alpha, n, float(np.sort(scores)[rank - 1]), randomised)

@@ -13,7 +13,8 @@ from typing import Any
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-_DIGITS = re.compile(r"\d+")
+# counts in reasons; other digits may belong to the name of a class
+_COUNTS = re.compile(r"\d+(?= independent observations|% of the resamples| validation images of it| of the rest)")
 _EMPTY_ELEMENTS = ("img", "meta", "br", "hr")
 
 
@@ -72,7 +73,7 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str = "")
     many = "dense" if len(head) > 5 else ""  # then an interval stands below its number
     inside = element("table", element("thead", lines), element("tbody", *body), class_=many)
     label = clean(caption) if caption else " ".join(clean(cell) for cell in head)
-    return join([paragraph(caption, class_="note"), scrolling(inside, label)])
+    return join([paragraph(caption, class_="caption"), scrolling(inside, label)])
 
 
 def scrolling(content: Markup, label: str) -> Markup:
@@ -98,7 +99,7 @@ def number(value: float | None, digits: int = 3) -> str:
 class Notes:
     """Footnotes of a table: the reasons why numbers are missing or special, each said once.
 
-    Reasons that differ only in their numbers are one note, with the smallest and the largest of each number.
+    Reasons that differ only in their counts are one note, with the smallest and the largest of each count.
     """
 
     def __init__(self) -> None:
@@ -106,8 +107,8 @@ class Notes:
 
     def mark(self, reason: str) -> Markup:
         """The sign that leads to a reason."""
-        words = tuple(_DIGITS.split(reason))
-        self._kinds.setdefault(words, []).append([int(digits) for digits in _DIGITS.findall(reason)])
+        words = tuple(_COUNTS.split(reason))
+        self._kinds.setdefault(words, []).append([int(digits) for digits in _COUNTS.findall(reason)])
         return element("sup", self._sign(list(self._kinds).index(words)))
 
     def paragraphs(self) -> Markup:

@@ -9,7 +9,7 @@ STYLE = """
 --shadow:rgba(28,36,48,.35);--link:#0067a3;--alarm:#b34700;
 --c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#cc79a7;--c5:#e69f00;--c6:#56b4e9}
 @media (prefers-color-scheme:dark){:root{--page:#14191f;--ink:#e4e8ed;--soft:#a3adb9;--line:#39424d;--wash:#1e252d;
---shadow:rgba(0,0,0,.8);--link:#79c0f0;--alarm:#ff9248;
+--shadow:rgba(255,255,255,.28);--link:#79c0f0;--alarm:#ff9248;
 --c1:#56a8e0;--c2:#f28a3c;--c3:#2fc497;--c4:#e29cc4;--c5:#f0b84a;--c6:#8accf2}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1060px;padding:1.5rem 1.25rem 3rem;color:var(--ink);background:var(--page);
@@ -19,7 +19,7 @@ h2{font-size:1.3rem;line-height:1.3;margin:2.75rem 0 .5rem;padding-top:.6rem;bor
 h3{font-size:1.05rem;margin:1.5rem 0 .25rem}
 p{max-width:80ch;margin:.5rem 0}
 a{color:var(--link)}
-small,.limits,figcaption,.note,.how{color:var(--soft);font-size:.875rem}
+small,.limits,figcaption,.note,.how,.caption{color:var(--soft);font-size:.875rem}
 .how{max-width:92ch;margin:.35rem 0 1rem}
 .lead{font-size:1.2rem;line-height:1.45;margin:1rem 0}
 .value{font-variant-numeric:tabular-nums;font-weight:600}
@@ -42,7 +42,7 @@ th,td{padding:.3rem .7rem;text-align:left;vertical-align:top;border-bottom:1px s
 th.words{min-width:9rem;max-width:22rem}
 td.words{min-width:14rem}
 .dense td .limits{display:block}
-.dense th,.dense td{padding:.3rem .5rem}
+.dense th,.dense td{padding:.3rem .42rem}
 td small{display:inline-block;min-width:9rem}
 thead th{font-weight:600;border-bottom:2px solid var(--line)}
 tbody th{font-weight:400}
@@ -75,12 +75,13 @@ th,td,.dense th,.dense td{padding:.3rem .4rem}td.words{min-width:11rem}th.words{
 @media print{:root{color-scheme:light;--page:#fff;--ink:#000;--soft:#444;--line:#bbb;--wash:#f4f6f8;--link:#000;
 --alarm:#b34700;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#cc79a7;--c5:#e69f00;--c6:#56b4e9}
 html{font-size:9.5pt}body{max-width:none;font-size:1rem;padding:0}nav{display:none}h2{margin-top:1.5rem}
-h1,h2,h3{break-after:avoid}.lead,.how,p,figure,.card,.case,tr,.warning{break-inside:avoid}p{orphans:3;widows:3}
-.how,.note{break-before:avoid}thead{display:table-header-group}
-.scroll{overflow:visible;background:none}th,td,.limits{white-space:normal}.dense{font-size:.8rem}
-th,td,.dense th,.dense td{padding:.2rem .35rem}details table{font-size:.7rem;overflow-wrap:anywhere}
+h1,h2,h3,section>p:not(.how):not(.note){break-after:avoid}.how,.note{break-before:avoid}
+p,pre,ul,figure,.card,.case,.plots,.scroll,tr{break-inside:avoid}thead{display:table-header-group}
+.scroll{overflow:visible;background:none}th,td{white-space:normal}.card .limits{display:block}
+th,td{padding:.2rem .35rem}.dense{font-size:.78rem}.dense th,.dense td{padding:.2rem .22rem}
+.dense .limits{font-size:.88em}details table{font-size:.7rem;overflow-wrap:anywhere}
 td.words,th.words,td small{min-width:0}.plots{grid-template-columns:1fr 1fr}
 figure:only-child{grid-column:1/-1;grid-template-columns:1fr 1fr}.cards{grid-template-columns:repeat(4,1fr)}
-.cases{grid-template-columns:repeat(3,1fr)}.finding,.strip{break-inside:avoid}
+.cases{grid-template-columns:repeat(3,1fr)}.whole{break-inside:avoid}
 details:not([open]) summary::after{content:" (folded: open it on the screen to print it)";color:var(--soft)}}
 """

@@ -250,8 +250,8 @@ def test_a_class_of_portraits_among_landscapes_is_a_shortcut_as_viewers_show_the
     assert "AUC = 1.00" in found["detail"] and "100 % knee" in found["detail"] and "--fit crop" in found["remedy"]
     factors = [(90 + index) / (60 + index) for index in range(24)]
     assert findings.notes == [
-        "the images aren't square, and are padded to one in training; --fit stretch would change the proportions of "
-        f"what they show by a factor of {np.median(factors):.2f} (median; at most 1.50)"
+        "the images aren't square; training keeps their shape unless told --fit stretch, which changes the proportions "
+        f"of what they show by a factor of {np.median(factors):.2f} (median; at most 1.50)"
     ]
 
 

@@ -19,6 +19,7 @@ from dual_skd.evaluation.report.cases import KINDS, Case
 from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.page import PARTS, page
 from dual_skd.evaluation.report.plots import all_plots
+from dual_skd.evaluation.report.words import measured, task
 from dual_skd.evaluation.run_files import read_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,9 +43,9 @@ class Outline(HTMLParser):
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
         self._folded += tag == "details"
-        kind = {"th": "th" if given.get("scope") == "col" and not self._folded else ""}.get(tag, tag)
-        kind = "how" if tag == "p" and given.get("class") == "how" and not self._folded else kind
-        if kind in (*SHOWN, "how") and not (self._folded and kind != "summary"):
+        row = tag == "th" and given.get("scope") != "col"
+        kind = "how" if given.get("class") == "how" else tag if tag in SHOWN and not row else ""
+        if kind == "summary" or (kind and not self._folded):
             self._open.append(tag)
             self.parts.append((kind, ""))
 
@@ -111,6 +112,22 @@ def test_title_and_headline_say_task_run_data_date_and_result(source, run_folder
     first = analysis["confusion"][0]
     assert f"By class: normal {first[0]} of 20, " in source
     assert "Calling every image normal would be right for 20 of 60." in source
+
+
+@pytest.mark.parametrize(
+    ("section", "known", "unknown", "said"),
+    [("test", 63, 0, "9 test images of 63 patients"), ("", 0, 9, "9 images of unknown patients (clinic)"),
+     ("validation", 4, 2, "9 validation images of 4 patients or more")],
+)  # fmt: skip
+def test_the_measured_images_are_named(section, known, unknown, said):
+    patients = {"known": known, "images_without": unknown}
+    assert measured({"images": 9, "split": "clinic", "data": {"section": section}, "patients": patients}) == said
+
+
+def test_a_task_is_a_question():
+    assert task(["a", "b", "c"], False) == "Which is it: a, b or c?" and task(["a"], False) == "Which is it: a?"
+    assert task(["a", "b"], True) == "Which of these are there: a, b?"
+    assert task(list("abcdefgh"), False) == "Which of 8 classes (a, b, c and 5 more)?"
 
 
 def test_every_figure_has_its_explanation_and_every_table_its_frame(source):

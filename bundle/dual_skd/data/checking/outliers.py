@@ -41,8 +41,8 @@ def stretching(facts: Sequence[FileFacts]) -> str:
     if (factors > STRETCHED).sum() <= max(MINORITY * len(factors), 1):
         return ""
     return (
-        "the images aren't square, and are padded to one in training; --fit stretch would change the proportions of "
-        f"what they show by a factor of {np.median(factors):.2f} (median; at most {factors.max():.2f})"
+        "the images aren't square; training keeps their shape unless told --fit stretch, which changes the proportions "
+        f"of what they show by a factor of {np.median(factors):.2f} (median; at most {factors.max():.2f})"
     )
 
 

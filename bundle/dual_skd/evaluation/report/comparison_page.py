@@ -17,8 +17,8 @@ from dual_skd.wording import WIDTH, aligned, counted, metric_words
 LEVEL = 0.05  # of p values after Holm that are called beyond chance
 HOW = (
     "Paired on the shared images: metrics by a bootstrap over patients, areas by DeLong's test, right or wrong by "
-    "McNemar's test, which takes images for independent. p says how often chance alone would make such a difference; "
-    "all p values are one family, corrected by Holm."
+    "McNemar's test, which takes images for independent. p says how often chance alone would make a difference "
+    "as large; all p values are one family, corrected by Holm."
 )
 
 Options = Mapping[str, tuple[Any, Any]]

@@ -35,7 +35,7 @@ def page(content: Content) -> str:
     analysis = content.analysis
     question, images = task(analysis["class_names"], analysis["multi_label"]), measured(analysis)
     about = (
-        f"Run {content.run}, measured on {images}. Written {content.written} by dual-skd {content.version}. "
+        f"Run: {content.run}. Measured: {images}. Written {content.written} by dual-skd {content.version}. "
         f"All intervals are {analysis['settings']['level']:.0%} intervals."
     )
     return document(

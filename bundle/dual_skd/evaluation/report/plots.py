@@ -58,7 +58,7 @@ class Plot(NamedTuple):
         figure: the drawing.
         title: short.
         description: what is to be seen, for who can't see it.
-        reading: how it is read.
+        reading: how it is read; "" where it stands on no page.
         svg: the drawing as an SVG document.
     """
 
@@ -66,7 +66,7 @@ class Plot(NamedTuple):
     figure: Figure
     title: str
     description: str
-    reading: str
+    reading: str = ""
     svg: str = ""
 
 
@@ -238,7 +238,8 @@ def _curve_plots(
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=x, ylabel=y)
         figure.legend(loc="outside lower center", ncols=2 if max(len(c["class"]) for c in part) < 14 else 1)
         number = f"_{start // TOGETHER + 1}" if len(drawn) > TOGETHER else ""
-        plots.append(Plot(name + number, figure, title, f"{title} of {', '.join(said)}", reading))
+        plots.append(Plot(name + number, figure, title, f"{title} of {', '.join(said)}",
+                          "The next classes, read as the first ones." if start else reading))  # fmt: skip
     return plots
 
 
@@ -263,8 +264,7 @@ def _confusion(analysis: Mapping[str, Any]) -> list[Plot]:
     axis.grid(False)
     axis.set(xlabel="predicted", ylabel="true")
     right = int(np.trace(cells))
-    said = f"{right} of {int(cells.sum())} images on the diagonal"
-    return [Plot("confusion", figure, "Confusion matrix", said, "Rows are true classes, columns the answers.")]
+    return [Plot("confusion", figure, "Confusion matrix", f"{right} of {int(cells.sum())} images on the diagonal")]
 
 
 def _reliability(analysis: Mapping[str, Any]) -> list[Plot]:

@@ -63,6 +63,9 @@ def calibration(content: Content) -> Markup:
         element("h3", "Answering only where the network is sure"),
         paragraph(_risk(analysis["risk_coverage"], several=analysis["multi_label"])),
         content.drawn("risk_coverage"),
+        how(f"predictions_{analysis['split']}.csv says for each image how unsure the network is (uncertainty, 0 to 1), "
+            "its prediction set, and the disagreement: how far the answers of the student and its twin are apart, from "
+            "0 to 1. Where they disagree, look twice."),
     ])  # fmt: skip
 
 

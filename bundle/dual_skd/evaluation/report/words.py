@@ -68,13 +68,14 @@ def task(names: Sequence[str], multi_label: bool) -> str:
 
 
 def measured(analysis: Mapping[str, Any]) -> str:
-    """Which images were measured, with their counts: "120 test images of 63 patients"."""
+    """Which images were measured: "120 test images of 63 patients", or "90 images of 41 patients (hospital_b)"."""
     own = {"test": "test images", "validation": "validation images"}
-    kind = own.get(analysis["data"]["section"], f"images of {analysis['split']}")
+    kind = own.get(analysis["data"]["section"])
     patients = analysis["patients"]
     known = f"{patients['known']} patients" if patients["known"] else "unknown patients"
     more = " or more" if patients["known"] and patients["images_without"] else ""
-    return f"{analysis['images']} {kind} of {known}{more}"
+    name = "" if kind else f" ({analysis['split']})"
+    return f"{analysis['images']} {kind or 'images'} of {known}{more}{name}"
 
 
 def headline(analysis: Mapping[str, Any]) -> list[str]:
