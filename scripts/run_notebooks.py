@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellControlSignal, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 import dual_skd
@@ -47,6 +47,9 @@ def main() -> int:
 def ran(path: Path, *, write: bool) -> bool:
     """Runs one notebook and says how it went."""
     notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code:
+        cell.execution_count, cell.outputs = None, []
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
@@ -54,20 +57,16 @@ def ran(path: Path, *, write: bool) -> bool:
         )
         try:
             client.execute()
-        except CellExecutionError as error:
-            at = next(n for n, cell in enumerate(notebook.cells) if cell.get("execution_count") == executed(notebook))
-            print(f"{path.name}: cell {at + 1} failed with {error.ename}: {error.evalue}\n{notebook.cells[at].source}")
+        except (CellControlSignal, CellTimeoutError, DeadKernelError) as error:
+            last = [cell for cell in code if cell.execution_count][-1]
+            name, said = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+            print(f"{path.name}: code cell {last.execution_count} of {len(code)} failed, {name}: {said}\n{last.source}")
             return False
-    print(f"{path.name}: {executed(notebook)} cells ran in {time.monotonic() - start:.0f} s")
+    print(f"{path.name}: {len(code)} code cells ran in {time.monotonic() - start:.0f} s")
     if write:
         text = nbformat.writes(normalised(notebook))
         path.write_text(text.replace(f"{folder}/", "") + "\n", encoding="utf-8")
     return True
-
-
-def executed(notebook: NotebookNode) -> int:
-    """How many code cells were run."""
-    return max((cell.get("execution_count") or 0 for cell in notebook.cells), default=0)
 
 
 def normalised(notebook: NotebookNode) -> NotebookNode:
