@@ -50,12 +50,12 @@ print(sorted(seconds)[2], 1 + (peak - before) / size)
 """
 
 
-def trainer_for(update: str, batches: list[dict], device: torch.device):
+def trainer_for(update: str, batches: list[dict], device: torch.device, network: dict = STUDENT):
     """A DualModelTrainer as train.json builds it, fed from tensors in memory."""
     from dual_skd import DualModelTrainer, Schedule, SelfDistillationLoss, build_network
 
     torch.manual_seed(0)
-    student, auxiliary = (build_network(**STUDENT).to(device, memory_format=torch.channels_last) for _ in range(2))
+    student, auxiliary = (build_network(**network).to(device, memory_format=torch.channels_last) for _ in range(2))
     return DualModelTrainer(
         device=device,
         max_epochs=1,

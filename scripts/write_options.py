@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what follows from the options of dual_skd.options: their blocks in the configs, and docs/options.md.
+"""Writes what follows from the options: their blocks in the configs, docs/options.md, and docs/commands.md.
 
     python scripts/write_options.py [--check]
 
@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import sys
 import textwrap
 from pathlib import Path
 
 from dual_skd import options
+from dual_skd.cli import COMMANDS, overview, parser_of
 from dual_skd.options.kinds import Options
 from dual_skd.options.table import table
 
@@ -35,6 +37,11 @@ Written by `python scripts/write_options.py` from `dual_skd.options`, where ever
   (`--image-size 48 48 24`), those that are on or off as `--amp`, `--amp true` or `--amp false`.
 * With `python -m monai.bundle run`: entries of the config, `--image_size "[48,48,24]"`, `--amp true`.
 * In Python: keywords, `dual_skd.train("DATA", image_size=[48, 48, 24], amp=True)`.
+"""
+COMMANDS_PAGE = """# Commands
+
+What `dual-skd -h` and `dual-skd COMMAND -h` show, written by `python scripts/write_options.py`. Lists, switches,
+presets and files of options: [user guide](user_guide.md#commands). All options: [options.md](options.md).
 """
 
 
@@ -72,6 +79,15 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def commands() -> str:
+    """docs/commands.md: what ``-h`` shows, of every command."""
+    os.environ["COLUMNS"] = "80"  # for argparse
+    parts = [COMMANDS_PAGE, f"```text\n{overview()}```\n"]
+    for name in COMMANDS:
+        parts += [f"## {name}\n", f"```text\n{parser_of(name).format_help()}```\n"]
+    return "\n".join(parts)
+
+
 def with_sums(text: str, configs: dict[str, str]) -> str:
     """known_configs.py with the sums of the configs, name -> text."""
     lines = [f'    "{name}": "{hashlib.sha256(one.encode()).hexdigest()}",\n' for name, one in sorted(configs.items())]
@@ -83,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; 1 where a file differs")
     args = parser.parse_args(arguments)
-    wanted = {ROOT / "docs" / "options.md": page()}
+    wanted = {ROOT / "docs" / "options.md": page(), ROOT / "docs" / "commands.md": commands()}
     configs = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "bundle" / "configs").glob("*.json")}
     for name, kind in CONFIGS.items():
         configs[name] = with_block(configs[name], kind, kind.__name__.lower())

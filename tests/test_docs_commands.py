@@ -18,7 +18,7 @@ from dual_skd.cli import parser_of
 from dual_skd.options import Evaluation, Prediction, Training
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "bundle" / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "bundle" / "docs").glob("*.md"))]
 OF_LABEL = {"conf", "studies"}  # of MONAI Label's server
 MONAI = {"config_file", "meta_file", "logging_file", "net_id", "filepath", "ckpt_file", "key_in_ckpt", "args_file"}
 

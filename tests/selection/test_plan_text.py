@@ -56,3 +56,10 @@ def test_a_notebook_shows_every_tensor_and_no_name_is_code():
     assert "<img" not in page and page.count("&lt;img src=x&gt;.weight") == 2  # as tensor and as source
     assert "<td>2 x 2</td>" in page and "<td>4 x 2</td>" in page and "<td>0.500</td>" in page
     assert page.index("<details>") < page.index("Tensor by tensor") < page.index("2 x 2")
+
+
+def test_a_report_is_a_table_of_its_own_in_a_notebook():
+    plan = plan_selection(convnext(2), convnext(1))
+    report = plan.report()
+    assert repr(report) == f"SelectionReport: {len(report) - 2} of {len(report)} tensors selected; a row for each"
+    assert report._repr_html_() in plan._repr_html_() and report._repr_html_().count("<tr>") == len(report) + 1

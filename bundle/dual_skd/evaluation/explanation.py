@@ -73,7 +73,7 @@ def explain(
     * EfficientNets, the default student: ``occlusion`` (Zeiler and Fergus 2014). A window of a sixth of each side, in
       3D a quarter, is filled with the mean of the image, at 12 x 12 or 8 x 8 x 8 places that overlap by half; the map
       is how much the log-probability of the class falls. It was best at planted cues, where Grad-CAM of the last
-      features missed them (docs/user_guide.md), and costs about 0.5 s of CPU time for the default student at 96 pixels.
+      features missed them (docs/experiments.md), and costs about 0.5 s of CPU time for the default student at 96 px.
     * other convolutional networks: ``gradcam`` (Selvaraju et al. 2017) by MONAI, at the last feature map that has at
       least 6 positions along an axis.
     * vision transformers of timm and MONAI: ``attention``. With a class token, attention rollout weighted by the

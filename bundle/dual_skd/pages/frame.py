@@ -73,7 +73,7 @@ def cards(entries: Iterable[tuple[str, Any, Any]]) -> Markup:
 
 def figure(drawing: Markup, title: str, explanation: str) -> Markup:
     """A drawing with its title and with how it is read."""
-    return element("figure", drawing, element("figcaption", element("b", title), explanation))
+    return element("figure", drawing, element("figcaption", element("b", title), " ", explanation))
 
 
 def figures(drawn: Sequence[Markup]) -> Markup:

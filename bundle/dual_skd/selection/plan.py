@@ -32,7 +32,7 @@ from ..errors import SelectionError
 from ..wording import closing
 from .axes import FAMILIES
 from .builder import LayerRule, Part, PlanBuilder, common_family
-from .report import SelectionReport, SelectionRow
+from .report import SelectionReport, SelectionRow, as_table
 from .rules import check_element_rule
 from .view import Network, View, view_of
 
@@ -91,13 +91,9 @@ class SelectionPlan:
         return closing(f"SelectionPlan: {self._large.name} -> {self._small.name}", self.summary())
 
     def _repr_html_(self) -> str:
-        head = ("tensor", "shape", "from", "of shape", "share of its norm", "not selected because", "adapted")
-        rows = [(row.name, _by(row.shape), row.source or "", _by(row.source_shape or ()),
-                 "" if row.norm_share is None else f"{row.norm_share:.3f}", row.reason, row.note)
-                for row in self.report()]  # fmt: skip
         title = f"<p><b>{escape(f'{self._large.name} → {self._small.name}')}</b></p>"
-        details = f"<details><summary>Tensor by tensor</summary>{_table([head, *rows])}</details>"
-        return f"<div>{title}{_table(self.summary())}{details}</div>"
+        details = f"<details><summary>Tensor by tensor</summary>{self.report()._repr_html_()}</details>"
+        return f"<div>{title}{as_table(self.summary())}{details}</div>"
 
     def summary(self) -> list[tuple[str, str]]:
         """Name and text of what is to be known of the plan, for the reader."""
@@ -226,16 +222,6 @@ class SelectionPlan:
                 kept = torch.arange(axis.large) if kept is None else kept
                 flat = (flat[:, None] * axis.large + kept).flatten()
             yield flat
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """HTML of rows, every text escaped."""
-    cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
-    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
 def _squared_norm(tensor: Tensor) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a selection did, one row per tensor, and its CSV form."""
+"""What a selection did, one row per tensor, as CSV and as a notebook shows it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ class SelectionReport(list[SelectionRow]):
     def rows(self) -> list[SelectionRow]:
         return list(self)
 
+    def __repr__(self) -> str:
+        return f"SelectionReport: {sum(row.selected for row in self)} of {len(self)} tensors selected; a row for each"
+
+    def _repr_html_(self) -> str:
+        head = ("tensor", "shape", "from", "of shape", "share of its norm", "not selected because", "adapted")
+        rows = [(row.name, _by(row.shape), row.source or "", _by(row.source_shape or ()),
+                 "" if row.norm_share is None else f"{row.norm_share:.3f}", row.reason, row.note)
+                for row in self]  # fmt: skip
+        return as_table([head, *rows])
+
     def write(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> Path:
         """Writes the report as CSV; ``extra`` columns (constant) come first. Returns the path."""
         extra = dict(extra or {})
@@ -69,6 +80,16 @@ class SelectionReport(list[SelectionRow]):
             writer.writerow([*extra, *(column.name for column in fields(SelectionRow)), "verified"])
             writer.writerows([*extra.values(), *cells, self.verified] for cells in map(_cells, self))
         return path
+
+
+def as_table(rows: Sequence[Sequence[str]]) -> str:
+    """HTML of rows, every text escaped."""
+    cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _cells(row: SelectionRow) -> list[Any]:

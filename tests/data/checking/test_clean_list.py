@@ -49,13 +49,13 @@ def test_copies_with_different_labels_go_together():
 def test_an_unusable_file_goes_and_its_copy_stays():
     given = data([record("a"), record("b")], [])
     records, notes = clean_records(given, found("ab", unreadable="a"))
-    assert kept(records) == "b" and notes == ["1 images can't be used"]
+    assert kept(records) == "b" and notes == ["1 image can't be used"]
 
 
 def test_a_patient_of_two_splits_stays_in_the_test_split_only():
     given = data([record("a", patient="p"), record("b", patient="q"), record("c")], [record("x", patient="p")])
     records, notes = clean_records(given, found())
-    assert kept(records) == "bcx" and "patients that are in another split" in notes[0]
+    assert kept(records) == "bcx" and notes == ["1 image is of a patient in another split too"]
     # where the test image goes as a copy of another one, the patient's training images may stay
     given = data([record("a", patient="p")], [record("w"), record("x", patient="p")])
     assert kept(clean_records(given, found("wx"))[0]) == "aw"

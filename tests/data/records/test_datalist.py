@@ -54,6 +54,11 @@ def test_class_folders_are_divided_without_overlap_and_stratified(tmp_path):
     assert len(set.union(*parts)) == 100 and sum(map(len, parts)) == 100
 
 
+def test_a_data_list_is_read_as_sentences_in_a_notebook(tmp_path):
+    data = load(class_folders(tmp_path, {"normal": 10, "pneumonia": 10}))
+    assert repr(data) == data.describe() and "pneumonia)" in repr(data) and "image'" not in repr(data)
+
+
 def test_the_same_seed_divides_the_same_way_and_another_one_does_not(tmp_path):
     class_folders(tmp_path, {"a": 20, "b": 20})
     first, again, other = load(tmp_path), load(tmp_path), load(tmp_path, seed=1)

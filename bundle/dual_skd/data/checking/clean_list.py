@@ -11,7 +11,13 @@ from typing import TextIO
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.spelling import is_empty_cell
+from dual_skd.wording import counted
 
+# why images go: what is counted, of one and of many
+UNUSABLE = "image can't be used", "images can't be used"
+COPY = "image is a copy", "images are copies"
+OTHER_LABEL = "image is a copy with another label", "images are copies with different labels"
+OTHER_SPLIT = "image is of a patient in another split too", "images are of patients in another split too"
 KEPT_FIRST = ("test", "val", "train")  # test images are fewer and dearer: their copies leave the training set
 
 
@@ -31,12 +37,12 @@ def clean_records(data: DataList, findings: Findings) -> tuple[list[dict], list[
     records = [{**record, "split": split} for split in SPLITS for record in data.splits[split]]
     names = {data.relative(record["image"]): record for record in records}
     unusable = {one["image"] for one in findings.unreadable}
-    gone = dict.fromkeys(unusable, "can't be used")
+    gone = dict.fromkeys(unusable, UNUSABLE)
     for group in groups_of_copies([(twin["image"], twin["twin"]) for twin in findings.twins]):
         members = sorted(group - unusable, key=lambda name: (KEPT_FIRST.index(names[name]["split"]), name))
         labels = {str(names[name]["label"]) for name in members}
         first = 0 if len(labels) > 1 else 1
-        gone |= dict.fromkeys(members[first:], "are copies" if first else "are copies with different labels")
+        gone |= dict.fromkeys(members[first:], COPY if first else OTHER_LABEL)
     home: dict[str, str] = {}
     for split in KEPT_FIRST:
         for record in data.splits[split]:
@@ -44,9 +50,9 @@ def clean_records(data: DataList, findings: Findings) -> tuple[list[dict], list[
                 home.setdefault(record["patient"], split)
     for name, record in names.items():
         if name not in gone and home.get(record["patient"], record["split"]) != record["split"]:
-            gone[name] = "are of patients that are in another split too"
+            gone[name] = OTHER_SPLIT
     reasons = list(gone.values())
-    notes = [f"{reasons.count(reason)} images {reason}" for reason in dict.fromkeys(reasons)]
+    notes = [counted(reasons.count(reason), *reason) for reason in dict.fromkeys(reasons)]
     return [record for name, record in names.items() if name not in gone], notes
 
 

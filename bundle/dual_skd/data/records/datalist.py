@@ -148,6 +148,9 @@ class DataList:
         total = len(self.splits[split])
         return (total - counts).clamp_min(1) / counts if self.multi_label else total / (self.num_classes * counts)
 
+    def __repr__(self) -> str:
+        return self.describe()
+
     def describe(self, title: str = "Data") -> str:
         """Lines for the log: source, counts of the parts that have images, decisions."""
         parts = [f"  {split}: {self.counted(split)}" for split in SPLITS if self.splits[split]]
