@@ -117,16 +117,15 @@ def summary(results: Results) -> list[str]:
 
 
 def headline(results: Results) -> list[str]:
-    """The plan's ``headline`` as one Markdown table: the large network, the control and the method; empty without."""
+    """The plan's ``headline`` as one Markdown table: the large network, the control and the method; empty without.
+
+    Parameters and milliseconds are of the large network and of the student.
+    """
     plan, latencies = results.plan, Latencies(results.folder, results.plan)
     rows = ("large", plan["control"], plan["claims"]["method"])
     names = [ROWS.get(row, row) for row in rows]
-    head = ["data", "training images", "million parameters: large, student"]
-    head += [
-        *(f"AUC: {name}" for name in names),
-        *(f"NLL: {name}" for name in names[1:]),
-        "ms: large, student",
-    ]
+    head = ["trained on", "parameters", *(f"AUC, {name}" for name in names)]
+    head += [*(f"NLL, {name}" for name in names[1:]), "ms"]
     lines = []
     for data, share in plan.get("headline", []):
         of_rows = [next(iter(results.of(data, share, row).values()), None) for row in rows]
@@ -137,10 +136,11 @@ def headline(results: Results) -> list[str]:
             latencies.text(data, row, "student", float(line["macs"])).split(" ")[0]
             for row, line in zip(rows, of_rows, strict=True)
         ]
-        cells = [DATA.get(data, data), f"{results.training_images(data, share)} ({share:.0%})", ", ".join(sizes[::2])]
+        images = f"{results.training_images(data, share)} images ({share:.0%})"
+        cells = [f"{DATA.get(data, data)}, {images}", f"{sizes[0]} → {sizes[2]} M"]
         cells += [_mean_and_deviation(results.values(data, share, row, "macro_auc")) for row in rows]
         cells += [_mean_and_deviation(results.values(data, share, row, "nll")) for row in rows[1:]]
-        lines += _line([*cells, ", ".join(times[::2])])
+        lines += _line([*cells, f"{times[0]} → {times[2]}"])
     return [*_markdown([head]), *lines] if lines else []
 
 
