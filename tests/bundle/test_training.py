@@ -98,7 +98,7 @@ def test_the_division_of_the_data_is_kept(trained, demo):
         "training": 24, "validation": 9, "test": 9,
     }  # fmt: skip
     assert list(written["labels"].values()) == NAMES
-    assert written["test"][0].keys() == {"image", "label", "patient", "site"}
+    assert written["test"][0].keys() == {"image", "label", "patient", "site", "machine"}
     assert list((trained / "tensorboard").glob("events.*"))
 
 
