@@ -20,7 +20,7 @@ def finished(trained, tmp_path) -> Path:
 def test_an_evaluation_ends_with_its_report(finished, run):
     run("evaluate.json", output_dir=str(finished), report=True)
     page = (finished / "report" / "report.html").read_text(encoding="utf-8")
-    assert "Evaluation on 9 images (test)" in page and "Surest, and right" in page
+    assert "Measured: 9 test images of " in page and "Surest, and right" in page
     assert page.count("data:image/png;base64,") >= 6  # the images and their maps
     analysis = json.loads((finished / "metrics.json").read_text())["test"]["analysis"]
     assert analysis["patients"]["known"] > 0 and analysis["calibration"]["images"] == 9

@@ -329,7 +329,7 @@ def _forest(analysis: Mapping[str, Any]) -> list[Plot]:
     plots, level = [], f"{analysis['settings']['level']:.0%}"
     reading = (
         "A point is the value of a group, its line the interval; a hollow point has none. In brackets the number of "
-        "images. The square and the dotted line are all images."
+        "images. The diamond and the dotted line are all images."
     )
     for name, title in (("macro_auc", "macro AUC"), ("balanced_accuracy", "balanced accuracy")):
         whole = analysis["metrics"]["overall"][name]
