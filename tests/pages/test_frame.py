@@ -24,7 +24,7 @@ def test_sections_are_linked_and_pieces_hold_what_they_are_given():
     both = sections([("one", "One & only", Markup("<p>1</p>")), ("two", "Two", Markup(""))])
     assert '<a href="#one">One &amp; only</a>' in both and '<section id="one"><h2>One &amp; only</h2><p>1</p>' in both
     assert cards([("AUC", "0.9", ""), ("ECE", "0.1", "off by a tenth")]).count("<p>") == 1
-    assert "<b>ROC &lt;</b>up is better" in figure(Markup("<svg></svg>"), "ROC <", "up is better")
+    assert "<b>ROC &lt;</b> up is better" in figure(Markup("<svg></svg>"), "ROC <", "up is better")
     assert figures([]) == ""
     three = gallery([([picture(b"", "a", 8)] * 3, ["words", ""])])
     assert three.count('class="pair"') == 2 and three.count("<img") == 3 and three.count("<p>") == 1
