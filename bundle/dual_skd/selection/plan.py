@@ -254,7 +254,8 @@ def plan_selection(
 ) -> SelectionPlan:
     """Plans the selection of a small network's weights from a large one.
 
-    Classifier heads are never selected, not even for equal architectures: they belong to the old classes.
+    Classifier heads are never selected, not even for equal architectures: they belong to the old classes. Of a network
+    without a known family nothing tells which layer that is: start it anew where the classes are others.
     A tensor of the small network without a counterpart of the same form is left alone, with the reason in the report.
 
     Args:
