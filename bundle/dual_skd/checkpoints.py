@@ -79,8 +79,8 @@ def find_checkpoint(
         the newest whole checkpoint, or None for a new run.
 
     Raises:
-        InputError: there is a run of other settings or data, one with options of a former version, a finished one without its checkpoint, one whose
-            checkpoints are damaged, or with ``resume_from`` none at all.
+        InputError: there is a run of other settings or data, one with options that this version no longer has, a
+            finished one without its checkpoint, one whose checkpoints are damaged, or with ``resume_from`` none at all.
     """
     folder = Path(output_dir)
     anew = f"give another --output_dir, or --fresh true to start anew (what is in {folder} is moved to a folder in it)"

@@ -62,7 +62,8 @@ def training_command(settings: Mapping[str, Any]) -> str:
     """
     values, data = chosen(settings), settings.get("dataset_dir")
     start = f"dual-skd train {data if data in marks_of(Training.model_fields['dataset_dir']).words else 'DATA'} -o OUT"
-    return command(start, {name: one for name, one in values.items() if name not in POSITIONAL}, Training) + lost(settings)
+    values = {name: one for name, one in values.items() if name not in POSITIONAL}
+    return command(start, values, Training) + lost(settings)
 
 
 def lost(settings: Mapping[str, Any]) -> str:
