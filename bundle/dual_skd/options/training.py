@@ -158,7 +158,9 @@ class Selection(Options):
     selection_layers: LayerRule | Layers = option(
         "first", "which blocks of a stage are kept where the student has fewer: a word, or a list per stage"
     )
-    selection_mode: SelectionMode = option("structured", "by named axes; `reference` for the published index rule")
+    selection_mode: SelectionMode = option(
+        "structured", "by named axes; `reference`: the published index rule, for comparison only"
+    )
 
 
 class Distillation(Options):

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--mode", default="structured", metavar="NAME",
-        help="by named axes, or by the published index rule (structured, reference; default: structured)",
+        help="by named axes, or the published index rule, to compare (structured, reference; default: structured)",
     )  # fmt: skip
     parser.add_argument(
         "--family", metavar="NAME", help=f"of the networks ({', '.join(FAMILIES)}, generic; default: recognised)"

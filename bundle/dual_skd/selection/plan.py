@@ -47,7 +47,6 @@ class SelectionPlan:
         verified: True where the family is known and every axis was found consistent. False for networks without a
             table (indices then follow from sizes alone) and for mode ``reference``.
         doubts: why it isn't verified.
-        unused: tensors of the large network that nothing is taken from.
     """
 
     def __init__(
@@ -68,8 +67,6 @@ class SelectionPlan:
         self.family = family
         self.verified = verified
         self.doubts = list(doubts)
-        used = {part.source for part in parts if not part.reason}
-        self.unused = [name for name in large.shapes if name not in used]
 
     @property
     def axes(self) -> dict[str, list[int]]:
@@ -128,16 +125,15 @@ class SelectionPlan:
         state = self._large.state if large_state_dict is None else large_state_dict
         return {part.name: self._copy(part, state) for part in self._parts if not part.reason}
 
-    def report(self, large_state_dict: Mapping[str, Tensor] | None = None) -> SelectionReport:
+    def report(self) -> SelectionReport:
         """One :class:`SelectionRow` per tensor of the small network."""
-        state = self._large.state if large_state_dict is None else large_state_dict
-        return SelectionReport([self._row(part, state) for part in self._parts], verified=self.verified)
+        return SelectionReport([self._row(part) for part in self._parts], verified=self.verified)
 
     def write_report(self, path: str | Path) -> Path:
         """Writes :meth:`report` as CSV and returns the path."""
         return self.report().write(path)
 
-    def _row(self, part: Part, state: Mapping[str, Tensor]) -> SelectionRow:
+    def _row(self, part: Part) -> SelectionRow:
         source_shape = self._large.shapes.get(part.source) if part.source else None
         kept, share = {}, None
         if not part.reason:
@@ -147,7 +143,7 @@ class SelectionPlan:
                 for axis in dim or ()
                 if axis.name in self._indices
             }
-            share = None if part.source is None else self._norm_share(part, state[part.source])
+            share = None if part.source is None else self._norm_share(part, self._large.state[part.source])
         notes = [text for text, _ in part.adapt]
         if part.neutral is not None:
             notes.append(f"absent in the large network, which equals {part.neutral:g}")
