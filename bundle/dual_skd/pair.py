@@ -15,7 +15,7 @@ from dual_skd.errors import InputError
 from dual_skd.momentum import unwrap
 from dual_skd.networks import classifier_of
 from dual_skd.pretrained import former_size, load_pretrained, skeleton
-from dual_skd.selection import SelectionPlan, plan_selection
+from dual_skd.selection import SelectionReport, plan_selection
 from dual_skd.selection.view import View, view_of
 
 logger = logging.getLogger(__name__)
@@ -84,8 +84,8 @@ def initialise_pair(
             unwrap(network).load_state_dict(unwrap(student).state_dict())
             summary[who], reports[who] = dict(summary["student"]), reports["student"]
         else:
-            plan = _select_into(network, view, elements=rule, layers=blocks, seed=rule_seed, mode=mode)
-            report = reports[who] = plan.report()
+            report = _select_into(network, view, elements=rule, layers=blocks, seed=rule_seed, mode=mode)
+            reports[who] = report
             selected = sum(row.selected for row in report)
             if 2 * selected < len(report):
                 raise InputError(
@@ -121,12 +121,12 @@ def _large_view(large: str, pretrained: str, state: Mapping[str, Tensor], option
     return view_of(network).with_values(state)
 
 
-def _select_into(network: nn.Module, large: View, **options: Any) -> SelectionPlan:
+def _select_into(network: nn.Module, large: View, **options: Any) -> SelectionReport:
     small = unwrap(network)
     plan = plan_selection(large, small, **options)
     small.load_state_dict(plan.apply(), strict=False)
     classifier_of(small)[1].reset_parameters()
-    return plan
+    return plan.report()
 
 
 def _write_reports(path: Path, reports: Mapping[str, Any]) -> None:

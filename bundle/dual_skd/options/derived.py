@@ -10,7 +10,7 @@ from dual_skd.options.kinds import Marks, Options, marks_of
 from dual_skd.options.methods import method
 from dual_skd.options.training import Training
 
-# options of former versions, each with its default
+# options that former versions had, with their defaults
 FORMER = {"selection_rescale": False, "compensate": 0, "freeze_norm": False}
 
 
@@ -57,7 +57,7 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def removed(settings: Mapping[str, Any]) -> str:
-    """The options in use that this version no longer has, as "compensate 256, freeze_norm True"; "" for none.
+    """The options a run used that this version no longer has, as "compensate 256, freeze_norm True"; "" for none.
 
     Args:
         settings: of a former run. Options at their default count as not in use.

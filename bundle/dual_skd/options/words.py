@@ -55,7 +55,7 @@ def command(start: str, values: Mapping[str, Any], kind: type[Options], *, place
 def training_command(settings: Mapping[str, Any]) -> str:
     """The command that trains as a run did: DATA, OUT and other capital words stand for the reader's own places.
 
-    A comment behind it names the options in use that this version no longer has.
+    A comment behind it names the options that the run used and this version no longer has.
 
     Args:
         settings: of run.json.
