@@ -115,9 +115,9 @@ class Results:
                     tables.setdefault((name, float(fraction)), []).extend(tier["rows"])
         for line in self.lines:
             tables.setdefault((line["data"], float(line["fraction"])), []).append(line["row"])
-        order = list(self.plan["rows"])
-        return [
-            (data, fraction, sorted(set(rows), key=lambda row: order.index(row) if row in order else len(order)))
+        places = {row: place for place, row in enumerate(self.plan["rows"])}
+        return [  # rows that the plan no longer has come last, as they were measured
+            (data, fraction, sorted(dict.fromkeys(rows), key=lambda row: places.get(row, len(places))))
             for (data, fraction), rows in tables.items()
         ]
 

@@ -155,10 +155,12 @@ def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
             f"Error: no run.json in {run} says from which large network {small} was selected, and {TRAIN} has one for "
             f"{train['small']} only; give the models folder where the run left it, in its output_dir."
         )
-    from dual_skd.options import completed  # here, as above
+    from dual_skd.options import completed, removed  # here, as above
 
     train |= {key: value for key, value in completed(prepared).items() if key in train}
     train |= learning_of(record)
+    if lost := removed((record or {}).get("config", {})):
+        print(f"The run had {lost}, which this version no longer has; {TRAIN} trains without it.", file=sys.stderr)
     train |= {"small": small, "small_options": options, **(large or {})}
     contents = {METADATA: metadata, TRAIN: train}
     fitted = {name: (json.dumps(content, indent=4) + "\n").encode() for name, content in contents.items()}

@@ -27,11 +27,9 @@ from torch import Tensor, nn
 from dual_skd.data import cached_dataset, choose_window, image_transforms, load_records, paths_of
 from dual_skd.networks import build_network, penultimate
 from dual_skd.pair import initialise_pair
-from dual_skd.selection.compensation import unlabelled_batches
 
 LARGE = "tf_efficientnet_lite2"
-ROWS = ("random", "uniform", "last layers", "consecutive", "importance", "complement", "compensated uniform",
-        "compensated complement", "large")  # fmt: skip
+ROWS = ("random", "uniform", "last layers", "consecutive", "importance", "complement", "large")
 STRENGTH = 0.01  # inverse of the penalty; fixed, so that validation images choose nothing
 
 
@@ -50,18 +48,14 @@ def read_split(args: argparse.Namespace) -> tuple[dict[str, list], int]:
     return items, records.num_classes
 
 
-def initialised(row: str, args: argparse.Namespace, num_classes: int, train: list) -> nn.Module:
+def initialised(row: str, args: argparse.Namespace, num_classes: int) -> nn.Module:
     """The network of one row of the table."""
     torch.manual_seed(args.seed)
-    rule = row.removeprefix("compensated ")
-    options = {} if rule == "large" else args.small_options
+    options = {} if row == "large" else args.small_options
     network = build_network(LARGE, num_classes=num_classes, in_channels=1, **options)
-    selection = {"random": "scratch", "large": "uniform", "last layers": "uniform"}.get(rule, rule)
-    layers = "last" if rule == "last layers" else "first"
-    batches = unlabelled_batches(train, args.images, seed=args.seed) if row != rule else None
-    initialise_pair(
-        network, large=LARGE, selection_student=selection, layers=layers, seed=args.seed, compensate_with=batches
-    )
+    selection = {"random": "scratch", "large": "uniform", "last layers": "uniform"}.get(row, row)
+    layers = "last" if row == "last layers" else "first"
+    initialise_pair(network, large=LARGE, selection_student=selection, layers=layers, seed=args.seed)
     return network.eval()
 
 
@@ -91,7 +85,6 @@ def main() -> None:
     parser.add_argument("--train_fraction", type=float, default=1.0)
     parser.add_argument("--image_size", type=int, default=96)
     parser.add_argument("--small_options", type=json.loads, default={"depths": [1, 3, 3, 2, 1, 1]}, help="JSON")
-    parser.add_argument("--images", type=int, default=512, help="training images that compensation uses")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS)
     parser.add_argument("--json", type=Path)
@@ -103,7 +96,7 @@ def main() -> None:
     print("| initialisation | balanced accuracy | macro AUC | s |\n|---|---|---|---|", flush=True)
     for row in args.rows:
         started = time.perf_counter()
-        network = initialised(row, args, classes, items["train"])
+        network = initialised(row, args, classes)
         seconds = time.perf_counter() - started
         features = {part: features_of(network, items[part]) for part in items}
         found = scores(features["train"], labels["train"], features["val"], labels["val"])

@@ -528,6 +528,16 @@ def test_a_pair_can_be_compared_over_the_seeds_that_came_later_alone(done, scrip
     assert row.startswith("| `dual` minus `single` | phantoms, 100% | 1 (from 1 on) | +0.000 (+0.000 to +0.000) |")
 
 
+def test_measured_rows_that_the_plan_no_longer_has_stay_in_its_tables(scripts, plan):
+    content = scripts.cells.read_plan(plan)
+    results = scripts.results.Results(plan.parent, content)
+    line = {"data": "phantoms", "fraction": "1.0", "network": "student"}
+    results.lines = [line | {"row": row} for row in ("gone_b", "single", "gone_a", "gone_b")]
+    (rows,) = (rows for data, fraction, rows in results.tables() if (data, fraction) == ("phantoms", 1.0))
+    planned = [row for row in content["rows"] if row in rows]
+    assert "single" in planned and rows == [*planned, "gone_b", "gone_a"]
+
+
 def test_rows_are_compared_over_the_seeds_that_all_of_them_have(scripts, plan):
     content = scripts.cells.read_plan(plan)
     results = scripts.results.Results(plan.parent, content)

@@ -365,6 +365,18 @@ def test_a_run_from_before_the_choice_of_fit_goes_on_as_it_was(stopped):
         find(stopped, settings=SETTINGS | {"fit": "pad"})
 
 
+def test_a_run_of_a_former_version_goes_on_where_it_used_nothing_that_is_gone(stopped):
+    states = read_checkpoint(stopped / NEWEST)
+    states["run"] |= {"compensate": 0, "freeze_norm": False}
+    torch.save(states, stopped / NEWEST)
+    assert find(stopped).iteration == 7
+    states["run"]["compensate"] = 64
+    torch.save(states, stopped / NEWEST)
+    with pytest.raises(InputError, match="holds a run with compensate 64, which this version no longer has. Go on"):
+        find(stopped)
+    assert find(stopped, fresh=True) is None
+
+
 def test_fresh_moves_the_former_run_away_and_touches_nothing_else(stopped, caplog):
     caplog.set_level(logging.INFO)
     (stopped / "models").mkdir()

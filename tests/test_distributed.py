@@ -66,12 +66,11 @@ def batches(count: int = 4, size: int = 8) -> list[dict]:
     ]
 
 
-# name -> normalisation, and what else is particular; the first four can be compared with one process
+# name -> normalisation, and what else is particular; the first three can be compared with one process
 LIKE_ONE = {
     "ema": (group_norm, {"accumulation_steps": 2}),
     "mutual": (group_norm, {"update": "mutual"}),
     "frozen": (group_norm, {"update": "frozen"}),
-    "ema_freeze_norm": (nn.BatchNorm2d, {"freeze_norm": True}),
 }
 ALL = LIKE_ONE | {
     "ema_batch_norm": (nn.BatchNorm2d, {}),

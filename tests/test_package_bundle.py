@@ -173,6 +173,14 @@ def test_the_configs_say_what_the_packed_weights_are(script, repository, models,
     }  # fmt: skip
 
 
+def test_options_that_a_run_had_and_this_version_has_not_are_named(script, repository, models, tmp_path, capsys):
+    pack(script, repository, tmp_path / "dist", "--models", str(models))
+    assert "no longer has" not in capsys.readouterr().err
+    (models.parent / "run.json").write_text(json.dumps(RUN | {"config": RUN["config"] | {"compensate": 64}}))
+    pack(script, repository, tmp_path / "dist", "--models", str(models))
+    assert "The run had compensate 64, which this version no longer has" in capsys.readouterr().err
+
+
 def test_a_file_of_pretrained_weights_is_named_without_its_folder(script):
     record = RUN | {"config": {"pretrained": "/home/someone/large.pt"}}
     assert script.large_network_of(record)["pretrained"] == "large.pt"

@@ -30,7 +30,7 @@ from dual_skd.errors import FULL, InputError
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.files import replace_file
 from dual_skd.momentum import unwrap
-from dual_skd.options import Training, chosen, completed, marks
+from dual_skd.options import Training, chosen, completed, marks, removed
 from dual_skd.wording import counted, quoted
 
 logger = logging.getLogger(__name__)
@@ -79,8 +79,8 @@ def find_checkpoint(
         the newest whole checkpoint, or None for a new run.
 
     Raises:
-        InputError: there is a run of other settings or data, a finished one without its checkpoint, one whose
-            checkpoints are damaged, or with ``resume_from`` none at all.
+        InputError: there is a run of other settings or data, one with options that this version no longer has, a
+            finished one without its checkpoint, one whose checkpoints are damaged, or with ``resume_from`` none at all.
     """
     folder = Path(output_dir)
     anew = f"give another --output_dir, or --fresh true to start anew (what is in {folder} is moved to a folder in it)"
@@ -105,6 +105,11 @@ def find_checkpoint(
         former, iteration, length = states["run"], states["trainer"]["iteration"], states["trainer"]["epoch_length"]
     except (KeyError, TypeError):
         raise InputError(f"{path} isn't a checkpoint of this version of the bundle; {anew}.") from None
+    if lost := removed(former):
+        raise InputError(
+            f"{folder} holds a run with {lost}, which this version no longer has. Go on with the version of dual_skd "
+            f"that began it, or {anew}."
+        )
     different = _differences(former, _plain_settings(settings, data_hash))
     if different:
         raise InputError(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from dual_skd.errors import InputError
 from dual_skd.momentum import unwrap
-from dual_skd.networks import build_network, classifier_of
+from dual_skd.networks import classifier_of
 from dual_skd.pretrained import former_size, load_pretrained, skeleton
-from dual_skd.selection import SelectionPlan, plan_selection
-from dual_skd.selection.compensation import compensate, summarise
+from dual_skd.selection import SelectionReport, plan_selection
 from dual_skd.selection.view import View, view_of
 
 logger = logging.getLogger(__name__)
@@ -35,11 +34,9 @@ def initialise_pair(
     selection_auxiliary: str | None = "complement",
     layers: Any = "first",
     layers_auxiliary: Any = None,
-    rescale: bool = False,
     mode: str = "structured",
     seed: int = 0,
     report_path: str | Path | None = None,
-    compensate_with: Sequence[Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Gives student and auxiliary weights selected from one large pretrained network, in place.
 
@@ -59,16 +56,12 @@ def initialise_pair(
         layers: the student's layer rule.
         layers_auxiliary: the auxiliary's layer rule; None for the student's. It matters where ``student`` has fewer
             blocks than the large network.
-        rescale: rescale copied weights by the width ratio.
         mode: ``structured``, or ``reference`` for the published index rule.
         seed: of the rule ``random``; the auxiliary's is ``seed + 1``.
         report_path: CSV of every tensor of both networks, with a first column ``network``.
-        compensate_with: batches of images (N, C, H, W) that the selected weights are corrected on, each network for
-            its own channels, see :func:`dual_skd.selection.compensation.compensate`; None leaves them as selected.
 
     Returns:
-        per network: ``rule``, ``selected`` and ``tensors`` (numbers of tensors), ``verified`` (named axes known), and
-        with ``compensate_with`` ``compensation``: images, layers and mean R2.
+        per network: ``rule``, ``selected`` and ``tensors`` (numbers of tensors), ``verified`` (named axes known).
 
     Raises:
         InputError: weights can't be loaded; SelectionError: they can't be selected for this architecture.
@@ -82,7 +75,6 @@ def initialise_pair(
     if any(rule != SCRATCH for _, rule, _, _ in rules.values()):
         state = load_pretrained(large, pretrained, **options)
         view = None if state is None else _large_view(large, pretrained, state, options)
-    common = {"rescale": rescale, "mode": mode}
     summary: dict[str, dict[str, Any]] = {}
     reports: dict[str, Any] = {}
     for who, (network, rule, blocks, rule_seed) in rules.items():
@@ -92,8 +84,8 @@ def initialise_pair(
             unwrap(network).load_state_dict(unwrap(student).state_dict())
             summary[who], reports[who] = dict(summary["student"]), reports["student"]
         else:
-            plan = _select_into(network, view, elements=rule, layers=blocks, seed=rule_seed, **common)
-            report = reports[who] = plan.report()
+            report = _select_into(network, view, elements=rule, layers=blocks, seed=rule_seed, mode=mode)
+            reports[who] = report
             selected = sum(row.selected for row in report)
             if 2 * selected < len(report):
                 raise InputError(
@@ -101,8 +93,6 @@ def initialise_pair(
                     f"would stay random; take small and large from one family, or choose the selection {SCRATCH}."
                 )
             summary[who] = {"rule": rule, "selected": selected, "tensors": len(report), "verified": report.verified}
-            if compensate_with:
-                summary[who]["compensation"] = _compensate(network, plan, large, view, options, compensate_with)
     if report_path is not None:
         _write_reports(Path(report_path), reports)
         _say(summary, large, report_path)
@@ -131,33 +121,12 @@ def _large_view(large: str, pretrained: str, state: Mapping[str, Tensor], option
     return view_of(network).with_values(state)
 
 
-def _select_into(network: nn.Module, large: View, **options: Any) -> SelectionPlan:
+def _select_into(network: nn.Module, large: View, **options: Any) -> SelectionReport:
     small = unwrap(network)
     plan = plan_selection(large, small, **options)
     small.load_state_dict(plan.apply(), strict=False)
     classifier_of(small)[1].reset_parameters()
-    return plan
-
-
-def _compensate(
-    network: nn.Module,
-    plan: SelectionPlan,
-    large: str,
-    view: View,
-    options: Mapping[str, Any],
-    batches: Sequence[Tensor],
-) -> dict[str, Any]:
-    """Corrects the selected weights; the large network sees the images as the small one does, grey for instance."""
-    small = unwrap(network)
-    if batches[0].ndim != 4:
-        raise InputError("compensation needs 2D images, found volumes; set compensate to 0, or spatial_dims to 2.")
-    sizes: dict[str, Any] = {"in_channels": batches[0].shape[1], "image_size": tuple(batches[0].shape[2:])}
-    others = {key: value for key, value in options.items() if key != "img_size"}  # that of the pretrained weights
-    with torch.random.fork_rng(devices=[]):  # its random weights are all replaced; the run's numbers stay as they are
-        source = build_network(large, **{"num_classes": 1} | sizes | others)
-        _select_into(source, view)
-    source.to(device=next(small.parameters()).device).to(memory_format=torch.channels_last)
-    return {"images": sum(map(len, batches)), **summarise(compensate(small, source, plan, batches))}
+    return plan.report()
 
 
 def _write_reports(path: Path, reports: Mapping[str, Any]) -> None:

@@ -40,7 +40,9 @@ class DualModelTrainer(SupervisedTrainer):
 
     How the auxiliary moves is one word:
 
-    - ``ema``: it follows the student by EMA after every optimiser step, and receives no gradient.
+    - ``ema``: it follows the student by EMA after every optimiser step, and receives no gradient. While it teaches it
+      gathers batch statistics of its own, which fit its weights; while w(t) is 0 they follow the student's. Its dropout
+      is off.
     - ``mutual``: it learns too, from the labels and from the student, with its own optimiser (Zhang et al. 2018);
       ``loss`` is the sum for both networks and one backward pass serves them.
     - ``frozen``: it keeps its weights; this is also how a large teacher of another architecture is used.
@@ -68,12 +70,6 @@ class DualModelTrainer(SupervisedTrainer):
         update: see above; default ``ema`` with an auxiliary, ``none`` without.
         schedule: stages, weight and momentum over time; default ``Schedule(max_epochs)``.
         auxiliary_optimizer: the auxiliary's optimiser, for ``mutual`` alone.
-        auxiliary_train_mode: for ``ema``. True: the auxiliary normalises with the statistics of the batch and gathers
-            running statistics of its own, which fit its weights even while they are far from the student's; while it is
-            not used (w(t) = 0) they follow the student's by EMA. False: it predicts in eval mode, and its running
-            statistics always follow by EMA. Dropout is off either way: a teacher should not be noisy.
-        freeze_norm: batch normalisation of student and auxiliary keeps its running statistics and normalises with them;
-            scale and shift are trained. In ``ema`` the auxiliary's statistics then follow the student's by EMA.
         label_free_heads: heads of the label-free stage, their parameters in ``optimizer``.
         amp: autocast on any device; gradients are scaled where CUDA computes in float16 (``trainer.scaler``, which can
             be put into a checkpoint).
@@ -106,8 +102,6 @@ class DualModelTrainer(SupervisedTrainer):
         update: str | None = None,
         schedule: Schedule | None = None,
         auxiliary_optimizer: Optimizer | None = None,
-        auxiliary_train_mode: bool = True,
-        freeze_norm: bool = False,
         label_free_heads: LabelFreeHeads | None = None,
         amp: bool = False,
         amp_kwargs: dict | None = None,
@@ -132,8 +126,6 @@ class DualModelTrainer(SupervisedTrainer):
         self.update = update or ("none" if auxiliary is None else "ema")
         self.auxiliary: Any = None if self.update == "none" else auxiliary
         self.auxiliary_optimizer = auxiliary_optimizer
-        self.auxiliary_train_mode = auxiliary_train_mode and not freeze_norm
-        self.freeze_norm = freeze_norm
         self.distillation = distillation or SelfDistillationLoss()
         self.schedule = schedule or Schedule(epochs=max_epochs)
         self.label_free_heads: Any = label_free_heads
@@ -165,8 +157,7 @@ class DualModelTrainer(SupervisedTrainer):
                     raise
                 raise InputError(
                     "Batch normalisation has one number per channel in a batch, and so nothing to normalise by (one "
-                    "image, which the network has brought down to one pixel); raise batch_size or image_size, or set "
-                    "freeze_norm to true."
+                    "image, which the network has brought down to one pixel); raise batch_size or image_size."
                 ) from error
 
     def _networks(self) -> list[nn.Module | None]:
@@ -256,7 +247,7 @@ class DualModelTrainer(SupervisedTrainer):
             "momentum": moment.momentum,
         }
 
-        self._set_training_mode(self.network)
+        self.network.train()
         if opens:
             self._accumulated = 0
             for optimizer in self._optimizers():
@@ -361,22 +352,19 @@ class DualModelTrainer(SupervisedTrainer):
 
     def _predict_with_auxiliary(self, image: Tensor, args: tuple, kwargs: dict) -> Tensor:
         if self.update == "mutual":
-            self._set_training_mode(self.auxiliary)
+            self.auxiliary.train()
             return self.inferer(image, self.auxiliary, *args, **kwargs)
         self._set_teaching_mode()
         with torch.no_grad():
             return self.inferer(image, self.auxiliary, *args, **kwargs)
 
-    def _set_training_mode(self, network: nn.Module) -> None:
-        network.train()
-        if self.freeze_norm:
-            _set_batch_norm(network, training=False)
-
     def _set_teaching_mode(self) -> None:
         """Eval mode, but for batch normalisation where the auxiliary gathers its own statistics."""
         self.auxiliary.eval()
-        if self.update == "ema" and self.auxiliary_train_mode:
-            _set_batch_norm(self.auxiliary, training=True)
+        if self.update == "ema":
+            for module in self.auxiliary.modules():
+                if isinstance(module, _BatchNorm):
+                    module.train()
 
     def _compare_views(self, view_1: Tensor, view_2: Tensor) -> None:
         """Prediction and loss of the label-free stage."""
@@ -409,16 +397,10 @@ class DualModelTrainer(SupervisedTrainer):
         if self.update != "ema":
             return
         label_free = moment.stage == "label_free"
-        has_statistics = self.auxiliary_train_mode and (label_free or moment.skd_weight > 0)
+        has_statistics = label_free or moment.skd_weight > 0
         update_auxiliary(self.auxiliary, self.network, moment.momentum, buffers=not has_statistics)
         if label_free:
             self.label_free_heads.update(moment.momentum)
-
-
-def _set_batch_norm(network: nn.Module, *, training: bool) -> None:
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.train(training)
 
 
 def plain(data: Any) -> Any:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from dual_skd.errors import InputError, did_you_mean, input_error_behind
 from dual_skd.known_configs import KNOWN, fingerprint
-from dual_skd.options import Evaluation, Options, Training, read
+from dual_skd.options import Evaluation, Options, Training, read, removed
+from dual_skd.options.derived import FORMER
 from dual_skd.options.kinds import is_text, literal
 from dual_skd.places import own_bundle
 
@@ -156,6 +157,9 @@ class Workflow:
         if not isinstance(content, dict):
             raise InputError(f"{path} holds no options by name; expected lines such as `epochs: 24`.")
         options = {str(name).replace("-", "_"): value for name, value in content.items()}
+        if lost := removed(options):
+            raise InputError(f"{path} has {lost}, which this version no longer has; leave it out.")
+        options = {name: value for name, value in options.items() if name not in FORMER}
         for name in options:
             if name not in self.kind.model_fields:
                 near = did_you_mean(name, self.kind.model_fields)

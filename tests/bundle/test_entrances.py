@@ -116,7 +116,8 @@ def test_a_file_of_ones_own_holds_options_and_the_command_line_wins(tmp_path, ti
     content = {name.replace("_", "-"): value for name, value in (tiny | ON_CPU | {"seed": 5}).items()}
     file = tmp_path / f"mine.{suffix}"
     file.write_text(json.dumps(content) if suffix == "json" else yaml.safe_dump(content))
-    (tmp_path / "more.json").write_text('{"seed": 6, "method": "single"}')
+    former = {"compensate": 0, "freeze_norm": False}  # options of a former version, at their defaults
+    (tmp_path / "more.json").write_text(json.dumps({"seed": 6, "method": "single"} | former))
     files, values, options = TRAIN.gather({"epochs": 3}, "vit", [file, tmp_path / "more.json"])
     assert [path.name for path in files] == ["train.json", "vit.json"]
     assert values == tiny | ON_CPU | {"seed": 6, "method": "single", "epochs": 3}
@@ -126,6 +127,7 @@ def test_a_file_of_ones_own_holds_options_and_the_command_line_wins(tmp_path, ti
 @pytest.mark.parametrize("name, content, said", [
     ("a.json", '{"epoch": 3}', "unknown option epoch (did you mean epochs?); such a file holds options alone."),
     ("a.json", '{"train#trainer#max_epochs": 3}', "unknown option train#trainer#max_epochs"),
+    ("a.json", '{"compensate": 64, "epochs": 2}', "a.json has compensate 64, which this version no longer has; leave"),
     ("a.json", '{"epochs": "$torch.ones(1)"}', "epochs is '$torch.ones(1)'; expected a whole number"),
     ("a.json", '{"epochs": }', "a.json isn't JSON or YAML"),
     ("a.yaml", "epochs: [", "a.yaml isn't JSON or YAML"),

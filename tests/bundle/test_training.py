@@ -193,18 +193,6 @@ def test_without_validation_images_the_model_of_the_last_epoch_is_kept(tmp_path,
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["images"] == 9
 
 
-def test_compensated_selection_with_frozen_statistics_trains_both_networks(tmp_path, run, tiny):
-    run("train.json", **tiny | {"output_dir": str(tmp_path), "compensate": 16, "freeze_norm": True, "method": "mutual"})
-    record = json.loads((tmp_path / "run.json").read_text())
-    for who in ("student", "auxiliary"):
-        found = record["selection"][who]["compensation"]
-        assert found["images"] == 16 and found["layers"] > 0
-    assert record["config"]["compensate"] == 16 and record["config"]["freeze_norm"] is True
-    trained = student(tmp_path)
-    steps = [value for name, value in trained.items() if name.endswith("num_batches_tracked")]
-    assert steps and not any(steps)  # the statistics were not touched
-
-
 def test_the_loss_on_the_labels_knows_the_frequencies_of_the_training_images(tmp_path, workflow, tiny, demo):
     with (demo / "datalist.csv").open() as file:
         rows = list(csv.DictReader(file))

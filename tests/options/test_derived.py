@@ -5,7 +5,17 @@ from __future__ import annotations
 
 import pytest
 
-from dual_skd.options import METHODS, Training, chosen, completed, resolved, settings, training, training_command
+from dual_skd.options import (
+    METHODS,
+    Training,
+    chosen,
+    completed,
+    removed,
+    resolved,
+    settings,
+    training,
+    training_command,
+)
 
 OTHER = {  # a value of every option that isn't its default
     "dataset_dir": "/data/Müller", "output_dir": "out", "epochs": 24, "seed": 3, "label_free_epochs": 2,
@@ -15,10 +25,10 @@ OTHER = {  # a value of every option that isn't its default
     "spatial_dims": 3, "image_size": [48, 48, 24], "window": [40.0, 400.0], "spacing": 1.5, "fit": "crop",
     "frame": "middle", "large": "resnet50", "large_options": {"layers": [1, 2]}, "pretrained": "hub",
     "small": "resnet18", "small_options": {"width": 0.5}, "selection_layers": "even", "selection_mode": "reference",
-    "selection_rescale": True, "compensate": 64, "method": "dual", "selection_student": "random",
+    "method": "dual", "selection_student": "random",
     "selection_auxiliary": "scratch", "selection_layers_auxiliary": [[0, 2], [1]], "update": "frozen",
     "momentum": 0.9, "momentum_warmup": False, "temperature": 5.0, "skd_weight": 0.5, "skd_ramp": 0.1,
-    "batch_size": 8, "accumulation_steps": 2, "learning_rate": 0.01, "weight_decay": 0.1, "freeze_norm": True,
+    "batch_size": 8, "accumulation_steps": 2, "learning_rate": 0.01, "weight_decay": 0.1,
     "loss": "focal", "class_weights": True, "logit_adjustment": 1.0, "label_smoothing": 0.1, "rotate": 5.0,
     "scale": 0.2, "translate": 0.1, "flip_axes": [1], "contrast": 0.2, "brightness": 0.2, "noise": 0.1,
     "spectrum": 0.3, "train_fraction": 0.5, "val_fraction": 0.1, "test_fraction": 0.1, "folds": 5, "fold": 1,
@@ -102,3 +112,14 @@ def test_what_was_saved_before_an_option_existed_is_what_was_done_then():
     assert chosen({"epochs": 3, "method": "single", "update": "none", "temperature": 2.0, "gone": 1, "fit": "pad"}) == {
         "epochs": 3, "method": "single",
     }  # fmt: skip
+
+
+def test_options_of_a_former_version_are_named_where_a_run_used_them():
+    unused = {"selection_rescale": False, "compensate": 0, "freeze_norm": False}
+    assert removed(made()) == removed(unused) == "" and "#" not in training_command(made() | unused)
+    used = made(epochs=3) | unused | {"compensate": 64, "freeze_norm": True}
+    assert chosen(used) == {"epochs": 3}
+    assert training_command(used) == (
+        "dual-skd train demo -o OUT --epochs 3  # the run had compensate 64, freeze_norm True, which this version no "
+        "longer has"
+    )

@@ -46,6 +46,17 @@ def test_a_mistyped_entry_of_a_config_of_ones_own_is_refused(config, tmp_path):
     refuse_unknown(["run", "--config_file", config[:-1] + f",'{tmp_path}/mine.json']"])
 
 
+def test_an_option_of_a_former_version_is_refused_in_a_config_of_ones_own(config, tmp_path):
+    words = ["run", "--config_file", config[:-1] + f",'{tmp_path}/mine.json']"]
+    (tmp_path / "mine.json").write_text('{"compensate": 0, "epochs": 2}')
+    refuse_unknown(words)
+    (tmp_path / "mine.json").write_text('{"compensate": 64, "epochs": 2}')
+    with pytest.raises(InputError, match="mine.json has compensate 64, which this version no longer has; leave it out"):
+        refuse_unknown(words)
+    with pytest.raises(InputError, match="Unknown option --compensate; there is no such entry in "):
+        refuse_unknown(["run", "--config_file", config, "--compensate", "64"])
+
+
 def test_one_config_is_a_path_as_it_is(tmp_path):
     (tmp_path / "a, b.json").write_text("{}")
     with pytest.raises(InputError, match="Unknown option --epochs"):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dual_skd.options.derived import chosen, completed, marks, resolved, settings
+from dual_skd.options.derived import chosen, completed, marks, removed, resolved, settings
 from dual_skd.options.kinds import Options, choices_of, takes
 from dual_skd.options.methods import METHODS, method
 from dual_skd.options.reading import evaluation, prediction, read, training
@@ -28,6 +28,7 @@ __all__ = [
     "prediction",
     "read",
     "refuse_unknown",
+    "removed",
     "resolved",
     "settings",
     "takes",

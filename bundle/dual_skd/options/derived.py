@@ -10,6 +10,9 @@ from dual_skd.options.kinds import Marks, Options, marks_of
 from dual_skd.options.methods import method
 from dual_skd.options.training import Training
 
+# options that former versions had, with their defaults
+FORMER = {"selection_rescale": False, "compensate": 0, "freeze_norm": False}
+
 
 def resolved(options: Training, *, multi_label: bool | None = None) -> Training:
     """The options of a run with those filled in that follow from others.
@@ -51,6 +54,15 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     if found.get("cache_dir") == f"{found.get('output_dir')}/cache":  # once written out where it wasn't given
         found["cache_dir"] = None
     return found
+
+
+def removed(settings: Mapping[str, Any]) -> str:
+    """The options a run used that this version no longer has, as "compensate 256, freeze_norm True"; "" for none.
+
+    Args:
+        settings: of a former run. Options at their default count as not in use.
+    """
+    return ", ".join(f"{name} {settings[name]}" for name in FORMER if settings.get(name, FORMER[name]) != FORMER[name])
 
 
 def chosen(settings: Mapping[str, Any]) -> dict[str, Any]:

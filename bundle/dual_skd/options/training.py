@@ -158,10 +158,8 @@ class Selection(Options):
     selection_layers: LayerRule | Layers = option(
         "first", "which blocks of a stage are kept where the student has fewer: a word, or a list per stage"
     )
-    selection_mode: SelectionMode = option("structured", "by named axes; `reference` for the published index rule")
-    selection_rescale: Switch = option(False, "multiply selected weights by the ratio of widths")
-    compensate: Whole = option(
-        0, "number of training images, without labels, on which the selected weights are corrected layer by layer"
+    selection_mode: SelectionMode = option(
+        "structured", "by named axes; `reference`: the published index rule, for comparison only"
     )
 
 
@@ -195,7 +193,6 @@ class Learning(Options):
     accumulation_steps: Count = option(1, "batches per step of the optimiser")
     learning_rate: Limit = option(0.002, "largest rate", everyday=True)
     weight_decay: Limit = option(0.02, "of AdamW")
-    freeze_norm: Switch = option(False, "batch normalisation keeps the selected running statistics in training")
     loss: Loss | None = option(
         None, "loss on the labels; bce for several labels per image", empty="`bce` for several labels, else "
         "`cross_entropy`"

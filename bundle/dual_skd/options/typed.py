@@ -13,6 +13,7 @@ from itertools import zip_longest
 from typing import Any
 
 from dual_skd.errors import InputError, did_you_mean
+from dual_skd.options.derived import removed
 
 OF_MONAI = ("init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file", "run_id")
 
@@ -56,12 +57,15 @@ def refuse_unknown(arguments: Sequence[str] | None = None) -> None:
 
 
 def _refuse_strangers(files: Sequence[str], text: str) -> None:
-    """Refuses an entry of a later config that is near one of the first, which has none such, and that nothing reads."""
+    """Refuses an entry of a later config that nothing reads: a mistyped one, or an option of a former version."""
     from monai.bundle import ConfigParser
 
     first = ConfigParser.load_config_file(files[0])
     for file in files[1:]:
-        for key in map(_first_part, ConfigParser.load_config_file(file)):
+        content = ConfigParser.load_config_file(file)
+        if lost := removed(content):
+            raise InputError(f"{file} has {lost}, which this version no longer has; leave it out.")
+        for key in map(_first_part, content):
             near = difflib.get_close_matches(key, first, n=1, cutoff=0.8)
             if key not in first and near and f"@{key}" not in text:
                 raise InputError(f"{file}: nothing reads {key}; did you mean {near[0]}?")

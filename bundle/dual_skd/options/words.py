@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from dual_skd.options.derived import chosen
+from dual_skd.options.derived import chosen, removed
 from dual_skd.options.kinds import Marks, Options, is_text, literal, marks_of, takes_several
 from dual_skd.options.training import Training
 
@@ -55,12 +55,21 @@ def command(start: str, values: Mapping[str, Any], kind: type[Options], *, place
 def training_command(settings: Mapping[str, Any]) -> str:
     """The command that trains as a run did: DATA, OUT and other capital words stand for the reader's own places.
 
+    A comment behind it names the options that the run used and this version no longer has.
+
     Args:
         settings: of run.json.
     """
     values, data = chosen(settings), settings.get("dataset_dir")
     start = f"dual-skd train {data if data in marks_of(Training.model_fields['dataset_dir']).words else 'DATA'} -o OUT"
-    return command(start, {name: one for name, one in values.items() if name not in POSITIONAL}, Training)
+    values = {name: one for name, one in values.items() if name not in POSITIONAL}
+    return command(start, values, Training) + lost(settings)
+
+
+def lost(settings: Mapping[str, Any]) -> str:
+    """A shell's comment on options of a former run that this version no longer has; "" where it used none."""
+    found = removed(settings)
+    return f"  # the run had {found}, which this version no longer has" if found else ""
 
 
 def _words(name: str, value: Any, marks: Marks, places: bool) -> list[str]:

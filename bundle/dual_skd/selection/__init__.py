@@ -15,10 +15,8 @@ _HOME = {
     "SelectionPlan": "plan",
     "SelectionReport": "report",
     "SelectionRow": "report",
-    "compensate": "compensation",
     "plan_selection": "plan",
     "select_weights": "plan",
-    "unlabelled_batches": "compensation",
 }
 __all__ = ["SelectionError", *_HOME]
 __getattr__, __dir__ = on_first_use(__name__, _HOME, beside=["SelectionError"])

@@ -63,12 +63,11 @@ class PlanBuilder:
         large: View,
         small: View,
         rule: str,
-        heads: str,
         mode: str,
         large_heads: int | None,
         small_heads: int | None,
     ) -> None:
-        self.large, self.small, self.rule, self.heads, self.mode = large, small, rule, heads, mode
+        self.large, self.small, self.rule, self.mode = large, small, rule, mode
         self.given_heads = (large_heads, small_heads)
         self.parts: list[Part] = []
         self.sizes: dict[str, Axis] = {}
@@ -209,8 +208,6 @@ class PlanBuilder:
             free = [word for word in words if word not in CONSTANTS]
             large, small = [old // factor], [new // factor]
             if len(free) == 2:
-                if self.heads == "blend":
-                    return self._blended(name, source, words, large[0], small[0])
                 large, small = self._split_heads(name, source, large[0], small[0])
             sizes = iter(zip(large, small, strict=True))
             pairs = [(CONSTANTS[word],) * 2 if word in CONSTANTS else next(sizes) for word in words]
@@ -221,7 +218,7 @@ class PlanBuilder:
         if small > large:
             remedy = "make the small network narrower or take a larger one to select from"
             if word.endswith(".head"):
-                remedy = "give the small network at most as many heads, or use heads='blend'"
+                remedy = "give the small network at most as many heads"
             raise SelectionError(
                 f"{name}: the small network has {small} on axis '{word}', the large one only {large} "
                 f"(shape {_x(self.small.shapes[name])} from {_x(self.large.shapes[source])} of {source}, "
@@ -250,23 +247,6 @@ class PlanBuilder:
         if small % new_heads:
             raise SelectionError(f"{name}: {small} attention channels can't be {new_heads} heads; correct small_heads")
         return [old_heads, large // old_heads], [new_heads, small // new_heads]
-
-    def _blended(self, name: str, source: str, words: tuple[str, ...], large: int, small: int) -> tuple[Axis, ...]:
-        """Heads as one axis that takes the same number of channels from every old head, where that divides."""
-        head, head_dim = words[-2:]
-        heads = self.large.head_count(source, self.given_heads[0])
-        if heads is None and large % DEFAULT_HEAD_DIM == 0:
-            heads = large // DEFAULT_HEAD_DIM
-        constants = [self._axis(word, CONSTANTS[word], CONSTANTS[word], name, source) for word in words[:-2]]
-        if heads and large % heads == 0 and small % heads == 0:
-            old, new = large // heads, small // heads
-            # every old head stays; what the small network calls a head is cut from this row anew
-            return (
-                *constants,
-                self._axis(head, heads, heads, name, source),
-                self._axis(head_dim, old, new, name, source),
-            )
-        return (*constants, self._axis(f"{head}s", large, small, name, source))
 
     def _channels(self, old: int, new: int) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
         if old == new:
@@ -319,8 +299,6 @@ class PlanBuilder:
 
     def _lost_class_position(self) -> str | None:
         """The large position embedding, if only there the class token has an entry (timm has one, MONAI has not)."""
-        if self.mode == "reference":
-            return None
         source, name = self.large.position_name, self.small.position_name
         if source is None or name is None:
             return None
@@ -405,7 +383,7 @@ class PlanBuilder:
     def _reference_part(
         self, name: str, shape: tuple[int, ...], source: str, old: tuple[int, ...], axes: TensorAxes | None
     ) -> Part:
-        """The published rule: each dimension on its own, kernels and positions too.
+        """The published rule, for comparison only: each dimension on its own, kernels and positions too.
 
         Input channels are summed and kernels inflated as in the structured mode: the published code has neither.
         """

@@ -46,9 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--mode", default="structured", metavar="NAME",
-        help="by named axes, or by the published index rule (structured, reference; default: structured)",
+        help="by named axes, or the published index rule, to compare (structured, reference; default: structured)",
     )  # fmt: skip
-    parser.add_argument("--heads", default="whole", metavar="NAME", help="of attention (whole, blend; default: whole)")
     parser.add_argument(
         "--family", metavar="NAME", help=f"of the networks ({', '.join(FAMILIES)}, generic; default: recognised)"
     )
@@ -61,7 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{which}-grid", type=int, nargs="+", metavar="N",
             help=f"tokens per axis of the {which} one (default: square or cubic)",
         )  # fmt: skip
-    parser.add_argument("--rescale", action="store_true", help="multiply by large / small input width")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N",
         help="of the rule random, and of what isn't selected (default: 0)",
@@ -89,9 +87,7 @@ def main(args: argparse.Namespace) -> int:
         layers=layers,
         seed=args.seed,
         mode=args.mode,
-        heads=args.heads,
         family=args.family,
-        rescale=args.rescale,
         large_heads=args.large_heads,
         small_heads=args.small_heads,
         large_grid=args.large_grid,

@@ -47,7 +47,6 @@ class SelectionPlan:
         verified: True where the family is known and every axis was found consistent. False for networks without a
             table (indices then follow from sizes alone) and for mode ``reference``.
         doubts: why it isn't verified.
-        unused: tensors of the large network that nothing is taken from.
     """
 
     def __init__(
@@ -60,18 +59,14 @@ class SelectionPlan:
         family: str,
         verified: bool,
         doubts: Sequence[str] = (),
-        rescale: bool,
     ) -> None:
         self._parts = list(parts)
         self._indices = dict(indices)
         self._large = large
         self._small = replace(small, state={})  # its tensors are the caller's
-        self._rescale = rescale
         self.family = family
         self.verified = verified
         self.doubts = list(doubts)
-        used = {part.source for part in parts if not part.reason}
-        self.unused = [name for name in large.shapes if name not in used]
 
     @property
     def axes(self) -> dict[str, list[int]]:
@@ -130,27 +125,15 @@ class SelectionPlan:
         state = self._large.state if large_state_dict is None else large_state_dict
         return {part.name: self._copy(part, state) for part in self._parts if not part.reason}
 
-    def report(self, large_state_dict: Mapping[str, Tensor] | None = None) -> SelectionReport:
+    def report(self) -> SelectionReport:
         """One :class:`SelectionRow` per tensor of the small network."""
-        state = self._large.state if large_state_dict is None else large_state_dict
-        return SelectionReport([self._row(part, state) for part in self._parts], verified=self.verified)
-
-    def outputs_of(self, name: str) -> tuple[str, Tensor | None, str]:
-        """Where the first dimension of a small network's tensor, a layer's outputs, comes from.
-
-        Returns:
-            (source tensor, indices kept of its first dimension or None for all, "") or ("", None, why not selected).
-        """
-        part = next((part for part in self._parts if part.name == name), None)
-        if part is None or part.reason or part.source is None:
-            return "", None, (part.reason if part else "") or "not selected"
-        return part.source, next(self._flat_indices(part)), ""
+        return SelectionReport([self._row(part) for part in self._parts], verified=self.verified)
 
     def write_report(self, path: str | Path) -> Path:
         """Writes :meth:`report` as CSV and returns the path."""
         return self.report().write(path)
 
-    def _row(self, part: Part, state: Mapping[str, Tensor]) -> SelectionRow:
+    def _row(self, part: Part) -> SelectionRow:
         source_shape = self._large.shapes.get(part.source) if part.source else None
         kept, share = {}, None
         if not part.reason:
@@ -160,7 +143,7 @@ class SelectionPlan:
                 for axis in dim or ()
                 if axis.name in self._indices
             }
-            share = None if part.source is None else self._norm_share(part, state[part.source])
+            share = None if part.source is None else self._norm_share(part, self._large.state[part.source])
         notes = [text for text, _ in part.adapt]
         if part.neutral is not None:
             notes.append(f"absent in the large network, which equals {part.neutral:g}")
@@ -198,8 +181,6 @@ class SelectionPlan:
             result = adapt(result)
         if part.add_first:
             result = result + self._pick(part, state[part.add_first].detach()[:, :1])
-        if self._rescale:
-            result = result * _width_ratio(part) if _width_ratio(part) != 1 else result
         shares_memory = result.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
         return result.clone() if shares_memory else result.contiguous()
 
@@ -229,13 +210,6 @@ def _squared_norm(tensor: Tensor) -> float:
     return torch.linalg.vector_norm(wide).double().square().item()
 
 
-def _width_ratio(part: Part) -> float:
-    """Large over small width of the dimension that a weight sums over (its second one)."""
-    if len(part.dims) < 2 or part.dims[1] is None or part.dims[0] is None:
-        return 1.0
-    return math.prod(axis.large for axis in part.dims[1]) / math.prod(axis.small for axis in part.dims[1])
-
-
 def plan_selection(
     large: Network,
     small: Network,
@@ -244,9 +218,7 @@ def plan_selection(
     layers: LayerRule = "first",
     seed: int = 0,
     mode: str = "structured",
-    heads: str = "whole",
     family: str | None = None,
-    rescale: bool = False,
     large_heads: int | None = None,
     small_heads: int | None = None,
     large_grid: Sequence[int] | None = None,
@@ -266,11 +238,9 @@ def plan_selection(
         layers: ``first``, ``last``, ``even``, or explicit: a list of blocks, for staged networks one list per stage
             (or a dictionary from stage number to list; absent stages take the first ones).
         seed: seed of ``random``.
-        mode: ``structured``, or ``reference``: the published code's index rule on every dimension on its own, without
-            named axes and without regard to attention heads.
-        heads: ``whole`` keeps whole attention heads; ``blend`` takes an equal number of channels from every old head.
+        mode: ``structured``, or ``reference``, which is kept for comparison with the published code alone: its index
+            rule on every dimension on its own, without named axes and without regard to attention heads.
         family: efficientnet, convnext, vit, resnet or generic; None recognises it from the tensor names.
-        rescale: multiplies each copied weight by large / small width of the dimension it sums over. Off by default.
         large_heads: attention heads of the large network, where only a state dict is given (else 64 channels a head).
         small_heads: the same of the small network (else the large network's channels per head).
         large_grid: token grid (h, w[, d]) of the large network's position embedding; None reads it from the module, or
@@ -285,10 +255,9 @@ def plan_selection(
     """
     check_element_rule(elements)
     _check_word("mode", mode, ("structured", "reference"))
-    _check_word("heads", heads, ("whole", "blend"))
     _check_word("family", family, (None, "generic", *FAMILIES))
     big, little = view_of(large, large_grid), view_of(small, small_grid)
-    builder = PlanBuilder(big, little, elements, heads, mode, large_heads, small_heads)
+    builder = PlanBuilder(big, little, elements, mode, large_heads, small_heads)
     found = common_family(big, little, family)
     if found is None:
         builder.plan_generic(layers)
@@ -305,7 +274,6 @@ def plan_selection(
     plan = SelectionPlan(
         builder.parts, indices, large=big, small=little, family=name, verified=verified,
         doubts=builder.doubts if mode == "structured" else ["the published index rule has no named axes"],
-        rescale=rescale,
     )  # fmt: skip
     _log(plan, builder)
     return plan

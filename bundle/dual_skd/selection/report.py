@@ -56,10 +56,6 @@ class SelectionReport(list[SelectionRow]):
         super().__init__(rows)
         self.verified = verified
 
-    @property
-    def rows(self) -> list[SelectionRow]:
-        return list(self)
-
     def __repr__(self) -> str:
         return f"SelectionReport: {sum(row.selected for row in self)} of {len(self)} tensors selected; a row for each"
 

@@ -123,6 +123,8 @@ def test_where_images_are_left_out_the_next_command_trains_on_one_division(pair,
     *_, advice, following = shown(pair).splitlines()
     assert advice.split()[:3] == ["for", "all", "images"]
     assert following == f"Next: dual-skd train {good / 'datalist.json'} -o NEW --epochs 5 --seed 1 --fit stretch"
+    (weak / "run.json").write_text(json.dumps(record | {"config": record["config"] | {"compensate": 64}}))
+    assert shown(pair).endswith("--fit stretch  # the run had compensate 64, which this version no longer has")
     for run in pair:  # of other data there is no division
         (run / "predictions_test.csv").rename(run / "predictions_clinic.csv")
     lines = list(compare(*pair, "clinic", resamples=20))

@@ -81,11 +81,13 @@ def on_division(division: Path, run: RunFiles) -> str:
     from dual_skd.options.derived import chosen
     from dual_skd.options.shared import Reading
     from dual_skd.options.training import Division, Places
+    from dual_skd.options.words import lost
 
     used_up = {*Places.model_fields, *Reading.model_fields, *Division.model_fields, "frame"} - {"train_fraction"}
     used_up |= {name for name, one in marks(Training).items() if one.free}  # of the machine, not of the result
-    values = {name: value for name, value in chosen(run.run.get("config") or {}).items() if name not in used_up}
-    return command(f"dual-skd train {quoted(division)} -o NEW", values, Training, places=True)
+    settings = run.run.get("config") or {}
+    values = {name: value for name, value in chosen(settings).items() if name not in used_up}
+    return command(f"dual-skd train {quoted(division)} -o NEW", values, Training, places=True) + lost(settings)
 
 
 def names_of(one: Path, other: Path) -> tuple[str, str]:
