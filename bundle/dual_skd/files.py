@@ -53,7 +53,7 @@ def replace_file(path: str | Path, write: Callable[[Path], object], *, former: P
             draft.unlink(missing_ok=True)
         raise InputError(
             f"{path} can't be written ({reason.splitlines()[0]}); what was there before is unchanged. Make room, or "
-            "mend the reason, and give the same command again: the run goes on from its last checkpoint."
+            "mend the reason, and give the same command again."
         ) from error
 
 

@@ -90,7 +90,7 @@ def show_batch(
         InputError: an option, ``split`` or ``count``, or the data can't be used.
     """
     choose(dict.fromkeys(SPLITS), split, "split")
-    if count < 1:
+    if not isinstance(count, int) or count < 1:
         raise InputError(f"count is {count}; expected a whole number of at least 1.")
     if split == "train":  # copies only leave the other splits
         options.setdefault("twin_search", "never")

@@ -274,6 +274,30 @@ def test_a_result_that_cannot_be_written_is_one_sentence(dataset, tmp_path, caps
     assert "can't be written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--page", "--json", "--fix-list", "--clean-list"])
+def test_the_data_are_never_written_over(dataset, tmp_path, capsys, option):
+    image = next(dataset.rglob("*.png"))
+    table = tmp_path / "table.csv"
+    table.write_text(f"image,label\n{image},a\n{[*dataset.rglob('*.png')][1]},b\n", encoding="utf-8")
+    before = table.read_bytes(), image.read_bytes()
+    for data, target in ((dataset, image), (table, table), (table, image)):
+        assert run(data, "--allow-outside", option, target) == 1 and "belongs to the data" in capsys.readouterr().err
+    assert (table.read_bytes(), image.read_bytes()) == before
+    assert run(dataset, "--json", tmp_path / "a", "--page", tmp_path / "a") == 1
+    assert "name the same file" in capsys.readouterr().err and not (tmp_path / "a").exists()
+
+
+def test_a_former_result_is_whole_until_the_new_one_is(dataset, tmp_path, capsys, monkeypatch):
+    (tmp_path / "found.json").write_text("former")
+    (tmp_path / "link.json").symlink_to(tmp_path / "found.json")
+    with monkeypatch.context() as full:
+        full.setattr("dual_skd.files.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        assert run(dataset, "--json", tmp_path / "found.json") == 1 and "No space left" in capsys.readouterr().err
+    assert (tmp_path / "found.json").read_text() == "former"
+    assert run(dataset, "--json", tmp_path / "link.json") == 0 and (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "found.json").read_text().startswith("{")
+
+
 def test_the_clean_list_is_what_the_check_finds_no_error_in(tmp_path, capsys):
     for seed in range(12):
         write(tmp_path / "d", "train" if seed < 8 else "test", "ab"[seed % 2], seed)

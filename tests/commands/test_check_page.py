@@ -56,6 +56,8 @@ def dataset(tmp_path) -> Path:
 
 def test_a_clean_set_is_shown_class_by_class_as_the_network_would_see_it(dataset, capsys):
     code, page = check(dataset)
+    about = page.split("<h1>")[1].split("<pre>")[0]
+    assert "hospital" in about and str(dataset.parent) not in about  # folders above may be named after somebody
     assert code == 0 and re.findall(r'<section id="(\w+)"', page) == ["seen", "counts", "files"]
     printed = capsys.readouterr().out.splitlines()
     lead = re.search(r'<p class="lead">(.*?)</p>', page)
@@ -77,7 +79,8 @@ def test_a_clean_set_is_shown_class_by_class_as_the_network_would_see_it(dataset
     counts = words(section(page, "counts"))
     assert "train test all a 6 4 10 b 6 4 10 all classes 12 8 20 The images aren't square" in counts
     files = words(section(page, "files"))
-    assert "20 images that can be used format PNG (20) pixels stored as L (20) size, pixels 80 x 60 spacing" in files
+    assert "20 images that can be used format PNG (20) pixels stored as L (20) size along each axis" in files
+    assert "pixels 80 x 60 spacing" in files
 
 
 def test_the_page_holds_everything_itself_and_no_markup_of_names(dataset):
@@ -166,3 +169,10 @@ def test_a_set_without_a_readable_image_has_a_page_without_pictures(tmp_path):
 def test_a_page_that_cannot_be_written_is_a_sentence(dataset, capsys):
     assert main(["check", str(dataset), "--page", str(dataset)]) == 1
     assert capsys.readouterr().err == f"Error: {dataset} can't be written: Is a directory; give another file.\n"
+
+
+def test_a_finding_about_the_whole_set_has_its_reason(tmp_path):
+    for label in "ab":
+        (tmp_path / "two" / label).mkdir(parents=True)
+        picture(ord(label)).save(tmp_path / "two" / label / "1.png")
+    assert "1 patient or image of a; 1 patient or image of b." in words(check(tmp_path / "two")[1])

@@ -157,8 +157,20 @@ def test_the_second_call_reuses_the_files(tmp_path):
     before = (demo / "datalist.csv").stat().st_mtime_ns
     assert write_demo(tmp_path / "demo", counts=FEW_2D) == demo
     assert (demo / "datalist.csv").stat().st_mtime_ns == before
-    write_demo(tmp_path / "demo", counts={"train": 3})
-    assert len(rows(demo)) == 3 and len(list((demo / "images").iterdir())) == 3
+
+
+def test_other_demo_data_are_kept_as_a_run_may_have_learned_from_them(tmp_path):
+    demo = write_demo(tmp_path / "demo", counts=FEW_2D)
+    (demo / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in demo.rglob("*.*") if path.is_file()}
+    with pytest.raises(InputError, match="another version or kind"):
+        write_demo(demo, counts={"train": 3})
+    assert {path: path.read_bytes() for path in demo.rglob("*.*") if path.is_file()} == before
+    (demo / "demo.json").write_text("{")
+    with pytest.raises(InputError, match="demo.json isn't JSON"):
+        write_demo(demo, counts=FEW_2D)
+    with pytest.raises(InputError, match="is a file"):
+        write_demo(demo / "notes.txt", counts=FEW_2D)
 
 
 def test_a_folder_with_other_content_is_never_touched(tmp_path):

@@ -10,13 +10,14 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dual_skd.errors import InputError
+from dual_skd.files import replace_file
 from dual_skd.options import Training, command, read
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Reading
@@ -61,17 +62,15 @@ def main(args: argparse.Namespace) -> int:
         data, known = load_for_check(
             args.dataset_dir, spatial_dims=options.spatial_dims, frame=options.frame, **reading
         )
+    _spare(data, [args.page, args.json, args.fix_list, args.clean_list])
     with _without_remarks_of_decoders():
         findings = check_records(data, known=known, twins=not args.no_twins)
     if args.json is not None:
         content = {"data": str(args.dataset_dir), "hash": data.hash if data.source else "", **findings.as_dict()}
-        with _open_to_write(args.json) as file:
-            file.write(json.dumps(content, indent=2) + "\n")
+        text = json.dumps(content, indent=2) + "\n"
+        _write(args.json, lambda file: file.write(text))
     if args.fix_list is not None:
-        with _open_to_write(args.fix_list) as file:
-            table = csv.DictWriter(file, COLUMNS)
-            table.writeheader()
-            table.writerows(findings.offenders)
+        _write(args.fix_list, lambda file: _write_table(file, COLUMNS, findings.offenders))
     if not data.source:  # nothing could be read at all
         sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
         return 1
@@ -86,8 +85,7 @@ def main(args: argparse.Namespace) -> int:
         from dual_skd.data.checking.clean_list import clean_records, write_clean_list
 
         records, notes = clean_records(data, findings)
-        with _open_to_write(args.clean_list) as file:
-            write_clean_list(data, records, file)
+        _write(args.clean_list, lambda file: write_clean_list(data, records, file))
         left = counted(len(records), "image is", "images are")
         rows += [("clean list", args.clean_list), ("", "; ".join([f"{left} left", *notes]))]
         trains = bool(records) if data.multi_label else len({record["label"] for record in records}) > 1
@@ -230,8 +228,7 @@ def _write_page(
     name, notes = Path(args.dataset_dir).resolve().name, notes_on(data, findings)
     with _without_log("dual_skd.data", logging.ERROR), _without_remarks_of_decoders():  # the findings say it all
         page = check_page(name, data, findings, options, notes=notes, verdict=verdict, following=following)
-    with _open_to_write(args.page) as file:
-        file.write(page)
+    _write(args.page, lambda file: file.write(page))
 
 
 def _wrapped(text: str, mark: str) -> list[str]:
@@ -245,12 +242,41 @@ def _wrapped(text: str, mark: str) -> list[str]:
     )
 
 
-def _open_to_write(path: Path) -> TextIO:
+def _spare(data: DataList, outputs: Sequence[Path | None]) -> None:
+    """Refuses to write over the data, or one output over another.
+
+    Raises:
+        InputError: a file that is to be written is part of the data, or is named twice.
+    """
+    written = [path.resolve() for path in outputs if path is not None]
+    images = {Path(record["image"]).resolve() for split in data.splits.values() for record in split}
+    for path in written:
+        if path in images or (path.is_file() and str(path) in data.source):  # which names the table
+            raise InputError(f"{path} belongs to the data, and would be written over; give another file.")
+    if len(set(written)) < len(written):
+        raise InputError("Two of --page, --json, --fix-list and --clean-list name the same file; give each its own.")
+
+
+def _write(path: Path, write: Callable[[TextIO], object]) -> None:
+    """Writes a text file whole or not at all; what isn't an ordinary file, such as a pipe, is written as it comes."""
+
+    def into(place: Path) -> None:
+        with place.open("w", encoding="utf-8", newline="") as file:
+            write(file)
+
+    path = path.resolve()  # a link stays one
+    if path.is_file() or not path.exists():
+        return replace_file(path, into)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w", encoding="utf-8", newline="")
+        into(path)
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror}; give another file.") from error
+
+
+def _write_table(file: TextIO, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    table = csv.DictWriter(file, columns)
+    table.writeheader()
+    table.writerows(rows)
 
 
 @contextmanager

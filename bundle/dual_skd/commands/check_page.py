@@ -32,7 +32,7 @@ CLASSES = 20  # that are shown by images
 PER_FINDING = 6  # images, or pairs of copies
 NAMES = 10  # of files without a picture
 VALUES = 5  # of a property in the table of files
-PRIVATE = "This page holds pictures of patients: keep it where the images themselves may be kept."
+PRIVATE = "This page holds pictures of patients and the names of their files: keep it where the images may be kept."
 FITS = {
     "pad": "the shape is kept, and what is left is filled with black",
     "crop": "the shape is kept, and what is too long is cut off on both sides",
@@ -83,7 +83,8 @@ def check_page(
         paragraph(PRIVATE, class_="warning"),
         sections(parts),
     ]
-    about = f"{data.source}. Written {written} by dual-skd {__version__}."
+    source = data.source.replace(str(data.root), data.root.name)  # folders above may be named after somebody
+    about = f"{source}. Written {written} by dual-skd {__version__}."
     title, heading = f"Check of {name}, {written}", f"Check of {name}"
     return document(title, body, version=__version__, heading=heading, about=about)
 
@@ -173,11 +174,13 @@ def _finding(group: Group, album: Album) -> Markup:
             shown.append((pictures, [join([element("b", one["image"]), f" ({where})"]), one["detail"]]))
         else:
             listed.append(element("li", element("b", one["image"]), f": {one['detail']}"))
+    whole = [] if named or not group.example else [one["detail"] for one in group.offenders[:NAMES]]
     more = len(named) - len(shown) - len(listed)
     return element(
         "div",
         element("h3", f"{group.headline.removesuffix('.')}."),
         *(paragraph(f"{remedy[0].upper()}{remedy[1:]}.") for remedy in group.remedies[:3]),
+        paragraph(f"{'; '.join(whole)}.") if whole else "",
         gallery(shown) if shown else "",
         element("ul", *listed) if listed else "",
         paragraph(f"… and {more} more; --fix-list FILE.csv writes all.", class_="note") if more else "",
@@ -233,8 +236,8 @@ def _files(facts: Sequence[FileFacts]) -> Markup:
     lowest = [one.minimum for one in facts if one.minimum is not None]
     highest = [one.maximum for one in facts if one.maximum is not None]
     rows += [
-        ["size, pixels", _range(shapes)],
-        ["spacing, mm", _range(spacings) if spacings else "not stated"],
+        ["size along each axis, pixels", _range(shapes)],
+        ["spacing along each axis, mm", _range(spacings) if spacings else "not stated"],
         ["width divided by height", _range([(one,) for one in aspects])],
         ["lowest value", _range([(one,) for one in lowest])],
         ["highest value", _range([(one,) for one in highest])],

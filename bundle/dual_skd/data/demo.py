@@ -15,7 +15,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ import numpy as np
 
 from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
+from dual_skd.files import read_json
 
 VERSION = 5
 MARKER = "demo.json"
@@ -91,6 +91,12 @@ def write_demo(
             raise InputError(f"{directory} is not empty and holds no demo data; give a new folder for the demo data.")
         if _holds(directory, marker):
             return directory
+        raise InputError(
+            f"{directory} holds demo data of another version or kind, which a run may have learned from; give another "
+            "output_dir, or remove that folder."
+        )
+    if directory.is_file():
+        raise InputError(f"{directory} is a file; give a new folder for the demo data.")
     directory.parent.mkdir(parents=True, exist_ok=True)
     # written beside and moved in one step: a run that is interrupted leaves nothing half made
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
@@ -102,10 +108,8 @@ def write_demo(
         (target / MARKER).write_text(json.dumps(marker), encoding="utf-8")
         if _holds(directory, marker):  # another process of the same run was faster
             return directory
-        if directory.exists():
-            shutil.rmtree(directory)
         try:
-            target.rename(directory)
+            target.rename(directory.resolve())  # takes the place of an empty folder
         except OSError:
             if not _holds(directory, marker):
                 raise
@@ -134,7 +138,7 @@ def of_demo(path: str | Path) -> bool:
 
 def _holds(directory: Path, marker: dict) -> bool:
     path = directory / MARKER
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == marker
+    return read_json(path) == marker
 
 
 def _plan(spatial_dims: int, seed: int, counts: Mapping[str, int]) -> list[_Image]:

@@ -15,7 +15,6 @@ from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.bootstrap import RESAMPLES
-from dual_skd.evaluation.recorder import read_json, write_json
 from dual_skd.evaluation.report.cases import explained_cases
 from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.model_card import model_card
@@ -23,6 +22,7 @@ from dual_skd.evaluation.report.page import page
 from dual_skd.evaluation.report.plots import all_plots, save
 from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
+from dual_skd.files import read_json, replace_file, write_json
 from dual_skd.networks import build_network
 from dual_skd.outputs import load_model
 from dual_skd.progress import bar
@@ -99,9 +99,9 @@ def write_report(
         skipped=tuple(files.datalist.get("unusable") or ()),
     )
     path = folder / "report.html"
-    path.write_text(page(content), encoding="utf-8")
+    replace_file(path, lambda draft: draft.write_text(page(content), encoding="utf-8"))
     card = model_card(analysis, version=dual_skd.__version__, written=written, explained=bool(cases))
-    (folder / "model_card.md").write_text(card, encoding="utf-8")
+    replace_file(folder / "model_card.md", lambda draft: draft.write_text(card, encoding="utf-8"))
     record = read_json(directory / "metrics.json")
     record[split] = (record.get(split) or {}) | {"analysis": analysis}
     if analysis["efficiency"]["speed"] is not None:
