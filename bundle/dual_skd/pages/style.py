@@ -7,7 +7,7 @@ Colours are variables. ``--c1`` to ``--c6`` are those of drawings, of Okabe and 
 STYLE = """
 :root{color-scheme:light dark;--page:#fff;--ink:#1c2430;--soft:#55606e;--line:#d7dce2;--wash:#f4f6f8;
 --shadow:rgba(28,36,48,.35);--link:#0067a3;--alarm:#b34700;
---c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#cc79a7;--c5:#e69f00;--c6:#56b4e9}
+--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#c26a9b;--c5:#b57b00;--c6:#2a93d0}
 @media (prefers-color-scheme:dark){:root{--page:#14191f;--ink:#e4e8ed;--soft:#a3adb9;--line:#39424d;--wash:#1e252d;
 --shadow:rgba(255,255,255,.28);--link:#79c0f0;--alarm:#ff9248;
 --c1:#56a8e0;--c2:#f28a3c;--c3:#2fc497;--c4:#e29cc4;--c5:#f0b84a;--c6:#8accf2}}
@@ -73,7 +73,7 @@ th,td,.dense th,.dense td{padding:.3rem .4rem}td.words{min-width:11rem}th.words{
 .matrix{font-size:.82rem}.matrix td{min-width:3.2rem}.matrix th{max-width:6.6rem}}
 @page{size:A4;margin:16mm 15mm}
 @media print{:root{color-scheme:light;--page:#fff;--ink:#000;--soft:#444;--line:#bbb;--wash:#f4f6f8;--link:#000;
---alarm:#b34700;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#cc79a7;--c5:#e69f00;--c6:#56b4e9}
+--alarm:#b34700;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#c26a9b;--c5:#b57b00;--c6:#2a93d0}
 html{font-size:9.5pt}body{max-width:none;font-size:1rem;padding:0}nav{display:none}h2{margin-top:1.5rem}
 h1,h2,h3,section>p:not(.how):not(.note){break-after:avoid}.how,.note{break-before:avoid}
 p,pre,ul,figure,.card,.case,.plots,.scroll,tr{break-inside:avoid}thead{display:table-header-group}

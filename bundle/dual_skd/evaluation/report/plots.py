@@ -21,8 +21,8 @@ from dual_skd.pages.frame import figure as framed
 from dual_skd.pages.markup import Markup, clean, text
 from dual_skd.wording import metric_words
 
-# of Okabe and Ito 2008 (Color Universal Design), the order of most contrast first
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# of Okabe and Ito 2008 (Color Universal Design), most contrast first; the last three darker, for 3:1 on white
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#C26A9B", "#B57B00", "#2A93D0", "#000000")
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 GREY = "#6b6b6b"
 GRID = "#e3e3e3"
