@@ -100,6 +100,17 @@ def test_a_run_that_was_stopped_says_so(run):
     assert words[-1] == "Next: give the same command again: the training goes on where it stopped"
 
 
+def test_numbers_of_a_run_that_was_stopped_come_after_a_warning(run):
+    timings = {"epochs": [{"epoch": n, "seconds": 1} for n in (1, 2)]}
+    write(run, run={"finished": None, "config": {"dataset_dir": "my data", "epochs": 24}, "timings": timings})
+    lines = last_words(EvaluationResult(run)).splitlines()
+    assert lines[1].startswith("  warning            Training was stopped after epoch 2 of 24, or still runs;")
+    assert "numbers are of an unfinished model." in " ".join(" ".join(lines[2:4]).split())
+    assert lines[-1].startswith(f"Next: dual-skd train 'my data' -o '{run}' --epochs 24")
+    write(run, metrics=json.loads((run / "metrics.json").read_text()) | {"key_metric": "last"})
+    assert TrainingResult(run).kept_because == "the last one so far, whatever its validation"
+
+
 def test_an_evaluation_is_what_its_files_say(run):
     result = EvaluationResult(run)
     assert (result.images, result.patients, result.temperature) == (3, 2, 2.5)

@@ -107,7 +107,7 @@ class TrainingResult(Result):
         if not self._best:
             return "the last one, as there were no validation images"
         if key == "last":
-            return "the last one, whatever its validation"
+            return f"the last one{'' if self.finished else ' so far'}, whatever its validation"
         if self.metrics.get(key) is None:
             return f"the lowest NLL on the validation images, for which {metric_words(key)} isn't defined"
         return f"the best {metric_words(key)} on the validation images"
@@ -299,6 +299,17 @@ class EvaluationResult(Result):
     def _table(self) -> Path:
         return self.output_dir / f"predictions_{self.name}.csv"
 
+    @cached_property
+    def _run(self) -> dict[str, Any]:
+        return read_json(self.output_dir / "run.json")
+
+    @property
+    def unfinished(self) -> str:
+        """The warning of a run whose training hasn't come to its end; "" for one that has."""
+        from dual_skd.evaluation.run_files import unfinished
+
+        return unfinished(self._run, "the command below")
+
     def title(self) -> str:
         return f"Evaluated: {self.output_dir}, kept as {self.name!r}"
 
@@ -307,7 +318,8 @@ class EvaluationResult(Result):
         twins = self._entry.get("with_twins", {}).get("images", self.images) - self.images
         left_out = f"; {counted(twins, 'image')} with a twin in training left out" if twins else ""
         rows: list[tuple[str, str | Path]] = [
-            ("measured", f"{_counted(self.images, self.patients)}: {self.data}{left_out}")
+            ("warning", self.unfinished),
+            ("measured", f"{_counted(self.images, self.patients)}: {self.data}{left_out}"),
         ]
         for name in SHOWN[:2]:
             known = self._overall.get(name) or {"value": answered.get(name), "low": None, "reason": ""}
@@ -329,6 +341,10 @@ class EvaluationResult(Result):
         return f"{said}; by {100 * before:.1f} without the temperature of {self.temperature:.2f}"
 
     def next_command(self) -> str:
+        if self.unfinished:
+            from dual_skd.options import training_command
+
+            return training_command(self._run.get("config") or {}, self.output_dir)
         if (self.output_dir / "models" / "model.pt").is_file():
             return f"dual-skd predict IMAGES --model {quoted(self.output_dir)}"
         return "dual-skd train DATA -o OUT"  # measured was the model that comes with the bundle

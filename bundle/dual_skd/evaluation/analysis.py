@@ -26,7 +26,7 @@ from dual_skd.evaluation.estimates import LEVEL, Estimate, from_resamples, perce
 from dual_skd.evaluation.operating_point import choose_operating_point, too_few
 from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
-from dual_skd.evaluation.run_files import RunFiles
+from dual_skd.evaluation.run_files import RunFiles, unfinished
 from dual_skd.evaluation.subgroups import subgroup_metrics
 from dual_skd.evaluation.uncertainty import decisions, fit_conformal, prediction_sets, risk_coverage, set_coverage
 from dual_skd.options import Training, completed, marks, training_command
@@ -480,14 +480,16 @@ def _run(run: Mapping[str, Any]) -> dict[str, Any]:
     timings = run.get("timings") or {}
     settings = completed(run.get("config") or {})
     places = {name for name, one in marks(Training).items() if one.path}
+    command = training_command(settings)
     return {
         "versions": dict(run.get("versions") or {}),
         "seed": run.get("seed"),
         "started": run.get("started"),
         "finished": run.get("finished"),
+        "unfinished": unfinished(run, f"`{command}`"),
         "device": run.get("device"),
         "total_seconds": timings.get("total_seconds"),
         "settings": {name: value for name, value in settings.items() if name not in places},
-        "command": training_command(settings),
+        "command": command,
         "reason": "" if run else "no run.json",
     }

@@ -123,6 +123,23 @@ def measured_records(directory: Path, split: str) -> tuple[str, dict[str, Any], 
     return section, own, (own.get(section) if section else own.get("test") or own.get("validation")) or []
 
 
+def unfinished(run: Mapping[str, Any], goes_on: str) -> str:
+    """The warning of a run whose training hasn't come to its end; "" for one that has, and without a record of it.
+
+    Args:
+        run: content of ``run.json``.
+        goes_on: what goes on with the training: a command, in words.
+    """
+    if not run or run.get("finished"):
+        return ""
+    done = len((run.get("timings") or {}).get("epochs") or [])
+    planned = (run.get("config") or {}).get("epochs")
+    return (
+        f"Training was stopped after epoch {done}{f' of {planned}' if planned else ''}, or still runs; {goes_on} goes "
+        "on. These numbers are of an unfinished model."
+    )
+
+
 def report_folder(directory: Path, split: str) -> Path:
     """Where the pages of an evaluation are."""
     return directory / ("report" if split == "test" else f"report_{split}")

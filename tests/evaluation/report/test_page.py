@@ -221,6 +221,29 @@ def test_commands_make_the_run_and_measure_the_same_images(run_folder):
     assert evaluating.endswith(" --split val --report-as 'b c'")
 
 
+def stopped(directory, **metrics):
+    """The run as if its training had been stopped after epoch 2 of 12."""
+    run = json.loads((directory / "run.json").read_text())
+    run |= {"finished": None, "config": run["config"] | {"epochs": 12}, "timings": {"epochs": [{}, {}]}}
+    (directory / "run.json").write_text(json.dumps(run))
+    record = json.loads((directory / "metrics.json").read_text())
+    (directory / "metrics.json").write_text(json.dumps(record | metrics))
+    return directory
+
+
+def test_a_training_that_was_stopped_is_said_before_the_numbers_and_on_the_card(run_folder):
+    warning = "These numbers are of an unfinished model."
+    source, _, words = rendered(run_folder())
+    assert warning not in source and "so far" not in source
+    directory = stopped(run_folder(name="stopped"), key_metric="last", best={"epoch": 2})
+    source, _, words = rendered(directory)
+    assert source.index(warning) < source.index('class="lead"') and "/clinic" not in source
+    assert "after epoch 2 of 12, or still runs; `dual-skd train DATA -o OUT --fit stretch` goes on." in words
+    assert "The model of epoch 2 was kept, the last so far, whatever its validation." in words
+    card = model_card(analyse(read_run(directory), resamples=5), version="1", written="2026-01-02")
+    assert card.index(warning) < card.index("## Intended use") and "epoch 2, the last so far" in card
+
+
 def test_images_of_another_kind_that_were_accepted_are_counted(run_folder):
     directory = run_folder()
     assert "were accepted" not in rendered(directory)[2]

@@ -77,8 +77,10 @@ def training(content: Content) -> Markup:
     if not found["epochs"]:
         return paragraph(sentence(found["reason"]))
     key, epoch = found["key_metric"], found["best_epoch"]
-    best = f"the best by {metric_words(key)} on the validation images"
-    kept = f"The model of epoch {epoch} was kept, {'the last, whatever its validation' if key == LAST else best}."
+    so_far = " so far" if content.analysis["run"]["unfinished"] else ""
+    why = (f"the last{so_far}, whatever its validation" if key == LAST
+           else f"the best{so_far} by {metric_words(key)} on the validation images")  # fmt: skip
+    kept = f"The model of epoch {epoch} was kept, {why}."
     names = list(next(iter(found["series"].values())))
     rows = [
         [epoch, *(number(series[name][place]) for series in found["series"].values() for name in names)]

@@ -48,7 +48,7 @@ def page(content: Content) -> str:
         version=content.version,
         heading=question,
         about=about,
-        warnings=warnings_of(optimistic=analysis["data"]["optimistic"]),
+        warnings=warnings_of(optimistic=analysis["data"]["optimistic"], unfinished=analysis["run"]["unfinished"]),
     )
 
 

@@ -110,11 +110,12 @@ def sentence(words: str) -> str:
     return f"{words if '.' in first else words[:1].upper() + words[1:]}." if words else ""
 
 
-def warnings_of(*, optimistic: bool) -> list[str]:
+def warnings_of(*, optimistic: bool, unfinished: str = "") -> list[str]:
     """The warnings of a page.
 
     Args:
         optimistic: whether the images chose the model.
+        unfinished: the warning that its training hasn't come to its end.
     """
     chose = "These images chose the model, so the numbers are optimistic."
-    return [RESEARCH, *[chose] * optimistic]
+    return [RESEARCH, unfinished, *[chose] * optimistic]
