@@ -142,6 +142,21 @@ def test_an_evaluation_of_another_data_set_without_a_report(run):
     assert words.endswith("\nNext: dual-skd train DATA -o OUT")  # there is no model file: the bundle's was measured
 
 
+def test_another_data_set_is_said_beside_the_runs_own_test_images(run):
+    words = " ".join(last_words(EvaluationResult(run, "b")).split())
+    assert "at home the run's own test images weren't evaluated with the same setting of calibrate; do that" in words
+    record = json.loads((run / "metrics.json").read_text())
+    write(run, metrics=record | {"b": record["b"] | {"calibrated": STUDENT}})
+    lines = last_words(EvaluationResult(run, "b")).splitlines()
+    place = lines.index("  balanced accuracy  0.820")
+    assert lines[place + 1] == "    at home          0.820 (95% interval 0.710 to 0.900)"
+    assert lines[place - 1] == "    at home          0.910; one patient"
+    del record["test"]
+    write(run, metrics=record)
+    words = " ".join(last_words(EvaluationResult(run, "b")).split())
+    assert "at home the run's own test images weren't evaluated; do that first, by `dual-skd evaluate`," in words
+
+
 def test_what_isnt_there_is_said_with_what_is(run, tmp_path):
     with pytest.raises(InputError, match=r"has no evaluation 'tests' \(did you mean test\?\); there are test, b\."):
         EvaluationResult(run, "tests")

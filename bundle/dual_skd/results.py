@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.files import read_json
-from dual_skd.wording import closing, counted, metric_words, quoted
+from dual_skd.wording import closing, counted, metric_rows, metric_words, quoted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -310,10 +310,18 @@ class EvaluationResult(Result):
 
         return unfinished(self._run, "the command below")
 
+    @property
+    def _home(self) -> tuple[dict[str, dict[str, Any]], str]:
+        from dual_skd.evaluation.run_files import at_home
+
+        return ({}, "") if self._measured[0] else at_home(read_json(self.output_dir / "metrics.json"), self.name)
+
     def title(self) -> str:
         return f"Evaluated: {self.output_dir}, kept as {self.name!r}"
 
     def rows(self) -> list[tuple[str, str | Path]]:
+        from dual_skd.evaluation.run_files import estimates
+
         answered = self.calibrated or self.metrics
         twins = self._entry.get("with_twins", {}).get("images", self.images) - self.images
         left_out = f"; {counted(twins, 'image')} with a twin in training left out" if twins else ""
@@ -321,9 +329,7 @@ class EvaluationResult(Result):
             ("warning", self.unfinished),
             ("measured", f"{_counted(self.images, self.patients)}: {self.data}{left_out}"),
         ]
-        for name in SHOWN[:2]:
-            known = self._overall.get(name) or {"value": answered.get(name), "low": None, "reason": ""}
-            rows.append((metric_words(name), estimate_in_words(known, self._level)))
+        rows += metric_rows(estimates(self._entry), SHOWN[:2], self._home, self._level)
         return [
             *rows, ("calibration", self._calibration(answered)), ("per image", self._table),
             ("report", self.report or ""),
@@ -365,20 +371,6 @@ def say(result: Callable[..., Result], *arguments: Any) -> None:
     if os.environ.get("RANK", "0") == "0" and logger.isEnabledFor(logging.INFO):
         sys.stdout.write(f"\n{last_words(result(*arguments))}\n")
         sys.stdout.flush()
-
-
-def estimate_in_words(one: Mapping[str, Any], level: float) -> str:
-    """A value with its interval, or with the reason why it, or the interval, is missing.
-
-    Args:
-        one: ``value``, ``low``, ``high`` and ``reason``, as an analysis has them.
-        level: of the interval.
-    """
-    if one["value"] is None:
-        return one["reason"]
-    if one["low"] is not None:
-        return f"{one['value']:.3f} ({level:.0%} interval {one['low']:.3f} to {one['high']:.3f})"
-    return f"{one['value']:.3f}" + (f"; {one['reason']}" if one["reason"] else "")
 
 
 def _in_words(metrics: Mapping[str, float | None]) -> str:

@@ -49,8 +49,8 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def rendered(directory, **options):
-    files = read_run(directory)
+def rendered(directory, split="test", **options):
+    files = read_run(directory, split)
     analysis = analyse(files, resamples=20)
     content = Content(analysis, all_plots(analysis), selection=files.selection, written="2026-01-02", version="1.2.3",
                       **{"cases_reason": "Images were left out."} | options)  # fmt: skip
@@ -219,6 +219,35 @@ def test_commands_make_the_run_and_measure_the_same_images(run_folder):
     (directory / "datalist_b c.json").write_text('{"own": "validation"}')
     _, evaluating, _ = commands(analyse(read_run(directory, "b c"), resamples=5)).splitlines()
     assert evaluating.endswith(" --split val --report-as 'b c'")
+
+
+def elsewhere(directory, *, calibrated=False, home=True):
+    """The run as if its images were of another data set, kept as clinic; its own were measured before."""
+    (directory / "predictions_test.csv").rename(directory / "predictions_clinic.csv")
+    record = json.loads((directory / "metrics.json").read_text())
+    own = {"images": 44, "student": {"macro_auc": 0.9281, "nll": None}}
+    own["analysis"] = {"metrics": {"overall": {"macro_auc": {"value": 0.928, "low": 0.87, "high": 0.974}}}}
+    record |= {"clinic": record["test"] | ({"calibrated": {}} if calibrated else {}), "test": own if home else None}
+    (directory / "metrics.json").write_text(json.dumps(record))
+    return directory
+
+
+def test_another_data_set_has_the_numbers_at_home_beside_its_own(run_folder):
+    _, _, words = rendered(elsewhere(run_folder()), "clinic")
+    assert "at home 0.928 (0.870 to 0.974)" in words[: words.index("Right and wrong answers")]
+    assert words.count("at home 0") == 1 and "At home are the 44 test images" in words
+    assert "at home" not in rendered(run_folder(name="own"))[2].lower()
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [({"home": False}, "the run's own test images weren't evaluated"),
+     ({"calibrated": True}, "the run's own test images weren't evaluated with the same setting of calibrate")],
+)  # fmt: skip
+def test_without_numbers_at_home_the_page_says_how_to_have_them(run_folder, given, why):
+    _, _, words = rendered(elsewhere(run_folder(), **given), "clinic")
+    assert f"How the model does at home isn't shown: {why}. `dual-skd evaluate OUT` does that;" in words
+    assert "at home 0" not in words
 
 
 def stopped(directory, **metrics):

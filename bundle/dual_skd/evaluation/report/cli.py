@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dual_skd.wording import closing, metric_words, quoted
+from dual_skd.wording import closing, metric_rows, quoted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.evaluation.report.writer import write_report
     from dual_skd.evaluation.run_files import unfinished
     from dual_skd.options import training_command
-    from dual_skd.results import SHOWN, estimate_in_words
+    from dual_skd.results import SHOWN
 
     path = write_report(
         args.run_dir,
@@ -44,7 +44,8 @@ def main(args: argparse.Namespace) -> int:
     overall, level = analysis["metrics"]["overall"], analysis["settings"]["level"]
     warning = unfinished(run, "the command below")
     rows: list[tuple[str, str | Path]] = [("warning", warning), ("images", str(analysis["images"]))]
-    rows += [(metric_words(name), estimate_in_words(overall[name], level)) for name in SHOWN]
+    home = analysis["home"] or {"metrics": {}, "reason": ""}
+    rows += metric_rows(overall, SHOWN, (home["metrics"], home["reason"]), level)
     rows += [("model card", path.with_name("model_card.md")), ("plots", path.with_name("plots"))]
     following = f"dual-skd predict IMAGES --model {quoted(args.run_dir)}"
     if warning:
