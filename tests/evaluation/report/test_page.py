@@ -274,6 +274,29 @@ def test_a_training_that_was_stopped_is_said_before_the_numbers_and_on_the_card(
     assert card.index(warning) < card.index("## Intended use") and "epoch 2, the last so far" in card
 
 
+def test_a_column_of_doubts_is_there_where_a_group_needs_it(run_folder):
+    assert "read with care" not in rendered(run_folder(columns={"site": ["a", "b"] * 30}))[2]
+    words = rendered(run_folder(columns={"site": ["a"] * 55 + ["b"] * 5}, name="small"))[2]
+    assert "read with care" in words and "5 images, fewer than" in words
+
+
+def test_a_temperature_of_1_was_not_needed(run_folder):
+    analysis = analyse(read_run(run_folder()), resamples=5)
+    for temperature in (1.0, 1.2):
+        analysis["calibration"]["temperature"] = temperature
+        assert ("At 1 it does nothing: none was needed." in page(Content(analysis, {}))) == (temperature == 1)
+
+
+def test_the_capital_words_of_the_commands_are_explained_and_no_others(run_folder):
+    directory = run_folder()
+    assert "In them stand DATA for the data of the training, OUT for the folder of the run." in rendered(directory)[2]
+    run = json.loads((directory / "run.json").read_text())
+    run["config"] |= {"dataset_dir": "demo", "teacher_checkpoint": "/clinic/teacher.pt"}
+    (directory / "run.json").write_text(json.dumps(run))
+    words = rendered(elsewhere(directory), "clinic")[2]
+    assert "In them stand OUT for the folder of the run, DATASET_DIR for the data measured. Other capital" in words
+
+
 def test_images_of_another_kind_that_were_accepted_are_counted(run_folder):
     directory = run_folder()
     assert "were accepted" not in rendered(directory)[2]
