@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
+
 from dual_skd.pages.frame import RESEARCH, cards, document, figure, figures, gallery, sections
 from dual_skd.pages.markup import Markup, element, picture
 from dual_skd.pages.style import STYLE
@@ -18,6 +20,14 @@ def test_the_style_knows_the_dark_and_paper():
     assert "@media (prefers-color-scheme:dark)" in STYLE and "@media print" in STYLE and "@page" in STYLE
     assert STYLE.count("{") == STYLE.count("}")
     assert "http" not in STYLE and "url(" not in STYLE and "@import" not in STYLE
+
+
+def test_on_paper_long_tables_and_galleries_go_on_on_the_next_page():
+    printed = STYLE[STYLE.index("@media print") :]
+    whole = re.findall(r"[{}]\n?([^{}]+)\{break-inside:avoid\}", printed)
+    kept = [one for selectors in whole for one in selectors.split(",")]
+    assert {"figure", "tr", ".case"} <= set(kept) and not {".scroll", ".cases", ".plots", "table"} & set(kept)
+    assert "thead{display:table-header-group}" in printed
 
 
 def test_sections_are_linked_and_pieces_hold_what_they_are_given():

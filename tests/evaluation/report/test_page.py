@@ -81,7 +81,7 @@ def test_numbers_stand_with_their_intervals(run_folder):
     assert "Thresholds were chosen on 30 validation images" in words
     assert "The model of epoch 1 was kept, the best by macro AUC" in words
     assert "10.0% of the large network" in words
-    assert words.count("Chance alone gives more than 0, most with few images.") == 1
+    assert words.count("Chance alone makes it larger than 0; the interval takes that off,") == 1
     assert "The 95% bars take images as independent, not patients" in words
 
 

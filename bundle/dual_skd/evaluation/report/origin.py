@@ -201,14 +201,13 @@ def how_it_was_made(content: Content) -> Markup:
         return paragraph(sentence(run["reason"]))
     facts = [["started", run["started"]], ["finished", run["finished"] or "not finished"], ["device", run["device"]],
              ["seconds of training", number(run["total_seconds"], 0)], ["seed", run["seed"]],
-             ["SHA-256 of the data list", found["hash"] or "–"]]  # fmt: skip
-    versions = [[name, version] for name, version in run["versions"].items()]
+             ["SHA-256 of the data list", found["hash"] or "–"],
+             ["versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())]]  # fmt: skip
     settings = [[name, text(value)] for name, value in run["settings"].items()]
     written = commands(content.analysis)
     return join([
         element("pre", written),
         how(f"The commands that make it again. {_places(written)}"),
         table(["", "value"], facts),
-        table(["package", "version"], versions),
         details("All settings, without paths", table(["setting", "value"], settings)),
     ])  # fmt: skip

@@ -49,8 +49,8 @@ def meaning(metric: str, classes: int, multi_label: bool) -> str:
         "nll": "How well the probabilities fit the truth; sure and wrong costs most. 0 is perfect, "
                f"giving every answer the same probability costs {even:.2f}.",
         "ece": "How far the stated probability is from how often the answer is right, on average. "
-               "0 is perfect, 0.05 is five percentage points. Chance alone gives more than 0, most with few images. "
-               "The interval allows for that: it reaches far below the number, and may end at it.",
+               "0 is perfect, 0.05 is five percentage points. Chance alone makes it larger than 0; the interval "
+               "takes that off, so it reaches lower than the number.",
         "accuracy": "The share of right answers, each " + ("label" if multi_label else "image") + " counting alike.",
         "f1": "Found and not overcalled at once: the harmonic mean of sensitivity and PPV, the mean over the classes.",
         "average_precision": "The mean PPV over all sensitivities, the mean over the classes; it falls with rare ones.",
