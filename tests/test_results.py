@@ -108,7 +108,9 @@ def test_numbers_of_a_run_that_was_stopped_come_after_a_warning(run):
     assert "numbers are of an unfinished model." in " ".join(" ".join(lines[2:4]).split())
     assert lines[-1].startswith(f"Next: dual-skd train 'my data' -o '{run}' --epochs 24")
     write(run, metrics=json.loads((run / "metrics.json").read_text()) | {"key_metric": "last"})
-    assert TrainingResult(run).kept_because == "the last one so far, whatever its validation"
+    lines = last_words(TrainingResult(run)).splitlines()
+    assert lines[0] == f"Not trained to the end: 2 epochs of 24 done in {run}"
+    assert lines[1] == "  kept        epoch 2, the last one so far, whatever its validation"
 
 
 def test_an_evaluation_is_what_its_files_say(run):

@@ -163,12 +163,15 @@ class TrainingResult(Result):
     def title(self) -> str:
         if self.finished:
             return f"Trained: {self.model_file}"
-        return f"Not trained to the end: {counted(self.epochs, 'epoch')} done in {self.output_dir}"
+        planned = (self._run.get("config") or {}).get("epochs")
+        done = counted(self.epochs, "epoch") + (f" of {planned}" if planned else "")
+        return f"Not trained to the end: {done} done in {self.output_dir}"
 
     def rows(self) -> list[tuple[str, str | Path]]:
         from dual_skd.evaluation.calibration import FEW
 
-        kept = f"epoch {self.kept_epoch} of {self.epochs}, {self.kept_because}" if self.kept_epoch else ""
+        of = f" of {self.epochs}" if self.finished else ""
+        kept = f"epoch {self.kept_epoch}{of}, {self.kept_because}" if self.kept_epoch else ""
         numbers = _in_words(self.metrics)
         chose = self._key != "last"
         doubt = "they chose the epoch, so new images may fare worse" if chose else "not test images"
@@ -310,17 +313,11 @@ class EvaluationResult(Result):
 
         return unfinished(self._run, "the command below")
 
-    @property
-    def _home(self) -> tuple[dict[str, dict[str, Any]], str]:
-        from dual_skd.evaluation.run_files import at_home
-
-        return ({}, "") if self._measured[0] else at_home(read_json(self.output_dir / "metrics.json"), self.name)
-
     def title(self) -> str:
         return f"Evaluated: {self.output_dir}, kept as {self.name!r}"
 
     def rows(self) -> list[tuple[str, str | Path]]:
-        from dual_skd.evaluation.run_files import estimates
+        from dual_skd.evaluation.run_files import at_home, estimates
 
         answered = self.calibrated or self.metrics
         twins = self._entry.get("with_twins", {}).get("images", self.images) - self.images
@@ -329,7 +326,9 @@ class EvaluationResult(Result):
             ("warning", self.unfinished),
             ("measured", f"{_counted(self.images, self.patients)}: {self.data}{left_out}"),
         ]
-        rows += metric_rows(estimates(self._entry), SHOWN[:2], self._home, self._level)
+        own = bool(self._measured[0])
+        home = ({}, "") if own else at_home(read_json(self.output_dir / "metrics.json"), self.name)
+        rows += metric_rows(estimates(self._entry), SHOWN[:2], home, self._level)
         return [
             *rows, ("calibration", self._calibration(answered)), ("per image", self._table),
             ("report", self.report or ""),

@@ -493,7 +493,7 @@ def _run(run: Mapping[str, Any]) -> dict[str, Any]:
         "seed": run.get("seed"),
         "started": run.get("started"),
         "finished": run.get("finished"),
-        "unfinished": unfinished(run, f"`{command}`"),
+        "unfinished": unfinished(run, f"“{command}”"),
         "device": run.get("device"),
         "total_seconds": timings.get("total_seconds"),
         "settings": {name: value for name, value in settings.items() if name not in places},

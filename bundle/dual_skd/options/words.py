@@ -63,8 +63,8 @@ def training_command(settings: Mapping[str, Any], output_dir: str | Path | None 
             stand for places.
     """
     values, data = chosen(settings), settings.get("dataset_dir")
-    shown = data and (output_dir or data in marks_of(Training.model_fields["dataset_dir"]).words)
-    start = f"dual-skd train {quoted(data) if shown else 'DATA'} -o {quoted(output_dir) if output_dir else 'OUT'}"
+    shown = output_dir is not None or data in marks_of(Training.model_fields["dataset_dir"]).words
+    start = f"dual-skd train {quoted(data) if data and shown else 'DATA'} -o {quoted(output_dir or 'OUT')}"
     options = {name: one for name, one in values.items() if name not in POSITIONAL}
     return command(start, options, Training, places=output_dir is not None)
 

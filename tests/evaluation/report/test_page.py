@@ -247,7 +247,7 @@ def test_another_data_set_has_the_numbers_at_home_beside_its_own(run_folder):
 )  # fmt: skip
 def test_without_numbers_at_home_the_page_says_how_to_have_them(run_folder, given, why):
     _, _, words = rendered(elsewhere(run_folder(), **given), "clinic")
-    assert f"How the model does at home isn't shown: {why}. `dual-skd evaluate OUT` does that;" in words
+    assert f"How the model does at home isn't shown: {why}. “dual-skd evaluate OUT” does that;" in words
     assert "at home 0" not in words
 
 
@@ -268,7 +268,7 @@ def test_a_training_that_was_stopped_is_said_before_the_numbers_and_on_the_card(
     directory = stopped(run_folder(name="stopped"), key_metric="last", best={"epoch": 2})
     source, _, words = rendered(directory)
     assert source.index(warning) < source.index('class="lead"') and "/clinic" not in source
-    assert "after epoch 2 of 12, or still runs; `dual-skd train DATA -o OUT --fit stretch` goes on." in words
+    assert "after epoch 2 of 12, or still runs; “dual-skd train DATA -o OUT --fit stretch” goes on." in words
     assert "The model of epoch 2 was kept, the last so far, whatever its validation." in words
     card = model_card(analyse(read_run(directory), resamples=5), version="1", written="2026-01-02")
     assert card.index(warning) < card.index("## Intended use") and "epoch 2, the last so far" in card

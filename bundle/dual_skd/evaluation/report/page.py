@@ -78,7 +78,7 @@ def _about_home(home: Mapping[str, Any] | None) -> Markup:
         return Markup("")
     if home["reason"]:
         return how(
-            f"How the model does at home isn't shown: {home['reason']}. `dual-skd evaluate OUT` does that; evaluate "
+            f"How the model does at home isn't shown: {home['reason']}. “dual-skd evaluate OUT” does that; evaluate "
             "these images again after it."
         )
     return how(

@@ -9,6 +9,7 @@ from typing import Any
 
 from dual_skd.evaluation.arguments import some
 from dual_skd.pages.frame import RESEARCH
+from dual_skd.pages.markup import element
 
 METRICS = {
     "macro_auc": "macro AUC (one against the rest)",
@@ -119,4 +120,4 @@ def warnings_of(*, optimistic: bool, unfinished: str = "") -> list[str]:
         unfinished: the warning that its training hasn't come to its end.
     """
     chose = "These images chose the model, so the numbers are optimistic."
-    return [RESEARCH, unfinished, *[chose] * optimistic]
+    return [RESEARCH, *([element("b", unfinished)] if unfinished else []), *[chose] * optimistic]
