@@ -100,6 +100,19 @@ def test_a_run_that_was_stopped_says_so(run):
     assert words[-1] == "Next: give the same command again: the training goes on where it stopped"
 
 
+def test_numbers_of_a_run_that_was_stopped_come_after_a_warning(run):
+    timings = {"epochs": [{"epoch": n, "seconds": 1} for n in (1, 2)]}
+    write(run, run={"finished": None, "config": {"dataset_dir": "my data", "epochs": 24}, "timings": timings})
+    lines = last_words(EvaluationResult(run)).splitlines()
+    assert lines[1].startswith("  warning            Training was stopped after epoch 2 of 24, or still runs;")
+    assert "numbers are of an unfinished model." in " ".join(" ".join(lines[2:4]).split())
+    assert lines[-1].startswith(f"Next: dual-skd train 'my data' -o '{run}' --epochs 24")
+    write(run, metrics=json.loads((run / "metrics.json").read_text()) | {"key_metric": "last"})
+    lines = last_words(TrainingResult(run)).splitlines()
+    assert lines[0] == f"Not trained to the end: 2 epochs of 24 done in {run}"
+    assert lines[1] == "  kept        epoch 2, the last one so far, whatever its validation"
+
+
 def test_an_evaluation_is_what_its_files_say(run):
     result = EvaluationResult(run)
     assert (result.images, result.patients, result.temperature) == (3, 2, 2.5)
@@ -129,6 +142,21 @@ def test_an_evaluation_of_another_data_set_without_a_report(run):
     words = last_words(result)
     assert "12.0 points (ECE); as the network gives them" in " ".join(words.split()) and "interval" not in words
     assert words.endswith("\nNext: dual-skd train DATA -o OUT")  # there is no model file: the bundle's was measured
+
+
+def test_another_data_set_is_said_beside_the_runs_own_test_images(run):
+    words = " ".join(last_words(EvaluationResult(run, "b")).split())
+    assert "at home the run's own test images weren't evaluated with the same setting of calibrate; do that" in words
+    record = json.loads((run / "metrics.json").read_text())
+    write(run, metrics=record | {"b": record["b"] | {"calibrated": STUDENT}})
+    lines = last_words(EvaluationResult(run, "b")).splitlines()
+    place = lines.index("  balanced accuracy  0.820")
+    assert lines[place + 1] == "    at home          0.820 (95% interval 0.710 to 0.900)"
+    assert lines[place - 1] == "    at home          0.910; one patient"
+    del record["test"]
+    write(run, metrics=record)
+    words = " ".join(last_words(EvaluationResult(run, "b")).split())
+    assert "at home the run's own test images weren't evaluated; do that first, by `dual-skd evaluate`," in words
 
 
 def test_what_isnt_there_is_said_with_what_is(run, tmp_path):

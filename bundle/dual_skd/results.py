@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.files import read_json
-from dual_skd.wording import closing, counted, metric_words, quoted
+from dual_skd.wording import closing, counted, metric_rows, metric_words, quoted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,7 +107,7 @@ class TrainingResult(Result):
         if not self._best:
             return "the last one, as there were no validation images"
         if key == "last":
-            return "the last one, whatever its validation"
+            return f"the last one{'' if self.finished else ' so far'}, whatever its validation"
         if self.metrics.get(key) is None:
             return f"the lowest NLL on the validation images, for which {metric_words(key)} isn't defined"
         return f"the best {metric_words(key)} on the validation images"
@@ -163,12 +163,15 @@ class TrainingResult(Result):
     def title(self) -> str:
         if self.finished:
             return f"Trained: {self.model_file}"
-        return f"Not trained to the end: {counted(self.epochs, 'epoch')} done in {self.output_dir}"
+        planned = (self._run.get("config") or {}).get("epochs")
+        done = counted(self.epochs, "epoch") + (f" of {planned}" if planned else "")
+        return f"Not trained to the end: {done} done in {self.output_dir}"
 
     def rows(self) -> list[tuple[str, str | Path]]:
         from dual_skd.evaluation.calibration import FEW
 
-        kept = f"epoch {self.kept_epoch} of {self.epochs}, {self.kept_because}" if self.kept_epoch else ""
+        of = f" of {self.epochs}" if self.finished else ""
+        kept = f"epoch {self.kept_epoch}{of}, {self.kept_because}" if self.kept_epoch else ""
         numbers = _in_words(self.metrics)
         chose = self._key != "last"
         doubt = "they chose the epoch, so new images may fare worse" if chose else "not test images"
@@ -299,19 +302,33 @@ class EvaluationResult(Result):
     def _table(self) -> Path:
         return self.output_dir / f"predictions_{self.name}.csv"
 
+    @cached_property
+    def _run(self) -> dict[str, Any]:
+        return read_json(self.output_dir / "run.json")
+
+    @property
+    def unfinished(self) -> str:
+        """The warning of a run whose training hasn't come to its end; "" for one that has."""
+        from dual_skd.evaluation.run_files import unfinished
+
+        return unfinished(self._run, "the command below")
+
     def title(self) -> str:
         return f"Evaluated: {self.output_dir}, kept as {self.name!r}"
 
     def rows(self) -> list[tuple[str, str | Path]]:
+        from dual_skd.evaluation.run_files import at_home, estimates
+
         answered = self.calibrated or self.metrics
         twins = self._entry.get("with_twins", {}).get("images", self.images) - self.images
         left_out = f"; {counted(twins, 'image')} with a twin in training left out" if twins else ""
         rows: list[tuple[str, str | Path]] = [
-            ("measured", f"{_counted(self.images, self.patients)}: {self.data}{left_out}")
+            ("warning", self.unfinished),
+            ("measured", f"{_counted(self.images, self.patients)}: {self.data}{left_out}"),
         ]
-        for name in SHOWN[:2]:
-            known = self._overall.get(name) or {"value": answered.get(name), "low": None, "reason": ""}
-            rows.append((metric_words(name), estimate_in_words(known, self._level)))
+        own = bool(self._measured[0])
+        home = ({}, "") if own else at_home(read_json(self.output_dir / "metrics.json"), self.name)
+        rows += metric_rows(estimates(self._entry), SHOWN[:2], home, self._level)
         return [
             *rows, ("calibration", self._calibration(answered)), ("per image", self._table),
             ("report", self.report or ""),
@@ -329,6 +346,10 @@ class EvaluationResult(Result):
         return f"{said}; by {100 * before:.1f} without the temperature of {self.temperature:.2f}"
 
     def next_command(self) -> str:
+        if self.unfinished:
+            from dual_skd.options import training_command
+
+            return training_command(self._run.get("config") or {}, self.output_dir)
         if (self.output_dir / "models" / "model.pt").is_file():
             return f"dual-skd predict IMAGES --model {quoted(self.output_dir)}"
         return "dual-skd train DATA -o OUT"  # measured was the model that comes with the bundle
@@ -349,20 +370,6 @@ def say(result: Callable[..., Result], *arguments: Any) -> None:
     if os.environ.get("RANK", "0") == "0" and logger.isEnabledFor(logging.INFO):
         sys.stdout.write(f"\n{last_words(result(*arguments))}\n")
         sys.stdout.flush()
-
-
-def estimate_in_words(one: Mapping[str, Any], level: float) -> str:
-    """A value with its interval, or with the reason why it, or the interval, is missing.
-
-    Args:
-        one: ``value``, ``low``, ``high`` and ``reason``, as an analysis has them.
-        level: of the interval.
-    """
-    if one["value"] is None:
-        return one["reason"]
-    if one["low"] is not None:
-        return f"{one['value']:.3f} ({level:.0%} interval {one['low']:.3f} to {one['high']:.3f})"
-    return f"{one['value']:.3f}" + (f"; {one['reason']}" if one["reason"] else "")
 
 
 def _in_words(metrics: Mapping[str, float | None]) -> str:

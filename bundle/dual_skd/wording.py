@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 WIDTH = 80  # columns of a terminal
 
@@ -41,6 +42,40 @@ def metric_words(name: str) -> str:
     """A metric as one writes it: "macro AUC" for ``macro_auc``."""
     words = {"auc": "AUC", "nll": "NLL", "ece": "ECE", "f1": "F1", "brier": "Brier score"}
     return " ".join(words.get(word, word) for word in name.split("_"))
+
+
+def estimate_in_words(one: Mapping[str, Any], level: float) -> str:
+    """A value with its interval, or with the reason why it, or the interval, is missing.
+
+    Args:
+        one: ``value``, ``low``, ``high`` and ``reason``, as an analysis has them.
+        level: of the interval.
+    """
+    if one["value"] is None:
+        return one["reason"]
+    if one["low"] is not None:
+        return f"{one['value']:.3f} ({level:.0%} interval {one['low']:.3f} to {one['high']:.3f})"
+    return f"{one['value']:.3f}" + (f"; {one['reason']}" if one["reason"] else "")
+
+
+def metric_rows(
+    found: Mapping[str, Any], names: Sequence[str], home: tuple[Mapping[str, Any], str], level: float
+) -> list[tuple[str, str | Path]]:
+    """The rows of some metrics, of another data set with what they are at home, on the run's own test images.
+
+    Args:
+        found: of ``run_files.estimates``.
+        names: of the metrics.
+        home: of ``run_files.at_home``.
+        level: of the intervals.
+    """
+    at_home, missing = home
+    rows: list[tuple[str, str | Path]] = []
+    for name in names:
+        rows.append((metric_words(name), estimate_in_words(found[name], level)))
+        if (own := at_home.get(name)) and own["value"] is not None:
+            rows.append(("  at home", estimate_in_words(own, level)))
+    return [*rows, ("at home", missing and f"{missing}; do that first, by `dual-skd evaluate`, then this again")]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

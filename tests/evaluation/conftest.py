@@ -94,7 +94,7 @@ def run_folder(tmp_path) -> Callable[..., Path]:
             "config": {"dataset_dir": "/clinic", "output_dir": "/clinic/out", "epochs": 2, "method": "coupled"},
             "networks": {"student": {"architecture": {"name": "small"}, "parameters": 1000, "macs": 5000},
                          "large": {"architecture": NETWORK, "parameters": 10000, "macs": 50000}},
-            "input_shape": [1, 32, 32], "started": "2026-01-01T00:00:00+00:00", "finished": None,
+            "input_shape": [1, 32, 32], "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:00:12+00:00",
             "timings": {"epochs": [], "total_seconds": 12.5},
         }  # fmt: skip
         (directory / "run.json").write_text(json.dumps(run))

@@ -152,6 +152,7 @@ def test_it_says_on_how_many_images_it_rests():
     assert str(Calibration(1.2149, 90, 0.5, 0.25, 45)) == (
         "Temperature 1.215 from 90 images of 45 patients: NLL 0.2500, before 0.5000"
     )
+    assert str(Calibration(1.0, 90, 0.5, 0.5)) == "Temperature 1.000 from 90 images: NLL 0.5000; none was needed"
     assert "from 29 images; so few say little, so it is held near 1: NLL" in str(Calibration(1.2, 29, 0.5, 0.25))
     assert "from 900 images of 3 patients; so few" in str(Calibration(1.2, 900, 0.5, 0.25, 3))
     assert "held" not in str(Calibration(1.2, 30, 0.5, 0.25))

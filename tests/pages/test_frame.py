@@ -48,6 +48,14 @@ def test_letters_and_lines_have_the_contrast_that_wcag_asks_for():
             assert all(contrast(colours[f"c{k}"], colours[ground]) >= 3 for k in range(1, 7))
 
 
+def test_on_paper_long_tables_and_galleries_go_on_on_the_next_page():
+    printed = STYLE[STYLE.index("@media print") :]
+    whole = re.findall(r"[{}]\n?([^{}]+)\{break-inside:avoid\}", printed)
+    kept = [one for selectors in whole for one in selectors.split(",")]
+    assert {"figure", "tr", ".case"} <= set(kept) and not {".scroll", ".cases", ".plots", "table"} & set(kept)
+    assert "thead{display:table-header-group}" in printed
+
+
 def test_sections_are_linked_and_pieces_hold_what_they_are_given():
     both = sections([("one", "One & only", Markup("<p>1</p>")), ("two", "Two", Markup(""))])
     assert '<a href="#one">One &amp; only</a>' in both and '<section id="one"><h2>One &amp; only</h2><p>1</p>' in both

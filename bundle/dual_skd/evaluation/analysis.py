@@ -26,7 +26,7 @@ from dual_skd.evaluation.estimates import LEVEL, Estimate, from_resamples, perce
 from dual_skd.evaluation.operating_point import choose_operating_point, too_few
 from dual_skd.evaluation.recorder import LAST
 from dual_skd.evaluation.resampling import drawn_weights, patient_numbers
-from dual_skd.evaluation.run_files import RunFiles
+from dual_skd.evaluation.run_files import RunFiles, at_home, unfinished
 from dual_skd.evaluation.subgroups import subgroup_metrics
 from dual_skd.evaluation.uncertainty import decisions, fit_conformal, prediction_sets, risk_coverage, set_coverage
 from dual_skd.options import Training, completed, marks, training_command
@@ -68,7 +68,8 @@ def analyse(
     Returns:
         plain JSON, without nan: ``split``, ``images``, ``class_names``, ``patients``, ``metrics``, ``delong``,
         ``operating_points``, ``calibration``, ``prediction_sets``, ``risk_coverage``, ``subgroups``, ``confusion``,
-        ``roc``, ``precision_recall``, ``data``, ``training``, ``efficiency``, ``selection``, ``run``.
+        ``roc``, ``precision_recall``, ``data``, ``training``, ``efficiency``, ``selection``, ``run``, and of another
+        data set than that of the training ``home``: the numbers of the run's own test images.
     """
     table, names, multi_label = files.table, files.table.class_names, files.multi_label
     p, labels = _normal(table.probabilities, multi_label), table.labels
@@ -105,6 +106,7 @@ def analyse(
         "efficiency": _efficiency(files),
         "selection": _selection(files.selection),
         "run": _run(files.run),
+        "home": _home(files) if files.external else None,
     }
 
 
@@ -476,18 +478,25 @@ def _size(shape: str) -> int:
     return int(np.prod(sides)) if sides else 1
 
 
+def _home(files: RunFiles) -> dict[str, Any]:
+    metrics, reason = at_home(files.metrics, files.split)
+    return {"images": (files.metrics.get("test") or {}).get("images"), "metrics": metrics, "reason": reason}
+
+
 def _run(run: Mapping[str, Any]) -> dict[str, Any]:
     timings = run.get("timings") or {}
     settings = completed(run.get("config") or {})
     places = {name for name, one in marks(Training).items() if one.path}
+    command = training_command(settings)
     return {
         "versions": dict(run.get("versions") or {}),
         "seed": run.get("seed"),
         "started": run.get("started"),
         "finished": run.get("finished"),
+        "unfinished": unfinished(run, f"“{command}”"),
         "device": run.get("device"),
         "total_seconds": timings.get("total_seconds"),
         "settings": {name: value for name, value in settings.items() if name not in places},
-        "command": training_command(settings),
+        "command": command,
         "reason": "" if run else "no run.json",
     }

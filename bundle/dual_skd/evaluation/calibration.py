@@ -47,10 +47,9 @@ class Calibration(NamedTuple):
         patients = "" if self.patients is None else f" of {self.patients} patients"
         few = self.images if self.patients is None else self.patients
         held = "; so few say little, so it is held near 1" if few < FEW else ""
-        return (
-            f"Temperature {self.temperature:.3f} from {self.images} images{patients}{held}: NLL {self.nll_after:.4f}, "
-            f"before {self.nll_before:.4f}"
-        )
+        needed = round(self.temperature, 3) != 1
+        nll = f"NLL {self.nll_after:.4f}" + (f", before {self.nll_before:.4f}" if needed else "; none was needed")
+        return f"Temperature {self.temperature:.3f} from {self.images} images{patients}{held}: {nll}"
 
 
 class ReliabilityBin(NamedTuple):

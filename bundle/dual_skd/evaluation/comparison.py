@@ -58,7 +58,9 @@ def compare_runs(
     both = set(one.table.images) & set(other.table.images)
     if not both:
         raise InputError(
-            f"No image is among the predictions of both {names[0]} and {names[1]}; evaluate both on one data set."
+            f"No image is among the predictions of both {names[0]} and {names[1]}: images are matched by their paths, "
+            "and the same images in two folders have different ones. Evaluate each run with `--dataset-dir FOLDER "
+            "--report-as both`, the FOLDER being the same, then compare with `--split both`."
         )
     first, second = match_tables(_only(one.table, both), _only(other.table, both), names=names)
     patients_of = {

@@ -123,6 +123,53 @@ def measured_records(directory: Path, split: str) -> tuple[str, dict[str, Any], 
     return section, own, (own.get(section) if section else own.get("test") or own.get("validation")) or []
 
 
+def estimates(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What an evaluation measured, from its entry in ``metrics.json``; without a report there are no intervals.
+
+    Returns:
+        per metric ``value``, ``low``, ``high`` and ``reason``.
+    """
+    answered = entry.get("calibrated") or entry.get("student") or {}
+    found = ((entry.get("analysis") or {}).get("metrics") or {}).get("overall") or {}
+    none = {"low": None, "high": None, "reason": ""}
+    return {name: found.get(name) or {"value": value, **none} for name, value in answered.items()}
+
+
+def at_home(metrics: Mapping[str, Any], split: str) -> tuple[dict[str, dict[str, Any]], str]:
+    """What the run's own test images gave, for the report of another data set.
+
+    Args:
+        metrics: content of ``metrics.json``.
+        split: name of the evaluation of the other data set.
+
+    Returns:
+        their :func:`estimates`, and why there are none; "" where there are.
+    """
+    home, here = metrics.get("test") or {}, metrics.get(split) or {}
+    if not home:
+        return {}, "the run's own test images weren't evaluated"
+    if ("calibrated" in home) != ("calibrated" in here):
+        return {}, "the run's own test images weren't evaluated with the same setting of calibrate"
+    return estimates(home), ""
+
+
+def unfinished(run: Mapping[str, Any], goes_on: str) -> str:
+    """The warning of a run whose training hasn't come to its end; "" for one that has, and without a record of it.
+
+    Args:
+        run: content of ``run.json``.
+        goes_on: what goes on with the training: a command, in words.
+    """
+    if not run or run.get("finished"):
+        return ""
+    done = len((run.get("timings") or {}).get("epochs") or [])
+    planned = (run.get("config") or {}).get("epochs")
+    return (
+        f"Training was stopped after epoch {done}{f' of {planned}' if planned else ''}, or still runs; {goes_on} goes "
+        "on. These numbers are of an unfinished model."
+    )
+
+
 def report_folder(directory: Path, split: str) -> Path:
     """Where the pages of an evaluation are."""
     return directory / ("report" if split == "test" else f"report_{split}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -12,6 +13,7 @@ from pydantic.fields import FieldInfo
 from dual_skd.options.derived import chosen, removed
 from dual_skd.options.kinds import Marks, Options, is_text, literal, marks_of, takes_several
 from dual_skd.options.training import Training
+from dual_skd.wording import quoted
 
 POSITIONAL = ("dataset_dir", "output_dir")  # which a command has in a place of their own
 
@@ -52,18 +54,21 @@ def command(start: str, values: Mapping[str, Any], kind: type[Options], *, place
     return " ".join([start, *map(shlex.quote, words_of(values, kind.model_fields, places=places))])
 
 
-def training_command(settings: Mapping[str, Any]) -> str:
-    """The command that trains as a run did: DATA, OUT and other capital words stand for the reader's own places.
+def training_command(settings: Mapping[str, Any], output_dir: str | Path | None = None) -> str:
+    """The command that trains as a run did.
 
     A comment behind it names the options that the run used and this version no longer has.
 
     Args:
         settings: of run.json.
+        output_dir: of the run, to go on with it. None, for a reader elsewhere, lets DATA, OUT and other capital words
+            stand for places.
     """
     values, data = chosen(settings), settings.get("dataset_dir")
-    start = f"dual-skd train {data if data in marks_of(Training.model_fields['dataset_dir']).words else 'DATA'} -o OUT"
-    values = {name: one for name, one in values.items() if name not in POSITIONAL}
-    return command(start, values, Training) + lost(settings)
+    shown = output_dir is not None or data in marks_of(Training.model_fields["dataset_dir"]).words
+    start = f"dual-skd train {quoted(data) if data and shown else 'DATA'} -o {quoted(output_dir or 'OUT')}"
+    options = {name: one for name, one in values.items() if name not in POSITIONAL}
+    return command(start, options, Training, places=output_dir is not None) + lost(settings)
 
 
 def lost(settings: Mapping[str, Any]) -> str:

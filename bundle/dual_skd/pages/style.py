@@ -76,12 +76,13 @@ th,td,.dense th,.dense td{padding:.3rem .4rem}td.words{min-width:11rem}th.words{
 --alarm:#b34700;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#c26a9b;--c5:#b57b00;--c6:#2a93d0}
 html{font-size:9.5pt}body{max-width:none;font-size:1rem;padding:0}nav{display:none}h2{margin-top:1.5rem}
 h1,h2,h3,section>p:not(.how):not(.note){break-after:avoid}.how,.note{break-before:avoid}
-p,pre,ul,figure,.card,.case,.plots,.scroll,tr{break-inside:avoid}thead{display:table-header-group}
+p,pre,ul,figure,.card,.case,tr,.scroll:not(:has(tr:nth-child(9))){break-inside:avoid}
+thead{display:table-header-group}tr:first-child{break-after:avoid}tr:last-child{break-before:avoid}
 .scroll{overflow:visible;background:none}th,td{white-space:normal}.card .limits{display:block}
 th,td{padding:.2rem .35rem}.dense{font-size:.78rem}.dense th,.dense td{padding:.2rem .22rem}
 .dense .limits{font-size:.88em}details table{font-size:.7rem;overflow-wrap:anywhere}
 td.words,th.words,td small{min-width:0}.plots{grid-template-columns:1fr 1fr}
-figure:only-child{grid-column:1/-1;grid-template-columns:1fr 1fr}.cards{grid-template-columns:repeat(4,1fr)}
+figure:only-child{grid-column:1/-1;grid-template-columns:2fr 3fr}.cards{grid-template-columns:repeat(4,1fr)}
 .cases{grid-template-columns:repeat(3,1fr)}.whole{break-inside:avoid}
 details:not([open]) summary::after{content:" (folded: open it on the screen to print it)";color:var(--soft)}}
 """

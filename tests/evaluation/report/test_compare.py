@@ -181,5 +181,5 @@ def test_what_can_not_be_compared_is_one_sentence(pair, tmp_path, capsys):
         assert said in capsys.readouterr().err
     table = weak / "predictions_test.csv"
     table.write_text(table.read_text().replace("/clinic/", "/elsewhere/"))
-    with pytest.raises(InputError, match="No image is among the predictions of both good and weak"):
+    with pytest.raises(InputError, match="both good and weak: images are matched by their paths.*--report-as both"):
         shown(pair)

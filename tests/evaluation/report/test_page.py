@@ -49,8 +49,8 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def rendered(directory, **options):
-    files = read_run(directory)
+def rendered(directory, split="test", **options):
+    files = read_run(directory, split)
     analysis = analyse(files, resamples=20)
     content = Content(analysis, all_plots(analysis), selection=files.selection, written="2026-01-02", version="1.2.3",
                       **{"cases_reason": "Images were left out."} | options)  # fmt: skip
@@ -81,6 +81,7 @@ def test_numbers_stand_with_their_intervals(run_folder):
     assert "Thresholds were chosen on 30 validation images" in words
     assert "The model of epoch 1 was kept, the best by macro AUC" in words
     assert "10.0% of the large network" in words
+    assert words.count("Chance alone makes it larger than 0; the interval takes that off,") == 1
     assert "The 95% bars take images as independent, not patients" in words
 
 
@@ -219,6 +220,81 @@ def test_commands_make_the_run_and_measure_the_same_images(run_folder):
     (directory / "datalist_b c.json").write_text('{"own": "validation"}')
     _, evaluating, _ = commands(analyse(read_run(directory, "b c"), resamples=5)).splitlines()
     assert evaluating.endswith(" --split val --report-as 'b c'")
+
+
+def elsewhere(directory, *, calibrated=False, home=True):
+    """The run as if its images were of another data set, kept as clinic; its own were measured before."""
+    (directory / "predictions_test.csv").rename(directory / "predictions_clinic.csv")
+    record = json.loads((directory / "metrics.json").read_text())
+    own = {"images": 44, "student": {"macro_auc": 0.9281, "nll": None}}
+    own["analysis"] = {"metrics": {"overall": {"macro_auc": {"value": 0.928, "low": 0.87, "high": 0.974}}}}
+    record |= {"clinic": record["test"] | ({"calibrated": {}} if calibrated else {}), "test": own if home else None}
+    (directory / "metrics.json").write_text(json.dumps(record))
+    return directory
+
+
+def test_another_data_set_has_the_numbers_at_home_beside_its_own(run_folder):
+    _, _, words = rendered(elsewhere(run_folder()), "clinic")
+    assert "at home 0.928 (0.870 to 0.974)" in words[: words.index("Right and wrong answers")]
+    assert words.count("at home 0") == 1 and "At home are the 44 test images" in words
+    assert "at home" not in rendered(run_folder(name="own"))[2].lower()
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [({"home": False}, "the run's own test images weren't evaluated"),
+     ({"calibrated": True}, "the run's own test images weren't evaluated with the same setting of calibrate")],
+)  # fmt: skip
+def test_without_numbers_at_home_the_page_says_how_to_have_them(run_folder, given, why):
+    _, _, words = rendered(elsewhere(run_folder(), **given), "clinic")
+    assert f"How the model does at home isn't shown: {why}. “dual-skd evaluate OUT” does that;" in words
+    assert "at home 0" not in words
+
+
+def stopped(directory, **metrics):
+    """The run as if its training had been stopped after epoch 2 of 12."""
+    run = json.loads((directory / "run.json").read_text())
+    run |= {"finished": None, "config": run["config"] | {"epochs": 12}, "timings": {"epochs": [{}, {}]}}
+    (directory / "run.json").write_text(json.dumps(run))
+    record = json.loads((directory / "metrics.json").read_text())
+    (directory / "metrics.json").write_text(json.dumps(record | metrics))
+    return directory
+
+
+def test_a_training_that_was_stopped_is_said_before_the_numbers_and_on_the_card(run_folder):
+    warning = "These numbers are of an unfinished model."
+    source, _, words = rendered(run_folder())
+    assert warning not in source and "so far" not in source
+    directory = stopped(run_folder(name="stopped"), key_metric="last", best={"epoch": 2})
+    source, _, words = rendered(directory)
+    assert source.index(warning) < source.index('class="lead"') and "/clinic" not in source
+    assert "after epoch 2 of 12, or still runs; “dual-skd train DATA -o OUT --fit stretch” goes on." in words
+    assert "The model of epoch 2 was kept, the last so far, whatever its validation." in words
+    card = model_card(analyse(read_run(directory), resamples=5), version="1", written="2026-01-02")
+    assert card.index(warning) < card.index("## Intended use") and "epoch 2, the last so far" in card
+
+
+def test_a_column_of_doubts_is_there_where_a_group_needs_it(run_folder):
+    assert "read with care" not in rendered(run_folder(columns={"site": ["a", "b"] * 30}))[2]
+    words = rendered(run_folder(columns={"site": ["a"] * 55 + ["b"] * 5}, name="small"))[2]
+    assert "read with care" in words and "5 images, fewer than" in words
+
+
+def test_a_temperature_of_1_was_not_needed(run_folder):
+    analysis = analyse(read_run(run_folder()), resamples=5)
+    for temperature in (1.0, 1.2):
+        analysis["calibration"]["temperature"] = temperature
+        assert ("At 1 it does nothing: none was needed." in page(Content(analysis, {}))) == (temperature == 1)
+
+
+def test_the_capital_words_of_the_commands_are_explained_and_no_others(run_folder):
+    directory = run_folder()
+    assert "In them stand DATA for the data of the training, OUT for the folder of the run." in rendered(directory)[2]
+    run = json.loads((directory / "run.json").read_text())
+    run["config"] |= {"dataset_dir": "demo", "teacher_checkpoint": "/clinic/teacher.pt"}
+    (directory / "run.json").write_text(json.dumps(run))
+    words = rendered(elsewhere(directory), "clinic")[2]
+    assert "In them stand OUT for the folder of the run, DATASET_DIR for the data measured. Other capital" in words
 
 
 def test_images_of_another_kind_that_were_accepted_are_counted(run_folder):

@@ -48,6 +48,16 @@ def test_the_reliability_diagram_says_what_it_counts(run_folder):
         assert all_plots(analysis)["calibration"][0].figure.axes[1].get_ylabel() == counted
 
 
+def test_no_legend_covers_a_curve(run_folder):
+    plots = flat(all_plots(analysed(run_folder())))
+    for name in ("training", "reliability", "risk_coverage", "roc", "precision_recall"):
+        figure = plots[name].figure
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        assert all(axis.get_legend() is None for axis in figure.axes)
+        assert not any(axis.get_tightbbox().overlaps(legend.get_window_extent()) for axis in figure.axes)
+
+
 def test_many_classes_are_divided_into_plots_of_four(run_folder):
     names = [f"c{k}" for k in range(6)]
     plots = all_plots(analysed(run_folder(np.arange(60) % 6, class_names=names)))

@@ -67,9 +67,8 @@ class Outline(HTMLParser):
 
     def columns(self) -> list[str]:
         """Columns that divide the images into groups."""
-        heads = [k for k, part in enumerate(self.parts) if part == ("th", "read with care")]
-        before = [k - self.parts[:k][::-1].index(("th", "images")) - 2 for k in heads]
-        return [self.parts[k][1] for k in before]
+        head = [("th", name) for name in ("images", "patients", "macro AUC (one against the rest)")]
+        return [said for k, (_, said) in enumerate(self.parts) if self.parts[k + 1 : k + 4] == head]
 
 
 def today(run_folder, class_names, columns) -> str:
@@ -80,6 +79,7 @@ def today(run_folder, class_names, columns) -> str:
     analysis = analyse(files, resamples=20)
     analysis["efficiency"]["speed"] = {"student": {"milliseconds": 2.0, "runs": 15}}
     analysis["efficiency"]["model_mb"] = 4.0
+    analysis["run"]["command"] = "dual-skd train demo -o OUT"
     first = class_names[0]
     cases = [Case(kind, 1, "", first, first, first, 0.9, (("image", b"1", b"2"),)) for kind in KINDS]
     return page(Content(analysis, all_plots(analysis), run="first_try", selection=files.selection, cases=cases,

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dual_skd.wording import closing, metric_words, quoted
+from dual_skd.wording import closing, metric_rows, quoted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,9 @@ def main(args: argparse.Namespace) -> int:
     """Writes the report, prints where it is with the main numbers, and returns 0."""
     from dual_skd.evaluation.recorder import read_json
     from dual_skd.evaluation.report.writer import write_report
-    from dual_skd.results import SHOWN, estimate_in_words
+    from dual_skd.evaluation.run_files import unfinished
+    from dual_skd.options import training_command
+    from dual_skd.results import SHOWN
 
     path = write_report(
         args.run_dir,
@@ -37,12 +39,18 @@ def main(args: argparse.Namespace) -> int:
         speed=not args.no_speed,
         resamples=args.resamples,
     )
-    analysis = read_json(path.parent.parent / "metrics.json")[args.split]["analysis"]
+    folder = path.parent.parent
+    run, analysis = read_json(folder / "run.json"), read_json(folder / "metrics.json")[args.split]["analysis"]
     overall, level = analysis["metrics"]["overall"], analysis["settings"]["level"]
-    rows: list[tuple[str, str | Path]] = [("images", str(analysis["images"]))]
-    rows += [(metric_words(name), estimate_in_words(overall[name], level)) for name in SHOWN]
+    warning = unfinished(run, "the command below")
+    rows: list[tuple[str, str | Path]] = [("warning", warning), ("images", str(analysis["images"]))]
+    home = analysis["home"] or {"metrics": {}, "reason": ""}
+    rows += metric_rows(overall, SHOWN, (home["metrics"], home["reason"]), level)
     rows += [("model card", path.with_name("model_card.md")), ("plots", path.with_name("plots"))]
     following = f"dual-skd predict IMAGES --model {quoted(args.run_dir)}"
-    has_model = (path.parent.parent / "models" / "model.pt").is_file()
-    sys.stdout.write(closing(f"Report: {path}", rows, following if has_model else "") + "\n")
+    if warning:
+        following = training_command(run.get("config") or {}, args.run_dir)
+    elif not (folder / "models" / "model.pt").is_file():
+        following = ""
+    sys.stdout.write(closing(f"Report: {path}", rows, following) + "\n")
     return 0

@@ -54,6 +54,7 @@ def model_card(analysis: Mapping[str, Any], *, version: str, written: str, expla
         "# Model card: light image classifier from a large network\n",
         f"Written {written} by dual-skd {version} from the files of a run. The licence is yours to state: code and "
         "ImageNet weights of the default network are Apache-2.0, your images may ask for another.\n",
+        f"**{_escaped(run['unfinished'])}**\n" if run["unfinished"] else "",
         "## Intended use\n",
         "Research on image classification with the classes "
         + _list(analysis["class_names"])
@@ -99,6 +100,7 @@ def answered(analysis: Mapping[str, Any], explained: bool = False) -> list[tuple
     weights = sum(row["selected_parameters"] for row in selected), sum(row["parameters"] for row in selected)
     disjoint = "patients" if data["splits"]["training"]["patients"] else "images: patients aren't known"
     groups = list(analysis["subgroups"]["columns"])
+    so_far = " so far" if run["unfinished"] else ""
     return [
         ("Technology", "deep learning: image classification by a light network that starts from selected weights of a "
                        "large one and is trained with self-knowledge distillation"),
@@ -111,8 +113,8 @@ def answered(analysis: Mapping[str, Any], explained: bool = False) -> list[tuple
                             "selection_report.csv" if selected else "see selection_report.csv"),
         ("Training", setting("epochs", "batch_size", "learning_rate", "weight_decay", "loss", "seed")),
         ("Choice of the model", f"epoch {training['best_epoch']}, "
-                                + ("the last" if training["key_metric"] == LAST else
-                                   f"by {_escaped(training['key_metric'])} on validation images")
+                                + (f"the last{so_far}" if training["key_metric"] == LAST else
+                                   f"the best{so_far} by {_escaped(training['key_metric'])} on validation images")
                                 if training["epochs"] else "not recorded"),
         ("Ensembles", "none: the student alone is used"),
         ("Metrics", "discrimination, calibration, operating points and prediction sets, in report.html"),

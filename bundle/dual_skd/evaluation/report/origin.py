@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -77,8 +78,10 @@ def training(content: Content) -> Markup:
     if not found["epochs"]:
         return paragraph(sentence(found["reason"]))
     key, epoch = found["key_metric"], found["best_epoch"]
-    best = f"the best by {metric_words(key)} on the validation images"
-    kept = f"The model of epoch {epoch} was kept, {'the last, whatever its validation' if key == LAST else best}."
+    so_far = " so far" if content.analysis["run"]["unfinished"] else ""
+    why = (f"the last{so_far}, whatever its validation" if key == LAST
+           else f"the best{so_far} by {metric_words(key)} on the validation images")  # fmt: skip
+    kept = f"The model of epoch {epoch} was kept, {why}."
     names = list(next(iter(found["series"].values())))
     rows = [
         [epoch, *(number(series[name][place]) for series in found["series"].values() for name in names)]
@@ -182,6 +185,15 @@ def commands(analysis: Mapping[str, Any]) -> str:
     ])  # fmt: skip
 
 
+def _places(written: str) -> str:
+    """What the capital words of the commands stand for."""
+    known = {"DATA": "the data of the training", "OUT": "the folder of the run", "DATASET_DIR": "the data measured"}
+    there = [word for word in shlex.split(written) if re.fullmatch("[A-Z_]+", word)]
+    said = [f"{word} for {meant}" for word, meant in known.items() if word in there]
+    others = " Other capital words stand for files of your own." if set(there) - set(known) else ""
+    return f"In them stand {', '.join(said)}.{others}"
+
+
 def how_it_was_made(content: Content) -> Markup:
     """When, where and with what the run was made, and its commands."""
     run, found = content.analysis["run"], content.analysis["data"]
@@ -189,13 +201,13 @@ def how_it_was_made(content: Content) -> Markup:
         return paragraph(sentence(run["reason"]))
     facts = [["started", run["started"]], ["finished", run["finished"] or "not finished"], ["device", run["device"]],
              ["seconds of training", number(run["total_seconds"], 0)], ["seed", run["seed"]],
-             ["SHA-256 of the data list", found["hash"] or "–"]]  # fmt: skip
-    versions = [[name, version] for name, version in run["versions"].items()]
+             ["SHA-256 of the data list", found["hash"] or "–"],
+             ["versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())]]  # fmt: skip
     settings = [[name, text(value)] for name, value in run["settings"].items()]
+    written = commands(content.analysis)
     return join([
-        element("pre", commands(content.analysis)),
-        how("The commands that make it again. DATA stands for the folder of the images, OUT for that of the run."),
+        element("pre", written),
+        how(f"The commands that make it again. {_places(written)}"),
         table(["", "value"], facts),
-        table(["package", "version"], versions),
         details("All settings, without paths", table(["setting", "value"], settings)),
     ])  # fmt: skip

@@ -7,13 +7,16 @@ the run was made of.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dual_skd.evaluation.report.answers import all_numbers, right_and_wrong, single_images
 from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.origin import data, efficiency, how_it_was_made, training, weight_selection
 from dual_skd.evaluation.report.trust import calibration, operating_points, subgroups
 from dual_skd.evaluation.report.words import KEY, headline, meaning, measured, task, warnings_of
-from dual_skd.pages.frame import cards, document, sections
-from dual_skd.pages.markup import Markup, estimate, paragraph
+from dual_skd.pages.frame import cards, document, how, sections
+from dual_skd.pages.markup import Markup, element, estimate, join, number, paragraph
 
 PARTS = (
     ("answers", "Right and wrong answers", right_and_wrong),
@@ -43,17 +46,42 @@ def page(content: Content) -> str:
         [
             paragraph(*headline(analysis), class_="lead"),
             _key_numbers(content),
+            _about_home(analysis["home"]),
             sections([(key, name, make(content)) for key, name, make in PARTS]),
         ],
         version=content.version,
         heading=question,
         about=about,
-        warnings=warnings_of(optimistic=analysis["data"]["optimistic"]),
+        warnings=warnings_of(optimistic=analysis["data"]["optimistic"], unfinished=analysis["run"]["unfinished"]),
     )
 
 
 def _key_numbers(content: Content) -> Markup:
     analysis = content.analysis
     overall, classes = analysis["metrics"]["overall"], len(analysis["class_names"])
-    return cards((name, estimate(overall[key]), meaning(key, classes, analysis["multi_label"]))
-                 for key, name in KEY.items())  # fmt: skip
+    home = (analysis["home"] or {}).get("metrics") or {}
+    return cards((name, join([estimate(overall[key]), _beside(home.get(key))]),
+                  meaning(key, classes, analysis["multi_label"])) for key, name in KEY.items())  # fmt: skip
+
+
+def _beside(home: Mapping[str, Any] | None) -> Markup:
+    """The same number at home; nothing where it isn't known."""
+    if home is None or home["value"] is None:
+        return Markup("")
+    limits = "" if home["low"] is None else f" ({number(home['low'])} to {number(home['high'])})"
+    return element("div", element("small", f"at home {number(home['value'])}{limits}"))
+
+
+def _about_home(home: Mapping[str, Any] | None) -> Markup:
+    """What the numbers at home are, or how to have them; nothing for the run's own images."""
+    if home is None:
+        return Markup("")
+    if home["reason"]:
+        return how(
+            f"How the model does at home isn't shown: {home['reason']}. “dual-skd evaluate OUT” does that; evaluate "
+            "these images again after it."
+        )
+    return how(
+        f"At home are the {home['images']} test images of the data set that the model was trained on. The differences "
+        "aren't tested: other patients alone, or other shares of the classes, make some."
+    )

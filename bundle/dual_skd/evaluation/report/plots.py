@@ -160,7 +160,7 @@ def training_plots(training: Mapping[str, Any]) -> list[Plot]:
 
 def _training(training: Mapping[str, Any]) -> Plot:
     names = list(next(iter(training["series"].values())))
-    figure, axes = _figure(1.6 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
+    figure, axes = _figure(2.0 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
     for axis, name in zip(axes[:, 0], names, strict=True):
         for place, (who, series) in enumerate(training["series"].items()):
             values = [np.nan if value is None else value for value in series[name]]
@@ -171,7 +171,9 @@ def _training(training: Mapping[str, Any]) -> Plot:
         axis.set_ylabel(metric_words(name))
         if name not in LOWER_IS_BETTER:
             axis.set_ylim(top=min(axis.get_ylim()[1], 1.01))
-    axes[0, 0].legend(loc="best", title=f"dotted: epoch {training['best_epoch']}, kept", title_fontsize=8)
+    lines = axes[0, 0].get_legend_handles_labels()
+    kept = f"dotted: epoch {training['best_epoch']}, kept"
+    figure.legend(*lines, loc="outside lower center", ncols=len(lines[0]), title=kept, title_fontsize=8)
     axes[-1, 0].set_xlabel("epoch")
     axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
     if len(training["epochs"]) == 1:
@@ -268,7 +270,7 @@ def _confusion(analysis: Mapping[str, Any]) -> list[Plot]:
 
 
 def _reliability(analysis: Mapping[str, Any]) -> list[Plot]:
-    figure, (axis, below) = _figure(4.4, 2, sharex=True, height_ratios=(3, 1))
+    figure, (axis, below) = _figure(4.9, 2, sharex=True, height_ratios=(3, 1))
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfectly calibrated")
     said, width = [], 0.1
     for name, label, place in (("before", "as the network gives them", 1), ("after", "with the temperature", 0)):
@@ -286,7 +288,7 @@ def _reliability(analysis: Mapping[str, Any]) -> list[Plot]:
         ece = one["metrics"]["ece"]["value"]
         said.append(f"{label}: expected calibration error {number_or_dash(ece)}")
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right")
-    axis.legend(loc="upper left")
+    figure.legend(loc="outside lower center")
     below.set(xlabel="confidence", ylabel="labels" if analysis["multi_label"] else "images")
     reading = (
         "Answers are sorted by how sure the network is; the height says how many of them are right. On the dotted line "
@@ -302,13 +304,13 @@ def number_or_dash(value: float | None) -> str:
 
 def _risk_coverage(analysis: Mapping[str, Any]) -> list[Plot]:
     curve = analysis["risk_coverage"]
-    figure, axis = _figure(3.1)
+    figure, axis = _figure(3.3)
     lone = "o" if len(curve["risk"]) == 1 else None
     axis.plot(curve["coverage"], curve["risk"], color=PALETTE[0], linewidth=1.6, marker=lone, label="surest first")
     axis.axhline(curve["risk"][-1], color=GREY, linewidth=0.8, linestyle=":", label="all images")
     axis.set(xlim=(0, 1.01), xlabel="share of images answered", ylabel="error among them")
     axis.set_ylim(bottom=0, top=max(max(curve["risk"]) * 1.1, 0.02))
-    axis.legend(loc="best")
+    figure.legend(loc="outside lower center", ncols=2)
     said = ", ".join(f"{risk:.3f} at {share}" for share, risk in curve["risk_at"].items())
     reading = (
         "To the left the network answers only where it is surest, at the right end everywhere. The height is the share "

@@ -76,10 +76,11 @@ def _temperature(found: Mapping[str, Any]) -> str:
     images, patients = found["images"] or "the", found["patients"]
     on = f"{images} validation images" + (f" of {patients} patients" if patients else "")
     few = ", so few that it is held near 1" if (patients or found["images"] or FEW) < FEW else ""
+    needed = "" if round(found["temperature"], 3) != 1 else " At 1 it does nothing: none was needed."
     return (
         f"Logits, the numbers behind the probabilities, are divided by a temperature of {found['temperature']:.3f}, "
-        f"fitted {fitted} {on}{few}. Above 1 it makes answers less sure, below 1 surer, and it changes none. All other "
-        "numbers of this page are of predictions "
+        f"fitted {fitted} {on}{few}.{needed} Above 1 it makes answers less sure, below 1 surer, and it changes none. "
+        "All other numbers of this page are of predictions "
         + ("after it." if found["predictions_are"] == "calibrated" else "without it.")
     )
 
@@ -137,10 +138,12 @@ def subgroups(content: Content) -> Markup:
     for column, groups in found["columns"].items():
         marks = Notes()
         names = [name for name in (*METRICS, "sensitivity", "specificity") if name in groups[0]["metrics"]["overall"]]
-        head = [column, "images", "patients", *(METRICS.get(name, name) for name in names), "read with care"]
+        care = any(group["too_small"] for group in groups)
+        head = [column, "images", "patients", *(METRICS.get(name, name) for name in names), *["read with care"] * care]
         rows = [
             [group["name"], group["images"], group["patients"],
-             *(estimate(group["metrics"]["overall"][name], notes=marks) for name in names), group["too_small"]]
+             *(estimate(group["metrics"]["overall"][name], notes=marks) for name in names),
+             *[group["too_small"]] * care]
             for group in groups
         ]  # fmt: skip
         parts += [table(head, rows), marks.paragraphs()]

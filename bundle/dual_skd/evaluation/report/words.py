@@ -9,6 +9,7 @@ from typing import Any
 
 from dual_skd.evaluation.arguments import some
 from dual_skd.pages.frame import RESEARCH
+from dual_skd.pages.markup import element
 
 METRICS = {
     "macro_auc": "macro AUC (one against the rest)",
@@ -49,7 +50,8 @@ def meaning(metric: str, classes: int, multi_label: bool) -> str:
         "nll": "How well the probabilities fit the truth; sure and wrong costs most. 0 is perfect, "
                f"giving every answer the same probability costs {even:.2f}.",
         "ece": "How far the stated probability is from how often the answer is right, on average. "
-               "0 is perfect, 0.05 is five percentage points.",
+               "0 is perfect, 0.05 is five percentage points. Chance alone makes it larger than 0; the interval "
+               "takes that off, so it reaches lower than the number.",
         "accuracy": "The share of right answers, each " + ("label" if multi_label else "image") + " counting alike.",
         "f1": "Found and not overcalled at once: the harmonic mean of sensitivity and PPV, the mean over the classes.",
         "average_precision": "The mean PPV over all sensitivities, the mean over the classes; it falls with rare ones.",
@@ -110,11 +112,12 @@ def sentence(words: str) -> str:
     return f"{words if '.' in first else words[:1].upper() + words[1:]}." if words else ""
 
 
-def warnings_of(*, optimistic: bool) -> list[str]:
+def warnings_of(*, optimistic: bool, unfinished: str = "") -> list[str]:
     """The warnings of a page.
 
     Args:
         optimistic: whether the images chose the model.
+        unfinished: the warning that its training hasn't come to its end.
     """
     chose = "These images chose the model, so the numbers are optimistic."
-    return [RESEARCH, *[chose] * optimistic]
+    return [RESEARCH, *([element("b", unfinished)] if unfinished else []), *[chose] * optimistic]
