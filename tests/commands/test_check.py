@@ -410,3 +410,18 @@ def test_the_next_run_gets_a_folder_of_its_own(dataset, tmp_path, monkeypatch, c
             (tmp_path / name).mkdir(exist_ok=True)
         assert run(dataset, "--quiet", "--clean-list", tmp_path / "clean.csv") == 0
         assert f" -o {named}" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_patients_that_only_file_names_hold_are_offered_and_never_taken(tmp_path, capsys):
+    for seed in range(24):
+        folder = tmp_path / "d" / ("train", "test")[seed % 2] / "ab"[seed // 2 % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(folder / f"person{100 + seed // 3}_{seed}.png")
+    assert run(tmp_path / "d", "--page", tmp_path / "page.html") == 0
+    printed = capsys.readouterr()
+    offer = r'--patient-pattern "person(\d+)_"'
+    assert "- No patients are known, so each image counts as one;" in printed.out and offer in printed.out
+    assert offer not in printed.out.splitlines()[-1] and printed.err == ""
+    assert r"person(\d+)_" in (tmp_path / "page.html").read_text()
+    assert run(tmp_path / "d", *shlex.split(offer)) == 1
+    assert "8 patients are in more than one split" in capsys.readouterr().out

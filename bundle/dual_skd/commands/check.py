@@ -228,7 +228,7 @@ def _write_page(
     from dual_skd.commands.check_page import check_page
 
     name, notes = Path(args.dataset_dir).resolve().name, notes_on(data, findings)
-    with _without_log("dual_skd.data", logging.ERROR), _without_remarks_of_decoders():  # the findings say it all
+    with _without_log("dual_skd.data"), _without_remarks_of_decoders():  # the findings say it all
         page = check_page(name, data, findings, options, notes=notes, verdict=verdict, following=following)
     with _open_to_write(args.page) as file:
         file.write(page)
@@ -254,10 +254,10 @@ def _open_to_write(path: Path) -> TextIO:
 
 
 @contextmanager
-def _without_log(name: str, least: int = logging.WARNING) -> Iterator[None]:
+def _without_log(name: str) -> Iterator[None]:
     logger = logging.getLogger(name)
     level = logger.level
-    logger.setLevel(least)
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -218,7 +218,8 @@ def test_the_description_names_counts_and_decisions(tmp_path):
 
 def test_the_description_has_no_empty_parts(tmp_path):
     data = load(class_folders(tmp_path / "train", {"a": 10, "b": 10}).parent, val_fraction=0)
-    assert data.describe().splitlines()[1:] == ["  train: 20 images (10 a, 10 b)"]
+    train, patients = data.describe().splitlines()[1:]
+    assert train == "  train: 20 images (10 a, 10 b)" and patients.startswith("  No patients are known, so each image ")
 
 
 def test_very_many_classes_are_not_counted_one_by_one(tmp_path):
