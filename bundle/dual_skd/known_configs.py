@@ -14,7 +14,7 @@ KNOWN = {
     "inference.json": "d33f7c03d97a1a4698d711e3645afc03695b5285cb2a39fa0bbdb8a55e83e44e",
     "multi_gpu_train.json": "49e9f9cca61ea55598af53d81f50ff76da414c666e2273f5add57f1e28c53b12",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "f053f1ee3ae89f3585b6098ad25e56b04718c9748ddeab796dad136cc81ee930",
+    "train.json": "b2f07d70a0ee4bb5cbc8b7a6fb0c9d292fc250ed55cac96990302f906fb66dbf",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

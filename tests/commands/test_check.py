@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,8 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.cli import main, parser_of
-from dual_skd.data import load_records
+from dual_skd.commands.check import more_epochs, next_command
+from dual_skd.data import DataList, load_records
 from dual_skd.data.checking.findings import COLUMNS
 from dual_skd.options import Training
 from dual_skd.options.arguments import given
@@ -33,7 +35,9 @@ def training_options(printed: str) -> dict[str, object]:
     assert words[:2] == ["dual-skd", "train"]
     assert words[words.index("-o") + 1] == "output"
     args = parser_of("train").parse([word for word in words[2:] if word not in ("-o", "output")])
-    return given(args, Training) | ({"preset": args.preset} if args.preset else {})
+    options = given(args, Training)
+    options.pop("epochs", None)  # of the number of images, and not of what the check was told
+    return options | ({"preset": args.preset} if args.preset else {})
 
 
 def picture(seed: int) -> Image.Image:
@@ -62,7 +66,7 @@ def test_a_clean_set_is_told_so_with_exit_code_0(dataset, tmp_path, capsys):
         "  page          --page FILE.html shows images of each class, and the findings.",
         f"  all findings  {tmp_path}/out/found.json",
         f"  fix list      {tmp_path}/fix.csv",
-        f"Next: dual-skd train {dataset} -o output",
+        f"Next: dual-skd train {dataset} -o output --epochs 300",  # of one step each
     ]
     table = [line.split() for line in printed.splitlines() if line.split()[:1] in (["train"], ["val"], ["test"])]
     assert table == [
@@ -425,3 +429,22 @@ def test_patients_that_only_file_names_hold_are_offered_and_never_taken(tmp_path
     assert r"person(\d+)_" in (tmp_path / "page.html").read_text()
     assert run(tmp_path / "d", *shlex.split(offer)) == 1
     assert "8 patients are in more than one split" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "epochs"),
+    [
+        ({"train": 300}, {}, 50),  # of which 204 are left to train on, 6 steps
+        ({"train": 300, "test": 60}, {}, 50),
+        ({"train": 300, "val": 60}, {}, 40),
+        ({"train": 3000, "val": 60}, {}, None),
+        ({"train": 100, "val": 60}, {"batch_size": 16, "epochs": 20}, 50),
+    ],
+)
+def test_few_images_are_given_epochs_of_300_steps_or_more(images, options, epochs):
+    assert more_epochs(Counter(images), Training(**options)).get("epochs") == epochs
+
+
+def test_the_command_on_the_demo_is_the_one_of_the_pages():
+    data = DataList("demo", ("a", "b"), {"train": [], "val": [], "test": []}, "")
+    assert next_command(parser_of("check").parse(["demo"]), data, {}, Counter(train=9)).endswith("train demo -o output")

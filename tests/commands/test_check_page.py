@@ -115,7 +115,7 @@ def test_what_training_would_get_decides_about_the_pictures_and_goes_on_to_the_n
     assert "each image is brought to mean 0" in words(seen)
     assert {pixels.shape for _, pixels in images(seen)} == {(40, 48)}
     command = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("Next: "))
-    assert command[-7:] == ["--image-size", "40", "48", "--window", "zscore", "--fit", "crop"]
+    assert command[-9:] == ["--image-size", "40", "48", "--window", "zscore", "--fit", "crop", "--epochs", "300"]
     main(["check", str(dataset), "--image-size", "40", "--clean-list", str(dataset.parent / "clean.csv")])
     assert capsys.readouterr().out.splitlines()[-1].endswith("clean.csv -o output --image-size 40")
 
