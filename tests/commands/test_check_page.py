@@ -117,7 +117,7 @@ def test_what_training_would_get_decides_about_the_pictures_and_goes_on_to_the_n
     command = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("Next: "))
     assert command[-9:] == ["--image-size", "40", "48", "--window", "zscore", "--fit", "crop", "--epochs", "300"]
     main(["check", str(dataset), "--image-size", "40", "--clean-list", str(dataset.parent / "clean.csv")])
-    assert capsys.readouterr().out.splitlines()[-1].endswith("clean.csv -o output --image-size 40")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("clean.csv -o output --image-size 40 --epochs 300")
 
 
 def test_of_volumes_three_slices_are_shown_in_the_size_of_the_preset(tmp_path):
