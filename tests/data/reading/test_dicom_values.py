@@ -328,7 +328,7 @@ def test_what_no_decoder_reads_is_said_in_a_sentence_without_places_of_other_mac
     dicom.save_as(tmp_path / "a.dcm")
     message = refused(tmp_path / "a.dcm", "can't be decoded: its JPEG Lossless, ", "(simpleitk: Failed to ")
     assert message.endswith("); copy the file again, or export it uncompressed.")
-    assert "/" not in message.replace(str(tmp_path), "") and "ITK ERROR" not in message
+    assert "/" not in message.replace(str(tmp_path / "a.dcm"), "") and "ITK ERROR" not in message
 
 
 def test_a_syntax_that_pydicom_does_not_know_is_named(tmp_path):
