@@ -113,7 +113,7 @@ def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], l
         name = os.path.relpath(rows[0].image, root)
         raise InputError(f"patient_pattern {pattern!r} matches no image, for example not {name}.")
     return found, [
-        f"patient_pattern finds a patient in {len(patients)} of {len(found)} images ({len(set(patients))} patients)"
+        f"the pattern finds a patient in {len(patients)} of {len(found)} images ({len(set(patients))} patients)"
     ]
 
 
