@@ -259,7 +259,7 @@ def test_files_of_several_frames_are_checked_frame_by_frame(tmp_path, capsys):
     for number in range(6):
         frames = np.stack([np.asarray(picture(10 * number + frame)) for frame in range(3)])
         write_picture(tmp_path / "d" / "ab"[number % 2] / f"{number}.dcm", frames, NumberOfFrames=3)
-    assert run(tmp_path / "d") == 1 and "set frame to" in capsys.readouterr().out
+    assert run(tmp_path / "d") == 1 and "give --frame" in capsys.readouterr().out
     assert run(tmp_path / "d", "--frame", "all") == 0
     printed = capsys.readouterr().out
     assert "frame 'all' is taken (18 images in all)" in printed and "ERRORS" not in printed
@@ -349,7 +349,7 @@ def test_doubtful_words_large_patients_and_spaces_are_warnings(tmp_path, capsys)
     assert "images are test images" in printed and "4 kinds" not in printed
     assert run(tmp_path / "t.csv", "--class-map", "{'unknown': ''}") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "counts as a class" not in printed and "by class_map 'unknown' is no label" in printed.lower()
+    assert "counts as a class" not in printed and "by --class-map 'unknown' is no label" in printed.lower()
     for split in ("train", "test"):
         write(tmp_path / "d", split, "Normal ", 1 + len(split))
         write(tmp_path / "d", split, "ill", 10 + len(split))

@@ -428,7 +428,7 @@ def test_a_file_that_can_not_be_used_ends_the_run_or_is_skipped_and_listed(tmp_p
     bad = sorted((tmp_path / "a").iterdir())[2]
     whole = bad.read_bytes()
     bad.write_bytes(whole[: len(whole) // 2])
-    fails(tmp_path, str(bad), "dual-skd check", "on_bad_file")
+    fails(tmp_path, str(bad), "dual-skd check", "--on-bad-file skip")
     data = load(tmp_path, on_bad_file="skip")
     assert str(bad) not in images(data.train + data.val + data.test)
     assert [one["image"] for one in data.unusable] == [str(bad)] and str(bad) in caplog.text

@@ -372,8 +372,8 @@ def _refuse_one_patient(records: Sequence[dict], purpose: str, source: Source) -
     if len(records) > 1 and len(patients) == 1 and "" not in patients:
         raise InputError(
             f"{source.description}: all {len(records)} images are of one patient ({patients.pop()}), so no {purpose} "
-            "images can be divided from them; if that is no patient, empty the column or correct patient_pattern, else "
-            f"give a split or set {purpose}_fraction to 0."
+            "images can be divided from them; if that is no patient, empty the column or correct --patient-pattern, "
+            f"else give a split or set {purpose}_fraction to 0."
         )
 
 
@@ -391,5 +391,5 @@ def _require_trainable(data: DataList) -> None:
     if lost:
         raise InputError(
             f"No training images of {', '.join(lost)} are left in {data.source}; add images of it, "
-            "or lower val_fraction / test_fraction, or raise train_fraction."
+            "or lower --val-fraction or --test-fraction, or raise --train-fraction."
         )

@@ -78,7 +78,7 @@ def refuse_shared_patients(rows: Iterable[Row], what: str) -> None:
             raise InputError(
                 f"{what}: {counted(len(shared), 'patient has', 'patients have')} images in both {first} and {second} "
                 f"(for example {some(shared)}); move each patient to one split or leave the split out; if these are no "
-                'patients, say with patient_pattern where in the path the patient stands ("" for nowhere).'
+                'patients, say with --patient-pattern where in the path the patient stands ("" for nowhere).'
             )
 
 
@@ -90,7 +90,7 @@ def large_patients(rows: Sequence[Row]) -> list[str]:
         return []
     return [
         f"{count} of {len(rows)} images are of one patient ({name}) and stay together; if that is nobody's id, empty "
-        "the cells or correct patient_pattern"
+        "the cells or correct --patient-pattern"
     ]
 
 
