@@ -149,7 +149,7 @@ def more_epochs(images: Mapping[str, int], options: Training) -> dict[str, int]:
     """
     from dual_skd.schedule import LEAST_STEPS, advised_epochs
 
-    count = images["train"]
+    count: float = images["train"]
     if not images["val"]:  # which is divided from them then, and the test where no split is given at all
         count *= (1 - options.val_fraction) * (1 if images["test"] else 1 - options.test_fraction)
     steps = max(int(count) // options.batch_size, 1)

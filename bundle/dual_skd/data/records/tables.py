@@ -174,8 +174,8 @@ def _remedies(table: Table, name: str) -> list[str]:
         found.append(f"give --label-column {' or '.join(few)} if that is the label")
     if len(flags) > 1:
         found.append(
-            f"{', '.join(flags)} hold 0 and 1: give --label-column one of them, or several for several labels per "
-            f"image (--label-column A --label-column B)"
+            f"{', '.join(flags)} hold 0 and 1: give one of them as --label-column, or several for several labels "
+            "per image (--label-column A --label-column B)"
         )
     return found
 
