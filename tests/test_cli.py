@@ -307,3 +307,13 @@ def test_a_folder_of_results_that_is_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "a.csv").touch()
     assert main(["train", "demo", "-o", str(tmp_path / "a.csv")]) == 1
     assert "a.csv is a file; give the name of a folder." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("train", "evaluate", "learning-curve")])
+def test_the_whole_help_of_a_command_without_rare_options_is_its_help(name, capsys):
+    shown = []
+    for flag in ("-h", "--help-all"):
+        with pytest.raises(SystemExit, match="0"):
+            main([name, flag])
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] and "--help-all" not in shown[0]

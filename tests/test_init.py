@@ -22,7 +22,7 @@ def test_every_public_name_is_there_under_its_own_name(package):
     module = import_module(package)
     for name in module.__all__:
         found = getattr(module, name)
-        assert isinstance(found, str | tuple) or found.__name__ == name
+        assert isinstance(found, str | tuple | dict) or found.__name__ == name
     assert set(module.__all__) <= set(dir(module))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = module.nothing

@@ -39,3 +39,39 @@ def test_verbose_says_the_rest():
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     for line in ("explained", "said", "Error: ignite", "other told", "soon gone", "no logging file"):
         assert line in found.stderr, line
+
+
+SCRIPT = """
+import logging, sys, types
+from dual_skd import api, workflow
+{before}
+ours = logging.getLogger("dual_skd")
+def run(*_):
+    ours.debug("explained"); ours.info("said"); ours.warning("warned")
+    logging.getLogger("other").setLevel("INFO")
+    logging.getLogger("other").info("other told"); logging.getLogger("other").warning("other warned")
+    raise SystemExit
+workflow.Workflow.run = run
+try:
+    api.train("demo")
+finally:
+    ours.info("afterwards")
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("", ["said", "Warning: warned", "Warning: other warned"]),
+        ("logging.getLogger('dual_skd').setLevel('WARNING')", ["Warning: warned", "Warning: other warned"]),
+        ("logging.basicConfig(format='own: %(message)s')", ["own: warned", "own: other told", "own: other warned"]),
+        (
+            "sys.modules['ipykernel'] = types.ModuleType('ipykernel')",
+            ["warned", "other warned"],
+        ),  # Python's last resort
+    ],
+)
+def test_a_script_is_told_what_the_command_tells_unless_it_has_a_log_of_its_own(before, said):
+    program = [sys.executable, "-c", SCRIPT.format(before=before)]
+    found = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert found.stderr.splitlines() == said and found.stdout == ""

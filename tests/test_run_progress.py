@@ -55,6 +55,16 @@ def test_in_a_file_every_epoch_is_a_line(caplog, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_short_training_begins_with_the_epochs_that_are_advised(caplog):
+    caplog.set_level(logging.INFO, logger="dual_skd")
+    for epochs in (2, 30):
+        trainer, _ = pair([1.0] * 10, METRICS * 10)
+        TrainingProgress(advise=True).attach(trainer)
+        trainer.run(range(10), max_epochs=epochs)
+    found = [line for line in lines(caplog) if "advised" in line]
+    assert found == [lines(caplog)[0]] == ["2 epochs of 10 steps are 20 steps; 300 or more are advised: --epochs 30."]
+
+
 def test_a_metric_is_of_the_epoch_that_the_line_names(caplog):
     caplog.set_level(logging.INFO, logger="dual_skd")
     trainer, validator = pair([1.0], METRICS, interval=2)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dual_skd.log import shown_in_scripts
 from dual_skd.places import require_run
 from dual_skd.workflow import EVALUATE, TRAIN
 
@@ -23,7 +24,8 @@ def train(
 ) -> TrainingResult:
     """Trains as ``dual-skd train`` does, and ``monai.bundle run training`` on the same config.
 
-    A run that was stopped goes on where it is given the same ``output_dir`` again.
+    A run that was stopped goes on where it is given the same ``output_dir`` again. A script shows what the command
+    shows, on stderr, unless it has set up a log of its own; a notebook shows nothing.
 
     Args:
         dataset_dir: your data, in any form of docs/user_guide.md; "demo" and "demo3d" generate images.
@@ -39,7 +41,8 @@ def train(
         SystemExit: 130 or 143 after SIGINT or SIGTERM in training, with the state saved.
     """
     gathered = TRAIN.gather(_with(options, dataset_dir=dataset_dir), preset, config)
-    parser = TRAIN.run(gathered.files, gathered.values)
+    with shown_in_scripts():
+        parser = TRAIN.run(gathered.files, gathered.values)
     from dual_skd.results import TrainingResult
 
     return TrainingResult(Path(parser.get_parsed_content("folder")))
@@ -68,7 +71,8 @@ def evaluate(
     """
     gathered = EVALUATE.gather(_with(options, output_dir=output_dir), preset, config)
     require_run(gathered.options.output_dir)
-    parser = EVALUATE.run(gathered.files, gathered.values)
+    with shown_in_scripts():
+        parser = EVALUATE.run(gathered.files, gathered.values)
     from dual_skd.results import EvaluationResult
 
     return EvaluationResult(Path(parser.get_parsed_content("folder")), parser.get_parsed_content("evaluation_name"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from importlib import import_module
@@ -139,4 +140,6 @@ def parser_of(name: str) -> Parser:
     for option, meaning in (("--verbose", "say more"), ("--quiet", "say warnings and errors alone, and show no bars")):
         if not parser.knows(option):
             parser.add_argument(option, action="store_true", help=meaning)
+    if not parser.knows("--help-all"):  # where -h shows all
+        parser.add_argument("--help-all", action="help", help=argparse.SUPPRESS)
     return parser

@@ -14,7 +14,7 @@ KNOWN = {
     "inference.json": "d33f7c03d97a1a4698d711e3645afc03695b5285cb2a39fa0bbdb8a55e83e44e",
     "multi_gpu_train.json": "49e9f9cca61ea55598af53d81f50ff76da414c666e2273f5add57f1e28c53b12",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "07f9c9a0e994e9e2fdfb74fcf3dc37f633b86ff693beb811c1f4b9d0d060f94f",
+    "train.json": "de3651d60eb6e3059853e58ab90f48ae0c2ef79e550489ea940714f29f735ac4",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 
@@ -24,9 +26,7 @@ def set_up(*, verbose: bool = False, quiet: bool = False) -> None:
         verbose: also what only explains how the result came about, and what other libraries say.
         quiet: only warnings, and no bars, see :mod:`dual_skd.progress`.
     """
-    console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(_Words())
-    logging.basicConfig(handlers=[console])
+    logging.basicConfig(handlers=[_console()])
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     logging.getLogger("dual_skd").setLevel(level)
     logging.getLogger().setLevel(logging.INFO if verbose else logging.WARNING)
@@ -35,6 +35,30 @@ def set_up(*, verbose: bool = False, quiet: bool = False) -> None:
     of_configs = logging.getLogger("monai.bundle.workflows")  # sets its level itself, when it is imported
     (of_configs.removeFilter if verbose else of_configs.addFilter)(_is_error)
     warnings.showwarning = _say  # type: ignore[assignment]
+
+
+@contextmanager
+def shown_in_scripts() -> Iterator[None]:
+    """Shows the sentences on stderr while a script runs, if nobody has set up a log; a notebook stays silent."""
+    ours, root = logging.getLogger("dual_skd"), logging.getLogger()
+    if ours.hasHandlers() or "ipykernel" in sys.modules:
+        yield
+        return
+    console, level = _console(), ours.level
+    console.addFilter(lambda record: record.name.startswith("dual_skd") or record.levelno >= logging.WARNING)
+    root.addHandler(console)
+    ours.setLevel(level or logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(console)
+        ours.setLevel(level)
+
+
+def _console() -> logging.Handler:
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(_Words())
+    return console
 
 
 def _is_error(record: logging.LogRecord) -> bool:

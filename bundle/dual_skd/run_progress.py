@@ -13,7 +13,8 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from dual_skd.progress import bar, is_terminal
-from dual_skd.wording import duration, metric_words
+from dual_skd.schedule import LEAST_STEPS, advised_epochs
+from dual_skd.wording import counted, duration, metric_words
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +54,12 @@ class TrainingProgress:
     Args:
         validator: the evaluator whose metrics a :class:`dual_skd.evaluation.MetricsRecorder` measures, or None.
         metric: of the student, such as ``macro_auc``, which also stands for ``last``.
+        advise: say before the first step when so few come that more epochs are advised.
     """
 
-    def __init__(self, validator: Engine | None = None, metric: str = "macro_auc") -> None:
+    def __init__(self, validator: Engine | None = None, metric: str = "macro_auc", advise: bool = False) -> None:
         self.validator = validator
+        self.advise = advise
         self.metric = "macro_auc" if metric == "last" else metric
         self._bar = tqdm(disable=True)
         self._before: int | None = None  # iterations of a run that is resumed
@@ -78,9 +81,16 @@ class TrainingProgress:
         state, words = engine.state, f"Epoch {engine.state.epoch}/{engine.state.max_epochs}"
         self._epoch_began, self._losses = time.monotonic(), []
         if self._before is None:  # by now a resumed run is where it goes on
+            self._advise(state.max_epochs, state.epoch_length)
             self._before, self._began = state.iteration, self._epoch_began
             self._bar = bar(None, words, state.max_epochs * state.epoch_length, done=state.iteration, stays=True)
         self._bar.set_description_str(words)
+
+    def _advise(self, epochs: int, length: int) -> None:
+        if self.advise and epochs * length < LEAST_STEPS:
+            steps, better = counted(epochs * length, "step"), advised_epochs(length)
+            said = f"{counted(epochs, 'epoch')} of {counted(length, 'step')} are {steps}; {LEAST_STEPS} or more"
+            logger.info("%s are advised: --epochs %d.", said, better)
 
     def _step(self, engine: Engine) -> None:
         loss = torch.as_tensor(engine.state.output["loss"]).item()

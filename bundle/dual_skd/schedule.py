@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from dual_skd.errors import InputError
 from dual_skd.momentum import momentum_at
+
+LEAST_STEPS = 300  # of a training; the benchmark's shortest runs had as many
 
 
 class Moment(NamedTuple):
@@ -22,6 +25,15 @@ class Moment(NamedTuple):
     stage: str
     skd_weight: float
     momentum: float
+
+
+def advised_epochs(steps_per_epoch: int) -> int:
+    """The fewest epochs, in tens, that are 300 steps or more.
+
+    >>> advised_epochs(steps_per_epoch=9), advised_epochs(steps_per_epoch=100)
+    (40, 10)
+    """
+    return 10 * math.ceil(LEAST_STEPS / steps_per_epoch / 10)
 
 
 @dataclass(frozen=True)

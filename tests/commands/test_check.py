@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,8 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.cli import main, parser_of
-from dual_skd.data import load_records
+from dual_skd.commands.check import more_epochs, next_command
+from dual_skd.data import DataList, load_records
 from dual_skd.data.checking.findings import COLUMNS
 from dual_skd.options import Training
 from dual_skd.options.arguments import given
@@ -33,7 +35,9 @@ def training_options(printed: str) -> dict[str, object]:
     assert words[:2] == ["dual-skd", "train"]
     assert words[words.index("-o") + 1] == "output"
     args = parser_of("train").parse([word for word in words[2:] if word not in ("-o", "output")])
-    return given(args, Training) | ({"preset": args.preset} if args.preset else {})
+    options = given(args, Training)
+    options.pop("epochs", None)  # of the number of images, and not of what the check was told
+    return options | ({"preset": args.preset} if args.preset else {})
 
 
 def picture(seed: int) -> Image.Image:
@@ -62,7 +66,7 @@ def test_a_clean_set_is_told_so_with_exit_code_0(dataset, tmp_path, capsys):
         "  page          --page FILE.html shows images of each class, and the findings.",
         f"  all findings  {tmp_path}/out/found.json",
         f"  fix list      {tmp_path}/fix.csv",
-        f"Next: dual-skd train {dataset} -o output",
+        f"Next: dual-skd train {dataset} -o output --epochs 300",  # of one step each
     ]
     table = [line.split() for line in printed.splitlines() if line.split()[:1] in (["train"], ["val"], ["test"])]
     assert table == [
@@ -255,7 +259,7 @@ def test_files_of_several_frames_are_checked_frame_by_frame(tmp_path, capsys):
     for number in range(6):
         frames = np.stack([np.asarray(picture(10 * number + frame)) for frame in range(3)])
         write_picture(tmp_path / "d" / "ab"[number % 2] / f"{number}.dcm", frames, NumberOfFrames=3)
-    assert run(tmp_path / "d") == 1 and "set frame to" in capsys.readouterr().out
+    assert run(tmp_path / "d") == 1 and "give --frame" in capsys.readouterr().out
     assert run(tmp_path / "d", "--frame", "all") == 0
     printed = capsys.readouterr().out
     assert "frame 'all' is taken (18 images in all)" in printed and "ERRORS" not in printed
@@ -369,7 +373,7 @@ def test_doubtful_words_large_patients_and_spaces_are_warnings(tmp_path, capsys)
     assert "images are test images" in printed and "4 kinds" not in printed
     assert run(tmp_path / "t.csv", "--class-map", "{'unknown': ''}") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "counts as a class" not in printed and "by class_map 'unknown' is no label" in printed.lower()
+    assert "counts as a class" not in printed and "by --class-map 'unknown' is no label" in printed.lower()
     for split in ("train", "test"):
         write(tmp_path / "d", split, "Normal ", 1 + len(split))
         write(tmp_path / "d", split, "ill", 10 + len(split))
@@ -434,3 +438,37 @@ def test_the_next_run_gets_a_folder_of_its_own(dataset, tmp_path, monkeypatch, c
             (tmp_path / name).mkdir(exist_ok=True)
         assert run(dataset, "--quiet", "--clean-list", tmp_path / "clean.csv") == 0
         assert f" -o {named}" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_patients_that_only_file_names_hold_are_offered_and_never_taken(tmp_path, capsys):
+    for seed in range(24):
+        folder = tmp_path / "d" / ("train", "test")[seed % 2] / "ab"[seed // 2 % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(folder / f"person{100 + seed // 3}_{seed}.png")
+    assert run(tmp_path / "d", "--page", tmp_path / "page.html") == 0
+    printed = capsys.readouterr()
+    offer = r'--patient-pattern "person(\d+)_"'
+    assert "- No patients are known, so each image counts as one;" in printed.out and offer in printed.out
+    assert offer not in printed.out.splitlines()[-1] and printed.err == ""
+    assert r"person(\d+)_" in (tmp_path / "page.html").read_text()
+    assert run(tmp_path / "d", *shlex.split(offer)) == 1
+    assert "8 patients are in more than one split" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "epochs"),
+    [
+        ({"train": 300}, {}, 50),  # of which 204 are left to train on, 6 steps
+        ({"train": 300, "test": 60}, {}, 50),
+        ({"train": 300, "val": 60}, {}, 40),
+        ({"train": 3000, "val": 60}, {}, None),
+        ({"train": 100, "val": 60}, {"batch_size": 16, "epochs": 20}, 50),
+    ],
+)
+def test_few_images_are_given_epochs_of_300_steps_or_more(images, options, epochs):
+    assert more_epochs(Counter(images), Training(**options)).get("epochs") == epochs
+
+
+def test_the_command_on_the_demo_is_the_one_of_the_pages():
+    data = DataList("demo", ("a", "b"), {"train": [], "val": [], "test": []}, "")
+    assert next_command(parser_of("check").parse(["demo"]), data, {}, Counter(train=9)).endswith("train demo -o output")

@@ -77,7 +77,8 @@ def test_a_clean_set_is_shown_class_by_class_as_the_network_would_see_it(dataset
         (expected,) = image_transforms(window="percentile", fit="pad")({"image": str(dataset / name)})["image"].numpy()
         assert np.abs(pixels - (expected + 1) * 127.5).mean() < 3  # of 255, lost by JPEG
     counts = words(section(page, "counts"))
-    assert "train test all a 6 4 10 b 6 4 10 all classes 12 8 20 The images aren't square" in counts
+    assert "train test all a 6 4 10 b 6 4 10 all classes 12 8 20 No patients are known, so each image counts" in counts
+    assert "The images aren't square" in counts
     files = words(section(page, "files"))
     assert "20 images that can be used format PNG (20) pixels stored as L (20) size along each axis" in files
     assert "pixels 80 x 60 spacing" in files
@@ -117,9 +118,9 @@ def test_what_training_would_get_decides_about_the_pictures_and_goes_on_to_the_n
     assert "each image is brought to mean 0" in words(seen)
     assert {pixels.shape for _, pixels in images(seen)} == {(40, 48)}
     command = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("Next: "))
-    assert command[-7:] == ["--image-size", "40", "48", "--window", "zscore", "--fit", "crop"]
+    assert command[-9:] == ["--image-size", "40", "48", "--window", "zscore", "--fit", "crop", "--epochs", "300"]
     main(["check", str(dataset), "--image-size", "40", "--clean-list", str(dataset.parent / "clean.csv")])
-    assert capsys.readouterr().out.splitlines()[-1].endswith("clean.csv -o output --image-size 40")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("clean.csv -o output --image-size 40 --epochs 300")
 
 
 def test_of_volumes_three_slices_are_shown_in_the_size_of_the_preset(tmp_path):

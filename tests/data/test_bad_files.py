@@ -54,7 +54,7 @@ def test_before_training_only_files_that_look_damaged_are_decoded(records, monke
     monkeypatch.setattr(inspection, "inspect", lambda image, dims: decoded.append(image) or inspect(image, dims))
     options = {"spatial_dims": 2, "dataset_dir": "D"}
     assert usable_rows(rows[:1], on_bad_file="error", **options) == (rows[:1], []) and decoded == []
-    with pytest.raises(InputError, match=r"bad.png: .*; .*or set on_bad_file to skip; `dual-skd check D`"):
+    with pytest.raises(InputError, match=r"bad.png: .*; .*or --on-bad-file skip; `dual-skd check D`"):
         usable_rows(rows, on_bad_file="error", **options)
     assert decoded == [rows[1].image]
 

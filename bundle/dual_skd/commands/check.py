@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -23,6 +24,7 @@ from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Reading
 from dual_skd.options.training import Images
 from dual_skd.wording import closing, counted, quoted
+from dual_skd.workflow import TRAIN
 
 if TYPE_CHECKING:
     from dual_skd.data.checking.findings import Findings, Group
@@ -76,6 +78,7 @@ def main(args: argparse.Namespace) -> int:
         return 1
     *lines, verdict = report(data, findings)
     trains, dimensions = findings.ok, dimensions_of_nearly_all(data, findings)
+    kept = Counter({split: len(data.splits[split]) for split in data.splits})
     rows: list[tuple[str, str | Path]] = [
         ("page", args.page or "--page FILE.html shows images of each class, and the findings."),
         ("all findings", args.json or ""),
@@ -86,6 +89,7 @@ def main(args: argparse.Namespace) -> int:
 
         records, notes = clean_records(data, findings)
         _write(args.clean_list, lambda file: write_clean_list(data, records, file))
+        kept = Counter(record["split"] for record in records)
         left = counted(len(records), "image is", "images are")
         rows += [("clean list", args.clean_list), ("", "; ".join([f"{left} left", *notes]))]
         trains = bool(records) if data.multi_label else len({record["label"] for record in records}) > 1
@@ -94,7 +98,7 @@ def main(args: argparse.Namespace) -> int:
     if dimensions:
         following = check_again(args, of_images | of_reading | {"spatial_dims": dimensions})
     elif trains or args.clean_list is None:
-        following = next_command(args, data, of_images | of_reading, trains=trains, as_table=args.clean_list)
+        following = next_command(args, data, of_images | of_reading, kept if trains else None)
     else:  # too little is left
         following = ""
     if args.page is not None:
@@ -104,7 +108,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def next_command(
-    args: argparse.Namespace, data: DataList, values: Mapping[str, Any], *, trains: bool, as_table: Path | None = None
+    args: argparse.Namespace, data: DataList, values: Mapping[str, Any], images: Counter[str] | None
 ) -> str:
     """The command that trains on what was checked, or on the clean list of it, or that writes such a list.
 
@@ -112,23 +116,42 @@ def next_command(
         args: of the check.
         data: what was read.
         values: options of the data that the check was given, by name.
-        trains: whether there is something to train on.
-        as_table: the clean list, where one was written.
+        images: of each split, to train on; None where training would refuse them.
     """
+    from dual_skd.data import DEMO_NAMES
     from dual_skd.data.checking.clean_list import like_empty_cells
 
-    values = dict(values)
-    start = f"dual-skd {'train' if trains else 'check'} {quoted(as_table or args.dataset_dir)}"
-    if trains:
-        start += f" -o {free_folder()}"
-    if trains and values.pop("spatial_dims", 2) == 3:
-        start += " --preset volume"
-    if as_table is not None:  # which has a column per class or one named label, and says all else of the data itself
+    values, table = dict(values), args.clean_list
+    if images is None:
+        again = command(f"dual-skd check {quoted(args.dataset_dir)}", values, Training, places=True)
+        return f"{again} --clean-list clean.csv"
+    output = free_folder()
+    start = f"dual-skd train {quoted(table or args.dataset_dir)} -o {output}"
+    preset = "volume" if values.pop("spatial_dims", 2) == 3 else None
+    if table is not None:  # which has a column per class or one named label, and says all else of the data itself
         columns = {"label_column": list(data.class_names)} if data.multi_label else {}
         seen = {name: value for name, value in values.items() if name in OF_NETWORK}
         values = seen | columns | ({"class_map": class_map} if (class_map := like_empty_cells(data)) else {})
-    said = command(start, values, Training, places=True)
-    return said if trains else f"{said} --clean-list clean.csv"
+    if args.dataset_dir not in DEMO_NAMES:
+        defaults = TRAIN.gather({"dataset_dir": args.dataset_dir, "output_dir": output}, preset, None).options
+        values |= more_epochs(images, defaults)
+    return command(f"{start} --preset {preset}" if preset else start, values, Training, places=True)
+
+
+def more_epochs(images: Mapping[str, int], options: Training) -> dict[str, int]:
+    """The option that gives few training images enough steps, or none.
+
+    Args:
+        images: of each split that is given.
+        options: that training would have without.
+    """
+    from dual_skd.schedule import LEAST_STEPS, advised_epochs
+
+    count: float = images["train"]
+    if not images["val"]:  # which is divided from them then, and the test where no split is given at all
+        count *= (1 - options.val_fraction) * (1 if images["test"] else 1 - options.test_fraction)
+    steps = max(int(count) // options.batch_size, 1)
+    return {"epochs": advised_epochs(steps)} if options.epochs * steps < LEAST_STEPS else {}
 
 
 def free_folder() -> str:
@@ -226,7 +249,7 @@ def _write_page(
     from dual_skd.commands.check_page import check_page
 
     name, notes = Path(args.dataset_dir).resolve().name, notes_on(data, findings)
-    with _without_log("dual_skd.data", logging.ERROR), _without_remarks_of_decoders():  # the findings say it all
+    with _without_log("dual_skd.data"), _without_remarks_of_decoders():  # the findings say it all
         page = check_page(name, data, findings, options, notes=notes, verdict=verdict, following=following)
     _write(args.page, lambda file: file.write(page))
 
@@ -280,10 +303,10 @@ def _write_table(file: TextIO, columns: Sequence[str], rows: Sequence[Mapping[st
 
 
 @contextmanager
-def _without_log(name: str, least: int = logging.WARNING) -> Iterator[None]:
+def _without_log(name: str) -> Iterator[None]:
     logger = logging.getLogger(name)
     level = logger.level
-    logger.setLevel(least)
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -156,7 +156,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
     cut = "; of each volume the middle axial, coronal and sagittal slice" if dims == 3 else ""
     return (
         f"{' x '.join(map(str, sides))} pixels: {FITS[settings['fit']]}{spacing}; {scaled}{cut}. "
-        "The options image_size, fit, spacing and window change this."
+        "--image-size, --fit, --spacing and --window change this."
     )
 
 

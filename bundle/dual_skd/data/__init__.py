@@ -35,6 +35,7 @@ _HOME = {
     "TolerantDataset": "tolerant_dataset",
     "BatchAugment": "augment",
     "AugmentBatch": "augment",
+    "DEMO_NAMES": "demo",
     "write_demo": "demo",
 }
 __all__ = [*_HOME]

@@ -60,7 +60,7 @@ def usable_rows(
         first = next(iter(bad.values()))
         others = f" (and {counted(len(bad) - 1, 'other file')} can't be used)" if len(bad) > 1 else ""
         raise InputError(
-            f"{first.image}: {first.detail}{others}; {first.remedy}, or set on_bad_file to skip; "
+            f"{first.image}: {first.detail}{others}; {first.remedy}, or --on-bad-file skip; "
             f"{check_command(dataset_dir)}, with this command's options for columns and classes, lists all such files."
         )
     unusable = [{"image": image, "problem": one.detail, "remedy": one.remedy} for image, one in bad.items()]

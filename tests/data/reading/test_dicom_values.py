@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from dicom_files import refused
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.pixels import apply_voi_lut, pixel_array
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
     RLELossless,
@@ -289,6 +292,43 @@ def test_jpeg_ls_is_decoded_by_simpleitk_alone(tmp_path, dicom_file, monkeypatch
     dicom.save_as(path)
     monkeypatch.setattr(dicom_decoders, "DECODERS", ("simpleitk",))
     assert np.array_equal(read_image(path)[0].T, twelve_bits(signed))
+
+
+def test_the_table_of_compressions_says_which_are_read_without_the_extra():
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    rows = [row for row in page.split("### Compressed DICOM")[1].split("\n## ")[0].splitlines() if row[:1] == "|"]
+    told = {}
+    for row in rows:
+        for end in re.findall(r"\.1\.2((?:\.\d+)*)(?=[, ])", row.replace("1.2.840.10008.1.2,", ".1.2,")):
+            told[f"1.2.840.10008.1.2{end}"] = "extra" if "the extra (" in row else "plain"
+    found = {}
+    for syntax in pydicom.uid.AllTransferSyntaxes:
+        try:
+            decoder = pydicom.pixels.get_decoder(syntax)
+        except NotImplementedError:
+            continue
+        plugins = {*decoder.available_plugins} & {*dicom_decoders.DECODERS}
+        found[str(syntax)] = "plain" if decoder.is_native or plugins - {*dicom_decoders.OF_EXTRA} else "extra"
+    assert told == found
+
+
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+def test_what_no_decoder_reads_is_said_in_a_sentence_without_places_of_other_machines(tmp_path, syntax):
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(tmp_path / "whole.dcm"))
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG")
+    writer.Execute(sitk.GetImageFromArray(twelve_bits(False)))
+    dicom = pydicom.dcmread(tmp_path / "whole.dcm")
+    dicom.file_meta.TransferSyntaxUID = syntax
+    dicom.save_as(tmp_path / "whole.dcm")
+    assert np.array_equal(read_image(tmp_path / "whole.dcm")[0].T, twelve_bits(False))
+    *_, stream = generate_fragments(dicom.PixelData)
+    dicom.PixelData = encapsulate([stream[:40] + b"\xff\xd8" * 40])
+    dicom.save_as(tmp_path / "a.dcm")
+    message = refused(tmp_path / "a.dcm", "can't be decoded: its JPEG Lossless, ", "(simpleitk: Failed to ")
+    assert message.endswith("); copy the file again, or export it uncompressed.")
+    assert "/" not in message.replace(str(tmp_path / "a.dcm"), "") and "ITK ERROR" not in message
 
 
 def test_a_syntax_that_pydicom_does_not_know_is_named(tmp_path):

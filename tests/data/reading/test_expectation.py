@@ -107,7 +107,7 @@ def test_pictures_of_ct_are_refused_where_a_window_in_hu_was_learned(files):
     assert prepare({"image": files["ct.dcm"]})["image"].min() == pytest.approx(2 * 350 / 1500 - 1)
     for name in ("shot.dcm", "ct.png"):
         said = refused(prepare, files[name])
-        assert name in said and "aren't Hounsfield units" in said and "unexpected_input accept" in said
+        assert name in said and "aren't Hounsfield units" in said and "--unexpected-input accept" in said
 
 
 def test_one_word_takes_them_all_the_same_and_the_log_says_so_once(files, caplog):

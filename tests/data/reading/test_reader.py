@@ -301,7 +301,7 @@ def test_the_pages_of_a_tiff_are_frames(tmp_path, picture):
     array, meta = read_image(path)
     assert np.array_equal(array, np.stack([picture.T + index for index in range(4)], axis=-1))
     assert np.isnan(meta["original_channel_dim"]) and meta["spatial_shape"].tolist() == [*SHAPE[::-1], 4]
-    refused(path, "4 frames", "a.tif", '"middle"', spatial_dims=2)
+    refused(path, "4 frames", "a.tif", "--frame middle", spatial_dims=2)
     assert np.array_equal(read_image(path, spatial_dims=2, frame="middle")[0], picture.T + 2)
     assert np.array_equal(read_image(f"{path}#frame=1", spatial_dims=2)[0], picture.T + 1)
     uneven = save(tmp_path / "b.tif", pages[0], save_all=True, append_images=[pages[1].resize((9, 9))])
@@ -328,7 +328,7 @@ def test_a_picture_whose_header_declares_more_than_the_file_can_hold_is_refused(
 
 def test_a_picture_in_a_3d_task_and_a_wrong_name_are_refused(tmp_path, picture):
     path = save(tmp_path / "a.png", Image.fromarray(picture))
-    refused(path, "Expected a volume (spatial_dims 3)", "a.png", "set spatial_dims 2", spatial_dims=3)
+    refused(path, "Expected a volume (spatial_dims 3)", "a.png", "give --spatial-dims 2", spatial_dims=3)
     refused(tmp_path / "gone.png", "gone.png does not exist", "correct the path")
     (tmp_path / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
     refused(tmp_path / "eps.png", "eps.png", "a PostScript document")
@@ -507,7 +507,7 @@ def test_monai_passes_on_what_the_reader_says(tmp_path, picture):
     chain = Compose([LoadImaged("image", reader=MedicalReader(spatial_dims=3))])
     with pytest.raises(RuntimeError) as caught:
         chain({"image": str(tmp_path / "a.png")})
-    assert "set spatial_dims 2" in str(input_error_behind(caught.value))
+    assert "give --spatial-dims 2" in str(input_error_behind(caught.value))
     with pytest.raises(InputError, match="one file or folder per image, found 2: .*a.png"):
         MedicalReader().get_data(MedicalReader().read([tmp_path / "a.png"] * 2))
 

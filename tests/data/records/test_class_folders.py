@@ -91,7 +91,9 @@ def test_single_slices_in_3d_are_told(tmp_path):
         for number in range(2):
             uid = f"1.2.{ord(label)}{number}"
             write_ct(tmp_path / label / f"{number}.dcm", np.zeros((2, 2)), SeriesInstanceUID=uid)
-    with pytest.raises(InputError, match="No volumes found in .* only 4 single DICOM slices; .* use spatial_dims 2"):
+    with pytest.raises(
+        InputError, match="No volumes found in .* only 4 single DICOM slices; .* --spatial-dims 2 is for"
+    ):
         read_class_folders(tmp_path, 3)
     touch(tmp_path, "a/1.nii.gz", "b/2.nii.gz")
     assert "4 DICOM files were left out, as a single slice is no volume" in read_class_folders(tmp_path, 3).notes

@@ -218,7 +218,8 @@ def test_the_description_names_counts_and_decisions(tmp_path):
 
 def test_the_description_has_no_empty_parts(tmp_path):
     data = load(class_folders(tmp_path / "train", {"a": 10, "b": 10}).parent, val_fraction=0)
-    assert data.describe().splitlines()[1:] == ["  train: 20 images (10 a, 10 b)"]
+    train, patients = data.describe().splitlines()[1:]
+    assert train == "  train: 20 images (10 a, 10 b)" and patients.startswith("  No patients are known, so each image ")
 
 
 def test_very_many_classes_are_not_counted_one_by_one(tmp_path):
@@ -427,7 +428,7 @@ def test_a_file_that_can_not_be_used_ends_the_run_or_is_skipped_and_listed(tmp_p
     bad = sorted((tmp_path / "a").iterdir())[2]
     whole = bad.read_bytes()
     bad.write_bytes(whole[: len(whole) // 2])
-    fails(tmp_path, str(bad), "dual-skd check", "on_bad_file")
+    fails(tmp_path, str(bad), "dual-skd check", "--on-bad-file skip")
     data = load(tmp_path, on_bad_file="skip")
     assert str(bad) not in images(data.train + data.val + data.test)
     assert [one["image"] for one in data.unusable] == [str(bad)] and str(bad) in caplog.text

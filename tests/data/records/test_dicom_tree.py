@@ -101,7 +101,7 @@ def test_multi_label_tables_work_too(tree):
         (["PatientID,class", "P1,a"], "no column label; .* rename class to label"),
         (
             ["filename,patient,label", "P1/1.1/gone,P1,a"],
-            "no column image; .* rename filename to image .*image_column to",
+            "no column image; .* rename filename to image .*--image-column filename",
         ),
     ],
 )

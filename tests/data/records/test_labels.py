@@ -52,7 +52,7 @@ def refused(*words: str, **options) -> str:
 
 def pasted(message: str) -> dict:
     """The class map of a message, as a shell and Python read it."""
-    (text,) = [shlex.split(part)[0] for part in message.split("--class_map ")[1:]]
+    (text,) = [shlex.split(part)[0] for part in message.split("--class-map ")[1:]]
     return ast.literal_eval(text.removesuffix("."))
 
 
@@ -145,7 +145,7 @@ def test_a_class_map_names_numbers_and_joins_languages(here):
     data = load(table(here, labels), class_map=class_map)
     assert data.class_names == ("ill", "normal") and data.class_map == class_map
     assert named(data) == {str(n): class_map.get(label, "normal") for n, label in enumerate(labels)}
-    assert any("by class_map '0' is normal, '1' is ill" in note for note in data.notes)
+    assert any("by --class-map '0' is normal, '1' is ill" in note for note in data.notes)
 
 
 def test_a_class_map_names_class_folders_archives_and_columns_too(here):
@@ -166,7 +166,7 @@ def test_words_of_the_map_that_no_label_has_are_told_or_refused(here):
     listed = table(here, ["gesund", "krank"] * 5)
     refused("class_map names 'gesnd'", "but 'gesund' is one", where=listed, class_map={"gesnd": "normal"})
     data = load(listed, class_map={"krank": "ill", "malade": "ill"})
-    assert any("is 'malade', which class_map names" in note for note in data.notes)
+    assert any("is 'malade', which --class-map names" in note for note in data.notes)
     # no typing error: the word begins otherwise, and may be another class
     assert load(table(here, ["normal", "ill"] * 5), class_map={"abnormal": "ill"}).class_names == ("ill", "normal")
 
@@ -178,7 +178,7 @@ def test_words_of_the_map_that_no_label_has_are_told_or_refused(here):
 def test_words_that_differ_in_a_number_or_letter_are_other_classes_and_no_typing_errors(here, mapped, there):
     data = load(table(here, ["first", there] * 5), class_map={"first": "early", mapped: "early"})
     assert sorted(data.class_names) == sorted(["early", there])
-    assert f"no label of {data.source} is {mapped!r}, which class_map names" in data.notes
+    assert f"no label of {data.source} is {mapped!r}, which --class-map names" in data.notes
     wrong = there[0] + there[2] + there[1] + there[3:]  # two letters changed places
     if len(there) > 3:
         refused(f"names {wrong!r}", f"but {there!r} is one", where=here / "t.csv", class_map={wrong: "x"})
@@ -186,7 +186,7 @@ def test_words_that_differ_in_a_number_or_letter_are_other_classes_and_no_typing
 
 @pytest.mark.parametrize("given", ["abnormal", "[1, 2]", "{'a': None}", "{'a': 'b|c'}", {"a": ["b"]}, "{'a': "])
 def test_what_is_no_class_map_is_refused(given):
-    with pytest.raises(InputError, match="class_map is .* such as --class_map"):
+    with pytest.raises(InputError, match="class_map is .* such as --class-map"):
         LabelWords(given)
 
 
@@ -271,7 +271,7 @@ def test_empty_cells_of_label_columns_are_counted(here):
 def test_labels_that_can_not_be_classes_are_refused(here, labels, words):
     rows = [f'{n}.png,"{label}"' for n, label in enumerate(labels)]
     (here / "t.csv").write_text("\n".join(["image,label", *rows]))
-    refused(words, "label_column", where=here / "t.csv")
+    refused(words, "--label-column", where=here / "t.csv")
 
 
 @pytest.mark.parametrize(
@@ -336,10 +336,10 @@ def test_many_numbers_with_few_images_each_are_told(here):
 
 
 def test_offers_have_as_many_places_as_there_are_numbers():
-    assert map_offered(["0", "1"], ["a", "b"]) == "--class_map \"{'1': 'a', '0': 'b'}\""
-    assert map_offered(["0", "1", "2"], ["a", "b"]) == "--class_map \"{'0': '...', '1': '...', '2': '...'}\""
-    assert map_offered(["2"], ["a", "b"], {"1": "a"}) == "--class_map \"{'1': 'a', '2': '...'}\""
-    assert map_offered(["0"], ["1", "2"]) == "--class_map \"{'0': '...'}\""
+    assert map_offered(["0", "1"], ["a", "b"]) == "--class-map \"{'1': 'a', '0': 'b'}\""
+    assert map_offered(["0", "1", "2"], ["a", "b"]) == "--class-map \"{'0': '...', '1': '...', '2': '...'}\""
+    assert map_offered(["2"], ["a", "b"], {"1": "a"}) == "--class-map \"{'1': 'a', '2': '...'}\""
+    assert map_offered(["0"], ["1", "2"]) == "--class-map \"{'0': '...'}\""
 
 
 def test_classes_that_a_list_declares_are_taken_unless_they_are_files(here):

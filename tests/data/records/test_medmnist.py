@@ -72,7 +72,7 @@ def test_images_are_not_decompressed(tmp_path):
         (dict(test_labels=np.array([["a"]] * 6, dtype=object)), "can't be read as an .npz file .* Object arrays"),
         (dict(test_labels=np.array([["a"]] * 6)), "test_labels must be whole .* found values of type <U1"),
         (dict(train_images=np.zeros(10)), "train_images has the shape .10,.; expected"),
-        (dict(train_images=np.zeros((10, 9, 9, 9))), "holds volumes of shape .9, 9, 9.; set spatial_dims to 3"),
+        (dict(train_images=np.zeros((10, 9, 9, 9))), "holds volumes of shape .9, 9, 9.; give --spatial-dims 3"),
     ],
 )
 def test_arrays_of_another_kind_are_refused_in_one_sentence(tmp_path, replaced, words):
@@ -84,7 +84,7 @@ def test_arrays_of_another_kind_are_refused_in_one_sentence(tmp_path, replaced, 
 
 def test_images_where_volumes_were_meant_and_damaged_files_are_told(tmp_path):
     path = write(tmp_path / "set.npz")
-    with pytest.raises(InputError, match="holds images of shape .28, 28.; set spatial_dims to 2"):
+    with pytest.raises(InputError, match="holds images of shape .28, 28.; give --spatial-dims 2"):
         read_medmnist(path, spatial_dims=3)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(InputError, match="can't be read as an .npz file in MedMNIST's layout"):

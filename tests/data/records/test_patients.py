@@ -46,7 +46,7 @@ def test_folders_inside_the_class_folders_are_patients_if_a_class_has_several(tm
 
 def test_a_pattern_wins_over_folders_and_an_empty_one_turns_them_off(tmp_path):
     rows = [image("x7_1.png", folder="p1"), image("x8_2.png", folder="p2")]
-    notes = ["patient_pattern finds a patient in 2 of 2 images (2 patients)"]
+    notes = ["the pattern finds a patient in 2 of 2 images (2 patients)"]
     assert found(Path("/data"), *rows, pattern=r"x(\d)") == ({"x7_1.png": "7", "x8_2.png": "8"}, notes)
     assert found(Path("/data"), *rows, pattern="") == ({"x7_1.png": "", "x8_2.png": ""}, [])
 

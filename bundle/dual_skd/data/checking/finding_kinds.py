@@ -25,7 +25,7 @@ KINDS: dict[str, Kind] = {
         "error",
         "image lies outside the folder of the list",
         "images lie outside the folder of the list",
-        "correct the path, or allow it with allow_outside if you know this list",
+        "correct the path, or allow it with --allow-outside if you know this list",
     ),
     "empty": Kind("error", "image file is empty", "image files are empty", _FILE),
     "not_an_image": Kind("error", "file is no image", "files are no images", _FILE),
@@ -60,7 +60,11 @@ KINDS: dict[str, Kind] = {
         "find out which label is right, and remove the other entry",
     ),
     "twin_across_splits": Kind(
-        "error", "", "", "remove one of the two (training leaves the validation or test image out by itself)"
+        "error",
+        "",
+        "",
+        "remove one of the two: --clean-list leaves the training image out, as test images are fewer; training itself "
+        "takes the training set as it is given, and leaves the validation or test image out",
     ),
     "class_absent_in_train": Kind(
         "error", "class has no training image", "classes have no training images", "add training images of the class"
@@ -83,7 +87,7 @@ KINDS: dict[str, Kind] = {
         "warning",
         "class has too few patients to be divided",
         "classes have too few patients to be divided",
-        "add some (training, validation and test images take one at least), or see whether label_column names classes",
+        "add some (training, validation and test take one at least), or see whether --label-column names classes",
     ),
     "doubt": Kind("warning", "", ""),
     "class_imbalance": Kind(
@@ -141,7 +145,12 @@ KINDS: dict[str, Kind] = {
         "images were left out because of their names",
         "rename or convert it to a format that is read (PNG, JPEG, TIFF, DICOM, NIfTI)",
     ),
-    "junk": Kind("warning", "file is no image and was left out", "files are no images and were left out", "remove it"),
+    "junk": Kind(
+        "warning",
+        "file is no image and was left out",
+        "files are no images and were left out",
+        "nothing has to be done: training leaves such files out, too",
+    ),
 }
 # problems of single files, which keep training from using them
 OF_FILES = tuple(list(KINDS)[1 : list(KINDS).index("unknown_label")])

@@ -199,7 +199,7 @@ def check_records(
 def dimensions_of_nearly_all(data: DataList, findings: Findings) -> int | None:
     """The spatial dimensions that nearly all images have, where these aren't those that were asked for, else None."""
     other = 2 if data.spatial_dims == 3 else 3
-    words = f"spatial_dims {other}", f"it has {other} axes"  # others have too many axes for either
+    words = f"--spatial-dims {other}", f"it has {other} axes"  # others have too many axes for either
     wrong = [
         one for one in findings.offenders if one["kind"] == "wrong_dims" and any(w in one["detail"] for w in words)
     ]

@@ -18,6 +18,7 @@ from dual_skd.data.records.rows import Source
 from dual_skd.data.records.sources import find_table, id_column, read_source, with_notes_on
 from dual_skd.data.records.table_images import OutsideError, locate_images
 from dual_skd.data.records.table_rows import read_image_table
+from dual_skd.data.records.unknown_patients import unknown_patients
 from dual_skd.errors import InputError
 
 
@@ -104,6 +105,7 @@ def _records_of(
         rows, notes = rows_with_patients(source, patient_pattern)
     except InputError:
         rows, notes = list(source.rows), []
+    unknown, offered = unknown_patients(rows, source.root, patient_pattern)
     rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)
     names = source.class_names or tuple(in_order({label for row in rows for label in row.labels}))
     known, oddities = [], []
@@ -124,8 +126,8 @@ def _records_of(
         class_names=names,
         splits=splits,
         source=source.description,
-        notes=[*source.notes, *notes, *of_frames],
-        doubts=list(source.doubts),
+        notes=[*source.notes, *notes, *unknown, *of_frames],
+        doubts=[*source.doubts, *offered],
         multi_label=source.multi_label,
         spatial_dims=spatial_dims,
         ignored=source.ignored,

@@ -44,17 +44,26 @@ from dual_skd.errors import InputError
 # start of frame: all processes of JPEG but the markers between them that mean other things, and JPEG-LS
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 DECODERS = ("libjpeg", "pyjpegls", "pylibjpeg", "pydicom", "pillow", "simpleitk")  # by preference
+OF_EXTRA = ("pyjpegls", "pylibjpeg")  # those that an installation without "[dicom]" lacks
+INSTALL = '`pip install ".[dicom]"` in the folder of this package'
 BY_ITK = (JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit)  # where SimpleITK comes first
+# what pydicom and SimpleITK put before the reason: the names of all decoders, and places on other machines
+_PLACES = re.compile(
+    r"Unable to decode as .+ plugins:\s*\w+:|Exception thrown in .+?:\d+:|ITK ERROR: \w+\(\w+\):", re.DOTALL
+)
 RGB_IDS = [82, 71, 66]  # component ids of a JPEG image that spell RGB
 
 # what a decoder raises reaches the caller where no other one does better
 logging.getLogger("pydicom.pixels.decoders.base").addFilter(lambda record: record.exc_info is None)
 
 
-def decoded(dataset: Dataset, plugins: Sequence[str], indices: Sequence[int]) -> Iterator[np.ndarray]:
+def decoded(dataset: Dataset, path: str | Path, plugins: Sequence[str], indices: Sequence[int]) -> Iterator[np.ndarray]:
     """Frames as they are stored, all bits of them, in RGB where they are coloured.
 
-    What one of the ``plugins`` can't decode is left to the next one; the error of the first is raised where all fail.
+    What one of the ``plugins`` can't decode is left to the next one.
+
+    Raises:
+        InputError: all fail at a compressed frame; it says why the first did. Other errors are passed on.
     """
     remaining = list(indices)
     failures: list[Exception] = []
@@ -69,7 +78,18 @@ def decoded(dataset: Dataset, plugins: Sequence[str], indices: Sequence[int]) ->
         except Exception as error:  # decoders raise anything
             failures.append(error)
             if len(failures) == len(plugins):
-                raise failures[0] from None
+                raise _undecodable(dataset, path, plugins, failures[0]) if plugins[0] else failures[0] from None
+
+
+def _undecodable(dataset: Dataset, path: str | Path, plugins: Sequence[str], error: Exception) -> InputError:
+    syntax = UID(syntax_of(dataset))
+    lacks = syntax in (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes) and not {*OF_EXTRA} & {*plugins}
+    more = f"take another decoder ({INSTALL}), " if lacks else ""
+    reason = " ".join(_PLACES.sub("", str(error)).split())[:300] or type(error).__name__
+    return InputError(
+        f"{path} can't be decoded: its {syntax.name} is damaged, or of a kind that no decoder here reads "
+        f"({plugins[0]}: {reason}); {more}copy the file again, or export it uncompressed."
+    )
 
 
 def decoders_for(dataset: Dataset, path: str | Path) -> list[str]:
@@ -90,8 +110,8 @@ def decoders_for(dataset: Dataset, path: str | Path) -> list[str]:
     available = [name for name in DECODERS if name in decoder.available_plugins]
     if not available:
         raise InputError(
-            f"{path} is compressed as {syntax.name}, for which no decoder is installed; take one with "
-            '`pip install ".[dicom]"` in the folder of this package, or decompress the file.'
+            f"{path} is compressed as {syntax.name}, for which no decoder is installed; take one ({INSTALL}), or "
+            "export the file uncompressed."
         )
     if syntax in JPEG2000TransferSyntaxes:
         _check_codestreams(dataset, path)

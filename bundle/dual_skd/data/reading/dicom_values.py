@@ -56,7 +56,7 @@ def values_of_frames(
             f"{path}: its header contradicts itself; correct one of the two, or leave it out."
         )
     palette = _palette_of(dataset) if photometric == "PALETTE COLOR" else None
-    for index, frame in zip(indices, decoded(dataset, plugins, indices), strict=True):
+    for index, frame in zip(indices, decoded(dataset, path, plugins, indices), strict=True):
         stored = _stored_values(frame, dataset, path)
         if palette is not None:
             yield apply_color_lut(stored, palette).astype(np.float32)

@@ -41,7 +41,7 @@ FACTOR = 1.5  # outside the range of training, from which size and aspect ratio 
 PROJECTIONS = ("CR", "DX", "DR", "RG")  # X-ray, by detectors of several ages
 UNSTATED = ("", "OT")  # modalities that say nothing
 PICTURES = ("PNG", "JPEG", "BMP", "TIFF", "NPZ")
-REMEDY = "give images like those of training, or take it all the same with --unexpected_input accept"
+REMEDY = "give images like those of training, or take it all the same with --unexpected-input accept"
 SAMPLED = ("air", "modality", "colour")  # what a sample of the training images may have missed
 
 Window = str | Sequence[float] | None

@@ -82,8 +82,8 @@ def read_image(
         picture = _read(path, fragment, spatial_dims, frame, voi_lut)
     if spatial_dims == 3 and picture.spatial_dims == 2:
         raise InputError(
-            f"Expected a volume (spatial_dims 3), found one image in {image}: set spatial_dims 2, or name the folder "
-            "of a DICOM series or a NIfTI file."
+            f"Expected a volume (spatial_dims 3), found one image in {image}: give --spatial-dims 2, or name the "
+            "folder of a DICOM series or a NIfTI file."
         )
     if spatial_dims not in (None, picture.spatial_dims):
         raise too_many_frames(image, picture.array.shape[2])
@@ -208,7 +208,9 @@ def _read_picture(path: Path, spatial_dims: int | None, frame: Frame | None) -> 
                 raise too_many_frames(path, pages)
             layers, heights = zip(*(_page(image, index, path, pages) for index in range(pages)), strict=True)
             if len({layer.shape for layer in layers}) > 1:
-                raise InputError(f"{path} has pages of different sizes, which make no volume; set frame to a number.")
+                raise InputError(
+                    f"{path} has pages of different sizes, which make no volume; give --frame and a number."
+                )
             array, height = np.stack(layers, axis=2), heights[0]
         else:
             array, height = _page(image, chosen_frame(0 if frame is None else frame, pages, path), path, 1)

@@ -210,7 +210,7 @@ def _why_nothing(parent: Path, classes: list[Path], tally: _Tally) -> str:
     if tally.single_slices:
         return (
             f"No volumes found in {parent}, only {len(tally.single_slices)} single DICOM slices; expected series of "
-            "two or more slices for spatial_dims 3, use spatial_dims 2 for single images."
+            "two or more slices for spatial_dims 3, --spatial-dims 2 is for single images."
         )
     files = [entry for entry in sorted(parent.iterdir()) if entry.is_file()]
     sets = [file for file in files if file.suffix.lower() in (".npz", ".csv", ".json")]

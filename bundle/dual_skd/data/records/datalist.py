@@ -33,6 +33,7 @@ from dual_skd.data.records.patients import refuse_shared_patients as refuse_pati
 from dual_skd.data.records.rows import Source
 from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.splitting import divide, divide_into_folds, far_from_asked, positive_labels
+from dual_skd.data.records.unknown_patients import unknown_patients
 from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
 from dual_skd.options.shared import SIMILARITY
@@ -263,11 +264,13 @@ def load_records(
     names = class_names_of(source, class_names)
     rows, of_patients = rows_with_patients(source, patient_pattern)
     refuse_no_classes(rows, source, class_names)
+    unknown, offered = unknown_patients(rows, source.root, patient_pattern)
     doubts = [*source.doubts, *doubtful_numbers(rows, source), *doubtful_words(rows, source), *large_patients(rows)]
+    doubts += offered
     rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)
     rows, unusable = usable_rows(rows, spatial_dims=spatial_dims, on_bad_file=on_bad_file, dataset_dir=dataset_dir)
     records = {split: [record_of(row, names, source) for row in rows if row.split == split] for split in ("", *SPLITS)}
-    notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
+    notes = [*source.notes, *of_patients, *unknown, *of_frames, *skipped(unusable)]
     if refuse_shared_patients and not records[""]:
         refuse_patients_in_two_splits(rows, source.description)
 
@@ -369,8 +372,8 @@ def _refuse_one_patient(records: Sequence[dict], purpose: str, source: Source) -
     if len(records) > 1 and len(patients) == 1 and "" not in patients:
         raise InputError(
             f"{source.description}: all {len(records)} images are of one patient ({patients.pop()}), so no {purpose} "
-            "images can be divided from them; if that is no patient, empty the column or correct patient_pattern, else "
-            f"give a split or set {purpose}_fraction to 0."
+            "images can be divided from them; if that is no patient, empty the column or correct --patient-pattern, "
+            f"else give a split or set {purpose}_fraction to 0."
         )
 
 
@@ -388,5 +391,5 @@ def _require_trainable(data: DataList) -> None:
     if lost:
         raise InputError(
             f"No training images of {', '.join(lost)} are left in {data.source}; add images of it, "
-            "or lower val_fraction / test_fraction, or raise train_fraction."
+            "or lower --val-fraction or --test-fraction, or raise --train-fraction."
         )

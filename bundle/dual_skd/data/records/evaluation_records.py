@@ -161,7 +161,7 @@ def _refuse_known_patients(rows: Sequence[Row], seen: Sequence[dict], source: So
         raise InputError(
             f"{source.description}: {counted(len(here), f'patient {those} was', f'patients {those} were')} in the "
             "training data of this model; remove their images, or, if they are other people, rename the ids or pass "
-            'over those of DICOM headers and folders with patient_pattern "".'
+            'over those of DICOM headers and folders with --patient-pattern "".'
         )
 
 

@@ -93,10 +93,10 @@ class LabelWords:
                     f"class_map names {word!r}, which no label of {what} is, but {near[0]!r} is one; correct the word."
                 )
         if unused:
-            found.append(f"no label of {what} is {_or(map(repr, unused))}, which class_map names")
+            found.append(f"no label of {what} is {_or(map(repr, unused))}, which --class-map names")
         if used := self.used:
             meant = (f"{word!r} is {name or 'no label'}" for word, name in used.items())
-            found.append(f"by class_map {', '.join(meant)}")
+            found.append(f"by --class-map {', '.join(meant)}")
         return found
 
     def doubts(self, what: str) -> list[str]:
@@ -144,7 +144,7 @@ def _as_map(given: Mapping[Any, Any] | str | None) -> dict[str, str]:
 def as_option(class_map: Mapping[str, str]) -> str:
     """A class map as an option that can be pasted into a command line."""
     text = repr(dict(class_map))
-    return f'--class_map "{text}"' if not set(text) & set('"$`!') else f"--class_map {shlex.quote(text)}"
+    return f'--class-map "{text}"' if not set(text) & set('"$`!') else f"--class-map {shlex.quote(text)}"
 
 
 def map_offered(unknown: Iterable[str], names: Sequence[str], given: Mapping[str, str] | None = None) -> str:
@@ -309,8 +309,8 @@ def refuse_no_classes(rows: Sequence[Row], source: Source, given: Sequence[str] 
         if scarce and (their_own or len(rows) < 2 * len(labels)):
             raise InputError(
                 f"{source.description}: the labels look like names of single images or patients ({some(labels)} ...): "
-                f"{len(labels)} different ones for {units} patients or images; name another label_column, give images "
-                "of a class the same label, or list the classes in class_names if they are ones."
+                f"{len(labels)} different ones for {units} patients or images; name another --label-column, give "
+                "images of a class the same label, or list the classes in class_names if they are ones."
             )
         return
     decimals = any(number != int(number) for number in numbers if number is not None)
@@ -319,7 +319,7 @@ def refuse_no_classes(rows: Sequence[Row], source: Source, given: Sequence[str] 
         raise InputError(
             f"{source.description}: the labels look like a measurement or a count, with {len(labels)} values from "
             f"{values[0]:g} to {values[-1]:g} for {units} patients or images; this is a classifier: make classes of "
-            "them, such as 0 and 1 by a threshold, or name another label_column."
+            "them, such as 0 and 1 by a threshold, or name another --label-column."
         )
 
 
@@ -339,7 +339,7 @@ def doubtful_words(rows: Sequence[Row], source: Source) -> list[str]:
         return []
     return [
         f"the {len(patients)} classes ({some(in_order(patients))} ...) have {units} patients in all, so a model may "
-        "learn the patient for the class; if they are no classes but names of patients, set another label_column"
+        "learn the patient for the class; if they are no classes but names of patients, give another --label-column"
     ]
 
 
@@ -349,7 +349,7 @@ def _refuse_file_names(labels: Iterable[str], source: Source) -> None:
     if labels and all(label.lower().endswith(FILE_SUFFIXES) for label in labels):
         raise InputError(
             f"{source.description}: the labels are names of files, such as {labels[0]}, as masks for segmentation have "
-            "them; this is a classifier of whole images: name another label_column."
+            "them; this is a classifier of whole images: name another --label-column."
         )
 
 

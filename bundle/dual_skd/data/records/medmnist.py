@@ -123,7 +123,7 @@ def _require_shape(path: Path, section: str, shape: tuple[int, ...], spatial_dim
         raise InputError(f"{path}: {section}_images has the shape {shape}; expected (n, H, W[, 3]) or (n, D, H, W).")
     if found != spatial_dims:
         kind = "volumes" if found == 3 else "images"
-        raise InputError(f"{path} holds {kind} of shape {shape[1:]}; set spatial_dims to {found}.")
+        raise InputError(f"{path} holds {kind} of shape {shape[1:]}; give --spatial-dims {found}.")
 
 
 def _listed(path: Path) -> str:

@@ -78,7 +78,7 @@ def refuse_shared_patients(rows: Iterable[Row], what: str) -> None:
             raise InputError(
                 f"{what}: {counted(len(shared), 'patient has', 'patients have')} images in both {first} and {second} "
                 f"(for example {some(shared)}); move each patient to one split or leave the split out; if these are no "
-                'patients, say with patient_pattern where in the path the patient stands ("" for nowhere).'
+                'patients, say with --patient-pattern where in the path the patient stands ("" for nowhere).'
             )
 
 
@@ -90,7 +90,7 @@ def large_patients(rows: Sequence[Row]) -> list[str]:
         return []
     return [
         f"{count} of {len(rows)} images are of one patient ({name}) and stay together; if that is nobody's id, empty "
-        "the cells or correct patient_pattern"
+        "the cells or correct --patient-pattern"
     ]
 
 
@@ -113,7 +113,7 @@ def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], l
         name = os.path.relpath(rows[0].image, root)
         raise InputError(f"patient_pattern {pattern!r} matches no image, for example not {name}.")
     return found, [
-        f"patient_pattern finds a patient in {len(patients)} of {len(found)} images ({len(set(patients))} patients)"
+        f"the pattern finds a patient in {len(patients)} of {len(found)} images ({len(set(patients))} patients)"
     ]
 
 

@@ -61,7 +61,7 @@ def locate_images(
         elif not allow_outside and not inside(image):
             raise OutsideError(
                 f"{where}: the image {name} lies outside {root}, which a list with relative paths "
-                "must not do, as it may come from a stranger; correct the path, or set allow_outside to true if you "
+                "must not do, as it may come from a stranger; correct the path, or give --allow-outside if you "
                 "know this list."
             )
         else:

@@ -115,7 +115,7 @@ def _column_of_files(table: Table) -> str | None:
             found.append(name)
     if len(found) > 1:
         raise InputError(
-            f"{table.path} has no column image, and several that name files: {', '.join(found)}; set image_column to "
+            f"{table.path} has no column image, and several that name files: {', '.join(found)}; give --image-column "
             "the one with the images."
         )
     return found[0] if found else None
@@ -131,7 +131,7 @@ def _other_file_names(table: Table, chosen: str) -> tuple[str, ...]:
     """A sentence for each further column that looks like file names beside the one whose files exist."""
     return tuple(
         f"the column {chosen} of {table.path.name} counts as image as its files exist, and {name} looks like file "
-        f"names too; if that one has the images, correct its paths and set image_column to {name}"
+        f"names too; if that one has the images, correct its paths and give --image-column {name}"
         for name in table.columns
         if name != chosen and _looks_like_files(table, name)
     )
@@ -166,16 +166,16 @@ def _remedies(table: Table, name: str) -> list[str]:
         near = near or _columns_of_file_names(table)
     found = [f"rename {near[0]} to {name} if that is meant" for _ in near[:1]]
     if near and name in ("image", "label"):
-        found = [f"{found[0]}, or set {name}_column to {near[0]}"]
+        found = [f"{found[0]}, or give --{name}-column {near[0]}"]
     if near and name == "image":
         found.append(f"few or none of its cells name image files in {table.path.parent}")
     flags = _flag_columns(table) if name == "label" else []
     if name == "label" and not near and len(flags) < 2 and (few := _columns_of_few_words(table)):
-        found.append(f"set label_column to {' or '.join(few)} if that is the label")
+        found.append(f"give --label-column {' or '.join(few)} if that is the label")
     if len(flags) > 1:
         found.append(
-            f"{', '.join(flags)} hold 0 and 1: set label_column to one of them, or to several for several labels per "
-            f'image (--label_column "{flags!r}" in training, --label-column A --label-column B in check)'
+            f"{', '.join(flags)} hold 0 and 1: give one of them as --label-column, or several for several labels "
+            "per image (--label-column A --label-column B)"
         )
     return found
 

@@ -23,7 +23,8 @@ from dual_skd.pages.markup import (
     table,
 )
 
-LARGEST_MATRIX = 40  # classes in a confusion matrix, and confusions in the list that there is of more
+LARGEST_MATRIX = 15  # classes that paper has room for
+LISTED = 40  # of the confusions of more classes
 
 
 # --- confusion and curves ---------------------------------------------------------------------------------------------
@@ -79,7 +80,7 @@ def _confusions(names: Sequence[str], cells: Sequence[Sequence[int]]) -> Markup:
     """Instead of a matrix, which grows with the square of the classes, its largest cells beside the diagonal."""
     wrong = [(row[k], names[true], names[k]) for true, row in enumerate(cells) for k in range(len(names))
              if row[k] and k != true]  # fmt: skip
-    shown = sorted(wrong, key=lambda one: -one[0])[:LARGEST_MATRIX]
+    shown = sorted(wrong, key=lambda one: -one[0])[:LISTED]
     said = (
         f"With more than {LARGEST_MATRIX} classes there is no matrix: these are the {len(shown)} most frequent of "
         f"{len(wrong)} confusions; {sum(count for count, *_ in wrong)} images are confused in all."

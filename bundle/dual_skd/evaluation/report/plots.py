@@ -225,12 +225,12 @@ def _curve_plots(
     for start in range(0, len(drawn), TOGETHER):
         part = drawn[start : start + TOGETHER]
         figure, axis = _figure(3.9)
-        said = []
+        said, lines, labels = [], [], []
         for place, curve in enumerate(part):
             area = areas.get(curve["class"]) or {}
             value = "" if area.get("value") is None else f" {area['value']:.3f}"
-            axis.plot(curve["x"], curve["y"], color=PALETTE[place], linestyle=DASHES[place], linewidth=1.6,
-                      label=f"{_cut(curve['class'])}{value}")  # fmt: skip
+            lines += axis.plot(curve["x"], curve["y"], color=PALETTE[place], linestyle=DASHES[place], linewidth=1.6)
+            labels.append(f"{_cut(curve['class'])}{value}")
             if curve["grid"]:
                 axis.fill_between(curve["grid"], curve["low"], curve["high"], color=PALETTE[place], alpha=0.15,
                                   linewidth=0)  # fmt: skip
@@ -238,7 +238,10 @@ def _curve_plots(
         if diagonal:
             axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=x, ylabel=y)
-        figure.legend(loc="outside lower center", ncols=2 if max(len(c["class"]) for c in part) < 14 else 1)
+        # with lines and labels given, as matplotlib leaves out by itself what begins with _
+        figure.legend(
+            lines, labels, loc="outside lower center", ncols=2 if max(len(c["class"]) for c in part) < 14 else 1
+        )
         number = f"_{start // TOGETHER + 1}" if len(drawn) > TOGETHER else ""
         plots.append(Plot(name + number, figure, title, f"{title} of {', '.join(said)}",
                           "The next classes, read as the first ones." if start else reading))  # fmt: skip
