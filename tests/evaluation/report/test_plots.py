@@ -58,6 +58,13 @@ def test_no_legend_covers_a_curve(run_folder):
         assert not any(axis.get_tightbbox().overlaps(legend.get_window_extent()) for axis in figure.axes)
 
 
+def test_a_class_that_begins_with_an_underscore_is_in_the_legend(run_folder):
+    plots = flat(all_plots(analysed(run_folder(np.arange(60) % 3, class_names=("_normal", "nodule", "mass")))))
+    for name in ("roc", "precision_recall"):
+        (legend,) = plots[name].figure.legends
+        assert [text.get_text().split()[0] for text in legend.get_texts()] == ["_normal", "nodule", "mass"]
+
+
 def test_many_classes_are_divided_into_plots_of_four(run_folder):
     names = [f"c{k}" for k in range(6)]
     plots = all_plots(analysed(run_folder(np.arange(60) % 6, class_names=names)))

@@ -127,8 +127,8 @@ def too_many_frames(path: str | Path, count: int, first: str = "") -> InputError
     """What a 2D task says of a file with several frames, or of a folder whose first slice is the file ``first``."""
     example = first or f"{path}#frame=0"
     return InputError(
-        f"Expected one image (spatial_dims 2), found {count} frames or slices in {path}: for volumes give --preset "
-        f"volume; for one frame of each, --frame middle or a number, or name it in the record as {example}."
+        f"Expected one image (spatial_dims 2), found {count} frames or slices in {path}: give --frame middle or "
+        f"a number, --preset volume (in check --spatial-dims 3), or name one of them in the record as {example}."
     )
 
 
