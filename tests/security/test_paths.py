@@ -51,7 +51,7 @@ def test_what_lies_outside_is_refused_with_its_row_and_taken_on_request(here, na
     path = listed(here / "data", name.format(here), form=form)
     for location in (path, path.parent):
         with pytest.raises(
-            InputError, match=f"{form}, entry 4: the image .*me.png|link.png lies outside .*allow_outside"
+            InputError, match=f"{form}, entry 4: the image .*me.png|link.png lies outside .*--allow-outside"
         ):
             load_records(location, **WHOLE)
         with pytest.raises(InputError, match="entry 4"):

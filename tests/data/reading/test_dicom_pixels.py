@@ -285,7 +285,7 @@ def test_a_file_of_frames_is_a_volume_or_one_frame(tmp_path, dicom_file, volume)
         array, meta = read_image(path, **options)
         assert np.array_equal(array, volume.transpose(2, 1, 0))
         assert np.array_equal(meta["affine"], np.diag([-0.5, -0.7, 2.5, 1])) and meta["spacing_known"]
-    message = refused(path, "7 frames", "a.dcm", '"middle"', "spatial_dims 3", "#frame=0", spatial_dims=2)
+    message = refused(path, "7 frames", "a.dcm", "--frame middle", "--spatial-dims 3", "#frame=0", spatial_dims=2)
     assert message.count(".dcm") == 2
     assert np.array_equal(read_image(path, spatial_dims=2, frame="middle")[0], volume[3].T)
     assert np.array_equal(read_image(path, spatial_dims=2, frame=0)[0], volume[0].T)
@@ -440,7 +440,7 @@ def test_one_of_several_series_is_named_after_the_folder(tmp_path, dicom_series,
 
 def test_a_series_in_a_2d_task_needs_a_slice(tmp_path, dicom_series, volume):
     folder = dicom_series(tmp_path / "s", volume)
-    refused(folder, "7 frames or slices", str(folder), '"middle"', spatial_dims=2)
+    refused(folder, "7 frames or slices", str(folder), "--frame middle", spatial_dims=2)
     assert np.array_equal(read_image(folder, spatial_dims=2, frame=1)[0], volume[1].T)
 
 
