@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes ``docs/example``: the report of a run on the demo data, and a picture of its beginning.
 
-A test fails where the example isn't what today's code writes (tests/evaluation/report/test_example.py). Then:
+A test fails where the example isn't what today's code writes (tests/evaluation/report/test_structure.py). Then:
 
     dual-skd train demo -o /tmp/demo
     dual-skd evaluate /tmp/demo
