@@ -30,7 +30,7 @@ def sentences(page: str) -> list[str]:
 
 
 def test_a_sentence_ends_where_a_reader_would_end_it():
-    page = "# Title here\n\nOne is short. Is `a b c d` one word?\n\n| a | b c d |\n\n* This [goes on](a b) here\n  and on.\n"
+    page = "# Title\n\nOne is short. Is `a b c d` one word?\n\n| a | b c d |\n\n* This [goes on](a b)\n  here and on.\n"
     assert sentences(page) == ["One is short.", "Is code one word?", "* This [goes on] here and on."]
 
 
