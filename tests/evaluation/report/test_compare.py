@@ -82,6 +82,17 @@ def test_the_page_has_names_directions_and_leaves_the_report_alone(pair):
     assert "<script" not in source and "http" not in source.split("</style>")[1]
 
 
+def test_a_run_that_was_stopped_is_said_before_its_numbers(pair):
+    good, weak = pair
+    assert "was stopped" not in shown(pair)
+    record = json.loads((weak / "run.json").read_text())
+    record["finished"] = None
+    (weak / "run.json").write_text(json.dumps(record))
+    printed = " ".join(shown(pair).split())
+    assert printed.startswith("Training was stopped after epoch") and "the training command of weak goes on" in printed
+    assert "the training command of weak goes on" in words_of(good / "report" / "compared_with_weak.html")
+
+
 def test_reasons_are_notes_and_stand_in_no_cell(run_folder):
     labels, random = np.r_[np.arange(29) % 2, 2], np.random.default_rng(0)
     pair = [run_folder(labels, random.dirichlet(np.ones(3), 30), name=name, patients=[""] * 30) for name in "ab"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dual_skd.errors import InputError
-from dual_skd.wording import closing, quoted
+from dual_skd.wording import WIDTH, closing, quoted
 
 if TYPE_CHECKING:
     from dual_skd.evaluation.run_files import RunFiles
@@ -51,7 +52,8 @@ def compare(directory: Path, other: Path, split: str = "test", *, resamples: int
     from dual_skd.evaluation.bootstrap import RESAMPLES
     from dual_skd.evaluation.comparison import compare_runs, different_options
     from dual_skd.evaluation.report.comparison_page import comparison_page, terminal_lines
-    from dual_skd.evaluation.run_files import read_run, report_folder
+    from dual_skd.evaluation.report.words import warnings_of
+    from dual_skd.evaluation.run_files import read_run, report_folder, unfinished
     from dual_skd.files import replace_file
 
     names = names_of(expanded(directory), expanded(other))
@@ -59,12 +61,16 @@ def compare(directory: Path, other: Path, split: str = "test", *, resamples: int
     found = compare_runs(one, two, resamples=resamples or RESAMPLES, names=names)
     options = different_options(one, two)
     written = datetime.now(timezone.utc).date().isoformat()
-    optimistic = "validation" in (one.section, two.section)
+    runs = zip(names, (one, two), strict=True)
+    stopped = (unfinished(run.run, f"the training command of {name}") for name, run in runs)
+    early = " ".join(filter(None, stopped))
+    warnings = warnings_of(optimistic="validation" in (one.section, two.section), unfinished=early)
     page = comparison_page(
-        found, names, options, split=split, written=written, version=dual_skd.__version__, optimistic=optimistic
+        found, names, options, split=split, written=written, version=dual_skd.__version__, warnings=warnings
     )
     path = report_folder(expanded(directory), split) / f"compared_with_{names[1].replace('/', '_')}.html"
     replace_file(path, lambda draft: draft.write_text(page, encoding="utf-8"))
+    yield from textwrap.wrap(early, WIDTH)
     yield from terminal_lines(found, names, options)
     rows, following = [("adds", "the AUC of each class, and p before Holm's correction")], ""
     if one.section and two.section and (found["only_one"] or found["only_other"]):

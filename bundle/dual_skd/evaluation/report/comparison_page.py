@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dual_skd.evaluation.comparison import shared_images
 from dual_skd.evaluation.recorder import LOWER_IS_BETTER
-from dual_skd.evaluation.report.words import METRICS, warnings_of
+from dual_skd.evaluation.report.words import METRICS
 from dual_skd.pages.frame import document, how
 from dual_skd.pages.markup import Notes, element, estimate, number, paragraph, table
 from dual_skd.wording import WIDTH, aligned, counted, metric_words
@@ -26,7 +26,7 @@ Options = Mapping[str, tuple[Any, Any]]
 
 def comparison_page(
     found: Mapping[str, Any], names: tuple[str, str], options: Options, *, split: str, written: str, version: str,
-    optimistic: bool = False,
+    warnings: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """The whole HTML document.
 
@@ -37,7 +37,7 @@ def comparison_page(
         split: which evaluation.
         written: date of the page.
         version: of this package.
-        optimistic: whether the images chose a model.
+        warnings: of :func:`dual_skd.evaluation.report.words.warnings_of`.
     """
     marks = Notes()
     rows = [
@@ -62,7 +62,7 @@ def comparison_page(
     ]
     return document(
         f"{title}, {written}", body, version=version, heading=title,
-        about=f"Written {written} by dual-skd {version}.", warnings=warnings_of(optimistic=optimistic),
+        about=f"Written {written} by dual-skd {version}.", warnings=warnings,
     )  # fmt: skip
 
 
