@@ -284,7 +284,9 @@ def test_the_data_are_never_written_over(dataset, tmp_path, capsys, option):
     table = tmp_path / "table.csv"
     table.write_text(f"image,label\n{image},a\n{[*dataset.rglob('*.png')][1]},b\n", encoding="utf-8")
     before = table.read_bytes(), image.read_bytes()
-    for data, target in ((dataset, image), (table, table), (table, image)):
+    (tmp_path / "link.csv").symlink_to(table)
+    link = tmp_path / "link.csv"
+    for data, target in ((dataset, image), (table, table), (table, image), (link, link), (link, table)):
         assert run(data, "--allow-outside", option, target) == 1 and "belongs to the data" in capsys.readouterr().err
     assert (table.read_bytes(), image.read_bytes()) == before
     assert run(dataset, "--json", tmp_path / "a", "--page", tmp_path / "a") == 1

@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
         data, known = load_for_check(
             args.dataset_dir, spatial_dims=options.spatial_dims, frame=options.frame, **reading
         )
-    _spare(data, [args.page, args.json, args.fix_list, args.clean_list])
+    _spare(data, args.dataset_dir, [args.page, args.json, args.fix_list, args.clean_list])
     with _without_remarks_of_decoders():
         findings = check_records(data, known=known, twins=not args.no_twins)
     if args.json is not None:
@@ -265,16 +265,17 @@ def _wrapped(text: str, mark: str) -> list[str]:
     )
 
 
-def _spare(data: DataList, outputs: Sequence[Path | None]) -> None:
+def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> None:
     """Refuses to write over the data, or one output over another.
 
     Raises:
         InputError: a file that is to be written is part of the data, or is named twice.
     """
     written = [path.resolve() for path in outputs if path is not None]
-    images = {Path(record["image"]).resolve() for split in data.splits.values() for record in split}
+    taken = {Path(record["image"]).resolve() for split in data.splits.values() for record in split}
+    taken.add(Path(given_as).resolve())
     for path in written:
-        if path in images or (path.is_file() and str(path) in data.source):  # which names the table
+        if path in taken or (path.is_file() and str(path) in data.source):  # which names the table in a folder
             raise InputError(f"{path} belongs to the data, and would be written over; give another file.")
     if len(set(written)) < len(written):
         raise InputError("Two of --page, --json, --fix-list and --clean-list name the same file; give each its own.")

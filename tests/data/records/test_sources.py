@@ -52,6 +52,8 @@ def test_an_absent_path_is_answered_with_the_nearest_name(folder):
         read_source(folder.with_name(folder.name + "x"))
     with pytest.raises(InputError, match="has nothing of a similar name; give a folder of images"):
         read_source(folder.with_name("unlike"))
+    with pytest.raises(InputError, match="dmeo does not exist; did you mean demo, the generated images"):
+        read_source(folder.with_name("dmeo"))
     with pytest.raises(InputError, match="is neither a folder nor a table"):
         read_source(folder / "a" / "1.png")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dual_skd.data.demo import DEMO_NAMES
 from dual_skd.data.records.class_folders import read_class_folders
 from dual_skd.data.records.dicom_tree import key_by_content, key_column, read_dicom_tree
 from dual_skd.data.records.labels import LabelWords
@@ -127,11 +128,14 @@ def id_column(table: Table) -> tuple[str, str] | None:
 
 
 def _near_match(location: Path) -> str:
-    """The end of a sentence that names the most similar existing neighbour of a path that doesn't exist."""
+    """The end of a sentence that names the most similar neighbour, or word for demo data, of what doesn't exist."""
+    named = location.name
     parent = location.parent
     while not parent.is_dir() and parent != parent.parent:
         parent, location = parent.parent, parent
     near = difflib.get_close_matches(location.name, [entry.name for entry in parent.iterdir()], n=1, cutoff=0.6)
     if near:
         return f"; did you mean {parent / near[0]}?"
+    if word := difflib.get_close_matches(named, DEMO_NAMES, n=1, cutoff=0.7):
+        return f"; did you mean {word[0]}, the generated images?"
     return f", and {parent} has nothing of a similar name; give a folder of images, a table of them or an .npz file."
