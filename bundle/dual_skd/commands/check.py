@@ -275,7 +275,8 @@ def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> Non
     taken = {Path(record["image"]).resolve() for split in data.splits.values() for record in split}
     taken.add(Path(given_as).resolve())
     for path in written:
-        if path in taken or (path.is_file() and str(path) in data.source):  # which names the table in a folder
+        named = path in taken or str(path) in data.source  # which names the table in a folder
+        if named and not path.is_dir():
             raise InputError(f"{path} belongs to the data, and would be written over; give another file.")
     if len(set(written)) < len(written):
         raise InputError("Two of --page, --json, --fix-list and --clean-list name the same file; give each its own.")
