@@ -11,7 +11,7 @@ import benchmark_robustness as robustness
 import numpy as np
 from benchmark_results import COMPARED, Results
 
-from dual_skd.evaluation.paired import holm
+from dual_skd.metrics.paired import holm
 
 
 def claims(results: Results) -> list[str]:

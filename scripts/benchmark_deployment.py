@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from dual_skd.deploy.child import ChildFailed, run_module
-from dual_skd.deploy.export import machine
-from dual_skd.deploy.formats import CALIBRATION, FORMATS, RECIPE, definition
-from dual_skd.evaluation.recorder import read_json
-from dual_skd.networks import build_network
-from dual_skd.outputs import save_model
+from dual_skd.networks.build import build_network
+from dual_skd.runs.model_file import save_model
+from dual_skd.runs.recorder import read_json
+from dual_skd.serving.export.child import ChildFailed, run_module
+from dual_skd.serving.export.export import machine
+from dual_skd.serving.export.formats import CALIBRATION, FORMATS, RECIPE, definition
 
 CONFIG = Path(__file__).resolve().parents[1] / "bundle" / "configs" / "train.json"
 CLASSES = 2  # the classifier's few weights don't matter
@@ -66,7 +66,7 @@ def candidates(size: int, work: Path) -> Candidates:
         try:
             if known.obstacle():
                 raise ChildFailed(known.obstacle())
-            run_module("dual_skd.deploy.formats", [name, str(model), str(work)], work=work, seconds=SECONDS)
+            run_module("dual_skd.serving.export.formats", [name, str(model), str(work)], work=work, seconds=SECONDS)
         except ChildFailed as error:
             sys.stderr.write(f"{name}: not measured ({error})\n")
             continue
@@ -87,7 +87,9 @@ def milliseconds(
                 "runtime": runtime, "source": source, "images": None, "shape": [1, size, size], "threads": threads,
                 "seconds": seconds, "batches": [1], "answer": str(answer),
             }  # fmt: skip
-            run_module("dual_skd.deploy.latency", [json.dumps(given)], work=work, seconds=SECONDS, threads=threads)
+            run_module(
+                "dual_skd.serving.export.latency", [json.dumps(given)], work=work, seconds=SECONDS, threads=threads
+            )
             times[name].append(read_json(answer)["ms"]["1"])
     return times
 

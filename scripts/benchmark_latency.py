@@ -31,11 +31,11 @@ from benchmark_store import read_rows, write_rows
 from monai.utils import ensure_tuple_rep
 from torch import nn
 
-from dual_skd.deploy.export import machine
 from dual_skd.errors import InputError
-from dual_skd.evaluation.recorder import read_json
-from dual_skd.networks import build_network
-from dual_skd.run_record import describe_architecture
+from dual_skd.networks.build import build_network
+from dual_skd.runs.record import describe_architecture
+from dual_skd.runs.recorder import read_json
+from dual_skd.serving.export.export import machine
 
 CLASSES = 2  # the classifier's few weights don't matter
 SAME = 0.02  # relative difference of MACs up to which a measured network is that of a result: other classes

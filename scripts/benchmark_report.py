@@ -28,7 +28,7 @@ from benchmark_results import COMPARED, READINGS, SHOWN, Results
 from benchmark_store import read_rows
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.paired import RESAMPLES, Difference, holm
+from dual_skd.metrics.paired import RESAMPLES, Difference, holm
 
 NETWORKS = ("student", "auxiliary", "mean")
 METHOD = """\

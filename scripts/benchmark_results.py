@@ -15,8 +15,8 @@ import torch
 from benchmark_cells import Plan, outdated_cells
 from benchmark_store import for_equal_classes, id_of, predictions_path, probabilities, read_rows
 
-from dual_skd.evaluation.metrics import classification_metrics
-from dual_skd.evaluation.paired import Difference, paired_differences
+from dual_skd.metrics.classification import classification_metrics
+from dual_skd.metrics.paired import Difference, paired_differences
 
 SHOWN = {
     "balanced_accuracy": "balanced accuracy",

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dual_skd.files import sha256_of
+from dual_skd.utils.files import sha256_of
 
 FOLDER = "dual_skd_classification"
 METADATA = "configs/metadata.json"

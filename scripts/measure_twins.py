@@ -32,8 +32,8 @@ from PIL import Image, ImageEnhance
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from dual_skd.data import load_records
-from dual_skd.data.twins.finder import SIMILARITY, TwinFinder
-from dual_skd.data.twins.signatures import read_finite
+from dual_skd.data.near_duplicates.finder import SIMILARITY, TwinFinder
+from dual_skd.data.near_duplicates.signatures import read_finite
 
 LOWEST = 0.3  # pairs that are less alike than this are counted as not found
 RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)

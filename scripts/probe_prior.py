@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dual_skd.evaluation import fit_temperature
+from dual_skd.metrics import fit_temperature
 
 TRUE = (1.0, 2.0)
 IMAGES = (1, 4, 8, 16, 30, 100, 300)

@@ -21,7 +21,7 @@ from probe_sharpness import records_and_transform
 from torch import Tensor
 
 from dual_skd.data.spectra import RINGS, power_spectra
-from dual_skd.evaluation.metrics import area_under_roc
+from dual_skd.metrics.classification import area_under_roc
 
 
 def relative_power(images: Tensor) -> Tensor:

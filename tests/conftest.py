@@ -64,7 +64,7 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch, caplog) -> Iterator[Terminal]:
     """A terminal that bars and the log of this package are shown on."""
     made = Terminal()
-    monkeypatch.setattr("dual_skd.progress.sys", SimpleNamespace(stderr=made))
+    monkeypatch.setattr("dual_skd.utils.progress.sys", SimpleNamespace(stderr=made))
     caplog.set_level(logging.INFO, logger="dual_skd")
     console = logging.StreamHandler(made)
     logging.getLogger().addHandler(console)

@@ -19,9 +19,9 @@ from monai.bundle import ConfigWorkflow
 
 from dual_skd.data import write_demo
 from dual_skd.errors import InputError, input_error_behind
-from dual_skd.evaluation import read_predictions, write_predictions
-from dual_skd.evaluation.paired import holm
-from dual_skd.networks import build_network
+from dual_skd.metrics import read_predictions, write_predictions
+from dual_skd.metrics.paired import holm
+from dual_skd.networks.build import build_network
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 LARGE = {"layers": [1, 1, 1, 1], "channels": [16, 16, 16, 16]}

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import benchmark_statistics
 from benchmark_statistics import Coverage, coverage, timing
 
-from dual_skd.evaluation.estimates import Estimate
+from dual_skd.metrics.estimates import Estimate
 
 
 def test_coverage_counts_the_intervals_that_hold_the_truth_and_leaves_out_missing_ones():

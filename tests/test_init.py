@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import dual_skd
-from dual_skd.cli import COMMANDS
+from dual_skd.cli.main import COMMANDS
 
 HEAVY = ("torch", "monai", "pandas", "timm", "ignite", "matplotlib")
 PACKAGES = ["dual_skd", "dual_skd.data", "dual_skd.evaluation", "dual_skd.selection"]
@@ -48,7 +48,7 @@ print(*[name for name in {names!r} if name in sys.modules])"""
 
 
 def test_selection_and_the_command_line_do_not_import_monai():
-    code = "import dual_skd, dual_skd.selection.cli, dual_skd.cli; dual_skd.plan_selection"
+    code = "import dual_skd, dual_skd.cli.select, dual_skd.cli; dual_skd.plan_selection"
     assert imported(code, ("monai", "timm", "ignite")) == []
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from dual_skd.data import image_transforms, read_image
 from dual_skd.data.reading.dicom import in_hounsfield
 
-recipe = pytest.importorskip("dual_skd.deploy.recipe").recipe
+recipe = pytest.importorskip("dual_skd.serving.export.recipe").recipe
 APP = Path(__file__).resolve().parents[1] / "scripts" / "monai_deploy_app"
 NAMES = ["a", "b"]
 

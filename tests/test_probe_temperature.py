@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dual_skd.evaluation import write_predictions
+from dual_skd.metrics import write_predictions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dual_skd.evaluation.predictions import write_predictions
+from dual_skd.metrics.predictions import write_predictions
 
 SELECTION = """\
 network,name,source,shape,source_shape,kept,norm_share,reason,note,verified

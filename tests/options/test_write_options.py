@@ -31,7 +31,7 @@ def test_a_difference_is_named_and_mended(script, tmp_path, monkeypatch, capsys)
     configs = tmp_path / "bundle" / "configs"
     configs.mkdir(parents=True)
     (tmp_path / "docs").mkdir()
-    sums = Path("bundle", "dual_skd", "known_configs.py")
+    sums = Path("bundle", "dual_skd", "options", "known_configs.py")
     (tmp_path / sums).parent.mkdir()
     (tmp_path / sums).write_text((ROOT / sums).read_text())
     for name in script.CONFIGS:

@@ -24,7 +24,7 @@ import numpy as np
 
 from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
-from dual_skd.files import read_json
+from dual_skd.utils.files import read_json
 
 VERSION = 5
 MARKER = "demo.json"

@@ -19,8 +19,8 @@ from dual_skd.data.records.sources import find_table, id_column, read_source
 from dual_skd.data.records.table_images import locate_images
 from dual_skd.data.records.tables import TABLE_SUFFIXES, require_columns
 from dual_skd.errors import InputError
-from dual_skd.files import read_json
-from dual_skd.wording import quoted
+from dual_skd.utils.files import read_json
+from dual_skd.utils.wording import quoted
 
 if TYPE_CHECKING:
     from dual_skd.data.records.datalist import DataList
