@@ -37,7 +37,8 @@ from dual_skd.cli.learning_curve import last_error
 from dual_skd.errors import InputError
 from dual_skd.metrics.calibration import fit_temperature, logits_of, probabilities
 from dual_skd.metrics.predictions import read_predictions as read_table
-from dual_skd.runs.recorder import goodness, read_json, write_json
+from dual_skd.runs.recorder import goodness
+from dual_skd.utils.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -26,10 +26,10 @@ import torch
 
 from dual_skd.networks.build import build_network
 from dual_skd.runs.model_file import save_model
-from dual_skd.runs.recorder import read_json
 from dual_skd.serving.export.child import ChildFailed, run_module
 from dual_skd.serving.export.export import machine
 from dual_skd.serving.export.formats import CALIBRATION, FORMATS, RECIPE, definition
+from dual_skd.utils.files import read_json
 
 CONFIG = Path(__file__).resolve().parents[1] / "bundle" / "configs" / "train.json"
 CLASSES = 2  # the classifier's few weights don't matter

@@ -34,8 +34,8 @@ from torch import nn
 from dual_skd.errors import InputError
 from dual_skd.networks.build import build_network
 from dual_skd.runs.record import describe_architecture
-from dual_skd.runs.recorder import read_json
 from dual_skd.serving.export.export import machine
+from dual_skd.utils.files import read_json
 
 CLASSES = 2  # the classifier's few weights don't matter
 SAME = 0.02  # relative difference of MACs up to which a measured network is that of a result: other classes

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from resource import RUSAGE_CHILDREN, getrusage
 
-from dual_skd.cli.main import COMMANDS
+from dual_skd.cli.dispatch import COMMANDS
 
 
 def processor_seconds(words: list[str]) -> float:

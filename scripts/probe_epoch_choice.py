@@ -22,7 +22,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
-from dual_skd.cli.main import parser_of
+from dual_skd.cli.dispatch import parser_of
 from dual_skd.metrics.classification import classification_metrics
 from dual_skd.options import Training
 from dual_skd.options.arguments import given

@@ -25,7 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from dual_skd.data import cached_dataset, choose_window, image_transforms, load_records, paths_of
-from dual_skd.networks.build import build_network, penultimate
+from dual_skd.networks.build import build_network
+from dual_skd.networks.inspect import penultimate
 from dual_skd.training.start import initialise_pair
 
 LARGE = "tf_efficientnet_lite2"

@@ -21,7 +21,7 @@ import textwrap
 from pathlib import Path
 
 from dual_skd import options
-from dual_skd.cli.main import COMMANDS, overview, parser_of
+from dual_skd.cli.dispatch import COMMANDS, overview, parser_of
 from dual_skd.options.kinds import Options
 from dual_skd.options.table import table
 

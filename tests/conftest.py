@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+pytest_plugins = ["run_folders", "small_models"]  # of tests/helpers
+
 torch.set_num_threads(1)  # networks here are so small that threads only cost time, and one thread sums in one order
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts its background jobs so

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dual_skd.cli.main import main
+from dual_skd.cli.dispatch import main
 from dual_skd.errors import input_error_behind
 from dual_skd.metrics import read_predictions
 from dual_skd.networks.build import build_network

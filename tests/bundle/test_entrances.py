@@ -20,7 +20,7 @@ import yaml
 from monai.utils.misc import get_seed
 
 import dual_skd
-from dual_skd.cli.main import main
+from dual_skd.cli.dispatch import main
 from dual_skd.errors import InputError
 from dual_skd.options import Evaluation, Training, command
 from dual_skd.runs import workflow as workflows

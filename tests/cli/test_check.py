@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.cli.check import more_epochs, next_command
-from dual_skd.cli.main import main, parser_of
+from dual_skd.cli.dispatch import main, parser_of
 from dual_skd.data import DataList, load_records
 from dual_skd.data.checking.findings import COLUMNS
 from dual_skd.options import Training

@@ -15,7 +15,7 @@ from dicom_files import write_ct
 from PIL import Image
 
 from dual_skd.cli import check_page
-from dual_skd.cli.main import main
+from dual_skd.cli.dispatch import main
 from dual_skd.data import image_transforms
 
 

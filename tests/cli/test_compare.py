@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dual_skd.cli.compare import compare, names_of
-from dual_skd.cli.main import main
+from dual_skd.cli.dispatch import main
 from dual_skd.errors import InputError
 from dual_skd.evaluation.comparison import compare_runs
 from dual_skd.evaluation.report.comparison_page import comparison_page, p_value, terminal_lines, verdict

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.cli import learning_curve
+from dual_skd.cli.dispatch import main, parser_of
 from dual_skd.cli.learning_curve import (
     Runs,
     divide_once,
@@ -23,7 +24,6 @@ from dual_skd.cli.learning_curve import (
     run_command,
     words_of_runs,
 )
-from dual_skd.cli.main import main, parser_of
 from dual_skd.data import write_demo
 from dual_skd.errors import InputError
 from dual_skd.evaluation.learning_curve import Cell, Measured, by_share, rows
@@ -237,7 +237,7 @@ def test_ended_by_a_signal_it_lets_the_run_in_progress_save(demo, tmp_path):
 import sys
 from pathlib import Path
 from dual_skd.cli import learning_curve
-from dual_skd.cli.main import main
+from dual_skd.cli.dispatch import main
 
 child = '''
 import signal, time

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dual_skd.cli.main import main
+from dual_skd.cli.dispatch import main
 from dual_skd.serving.predictor import predict
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from dual_skd.cli.main import main
+from dual_skd.cli.dispatch import main
 
 
 def test_the_command_writes_the_page_and_says_where(run_folder, capsys):

@@ -15,21 +15,21 @@ import dual_skd
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "bundle" / "docs").glob("*.md"))]
 MODULES = [
-    "networks",
-    "schedule",
-    "label_free",
-    "losses",
-    "momentum",
+    "networks.build",
+    "training.schedule",
+    "training.label_free",
+    "training.losses",
+    "training.ema",
     "selection.plan",
     "data.corruptions",
     "data.reading.grey",
     "data.reading.locators",
-    "evaluation.bootstrap",
-    "evaluation.delong",
-    "evaluation.mcnemar",
-    "evaluation.operating_point",
-    "evaluation.paired",
-    "prediction.predictor",
+    "metrics.bootstrap",
+    "metrics.delong",
+    "metrics.mcnemar",
+    "metrics.operating_point",
+    "metrics.paired",
+    "serving.predictor",
 ]
 
 
@@ -61,6 +61,6 @@ def test_links_between_files_lead_somewhere(page):
 
 def test_every_public_name_is_in_the_reference_of_python():
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    for package in (dual_skd, dual_skd.evaluation):
+    for package in (dual_skd, dual_skd.evaluation, dual_skd.metrics):
         for name in {*package.__all__} - {"__version__"}:
             assert f"::: {getattr(package, name).__module__}.{name}\n" in text, name

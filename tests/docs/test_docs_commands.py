@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dual_skd.cli.main import parser_of
+from dual_skd.cli.dispatch import parser_of
 from dual_skd.options import Evaluation, Prediction, Training
 
 ROOT = Path(__file__).resolve().parents[2]

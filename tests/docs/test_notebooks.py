@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import dual_skd
-from dual_skd.cli.main import parser_of
+from dual_skd.cli.dispatch import parser_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))

@@ -18,13 +18,13 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
 TABLES = re.findall(r"^\| message \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
 QUOTED = [quote for table in TABLES for quote in re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)]
 WITHIN_PYTHON = """
-    data.augment data.caching data.corruptions data.demo data.reading.grey data.reading.monai_reader
-    data.reading.preprocessing data.twins.finder data.twins.search data.twins.signatures
-    evaluation.arguments evaluation.bootstrap evaluation.calibration evaluation.delong evaluation.explanation
-    evaluation.mcnemar evaluation.operating_point evaluation.paired evaluation.resampling evaluation.robustness
-    evaluation.subgroups evaluation.weighted label_free losses momentum prediction.pytorch schedule selection.rules
-    selection.view teacher
-""".split()  # of arguments of functions, by whoever calls them; prediction.pytorch hands on what the readers say
+    data.augment data.cache data.corruptions data.demo data.near_duplicates.finder data.near_duplicates.search
+    data.near_duplicates.signatures data.reading.grey data.reading.monai_reader data.reading.preprocessing
+    evaluation.explanation evaluation.robustness metrics.bootstrap metrics.calibration metrics.delong
+    metrics.mcnemar metrics.operating_point metrics.paired metrics.resampling metrics.subgroups metrics.validation
+    metrics.weighted selection.rules selection.view serving.pytorch training.ema training.label_free
+    training.losses training.schedule training.teacher
+""".split()  # of arguments of functions, by whoever calls them; serving.pytorch hands on what the readers say
 
 
 @cache

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from dual_skd.errors import InputError
-from dual_skd.networks.build import build_network, classifier_of, count_macs, count_parameters, penultimate
-from dual_skd.training.ema import unwrap
+from dual_skd.networks.build import build_network
+from dual_skd.networks.inspect import classifier_of, count_macs, count_parameters, penultimate, unwrap
 
 SMALL_VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 

@@ -32,7 +32,7 @@ def test_a_difference_is_named_and_mended(script, tmp_path, monkeypatch, capsys)
     configs.mkdir(parents=True)
     (tmp_path / "docs").mkdir()
     sums = Path("bundle", "dual_skd", "options", "known_configs.py")
-    (tmp_path / sums).parent.mkdir()
+    (tmp_path / sums).parent.mkdir(parents=True)
     (tmp_path / sums).write_text((ROOT / sums).read_text())
     for name in script.CONFIGS:
         text = (ROOT / "bundle" / "configs" / name).read_text()

@@ -17,6 +17,7 @@ from torch import multiprocessing, nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks.build import build_network
+from dual_skd.networks.inspect import unwrap
 from dual_skd.runs.distributed import (
     DrawnPerProcess,
     average_statistics,
@@ -28,7 +29,6 @@ from dual_skd.runs.distributed import (
     own_share,
     parallel,
 )
-from dual_skd.training.ema import unwrap
 from dual_skd.training.label_free import LabelFreeHeads
 from dual_skd.training.schedule import Schedule
 from dual_skd.training.trainer import DualModelTrainer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dual_skd.cli.main import main
+from dual_skd.cli.dispatch import main
 from dual_skd.errors import InputError
 from dual_skd.security.audit import audit_bundle
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dual_skd import build_network, load_model
-from dual_skd.cli.main import main
+from dual_skd.cli.dispatch import main
 from dual_skd.data import load_records
 from dual_skd.data.reading.npz_cache import npz_array
 from dual_skd.data.reading.reader import read_image

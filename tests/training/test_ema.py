@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from dual_skd.errors import InputError
-from dual_skd.training.ema import check_same_architecture, momentum_at, unwrap, update_auxiliary
+from dual_skd.networks.inspect import unwrap
+from dual_skd.training.ema import check_same_architecture, momentum_at, update_auxiliary
 
 
 def net(seed: int = 0) -> nn.Module:

@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from dual_skd.api.results import Result, rows_of
-from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
+from dual_skd.utils.files import expanded
 from dual_skd.utils.wording import quoted
 
 MOST = 5  # classes, and kinds of problems, in the text

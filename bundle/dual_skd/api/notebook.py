@@ -3,28 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from dual_skd.api.results import EvaluationResult, Result, TrainingResult
 from dual_skd.evaluation.analysis import training_of
 from dual_skd.evaluation.pages.markup import Markup, element, number, table
 from dual_skd.evaluation.report.plots import inline, training_plots
 from dual_skd.utils.files import read_json
 from dual_skd.utils.wording import metric_words
 
+if TYPE_CHECKING:
+    from dual_skd.api.results import EvaluationResult, Result, TrainingResult
 
-def shown(result: Result) -> Markup:
-    """A result as one element, without scripts, every text escaped."""
+
+def shown(result: Result, parts: Iterable[Markup] = ()) -> Markup:
+    """A result as one element, without scripts, every text escaped; ``parts`` follow its text."""
     rows = [row for row in result.rows() if str(row[1])]
-    parts: Iterator[Markup] = iter(())
-    if isinstance(result, TrainingResult):
-        parts = _training(result)
-    elif isinstance(result, EvaluationResult):
-        parts = _evaluation(result)
     return element("div", element("p", element("b", result.title())), table(["", ""], rows), *parts)
 
 
-def _training(result: TrainingResult) -> Iterator[Markup]:
+def training_parts(result: TrainingResult) -> Iterator[Markup]:
+    """The metrics of the kept epoch, and the curves of the training."""
     if result.metrics:
         rows = [[metric_words(name), number(value)] for name, value in result.metrics.items()]
         yield table([f"epoch {result.kept_epoch}", "validation images"], rows)
@@ -32,7 +31,8 @@ def _training(result: TrainingResult) -> Iterator[Markup]:
         yield element("div", inline(plot), style="max-width: 32em")
 
 
-def _evaluation(result: EvaluationResult) -> Iterator[Markup]:
+def evaluation_parts(result: EvaluationResult) -> Iterator[Markup]:
+    """The metrics with their intervals."""
     plain = result.metrics
     head = ["metric", "value", "interval", *["without the temperature"] * (result.calibrated is not None)]
     rows = []

@@ -14,9 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError, did_you_mean
-from dual_skd.utils.files import read_json
+from dual_skd.utils.files import expanded, read_json
 from dual_skd.utils.wording import closing, counted, metric_rows, metric_words, quoted
 
 if TYPE_CHECKING:
@@ -159,6 +158,11 @@ class TrainingResult(Result):
         from dual_skd.runs.model_file import load_model
 
         return load_model(self.model_file)
+
+    def _repr_html_(self) -> str:
+        from dual_skd.api.notebook import shown, training_parts
+
+        return shown(self, training_parts(self))
 
     def title(self) -> str:
         if self.finished:
@@ -312,6 +316,11 @@ class EvaluationResult(Result):
         from dual_skd.evaluation.run_files import unfinished
 
         return unfinished(self._run, "the command below")
+
+    def _repr_html_(self) -> str:
+        from dual_skd.api.notebook import evaluation_parts, shown
+
+        return shown(self, evaluation_parts(self))
 
     def title(self) -> str:
         return f"Evaluated: {self.output_dir}, kept as {self.name!r}"

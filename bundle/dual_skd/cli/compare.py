@@ -48,13 +48,12 @@ def compare(directory: Path, other: Path, split: str = "test", *, resamples: int
     from datetime import datetime, timezone
 
     import dual_skd
-    from dual_skd.data.reading.locators import expanded
     from dual_skd.evaluation.comparison import compare_runs, different_options
     from dual_skd.evaluation.report.comparison_page import comparison_page, terminal_lines
     from dual_skd.evaluation.report.words import warnings_of
     from dual_skd.evaluation.run_files import read_run, report_folder, unfinished
     from dual_skd.metrics.bootstrap import RESAMPLES
-    from dual_skd.utils.files import replace_file
+    from dual_skd.utils.files import expanded, replace_file
 
     names = names_of(expanded(directory), expanded(other))
     one, two = read_run(directory, split), read_run(other, split)

@@ -149,7 +149,7 @@ def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
     """
     from dual_skd.data import load_records, save_split
     from dual_skd.data.records.datalist import DEMO_NAMES
-    from dual_skd.runs.recorder import read_json, write_json
+    from dual_skd.utils.files import read_json, write_json
 
     where = data if data in DEMO_NAMES else str(Path(data).expanduser().resolve())
     made_of = json.loads(json.dumps({"data": where, "options": options}))
@@ -220,14 +220,14 @@ class Runs:
 
     def finished(self, cell: Cell) -> bool:
         """Whether a run has its test numbers, and was made with the options that are given now."""
-        from dual_skd.runs.recorder import read_json
+        from dual_skd.utils.files import read_json
 
         measured = read_json(self.folder(cell) / "metrics.json").get("test")
         return bool(measured) and read_json(self._note(cell)).get("options") == self.options_of(cell)
 
     def make(self, cells: Sequence[Cell], minutes: float) -> dict[Cell, str]:
         """Makes the runs that aren't finished, says so line by line, and returns why some failed."""
-        from dual_skd.runs.recorder import write_json
+        from dual_skd.utils.files import write_json
 
         began, failed = time.monotonic(), {}
         for number, cell in enumerate(cells, 1):
@@ -262,7 +262,7 @@ class Runs:
 
     def measured(self, cell: Cell) -> Measured:
         """What a finished run found."""
-        from dual_skd.runs.recorder import read_json
+        from dual_skd.utils.files import read_json
 
         folder = self.folder(cell)
         used, student = read_json(folder / "datalist.json"), read_json(folder / "metrics.json")["test"]["student"]

@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.evaluation.report.writer import write_report
     from dual_skd.evaluation.run_files import unfinished
     from dual_skd.options import training_command
-    from dual_skd.runs.recorder import read_json
+    from dual_skd.utils.files import read_json
 
     path = write_report(
         args.run_dir,

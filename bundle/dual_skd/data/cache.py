@@ -18,9 +18,10 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose
 
 from dual_skd.data.reading.facts import spread
-from dual_skd.data.reading.locators import expanded, path_of, split_locator
+from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.errors import InputError
 from dual_skd.options.choices import Cache
+from dual_skd.utils.files import expanded
 from dual_skd.utils.progress import bar
 from dual_skd.utils.wording import counted
 

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from dual_skd.errors import InputError
 from dual_skd.metrics.uncertainty import decisions, predictive_entropy
-from dual_skd.training.ema import unwrap
+from dual_skd.networks.inspect import unwrap
 
 METHODS = ("auto", "occlusion", "gradcam", "attention")
 CELLS = {2: 12, 3: 8}  # windows along an axis by spatial axes: 144 images or 512 volumes to classify

@@ -19,8 +19,8 @@ from dual_skd.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt_input
 from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
 from dual_skd.metrics.classification import METRICS, classification_metrics
-from dual_skd.runs.recorder import read_json, write_json
 from dual_skd.training.trainer import plain
+from dual_skd.utils.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

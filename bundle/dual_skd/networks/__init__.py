@@ -10,10 +10,10 @@ from dual_skd.utils.lazy import on_first_use
 
 _HOME = {
     "build_network": "build",
-    "classifier_of": "build",
-    "count_macs": "build",
-    "count_parameters": "build",
-    "penultimate": "build",
+    "classifier_of": "inspect",
+    "count_macs": "inspect",
+    "count_parameters": "inspect",
+    "penultimate": "inspect",
     "require_architecture": "build",
     "allow_network": "allowed",
     "load_pretrained": "pretrained",

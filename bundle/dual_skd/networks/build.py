@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks by name, 2D and 3D, and what can be asked of one.
+"""Networks by name, 2D and 3D.
 
 Four kinds of names are known. A timm id (``tf_efficientnet_lite2``, ``convnext_atto``, ``vit_tiny_patch16_224``, ...)
 in 2D, and the convolutional ones in 3D too, see :mod:`.volumetric`; ``monai_resnet10`` to ``monai_resnet200``
@@ -20,12 +20,11 @@ from monai.networks.nets import ResNet, ViT
 from monai.utils import ensure_tuple_rep
 from timm.models.efficientnet import EfficientNet, _gen_efficientnet_lite
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.networks.allowed import build_own_network, is_own
+from dual_skd.networks.inspect import unwrap
 from dual_skd.networks.volumetric import to_volumetric
-from dual_skd.training.ema import unwrap
 
 # Width and depth multipliers of EfficientNet-Lite. Only the tf_ variants: they pad as TensorFlow does (SAME), and so do
 # the published weights; the other variants give different logits with the same tensors.
@@ -45,8 +44,6 @@ MONAI_RESNET = {
     "monai_resnet152": ("bottleneck", (3, 8, 36, 3)),
     "monai_resnet200": ("bottleneck", (3, 24, 36, 3)),
 }
-
-# --- building ---------------------------------------------------------------------------------------------------------
 
 
 def build_network(
@@ -258,73 +255,3 @@ def require_architecture(network: nn.Module, architecture: Mapping[str, Any]) ->
             "could never be loaded. Name your network instead: --small package.module:Name, a class or function that "
             "takes num_classes, in_channels and spatial_dims."
         )
-
-
-# --- looking into a network -------------------------------------------------------------------------------------------
-
-
-def classifier_of(network: nn.Module) -> tuple[str, nn.Linear]:
-    """Returns the name and the layer that gives the logits.
-
-    Raises:
-        InputError: the network doesn't end in one linear layer.
-    """
-    network = unwrap(network)
-    if callable(classifier := getattr(network, "get_classifier", None)):
-        found = classifier()
-        named = [(name, module) for name, module in network.named_modules() if module is found]
-    else:
-        named = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1:]
-    if not named or not isinstance(named[0][1], nn.Linear):
-        raise InputError(
-            f"{type(network).__name__} doesn't end in one linear layer, so its features can't be told from its logits; "
-            "use another network, for instance tf_efficientnet_lite2."
-        )
-    return named[0]
-
-
-def penultimate(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Runs the network once and returns what enters its classifier too.
-
-    Args:
-        network: a classifier of :func:`build_network`, wrapped or not.
-        x: images (N, C, H, W[, D]).
-
-    Returns:
-        logits (N, K) and features (N, F), both with gradient.
-    """
-    caught: list[Tensor] = []
-    _, classifier = classifier_of(network)
-    handle = classifier.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
-    try:
-        logits = network(x)
-    finally:
-        handle.remove()
-    return logits, caught[-1]
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Number of parameters; buffers, such as normalisation statistics, aren't counted."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def count_macs(network: nn.Module, input_shape: Sequence[int]) -> int:
-    """Multiply-accumulate operations of matrix products and convolutions for one image.
-
-    Args:
-        network: works on the meta device as well, then nothing is computed.
-        input_shape: (C, H, W[, D]), without the batch.
-    """
-    parameter = next(network.parameters())
-    training, learning = network.training, [each for each in network.parameters() if each.requires_grad]
-    network.eval()
-    for each in learning:
-        each.requires_grad_(False)  # else PyTorch's counter asks for gradients of those that enter a layer as its input
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        network.train(training)
-        for each in learning:
-            each.requires_grad_(True)
-    return counter.get_total_flops() // 2  # PyTorch counts a multiplication and an addition as two

@@ -17,7 +17,8 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from dual_skd.errors import InputError
-from dual_skd.networks.build import build_network, check_timm_name, classifier_of
+from dual_skd.networks.build import build_network, check_timm_name
+from dual_skd.networks.inspect import classifier_of
 from dual_skd.networks.weight_files import load_state_file, read_info, require_file
 from dual_skd.networks.wheels import load_wheel
 from dual_skd.options import Training, marks

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError, did_you_mean
+from dual_skd.utils.files import expanded
 
 ENDINGS = (".safetensors", ".pt", ".pth")
 

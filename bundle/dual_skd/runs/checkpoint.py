@@ -24,13 +24,11 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.utils.data import Sampler
 
-from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import FULL, InputError
+from dual_skd.networks.inspect import unwrap
 from dual_skd.options import Training, chosen, completed, marks, removed
 from dual_skd.runs.bad_numbers import anywhere
-from dual_skd.runs.recorder import read_json
-from dual_skd.training.ema import unwrap
-from dual_skd.utils.files import replace_file
+from dual_skd.utils.files import expanded, read_json, replace_file
 from dual_skd.utils.wording import counted, quoted
 
 logger = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ from dual_skd.metrics.calibration import logits_of, probabilities
 from dual_skd.metrics.predictions import read_predictions
 from dual_skd.metrics.uncertainty import Conformal, fit_conformal
 from dual_skd.networks.build import build_network
+from dual_skd.networks.inspect import unwrap
 from dual_skd.networks.weight_files import load_state_file, read_info
 from dual_skd.runs.places import bundle_root as bundle_root  # configs written before version 0.2 look for it here
 from dual_skd.runs.places import find_model as find_model
 from dual_skd.runs.places import model_file
-from dual_skd.training.ema import unwrap
 from dual_skd.utils.files import replace_file
 
 logger = logging.getLogger(__name__)

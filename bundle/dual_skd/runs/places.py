@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dual_skd.data.demo import of_demo
-from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError, did_you_mean
-from dual_skd.utils.files import read_json, sha256_of
+from dual_skd.utils.files import expanded, read_json, sha256_of
 
 logger = logging.getLogger(__name__)
 

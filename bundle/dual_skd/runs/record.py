@@ -17,9 +17,10 @@ from ignite.engine import Engine, Events
 
 import dual_skd
 from dual_skd.errors import InputError
-from dual_skd.networks.build import build_network, count_macs, count_parameters
+from dual_skd.networks.build import build_network
+from dual_skd.networks.inspect import count_macs, count_parameters
 from dual_skd.runs.model_file import plain_values
-from dual_skd.runs.recorder import write_json
+from dual_skd.utils.files import write_json
 
 logger = logging.getLogger(__name__)
 

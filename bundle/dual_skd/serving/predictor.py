@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dual_skd.data.reading.locators import expanded
 from dual_skd.data.records.asked_images import find_images
 from dual_skd.data.records.bad_files import require_policy
 from dual_skd.errors import InputError
@@ -17,6 +16,7 @@ from dual_skd.runs.places import bundle_root, model_file, refuse_demo_model
 from dual_skd.serving.answering import Image, Predictor
 from dual_skd.serving.exported import ExportedPredictor, find_export, sidecar_of
 from dual_skd.serving.outcome import Prediction
+from dual_skd.utils.files import expanded
 
 if TYPE_CHECKING:
     import torch

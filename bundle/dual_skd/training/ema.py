@@ -7,9 +7,9 @@ from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from dual_skd.errors import InputError
+from dual_skd.networks.inspect import unwrap
 
 
 def momentum_at(step: int, final: float, warmup: bool = True) -> float:
@@ -20,17 +20,6 @@ def momentum_at(step: int, final: float, warmup: bool = True) -> float:
     Without it the initial weights keep ``final ** k`` and are halved every ln 2 / (1 - final) updates.
     """
     return min(final, (1 + step) / (10 + step)) if warmup else final
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """Returns the module inside ``torch.compile``, DataParallel and DistributedDataParallel, in any nesting."""
-    while True:
-        if isinstance(network, DataParallel | DistributedDataParallel):
-            network = network.module
-        elif isinstance(inside := getattr(network, "_orig_mod", None), nn.Module):
-            network = inside
-        else:
-            return network
 
 
 def check_same_architecture(auxiliary: nn.Module, student: nn.Module) -> None:

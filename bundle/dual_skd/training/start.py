@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dual_skd.errors import InputError
-from dual_skd.networks.build import classifier_of
+from dual_skd.networks.inspect import classifier_of, unwrap
 from dual_skd.networks.pretrained import former_size, load_pretrained, skeleton
 from dual_skd.selection import SelectionReport, plan_selection
 from dual_skd.selection.view import View, view_of
-from dual_skd.training.ema import unwrap
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from dual_skd.errors import InputError
+from dual_skd.networks.inspect import penultimate, unwrap
 from dual_skd.options.choices import Update
 from dual_skd.runs.bad_numbers import POLICIES, Buffers, anywhere, files_of, gradient_norm, in_words, is_finite
 from dual_skd.runs.distributed import average_gradients, average_statistics, equalise, others_needed, several_processes
-from dual_skd.training.ema import check_same_architecture, unwrap, update_auxiliary
+from dual_skd.training.ema import check_same_architecture, update_auxiliary
 from dual_skd.training.label_free import LabelFreeHeads
 from dual_skd.training.losses import SelfDistillationLoss
 from dual_skd.training.schedule import Moment, Schedule
@@ -368,8 +369,6 @@ class DualModelTrainer(SupervisedTrainer):
 
     def _compare_views(self, view_1: Tensor, view_2: Tensor) -> None:
         """Prediction and loss of the label-free stage."""
-        from dual_skd.networks.build import penultimate  # timm is slow to import and most runs have no such stage
-
         output, student, auxiliary = self.state.output, unwrap(self.network), unwrap(self.auxiliary)
 
         def student_features(view: Tensor) -> Tensor:

@@ -57,6 +57,11 @@ def replace_file(path: str | Path, write: Callable[[Path], object], *, former: P
         ) from error
 
 
+def expanded(path: str | Path) -> Path:
+    """A path of the user's with the home folder in place of its ``~``; ``~old``, no user's home, is a name."""
+    return Path(os.path.expanduser(path))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file, or an empty dict without one.
 

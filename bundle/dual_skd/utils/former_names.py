@@ -39,8 +39,6 @@ MODULES = {  # former name -> present name, within the package
     "outputs": "runs.model_file",
     "pair": "training.start",
     "prediction": "serving",
-    "prediction.predictor": "serving.predictor",
-    "prediction.writers": "serving.writers",
     "pretrained": "networks.pretrained",
     "results": "api.results",
     "run_progress": "training.progress",
@@ -60,17 +58,27 @@ class _FormerNames(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        package, _, name = fullname.partition(".")
-        return spec_from_loader(fullname, self) if package == PACKAGE and name in MODULES else None
+        return spec_from_loader(fullname, self) if present_name(fullname) else None
 
     def exec_module(self, module: ModuleType) -> None:
         former = module.__name__
-        present = f"{PACKAGE}.{MODULES[former.partition('.')[2]]}"
+        present = present_name(former)
         warnings.warn(f"{former} is now {present}; the former name goes with version 0.3.", FutureWarning, stacklevel=2)
         sys.modules[former] = import_module(present)
 
 
+def present_name(fullname: str) -> str:
+    """The present name of a module by its former one; "" for a name that isn't a former one."""
+    package, _, name = fullname.partition(".")
+    if package != PACKAGE:
+        return ""
+    if name in MODULES:
+        return f"{PACKAGE}.{MODULES[name]}"
+    parent, _, last = name.rpartition(".")
+    return f"{PACKAGE}.{MODULES[parent]}.{last}" if parent in MODULES else ""
+
+
 def install() -> None:
-    """Lets imports find the modules by their former names too, after everything that exists."""
+    """Lets imports find the modules by their former names too."""
     if not any(isinstance(finder, _FormerNames) for finder in sys.meta_path):
-        sys.meta_path.append(_FormerNames())
+        sys.meta_path.insert(0, _FormerNames())  # first: a former package's path would give a module a second time

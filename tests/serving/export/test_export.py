@@ -15,7 +15,7 @@ import pytest
 import torch
 from tiny_run import ARCHITECTURE, NAMES, picture, save_tiny
 
-from dual_skd.cli.main import main
+from dual_skd.cli.dispatch import main
 from dual_skd.data import image_transforms
 from dual_skd.errors import InputError
 from dual_skd.runs.model_file import load_model

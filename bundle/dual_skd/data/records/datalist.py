@@ -17,7 +17,7 @@ import torch
 
 from dual_skd.data.demo import DEMO_NAMES, write_demo
 from dual_skd.data.near_duplicates.search import find_twins, leave_out_twins
-from dual_skd.data.reading.locators import expanded, path_of
+from dual_skd.data.reading.locators import path_of
 from dual_skd.data.records.bad_files import skipped, usable_rows
 from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.labels import (
@@ -37,6 +37,7 @@ from dual_skd.data.records.splitting import divide, divide_into_folds, far_from_
 from dual_skd.data.records.unknown_patients import unknown_patients
 from dual_skd.errors import InputError
 from dual_skd.options.shared import SIMILARITY
+from dual_skd.utils.files import expanded
 from dual_skd.utils.wording import counted
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 import dual_skd
-from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.report.cases import explained_cases
@@ -24,7 +23,7 @@ from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.networks.build import build_network
 from dual_skd.runs.model_file import load_model
-from dual_skd.utils.files import read_json, replace_file, write_json
+from dual_skd.utils.files import expanded, read_json, replace_file, write_json
 from dual_skd.utils.progress import bar
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,6 @@ import torch
 
 from dual_skd.data import image_transforms, load_records, load_split
 from dual_skd.data.reading.facts import spread
-from dual_skd.data.reading.locators import expanded
 from dual_skd.data.records.datalist import DataList
 from dual_skd.errors import InputError, choose, input_error_behind
 from dual_skd.networks.weight_files import read_info
@@ -33,7 +32,7 @@ from dual_skd.serving.export.gate import compare
 from dual_skd.serving.export.latency import answers
 from dual_skd.serving.export.recipe import recipe
 from dual_skd.serving.export.runtimes import open_artefact
-from dual_skd.utils.files import make_folder, read_json, sha256_of, write_json
+from dual_skd.utils.files import expanded, make_folder, read_json, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 

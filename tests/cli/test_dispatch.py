@@ -16,7 +16,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from dual_skd import options
-from dual_skd.cli.main import COMMANDS, main, overview, parser_of
+from dual_skd.cli.dispatch import COMMANDS, main, overview, parser_of
 from dual_skd.errors import InputError
 from dual_skd.options import Evaluation, Training
 from dual_skd.options.arguments import given

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""An untrained model of a few channels, saved as a run saves its own."""
+
 from __future__ import annotations
 
 from pathlib import Path
