@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import dual_skd
-from dual_skd.utils.former_names import MODULES, present_name
+from dual_skd.utils.former_names import MODULES, present_name, renamed
 
 
 @pytest.mark.parametrize("former", [*sorted(MODULES), "prediction.predictor", "deploy.formats"])
@@ -46,3 +46,11 @@ def test_an_unknown_name_stays_unknown():
         _ = dual_skd.trainers
     with pytest.raises(AttributeError, match="no attribute 'goodnes'"):
         _ = dual_skd.evaluation.goodnes
+
+
+def test_a_function_under_its_former_name():
+    get = renamed("dual_skd.utils.wording", numbered="counted")
+    with pytest.warns(FutureWarning, match=r"dual_skd.utils.wording.numbered is now dual_skd.utils.wording.counted;"):
+        assert get("numbered")(2, "image") == "2 images"
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        get("other")

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
+from typing import Any
 
 PACKAGE = "dual_skd"
 MODULES = {  # former name -> present name, within the package
@@ -63,7 +64,7 @@ class _FormerNames(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         former = module.__name__
         present = present_name(former)
-        warnings.warn(f"{former} is now {present}; the former name goes with version 0.3.", FutureWarning, stacklevel=2)
+        warnings.warn(_remedy(former, present), FutureWarning, stacklevel=2)
         sys.modules[former] = import_module(present)
 
 
@@ -82,3 +83,19 @@ def install() -> None:
     """Lets imports find the modules by their former names too."""
     if not any(isinstance(finder, _FormerNames) for finder in sys.meta_path):
         sys.meta_path.insert(0, _FormerNames())  # first: a former package's path would give a module a second time
+
+
+def renamed(module: str, **names: str) -> Callable[[str], Any]:
+    """``__getattr__`` of a module in which functions or classes have new names: former name -> present name."""
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(_remedy(f"{module}.{name}", f"{module}.{names[name]}"), FutureWarning, stacklevel=2)
+        return getattr(sys.modules[module], names[name])
+
+    return get
+
+
+def _remedy(former: str, present: str) -> str:
+    return f"{former} is now {present}; the former name goes with version 0.3."

@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from dual_skd.data.reading.dicom import group_series, read_header, read_headers, volume_affine
+from dual_skd.data.reading.dicom import Header, group_series, read_header, read_headers, volume_affine
 from dual_skd.data.reading.formats import (
     DICOM,
     NIFTI,
@@ -308,7 +308,7 @@ def _quality(tables: Mapping[int, Sequence[int]]) -> int | None:
     return max(round(100 - percent / 2 if percent <= 100 else 5000 / percent), 1)
 
 
-def _series_header(image: str):
+def _series_header(image: str) -> tuple[Header, tuple[str, ...], int]:
     """(first header, problems, number of slices) of the series that a folder, or folder#UID, names."""
     folder, uid = split_locator(image)
     headers = [header for header in read_headers(_files_of(folder), workers=1) if not isinstance(header, InputError)]
@@ -319,7 +319,7 @@ def _series_header(image: str):
     return largest.headers[0], tuple(largest.problems), len(largest.headers)
 
 
-def _with_geometry(facts: FileFacts, grey: np.ndarray, meta: dict) -> FileFacts:
+def _with_geometry(facts: FileFacts, grey: np.ndarray, meta: Mapping[str, Any]) -> FileFacts:
     facts = replace(facts, hounsfield=hounsfield_of(meta))
     affine = np.asarray(meta["affine"], dtype=float)
     lengths = np.linalg.norm(affine[:3, : grey.ndim], axis=0)
