@@ -33,7 +33,7 @@ def installed(tmp_path_factory):
         pytest.skip("the bundle folder alone, without the repository's setup.py")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    shutil.copytree(REPOSITORY / "bundle", source / "bundle", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    shutil.copytree(REPOSITORY / "bundle", source / "bundle", ignore=shutil.ignore_patterns("*.egg-info"))
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(REPOSITORY / name, source)
     code = f"from setuptools import build_meta; build_meta.build_wheel({str(folder)!r})"

@@ -281,14 +281,17 @@ def _with_header(facts: FileFacts) -> FileFacts:
         return replace(facts, mode=str(kind), bits=kind.itemsize * 8, frames=1, orientation=orientation)
     if facts.format != DICOM:
         return facts
-    header, problems, frames = read_header(path) if path.is_file() else None, (), None
-    if header is None:
+    if path.is_file():
+        header = read_header(path)
+        problems: tuple[str, ...] = ()
+        frames = header.frames
+    else:
         header, problems, frames = _series_header(facts.image)
     return replace(
         facts,
         mode=header.photometric,
         bits=header.bits_stored,
-        frames=frames or header.frames,
+        frames=frames,
         modality=header.modality,
         manufacturer=header.manufacturer,
         institution=header.institution,
@@ -319,7 +322,7 @@ def _series_header(image: str) -> tuple[Header, tuple[str, ...], int]:
     return largest.headers[0], tuple(largest.problems), len(largest.headers)
 
 
-def _with_geometry(facts: FileFacts, grey: np.ndarray, meta: Mapping[str, Any]) -> FileFacts:
+def _with_geometry(facts: FileFacts, grey: np.ndarray, meta: Mapping[str, object]) -> FileFacts:
     facts = replace(facts, hounsfield=hounsfield_of(meta))
     affine = np.asarray(meta["affine"], dtype=float)
     lengths = np.linalg.norm(affine[:3, : grey.ndim], axis=0)
