@@ -18,10 +18,10 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from dual_skd.errors import FULL, InputError
+from dual_skd.errors import FULL_DISK_ERRORS, InputError
 from dual_skd.networks.inspect import unwrap
 from dual_skd.options import Training, chosen, completed, marks, removed
-from dual_skd.runs.bad_numbers import anywhere
+from dual_skd.runs.bad_numbers import in_any_process
 from dual_skd.runs.random_state import ResumableSampler, random_state, set_random_state
 from dual_skd.runs.signals import StopSignals
 from dual_skd.utils.files import expanded, read_json, replace_file
@@ -176,7 +176,7 @@ class Checkpoints:
                     if self.writer is not None:
                         self.writer.close()
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in FULL_DISK_ERRORS:
                 raise
             raise InputError(
                 f"Nothing more can be written to {self.folder} ({error.strerror}). Make room and give the same command "
@@ -248,7 +248,7 @@ class Checkpoints:
 
     def _stops(self, trainer: Engine) -> bool:
         """Whether any process has had a signal: all stop after the same iteration."""
-        self._stop = anywhere(self._signals.number is not None, getattr(trainer.state, "device", None))
+        self._stop = in_any_process(self._signals.number is not None, getattr(trainer.state, "device", None))
         return self._stop
 
     def _save(self, trainer: Engine, epoch_random: Mapping[str, Any]) -> None:
@@ -296,7 +296,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             if file.testzip() is not None:
                 raise ValueError("its sums don't agree")
         return torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # a flipped byte may turn up anywhere in zipfile, torch or pickle
+    except Exception as error:  # a flipped byte may turn up in_any_process in zipfile, torch or pickle
         raise ValueError(str(error).split("\n")[0] or type(error).__name__) from error
 
 
