@@ -49,7 +49,7 @@ class Copies(Options):
 
     keep_twins: Switch = option(False, "keep validation and test images that have a copy in training")
     twin_search: TwinSearch = option(
-        "auto", "when copies are searched for ([data.md](data.md#copies)); `auto` leaves out very large sets"
+        "auto", "when copies are searched for ([data.md](data.md#duplicates)); `auto` leaves out very large sets"
     )
     twin_similarity: Fraction = option(SIMILARITY, "from which likeness on two images count as copies")
     on_bad_file: BadFile = option(
