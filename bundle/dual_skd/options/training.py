@@ -97,7 +97,7 @@ class Course(Options):
     )
     val_interval: Count = option(1, "epochs between validations")
     patience: Count | None = option(
-        None, "stop after this many epochs without progress (judged by NLL with `last`)", empty="as many as epochs"
+        None, "stop after this many epochs without progress (judged by NLL with `last`)", empty="the value of epochs"
     )
 
 
