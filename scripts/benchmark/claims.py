@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import benchmark_robustness as robustness
 import numpy as np
-from benchmark_results import COMPARED, Results
 
 from dual_skd.evaluation.paired import holm
+from scripts.benchmark import robustness
+from scripts.benchmark.results import COMPARED, Results
 
 
 def claims(results: Results) -> list[str]:

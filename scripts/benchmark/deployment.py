@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Measures how much faster an exported student is than the large network, as a Markdown table on the output.
 
-    python scripts/benchmark_deployment.py [--sizes 96 224] [--threads 1 2] [--rounds 5] [--seconds 2]
+    python -m scripts.benchmark.deployment [--sizes 96 224] [--threads 1 2] [--rounds 5] [--seconds 2]
 
 The pair is the default one of bundle/configs/train.json, untrained, since weights don't change the time, and MONAI's
 DenseNet-121 stands beside it. In every round the candidates take turns, each in a process of its own, one image at a
@@ -30,8 +29,8 @@ from dual_skd.deploy.formats import CALIBRATION, FORMATS, RECIPE, definition
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.networks import build_network
 from dual_skd.outputs import save_model
+from scripts import TRAIN
 
-CONFIG = Path(__file__).resolve().parents[1] / "bundle" / "configs" / "train.json"
 CLASSES = 2  # the classifier's few weights don't matter
 EAGER = "large network, eager PyTorch"
 DENSENET = "MONAI DenseNet-121, eager PyTorch"
@@ -42,7 +41,7 @@ Candidates = dict[str, tuple[str, str | dict[str, Any], float | None]]  # name -
 
 def candidates(size: int, work: Path) -> Candidates:
     """Makes all that is measured at an image size; formats that can't be made here are named on standard error."""
-    config = read_json(CONFIG)
+    config = read_json(TRAIN)
     common = {"num_classes": CLASSES, "in_channels": 1, "spatial_dims": 2}
     large = {"name": config["large"], **config["large_options"], **common}
     small = {"name": config["small"], **config["small_options"], **common}

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Measures how long one image takes each network of the benchmark's plan on a CPU: RESULTS/latency.csv.
 
-    python scripts/benchmark_latency.py [--results docs/results] [--plan scripts/benchmark_plan.json] [--rounds 60]
+    python -m scripts.benchmark.latency [--results docs/results] [--plan scripts/benchmark/plan.json] [--rounds 60]
 
 Eager PyTorch, one thread, a batch of one image, median over rounds in which the networks take turns, so that what else
 the machine does meets all of them; for the same reason the time is that of the processor, not of the clock. The
@@ -26,8 +25,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from benchmark_cells import ROOT, Cell, Plan, read_plan, settings_of
-from benchmark_store import read_rows, write_rows
 from monai.utils import ensure_tuple_rep
 from torch import nn
 
@@ -36,6 +33,9 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.recorder import read_json
 from dual_skd.networks import build_network
 from dual_skd.run_record import describe_architecture
+from scripts import CONFIGS, ROOT
+from scripts.benchmark.plan import PLAN, RESULTS, Cell, Plan, read_plan, settings_of
+from scripts.benchmark.store import read_rows, write_rows
 
 CLASSES = 2  # the classifier's few weights don't matter
 SAME = 0.02  # relative difference of MACs up to which a measured network is that of a result: other classes
@@ -70,7 +70,7 @@ def network_of(plan: Plan, data: str, row: str, which: str = "small") -> Network
     """The student of a row of the plan, or with ``which`` "large" the network that it is selected from."""
     values: dict[str, Any] = {}
     for name in plan["data"][data].get("configs", ["train.json"]):
-        values |= read_json(ROOT / "bundle" / "configs" / name)
+        values |= read_json(CONFIGS / name)
     fraction = float(next(iter(plan["data"][data]["epochs"])))
     values |= settings_of(plan, Cell(data, fraction, row, 0), {})
     options = values[f"{which}_options"]
@@ -152,7 +152,7 @@ class Latencies:
 
 
 def read_runtimes(page: Path = ROOT / "docs" / "deployment.md") -> list[tuple[str, list[float]]]:
-    """Names of what scripts/benchmark_deployment.py timed, and milliseconds at 96 and at 224 px.
+    """Names of what scripts/benchmark/deployment.py timed, and milliseconds at 96 and at 224 px.
 
     Raises:
         InputError: the page has no such table.
@@ -174,8 +174,8 @@ def read_runtimes(page: Path = ROOT / "docs" / "deployment.md") -> list[tuple[st
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--plan", type=Path, default=ROOT / "scripts" / "benchmark_plan.json")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--plan", type=Path, default=PLAN)
     parser.add_argument("--rounds", type=int, default=60)
     args = parser.parse_args(arguments)
     threads = torch.get_num_threads()

@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark_store import replace_text
-
 from dual_skd.errors import InputError
+from scripts.benchmark.store import replace_text
 
 
 def with_variants(plan: dict[str, Any]) -> dict[str, Any]:

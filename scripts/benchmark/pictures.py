@@ -1,34 +1,28 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Draws what scripts/benchmark.py has measured: RESULTS/*.svg, readable on a light and on a dark page.
+"""The pictures of the benchmark's report: RESULTS/*.svg, readable on a light and on a dark page.
 
-    python scripts/benchmark_pictures.py [--results docs/results] [--plan scripts/benchmark_plan.json]
-
-scripts/benchmark_report.py does the same after writing the tables. Each file's metadata hold a digest of what it was
-drawn from, and a test compares it. Better is always to the right or up. Times of exported files are those of the first
-table of docs/deployment.md, where scripts/benchmark_deployment.py's output stands.
+Each file's metadata hold a digest of what it was drawn from, and a test compares it. Better is always to the right or
+up. Times of exported files are those of the first table of docs/deployment.md, where the output of
+scripts/benchmark/deployment.py stands.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import benchmark_robustness as robustness
 import numpy as np
-from benchmark_cells import ROOT, read_plan
-from benchmark_latency import large_of, network_of, read_runtimes
-from benchmark_names import DATA, ROWS, VOLUMES
-from benchmark_results import Results
-from benchmark_store import read_rows, replace_text
 
 from dual_skd.errors import InputError
+from scripts.benchmark import robustness
+from scripts.benchmark.latency import large_of, network_of, read_runtimes
+from scripts.benchmark.names import DATA, ROWS, VOLUMES
+from scripts.benchmark.results import Results
+from scripts.benchmark.store import read_rows, replace_text
 
 WIDTH = 5.8  # inches, so that letters can be read on a telephone
 INK, SOFT, FAINT = "#1f2328", "#59636e", "#d1d9e0"
@@ -290,7 +284,7 @@ def draw(results: Results) -> list[Path]:
 
 def digest(results: Results) -> str:
     """Of all that the pictures are drawn from: measurements, plan, times of the runtimes, names and this program."""
-    scripts = [Path(__file__), Path(__file__).with_name("benchmark_names.py")]
+    scripts = [Path(__file__), Path(__file__).with_name("names.py")]
     return results.digest(repr(read_runtimes()), *(path.read_text(encoding="utf-8") for path in scripts))
 
 
@@ -367,19 +361,3 @@ def _place(results: Results, data: str, share: float) -> str:
 def _seeds(results: Results, pair: Pair) -> int:
     data, share, row, control = pair
     return len(results.of(data, share, row).keys() & results.of(data, share, control).keys())
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--plan", type=Path, default=ROOT / "scripts" / "benchmark_plan.json")
-    args = parser.parse_args(arguments)
-    try:
-        for path in draw(Results(args.results, read_plan(args.plan))):
-            print(path)
-    except InputError as error:
-        sys.exit(f"Error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,12 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the tables and pictures of what scripts/benchmark.py has measured so far.
+"""Writes the tables and pictures of what scripts/benchmark/run.py has measured so far.
 
-    python scripts/benchmark_report.py [--results docs/results] [--plan scripts/benchmark_plan.json]
+    python -m scripts.benchmark.report [--results docs/results] [--plan scripts/benchmark/plan.json]
 
 RESULTS/tables.md has one table per data set and training fraction, with blanks where a row of the plan hasn't run, the
 same for corrupted images, and a last section that says how each claim stands. What has been run stands in short, with
 the claims, between two marks of the document beside RESULTS (docs/results.md), and the plan's ``headline`` between two
-of README.md above it, where they have them. The pictures are those of scripts/benchmark_pictures.py.
+of README.md above it, where they have them. The pictures are those of scripts/benchmark/pictures.py.
 """
 
 from __future__ import annotations
@@ -17,18 +16,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import benchmark_pictures as pictures
-import benchmark_robustness as robustness
 import numpy as np
-from benchmark_cells import ROOT, Cell, chosen_rate, configs_of, grid_means, read_plan
-from benchmark_claims import claims
-from benchmark_latency import Latencies
-from benchmark_names import DATA, ROWS
-from benchmark_results import COMPARED, READINGS, SHOWN, Results
-from benchmark_store import read_rows
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.paired import RESAMPLES, Difference, holm
+from scripts.benchmark import pictures, robustness
+from scripts.benchmark.claims import claims
+from scripts.benchmark.latency import Latencies
+from scripts.benchmark.names import DATA, ROWS
+from scripts.benchmark.plan import PLAN, RESULTS, Cell, chosen_rate, configs_of, grid_means, read_plan
+from scripts.benchmark.results import COMPARED, READINGS, SHOWN, Results
+from scripts.benchmark.store import read_rows
 
 NETWORKS = ("student", "auxiliary", "mean")
 METHOD = """\
@@ -308,8 +306,8 @@ def _markdown(head: Sequence[Sequence[str]]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--plan", type=Path, default=ROOT / "scripts" / "benchmark_plan.json")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--plan", type=Path, default=PLAN)
     parser.add_argument("--no_pictures", action="store_true")
     args = parser.parse_args(arguments)
     try:
@@ -331,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         short += [line for reading in READINGS for line in read_otherwise(results, reading, short=True)]
         short += [*comparisons(results), *held_out(results, short=True)]
         document = args.results.with_suffix(".md")
-        put_between_marks(document, short, "<!-- made by scripts/benchmark_report.py -->", "<!-- end -->")
+        put_between_marks(document, short, "<!-- made by scripts/benchmark/report.py -->", "<!-- end -->")
         for page in (document, document.parent.with_name("README.md")):
             put_between_marks(page, headline(results), "<!-- results -->", "<!-- /results -->")
         if not args.no_pictures:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark_cells import Plan, outdated_cells
-from benchmark_store import for_equal_classes, id_of, predictions_path, probabilities, read_rows
 
 from dual_skd.evaluation.metrics import classification_metrics
 from dual_skd.evaluation.paired import Difference, paired_differences
+from scripts.benchmark.plan import Plan, outdated_cells
+from scripts.benchmark.store import for_equal_classes, id_of, predictions_path, probabilities, read_rows
 
 SHOWN = {
     "balanced_accuracy": "balanced accuracy",

@@ -8,8 +8,9 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import numpy as np
-from benchmark_cells import Plan
-from benchmark_store import CORRUPTED, id_of, read_rows
+
+from scripts.benchmark.plan import Plan
+from scripts.benchmark.store import CORRUPTED, id_of, read_rows
 
 Kind = tuple[str, int]  # corruption and strength
 CLEAN: Kind = ("none", 0)

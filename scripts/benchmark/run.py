@@ -1,18 +1,17 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Runs a table of methods x data sets x training fractions x seeds, and goes on where it stopped.
 
-    python scripts/benchmark.py --data_root DATA --work runs --minutes 60 [--jobs 2] [--only REGEX] [--list]
-    python scripts/benchmark.py --data_root DATA --work runs --tune        # learning rates first, by validation
+    python -m scripts.benchmark.run --data_root DATA --work runs --minutes 60 [--jobs 2] [--only REGEX] [--list]
+    python -m scripts.benchmark.run --data_root DATA --work runs --tune        # learning rates first, by validation
 
-The plan (scripts/benchmark_plan.json) names data sets, the files that they need beside them, rows (overrides of
+The plan (scripts/benchmark/plan.json) names data sets, the files that they need beside them, rows (overrides of
 train.json) and tiers: lists of cells, the decisive ones first, within a tier one seed of everything before the next
 seed. A cell is an ordinary bundle run in a process of its own: training, then evaluating on the test images. Finished
 cells have a line in RESULTS/benchmark.csv and their test probabilities in RESULTS/predictions, and are not run again;
 failed ones are listed in WORK/failed.json and run again with --retry, and with --renew those whose settings have
 changed since, in the plan or by --tune. Kill it at any time: the cells in progress are lost, nothing else. One such
 program per RESULTS.
-Tables and plots: scripts/benchmark_report.py.
+Tables and plots: scripts/benchmark/report.py.
 """
 
 from __future__ import annotations
@@ -28,21 +27,11 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from benchmark_cells import (
-    ROOT,
-    Benchmark,
-    Cell,
-    CellFailed,
-    Plan,
-    Processes,
-    Rows,
-    needed_by,
-    planned_cells,
-    read_plan,
-)
-from benchmark_store import id_of
-
 from dual_skd.errors import InputError
+from scripts.benchmark.cells import Benchmark
+from scripts.benchmark.plan import PLAN, RESULTS, Cell, Plan, Rows, needed_by, planned_cells, read_plan
+from scripts.benchmark.processes import CellFailed, Processes
+from scripts.benchmark.store import id_of
 
 
 def run_cells(
@@ -101,7 +90,7 @@ def grid_cells(plan: Plan, cells: Iterable[Cell], tuned: Rows) -> list[Cell]:
         InputError: the plan has no grid.
     """
     if "tune" not in plan:
-        raise InputError('The plan has no learning rates to compare; add "tune" as in scripts/benchmark_plan.json.')
+        raise InputError('The plan has no learning rates to compare; add "tune" as in scripts/benchmark/plan.json.')
     firsts: dict[tuple[str, float, str], Cell] = {}
     for cell in cells:
         firsts.setdefault((cell.data, cell.fraction, cell.row), cell)
@@ -119,9 +108,9 @@ def main(arguments: Sequence[str] | None = None, execute: Processes | None = Non
     parser.add_argument(
         "--data_root", nargs="+", type=Path, required=True, help="folders of the data sets and other files"
     )
-    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs themselves")
-    parser.add_argument("--plan", type=Path, default=ROOT / "scripts" / "benchmark_plan.json")
+    parser.add_argument("--plan", type=Path, default=PLAN)
     parser.add_argument("--minutes", type=float, default=60, help="no cell is started after them")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
     parser.add_argument("--only", default="", help="regular expression searched in data_fraction_row_seed")

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """How long the statistics take, and how often their 95 % intervals hold the truth, as two Markdown tables.
 
-    python scripts/benchmark_statistics.py [--simulations 2000] [--resamples 1000] [--only time delong bootstrap seeds]
+    python -m scripts.benchmark.statistics [--simulations 2000] [--resamples 1000] [--only time delong bootstrap seeds]
 
 Time: all metrics with all intervals, 2,000 resamples, every image its own patient and two images per patient; the CPU
 time is what a machine with nothing else to do takes. Memory is what is added to predictions and interpreter.
@@ -20,15 +19,11 @@ from __future__ import annotations
 
 import argparse
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from dual_skd.evaluation.bootstrap import BINARY_METRICS, bootstrap_intervals
 from dual_skd.evaluation.delong import auc_interval, delong_test, macro_auc_interval

@@ -6,17 +6,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
-
 from dual_skd.errors import InputError
+from dual_skd.files import replace_file
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "nll", "ece", "brier")
 KEY = ("data", "fraction", "row", "seed")
@@ -25,12 +22,11 @@ COLUMNS = (
     "learning_rate", "settings", "commit", "started",
 )  # fmt: skip
 CORRUPTED = ("accuracy", "balanced_accuracy", "macro_auc", "nll", "ece")
-GRID = (*KEY, "learning_rate")  # what tells lines of the grid search apart
 # of the CSV files by name; images as they are have the corruption "none" and the strength 0
 TABLES = {
     "benchmark": COLUMNS,
     "robustness": (*KEY, "network", "corruption", "strength", *CORRUPTED),
-    "tuned": (*GRID, "images", *METRICS),
+    "tuned": (*KEY, "learning_rate", "images", *METRICS),
     "latency": ("network", "size", "parameters", "macs", "milliseconds", "of_large", "load", "machine", "measured"),
 }
 
@@ -106,11 +102,8 @@ def write_rows(results: Path, rows: Sequence[dict[str, Any]], table: str) -> Non
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    """Writes a text file whole or not at all; makes its folder."""
+    replace_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def predictions_path(results: Path, data: str, fraction: float | str) -> Path:
@@ -135,10 +128,12 @@ def add_predictions(path: Path, row: str, seed: int, found: Predictions) -> None
     kept |= {f"{row}/{seed}/{who}": p.astype(np.float16) for who, p in found.networks.items()}
     kept[f"{row}/{seed}/counts"] = found.counts.astype(np.int32)
     kept[f"{row}/{seed}/temperature"] = np.array(found.temperature)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp.npz")
-    np.savez_compressed(draft, **kept)
-    os.replace(draft, path)
+
+    def write(draft: Path) -> None:
+        with draft.open("wb") as file:
+            np.savez_compressed(file, **kept)
+
+    replace_file(path, write)
 
 
 def probabilities(stored: dict[str, np.ndarray], row: str, seed: int | str, network: str) -> np.ndarray | None:

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Measures the data side of a training run, and prints a Markdown table.
 
-    python scripts/benchmark_data.py [--images 2000] [--records 100000] [--image_size 96] [--batch_size 32]
+    python -m scripts.measure.data_loading [--images 2000] [--records 100000] [--image_size 96] [--batch_size 32]
 
 * images per second of the whole training command (train.json: files, cache, augmentation, optimiser, handlers) from the
   second epoch on, against the same trainer fed from tensors in memory; the two take turns, and the figure is a median
@@ -30,9 +29,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+from scripts import TRAIN
 
-CONFIG = Path(__file__).resolve().parents[1] / "bundle" / "configs" / "train.json"
 PIXELS = 128
 
 
@@ -52,7 +50,7 @@ def workflow(data: Path, output: Path, **options):
     from monai.bundle import ConfigWorkflow
 
     options = {"val_interval": 1000, "keep_twins": True, "test_fraction": 0.05, "val_fraction": 0.05} | options
-    built = ConfigWorkflow(str(CONFIG), logging_file=False, dataset_dir=str(data), output_dir=str(output), **options)
+    built = ConfigWorkflow(str(TRAIN), logging_file=False, dataset_dir=str(data), output_dir=str(output), **options)
     built.initialize()
     return built
 

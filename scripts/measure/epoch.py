@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Measures what training costs at several image sizes: CPU seconds for 100 images and one epoch, as a Markdown table.
 
-    OMP_NUM_THREADS=1 python scripts/measure_epoch.py [--sizes 96 160 224] [--rounds 5] [--batch_size 16]
+    OMP_NUM_THREADS=1 python -m scripts.measure.epoch [--sizes 96 160 224] [--rounds 5] [--batch_size 16]
 
 One training step of the default student alone, of the dual model (``coupled``), and of the large network. Steps of
 all kinds and sizes take turns, and processor time counts, so that other work on the machine matters little. Reading
@@ -16,7 +15,8 @@ import statistics
 import time
 
 import torch
-from benchmark_speed import STUDENT, trainer_for
+
+from scripts.measure.step_time import STUDENT, trainer_for
 
 KINDS = {  # update, network
     "student alone": ("none", STUDENT),

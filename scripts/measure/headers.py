@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Seconds to read the headers of DICOM slices, scaled to 100,000.
 
-    OMP_NUM_THREADS=1 python scripts/measure_headers.py [--slices 10000]
+    OMP_NUM_THREADS=1 python -m scripts.measure.headers [--slices 10000]
 
 The slices are copies of pydicom's CT_small.dcm (258 elements) with 16 x 16 pixels, 100 to a series and folder, in a
 temporary folder. Prints a line for each of three rounds: CPU and wall clock.

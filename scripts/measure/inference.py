@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Images per second and memory over time of ``run inference`` on a folder of many small images.
 
-    python scripts/measure_inference.py [--images 5000] [--num_workers 0 2] [--model output]
+    python -m scripts.measure.inference [--images 5000] [--num_workers 0 2] [--model output]
 
 Writes generated chest phantoms of 128 x 128 pixels, every second one as PNG, the others as DICOM files, into a folder
 that is removed at the end, and runs configs/inference.json on them, for each number of workers in a process of its own.

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Trains once without interruption and once killed at random moments, and compares what is left, bit by bit.
 
-    python scripts/kill_and_resume.py DATA --work /tmp/kill [--signals KILL TERM INT] [--seed 0] -- --epochs 6 ...
+    python -m scripts.measure.kill_and_resume DATA --work /tmp/kill [--signals KILL TERM INT] -- --epochs 6 ...
 
 What follows ``--`` are options of train.json. Every part of the killed run is the same command, with no option to go
 on, with a checkpoint after every iteration. The iterations are drawn, and up to half a second after them. Prints tables
@@ -27,8 +26,7 @@ import torch
 
 from dual_skd.checkpoints import BEFORE, NEWEST, read_checkpoint
 from dual_skd.files import sha256_of
-
-ROOT = Path(__file__).resolve().parents[1]
+from scripts import ROOT, TRAIN
 
 
 def tensors_sum(path: Path) -> str:
@@ -49,7 +47,7 @@ COMPARED = {
 
 def start(data: str, output: Path, options: list[str]) -> subprocess.Popen:
     """Starts the bundle's training, its output at the end of ``<output>.log``."""
-    config = ROOT / "bundle" / "configs" / "train.json"
+    config = TRAIN
     command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(config)]
     command += ["--dataset_dir", data, "--output_dir", str(output), "--checkpoint_minutes", "0", *options]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "bundle"), os.environ.get("PYTHONPATH", "")])}

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Measures what a long run and many runs in one process leave behind: memory, tensors, threads, files, processes.
 
-    python scripts/measure_long_run.py [--iterations 2000] [--runs 50] [--num_workers 1]
+    python -m scripts.measure.long_run [--iterations 2000] [--runs 50] [--num_workers 1]
 
 Trains tiny networks on generated phantoms by the bundle's own configuration, with validation, checkpoints, TensorBoard.
 First one run of many iterations, then many runs of 2 epochs. Prints a table in Markdown; the exit code is 0 where the
@@ -27,8 +26,8 @@ from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
 from dual_skd.data import write_demo
+from scripts import TRAIN
 
-ROOT = Path(__file__).resolve().parents[1]
 GROWTH = 0.02  # of the resident memory
 PER_EPOCH = 20
 TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
@@ -54,7 +53,7 @@ def held() -> dict[str, float]:
 
 def train(output: Path, after_epoch: Callable[[int], Any] | None = None, **settings: Any) -> None:
     """One run of the bundle's training, quietly; ``after_epoch`` gets the number of iterations so far."""
-    config = str(ROOT / "bundle" / "configs" / "train.json")
+    config = str(TRAIN)
     settings = SETTINGS | {"output_dir": str(output), "device": torch.device("cpu")} | settings
     workflow = ConfigWorkflow(config, workflow_type="train", logging_file=False, **settings)
     with contextlib.redirect_stderr(io.StringIO()):

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Measures the search for copies: how many planted ones it finds, and how many pairs of other images it takes for some.
 
-    python scripts/measure_twins.py DATA [--spatial_dims 3] [--patient_pattern P] [--number 200] [--json FILE]
+    python -m scripts.measure.near_duplicates DATA [--spatial_dims 3] [--patient_pattern P] [--number 200] [--json FILE]
 
 DATA is any data set that ``load_records`` takes. Copies of random images are planted: JPEG of quality 30 to 95, resized
 by 0.5 to 1.5, turned by up to 5 degrees, brightness and contrast changed by up to 30 %, gamma 0.7 to 1.4, up to 2 %
@@ -28,8 +27,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from dual_skd.data import load_records
 from dual_skd.data.twins.finder import SIMILARITY, TwinFinder

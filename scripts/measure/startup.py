@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """How long a command takes to start: processor time of its whole process, the median of several.
 
-    python scripts/measure_startup.py [--rounds 5] [--predict FILE --model OUT]
+    python -m scripts.measure.startup [--rounds 5] [--predict FILE --model OUT]
 
 Prints a row of a table for the help of every command, and for the answer to one image, if there is one. All take turns.
 """

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Measures what the second network costs, as ratios from one run, and prints a Markdown table.
 
-    python scripts/benchmark_speed.py [--steps 20] [--rounds 7] [--image_size 96] [--batch_size 32] [--device cpu]
+    python -m scripts.measure.step_time [--steps 20] [--rounds 7] [--image_size 96] [--batch_size 32] [--device cpu]
 
 The kinds of step take turns, a few steps each, so that a drift of the machine's speed hits all of them; each figure is
 the median over the rounds. The student's network and the sizes are those of bundle/configs/train.json.
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+from scripts import TRAIN
 
 STUDENT = {"name": "tf_efficientnet_lite2", "depths": [1, 3, 3, 2, 1, 1], "num_classes": 3, "in_channels": 1}
 
@@ -110,7 +109,7 @@ def data_wait_share(image_size: int, batch_size: int) -> float:
     from ignite.engine import Events
     from monai.bundle import ConfigWorkflow
 
-    config = Path(__file__).resolve().parents[1] / "bundle" / "configs" / "train.json"
+    config = TRAIN
     with tempfile.TemporaryDirectory() as output:
         workflow = ConfigWorkflow(
             str(config),

@@ -1,24 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of scripts/verify_bundle.py that only read files. Each takes a :class:`Bundle`, returns a line or raises."""
+"""Checks of a bundle that only read its files. Each takes a :class:`Bundle`, returns a line or raises CheckFailed."""
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dual_skd.files import sha256_of
+from scripts.release.bundle import FOLDER, MANIFEST, METADATA, Bundle, CheckFailed, python_files, source
+from scripts.release.metadata_checks import check_metadata, check_packages, check_version
 
-FOLDER = "dual_skd_classification"
-METADATA = "configs/metadata.json"
-MANIFEST = "manifest.json"
-PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 LARGE = 5_000_000  # bytes; larger files must be vouched for by the manifest
 REQUIRED = (
     "LICENSE",
@@ -31,7 +24,6 @@ REQUIRED = (
     "dual_skd/__init__.py",
     "dual_skd/__main__.py",
 )
-BY_PRODUCTS = ("__pycache__", ".pyc", ".egg-info", ".DS_Store")
 
 # ids that the Model Zoo's contribution guide and MONAI's properties name, "::" for an entry of an entry
 IDS = {
@@ -50,131 +42,6 @@ IDS = {
         "inferer", "handlers", "preprocessing", "postprocessing", "inference", "run",
     ),
 }  # fmt: skip
-
-# What MONAI's metadata schema of 2024-07-25 asks for, written down here because a check has no network access.
-# Stricter than it in four points: the changelog, that texts say something, that versions are versions, and that inputs
-# and outputs are tensors which name their channels.
-SCHEMA_FILE = "meta_schema_20240725.json"
-TEXT = {"type": "string", "minLength": 1}
-VERSION = {"type": "string", "pattern": r"^\d+\.\d+\.\d+"}
-TENSOR = {
-    "type": "object",
-    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "channel_def"],
-    "properties": {
-        "type": TEXT,
-        "format": TEXT,
-        "num_channels": {"type": "integer", "minimum": 1},
-        "spatial_shape": {"type": "array", "items": {"type": ["integer", "string"]}},
-        "dtype": TEXT,
-        "value_range": {"type": "array", "items": {"type": "number"}},
-        "is_patch_data": {"type": "boolean"},
-        "channel_def": {"type": "object", "additionalProperties": TEXT},
-    },
-}
-TENSORS = {"type": "object", "minProperties": 1, "additionalProperties": TENSOR}
-TEXTS = ("task", "description", "authors", "copyright")
-OPTIONAL_TEXTS = ("name", "data_source", "data_type", "image_classes", "label_classes", "pred_classes", "intended_use")
-VERSIONS = ("version", "monai_version", "pytorch_version", "numpy_version")
-SCHEMA = {
-    "type": "object",
-    "required": ["schema", *VERSIONS, "changelog", "required_packages_version", *TEXTS, "network_data_format"],
-    "properties": {
-        "schema": {"type": "string", "pattern": rf"/{re.escape(SCHEMA_FILE)}$"},
-        **dict.fromkeys(VERSIONS, VERSION),
-        "changelog": {"type": "object", "minProperties": 1, "additionalProperties": TEXT},
-        "required_packages_version": {"type": "object", "additionalProperties": VERSION},
-        **dict.fromkeys((*TEXTS, *OPTIONAL_TEXTS), TEXT),
-        "eval_metrics": {"type": "object"},
-        "supported_apps": {"type": "object"},
-        "references": {"type": "array", "items": TEXT},
-    },
-    "patternProperties": {
-        "^[_a-zA-Z0-9]+_data_format$": {
-            "type": "object",
-            "required": ["inputs", "outputs"],
-            "properties": {"inputs": TENSORS, "outputs": TENSORS, "post_processed_outputs": TENSORS},
-        }
-    },
-}
-
-
-class CheckFailed(Exception):
-    """A check found something wrong; the message says what, where, and what to do."""
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A bundle to be checked.
-
-    Attributes:
-        root: the folder that holds ``configs``; of a zip, where it was unpacked.
-        given: the folder or the zip that the user named.
-        packed: whether it claims to be complete, so that a manifest is due: a zip, or a folder that a zip unpacks to.
-        project: pyproject.toml with the floors of the packages.
-    """
-
-    root: Path
-    given: Path
-    packed: bool
-    project: Path = PROJECT
-
-    @cached_property
-    def files(self) -> list[str]:
-        """Sorted paths relative to the root, without what Python and installers leave behind."""
-        found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
-        return sorted(path.as_posix() for path in found if not any(part.endswith(BY_PRODUCTS) for part in path.parts))
-
-    def json(self, name: str) -> Any:
-        """Content of a JSON file of the bundle."""
-        try:
-            return json.loads((self.root / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckFailed(f"{name} is missing") from None
-        except ValueError as error:
-            raise CheckFailed(f"{name} is not valid JSON ({error})") from None
-
-    @cached_property
-    def metadata(self) -> dict[str, Any]:
-        found = self.json(METADATA)
-        if not isinstance(found, dict):
-            raise CheckFailed(f"{METADATA} holds a {type(found).__name__}, expected an object")
-        return found
-
-    @cached_property
-    def manifest(self) -> dict[str, dict[str, Any]] | None:
-        """Path to size and SHA-256; None where a source folder has no manifest."""
-        if not (self.root / MANIFEST).is_file() and not self.packed:
-            return None
-        content = self.json(MANIFEST)
-        entries = content.get("files") if isinstance(content, dict) else None
-        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-            raise CheckFailed(f"{MANIFEST} has no table of files; pack anew with scripts/package_bundle.py")
-        return entries
-
-
-def open_bundle(given: Path, scratch: Path, project: Path = PROJECT) -> Bundle:
-    """Unpacks a zip into ``scratch``; a folder is taken where it lies.
-
-    Raises:
-        CheckFailed: no such file, not a zip, unsafe names in it, or more or less than one folder.
-    """
-    if given.is_dir():
-        return Bundle(given.resolve(), given, given.resolve().name == FOLDER, project)
-    if not zipfile.is_zipfile(given):
-        raise CheckFailed(f"{given} is neither a folder nor a zip; give a bundle's folder or its zip")
-    with zipfile.ZipFile(given) as archive:
-        places = [PurePosixPath(name.replace("\\", "/")) for name in archive.namelist()]
-        unsafe = [str(place) for place in places if place.is_absolute() or ".." in place.parts]
-        folders = sorted({place.parts[0] for place in places if place.parts})
-        if unsafe:
-            raise CheckFailed(f"{given} would unpack outside its folder: {unsafe[0]}")
-        if len(folders) != 1:
-            raise CheckFailed(f"{given} holds {folders}, expected one folder, {FOLDER}")
-        damaged = archive.testzip()
-        if damaged:
-            raise CheckFailed(f"{given}: {damaged} is damaged (its checksum in the zip differs); pack or copy it anew")
-        archive.extractall(scratch)
-    return Bundle(scratch / folders[0], given, True, project)
 
 
 def check_name(bundle: Bundle) -> str:
@@ -202,99 +69,6 @@ def check_files(bundle: Bundle) -> str:
     if unmarked:
         raise CheckFailed(f"no SPDX licence line in {', '.join(unmarked)}")
     return f"{len(bundle.files)} files"
-
-
-def python_files(bundle: Bundle) -> list[str]:
-    return [name for name in bundle.files if name.endswith(".py")]
-
-
-def source(bundle: Bundle, name: str) -> str:
-    return (bundle.root / name).read_text(encoding="utf-8")
-
-
-def assigned(text: str, name: str) -> str | None:
-    """Value of ``name = "..."`` at the top of a module."""
-    for statement in ast.parse(text).body:
-        if isinstance(statement, ast.Assign) and [getattr(t, "id", None) for t in statement.targets] == [name]:
-            return ast.literal_eval(statement.value)
-    return None
-
-
-def check_version(bundle: Bundle) -> str:
-    """One version everywhere: metadata, newest entry of its changelog, package, pyproject.toml, manifest."""
-    version = bundle.metadata.get("version")
-    changes = bundle.metadata.get("changelog")
-    if not version or not isinstance(changes, dict):
-        raise CheckFailed(f"{METADATA} has no version or no changelog")
-    if version not in changes:
-        raise CheckFailed(f"version {version} is not in the changelog of {METADATA} ({', '.join(changes)})")
-    newest = max(changes, key=lambda text: [int(part) for part in re.findall(r"\d+", text)])
-    if newest != version:
-        raise CheckFailed(f"version is {version}, but the changelog of {METADATA} goes up to {newest}")
-    others = {"dual_skd/__init__.py": assigned(source(bundle, "dual_skd/__init__.py"), "__version__")}
-    if bundle.project.is_file():
-        declared = re.search(r'^version = "(.+?)"', bundle.project.read_text(encoding="utf-8"), re.MULTILINE)
-        others[bundle.project.name] = declared and declared[1]
-    if bundle.manifest is not None:
-        others[MANIFEST] = bundle.json(MANIFEST).get("version")
-    for place, found in others.items():
-        if found != version:
-            raise CheckFailed(f"{METADATA} has version {version}, {place} has {found}")
-    return version
-
-
-def check_metadata(bundle: Bundle) -> str:
-    try:
-        from jsonschema import Draft202012Validator
-    except ImportError:
-        raise CheckFailed("jsonschema is not installed; pip install jsonschema") from None
-    errors = sorted(Draft202012Validator(SCHEMA).iter_errors(bundle.metadata), key=lambda error: list(error.path))
-    if errors:
-        first = errors[0]
-        place = "/".join(map(str, first.path)) or "at the top"
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise CheckFailed(f"{METADATA}, {place}: {first.message}{more}")
-    formats = [name for name in bundle.metadata if name.endswith("_data_format")]
-    for name in formats:
-        for side in ("inputs", "outputs"):
-            for key, tensor in bundle.metadata[name][side].items():
-                if len(tensor["channel_def"]) != tensor["num_channels"]:
-                    raise CheckFailed(
-                        f"{METADATA}, {name}/{side}/{key}: {tensor['num_channels']} channels, but "
-                        f"{len(tensor['channel_def'])} names in channel_def"
-                    )
-    return f"fields of {SCHEMA_FILE}; {', '.join(formats)}"
-
-
-def pinned_versions(metadata: dict[str, Any]) -> dict[str, str]:
-    """Package, in lower case, to the version that the metadata name."""
-    own = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
-    pins = {name: metadata[key] for name, key in own.items() if key in metadata}
-    return pins | {name.lower(): version for name, version in metadata.get("required_packages_version", {}).items()}
-
-
-def check_packages(bundle: Bundle) -> str:
-    """Pinned versions fulfil the floors that pip installs by, and no package is in one list only."""
-    from packaging.requirements import Requirement
-
-    if not bundle.project.is_file():
-        raise CheckFailed(f"{bundle.project} is missing; its floors are compared with the versions of {METADATA}")
-    project = bundle.project.read_text(encoding="utf-8")
-    block = re.search(r"^dependencies = \[(.*?)^\]", project, re.DOTALL | re.MULTILINE)
-    declared = {found.name.lower(): found for found in map(Requirement, re.findall(r'"(.+?)"', block[1]))}
-    pins = pinned_versions(bundle.metadata)
-    wrong = [
-        f"{name} {version} against {declared[name].specifier}"
-        for name, version in pins.items()
-        if name in declared and not declared[name].specifier.contains(version, prereleases=True)
-    ]
-    if wrong:
-        raise CheckFailed(f"{METADATA} pins versions that {bundle.project.name} excludes: {'; '.join(wrong)}")
-    for here, there, name in ((pins, declared, METADATA), (declared, pins, bundle.project.name)):
-        alone = sorted(set(here) - set(there))
-        if alone:
-            raise CheckFailed(f"only in {name}: {', '.join(alone)}; name them in both or in none")
-    return f"{len(pins)} versions within the floors of {bundle.project.name}"
 
 
 def entry_at(content: Any, place: str) -> Any:

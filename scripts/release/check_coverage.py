@@ -2,7 +2,7 @@
 """Whether the tests reach enough of the package.
 
     python -m pytest -n 2 --cov --cov-report=json:coverage.json
-    python scripts/check_coverage.py coverage.json
+    python -m scripts.release.check_coverage coverage.json
 
 Ends with 1 where less than 90 % of the package's lines, or of the branches of a module that decides what a model learns
 and what is kept of it, were executed, and names them.

@@ -5,10 +5,10 @@ A test fails where the example isn't what today's code writes (tests/evaluation/
 
     dual-skd train demo -o /tmp/demo
     dual-skd evaluate /tmp/demo
-    python scripts/example_report.py /tmp/demo
+    python -m scripts.release.example_report /tmp/demo
     chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,1700 \
         --screenshot=/tmp/demo/shot.png docs/example/report.html
-    python scripts/example_report.py /tmp/demo --picture /tmp/demo/shot.png
+    python -m scripts.release.example_report /tmp/demo --picture /tmp/demo/shot.png
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "docs" / "example"
+from scripts import ROOT
+
+EXAMPLE = ROOT / "docs" / "example"
 
 
 def copy_report(run: Path, folder: Path) -> Path:

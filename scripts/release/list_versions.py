@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Installed versions and licences of what this project needs, beside the versions that it asks for.
 
-    python scripts/list_versions.py [--all]
+    python -m scripts.release.list_versions [--all]
 
 A line per package of pyproject.toml (``--all``: and of everything that these need), with the licence as the package's
 own metadata state it. Ends with 1 where a package is older than asked for, or absent though it isn't optional.
@@ -11,28 +11,23 @@ Known weaknesses of these versions are what ``pip-audit`` lists, which needs the
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from importlib import metadata
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+from scripts import PROJECT
+from scripts.release.project import dependencies, optional_dependencies
+
 CLASSIFIER = "License :: OSI Approved :: "
 
 
 def declared(text: str) -> dict[str, tuple[Requirement, str]]:
     """Name -> requirement and the group it is in, ``run`` for the dependencies, in the order of the file."""
-    # tomllib comes with Python 3.11
-    groups = [("run", re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1])]
-    optional = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
-    groups += re.findall(r"^(\w+) = \[(.*?)^\]", optional, re.DOTALL | re.MULTILINE)
     found: dict[str, tuple[Requirement, str]] = {}
-    for group, block in groups:
-        for line in re.findall(r'^ *"(.+)",', block, re.MULTILINE):
-            requirement = Requirement(line)
+    for group, wanted in ({"run": dependencies(text)} | optional_dependencies(text)).items():
+        for requirement in wanted:
             found.setdefault(canonicalize_name(requirement.name), (requirement, group))
     return found
 

@@ -1,9 +1,8 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Ships the student of a finished run on the demo data with the bundle: bundle/models/model.pt and model.json.
 
     python -m monai.bundle run training --config_file bundle/configs/train.json
-    python scripts/make_demo_model.py output
+    python -m scripts.release.make_demo_model output
 
 model.json has the SHA-256 of model.pt, with what it was trained, and its metrics on the demo's test images, which
 tests/bundle/test_shipped_model.py measures again.
@@ -23,8 +22,8 @@ from dual_skd.evaluation import classification_metrics
 from dual_skd.evaluation.recorder import read_json, write_json
 from dual_skd.files import sha256_of
 from dual_skd.outputs import save_model
+from scripts import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 DESCRIPTION = "trained on generated chest phantoms to try the bundle with; it knows no patients"
 COMMAND = "python -m monai.bundle run training --config_file bundle/configs/train.json"
 

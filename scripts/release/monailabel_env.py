@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Makes an environment with MONAI Label that can serve this bundle.
 
-    python scripts/monailabel_env.py FOLDER
+    python -m scripts.release.monailabel_env FOLDER
 
 FOLDER becomes a virtual environment of this Python (3.10 to 3.12); one that is there already is completed. MONAI Label
 0.8.5 asks for packages that don't go together as they are, so that
@@ -18,13 +17,17 @@ The bundle's code is not installed: MONAI Label runs what lies in the bundle's f
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from scripts import PROJECT
+from scripts.release.project import dependencies
+
 BASE = ("monailabel==0.8.5", "pydicom-seg==0.4.1")
 LEFT_OUT = ("monai", "sam2", "pydicom-seg")  # of MONAI Label's list
 OF_MONAI = ("itk", "scikit-image", "jsonschema<4")  # what it needs of MONAI's extras, and what pydicom-seg needs
@@ -33,7 +36,7 @@ MOVED = ("pydicom._storage_sopclass_uids", "pydicom.uid")
 
 
 def name_of(requirement: str) -> str:
-    return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
+    return canonicalize_name(Requirement(requirement).name)
 
 
 def requirements(of_label: Sequence[str], project: str) -> list[str]:
@@ -43,10 +46,8 @@ def requirements(of_label: Sequence[str], project: str) -> list[str]:
         of_label: the lines that MONAI Label's metadata give.
         project: content of pyproject.toml.
     """
-    block = re.search(r"^dependencies = \[(.*?)^\]", project, re.DOTALL | re.MULTILINE)[1]
-    own = re.findall(r'^    "(.+?)"', block, re.MULTILINE)
     kept = [line for line in of_label if name_of(line) not in LEFT_OUT]
-    return [*own, *OF_MONAI, *kept]
+    return [*map(str, dependencies(project)), *OF_MONAI, *kept]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pip = [str(python), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--no-deps", *BASE], check=True)
     of_label = subprocess.run([str(python), "-c", ASK], check=True, capture_output=True, text=True).stdout.splitlines()
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    subprocess.run([*pip, *requirements(of_label, project)], check=True)
+    wanted = requirements(of_label, PROJECT.read_text(encoding="utf-8"))
+    subprocess.run([*pip, *wanted], check=True)
     find = "import importlib.util; print(importlib.util.find_spec('pydicom_seg').submodule_search_locations[0])"
     place = subprocess.run([str(python), "-c", find], check=True, capture_output=True, text=True).stdout.strip()
     for path in Path(place).glob("*.py"):

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Packs the bundle into one zip that MONAI, MONAI Label and the Model Zoo read.
 
-    python scripts/package_bundle.py [--output dist] [--commit HEAD] [--models output/models]
+    python -m scripts.release.package_bundle [--output dist] [--commit HEAD] [--models output/models]
 
 The zip, ``dual_skd_classification_v<version>.zip``, holds the folder ``dual_skd_classification``: MONAI Label tells the
 task from that name. In it is what the commit has under ``bundle``, and nothing else: no untracked file and no change
@@ -30,13 +29,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = "dual_skd_classification"
-METADATA = "configs/metadata.json"
-TRAIN = "configs/train.json"
+from scripts import ROOT
+from scripts.release.bundle import FOLDER, MANIFEST, METADATA, TRAIN
+
 GIVEN_BY_DATA = ("num_classes", "in_channels", "spatial_dims", "image_size")  # of an architecture; no options of it
 KNOWN = "dual_skd/known_configs.py"
-MANIFEST = "manifest.json"
 CHANGELOG = "docs/CHANGELOG.md"
 WEIGHTS = ("model.pt", "model.safetensors", "auxiliary.pt", "auxiliary.safetensors")  # what a run leaves in its models
 REGULAR = ("100644", "100755")  # modes of ordinary files in git; links and submodules have others
@@ -169,7 +166,7 @@ def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
 
 def known_sums(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The package's table of the configs that it knows, fitted to those that are packed; empty without one."""
-    from write_options import with_sums  # here, as above
+    from scripts.release.write_options import with_sums  # here, as above
 
     if KNOWN not in files:
         return {}

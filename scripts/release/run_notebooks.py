@@ -21,8 +21,9 @@ from nbclient.exceptions import CellControlSignal, CellTimeoutError, DeadKernelE
 from nbformat import NotebookNode
 
 import dual_skd
+from scripts import ROOT
 
-TUTORIALS = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
+TUTORIALS = ROOT / "docs" / "tutorials"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Makes a folder of a finished run that can be shared on the Hugging Face Hub. Nothing is uploaded.
 
-    python scripts/share_folder.py output --license cc-by-4.0 [--output share] [--dataset-name "Chest X-rays"]
+    python -m scripts.release.share_folder output --license cc-by-4.0 [--output share] [--dataset-name "Chest X-rays"]
 
 The folder, ``share/dual_skd_classification``, is the bundle with the weights of the run, as ``package_bundle.py`` packs
 it and as ``monai.bundle.download`` expects it, with four files more: ``README.md`` (the run's model card, with the
@@ -23,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from package_bundle import (
-    FOLDER,
-    ROOT,
+
+from scripts import ROOT
+from scripts.release.bundle import FOLDER
+from scripts.release.package_bundle import (
     bundle_files,
     committed_files,
     description_of,

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Checks a bundle before it is given away: a folder, or the zip that scripts/package_bundle.py made. Needs no network.
+"""Checks a bundle before it is given away: a folder, or the zip that ``package_bundle`` made. Needs no network.
 
-    python scripts/verify_bundle.py [BUNDLE] [--only files version ...]
+    python -m scripts.release.verify_bundle [BUNDLE] [--only files version ...]
 
 One line per check, ``ok`` or ``failed`` with the reason; exit code 1 when one failed. The checks are those that MONAI's
 Model Zoo runs on a bundle (files, version, metadata, network_def against the metadata, export to TorchScript) and more:
@@ -42,9 +41,10 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from bundle_checks import CHECKS, FOLDER, Bundle, CheckFailed, open_bundle
+from scripts import ROOT
+from scripts.release.bundle import FOLDER, Bundle, CheckFailed, open_bundle
+from scripts.release.bundle_checks import CHECKS
 
-ROOT = Path(__file__).resolve().parents[1]
 NETWORK_CHECKS = ("properties", "network", "torchscript", "load")
 ALL = (*CHECKS, "run", *NETWORK_CHECKS)
 COUNTS = {"train": 24, "val": 9, "test": 9}

@@ -1,10 +1,8 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""The checks of scripts/verify_bundle.py that need the bundle's code and a network, in a process that sees that code.
+"""The checks of a bundle that need its own code and a network: ``verify_bundle`` starts this file as a program.
 
-    python scripts/verify_bundle_network.py ROOT OUTPUT_DIR DATA ANSWERS CHECK ...
-
-Writes ``ANSWERS/<check>.json`` with ``ok`` and ``detail``. The network is the bundle's own ``models/model.pt``, else
+Its arguments are ROOT OUTPUT_DIR DATA ANSWERS CHECK ... Nothing else of ``scripts`` is imported. It writes
+``ANSWERS/<check>.json`` with ``ok`` and ``detail``. The network is the bundle's own ``models/model.pt``, else
 that of the finished run in OUTPUT_DIR, which is then copied into ROOT as a released bundle would have it.
 """
 

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Writes what follows from the options: their blocks in the configs, docs/options.md, and docs/commands.md.
 
-    python scripts/write_options.py [--check]
+    python -m scripts.release.write_options [--check]
 
 In each of the three configs the entries from "imports" to "options" are written, the graph below stays as it is.
 The sums of the configs are noted in dual_skd/known_configs.py, so run it after any change of a config.
@@ -18,20 +17,19 @@ import os
 import re
 import sys
 import textwrap
-from pathlib import Path
 
 from dual_skd import options
 from dual_skd.cli import COMMANDS, overview, parser_of
 from dual_skd.options.kinds import Options
 from dual_skd.options.table import table
+from scripts import CONFIGS, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = {"train.json": options.Training, "evaluate.json": options.Evaluation, "inference.json": options.Prediction}
+KINDS = {"train.json": options.Training, "evaluate.json": options.Evaluation, "inference.json": options.Prediction}
 METADATA = "metadata.json"  # not run
 WIDTH = 120
 PAGE = """# Options
 
-Written by `python scripts/write_options.py` from `dual_skd.options`, where every option stands once.
+Written by `python -m scripts.release.write_options` from `dual_skd.options`, where every option stands once.
 
 * On the command line of `dual-skd`: `--image-size 128` or `--image_size 128`, lists as words one after the other
   (`--image-size 48 48 24`), those that are on or off as `--amp`, `--amp true` or `--amp false`.
@@ -40,8 +38,9 @@ Written by `python scripts/write_options.py` from `dual_skd.options`, where ever
 """
 COMMANDS_PAGE = """# Commands
 
-What `dual-skd -h` and `dual-skd COMMAND -h` show, written by `python scripts/write_options.py`. Lists, switches,
-presets and files of options: [user guide](user_guide.md#commands). All options: [options.md](options.md).
+What `dual-skd -h` and `dual-skd COMMAND -h` show, written by `python -m scripts.release.write_options`.
+Lists, switches, presets and files of options: [user guide](user_guide.md#commands).
+All options: [options.md](options.md).
 """
 
 
@@ -100,10 +99,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; 1 where a file differs")
     args = parser.parse_args(arguments)
     wanted = {ROOT / "docs" / "options.md": page(), ROOT / "docs" / "commands.md": commands()}
-    configs = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "bundle" / "configs").glob("*.json")}
-    for name, kind in CONFIGS.items():
+    configs = {path.name: path.read_text(encoding="utf-8") for path in CONFIGS.glob("*.json")}
+    for name, kind in KINDS.items():
         configs[name] = with_block(configs[name], kind, kind.__name__.lower())
-        wanted[ROOT / "bundle" / "configs" / name] = configs[name]
+        wanted[CONFIGS / name] = configs[name]
     sums = ROOT / "bundle" / "dual_skd" / "known_configs.py"
     wanted[sums] = with_sums(sums.read_text(encoding="utf-8"), {n: one for n, one in configs.items() if n != METADATA})
     different = [
@@ -111,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     for path in different:
         if args.check:
-            print(f"{path.relative_to(ROOT)} isn't what the options say; run python scripts/write_options.py.")
+            print(f"{path.relative_to(ROOT)} isn't what the options say; run python -m scripts.release.write_options.")
         else:
             path.write_text(wanted[path], encoding="utf-8")
             print(f"{path.relative_to(ROOT)} written.")

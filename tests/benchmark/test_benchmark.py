@@ -407,7 +407,7 @@ def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, script
 
 def test_the_short_table_and_the_claims_stand_between_the_marks_of_the_document(done, scripts, plan):
     document = done / "results.md"
-    document.write_text("Before\n<!-- made by scripts/benchmark_report.py -->\nformer lines\n<!-- end -->\nAfter\n")
+    document.write_text("Before\n<!-- made by scripts/benchmark/report.py -->\nformer lines\n<!-- end -->\nAfter\n")
     for _ in range(2):  # a second time changes nothing
         scripts.report.main(["--results", str(done / "results"), "--plan", str(plan), "--no_pictures"])
         text = document.read_text()

@@ -44,7 +44,7 @@ def test_every_row_and_data_set_has_a_name_in_words(scripts, results):
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.stem)
 def test_a_picture_is_that_of_the_numbers_beside_it(scripts, results, picture):
     text = picture.read_text(encoding="utf-8")
-    again = "python scripts/benchmark_report.py makes tables and pictures anew"
+    again = "python -m scripts.benchmark.report makes tables and pictures anew"
     assert scripts.pictures.digest(results) in text, again
     assert not re.search(r"/(tmp|home|root|work)/|<dc:date>|20\d\d-\d\d-\d\d", text)
     shown = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", text))
@@ -54,7 +54,7 @@ def test_a_picture_is_that_of_the_numbers_beside_it(scripts, results, picture):
 
 def test_tables_are_those_of_the_numbers_beside_them(results):
     text = (RESULTS / "tables.md").read_text(encoding="utf-8")
-    assert results.digest() in text, "python scripts/benchmark_report.py makes tables and pictures anew"
+    assert results.digest() in text, "python -m scripts.benchmark.report makes tables and pictures anew"
 
 
 def test_the_page_shows_every_picture_and_no_other(scripts):

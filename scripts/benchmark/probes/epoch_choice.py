@@ -6,8 +6,8 @@ validation sets are drawn from it: each chooses an epoch, and the images that we
 worth. The test images are not read. Where the records name patients, whole patients are drawn. What follows ``--`` are
 options of train.json:
 
-    python scripts/probe_epoch_choice.py brain_mri_clean.csv --images 38 -- --train_fraction 0.17 --val_fraction 0.5 \
-        --epochs 48 --method coupled
+    python -m scripts.benchmark.probes.epoch_choice brain_mri_clean.csv --images 38 -- --train_fraction 0.17 \
+        --val_fraction 0.5 --epochs 48 --method coupled
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
@@ -27,8 +26,8 @@ from dual_skd.evaluation.metrics import classification_metrics
 from dual_skd.evaluation.recorder import rank
 from dual_skd.options import Training
 from dual_skd.options.arguments import given
+from scripts import TRAIN
 
-ROOT = Path(__file__).resolve().parents[1]
 CHOICES = ("macro_auc", "balanced_accuracy", "nll", "last")
 TRIES = 100  # per draw, most of which may lack a class
 SHOWN = ("balanced_accuracy", "macro_auc", "nll", "ece")
@@ -38,7 +37,7 @@ def trained(dataset_dir: str, options: dict) -> tuple[Tensor, Tensor, list[str]]
     """Trains once; logits of every epoch (E, N, K), labels (N,) and the patients of the validation images."""
     with tempfile.TemporaryDirectory() as folder:
         run = ConfigWorkflow(
-            str(ROOT / "bundle/configs/train.json"), workflow_type="train", run_id="training", init_id="initialize",
+            str(TRAIN), workflow_type="train", run_id="training", init_id="initialize",
             dataset_dir=dataset_dir, output_dir=folder, logging_file=None, **options,
         )  # fmt: skip
         run.initialize()

@@ -1,9 +1,8 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Which way of making images square (``fit``) trains best, judged on validation images.
 
-    python scripts/probe_fit.py lung_ct --work runs -- --epochs 30
-    python scripts/probe_fit.py chest_xray --work runs --cut 0.6 -- --epochs 24 --train_fraction 0.17 \\
+    python -m scripts.benchmark.probes.fit lung_ct --work runs -- --epochs 30
+    python -m scripts.benchmark.probes.fit chest_xray --work runs --cut 0.6 -- --epochs 24 --train_fraction 0.17 \\
         --val_fraction 0.5 --patient_pattern '(person[0-9]+_(?:virus|bacteria))'
 
 Each fit is trained with each seed by plain fine-tuning at 96 px; what follows ``--`` are further options of training.
@@ -25,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-TRAIN = Path(__file__).resolve().parents[1] / "bundle" / "configs" / "train.json"
+from scripts import TRAIN
+
 FITS = ("stretch", "pad", "crop")
 METRICS = ("balanced_accuracy", "macro_auc", "nll")
 

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """What the prior of the temperature costs and saves, on logits whose right temperature is known.
 
-    python scripts/probe_prior.py [--repeats 100]
+    python -m scripts.benchmark.probes.prior [--repeats 100]
 
 Two logits per image are drawn from N(0, 3^2), and the label from their softmax at the true temperature. A line per true
 temperature and number of images: by strength of the prior (0: the plain maximum of the likelihood), how much NLL the

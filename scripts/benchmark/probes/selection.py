@@ -5,8 +5,8 @@ Each small network is initialised by one rule and kept frozen. A logistic regres
 the training images predicts the validation images; test images are not read. A cheap guide among
 selections, to be confirmed by full runs:
 
-    python scripts/probe_selection.py /data/brain_mri --train_fraction 0.1
-    python scripts/probe_selection.py /data/brain_mri --train_fraction 0.1 --small_options '{"width": 0.4}'
+    python -m scripts.benchmark.probes.selection /data/brain_mri --train_fraction 0.1
+    python -m scripts.benchmark.probes.selection /data/brain_mri --train_fraction 0.1 --small_options '{"width": 0.4}'
 """
 
 from __future__ import annotations

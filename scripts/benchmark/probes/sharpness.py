@@ -1,9 +1,8 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """How sharp are augmented images, as a share of the sharpness of those that the network is evaluated on?
 
-    python scripts/probe_sharpness.py /data/brain_mri /data/chest_xray /data/lung_ct
-    python scripts/probe_sharpness.py /data/brain_volumes --spatial_dims 3 --image_size 48 48 24
+    python -m scripts.benchmark.probes.sharpness /data/brain_mri /data/chest_xray /data/lung_ct
+    python -m scripts.benchmark.probes.sharpness /data/brain_volumes --spatial_dims 3 --image_size 48 48 24
 
 Training images are rotated and shifted as in train.json by default (not scaled, which changes sharpness itself), with
 the same random numbers for every way of resampling. Sharpness: the squared gradient, by differences of neighbours. Last

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """Can a class be told from the ratio of coarse to fine structure alone, and does that carry over to the test images?
 
-    python scripts/probe_spectra.py /data/brain_mri_clean.csv /data/chest_xray /data/lung_ct
+    python -m scripts.benchmark.probes.spectra /data/brain_mri_clean.csv /data/chest_xray /data/lung_ct
 
 Of every image one number per spatial frequency is kept, the mean power there as a share of the sum over frequencies,
 so no place and no shape. The table has the area under the ROC curve with which that number tells a class from the
@@ -17,11 +16,11 @@ import argparse
 from collections.abc import Sequence
 
 import torch
-from probe_sharpness import records_and_transform
 from torch import Tensor
 
 from dual_skd.data.spectra import RINGS, power_spectra
 from dual_skd.evaluation.metrics import area_under_roc
+from scripts.benchmark.probes.sharpness import records_and_transform
 
 
 def relative_power(images: Tensor) -> Tensor:

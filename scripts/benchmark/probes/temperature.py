@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a temperature fitted on validation images does to the test images, per finished run:
 
-    python scripts/probe_temperature.py runs/*
-    python scripts/probe_temperature.py --draw 38 runs/*_tune_*
+    python -m scripts.benchmark.probes.temperature runs/*
+    python -m scripts.benchmark.probes.temperature --draw 38 runs/*_tune_*
 
 NLL of the test images as the network gives them, with the temperature that fits the validation images best, and with
 one that may only soften; beside them the temperature that the test images themselves would have asked for, which nobody
-has. Takes runs that were evaluated with ``--calibrate False``, as those of scripts/benchmark.py are.
+has. Takes runs that were evaluated with ``--calibrate False``, as those of scripts/benchmark/run.py are.
 
 With ``--draw`` no test images are used: so many of a run's validation images, drawn at random, fit a temperature that
 may only soften, and the others judge it; means over the draws.
-Without the prior of a model's temperature, of which scripts/probe_prior.py tells.
+Without the prior of a model's temperature, of which scripts/benchmark/probes/prior.py tells.
 """
 
 from __future__ import annotations

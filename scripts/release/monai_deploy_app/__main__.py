@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python scripts/monai_deploy_app -i DICOM_FOLDER -o OUTPUT -m EXPORT``, which is also how a package starts it."""
+"""``python scripts/release/monai_deploy_app -i DICOM_FOLDER -o OUTPUT -m EXPORT``; a package starts it so, too."""
 
 from app import DualSkdClassifierApp
 

@@ -150,7 +150,7 @@ def test_the_example_is_what_this_version_writes(run_folder):
     example = EXAMPLE.read_text(encoding="utf-8")
     outline = Outline(example)
     fresh = today(run_folder, outline.classes(), outline.columns())
-    remedy = "docs/example is stale; scripts/example_report.py says how to make it again"
+    remedy = "docs/example is stale; scripts/release/example_report.py says how to make it again"
     for once in ('<meta name="generator" content="[^"]*">', "<style>.*?</style>"):
         of_each = [re.findall(once, one, re.DOTALL) for one in (example, fresh)]
         assert of_each[0] == of_each[1] and len(of_each[0]) == 1, remedy
