@@ -18,7 +18,7 @@ import torch
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.calibration import fit_temperature, logits_of, probabilities
-from dual_skd.evaluation.predictions import read_predictions as read_table
+from dual_skd.evaluation.predictions import read_predictions
 from dual_skd.files import read_json, write_json
 from scripts import CONFIGS, ROOT
 from scripts.benchmark.leave_out import leave_out
@@ -108,7 +108,7 @@ class Benchmark:
         common |= {"commit": commit, "started": started}
         return {
             "benchmark": result_rows(cell, metrics, run, common),
-            "predictions": read_predictions(out),
+            "predictions": predictions_of(out),
             "robustness": robustness_rows(cell, metrics.get("robustness")),
         }
 
@@ -189,14 +189,14 @@ def robustness_rows(cell: Cell, found: dict[str, Any] | None) -> list[dict[str, 
     ]
 
 
-def read_predictions(out: Path) -> Predictions:
+def predictions_of(out: Path) -> Predictions:
     """The probabilities that the evaluations of one run wrote, with the patients of its data list.
 
     The student's are there a second time with the temperature that fits the validation images, not below 1: without the
     prior that a model file's has, which came after the first rows and is none of the method.
     """
     tables = {
-        who: read_table(out / f"predictions_{name}.csv")
+        who: read_predictions(out / f"predictions_{name}.csv")
         for who, name in (("student", "test"), ("auxiliary", "test_auxiliary"), ("validation", "validation"))
         if (out / f"predictions_{name}.csv").is_file()
     }

@@ -3,30 +3,20 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dual_skd.data import load_records, write_demo
 from dual_skd.errors import InputError
-
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    """The modules, imported as they import each other: from their own folder."""
-    names = ("benchmark_store", "benchmark_leave_out", "benchmark_cells", "benchmark_robustness", "benchmark_latency")
-    names += ("benchmark_results", "benchmark_claims", "benchmark_names", "benchmark_pictures", "benchmark_report")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        yield SimpleNamespace(**{name.removeprefix("benchmark_"): __import__(name) for name in names})
-        for name in names:
-            sys.modules.pop(name)
+from scripts.benchmark.cells import Benchmark
+from scripts.benchmark.leave_out import leave_out, with_variants
+from scripts.benchmark.plan import planned_cells, read_plan
+from scripts.benchmark.report import read_otherwise, summary, table_of
+from scripts.benchmark.results import Results
+from scripts.benchmark.store import COLUMNS, Predictions, add_predictions, add_rows, predictions_path
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +46,10 @@ def plan(**leave_out) -> dict:
     }
 
 
-def test_an_entry_becomes_a_data_set_per_site_wherever_it_is_named(scripts):
+def test_an_entry_becomes_a_data_set_per_site_wherever_it_is_named():
     wanted = plan()
     wanted["claims"]["variants"] = [{"method": "dual", "control": "single", "on": [["sites", 1.0]]}]
-    found = scripts.leave_out.with_variants(wanted)
+    found = with_variants(wanted)
     assert list(found["data"]) == ["all", "sites_A", "sites_B"]
     assert found["data"]["sites_B"] == {"path": "demo", "epochs": {"1.0": 1}, "leave_out": {"site": "B"}}
     assert found["tiers"][0]["on"] == [["sites_A", 1.0], ["sites_B", 1.0], ["all", 1.0]]
@@ -68,11 +58,11 @@ def test_an_entry_becomes_a_data_set_per_site_wherever_it_is_named(scripts):
     assert found["claims"] == {"scarce": both, "full": [["all", 1.0]], "variants": variants}
 
 
-def test_the_test_images_are_those_of_the_site_and_the_training_images_all_others(scripts, data, tmp_path):
+def test_the_test_images_are_those_of_the_site_and_the_training_images_all_others(data, tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps(plan()))
-    read = scripts.cells.read_plan(tmp_path / "plan.json")
-    benchmark = scripts.cells.Benchmark(read, [data.parent], tmp_path / "results", tmp_path / "work", None)
-    cells = scripts.cells.planned_cells(read)
+    read = read_plan(tmp_path / "plan.json")
+    benchmark = Benchmark(read, [data.parent], tmp_path / "results", tmp_path / "work", None)
+    cells = planned_cells(read)
     assert [cell.id for cell in cells] == ["sites_A_1.0_single_0", "sites_B_1.0_single_0", "all_1.0_single_0"]
     with (data / "datalist.csv").open(newline="") as file:
         site = {str(data / row["image"]): row["site"] for row in csv.DictReader(file)}
@@ -90,15 +80,15 @@ def test_the_test_images_are_those_of_the_site_and_the_training_images_all_other
     assert benchmark.places(cells[2]) == {"dataset_dir": str(data)}
 
 
-def test_a_number_stands_for_so_many_folds_that_hold_each_value_once(scripts, data, tmp_path):
+def test_a_number_stands_for_so_many_folds_that_hold_each_value_once(data, tmp_path):
     content = plan(patient=3)
     content["data"]["sites"]["overrides"] = {"label_column": "site"}
     (tmp_path / "plan.json").write_text(json.dumps(content))
-    read = scripts.cells.read_plan(tmp_path / "plan.json")
+    read = read_plan(tmp_path / "plan.json")
     assert list(read["data"]) == ["all", "sites_1", "sites_2", "sites_3"]
-    benchmark = scripts.cells.Benchmark(read, [data.parent], tmp_path / "results", tmp_path / "work", None)
+    benchmark = Benchmark(read, [data.parent], tmp_path / "results", tmp_path / "work", None)
     held_out = []
-    for cell in scripts.cells.planned_cells(read)[:3]:
+    for cell in planned_cells(read)[:3]:
         with Path(benchmark.places(cell)["dataset_dir"]).open(newline="") as file:
             rows = list(csv.DictReader(file))
         test = {row["patient"] for row in rows if row["split"] == "test"}
@@ -111,24 +101,24 @@ def test_a_number_stands_for_so_many_folds_that_hold_each_value_once(scripts, da
 
 
 @pytest.fixture
-def measured(scripts, tmp_path):
+def measured(tmp_path):
     """Results of two rows at site A, eight images of three patients, and of one row at B, four of unknown patients."""
     random = np.random.default_rng(0)
     labels = {"A": np.array([0, 1, 2, 0, 1, 2, 0, 1]), "B": np.array([2, 0, 1, 2])}
     patients = {"A": np.array([0, 0, 0, 1, 1, 1, 2, 2]), "B": np.full(4, -1)}
     for site, row, seed in (("A", "single", 0), ("A", "dual", 0), ("B", "single", 0), ("A", "single", 1)):
         p = random.dirichlet(np.ones(3), len(labels[site]))
-        found = scripts.store.Predictions(
+        found = Predictions(
             [f"{site}{n}" for n in range(len(p))], labels[site], patients[site], {"student": p}, np.array([3, 4, 5])
         )
-        path = scripts.store.predictions_path(tmp_path, f"sites_{site}", 1.0)
-        scripts.store.add_predictions(path, row, seed, found)
-        line = dict.fromkeys(scripts.store.COLUMNS, "") | {"network": "student", "macs": 1, "parameters": 10**6}
+        path = predictions_path(tmp_path, f"sites_{site}", 1.0)
+        add_predictions(path, row, seed, found)
+        line = dict.fromkeys(COLUMNS, "") | {"network": "student", "macs": 1, "parameters": 10**6}
         line |= {"learning_rate": 0.1, "val_accuracy": 0.7, "data": f"sites_{site}", "fraction": 1.0}
-        scripts.store.add_rows(tmp_path, [line | {"row": row, "seed": seed}])
+        add_rows(tmp_path, [line | {"row": row, "seed": seed}])
     content = plan() | {"control": "single"}
     content["rows"]["dual"] = {"method": "dual"}
-    return scripts.results.Results(tmp_path, scripts.leave_out.with_variants(content))
+    return Results(tmp_path, with_variants(content))
 
 
 def test_the_images_of_all_sites_are_counted_together_once_every_site_has_been_held_out(measured):
@@ -145,34 +135,34 @@ def test_the_images_of_all_sites_are_counted_together_once_every_site_has_been_h
     assert measured.patients("sites", 1.0) == [f"sites_A {n}" for n in (0, 0, 0, 1, 1, 1, 2, 2)] + [""] * 4
 
 
-def test_differences_over_all_sites_are_those_of_the_images_together(measured, scripts):
+def test_differences_over_all_sites_are_those_of_the_images_together(measured):
     line = dict(measured.of("sites_A", 1.0, "dual")[0], data="sites_B")
     stored = measured.predictions("sites_B", 1.0, "single", 0)[::-1]
-    path = scripts.store.predictions_path(measured.folder, "sites_B", 1.0)
-    found = scripts.store.Predictions(
+    path = predictions_path(measured.folder, "sites_B", 1.0)
+    found = Predictions(
         [f"B{n}" for n in range(4)], measured.labels("sites_B", 1.0), np.full(4, -1), {"student": stored}, np.ones(3)
     )
-    scripts.store.add_predictions(path, "dual", 0, found)
-    scripts.store.add_rows(measured.folder, [line])
-    again = scripts.results.Results(measured.folder, measured.plan)
+    add_predictions(path, "dual", 0, found)
+    add_rows(measured.folder, [line])
+    again = Results(measured.folder, measured.plan)
     difference = again.differences("sites", 1.0, "dual", "single")["balanced_accuracy"]
     values = [float(again.of("sites", 1.0, row)[0]["balanced_accuracy"]) for row in ("dual", "single")]
     assert difference.value == pytest.approx(values[0] - values[1])
 
 
-def test_the_report_shows_all_sites_together_before_each_and_in_short_alone(measured, scripts):
-    tables = scripts.report.Results(measured.folder, measured.plan).tables()
+def test_the_report_shows_all_sites_together_before_each_and_in_short_alone(measured):
+    tables = Results(measured.folder, measured.plan).tables()
     assert [data for data, _, _ in tables] == ["sites", "sites_A", "sites_B", "all"]
-    table = scripts.report.table_of(measured, "sites", 1.0, ["single"])
+    table = table_of(measured, "sites", 1.0, ["single"])
     assert "| single | student | 1 |" in table[-2]
-    _, _, *short = scripts.report.summary(measured)  # marked: the settings of the lines are none of the plan
+    _, _, *short = summary(measured)  # marked: the settings of the lines are none of the plan
     assert [line.split(" | ")[:2] for line in short] == [["| sites, 100% †", "single"]]
-    _, _, _, *equal = scripts.report.read_otherwise(measured, "equal classes")
+    _, _, _, *equal = read_otherwise(measured, "equal classes")
     assert [line.split(" | ")[:2] for line in equal] == [["| sites, 100% †", "single"]]
 
 
-def test_what_cannot_be_held_out_is_refused(scripts, data, tmp_path):
-    hold = scripts.leave_out.leave_out
+def test_what_cannot_be_held_out_is_refused(data, tmp_path):
+    hold = leave_out
     with pytest.raises(InputError, match="has the site A, B, C; 'D' can't be held out"):
         hold(data, "site", "D", tmp_path / "list.csv")
     with pytest.raises(InputError, match="has no column hospital; it has image, label, patient, site, split"):
@@ -183,4 +173,4 @@ def test_what_cannot_be_held_out_is_refused(scripts, data, tmp_path):
         hold(data, "patient", (40, 40), tmp_path / "list.csv")
     for wanted in ("A", 1, 2.5):
         with pytest.raises(InputError, match="'sites' has leave_out .*; expected one column with a list of values, as"):
-            scripts.leave_out.with_variants(plan(site=wanted))
+            with_variants(plan(site=wanted))

@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import probe_epoch_choice
-from probe_epoch_choice import draws
+from scripts.benchmark.probes import epoch_choice
+from scripts.benchmark.probes.epoch_choice import draws
 
 LABELS = torch.tensor([0, 1] * 10)
 
@@ -32,8 +27,8 @@ def test_a_metric_chooses_its_best_epoch_and_last_the_last_one():
 def test_images_of_a_patient_are_drawn_together(monkeypatch):
     patients = [str(n // 4) for n in range(20)]
     seen = []
-    measure = probe_epoch_choice.classification_metrics
-    monkeypatch.setattr(probe_epoch_choice, "classification_metrics", lambda z, y: seen.append(len(y)) or measure(z, y))
+    measure = epoch_choice.classification_metrics
+    monkeypatch.setattr(epoch_choice, "classification_metrics", lambda z, y: seen.append(len(y)) or measure(z, y))
     draws(logits_of(1.0)[None], LABELS, patients, images=5, count=3)
     assert set(seen) == {8, 12}  # two patients of four images, and the other three
 

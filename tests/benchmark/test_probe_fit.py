@@ -2,15 +2,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import probe_fit
+from scripts.benchmark.probes import fit
 
 
 def test_pictures_are_cut_to_shapes_between_the_limits_out_of_what_they_show(tmp_path):
@@ -19,7 +15,7 @@ def test_pictures_are_cut_to_shapes_between_the_limits_out_of_what_they_show(tmp
     for place in range(30):
         (tmp_path / "in" / "ab"[place % 2]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(tmp_path / "in" / "ab"[place % 2] / f"{place}.png")
-    probe_fit.cut_copies(tmp_path / "in", tmp_path / "out", 0.5)
+    fit.cut_copies(tmp_path / "in", tmp_path / "out", 0.5)
     copies = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "out").rglob("*.png"))]
     ratios = [copy.shape[1] / copy.shape[0] for copy in copies]
     assert len(copies) == 30 and 0.5 <= min(ratios) < 0.7 and 1.4 < max(ratios) <= 2
@@ -30,11 +26,11 @@ def test_pictures_are_cut_to_shapes_between_the_limits_out_of_what_they_show(tmp
 
 
 def test_finished_runs_are_read_and_their_mean_is_printed(tmp_path, capsys):
-    for fit, value in zip(probe_fit.FITS, (0.5, 0.7, 0.6), strict=True):
+    for way, value in zip(fit.FITS, (0.5, 0.7, 0.6), strict=True):
         for seed in (0, 1):
-            out = tmp_path / f"set_{fit}_{seed}"
+            out = tmp_path / f"set_{way}_{seed}"
             out.mkdir()
-            student = dict.fromkeys(probe_fit.METRICS, value + 0.2 * seed)
+            student = dict.fromkeys(fit.METRICS, value + 0.2 * seed)
             (out / "metrics.json").write_text(json.dumps({"final": {"student": student}}))
-    probe_fit.main(["set", "--work", str(tmp_path), "--seeds", "2"])
+    fit.main(["set", "--work", str(tmp_path), "--seeds", "2"])
     assert "| pad | 0.800 ± 0.141 | 0.800 ± 0.141 | 0.800 ± 0.141 |" in capsys.readouterr().out

@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import probe_prior
+from scripts.benchmark.probes import prior
 
 
 def test_the_prior_spares_most_of_what_few_images_cost_and_nothing_of_what_many_give(capsys, monkeypatch):
-    monkeypatch.setattr(probe_prior, "IMAGES", (1, 100))
-    monkeypatch.setattr(probe_prior, "STRENGTHS", (0.0, 4.0))
-    probe_prior.main(["--repeats", "25"])
+    monkeypatch.setattr(prior, "IMAGES", (1, 100))
+    monkeypatch.setattr(prior, "STRENGTHS", (0.0, 4.0))
+    prior.main(["--repeats", "25"])
     rows = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines()[2:]]
     cost = {(float(row[0]), int(row[1])): [float(cell.split("/")[0]) for cell in row[2:]] for row in rows}
     assert cost[1, 1][1] < 0.2 * cost[1, 1][0]

@@ -3,15 +3,12 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import probe_spectra
+from scripts.benchmark.probes import spectra
 
 
 @pytest.fixture
@@ -30,8 +27,8 @@ def fine_and_coarse(tmp_path):
 
 
 def test_a_shortcut_of_the_training_images_is_told_and_seen_not_to_carry_over(fine_and_coarse, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["probe_spectra.py", str(fine_and_coarse), "--image_size", "32"])
-    probe_spectra.main()
+    monkeypatch.setattr(sys, "argv", ["spectra.py", str(fine_and_coarse), "--image_size", "32"])
+    spectra.main()
     printed = capsys.readouterr().out
     assert "20 training and 24 test images" in printed
     cells = re.findall(r"\| ([\d.]+) \| ([\d.]+) -> ([\d.]+) \|", printed)

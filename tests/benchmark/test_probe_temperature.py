@@ -2,17 +2,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dual_skd.evaluation import write_predictions
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-from probe_temperature import row, row_of_draws
+from scripts.benchmark.probes.temperature import row, row_of_draws
 
 
 def write(path: Path, right: int, of: int) -> None:

@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import benchmark_statistics
-from benchmark_statistics import Coverage, coverage, timing
-
 from dual_skd.evaluation.estimates import Estimate
+from scripts.benchmark import statistics
+from scripts.benchmark.statistics import Coverage, coverage, timing
 
 
 def test_coverage_counts_the_intervals_that_hold_the_truth_and_leaves_out_missing_ones():
@@ -22,9 +18,9 @@ def test_coverage_counts_the_intervals_that_hold_the_truth_and_leaves_out_missin
 
 
 def test_the_tables_are_complete(monkeypatch):
-    monkeypatch.setattr(benchmark_statistics, "LARGE", 3000)
-    monkeypatch.setattr(benchmark_statistics, "SIZES", ((2, 50), (3, 60)))
-    times, rows = list(timing()), list(coverage(benchmark_statistics.PARTS, 2, 20))
+    monkeypatch.setattr(statistics, "LARGE", 3000)
+    monkeypatch.setattr(statistics, "SIZES", ((2, 50), (3, 60)))
+    times, rows = list(timing()), list(coverage(statistics.PARTS, 2, 20))
     assert len(times) == 2 + 4 and "| 2 | 50 | 25 |" in times[3]
     assert {row.count("|") for row in rows} == {8} and len(rows) == 2 + 12 + 14 + 14 + 4 + 9 + 20 + 32
     truths = {row.split("|")[4].strip() for row in rows if "| macro_auc | bootstrap, " in row}
@@ -32,8 +28,8 @@ def test_the_tables_are_complete(monkeypatch):
 
 
 def test_the_scores_of_two_classes_are_calibrated_and_lie_apart_as_they_say():
-    p, labels, patients = benchmark_statistics.two_classes(
-        benchmark_statistics.np.random.default_rng(0), 50_000, ill=0.3, slope=1, patients=20_000
+    p, labels, patients = statistics.two_classes(
+        np.random.default_rng(0), 50_000, ill=0.3, slope=1, patients=20_000
     )
     assert labels.mean() == pytest.approx(0.3, abs=0.01)
     assert p[:, 1].mean() == pytest.approx(0.3, abs=0.01)
