@@ -22,7 +22,7 @@ from dual_skd import options
 from dual_skd.cli import COMMANDS, overview, parser_of
 from dual_skd.options.kinds import Options
 from dual_skd.options.table import table
-from scripts import CONFIGS, ROOT
+from scripts import ROOT
 
 KINDS = {"train.json": options.Training, "evaluate.json": options.Evaluation, "inference.json": options.Prediction}
 METADATA = "metadata.json"  # not run
@@ -99,10 +99,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; 1 where a file differs")
     args = parser.parse_args(arguments)
     wanted = {ROOT / "docs" / "options.md": page(), ROOT / "docs" / "commands.md": commands()}
-    configs = {path.name: path.read_text(encoding="utf-8") for path in CONFIGS.glob("*.json")}
+    folder = ROOT / "bundle" / "configs"
+    configs = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
     for name, kind in KINDS.items():
         configs[name] = with_block(configs[name], kind, kind.__name__.lower())
-        wanted[CONFIGS / name] = configs[name]
+        wanted[folder / name] = configs[name]
     sums = ROOT / "bundle" / "dual_skd" / "known_configs.py"
     wanted[sums] = with_sums(sums.read_text(encoding="utf-8"), {n: one for n, one in configs.items() if n != METADATA})
     different = [

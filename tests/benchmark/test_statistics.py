@@ -28,9 +28,7 @@ def test_the_tables_are_complete(monkeypatch):
 
 
 def test_the_scores_of_two_classes_are_calibrated_and_lie_apart_as_they_say():
-    p, labels, patients = statistics.two_classes(
-        np.random.default_rng(0), 50_000, ill=0.3, slope=1, patients=20_000
-    )
+    p, labels, patients = statistics.two_classes(np.random.default_rng(0), 50_000, ill=0.3, slope=1, patients=20_000)
     assert labels.mean() == pytest.approx(0.3, abs=0.01)
     assert p[:, 1].mean() == pytest.approx(0.3, abs=0.01)
     high = p[:, 1] > 0.6

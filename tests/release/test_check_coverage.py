@@ -2,11 +2,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from check_coverage import CRITICAL, main, report
+from scripts.release.check_coverage import CRITICAL, main, report
 
 
 def measured(lines: int = 95, **branches: int) -> dict:

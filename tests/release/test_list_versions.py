@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import sys
 from email.message import Message
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-import list_versions
-from list_versions import PROJECT, closure, declared, licence, main, rows
+from scripts.release import list_versions
+from scripts.release.list_versions import PROJECT, closure, declared, licence, main, rows
 
 
 def package(**fields: str) -> Message:

@@ -20,9 +20,10 @@ from torch import nn
 
 from dual_skd.data import image_transforms, read_image
 from dual_skd.data.reading.dicom import in_hounsfield
+from scripts import ROOT
 
 recipe = pytest.importorskip("dual_skd.deploy.recipe").recipe
-APP = Path(__file__).resolve().parents[1] / "scripts" / "monai_deploy_app"
+APP = ROOT / "scripts" / "release" / "monai_deploy_app"
 NAMES = ["a", "b"]
 
 

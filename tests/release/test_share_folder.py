@@ -5,7 +5,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+from scripts.release import share_folder
+
 FOLDER = "dual_skd_classification"
 TENSORS = {"inputs": {"image": {}}, "outputs": {"pred": {}}}
 FILES = {
@@ -35,14 +35,6 @@ ABOUT = {
 }
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="packing asks git which files are tracked")
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    yield __import__("share_folder")
-    for name in ("share_folder", "package_bundle"):
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -73,8 +65,10 @@ def run(tmp_path) -> Path:
     return folder
 
 
-def share(script, repository: Path, run: Path, output: Path, *more: str) -> Path:
-    script.main([str(run), "--license", "cc-by-4.0", "--repository", str(repository), "--output", str(output), *more])
+def share(repository: Path, run: Path, output: Path, *more: str) -> Path:
+    share_folder.main(
+        [str(run), "--license", "cc-by-4.0", "--repository", str(repository), "--output", str(output), *more]
+    )
     return output / FOLDER
 
 
@@ -83,8 +77,8 @@ def split_card(text: str) -> tuple[dict, str]:
     return yaml.safe_load(front), body
 
 
-def test_the_card_names_licence_library_and_the_metrics_of_the_test_images(script, repository, run, tmp_path):
-    folder = share(script, repository, run, tmp_path / "share", "--dataset-name", "X-rays")
+def test_the_card_names_licence_library_and_the_metrics_of_the_test_images(repository, run, tmp_path):
+    folder = share(repository, run, tmp_path / "share", "--dataset-name", "X-rays")
     front, body = split_card((folder / "README.md").read_text())
     assert (front["license"], front["library_name"], front["pipeline_tag"]) == (
         "cc-by-4.0", "monai", "image-classification",
@@ -98,9 +92,9 @@ def test_the_card_names_licence_library_and_the_metrics_of_the_test_images(scrip
     assert "unknown" not in body
 
 
-def test_the_hub_s_own_library_reads_the_card(script, repository, run, tmp_path):
+def test_the_hub_s_own_library_reads_the_card(repository, run, tmp_path):
     hub = pytest.importorskip("huggingface_hub")
-    data = hub.ModelCard((share(script, repository, run, tmp_path / "share") / "README.md").read_text()).data
+    data = hub.ModelCard((share(repository, run, tmp_path / "share") / "README.md").read_text()).data
     assert (data.license, data.library_name, data.model_name) == ("cc-by-4.0", "monai", FOLDER)
     assert [(one.metric_type, one.metric_value) for one in data.eval_results] == [
         ("accuracy", 0.8765),
@@ -108,16 +102,16 @@ def test_the_hub_s_own_library_reads_the_card(script, repository, run, tmp_path)
     ]
 
 
-def test_a_run_without_evaluation_has_a_card_without_numbers(script, repository, run, tmp_path):
+def test_a_run_without_evaluation_has_a_card_without_numbers(repository, run, tmp_path):
     shutil.rmtree(run / "report")
     (run / "metrics.json").write_text("{}")
-    front, body = split_card((share(script, repository, run, tmp_path / "share") / "README.md").read_text())
+    front, body = split_card((share(repository, run, tmp_path / "share") / "README.md").read_text())
     assert "model-index" not in front and "metrics" not in front
     assert "nothing is said of how well it does" in body
 
 
-def test_the_folder_is_the_bundle_with_weights_and_its_manifest_is_true(script, repository, run, tmp_path):
-    folder = share(script, repository, run, tmp_path / "share")
+def test_the_folder_is_the_bundle_with_weights_and_its_manifest_is_true(repository, run, tmp_path):
+    folder = share(repository, run, tmp_path / "share")
     weights = (run / "models" / "model.safetensors").read_bytes()
     assert (folder / "model.safetensors").read_bytes() == weights == (folder / "models/model.safetensors").read_bytes()
     config = json.loads((folder / "config.json").read_text())
@@ -134,8 +128,8 @@ def test_the_folder_is_the_bundle_with_weights_and_its_manifest_is_true(script, 
         assert archive.read(f"{FOLDER}/models/model.safetensors") == weights
 
 
-def test_what_monai_pushes_is_the_folder_with_this_card(script, repository, run, tmp_path, monkeypatch):
-    folder = share(script, repository, run, tmp_path / "share")
+def test_what_monai_pushes_is_the_folder_with_this_card(repository, run, tmp_path, monkeypatch):
+    folder = share(repository, run, tmp_path / "share")
     card, pushed = (folder / "README.md").read_bytes(), {}
 
     def upload(repo_id, folder_path):
@@ -147,7 +141,7 @@ def test_what_monai_pushes_is_the_folder_with_this_card(script, repository, run,
     assert pushed["README.md"] == card and {"config.json", "model.safetensors", "LICENSE"} <= pushed.keys()
 
 
-def test_nothing_is_written_over(script, repository, run, tmp_path):
-    share(script, repository, run, tmp_path / "share")
+def test_nothing_is_written_over(repository, run, tmp_path):
+    share(repository, run, tmp_path / "share")
     with pytest.raises(SystemExit, match="isn't empty"):
-        share(script, repository, run, tmp_path / "share")
+        share(repository, run, tmp_path / "share")

@@ -17,27 +17,18 @@ import torch
 from dual_skd.data import write_demo
 from dual_skd.networks import build_network
 from dual_skd.outputs import save_model
+from scripts import ROOT
+from scripts.release import verify_bundle
+from scripts.release.bundle import Bundle
+from scripts.release.package_bundle import bundle_files, zip_bytes
+from scripts.release.verify_bundle_network import Networks
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ROOT / "scripts"
-NAMES = ("verify_bundle", "verify_bundle_network", "bundle_checks", "package_bundle")
 READING = ("name", "files", "version", "metadata", "packages", "configs", "label", "sizes", "manifest")
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    yield __import__("verify_bundle")
-    for name in NAMES:
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def packed(script, tmp_path) -> Path:
+def packed(tmp_path) -> Path:
     """The zip of this bundle as it lies here."""
-    from bundle_checks import Bundle
-    from package_bundle import bundle_files, zip_bytes
-
     source = Bundle(ROOT / "bundle", ROOT / "bundle", False)
     files = {name: (source.root / name).read_bytes() for name in source.files if not name.startswith("models/")}
     version, complete = bundle_files(files)
@@ -54,15 +45,15 @@ def folder(packed, tmp_path) -> Path:
     return tmp_path / "unpacked" / "dual_skd_classification"
 
 
-def verify(script, capsys, bundle: Path, *checks: str) -> tuple[int, list[str]]:
+def verify(capsys, bundle: Path, *checks: str) -> tuple[int, list[str]]:
     """Exit code and lines."""
-    code = script.main([str(bundle), "--only", *checks])
+    code = verify_bundle.main([str(bundle), "--only", *checks])
     return code, capsys.readouterr().out.splitlines()
 
 
-def test_a_packed_bundle_passes_what_only_reads_files(script, capsys, packed, folder):
+def test_a_packed_bundle_passes_what_only_reads_files(capsys, packed, folder):
     for bundle in (packed, folder):
-        code, lines = verify(script, capsys, bundle, *READING)
+        code, lines = verify(capsys, bundle, *READING)
         assert [line.split()[:2] for line in lines[:-1]] == [["ok", name] for name in READING], lines
         assert code == 0 and lines[-1] == f"{bundle}: all 9 checks passed"
 
@@ -167,31 +158,31 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_bundle_is_refused_with_the_reason(script, capsys, folder, kind):
+def test_a_damaged_bundle_is_refused_with_the_reason(capsys, folder, kind):
     damage, check, words = DAMAGE[kind]
     damage(folder)
-    code, lines = verify(script, capsys, folder, check)
+    code, lines = verify(capsys, folder, check)
     assert code == 1 and lines[0].split()[:2] == ["failed", check], lines
     assert words in lines[0]
     assert lines[-1] == f"{folder}: 1 of 1 checks failed"
 
 
-def test_by_products_of_python_are_not_taken_for_files_of_the_bundle(script, capsys, folder):
+def test_by_products_of_python_are_not_taken_for_files_of_the_bundle(capsys, folder):
     cache = folder / "dual_skd" / "__pycache__"
     cache.mkdir()
     (cache / "losses.cpython-311.pyc").write_bytes(bytes(6_000_000))
-    assert verify(script, capsys, folder, "manifest", "sizes")[0] == 0
+    assert verify(capsys, folder, "manifest", "sizes")[0] == 0
 
 
-def test_a_zip_that_is_none_or_not_this_one_is_refused(script, capsys, packed, tmp_path):
+def test_a_zip_that_is_none_or_not_this_one_is_refused(capsys, packed, tmp_path):
     renamed = shutil.copy(packed, tmp_path / "bundle.zip")
-    code, lines = verify(script, capsys, Path(renamed), "name")
+    code, lines = verify(capsys, Path(renamed), "name")
     assert code == 1 and "the zip is called bundle.zip, expected dual_skd_classification_v" in lines[0]
 
     content = bytearray(packed.read_bytes())
     content[content.index(b"Apache License")] ^= 1
     packed.write_bytes(content)
-    code, lines = verify(script, capsys, packed, "name")
+    code, lines = verify(capsys, packed, "name")
     assert code == 1 and "dual_skd_classification/LICENSE is damaged" in lines[0]
 
     for names, words in (
@@ -202,39 +193,39 @@ def test_a_zip_that_is_none_or_not_this_one_is_refused(script, capsys, packed, t
         with zipfile.ZipFile(packed, "w") as archive:
             for name in names:
                 archive.writestr(name, "x")
-        code, lines = verify(script, capsys, packed, "name")
+        code, lines = verify(capsys, packed, "name")
         assert code == 1 and words in lines[0]
     packed.write_text("no zip")
-    assert "is neither a folder nor a zip" in verify(script, capsys, packed, "name")[1][0]
-    assert "is neither a folder nor a zip" in verify(script, capsys, tmp_path / "nowhere", "name")[1][0]
+    assert "is neither a folder nor a zip" in verify(capsys, packed, "name")[1][0]
+    assert "is neither a folder nor a zip" in verify(capsys, tmp_path / "nowhere", "name")[1][0]
 
 
 def test_the_exit_code_is_that_of_the_worst_check(folder):
-    command = [sys.executable, str(SCRIPTS / "verify_bundle.py"), str(folder), "--only", "files", "manifest"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "scripts.release.verify_bundle", str(folder), "--only", "files", "manifest"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.count("ok  ")) == (0, 2), done.stderr
     (folder / "LICENSE").unlink()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.count("failed  ")) == (1, 2), done.stderr
 
 
-def test_runs_use_the_bundles_own_code_and_its_failure_is_the_reason(script, capsys, folder):
+def test_runs_use_the_bundles_own_code_and_its_failure_is_the_reason(capsys, folder):
     # the installed package is sound, so only the copy in the bundle can say this
     (folder / "dual_skd" / "__init__.py").write_text("raise RuntimeError('code of the bundle')\n")
-    code, lines = verify(script, capsys, folder, "run", "load")
+    code, lines = verify(capsys, folder, "run", "load")
     assert code == 1
     assert "run from repository root: RuntimeError: code of the bundle" in lines[0]
     assert "run from elsewhere: RuntimeError: code of the bundle" in lines[1]
 
 
-def test_the_reason_is_the_first_error_of_a_chain(script):
+def test_the_reason_is_the_first_error_of_a_chain():
     chain = (
         "Traceback (most recent call last):\n  File a\nKeyError: 'deep'\n\nThe above exception was the direct cause\n"
         "Traceback (most recent call last):\nRuntimeError: Failed to evaluate\n set '_mode_=debug' to debug."
     )
-    assert script.reason_in(chain) == "KeyError: 'deep'"
-    assert script.reason_in("a warning\n\nError: No model in here; train one.") == "No model in here; train one."
-    assert script.reason_in("loading\nkilled") == "killed"
+    assert verify_bundle.reason_in(chain) == "KeyError: 'deep'"
+    assert verify_bundle.reason_in("a warning\n\nError: No model in here; train one.") == "No model in here; train one."
+    assert verify_bundle.reason_in("loading\nkilled") == "killed"
 
 
 def save_untrained(models: Path, seed: int) -> None:
@@ -250,10 +241,8 @@ def save_untrained(models: Path, seed: int) -> None:
 
 
 @pytest.fixture
-def networks(script, tmp_path, monkeypatch):
+def networks(tmp_path, monkeypatch):
     """A copy of the bundle with the weights of a run in this folder's ``output``."""
-    from verify_bundle_network import Networks
-
     ignored = shutil.ignore_patterns("__pycache__", "models", "*.egg-info")
     root = shutil.copytree(ROOT / "bundle", tmp_path / "checkout" / "dual_skd_classification", ignore=ignored)
     save_untrained(tmp_path / "output" / "models", seed=0)

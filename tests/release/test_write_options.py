@@ -5,42 +5,34 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 from dual_skd.options import Evaluation, Prediction, Training
 from dual_skd.options.table import groups, table
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    yield __import__("write_options")
-    sys.modules.pop("write_options", None)
+from scripts import ROOT
+from scripts.release import write_options
 
 
-def test_the_configs_and_the_page_are_those_of_the_options(script):
-    assert script.main(["--check"]) == 0
+def test_the_configs_and_the_page_are_those_of_the_options():
+    assert write_options.main(["--check"]) == 0
 
 
-def test_a_difference_is_named_and_mended(script, tmp_path, monkeypatch, capsys):
+def test_a_difference_is_named_and_mended(tmp_path, monkeypatch, capsys):
     configs = tmp_path / "bundle" / "configs"
     configs.mkdir(parents=True)
     (tmp_path / "docs").mkdir()
     sums = Path("bundle", "dual_skd", "known_configs.py")
     (tmp_path / sums).parent.mkdir()
     (tmp_path / sums).write_text((ROOT / sums).read_text())
-    for name in script.CONFIGS:
+    for name in write_options.KINDS:
         text = (ROOT / "bundle" / "configs" / name).read_text()
         (configs / name).write_text(re.sub(r'(?m)^    "(amp|num_workers)": .*\n', "", text))
-    monkeypatch.setattr(script, "ROOT", tmp_path)
-    assert script.main(["--check"]) == 1 and "train.json isn't what the options say" in capsys.readouterr().out
-    assert script.main([]) == 0 and script.main(["--check"]) == 0
-    for name in script.CONFIGS:
+    monkeypatch.setattr(write_options, "ROOT", tmp_path)
+    assert write_options.main(["--check"]) == 1 and "train.json isn't what the options say" in capsys.readouterr().out
+    assert write_options.main([]) == 0 and write_options.main(["--check"]) == 0
+    for name in write_options.KINDS:
         assert (configs / name).read_text() == (ROOT / "bundle" / "configs" / name).read_text()
 
 
