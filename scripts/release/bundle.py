@@ -69,7 +69,7 @@ class Bundle:
         content = self.json(MANIFEST)
         entries = content.get("files") if isinstance(content, dict) else None
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-            raise CheckFailed(f"{MANIFEST} has no table of files; pack anew with scripts/release/package_bundle.py")
+            raise CheckFailed(f"{MANIFEST} has no table of files; pack anew: python -m scripts.release.package_bundle")
         return entries
 
 

@@ -3,7 +3,7 @@
 
     python -m scripts.release.share_folder output --license cc-by-4.0 [--output share] [--dataset-name "Chest X-rays"]
 
-The folder, ``share/dual_skd_classification``, is the bundle with the weights of the run, as ``package_bundle.py`` packs
+The folder, ``share/dual_skd_classification``, is the bundle with the weights of the run, as ``package_bundle`` packs
 it and as ``monai.bundle.download`` expects it, with four files more: ``README.md`` (the run's model card, with the
 metrics of its test images as the Hub reads them), ``config.json``, ``model.safetensors`` and the zip. The bundle's own
 ``docs/README.md`` ends the card instead of being a file: ``monai.bundle.push_to_hf_hub`` would put it over the card.
