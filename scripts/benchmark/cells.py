@@ -25,7 +25,7 @@ from scripts.benchmark.leave_out import leave_out
 from scripts.benchmark.plan import Cell, Plan, Rows, configs_of, fingerprint, needed_by, outdated_cells, settings_of
 from scripts.benchmark.processes import CellFailed, Processes
 from scripts.benchmark.store import (
-    CORRUPTED,
+    CORRUPTION_METRICS,
     METRICS,
     Predictions,
     add_predictions,
@@ -183,7 +183,7 @@ def robustness_rows(cell: Cell, found: dict[str, Any] | None) -> list[dict[str, 
     return [
         cell.key
         | {"network": who, "corruption": name, "strength": strength}
-        | {metric: _rounded(networks[who][metric]) for metric in CORRUPTED}
+        | {metric: _rounded(networks[who][metric]) for metric in CORRUPTION_METRICS}
         for who in found["clean"]
         for (name, strength), networks in measured.items()
     ]

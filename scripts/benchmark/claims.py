@@ -11,7 +11,7 @@ import numpy as np
 
 from dual_skd.evaluation.paired import holm
 from scripts.benchmark import robustness
-from scripts.benchmark.results import COMPARED, Results
+from scripts.benchmark.results import COMPARED_METRICS, Results
 
 
 def claims(results: Results) -> list[str]:
@@ -78,7 +78,7 @@ def _against(results: Results, method: str, control: str, places: Sequence[tuple
     """The claims of a method against its control, with a family of p values of their own."""
     claim = partial(_claim, results)
     measured = {place: results.differences(*place, method, control) for place in places}
-    family = [(place, name) for place in places for name in COMPARED if measured[place]]
+    family = [(place, name) for place in places for name in COMPARED_METRICS if measured[place]]
     p = dict(zip(family, holm([measured[place][name].p for place, name in family]), strict=True))
 
     def smallest(names: Iterable[str], counts: Callable[[str, float], bool]) -> dict[tuple[str, float], float]:
@@ -90,8 +90,8 @@ def _against(results: Results, method: str, control: str, places: Sequence[tuple
 
     lines = [
         claim(f"`{method}` has a better balanced accuracy or AUC than `{control}` on two sets, p < 0.05 (Holm over "
-               "these sets and metrics)", smallest(COMPARED[:2], lambda name, value: value > 0), lambda p: p < 0.05, 2,
-               "p = {:.3f}"),
+               "these sets and metrics)", smallest(COMPARED_METRICS[:2], lambda name, value: value > 0),
+               lambda p: p < 0.05, 2, "p = {:.3f}"),
     ]  # fmt: skip
     ratio = {
         place: np.divide(*results.shared_means(*place, (method, control), "ece")).item() for place in places
@@ -107,8 +107,9 @@ def _against(results: Results, method: str, control: str, places: Sequence[tuple
     lines.append(claim(f"`{method}` has a lower NLL than `{control}` with a temperature fitted for each on validation "
                         "images on two sets, p < 0.05 (Holm)", left, lambda pair: pair[0] < 0 and pair[1] < 0.05, 2,
                         "{0[0]:+.3f}, p = {0[1]:.3f}"))  # fmt: skip
-    lines.append(claim(f"`{method}` is nowhere significantly worse than `{control}`", smallest(COMPARED, _is_worse),
-                        lambda p: p >= 0.05, len(places), "smallest p of a worse metric {:.3f}"))  # fmt: skip
+    lines.append(claim(f"`{method}` is nowhere significantly worse than `{control}`",
+                        smallest(COMPARED_METRICS, _is_worse), lambda p: p >= 0.05, len(places),
+                        "smallest p of a worse metric {:.3f}"))  # fmt: skip
     shift = robustness.Robustness(results.folder, results.plan, results.hidden)
     for text, value, holds in (
         ("has a mean accuracy under corruption not below that of", robustness.corrupted, lambda gap: gap >= 0),
@@ -128,7 +129,7 @@ def _all_together(results: Results, pairs: Sequence[tuple[str, str, Sequence[tup
     p = {
         (method, control, place, name): one.p
         for method, control, places in pairs for place in places
-        for name, one in results.differences(*place, method, control).items() if name in COMPARED
+        for name, one in results.differences(*place, method, control).items() if name in COMPARED_METRICS
     }  # fmt: skip
     corrected = dict(zip(p, holm(list(p.values())), strict=True))
     variant, control, places = pairs[0]

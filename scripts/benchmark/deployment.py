@@ -34,7 +34,7 @@ from scripts import TRAIN
 CLASSES = 2  # the classifier's few weights don't matter
 EAGER = "large network, eager PyTorch"
 DENSENET = "MONAI DenseNet-121, eager PyTorch"
-SECONDS = 900  # that one process may take
+LIMIT_SECONDS = 900  # of one process
 
 Candidates = dict[str, tuple[str, str | dict[str, Any], float | None]]  # name -> runtime, source, MB
 
@@ -65,7 +65,7 @@ def candidates(size: int, work: Path) -> Candidates:
         try:
             if known.obstacle():
                 raise ChildFailed(known.obstacle())
-            run_module("dual_skd.deploy.formats", [name, str(model), str(work)], work=work, seconds=SECONDS)
+            run_module("dual_skd.deploy.formats", [name, str(model), str(work)], work=work, seconds=LIMIT_SECONDS)
         except ChildFailed as error:
             sys.stderr.write(f"{name}: not measured ({error})\n")
             continue
@@ -86,7 +86,13 @@ def milliseconds(
                 "runtime": runtime, "source": source, "images": None, "shape": [1, size, size], "threads": threads,
                 "seconds": seconds, "batches": [1], "answer": str(answer),
             }  # fmt: skip
-            run_module("dual_skd.deploy.latency", [json.dumps(given)], work=work, seconds=SECONDS, threads=threads)
+            run_module(
+                "dual_skd.deploy.latency",
+                [json.dumps(given)],
+                work=work,
+                seconds=LIMIT_SECONDS,
+                threads=threads,
+            )
             times[name].append(read_json(answer)["ms"]["1"])
     return times
 

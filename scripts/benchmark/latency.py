@@ -38,7 +38,7 @@ from scripts.benchmark.plan import PLAN, RESULTS, Cell, Plan, read_plan, setting
 from scripts.benchmark.store import read_rows, write_rows
 
 CLASSES = 2  # the classifier's few weights don't matter
-SAME = 0.02  # relative difference of MACs up to which a measured network is that of a result: other classes
+MACS_TOLERANCE = 0.02  # relative difference of MACs up to which a measured network is that of a result: other classes
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Latencies:
         second = network_of(self.plan, data, row, "large") if teacher else student
         parts = {"student": [student], "auxiliary": [second], "mean": [student, second]}[network]
         lines = [self._found.get(part) for part in parts]
-        if None in lines or abs(sum(float(line["macs"]) for line in lines) / macs - 1) > SAME:
+        if None in lines or abs(sum(float(line["macs"]) for line in lines) / macs - 1) > MACS_TOLERANCE:
             return ""
         duration, ratio = (sum(float(line[name]) for line in lines) for name in ("milliseconds", "of_large"))
         return f"{duration:.1f} ({ratio:.2f})"

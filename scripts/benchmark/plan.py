@@ -17,11 +17,11 @@ from dual_skd.evaluation.recorder import goodness
 from dual_skd.files import read_json
 from scripts import ROOT
 from scripts.benchmark.leave_out import with_variants
-from scripts.benchmark.store import KEY, cell_id
+from scripts.benchmark.store import CELL_COLUMNS, cell_id
 
 PLAN = Path(__file__).with_name("plan.json")
 RESULTS = ROOT / "docs" / "results"
-NOT_SETTINGS = ("needs", "rate_of")
+ROW_REFERENCES = ("needs", "rate_of")
 """Of a row of the plan: the row whose model it starts from, and the row whose learning rate it takes."""
 
 Plan = dict[str, Any]
@@ -46,7 +46,7 @@ class Cell:
     @property
     def key(self) -> dict[str, Any]:
         """What its lines in all tables have."""
-        return {name: getattr(self, name) for name in KEY}
+        return {name: getattr(self, name) for name in CELL_COLUMNS}
 
 
 def read_plan(path: Path) -> Plan:
@@ -63,7 +63,7 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"{path} has no {', no '.join(missing)}; see scripts/benchmark/plan.json.")
     plan = with_variants(plan)
     wanted = [("row", row, plan["rows"]) for tier in plan["tiers"] for row in tier["rows"]]
-    wanted += [("row", row[key], plan["rows"]) for row in plan["rows"].values() for key in NOT_SETTINGS if key in row]
+    wanted += [("row", row[key], plan["rows"]) for row in plan["rows"].values() for key in ROW_REFERENCES if key in row]
     wanted += [("data set", data, plan["data"]) for tier in plan["tiers"] for data, _ in tier["on"]]
     for what, name, known in wanted:
         if name not in known:
@@ -103,7 +103,7 @@ def settings_of(plan: Plan, cell: Cell, tuned: Rows) -> dict[str, Any]:
     """Overrides of train.json that make a cell what it is; no paths, so that they compare between machines."""
     data = plan["data"][cell.data]
     settings = plan.get("common", {}) | {"epochs": data["epochs"][str(cell.fraction)]} | data.get("overrides", {})
-    settings |= {key: value for key, value in plan["rows"][cell.row].items() if key not in NOT_SETTINGS}
+    settings |= {key: value for key, value in plan["rows"][cell.row].items() if key not in ROW_REFERENCES}
     settings |= {"train_fraction": cell.fraction, "seed": cell.seed}
     if cell.learning_rate:
         # as many training images, and more to choose by than a cell of the table has

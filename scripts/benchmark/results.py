@@ -18,7 +18,7 @@ from dual_skd.evaluation.paired import Difference, paired_differences
 from scripts.benchmark.plan import Plan, outdated_cells
 from scripts.benchmark.store import for_equal_classes, id_of, predictions_path, probabilities, read_rows
 
-SHOWN = {
+METRIC_NAMES = {
     "balanced_accuracy": "balanced accuracy",
     "macro_auc": "AUC",
     "f1": "F1",
@@ -26,8 +26,8 @@ SHOWN = {
     "ece": "ECE",
     "brier": "Brier",
 }
-COMPARED = ("balanced_accuracy", "macro_auc", "nll", "ece")
-KEPT = ("fraction", "row", "seed", "network", "settings", "learning_rate", "parameters", "macs")
+COMPARED_METRICS = ("balanced_accuracy", "macro_auc", "nll", "ece")
+SHARED_COLUMNS = ("fraction", "row", "seed", "network", "settings", "learning_rate", "parameters", "macs")
 """What a line for all sites or folds has from that of the first."""
 READINGS = ("calibrated", "equal classes")
 """Other readings of what a student says: divided by its temperature, or by how frequent each class was in training."""
@@ -203,7 +203,7 @@ class Results:
         asked = (data, float(fraction), row, control, network, first_seed)
         if asked not in self._compared:
             self._compared[asked] = paired_differences(
-                one, other, labels, metrics=COMPARED, patients=patients, new_trainings=True
+                one, other, labels, metrics=COMPARED_METRICS, patients=patients, new_trainings=True
             )
         return self._compared[asked]
 
@@ -228,8 +228,10 @@ class Results:
                 metrics = self.metrics(whole, float(fraction), row, int(seed), network)
                 if len(found) < len(parts) or not metrics:
                     continue
-                kept = {name: found[parts[0]][name] for name in KEPT}
-                values = {name: "" if metrics[name] is None else str(metrics[name]) for name in ("accuracy", *SHOWN)}
+                kept = {name: found[parts[0]][name] for name in SHARED_COLUMNS}
+                values = {
+                    name: "" if metrics[name] is None else str(metrics[name]) for name in ("accuracy", *METRIC_NAMES)
+                }
                 pooled.append(dict.fromkeys(found[parts[0]], "") | kept | values | {"data": whole})
         return pooled
 

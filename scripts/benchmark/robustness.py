@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from scripts.benchmark.plan import Plan
-from scripts.benchmark.store import CORRUPTED, id_of, read_rows
+from scripts.benchmark.results import METRIC_NAMES
+from scripts.benchmark.store import CORRUPTION_METRICS, id_of, read_rows
+from scripts.markdown import mean_and_deviation, table_head, table_row
 
 Kind = tuple[str, int]  # corruption and strength
 CLEAN: Kind = ("none", 0)
@@ -33,7 +35,7 @@ class Robustness:
             if id_of(line) in hidden:
                 continue
             place = (line["data"], float(line["fraction"]), line["row"], line["network"])
-            values = {name: float(line[name] or "nan") for name in CORRUPTED}
+            values = {name: float(line[name] or "nan") for name in CORRUPTION_METRICS}
             self._found[place][int(line["seed"])][line["corruption"], int(line["strength"])] = values
 
     def places(self) -> list[tuple[str, float]]:
@@ -89,29 +91,22 @@ def tables(results: Robustness) -> list[str]:
         count=sum(map(len, kinds.values())), names=", ".join(names), control=control)]  # fmt: skip
     for data, fraction in results.places():
         head = ["row", "network", "seeds", "accuracy", "corrupted", "drop", "corrupted minus control"]
-        head += [
-            "drop minus control",
-            "balanced accuracy corrupted",
-            "AUC corrupted",
-            "NLL corrupted",
-            "ECE corrupted",
-            *names,
-        ]
+        head += ["drop minus control", *(f"{METRIC_NAMES[name]} corrupted" for name in CORRUPTION_METRICS[1:]), *names]
         title = f"## {data}, {fraction:.0%} of the training images, corrupted"
-        lines += [title, "", *_lines(head, ["---"] * len(head))]
+        lines += [title, "", *table_head(head)]
         for row in results.rows():
             for network in ("student", "auxiliary"):
                 seeds = list(results.seeds(data, fraction, row, network).values())
                 if not seeds:
                     continue
-                cells = [row, network, str(len(seeds)), _spread([of[CLEAN]["accuracy"] for of in seeds])]
-                cells += [_spread([corrupted(of) for of in seeds]), _spread([drop(of) for of in seeds])]
+                cells = [row, network, str(len(seeds)), mean_and_deviation([of[CLEAN]["accuracy"] for of in seeds])]
+                cells += [mean_and_deviation([value(of) for of in seeds]) for value in (corrupted, drop)]
                 pairs = [] if (row, network) == (control, "student") else results.pairs(data, fraction, row, network)
                 cells.append(_paired([corrupted(one) - corrupted(other) for one, other in pairs], better=1))
                 cells.append(_paired([drop(one) - drop(other) for one, other in pairs], better=-1))
-                cells += [_spread([corrupted(of, name) for of in seeds]) for name in CORRUPTED[1:]]
-                cells += [_spread([corrupted(of, name=name) for of in seeds]) for name in names]
-                lines += _lines(cells)
+                cells += [mean_and_deviation([corrupted(of, name) for of in seeds]) for name in CORRUPTION_METRICS[1:]]
+                cells += [mean_and_deviation([corrupted(of, name=name) for of in seeds]) for name in names]
+                lines.append(table_row(cells))
         lines.append("")
     return lines
 
@@ -132,19 +127,8 @@ def differences(
     }
 
 
-def _spread(values: Sequence[float]) -> str:
-    values = np.asarray([value for value in values if not np.isnan(value)])
-    if not len(values):
-        return ""
-    return f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else "")
-
-
 def _paired(values: Sequence[float], *, better: int) -> str:
     if not values:
         return ""
     deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):+.3f}{deviation} ({sum(better * value > 0 for value in values)} of {len(values)} better)"
-
-
-def _lines(*rows: Sequence[str]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in rows]

@@ -31,12 +31,12 @@ from dual_skd.evaluation.estimates import Estimate
 from dual_skd.evaluation.paired import paired_differences
 from dual_skd.evaluation.weighted import CALIBRATION_ERRORS, OVERALL_METRICS, WeightedMetrics
 
-LARGE = 1_000_000
-SIZES = ((2, 1_000), (2, 100_000), (10, 100_000), (2_000, 10_000))
+TRUTH_IMAGES = 1_000_000
+TIMED_SIZES = ((2, 1_000), (2, 100_000), (10, 100_000), (2_000, 10_000))
 CLUSTERED = ((400, 100), (1000, 250))  # images, patients
 PATIENT_SHARE = 0.6  # of the variance of clustered scores lies between patients
 SEEDS = (2, 3, 5, 10)
-WORTHS = (0.0, 0.4, 0.8, 1.6)  # standard deviation, over trainings, of the distance between ill and well
+TRAINING_DEVIATIONS = (0.0, 0.4, 0.8, 1.6)  # standard deviation, over trainings, of the distance between ill and well
 PARTS = ("time", "delong", "bootstrap", "seeds")
 Sample = tuple[np.ndarray, np.ndarray, list[int] | None]  # probabilities, labels, patients
 
@@ -68,7 +68,7 @@ def timing() -> Iterator[str]:
     yield "| classes | images | patients | wall time | CPU time | memory |"
     yield "|---|---|---|---|---|---|"
     random = np.random.default_rng(0)
-    for classes, images in SIZES:
+    for classes, images in TIMED_SIZES:
         p, labels, _ = many_classes(random, images, classes)
         if classes == 2:
             p[:, 0] = 1 - p[:, 1]
@@ -112,8 +112,8 @@ class Coverage:
 
 def truth(draw: Callable[[np.random.Generator, int], Sample], names: list[str], calibrated: bool) -> dict[str, float]:
     """Metrics of a very large sample."""
-    p, labels, _ = draw(np.random.default_rng(1), LARGE)
-    found = WeightedMetrics(p, labels, names)(np.ones((1, LARGE)))
+    p, labels, _ = draw(np.random.default_rng(1), TRUTH_IMAGES)
+    found = WeightedMetrics(p, labels, names)(np.ones((1, TRUTH_IMAGES)))
     true = {}
     for name in names:
         if name in CALIBRATION_ERRORS and calibrated:
@@ -175,7 +175,7 @@ def delong_coverage(simulations: int) -> Iterator[str]:
             count.add({"auc": auc_interval(scores, positive)})
         yield from count.rows(f"{ill} ill, {well} well", "DeLong")
     for images in (100, 300):
-        p, labels, _ = many_classes(np.random.default_rng(5), LARGE, 3)
+        p, labels, _ = many_classes(np.random.default_rng(5), TRUTH_IMAGES, 3)
         count = Coverage({"macro_auc": truth(lambda *_, s=(p, labels, None): s, ["macro_auc"], False)["macro_auc"]})
         for case in range(2 * simulations):
             p, labels, _ = many_classes(np.random.default_rng([case, 6]), images, 3)
@@ -204,14 +204,14 @@ def seeds_coverage(simulations: int, resamples: int) -> Iterator[str]:
     """Intervals of the mean difference of two methods over seeds, of new trainings and of these trained networks."""
     labels = np.tile([0, 1], 100)
     for seeds in SEEDS:
-        for worth in WORTHS:
+        for deviation in TRAINING_DEVIATIONS:
             counted = {how: Coverage({"nll": 0.0}) for how in ("these networks", "new trainings")}
             ratios = []
             for case in range(simulations):
                 random = np.random.default_rng([case, 9])
                 # what an image is like is common to all networks, and each sees it in its own way
                 seen = np.sqrt(0.5) * (random.normal(size=200) + random.normal(size=(2, seeds, 200)))
-                score = seen + (1.5 + worth * random.normal(size=(2, seeds, 1))) * labels
+                score = seen + (1.5 + deviation * random.normal(size=(2, seeds, 1))) * labels
                 p = 1 / (1 + np.exp(-1.5 * np.stack([0.75 - score, score - 0.75], axis=-1)))
                 nll = -np.log(np.take_along_axis(p, np.broadcast_to(labels, score.shape)[..., None], -1)[..., 0])
                 apart = nll[0] - nll[1]
@@ -242,12 +242,12 @@ def coverage(parts: Sequence[str], simulations: int, resamples: int) -> Iterator
         yield from seeds_coverage(simulations, resamples)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--resamples", type=int, default=1000, help="of each simulated test set")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if "time" in args.only:
         for row in timing():
             print(row, flush=True)

@@ -16,17 +16,17 @@ from dual_skd.errors import InputError
 from dual_skd.files import replace_file
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "nll", "ece", "brier")
-KEY = ("data", "fraction", "row", "seed")
+CELL_COLUMNS = ("data", "fraction", "row", "seed")
 COLUMNS = (
-    *KEY, "network", "images", *METRICS, *(f"val_{name}" for name in METRICS), "parameters", "macs", "seconds",
+    *CELL_COLUMNS, "network", "images", *METRICS, *(f"val_{name}" for name in METRICS), "parameters", "macs", "seconds",
     "learning_rate", "settings", "commit", "started",
 )  # fmt: skip
-CORRUPTED = ("accuracy", "balanced_accuracy", "macro_auc", "nll", "ece")
+CORRUPTION_METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "nll", "ece")
 # of the CSV files by name; images as they are have the corruption "none" and the strength 0
 TABLES = {
     "benchmark": COLUMNS,
-    "robustness": (*KEY, "network", "corruption", "strength", *CORRUPTED),
-    "tuned": (*KEY, "learning_rate", "images", *METRICS),
+    "robustness": (*CELL_COLUMNS, "network", "corruption", "strength", *CORRUPTION_METRICS),
+    "tuned": (*CELL_COLUMNS, "learning_rate", "images", *METRICS),
     "latency": ("network", "size", "parameters", "macs", "milliseconds", "of_large", "load", "machine", "measured"),
 }
 
@@ -59,7 +59,7 @@ def cell_id(data: str, fraction: float | str, row: str, seed: int | str) -> str:
 
 def id_of(line: dict[str, Any]) -> str:
     """Name of the cell that a line of a table is of."""
-    return cell_id(*(line[name] for name in KEY))
+    return cell_id(*(line[name] for name in CELL_COLUMNS))
 
 
 def read_rows(results: Path, table: str = "benchmark") -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def start(data: Path, output: Path, **options) -> tuple[float, float]:
     return seconds[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000, help="files of the throughput measurement")
     parser.add_argument("--records", type=int, default=100_000, help="files of the start measurement")
@@ -114,7 +115,7 @@ def main() -> None:
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)  # one start, in a process of its own
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     options = {"image_size": args.image_size, "batch_size": args.batch_size, "num_workers": args.num_workers}
 
     with tempfile.TemporaryDirectory() as folder:

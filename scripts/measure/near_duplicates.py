@@ -22,7 +22,7 @@ import random
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +164,7 @@ def measure_neighbours(volumes: list[str], folder: Path) -> dict[str, list[float
     return found
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="a data set that load_records takes")
     parser.add_argument("--spatial_dims", type=int, default=2)
@@ -175,7 +175,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", help="file for the result")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     data = load_records(
         options.data,
         spatial_dims=options.spatial_dims,

@@ -12,6 +12,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from resource import RUSAGE_CHILDREN, getrusage
 
 from dual_skd.cli import COMMANDS
@@ -25,13 +26,13 @@ def processor_seconds(words: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="processes per command, 5 by default")
     parser.add_argument("--predict", metavar="FILE", help="an image to ask about, too")
     parser.add_argument("--model", default="demo", help="output_dir of the run that is asked, or demo (the default)")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     measured = [["-h"], *([name, "-h"] for name in COMMANDS)]
     measured += [["predict", args.predict, "--model", args.model]] if args.predict else []
     times = [[processor_seconds(words) for words in measured] for _ in range(args.rounds)]

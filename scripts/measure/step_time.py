@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -140,7 +141,7 @@ def selection_cost() -> tuple[float, float]:
     return float(seconds), float(memory)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20, help="steps of one kind per round")
     parser.add_argument("--rounds", type=int, default=7)
@@ -148,7 +149,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures there too")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     figures: dict[str, float] = step_ratios(
         args.steps, args.rounds, args.image_size, args.batch_size, torch.device(args.device)

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -56,13 +57,13 @@ def mark_picture(picture: Path, page: Path) -> Path:
     return page.with_suffix(".png")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Copies the report, or adds its picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of an evaluated run on the demo data")
     parser.add_argument("--picture", type=Path, help="a screenshot of the page that was copied before")
     parser.add_argument("--output", type=Path, default=EXAMPLE, help="where to (default: docs/example)")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     made = (
         mark_picture(args.picture, args.output / "report.html") if args.picture else copy_report(args.run, args.output)
     )

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -27,12 +28,12 @@ TUTORIALS = ROOT / "docs" / "tutorials"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs those asked for; 1 where one fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="beginnings of names, such as 01; all without any")
     parser.add_argument("--write", action="store_true", help="store the outputs")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     paths = sorted(path for path in TUTORIALS.glob("*.ipynb") if path.name.startswith(tuple(args.names or [""])))
     if not paths:
         sys.exit(f"No notebook in {TUTORIALS} begins with {' or '.join(args.names)}.")

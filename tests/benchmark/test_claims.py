@@ -6,7 +6,7 @@ import pytest
 from dual_skd.evaluation.paired import holm
 from scripts.benchmark.claims import claims
 from scripts.benchmark.plan import read_plan
-from scripts.benchmark.results import COMPARED, Results
+from scripts.benchmark.results import COMPARED_METRICS, Results
 from scripts.benchmark.store import COLUMNS
 
 
@@ -82,7 +82,7 @@ def test_a_variant_of_the_method_has_claims_against_its_own_control(done, plan):
     assert found[: len(before)] == before and len(added) == 6
     assert all("`dual`" in text and "`large`" in text and "phantoms 100%" in text for text in added)
     first, second = (results.differences("phantoms", 1.0, "dual", control) for control in ("large", "single"))
-    corrected = holm([one[name].p for one in (first, second) for name in COMPARED])
+    corrected = holm([one[name].p for one in (first, second) for name in COMPARED_METRICS])
     assert (
         f"too ({len(corrected)}): phantoms 100% balanced accuracy {corrected[0]:.3f}, AUC {corrected[1]:.3f}"
         in together

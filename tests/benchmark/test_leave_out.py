@@ -14,9 +14,9 @@ from dual_skd.errors import InputError
 from scripts.benchmark.cells import Benchmark
 from scripts.benchmark.leave_out import leave_out, with_variants
 from scripts.benchmark.plan import planned_cells, read_plan
-from scripts.benchmark.report import read_otherwise, summary, table_of
 from scripts.benchmark.results import Results
 from scripts.benchmark.store import COLUMNS, Predictions, add_predictions, add_rows, predictions_path
+from scripts.benchmark.tables import read_otherwise, summary, table_of
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from scripts import ROOT
 from scripts.benchmark import pictures
 from scripts.benchmark.names import DATA, ROWS
 from scripts.benchmark.plan import PLAN, RESULTS, read_plan
-from scripts.benchmark.report import headline
 from scripts.benchmark.results import Results
+from scripts.benchmark.tables import headline
 
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 PICTURES = sorted(RESULTS.glob("*.svg"))

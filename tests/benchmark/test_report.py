@@ -10,8 +10,8 @@ from tiny_benchmark import lines
 from scripts.benchmark import report
 from scripts.benchmark.claims import claims
 from scripts.benchmark.plan import read_plan
-from scripts.benchmark.report import comparisons, read_otherwise
 from scripts.benchmark.results import Results
+from scripts.benchmark.tables import comparisons, read_otherwise
 
 
 def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, plan):

@@ -7,10 +7,10 @@ import numpy as np
 from tiny_benchmark import lines
 
 from scripts.benchmark.plan import read_plan
-from scripts.benchmark.report import summary
 from scripts.benchmark.results import Results
 from scripts.benchmark.robustness import Robustness
 from scripts.benchmark.store import write_rows
+from scripts.benchmark.tables import summary
 
 
 def test_measured_rows_that_the_plan_no_longer_has_stay_in_its_tables(plan):

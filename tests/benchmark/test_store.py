@@ -9,9 +9,9 @@ from tiny_benchmark import lines
 
 from dual_skd.errors import InputError
 from scripts.benchmark.plan import read_plan
-from scripts.benchmark.report import read_otherwise
 from scripts.benchmark.results import Results
 from scripts.benchmark.store import Predictions, add_predictions, for_equal_classes, predictions_path, probabilities
+from scripts.benchmark.tables import read_otherwise
 
 
 def test_the_stored_probabilities_give_the_metrics_of_the_table(done):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which epoch is best kept when there are few validation images? Chosen by a metric of theirs, or the last one?
+"""Compares ways to choose an epoch when there are few validation images: by one of their metrics, or the last one.
 
 One ordinary training run with a large validation part, whose predictions are noted after every epoch. Then many small
 validation sets are drawn from it: each chooses an epoch, and the images that were not drawn say what the choice was
@@ -27,13 +27,14 @@ from dual_skd.evaluation.recorder import rank
 from dual_skd.options import Training
 from dual_skd.options.arguments import given
 from scripts import TRAIN
+from scripts.markdown import table_head, table_row
 
 CHOICES = ("macro_auc", "balanced_accuracy", "nll", "last")
-TRIES = 100  # per draw, most of which may lack a class
-SHOWN = ("balanced_accuracy", "macro_auc", "nll", "ece")
+MAX_TRIES_PER_DRAW = 100  # most may lack a class
+METRICS = ("balanced_accuracy", "macro_auc", "nll", "ece")
 
 
-def trained(dataset_dir: str, options: dict) -> tuple[Tensor, Tensor, list[str]]:
+def train_once(dataset_dir: str, options: dict) -> tuple[Tensor, Tensor, list[str]]:
     """Trains once; logits of every epoch (E, N, K), labels (N,) and the patients of the validation images."""
     with tempfile.TemporaryDirectory() as folder:
         run = ConfigWorkflow(
@@ -73,13 +74,15 @@ def draws(
         SystemExit: no draw, or hardly one, has every class on both sides.
     """
     classes, kinds = logits.shape[2], len(labels.unique())
-    said = f"draws of {images} from {len(labels)} validation images, which are of {kinds} of the {classes} classes,"
+    wanted = f"draws of {images} from {len(labels)} validation images, which are of {kinds} of the {classes} classes,"
     if kinds < classes or not classes <= images < len(labels):
-        raise SystemExit(f"Error: {said} can't hold and leave every class; choose another --images or --val_fraction.")
+        raise SystemExit(
+            f"Error: {wanted} can't hold and leave every class; choose another --images or --val_fraction."
+        )
     places = {name: place for place, name in enumerate(dict.fromkeys(patients))}
     number = torch.tensor([places[name] for name in patients])
     generator, found = torch.Generator().manual_seed(0), {choice: [] for choice in CHOICES}
-    for _ in range(TRIES * count):
+    for _ in range(MAX_TRIES_PER_DRAW * count):
         order = torch.randperm(len(places), generator=generator)[number].argsort()
         drawn = torch.isin(number, number[order[:images]])
         if any(len(labels[side].unique()) < classes for side in (drawn, ~drawn)):
@@ -91,7 +94,7 @@ def draws(
         if len(found["last"]) == count:
             return found
     raise SystemExit(
-        f"Error: {said} hardly ever hold and leave every class; choose another --images or --val_fraction."
+        f"Error: {wanted} hardly ever hold and leave every class; choose another --images or --val_fraction."
     )
 
 
@@ -102,15 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=200)
     args, rest = parser.parse_known_args(arguments)
     options = given(parser_of("train").parse([word for word in rest if word != "--"]), Training)
-    logits, labels, patients = trained(args.dataset_dir, options)
+    logits, labels, patients = train_once(args.dataset_dir, options)
     print(f"{len(labels)} validation images, {args.draws} draws of {args.images}; mean (standard deviation)")
-    print(f"| epoch kept by | epoch | {' | '.join(SHOWN)} |")
-    print("| --- " * (2 + len(SHOWN)) + "|")
+    print(*table_head(["epoch kept by", "epoch", *METRICS]), sep="\n")
     for choice, kept in draws(logits, labels, patients, args.images, args.draws).items():
         epochs = torch.tensor([float(epoch) for epoch, _ in kept])
-        values = {name: torch.tensor([metrics[name] for _, metrics in kept]) for name in SHOWN}
-        cells = [f"{some.mean():.3f} ({some.std():.3f})" for some in values.values()]
-        print(f"| {choice} | {epochs.mean():.1f} | {' | '.join(cells)} |")
+        values = {name: torch.tensor([metrics[name] for _, metrics in kept]) for name in METRICS}
+        cells = [f"{of_metric.mean():.3f} ({of_metric.std():.3f})" for of_metric in values.values()]
+        print(table_row([choice, f"{epochs.mean():.1f}", *cells]))
 
 
 if __name__ == "__main__":

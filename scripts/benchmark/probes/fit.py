@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which way of making images square (``fit``) trains best, judged on validation images.
+"""Compares the ways of making images square (``fit``) on validation images.
 
     python -m scripts.benchmark.probes.fit lung_ct --work runs -- --epochs 30
     python -m scripts.benchmark.probes.fit chest_xray --work runs --cut 0.6 -- --epochs 24 --train_fraction 0.17 \\
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from scripts import TRAIN
+from scripts.markdown import mean_and_deviation, table_head, table_row
 
 FITS = ("stretch", "pad", "crop")
 METRICS = ("balanced_accuracy", "macro_auc", "nll")
@@ -64,15 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         data = args.work / f"{data.name}_cut"
         if not data.is_dir():
             cut_copies(args.data, data, args.cut)
-    print(f"| {data.name} | " + " | ".join(METRICS) + " |")
-    print("| --- " * (1 + len(METRICS)) + "|")
+    print(*table_head([data.name, *METRICS]), sep="\n")
     for fit in FITS:
         found = [run(data, args.work, fit, seed, args.options) for seed in range(args.seeds)]
-        cells = (
-            f"{statistics.fmean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
-            for values in ([metrics[name] for metrics in found] for name in METRICS)
-        )
-        print(f"| {fit} | " + " | ".join(cells) + " |", flush=True)
+        cells = [mean_and_deviation([metrics[name] for metrics in found]) for name in METRICS]
+        print(table_row([fit, *cells]), flush=True)
 
 
 def run(data: Path, work: Path, fit: str, seed: int, options: Sequence[str]) -> dict[str, float]:
@@ -83,18 +79,8 @@ def run(data: Path, work: Path, fit: str, seed: int, options: Sequence[str]) -> 
         settings = {"dataset_dir": data, "output_dir": out, "fit": fit, "seed": seed, "method": "single"}
         settings |= {"val_interval": "$@epochs", "twin_search": "never"}
         words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-        command = [
-            sys.executable,
-            "-m",
-            "monai.bundle",
-            "run",
-            "training",
-            "--config_file",
-            str(TRAIN),
-            *words,
-            *options,
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(TRAIN)]
+        subprocess.run([*command, *words, *options], check=True, stdout=subprocess.DEVNULL)
     return json.loads(metrics.read_text(encoding="utf-8"))["final"]["student"]
 
 

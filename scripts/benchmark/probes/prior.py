@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the prior of the temperature costs and saves, on logits whose right temperature is known.
+"""Measures what the prior of the temperature costs and saves, on logits whose right temperature is known.
 
     python -m scripts.benchmark.probes.prior [--repeats 100]
 
@@ -18,16 +18,17 @@ import numpy as np
 import torch
 
 from dual_skd.evaluation import fit_temperature
+from scripts.markdown import table_head, table_row
 
-TRUE = (1.0, 2.0)
+TRUE_TEMPERATURES = (1.0, 2.0)
 IMAGES = (1, 4, 8, 16, 30, 100, 300)
 STRENGTHS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
-NEW = 100_000  # images that the loss is measured on
+TEST_IMAGES = 100_000  # that the loss is measured on
 
 
 def loss(true: float, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Temperatures, and the NLL that each loses on new images against the true one."""
-    margin = 3 * 2**0.5 * torch.randn(NEW, generator=generator, dtype=torch.float64)
+    margin = 3 * 2**0.5 * torch.randn(TEST_IMAGES, generator=generator, dtype=torch.float64)
     right = (margin / true).sigmoid()
     grid = torch.logspace(np.log10(0.05), np.log10(20), 400, dtype=torch.float64)
     nll = [-(right * (margin / t).sigmoid().log() + (1 - right) * (-margin / t).sigmoid().log()).mean() for t in grid]
@@ -39,9 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=100, help="draws per line (default: 100)")
     repeats = parser.parse_args(arguments).repeats
     generator = torch.Generator().manual_seed(0)
-    print(f"| true T | images | {' | '.join(f'c = {strength:g}' for strength in STRENGTHS)} |")
-    print("| --- " * (2 + len(STRENGTHS)) + "|")
-    for true in TRUE:
+    print(*table_head(["true T", "images", *(f"c = {strength:g}" for strength in STRENGTHS)]), sep="\n")
+    for true in TRUE_TEMPERATURES:
         grid, lost = loss(true, generator)
         for images in IMAGES:
             found = np.empty((repeats, len(STRENGTHS)))
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 row[:] = [fit_temperature(logits, labels, sharpen=False, prior=c).temperature for c in STRENGTHS]
             cost = np.interp(found, grid, lost).mean(axis=0)
             high = np.quantile(found, 0.975, axis=0)
-            cells = (f"{each:.4f} / {most:.2f}" for each, most in zip(cost, high, strict=True))
-            print(f"| {true:g} | {images} | {' | '.join(cells)} |")
+            cells = (f"{nll:.4f} / {quantile:.2f}" for nll, quantile in zip(cost, high, strict=True))
+            print(table_row([f"{true:g}", str(images), *cells]))
 
 
 if __name__ == "__main__":

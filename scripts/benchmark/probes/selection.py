@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frozen-feature probe: how good are a light network's features before any training, by selection rule?
+"""Compares the selection rules by the features of a light network before any training.
 
 Each small network is initialised by one rule and kept frozen. A logistic regression on its penultimate features of
 the training images predicts the validation images; test images are not read. A cheap guide among
@@ -16,7 +16,6 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -30,10 +29,10 @@ from dual_skd.pair import initialise_pair
 
 LARGE = "tf_efficientnet_lite2"
 ROWS = ("random", "uniform", "last layers", "consecutive", "importance", "complement", "large")
-STRENGTH = 0.01  # inverse of the penalty; fixed, so that validation images choose nothing
+INVERSE_PENALTY = 0.01  # fixed, so that validation images choose nothing
 
 
-def read_split(args: argparse.Namespace) -> tuple[dict[str, list], int]:
+def read_items(args: argparse.Namespace) -> tuple[dict[str, list], int]:
     """Decoded training and validation items of a data set, and its number of classes."""
     records = load_records(args.dataset_dir, train_fraction=args.train_fraction, seed=args.seed)
     window = choose_window("auto", paths_of(records.train), spatial_dims=2)
@@ -69,7 +68,7 @@ def features_of(network: nn.Module, items: Sequence[dict]) -> Tensor:
 def scores(train: Tensor, train_labels: Tensor, val: Tensor, val_labels: Tensor) -> dict[str, float]:
     """Balanced accuracy and macro AUC (one class against the rest) of logistic regression on standardised features."""
     scaler = StandardScaler().fit(train)
-    probe = LogisticRegression(C=STRENGTH, max_iter=300, class_weight="balanced")
+    probe = LogisticRegression(C=INVERSE_PENALTY, max_iter=300, class_weight="balanced")
     probe.fit(scaler.transform(train), train_labels)
     probabilities = torch.from_numpy(probe.predict_proba(scaler.transform(val)))
     auc = [roc_auc_score(val_labels == label, probabilities[:, column]) for column, label in enumerate(probe.classes_)]
@@ -79,7 +78,7 @@ def scores(train: Tensor, train_labels: Tensor, val: Tensor, val_labels: Tensor)
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset_dir")
     parser.add_argument("--train_fraction", type=float, default=1.0)
@@ -87,11 +86,9 @@ def main() -> None:
     parser.add_argument("--small_options", type=json.loads, default={"depths": [1, 3, 3, 2, 1, 1]}, help="JSON")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    items, classes = read_split(args)
+    args = parser.parse_args(arguments)
+    items, classes = read_items(args)
     labels = {part: torch.tensor([int(item["label"]) for item in items[part]]) for part in items}
-    table = {}
     print(f"{len(items['train'])} training and {len(items['val'])} validation images, {classes} classes", flush=True)
     print("| initialisation | balanced accuracy | macro AUC | s |\n|---|---|---|---|", flush=True)
     for row in args.rows:
@@ -100,10 +97,7 @@ def main() -> None:
         seconds = time.perf_counter() - started
         features = {part: features_of(network, items[part]) for part in items}
         found = scores(features["train"], labels["train"], features["val"], labels["val"])
-        table[row] = found | {"seconds": seconds}
         print(f"| {row} | {found['balanced_accuracy']:.3f} | {found['macro_auc']:.3f} | {seconds:.0f} |", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(table, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How sharp are augmented images, as a share of the sharpness of those that the network is evaluated on?
+"""Measures the sharpness of augmented images, as a share of that of the images a network is evaluated on.
 
     python -m scripts.benchmark.probes.sharpness /data/brain_mri /data/chest_xray /data/lung_ct
     python -m scripts.benchmark.probes.sharpness /data/brain_volumes --spatial_dims 3 --image_size 48 48 24
@@ -23,6 +23,7 @@ from torch.nn import functional
 from dual_skd.data import BatchAugment, DataList, choose_window, image_transforms, load_records, paths_of
 from dual_skd.data.augment import sampling_grid, sharpen
 from dual_skd.errors import InputError
+from scripts.markdown import table_head, table_row
 
 Resample = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,7 +47,7 @@ def shares(images: Tensor, augment: BatchAugment, ways: dict[str, Resample]) -> 
     return {name: squared_gradient(way(images, grid)) / before for name, way in ways.items()}
 
 
-def decoded(records: Sequence[dict], transform: Callable[[dict], dict], number: int) -> Tensor:
+def random_images(records: Sequence[dict], transform: Callable[[dict], dict], number: int) -> Tensor:
     """Some of the images (N, C, H, W[, D]), drawn at random."""
     chosen = torch.randperm(len(records))[:number].tolist()
     return torch.stack([transform(records[each])["image"].as_subclass(Tensor) for each in chosen])
@@ -65,7 +66,7 @@ def records_and_transform(
     return records, image_transforms(spatial_dims=spatial_dims, image_size=size, window=window)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset_dir", nargs="+")
     parser.add_argument("--spatial_dims", type=int, choices=(2, 3), default=2)
@@ -73,18 +74,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="training images per data set")
     parser.add_argument("--rotate", type=float, default=10.0)
     parser.add_argument("--translate", type=float, default=0.05)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     ways = ways_of_resampling(args.spatial_dims)
     augment = BatchAugment(args.spatial_dims, rotate=args.rotate, translate=args.translate)
-    print(f"| data | images | {' | '.join(ways)} | test images |\n|---|---|---|{'---|' * len(ways)}")
+    print(*table_head(["data", "images", *ways, "test images"]), sep="\n")
     for folder in args.dataset_dir:
         records, transform = records_and_transform(folder, args.spatial_dims, args.image_size, keep_twins=True)
         torch.manual_seed(0)
-        images, test = (decoded(part, transform, args.images) for part in (records.train, records.test))
+        images, test = (random_images(part, transform, args.images) for part in (records.train, records.test))
         found = shares(images, augment, ways) | {"test": squared_gradient(test) / squared_gradient(images)}
-        print(
-            f"| {folder} | {len(images)} | " + " | ".join(f"{share:.2f}" for share in found.values()) + " |", flush=True
-        )
+        print(table_row([folder, str(len(images)), *(f"{share:.2f}" for share in found.values())]), flush=True)
 
 
 if __name__ == "__main__":

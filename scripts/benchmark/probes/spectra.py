@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Can a class be told from the ratio of coarse to fine structure alone, and does that carry over to the test images?
+"""Measures whether the ratio of coarse to fine structure alone gives a class away, in training and in test images.
 
     python -m scripts.benchmark.probes.spectra /data/brain_mri_clean.csv /data/chest_xray /data/lung_ct
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from dual_skd.data.spectra import RINGS, power_spectra
 from dual_skd.evaluation.metrics import area_under_roc
 from scripts.benchmark.probes.sharpness import records_and_transform
+from scripts.markdown import table_head, table_row
 
 
 def relative_power(images: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def relative_power(images: Tensor) -> Tensor:
     return level - level.logsumexp(dim=1, keepdim=True)
 
 
-def told(values: Tensor, labels: Tensor, classes: int) -> list[list[float]]:
+def auc_by_frequency(values: Tensor, labels: Tensor, classes: int) -> list[list[float]]:
     """Area under the ROC curve of each frequency (rows) for each class against the others."""
     one_hot = torch.nn.functional.one_hot(labels, classes).double()
     return [[area_under_roc(value, one_hot[:, k]) for k in range(classes)] for value in values.double().T]
@@ -40,22 +41,22 @@ def spectra_of(records: Sequence[dict], transform) -> tuple[Tensor, Tensor]:
     return torch.cat(values), torch.tensor([record["label"] for record in records])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset_dir", nargs="+")
     parser.add_argument("--spatial_dims", type=int, choices=(2, 3), default=2)
     parser.add_argument("--image_size", type=int, nargs="+", default=[96])
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     for folder in args.dataset_dir:
         records, transform = records_and_transform(folder, args.spatial_dims, args.image_size)
         names = records.class_names
-        sides = [told(*spectra_of(part, transform), len(names)) for part in (records.train, records.test)]
+        sides = [auc_by_frequency(*spectra_of(part, transform), len(names)) for part in (records.train, records.test)]
         print(f"{folder}: {len(records.train)} training and {len(records.test)} test images\n")
         shown = range(1, 2) if len(names) == 2 else range(len(names))  # of two classes one mirrors the other
-        print(f"| cycles per pixel | {' | '.join(names[k] for k in shown)} |\n|---|{'---|' * len(shown)}")
+        print(*table_head(["cycles per pixel", *(names[k] for k in shown)]), sep="\n")
         for ring, (train, test) in enumerate(zip(*sides, strict=True)):
             cells = (f"{train[k]:.2f} -> {test[k]:.2f}" for k in shown)
-            print(f"| {ring / (RINGS - 1) / 2:.2f} | {' | '.join(cells)} |", flush=True)
+            print(table_row([f"{ring / (RINGS - 1) / 2:.2f}", *cells]), flush=True)
         print()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a temperature fitted on validation images does to the test images, per finished run:
+"""Measures what a temperature fitted on validation images does to the test images, per finished run.
 
     python -m scripts.benchmark.probes.temperature runs/*
     python -m scripts.benchmark.probes.temperature --draw 38 runs/*_tune_*
@@ -9,8 +9,8 @@ one that may only soften; beside them the temperature that the test images thems
 has. Takes runs that were evaluated with ``--calibrate False``, as those of scripts/benchmark/run.py are.
 
 With ``--draw`` no test images are used: so many of a run's validation images, drawn at random, fit a temperature that
-may only soften, and the others judge it; means over the draws.
-Without the prior of a model's temperature, of which scripts/benchmark/probes/prior.py tells.
+may only soften, and the others judge it; means over the draws. A model file's temperature has a prior besides, see
+scripts/benchmark/probes/prior.py; here there is none.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from dual_skd.evaluation import fit_temperature, read_predictions
 from dual_skd.evaluation.calibration import logits_of
 from dual_skd.evaluation.metrics import classification_metrics
+from scripts.markdown import table_head, table_row
 
 DRAWS = 50
 HEAD_OF_DRAWS = ["NLL", "with T", "ECE", "with T"]
@@ -73,11 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     head = ["run", "validation images", "T fitted"]
     head += ["T of the test images", "test NLL", "with T", "T not below 1"] if args.draw is None else HEAD_OF_DRAWS
-    print(f"| {' | '.join(head)} |\n{'| --- ' * len(head)}|")
+    print(*table_head(head), sep="\n")
     for run in args.runs:
         line = row(run) if args.draw is None else row_of_draws(run, args.draw)
         if line:
-            print(f"| {' | '.join(line)} |")
+            print(table_row(line))
 
 
 if __name__ == "__main__":

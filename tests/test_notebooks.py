@@ -13,8 +13,8 @@ import pytest
 
 import dual_skd
 from dual_skd.cli import parser_of
-from scripts import ROOT
 
+ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 OF_THIS_MACHINE = re.compile(r"(?<![\w.])/(?:tmp|home|root|work|Users|var|private|mnt|usr)/|[A-Z]:\\\\|file://")
 
