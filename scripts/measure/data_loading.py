@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -30,9 +28,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dual_skd.deploy.export import machine
 from scripts import TRAIN
+from scripts.markdown import table_head, table_row
 
-PIXELS = 128
+FILE_PIXELS = 128
 
 
 def write_images(folder: Path, count: int) -> Path:
@@ -41,7 +41,7 @@ def write_images(folder: Path, count: int) -> Path:
         (folder / f"class{label}").mkdir(parents=True)
     for place in range(count):
         coarse = np.random.default_rng(place).integers(0, 256, (12, 12), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)
+        picture = Image.fromarray(coarse).resize((FILE_PIXELS, FILE_PIXELS), Image.Resampling.BICUBIC)
         picture.save(folder / f"class{place % 2}" / f"{place}.jpg", quality=85)
     return folder
 
@@ -113,7 +113,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--image_size", type=int, default=96)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--num_workers", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)  # one start, in a process of its own
     args = parser.parse_args(arguments)
     options = {"image_size": args.image_size, "batch_size": args.batch_size, "num_workers": args.num_workers}
@@ -126,17 +125,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures = throughput(write_images(root / "images", args.images), root / "runs", args.rounds, **options)
         for count in (args.records // 10, args.records):
             data = write_images(root / f"records{count}", count)
-            command = [sys.executable, __file__, "--start", str(data), *(f"--{k}={v}" for k, v in options.items())]
+            command = [sys.executable, "-m", "scripts.measure.data_loading", "--start", str(data)]
+            command += [f"--{name}={value}" for name, value in options.items()]
             result = subprocess.run(command, check=True, capture_output=True, text=True)
             seconds, memory = json.loads(result.stdout.splitlines()[-1])
             figures[f"{count:,} files: s to the first step"] = seconds
             figures[f"{count:,} files: peak memory, MB"] = memory
-    print(f"{platform.machine()}, {os.cpu_count()} cores, batch {args.batch_size} of {args.image_size} px\n")
-    print("| figure | median |\n|---|---|")
+    print(f"{machine()}, batch {args.batch_size} of {args.image_size} px\n")
+    print(*table_head(["figure", "median"]), sep="\n")
     for name, value in figures.items():
-        print(f"| {name} | {value:.3g} |")
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2))
+        print(table_row([name, f"{value:.3g}"]))
 
 
 if __name__ == "__main__":

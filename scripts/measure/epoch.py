@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 
 import torch
 
+from scripts.markdown import table_head, table_row
 from scripts.measure.step_time import STUDENT, trainer_for
 
 KINDS = {  # update, network
@@ -25,12 +27,12 @@ KINDS = {  # update, network
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 160, 224])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch_size", type=int, default=16)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     trainers = {}
     for size in args.sizes:
         shape = (args.batch_size, 1, size, size)
@@ -46,12 +48,12 @@ def main() -> None:
             if round_number:  # the first round warms up
                 seconds[key].append((time.process_time() - start) * 100 / args.batch_size)
     middle = {key: statistics.median(values) for key, values in seconds.items()}
-    print(f"| pixels | {' | '.join(KINDS)} |\n|---|{'---|' * len(KINDS)}")
+    print(*table_head(["pixels", *KINDS]), sep="\n")
     for size in args.sizes:
         cells = [
             f"{middle[size, kind]:.1f} s ({middle[size, kind] / middle[args.sizes[0], kind]:.1f})" for kind in KINDS
         ]
-        print(f"| {size} | {' | '.join(cells)} |", flush=True)
+        print(table_row([str(size), *cells]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds to read the headers of DICOM slices, scaled to 100,000.
+"""Measures the seconds it takes to read the headers of DICOM slices, scaled to 100,000.
 
     OMP_NUM_THREADS=1 python -m scripts.measure.headers [--slices 10000]
 
@@ -22,7 +22,7 @@ from pydicom.uid import generate_uid
 
 from dual_skd.data.reading.dicom import read_headers
 
-SERIES = 100  # slices
+SLICES_PER_SERIES = 100
 
 
 def write_slices(folder: Path, count: int) -> list[Path]:
@@ -32,7 +32,7 @@ def write_slices(folder: Path, count: int) -> list[Path]:
     dataset.PixelData = np.zeros((16, 16), np.int16).tobytes()
     paths = []
     for place in range(count):
-        series, number = divmod(place, SERIES)
+        series, number = divmod(place, SLICES_PER_SERIES)
         if number == 0:
             dataset.SeriesInstanceUID = generate_uid()
             (folder / f"series{series}").mkdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images per second and memory over time of ``run inference`` on a folder of many small images.
+"""Measures images per second, and memory over time, of ``run inference`` on a folder of many small images.
 
     python -m scripts.measure.inference [--images 5000] [--num_workers 0 2] [--model output]
 
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 WARM_UP = 0.1  # share of the images after which memory counts as settled
-DISTINCT = 60  # phantoms that are drawn; the files are copies of them
+DRAWN_PHANTOMS = 60  # the files are copies of them
 
 
 def write_images(folder: Path, count: int) -> Path:
@@ -31,7 +31,7 @@ def write_images(folder: Path, count: int) -> Path:
 
     from dual_skd.data import read_grey, write_demo
 
-    demo = write_demo(folder / "demo", counts={"test": DISTINCT})
+    demo = write_demo(folder / "demo", counts={"test": DRAWN_PHANTOMS})
     files = sorted((demo / "images").iterdir())
     for file in files:
         grey = read_grey(file).T / 16  # twelve bits to eight
@@ -40,7 +40,7 @@ def write_images(folder: Path, count: int) -> Path:
     images.mkdir()
     for number in range(count):
         suffix = (".png", ".dcm")[number % 2]
-        shutil.copyfile(files[number // 2 % DISTINCT].with_suffix(suffix), images / f"{number:06d}{suffix}")
+        shutil.copyfile(files[number // 2 % DRAWN_PHANTOMS].with_suffix(suffix), images / f"{number:06d}{suffix}")
     return images
 
 
@@ -99,8 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="measure_inference_") as scratch:
         images = write_images(Path(scratch), given.images)
         for workers in given.num_workers:
-            command = [sys.executable, __file__, "--folder", str(images), "--num_workers", str(workers)]
-            done = subprocess.run([*command, "--model", given.model], stdout=subprocess.PIPE, text=True, check=True)
+            command = [sys.executable, "-m", "scripts.measure.inference", "--folder", str(images)]
+            command += ["--num_workers", str(workers), "--model", given.model]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             sys.stdout.write(done.stdout.splitlines()[-1] + "\n")
             sys.stdout.flush()
 

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ import torch
 from dual_skd.checkpoints import BEFORE, NEWEST, read_checkpoint
 from dual_skd.files import sha256_of
 from scripts import ROOT, TRAIN
+from scripts.markdown import table_head, table_row
 
 
 def tensors_sum(path: Path) -> str:
@@ -47,8 +49,7 @@ COMPARED = {
 
 def start(data: str, output: Path, options: list[str]) -> subprocess.Popen:
     """Starts the bundle's training, its output at the end of ``<output>.log``."""
-    config = TRAIN
-    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(config)]
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(TRAIN)]
     command += ["--dataset_dir", data, "--output_dir", str(output), "--checkpoint_minutes", "0", *options]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "bundle"), os.environ.get("PYTHONPATH", "")])}
     with output.with_suffix(".log").open("a", encoding="utf-8") as log:
@@ -77,15 +78,14 @@ def kill_once(data: str, output: Path, options: list[str], name: str, iteration:
     return [f"SIG{name}", f"{iteration} + {seconds:.2f} s", str(code), reached]
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
+def table(names: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return "\n".join([*table_head(names), *map(table_row, rows)])
 
 
-def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    own, options = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    own, options = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="a data set, as for --dataset_dir")
     parser.add_argument("--work", type=Path, required=True, help="new folder for both runs")

@@ -27,9 +27,10 @@ from monai.bundle import ConfigWorkflow
 
 from dual_skd.data import write_demo
 from scripts import TRAIN
+from scripts.markdown import table_head, table_row
 
-GROWTH = 0.02  # of the resident memory
-PER_EPOCH = 20
+MAX_MEMORY_GROWTH = 0.02
+ITERATIONS_PER_EPOCH = 20
 TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
 SETTINGS = {
     "image_size": 32, "batch_size": 8, "large": "resnet18", "large_options": TINY, "pretrained": "none",
@@ -53,9 +54,8 @@ def held() -> dict[str, float]:
 
 def train(output: Path, after_epoch: Callable[[int], Any] | None = None, **settings: Any) -> None:
     """One run of the bundle's training, quietly; ``after_epoch`` gets the number of iterations so far."""
-    config = str(TRAIN)
     settings = SETTINGS | {"output_dir": str(output), "device": torch.device("cpu")} | settings
-    workflow = ConfigWorkflow(config, workflow_type="train", logging_file=False, **settings)
+    workflow = ConfigWorkflow(str(TRAIN), workflow_type="train", logging_file=False, **settings)
     with contextlib.redirect_stderr(io.StringIO()):
         workflow.initialize()
         if after_epoch:
@@ -66,30 +66,31 @@ def train(output: Path, after_epoch: Callable[[int], Any] | None = None, **setti
 
 def table(rows: list[tuple[str, dict[str, float]]]) -> str:
     """A Markdown table."""
-    lines = [["after", *rows[0][1]], ["---"] * (1 + len(rows[0][1]))]
-    lines += [[name, *(f"{value:.1f}".removesuffix(".0") for value in values.values())] for name, values in rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    lines = table_head(["after", *rows[0][1]])
+    for name, values in rows:
+        lines.append(table_row([name, *(f"{value:.1f}".removesuffix(".0") for value in values.values())]))
+    return "\n".join(lines)
 
 
 def grew(first: dict[str, float], last: dict[str, float]) -> list[str]:
     """Names of what grew more than it may."""
-    may = {"memory (MB)": 1 + GROWTH}
-    return [name for name in first if last[name] > first[name] * may.get(name, 1)]
+    limits = {"memory (MB)": 1 + MAX_MEMORY_GROWTH}
+    return [name for name in first if last[name] > first[name] * limits.get(name, 1)]
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iterations", type=int, default=2000)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--num_workers", type=int, default=1, help="processes of each loader")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows, bad = [], []
     with tempfile.TemporaryDirectory() as folder:
-        demo = write_demo(Path(folder) / "demo", counts={"train": 8 * PER_EPOCH, "val": 9, "test": 9})
+        demo = write_demo(Path(folder) / "demo", counts={"train": 8 * ITERATIONS_PER_EPOCH, "val": 9, "test": 9})
         shared = {"dataset_dir": str(demo), "num_workers": args.num_workers}
-        epochs = max(args.iterations // PER_EPOCH, 4)
-        wanted = [PER_EPOCH * (epochs * quarter // 4) for quarter in range(1, 5)]
+        epochs = max(args.iterations // ITERATIONS_PER_EPOCH, 4)
+        wanted = [ITERATIONS_PER_EPOCH * (epochs * quarter // 4) for quarter in range(1, 5)]
 
         def note(iteration: int) -> None:
             if iteration in wanted:

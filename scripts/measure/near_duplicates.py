@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the search for copies: how many planted ones it finds, and how many pairs of other images it takes for some.
+"""Measures the search for near-duplicates: how many planted copies it finds, and how many other pairs it calls copies.
 
-    python -m scripts.measure.near_duplicates DATA [--spatial_dims 3] [--patient_pattern P] [--number 200] [--json FILE]
+    python -m scripts.measure.near_duplicates DATA [--spatial_dims 3] [--patient_pattern P] [--number 200]
 
-DATA is any data set that ``load_records`` takes. Copies of random images are planted: JPEG of quality 30 to 95, resized
-by 0.5 to 1.5, turned by up to 5 degrees, brightness and contrast changed by up to 30 %, gamma 0.7 to 1.4, up to 2 %
-cropped from each side, and all of it at once. Of a volume the middle slice is the image. False pairs are counted
+DATA is any data set that ``load_records`` takes. The result is printed as JSON. Copies of random images are planted:
+JPEG of quality 30 to 95, resized by 0.5 to 1.5, turned by up to 5 degrees, brightness and contrast changed by up to
+30 %, gamma 0.7 to 1.4, up to 2 % cropped from each side, and all of it at once. Of a volume the middle slice is the
+image. False pairs are counted
 
 * among images of different patients, where patients are known (volumes: middle slices with the same label),
 * among neighbouring slices of a volume, 1 and 2 apart, over the middle half of it.
@@ -19,11 +20,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -31,70 +32,67 @@ from PIL import Image, ImageEnhance
 from dual_skd.data import load_records
 from dual_skd.data.twins.finder import SIMILARITY, TwinFinder
 from dual_skd.data.twins.signatures import read_finite
+from dual_skd.evaluation.calibration import wilson_interval
 
-LOWEST = 0.3  # pairs that are less alike than this are counted as not found
+LOWEST_SIMILARITY = 0.3  # pairs below it count as not found
 RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 
 
-def resized(image: Image.Image, rng: random.Random) -> Image.Image:
+def resize(image: Image.Image, rng: random.Random) -> Image.Image:
     factor = rng.uniform(0.5, 1.5)
     size = tuple(max(8, round(length * factor)) for length in image.size)
     return image.resize(size, rng.choice(RESAMPLING))
 
 
-def turned(image: Image.Image, rng: random.Random) -> Image.Image:
+def rotate(image: Image.Image, rng: random.Random) -> Image.Image:
     return image.rotate(rng.uniform(-5, 5), resample=Image.Resampling.BICUBIC)
 
 
-def exposed(image: Image.Image, rng: random.Random) -> Image.Image:
+def change_exposure(image: Image.Image, rng: random.Random) -> Image.Image:
     brighter = ImageEnhance.Brightness(image).enhance(rng.uniform(0.7, 1.3))
     return ImageEnhance.Contrast(brighter).enhance(rng.uniform(0.7, 1.3))
 
 
-def bent(image: Image.Image, rng: random.Random) -> Image.Image:
+def change_gamma(image: Image.Image, rng: random.Random) -> Image.Image:
     gamma = rng.uniform(0.7, 1.4)
     return image.point([round(255 * (value / 255) ** gamma) for value in range(256)])
 
 
-def cropped(image: Image.Image, rng: random.Random) -> Image.Image:
-    most = max(1, round(0.02 * min(image.size)))
-    left, top, right, bottom = (rng.randint(0, most) for _ in range(4))
+def crop(image: Image.Image, rng: random.Random) -> Image.Image:
+    limit = max(1, round(0.02 * min(image.size)))
+    left, top, right, bottom = (rng.randint(0, limit) for _ in range(4))
     return image.crop((left, top, image.width - right, image.height - bottom))
 
 
-def everything(image: Image.Image, rng: random.Random) -> Image.Image:
-    for change in (turned, exposed, bent, resized, cropped):
+def change_all(image: Image.Image, rng: random.Random) -> Image.Image:
+    for change in (rotate, change_exposure, change_gamma, resize, crop):
         image = change(image, rng)
     return image
 
 
 KINDS: dict[str, Callable[[Image.Image, random.Random], Image.Image]] = {
     "jpeg": lambda image, rng: image,
-    "resize": resized,
-    "rotation": turned,
-    "brightness_contrast": exposed,
-    "gamma": bent,
-    "crop": cropped,
-    "all": everything,
+    "resize": resize,
+    "rotation": rotate,
+    "brightness_contrast": change_exposure,
+    "gamma": change_gamma,
+    "crop": crop,
+    "all": change_all,
 }
 
 
-def wilson(found: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson, 1927)."""
-    if not total:
-        return 0.0, 1.0
-    z, share = 1.959964, found / total
-    centre, spread = share + z * z / (2 * total), z * (share * (1 - share) / total + z * z / (4 * total**2)) ** 0.5
-    scale = 1 + z * z / total
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+def rate(values: list[float], threshold: float, pairs: int | None = None) -> dict[str, Any]:
+    """Share of pairs whose similarity reaches a threshold, with its 95 % interval.
 
-
-def rate(values: list[float], threshold: float) -> dict:
-    """How many values reach a threshold, with its interval."""
-    hits = sum(value >= threshold for value in values)
-    low, high = wilson(hits, len(values))
-    share = round(hits / max(len(values), 1), 6)
-    return {"pairs": len(values), "called_twins": hits, "share": share, "interval": [round(low, 6), round(high, 6)]}
+    Args:
+        values: similarities that were measured.
+        threshold: from which on a pair is called near-duplicates.
+        pairs: their number, where not all of them were measured.
+    """
+    pairs = pairs or len(values)
+    called = sum(value >= threshold for value in values)
+    interval = [round(limit, 6) for limit in wilson_interval(called, pairs)]
+    return {"pairs": pairs, "called_near_duplicates": called, "share": round(called / pairs, 6), "interval": interval}
 
 
 def as_picture(array: np.ndarray) -> Image.Image:
@@ -104,15 +102,17 @@ def as_picture(array: np.ndarray) -> Image.Image:
 
 
 def similarities(first: list[str], second: list[str], context: list[str]) -> dict[frozenset[str], float]:
-    """Likeness of every pair that the search looks at, the threshold left aside."""
+    """Similarity of every pair that the search looks at, whatever the threshold."""
     finder = TwinFinder([*first, *second, *context], cache=False)
-    return {frozenset((t.image, t.twin)): t.similarity for t in finder.twins(first, second, similarity=LOWEST)}
+    return {
+        frozenset((t.image, t.twin)): t.similarity for t in finder.twins(first, second, similarity=LOWEST_SIMILARITY)
+    }
 
 
 def measure_planted(
     sources: list[str], context: list[str], folder: Path, seed: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Half ("tune", "report") -> kind -> likeness of every planted copy and its source, 0 where not looked at."""
+    """Half ("tune", "report") -> kind -> similarity of every planted copy and its source, 0 where not looked at."""
     copies: dict[str, tuple[str, str, str]] = {}
     for number, source in enumerate(sources):
         picture = as_picture(read_finite(source))
@@ -130,7 +130,7 @@ def measure_planted(
 
 
 def measure_patients(patient_of: dict[str, str], seed: int) -> dict[str, list[float] | int]:
-    """Likeness of all pairs of images of different patients, zeros for those that were not looked at, and images."""
+    """Similarity of all pairs of images of different patients, zeros for those that were not looked at, and images."""
     images = sorted(patient_of)
     random.Random(seed).shuffle(images)
     images = images[: len(images) // 2]
@@ -143,7 +143,7 @@ def measure_patients(patient_of: dict[str, str], seed: int) -> dict[str, list[fl
 
 
 def measure_neighbours(volumes: list[str], folder: Path) -> dict[str, list[float]]:
-    """Likeness of slices k and k + 1, k and k + 2 of the middle half of each volume, by the volume's slices."""
+    """Similarity of slices k and k + 1, k and k + 2 of the middle half of each volume, by the volume's slices."""
     place: dict[str, tuple[int, int, int]] = {}
     for number, volume in enumerate(volumes):
         array = read_finite(volume, spatial_dims=3)
@@ -164,6 +164,50 @@ def measure_neighbours(volumes: list[str], folder: Path) -> dict[str, list[float
     return found
 
 
+def middle_slices(records: list[dict], folder: Path) -> dict[str, str]:
+    """Writes the middle slice of each volume; path of the volume -> path of the slice."""
+    slices: dict[str, str] = {}
+    for number, record in enumerate(records):
+        array = read_finite(record["image"], spatial_dims=3)
+        path = folder / f"middle_{number}.png"
+        as_picture(array[:, :, array.shape[2] // 2]).save(path)
+        slices[record["image"]] = str(path)
+    return slices
+
+
+def measure(records: list[dict], folder: Path, *, volumes: bool, number: int, seed: int) -> dict[str, Any]:
+    """Rates of copies found and of false pairs, at the threshold in use and at the tuned one."""
+
+    def drawn(paths: list[str]) -> list[str]:
+        return random.Random(seed).sample(paths, min(number, len(paths)))
+
+    images = sorted(record["image"] for record in records)
+    known = [record for record in records if record["patient"]]
+    groups = {"": {record["image"]: record["patient"] for record in known}}
+    neighbours: dict[str, list[float]] = {}
+    if volumes:
+        slices = middle_slices(records, folder)
+        groups = defaultdict(dict)
+        for record in known:
+            groups[str(record["label"])][slices[record["image"]]] = record["patient"]
+        neighbours = measure_neighbours(drawn(images), folder)
+        images = sorted(slices.values())
+    planted = measure_planted(drawn(images), images, folder, seed)
+    patients = [measure_patients(group, seed) for group in groups.values() if len(group) > 3]
+    easy = sorted(planted["tune"]["jpeg"] + planted["tune"]["resize"])
+    thresholds = {"": SIMILARITY, "_tuned": easy[int(0.01 * len(easy))]}
+    result: dict[str, Any] = {"tuned_threshold": thresholds["_tuned"]}
+    for title, threshold in thresholds.items():
+        result[f"found{title}"] = {kind: rate(values, threshold) for kind, values in planted["report"].items()}
+        if volumes:
+            result[f"neighbouring_slices{title}"] = {k: rate(values, threshold) for k, values in neighbours.items()}
+        if patients:
+            values = [value for part in patients for value in part["values"]]
+            possible, compared = (sum(part[key] for part in patients) for key in ("possible", "images"))
+            result[f"different_patients{title}"] = {"images": compared, **rate(values, threshold, possible)}
+    return result
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="a data set that load_records takes")
@@ -174,7 +218,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--number", type=int, default=200, help="images to plant copies of, or volumes to take slices of"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", help="file for the result")
     options = parser.parse_args(arguments)
     data = load_records(
         options.data,
@@ -186,52 +229,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse_shared_patients=False,
     )
     records = [record for split in data.splits.values() for record in split]
-    images = sorted(record["image"] for record in records)
-    result: dict = {"data": options.data, "images": len(images), "seed": options.seed, "threshold": SIMILARITY}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        groups = {"": {r["image"]: r["patient"] for r in records if r["patient"]}}
-        if options.spatial_dims == 3:
-            slices: dict[str, str] = {}
-            groups = defaultdict(dict)
-            for number, record in enumerate(records):
-                array = read_finite(record["image"], spatial_dims=3)
-                path = str(folder / f"middle_{number}.png")
-                as_picture(array[:, :, array.shape[2] // 2]).save(path)
-                slices[record["image"]] = path
-                if record["patient"]:
-                    groups[str(record["label"])][path] = record["patient"]
-            rng = random.Random(options.seed)
-            neighbours = measure_neighbours(rng.sample(images, min(options.number, len(images))), folder)
-            images = sorted(slices.values())
-        sources = random.Random(options.seed).sample(images, min(options.number, len(images)))
-        planted = measure_planted(sources, images, folder, options.seed)
-        easy = sorted(planted["tune"]["jpeg"] + planted["tune"]["resize"])
-        tuned = easy[int(0.01 * len(easy))]
-        result["tuned_threshold"] = tuned
-        for title, threshold in (("", SIMILARITY), ("_tuned", tuned)):
-            result[f"found{title}"] = {kind: rate(values, threshold) for kind, values in planted["report"].items()}
-            if options.spatial_dims == 3:
-                result[f"neighbouring_slices{title}"] = {k: rate(v, threshold) for k, v in neighbours.items()}
-        patients = [measure_patients(group, options.seed) for group in groups.values() if len(group) > 3]
-        if patients:
-            values = [value for part in patients for value in part["values"]]
-            possible, number = (sum(part[key] for part in patients) for key in ("possible", "images"))
-            for title, threshold in (("", SIMILARITY), ("_tuned", tuned)):
-                hits = sum(value >= threshold for value in values)
-                low, high = wilson(hits, possible)
-                result[f"different_patients{title}"] = {
-                    "images": number,
-                    "pairs": possible,
-                    "called_twins": hits,
-                    "share": hits / possible,
-                    "interval": [low, high],
-                    "per_image": hits / number,
-                }
-    text = json.dumps(result, indent=2)
-    sys.stdout.write(text + "\n")
-    if options.json:
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
+    result = {"data": options.data, "images": len(records), "seed": options.seed, "threshold": SIMILARITY}
+    with tempfile.TemporaryDirectory() as folder:
+        result |= measure(
+            records, Path(folder), volumes=options.spatial_dims == 3, number=options.number, seed=options.seed
+        )
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a command takes to start: processor time of its whole process, the median of several.
+"""Measures how long a command takes to start: processor time of its whole process, the median of several.
 
     python -m scripts.measure.startup [--rounds 5] [--predict FILE --model OUT]
 
@@ -27,7 +27,6 @@ def processor_seconds(words: list[str]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="processes per command, 5 by default")
     parser.add_argument("--predict", metavar="FILE", help="an image to ask about, too")

@@ -10,20 +10,19 @@ the median over the rounds. The student's network and the sizes are those of bun
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
+from dual_skd.deploy.export import machine
 from scripts import TRAIN
+from scripts.markdown import table_head, table_row
 
 STUDENT = {"name": "tf_efficientnet_lite2", "depths": [1, 3, 3, 2, 1, 1], "num_classes": 3, "in_channels": 1}
 
@@ -110,10 +109,9 @@ def data_wait_share(image_size: int, batch_size: int) -> float:
     from ignite.engine import Events
     from monai.bundle import ConfigWorkflow
 
-    config = TRAIN
     with tempfile.TemporaryDirectory() as output:
         workflow = ConfigWorkflow(
-            str(config),
+            str(TRAIN),
             logging_file=False,
             output_dir=output,
             image_size=image_size,
@@ -148,7 +146,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--image_size", type=int, default=96)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
     args = parser.parse_args(arguments)
 
     figures: dict[str, float] = step_ratios(
@@ -157,14 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures["share of the step spent waiting for cached data"] = data_wait_share(args.image_size, args.batch_size)
     figures["selection ViT-L -> ViT-T, s"], figures["its peak memory / large weights"] = selection_cost()
 
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} on {args.device}, "
-        f"batch {args.batch_size} of {args.image_size} px\n\n| figure | median |\n|---|---|"
-    )
+    print(f"{machine()}, torch {torch.__version__} on {args.device}, batch {args.batch_size} of {args.image_size} px\n")
+    print(*table_head(["figure", "median"]), sep="\n")
     for name, value in figures.items():
-        print(f"| {name} | {value:.3g} |")
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2))
+        print(table_row([name, f"{value:.3g}"]))
 
 
 if __name__ == "__main__":

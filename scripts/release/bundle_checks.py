@@ -12,8 +12,8 @@ from dual_skd.files import sha256_of
 from scripts.release.bundle import FOLDER, MANIFEST, METADATA, Bundle, CheckFailed, python_files, source
 from scripts.release.metadata_checks import check_metadata, check_packages, check_version
 
-LARGE = 5_000_000  # bytes; larger files must be vouched for by the manifest
-REQUIRED = (
+LARGE_FILE_MB = 5  # larger files must be listed in the manifest
+REQUIRED_FILES = (
     "LICENSE",
     METADATA,
     "configs/train.json",
@@ -26,7 +26,7 @@ REQUIRED = (
 )
 
 # ids that the Model Zoo's contribution guide and MONAI's properties name, "::" for an entry of an entry
-IDS = {
+REQUIRED_IDS = {
     "train.json": (
         "bundle_root", "device", "dataset_dir", "output_dir", "network_def", "val_interval", "training", "run",
         "train::trainer::max_epochs", "train::dataset", "train::inferer", "train::handlers", "train::preprocessing",
@@ -57,10 +57,10 @@ def check_name(bundle: Bundle) -> str:
 
 
 def check_files(bundle: Bundle) -> str:
-    missing = [name for name in REQUIRED if name not in bundle.files]
+    missing = [name for name in REQUIRED_FILES if name not in bundle.files]
     if missing:
         raise CheckFailed(f"missing: {', '.join(missing)}")
-    empty = [name for name in REQUIRED if not (bundle.root / name).read_text(encoding="utf-8").strip()]
+    empty = [name for name in REQUIRED_FILES if not (bundle.root / name).read_text(encoding="utf-8").strip()]
     if empty:
         raise CheckFailed(f"empty: {', '.join(empty)}")
     if "Apache License" not in (bundle.root / "LICENSE").read_text(encoding="utf-8"):
@@ -89,7 +89,7 @@ def strings(content: Any) -> Iterator[str]:
 
 def check_configs(bundle: Bundle) -> str:
     """Ids that MONAI and the Zoo look for, and no path of the machine it was written on."""
-    for name, ids in IDS.items():
+    for name, ids in REQUIRED_IDS.items():
         content = bundle.json(f"configs/{name}")
         missing = [place for place in ids if entry_at(content, place) is None and place != "dataset_dir"]
         if "dataset_dir" not in content:  # null is a value of it: evaluation takes what the run was trained on
@@ -108,7 +108,7 @@ def check_configs(bundle: Bundle) -> str:
     handlers = bundle.json("configs/train.json")["train"]["handlers"]
     if not isinstance(handlers, list) or not all(isinstance(handler, dict) for handler in handlers):
         raise CheckFailed("configs/train.json: train::handlers must be a list of objects; check_properties() needs it")
-    return f"{', '.join(IDS)}: all ids"
+    return f"{', '.join(REQUIRED_IDS)}: all ids"
 
 
 def targets(content: Any) -> Iterator[str]:
@@ -142,11 +142,11 @@ def check_label(bundle: Bundle) -> str:
 
 def check_sizes(bundle: Bundle) -> str:
     known = bundle.manifest or {}
-    large = [name for name in bundle.files if (bundle.root / name).stat().st_size > LARGE]
+    large = [name for name in bundle.files if (bundle.root / name).stat().st_size > LARGE_FILE_MB * 1_000_000]
     alone = [name for name in large if name not in known]
     if alone:
-        raise CheckFailed(f"over {LARGE // 1_000_000} MB without an entry in {MANIFEST}: {', '.join(alone)}")
-    return f"{len(large)} files over {LARGE // 1_000_000} MB, all in {MANIFEST}" if large else "no large files"
+        raise CheckFailed(f"over {LARGE_FILE_MB} MB without an entry in {MANIFEST}: {', '.join(alone)}")
+    return f"{len(large)} files over {LARGE_FILE_MB} MB, all in {MANIFEST}" if large else "no large files"
 
 
 def check_manifest(bundle: Bundle) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the tests reach enough of the package.
+"""Checks whether the tests reach enough of the package.
 
     python -m pytest -n 2 --cov --cov-report=json:coverage.json
     python -m scripts.release.check_coverage coverage.json
@@ -10,14 +10,26 @@ and what is kept of it, were executed, and names them.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-LEAST = 90.0  # percent
-CRITICAL = ("selection/*", "losses", "momentum", "trainer", "schedule", "outputs", "best_model", "checkpoints", "pair")
+MIN_PERCENT = 90.0
+CRITICAL = (
+    "selection/*",
+    "losses",
+    "momentum",
+    "trainer",
+    "schedule",
+    "outputs",
+    "best_model",
+    "checkpoints",
+    "pair",
+)
 
 
 def share(done: int, all_of_it: int) -> float:
@@ -28,10 +40,10 @@ def share(done: int, all_of_it: int) -> float:
 def report(content: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Lines to print, and what is below the limit, of coverage's JSON."""
     totals = content["totals"]
-    lines = share(totals["covered_lines"], totals["num_statements"])
-    said, low = [f"{lines:5.1f} % of the lines of the package"], []
-    if lines < LEAST:
-        low.append(f"below {LEAST:g} %: lines of the package")
+    of_package = share(totals["covered_lines"], totals["num_statements"])
+    lines, low = [f"{of_package:5.1f} % of the lines of the package"], []
+    if of_package < MIN_PERCENT:
+        low.append(f"below {MIN_PERCENT:g} %: lines of the package")
     found = set()
     for path, one in sorted(content["files"].items()):
         name = path.replace("\\", "/").split("dual_skd/", 1)[-1].removesuffix(".py")
@@ -39,18 +51,21 @@ def report(content: dict[str, Any]) -> tuple[list[str], list[str]]:
         if pattern is not None:
             found.add(pattern)
             branches = share(one["summary"]["covered_branches"], one["summary"]["num_branches"])
-            said.append(f"{branches:5.1f} % of the branches of {name}")
-            if branches < LEAST:
-                low.append(f"below {LEAST:g} %: branches of {name}")
-    return said, low + [f"{pattern}: no such module was measured" for pattern in CRITICAL if pattern not in found]
+            lines.append(f"{branches:5.1f} % of the branches of {name}")
+            if branches < MIN_PERCENT:
+                low.append(f"below {MIN_PERCENT:g} %: branches of {name}")
+    return lines, low + [f"{pattern}: no such module was measured" for pattern in CRITICAL if pattern not in found]
 
 
-def main(path: str) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the shares; returns 1 where one is below the limit."""
-    said, low = report(json.loads(Path(path).read_text(encoding="utf-8")))
-    sys.stdout.write("\n".join([*said, *low]) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="what pytest wrote by --cov-report=json:FILE")
+    content = json.loads(parser.parse_args(arguments).file.read_text(encoding="utf-8"))
+    lines, low = report(content)
+    print(*lines, *low, sep="\n")
     return int(bool(low))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())

@@ -59,7 +59,7 @@ def mark_picture(picture: Path, page: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Copies the report, or adds its picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of an evaluated run on the demo data")
     parser.add_argument("--picture", type=Path, help="a screenshot of the page that was copied before")
     parser.add_argument("--output", type=Path, default=EXAMPLE, help="where to (default: docs/example)")

@@ -77,7 +77,7 @@ def rows(wanted: dict[str, tuple[Requirement, str]], names: list[str]) -> list[t
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table; returns 1 where something is old, or absent and not optional."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="also the packages that these need")
     wanted = declared(PROJECT.read_text(encoding="utf-8"))
     everything = parser.parse_args(arguments).all

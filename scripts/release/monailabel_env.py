@@ -28,11 +28,11 @@ from packaging.utils import canonicalize_name
 from scripts import PROJECT
 from scripts.release.project import dependencies
 
-BASE = ("monailabel==0.8.5", "pydicom-seg==0.4.1")
+WITHOUT_DEPENDENCIES = ("monailabel==0.8.5", "pydicom-seg==0.4.1")
 LEFT_OUT = ("monai", "sam2", "pydicom-seg")  # of MONAI Label's list
 OF_MONAI = ("itk", "scikit-image", "jsonschema<4")  # what it needs of MONAI's extras, and what pydicom-seg needs
-ASK = "from importlib.metadata import requires; print('\\n'.join(requires('monailabel')))"
-MOVED = ("pydicom._storage_sopclass_uids", "pydicom.uid")
+PRINT_REQUIREMENTS = "from importlib.metadata import requires; print('\\n'.join(requires('monailabel')))"
+MOVED_MODULE = ("pydicom._storage_sopclass_uids", "pydicom.uid")
 
 
 def name_of(requirement: str) -> str:
@@ -58,16 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not python.is_file():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [str(python), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", *BASE], check=True)
-    of_label = subprocess.run([str(python), "-c", ASK], check=True, capture_output=True, text=True).stdout.splitlines()
+    subprocess.run([*pip, "--no-deps", *WITHOUT_DEPENDENCIES], check=True)
+    of_label = subprocess.run(
+        [str(python), "-c", PRINT_REQUIREMENTS], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
     wanted = requirements(of_label, PROJECT.read_text(encoding="utf-8"))
     subprocess.run([*pip, *wanted], check=True)
     find = "import importlib.util; print(importlib.util.find_spec('pydicom_seg').submodule_search_locations[0])"
     place = subprocess.run([str(python), "-c", find], check=True, capture_output=True, text=True).stdout.strip()
     for path in Path(place).glob("*.py"):
         text = path.read_text(encoding="utf-8")
-        if MOVED[0] in text:
-            path.write_text(text.replace(*MOVED), encoding="utf-8")
+        if MOVED_MODULE[0] in text:
+            path.write_text(text.replace(*MOVED_MODULE), encoding="utf-8")
     subprocess.run([str(python), "-c", "import monailabel.app"], check=True, stdout=subprocess.DEVNULL)
     sys.stdout.write(f"MONAI Label is in {folder}; activate it, and see docs/deployment.md for what comes next.\n")
 

@@ -33,11 +33,11 @@ from scripts import ROOT
 from scripts.release.bundle import FOLDER, MANIFEST, METADATA, TRAIN
 
 GIVEN_BY_DATA = ("num_classes", "in_channels", "spatial_dims", "image_size")  # of an architecture; no options of it
-KNOWN = "dual_skd/known_configs.py"
+KNOWN_CONFIGS = "dual_skd/known_configs.py"
 CHANGELOG = "docs/CHANGELOG.md"
 WEIGHTS = ("model.pt", "model.safetensors", "auxiliary.pt", "auxiliary.safetensors")  # what a run leaves in its models
-REGULAR = ("100644", "100755")  # modes of ordinary files in git; links and submodules have others
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can tell
+ORDINARY_MODES = ("100644", "100755")  # modes of ordinary files in git; links and submodules have others
+FIRST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can tell
 PERMISSIONS = 0o100644 << 16  # an ordinary file, read by all, written by its owner
 
 
@@ -59,7 +59,7 @@ def committed_files(repository: Path, commit: str, folder: str = "bundle") -> di
     for entry in git(repository, "ls-tree", "-r", "-z", f"{commit}:{folder}").split(b"\0")[:-1]:
         facts, name = entry.decode().split("\t", 1)
         mode, _, identity = facts.split()
-        if mode not in REGULAR:
+        if mode not in ORDINARY_MODES:
             raise SystemExit(f"Error: {folder}/{name} is a link or a submodule; a bundle holds ordinary files only.")
         names.append(name)
         objects.append(identity)
@@ -168,14 +168,14 @@ def known_sums(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The package's table of the configs that it knows, fitted to those that are packed; empty without one."""
     from scripts.release.write_options import with_sums  # here, as above
 
-    if KNOWN not in files:
+    if KNOWN_CONFIGS not in files:
         return {}
     configs = {Path(name).name: files[name].decode() for name in files if name.endswith(".json") and name != METADATA}
     configs = {name: text for name, text in configs.items() if f"configs/{name}" in files}
-    return {KNOWN: with_sums(files[KNOWN].decode(), configs).encode()}
+    return {KNOWN_CONFIGS: with_sums(files[KNOWN_CONFIGS].decode(), configs).encode()}
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def version_key(version: str) -> tuple[int, ...]:
     """``0.10.2`` as (0, 10, 2), so that versions sort as numbers; what isn't a number counts as 0."""
     return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
 
@@ -183,7 +183,7 @@ def numbers(version: str) -> tuple[int, ...]:
 def changelog_page(metadata: Mapping) -> bytes:
     """The changelog of the metadata as Markdown, newest version first."""
     changes = metadata["changelog"]
-    parts = [f"## {version}\n\n{changes[version]}\n" for version in sorted(changes, key=numbers, reverse=True)]
+    parts = [f"## {version}\n\n{changes[version]}\n" for version in sorted(changes, key=version_key, reverse=True)]
     return "\n".join(["# Changelog\n", *parts]).encode()
 
 
@@ -213,7 +213,7 @@ def zip_bytes(files: Mapping[str, bytes]) -> bytes:
     target = BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
-            entry = zipfile.ZipInfo(f"{FOLDER}/{name}", EARLIEST)
+            entry = zipfile.ZipInfo(f"{FOLDER}/{name}", FIRST_ZIP_TIME)
             entry.create_system = 3  # Unix on every machine, since it says how permissions are read
             entry.external_attr = PERMISSIONS
             archive.writestr(entry, files[name])

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the tutorials of docs/tutorials, each in a new folder; --write stores what their cells show.
+"""Runs the tutorials of docs/tutorials, each in a new folder; ``--write`` stores what their cells show.
 
-Without --write nothing changes: it only proves that they run. What is stored has no times, so that the same outputs
+    python -m scripts.release.run_notebooks [01 02 ...] [--write]
+
+Without ``--write`` nothing changes: it only proves that they run. What is stored has no times, so that the same outputs
 give the same file, and says which version and which code were run: tests/test_notebooks.py compares them.
 """
 
@@ -30,7 +32,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs those asked for; 1 where one fails."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="beginnings of names, such as 01; all without any")
     parser.add_argument("--write", action="store_true", help="store the outputs")
     args = parser.parse_args(arguments)
@@ -42,12 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "OMP_NUM_THREADS": "1",  # sums are made in one order
         "PYTHONWARNINGS": "ignore:IProgress not found",  # of other packages' bars, where Jupyter has no widgets
     }
-    failed = [path.name for path in paths if not ran(path, write=args.write)]
+    failed = [path.name for path in paths if not run_notebook(path, write=args.write)]
     return 1 if failed else 0
 
 
-def ran(path: Path, *, write: bool) -> bool:
-    """Runs one notebook and says how it went."""
+def run_notebook(path: Path, *, write: bool) -> bool:
+    """Runs one notebook and prints how it went; False where a cell failed."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
@@ -61,8 +63,10 @@ def ran(path: Path, *, write: bool) -> bool:
             client.execute()
         except (CellControlSignal, CellTimeoutError, DeadKernelError) as error:
             last = [cell for cell in code if cell.execution_count][-1]
-            name, said = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
-            print(f"{path.name}: code cell {last.execution_count} of {len(code)} failed, {name}: {said}\n{last.source}")
+            name, reason = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+            print(
+                f"{path.name}: code cell {last.execution_count} of {len(code)} failed, {name}: {reason}\n{last.source}"
+            )
             return False
     print(f"{path.name}: {len(code)} code cells ran in {time.monotonic() - start:.0f} s")
     if write:

@@ -48,9 +48,9 @@ from scripts.release.bundle_checks import CHECKS
 NETWORK_CHECKS = ("properties", "network", "torchscript", "load")
 ALL = (*CHECKS, "run", *NETWORK_CHECKS)
 COUNTS = {"train": 24, "val": 9, "test": 9}
-STEPS = {"training": "train.json", "evaluating": "evaluate.json", "inference": "inference.json"}
-PLACES = ("repository root", "bundle root", "elsewhere")
-LIMIT = 600  # seconds that one process may take, far more than it needs, so that nothing waits for ever
+CONFIGS = {"training": "train.json", "evaluating": "evaluate.json", "inference": "inference.json"}
+WORKING_DIRECTORIES = ("repository root", "bundle root", "elsewhere")
+LIMIT_SECONDS = 600  # of one process, which needs far less
 
 # The commands of the README in one process, since most of the time goes into imports; argv as a shell would give it.
 COMMANDS = """
@@ -76,7 +76,7 @@ def reason_in(text: str) -> str:
     return (errors[0] if errors else lines[-1]).removeprefix("Error: ")
 
 
-class Workshop:
+class BundleCopy:
     """A copy of the bundle, the runs made with it, and the processes that make them."""
 
     def __init__(self, bundle: Bundle, scratch: Path) -> None:
@@ -112,10 +112,10 @@ class Workshop:
         }  # fmt: skip
         try:
             done = subprocess.run(
-                [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=LIMIT
+                [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=LIMIT_SECONDS
             )
         except subprocess.TimeoutExpired:
-            raise CheckFailed(f"took more than {LIMIT} s") from None
+            raise CheckFailed(f"took more than {LIMIT_SECONDS} s") from None
         if done.returncode:
             raise CheckFailed(reason_in(done.stderr.strip() or done.stdout.strip() or "no message"))
 
@@ -140,7 +140,7 @@ class Workshop:
     def _run(self, place: str) -> Path:
         elsewhere = self.scratch / "elsewhere"
         elsewhere.mkdir(exist_ok=True)
-        directories = dict(zip(PLACES, (self.root.parent, self.root, elsewhere), strict=True))
+        directories = dict(zip(WORKING_DIRECTORIES, (self.root.parent, self.root, elsewhere), strict=True))
         cwd = directories[place]
         configs = Path(os.path.relpath(self.root / "configs", cwd)) if place != "elsewhere" else self.root / "configs"
         options = {
@@ -150,7 +150,7 @@ class Workshop:
         }
         shared = ["--output_dir", "made", "--num_workers", "0"]
         commands = [
-            [step, "--config_file", str(configs / STEPS[step]), *more, *shared] for step, more in options.items()
+            [step, "--config_file", str(configs / CONFIGS[step]), *more, *shared] for step, more in options.items()
         ]
         # from its own folder the bundle is found without help: "python -m" looks into the working directory first
         given = json.dumps([str(self.root), commands])
@@ -165,11 +165,11 @@ class Workshop:
         return cwd / "made"
 
     def check_run(self) -> str:
-        tables = {place: (self.output(place) / "predictions_test.csv").read_bytes() for place in PLACES}
-        different = [place for place in PLACES if tables[place] != tables[PLACES[0]]]
+        tables = {place: (self.output(place) / "predictions_test.csv").read_bytes() for place in WORKING_DIRECTORIES}
+        different = [place for place in WORKING_DIRECTORIES if tables[place] != tables[WORKING_DIRECTORIES[0]]]
         if different:
-            raise CheckFailed(f"predictions differ between {PLACES[0]} and {', '.join(different)}")
-        return f"{', '.join(STEPS)} from {', '.join(PLACES)}: equal predictions"
+            raise CheckFailed(f"predictions differ between {WORKING_DIRECTORIES[0]} and {', '.join(different)}")
+        return f"{', '.join(CONFIGS)} from {', '.join(WORKING_DIRECTORIES)}: equal predictions"
 
     @cached_property
     def answers(self) -> dict[str, Path]:
@@ -217,16 +217,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except CheckFailed as error:
             sys.stdout.write(f"failed  open         {error}\n")
             return 1
-        workshop = Workshop(bundle, scratch)
+        copy = BundleCopy(bundle, scratch)
         of_network = [name for name in NETWORK_CHECKS if name in wanted]
         passed = []
         for name in wanted:
             if name in CHECKS:
                 passed.append(attempt(name, lambda name=name: CHECKS[name](bundle)))
             elif name == "run":
-                passed.append(attempt(name, workshop.check_run))
+                passed.append(attempt(name, copy.check_run))
             else:
-                passed.append(attempt(name, lambda name=name: workshop.check_network(name, of_network)))
+                passed.append(attempt(name, lambda name=name: copy.check_network(name, of_network)))
     failed = passed.count(False)
     verdict = f"{failed} of {len(passed)} checks failed" if failed else f"all {len(passed)} checks passed"
     sys.stdout.write(f"{given.bundle}: {verdict}\n")

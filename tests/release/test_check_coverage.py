@@ -18,11 +18,11 @@ def measured(lines: int = 95, **branches: int) -> dict:
 def test_what_is_reached_is_said_of_the_package_and_of_each_critical_module(tmp_path, capsys):
     path = tmp_path / "coverage.json"
     path.write_text(json.dumps(measured(networks=0)))
-    assert main(str(path)) == 0
+    assert main([str(path)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == " 95.0 % of the lines of the package" and len(said) == 1 + len(CRITICAL)
     path.write_text(json.dumps(measured(lines=89, trainer=8)))
-    assert main(str(path)) == 1
+    assert main([str(path)]) == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "below 90 %: lines of the package",
         "below 90 %: branches of trainer",
