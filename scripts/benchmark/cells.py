@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One cell of the benchmark: how it is run, and what it found."""
+"""Runs one cell of the benchmark, and collects what it found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,15 @@ from scripts.benchmark.store import (
 
 @dataclass
 class Benchmark:
-    """Where things are, and how a cell is run."""
+    """Runs and records the cells of a plan.
+
+    Attributes:
+        plan: of :func:`scripts.benchmark.plan.read_plan`.
+        data_roots: folders that data sets and other files are looked for in.
+        results: folder of the tables.
+        work: folder of the runs.
+        execute: runs the bundle, see :class:`scripts.benchmark.processes.Processes`.
+    """
 
     plan: Plan
     data_roots: Sequence[Path]

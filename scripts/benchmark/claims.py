@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of the benchmark's report that says how each claim of the plan stands."""
+"""Checks the claims of the plan against the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scripts.benchmark.results import COMPARED_METRICS, Results
 
 
 def claims(results: Results) -> list[str]:
-    """How every claim stands, as a Markdown list; what hasn't been run is said to be open."""
+    """Checks every claim; lines of a Markdown list. A claim whose cells haven't all run is open."""
     plan, wanted = results.plan, results.plan["claims"]
     control, method = plan["control"], wanted["method"]
     scarce, full = ([(data, float(fraction)) for data, fraction in wanted[name]] for name in ("scarce", "full"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets of the plan in which one hospital, scanner or the like is held out for testing, without copying images.
+"""Holds one hospital, scanner or the like out for testing, without copying images.
 
 An entry of the plan with ``"leave_out": {"site": ["A", "B"]}`` stands for as many data sets as there are values:
 ``<name>_A`` is tested on the images whose column ``site`` is A and trained on all others, and so on. With a number

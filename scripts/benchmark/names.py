@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark's rows and data sets are called in pictures and text."""
+"""Names of the benchmark's rows and data sets in pictures and text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ROWS = {
     "narrow_dual": "thinned layers, second network follows",
     "narrow_coupled": "thinned layers, dual model",
 }
-"""Of the plan's rows; those that compare weights or methods start from selected whole layers where nothing is said."""
+"""Of the plan's rows. Unless the name says otherwise, a network starts from selected whole layers."""
 
 DATA = {
     "chest_xray": "Chest X-rays",
@@ -60,5 +60,5 @@ DATA = {
     "brain_sites": "Brain volumes, by hospital",
     "brain_grade": "Grade of a glioma",
 }
-"""Of the plan's data sets; sites or folds of one are called as it is."""
+"""Of the plan's data sets; sites or folds of one have its name."""
 VOLUMES = ("brain_volumes", "brain_sites", "brain_grade")

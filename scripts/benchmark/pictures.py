@@ -51,9 +51,9 @@ STYLE = {
 }  # fmt: skip
 
 Pair = tuple[str, float, str, str]  # data set, share of its training images, row, the row it is compared with
-FEW = [("chest_xray", 0.1), ("lung_ct", 1.0), ("brain_mri", 0.1)]
-LARGER = [("chest_xray_224", 0.1), ("lung_ct_224", 1.0), ("brain_mri_224", 0.1)]
-OTHERS = [
+FEW_IMAGES = [("chest_xray", 0.1), ("lung_ct", 1.0), ("brain_mri", 0.1)]
+LARGER_IMAGES = [("chest_xray_224", 0.1), ("lung_ct_224", 1.0), ("brain_mri_224", 0.1)]
+VOLUMES_AND_VIT = [
     ("brain_volumes", 0.1), ("brain_volumes", 1.0), ("brain_sites", 1.0), ("brain_grade", 1.0), ("brain_mri_vit", 0.1),
 ]  # fmt: skip
 CONTROLS = (
@@ -63,30 +63,30 @@ DUAL_TITLE = "Dual model minus plain fine-tuning"
 FORESTS: dict[str, tuple[str, list[Pair]]] = {
     "dual_against_plain": (
         f"{DUAL_TITLE}: 2D",
-        [(*place, "coupled", "single") for place in FEW]
-        + [(*place, "adjusted_coupled", "adjusted_single") for place in (FEW[0], FEW[2])]
-        + [(*place, "coupled", "single") for place in LARGER],
+        [(*place, "coupled", "single") for place in FEW_IMAGES]
+        + [(*place, "adjusted_coupled", "adjusted_single") for place in (FEW_IMAGES[0], FEW_IMAGES[2])]
+        + [(*place, "coupled", "single") for place in LARGER_IMAGES],
     ),
     "dual_against_plain_more": (
         f"{DUAL_TITLE}: 3D, and a transformer",
-        [(*place, "coupled", "single") for place in OTHERS],
+        [(*place, "coupled", "single") for place in VOLUMES_AND_VIT],
     ),
     "selection": (
         "Selected whole layers minus other first weights",
-        [(*place, "single", "scratch") for place in [*FEW, OTHERS[0], OTHERS[4]]]
-        + [(*place, "single", "narrow_single") for place in FEW],
+        [(*place, "single", "scratch") for place in [*FEW_IMAGES, VOLUMES_AND_VIT[0], VOLUMES_AND_VIT[4]]]
+        + [(*place, "single", "narrow_single") for place in FEW_IMAGES],
     ),
 } | {
     f"controls_{data}": (f"Dual model minus each control: {DATA[data]}",
                          [(data, share, "coupled", control) for control in CONTROLS])
-    for data, share in FEW
+    for data, share in FEW_IMAGES
 }  # fmt: skip
 FOREST = """\
 Bars: 95 % intervals. Blue: better, orange: worse, grey: the interval has 0 in it.
 Hollow: one seed, so of these networks alone. The number of comparisons isn't
 corrected for: p after Holm stands in the text."""
 SEEDS = "Points: means of the seeds. Bars: from the lowest seed to the highest. Hollow: one seed."
-COLUMNS = {  # title -> reading, metric, sign of better
+COLUMNS = {  # title -> network, metric, sign of better
     "AUC": ("student", "macro_auc", 1),
     "balanced accuracy": ("student", "balanced_accuracy", 1),
     "NLL": ("student", "nll", -1),
@@ -107,10 +107,10 @@ def forest(results: Results, title: str, pairs: Sequence[Pair]) -> Any:
     read = {pair: results.differences(*pair, "calibrated") for pair in found}
     sets, rows, controls = (len({pair[place] for pair in found}) for place in (0, 2, 3))
     figure, axes = _figure(title, 1, len(COLUMNS), 1.3 + 0.42 * len(found), sharey=True)
-    for axis, (name, (reading, metric, sign)) in zip(axes[0], COLUMNS.items(), strict=True):
+    for axis, (name, (network, metric, sign)) in zip(axes[0], COLUMNS.items(), strict=True):
         for line, pair in enumerate(found):
             axis.vlines(0, line - 0.2, line + 0.3, color=SOFT, linewidth=1)
-            one = (read if reading == "calibrated" else found)[pair].get(metric)
+            one = (read if network == "calibrated" else found)[pair].get(metric)
             if one is None or np.isnan(one.value):
                 continue
             beyond = one.low > 0 or one.high < 0
@@ -169,7 +169,7 @@ def label_efficiency(results: Results) -> Any:
 
 def size(results: Results) -> Any:
     """AUC by number of parameters."""
-    places = [*FEW, OTHERS[0], OTHERS[4]]
+    places = [*FEW_IMAGES, VOLUMES_AND_VIT[0], VOLUMES_AND_VIT[4]]
     rows = ("large", "native_lite0", "single", "coupled", "label_smoothing", "narrow_single", "scratch")
     figure, axes = _figure("Size and AUC", 3, 2, 6.6, sharex=True, sharey=True)
     for axis, (data, share) in zip(axes.flat, places, strict=False):
@@ -249,7 +249,7 @@ def corrupted(results: Results) -> Any:
     for line, (kind, strengths) in zip(axes, kinds.items(), strict=True):
         for axis, metric in zip(line, ("macro_auc", "accuracy"), strict=True):
             for row in rows:
-                seeds = shift.seeds(*FEW[0], row).values()
+                seeds = shift.seeds(*FEW_IMAGES[0], row).values()
                 places = [robustness.CLEAN, *((kind, strength) for strength in strengths)]
                 values = {place[1]: np.array([of[place][metric] for of in seeds if place in of]) for place in places}
                 _spread(axis, row, {place: of for place, of in values.items() if len(of)}, joined=True, bars=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that bundle runs are made in."""
+"""Runs the bundle in processes of their own."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class CellFailed(Exception):
 
 
 class Processes:
-    """Runs lists of bundle runs in a process each, with one thread, and can end those that are running.
+    """Runs each cell in a process of its own, with one thread, and can end those that are running.
 
-    The imports take longer than an epoch. So a process that has done them waits for cells, one a line, and forks for
-    each; where forking isn't safe it runs the first cell itself, and the next cell gets another process.
+    The imports take longer than an epoch. So one process imports everything, waits for cells, one a line, and forks for
+    each. Where forking isn't safe it runs the first cell itself, and the next cell gets a new process.
     """
 
     # what `python -m monai.bundle run` calls, and what it imports of other packages: ours as it is when a cell starts

@@ -21,7 +21,7 @@ from dual_skd.evaluation.paired import RESAMPLES
 from scripts.benchmark import pictures, robustness, tables
 from scripts.benchmark.claims import claims
 from scripts.benchmark.plan import PLAN, RESULTS, read_plan
-from scripts.benchmark.results import READINGS, Results
+from scripts.benchmark.results import CORRECTIONS, Results
 from scripts.benchmark.store import replace_text
 
 SHORT_START = "<!-- made by scripts/benchmark/report.py -->"
@@ -68,15 +68,15 @@ def full_report(results: Results, claim_lines: Sequence[str]) -> list[str]:
         lines += tables.table_of(results, data, fraction, rows)
     lines += robustness.tables(robustness.Robustness(results.folder, results.plan, results.hidden))
     lines += [*claim_lines, *tables.comparisons(results), *tables.held_out(results)]
-    lines += ["", "## Calibrated", "", CALIBRATED, *tables.read_otherwise(results, "calibrated")]
-    lines += ["", "## Equally frequent classes", "", EQUAL_CLASSES, *tables.read_otherwise(results, "equal classes")]
+    lines += ["", "## Calibrated", "", CALIBRATED, *tables.corrected_table(results, "calibrated")]
+    lines += ["", "## Equally frequent classes", "", EQUAL_CLASSES, *tables.corrected_table(results, "equal classes")]
     return lines + tables.learning_rates(results)
 
 
 def short_report(results: Results, claim_lines: Sequence[str]) -> list[str]:
     """The lines between the marks of docs/results.md: the claims, and the plan's ``short`` rows."""
     lines = [*claim_lines[2:], "", *tables.summary(results)]
-    lines += [line for reading in READINGS for line in tables.read_otherwise(results, reading, short=True)]
+    lines += [line for correction in CORRECTIONS for line in tables.corrected_table(results, correction, short=True)]
     return [*lines, *tables.comparisons(results), *tables.held_out(results, short=True)]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark has measured so far, as its report and its claims ask for it."""
+"""Reads what the benchmark has measured so far, for its report and its claims."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ METRIC_NAMES = {
 }
 COMPARED_METRICS = ("balanced_accuracy", "macro_auc", "nll", "ece")
 SHARED_COLUMNS = ("fraction", "row", "seed", "network", "settings", "learning_rate", "parameters", "macs")
-"""What a line for all sites or folds has from that of the first."""
-READINGS = ("calibrated", "equal classes")
-"""Other readings of what a student says: divided by its temperature, or by how frequent each class was in training."""
+"""What a line for all sites or folds takes from that of the first."""
+CORRECTIONS = ("calibrated", "equal classes")
+"""Of a student's probabilities: by its temperature, or by how frequent each class was in training."""
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Results:
         Of a data set with parts: those of all parts' networks, one part after the other.
 
         Args:
-            network: ``student``, ``auxiliary`` or ``mean``; or one of :data:`READINGS`, which are the student's.
+            network: ``student``, ``auxiliary`` or ``mean``; or one of :data:`CORRECTIONS`, which are the student's.
         """
         found = []
         for part in self.parts(data):
@@ -180,10 +180,10 @@ class Results:
         """Paired differences to the control's student, over the seeds that both have; empty without any.
 
         Args:
-            network: as of :meth:`predictions`; one of :data:`READINGS` is compared with the same of the control.
+            network: as of :meth:`predictions`; one of :data:`CORRECTIONS` is compared with the same of the control.
             first_seed: earlier ones don't count.
         """
-        read = network in READINGS
+        read = network in CORRECTIONS
         if row == control and (read or network == "student"):
             return {}
         own = self.of(data, fraction, row, "student" if read else network)

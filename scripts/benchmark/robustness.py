@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of the benchmark's report that is about corrupted images: tables and claims."""
+"""Tables and claims about corrupted images, for the benchmark's report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ standard deviation of the seeds' differences, and for how many it is better.
 
 
 class Robustness:
-    """The lines of robustness.csv, by place in the tables, but for cells that aren't to be shown."""
+    """The lines of robustness.csv, by place in the tables, without hidden cells."""
 
     def __init__(self, folder: Path, plan: Plan, hidden: Container[str] = ()) -> None:
         self.plan = plan

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the statistics take, and how often their 95 % intervals hold the truth, as two Markdown tables.
+"""Measures how long the statistics take, and how often their 95 % intervals hold the truth.
 
     python -m scripts.benchmark.statistics [--simulations 2000] [--resamples 1000] [--only time delong bootstrap seeds]
 

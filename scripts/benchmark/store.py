@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark keeps: CSV lines per cell and network, corruption, learning rate; and all test probabilities."""
+"""Reads and writes the benchmark's files: CSV tables with lines per cell, and all test probabilities."""
 
 from __future__ import annotations
 

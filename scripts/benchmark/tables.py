@@ -142,14 +142,14 @@ def comparisons(results: Results) -> list[str]:
     return ["", *table_head(head), *lines] if lines else []
 
 
-def read_otherwise(results: Results, reading: str, short: bool = False) -> list[str]:
-    """What students say, read otherwise, as one Markdown table; empty where nothing of it is kept.
+def corrected_table(results: Results, correction: str, short: bool = False) -> list[str]:
+    """One Markdown table of metrics after a correction of the students' probabilities; empty where none are kept.
 
     Args:
-        reading: one of ``READINGS``; "equal classes" leaves out rows that were trained for them.
+        correction: one of ``CORRECTIONS``; "equal classes" leaves out rows that were trained for them.
         short: of the plan's ``short`` rows and the claims' data sets alone.
     """
-    control, calibrated = results.plan["control"], reading == "calibrated"
+    control, calibrated = results.plan["control"], correction == "calibrated"
     as_trained = ("nll", "ece") if calibrated else ("balanced_accuracy",)
     shown = as_trained if calibrated else ("balanced_accuracy", "nll", "ece")
     scarce = [(data, float(fraction)) for data, fraction in results.plan["claims"]["scarce"]]
@@ -161,11 +161,11 @@ def read_otherwise(results: Results, reading: str, short: bool = False) -> list[
             trained_for_it = {"logit_adjustment", "class_weights"} & results.plan["rows"].get(row, {}).keys()
             if (trained_for_it and not calibrated) or (short and not results.in_short(row)):
                 continue
-            found = [results.metrics(data, fraction, row, seed, reading) for seed in results.of(data, fraction, row)]
+            found = [results.metrics(data, fraction, row, seed, correction) for seed in results.of(data, fraction, row)]
             found = [metrics for metrics in found if metrics]
             if not found:
                 continue
-            difference = results.differences(data, fraction, row, control, reading)
+            difference = results.differences(data, fraction, row, control, correction)
             cells = [f"{data}, {fraction:.0%}{results.mark(data, fraction)}", row, str(len(found))]
             if calibrated:
                 cells.append(f"{results.temperatures(data, fraction, row).mean():.2f}")
@@ -174,7 +174,7 @@ def read_otherwise(results: Results, reading: str, short: bool = False) -> list[
             lines.append(table_row(cells + [_difference(difference.get(name), None) for name in shown]))
     head = ["data", "row", "seeds", *(["temperature"] if calibrated else [])]
     head += [f"{METRIC_NAMES[name]} as trained" for name in as_trained]
-    head += [f"{METRIC_NAMES[name]}, {reading}" for name in shown] + [
+    head += [f"{METRIC_NAMES[name]}, {correction}" for name in shown] + [
         f"{METRIC_NAMES[name]} minus `{control}`" for name in shown
     ]
     return ["", *table_head(head), *lines] if lines else []

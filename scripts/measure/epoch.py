@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 
 from scripts.markdown import table_head, table_row
-from scripts.measure.step_time import STUDENT, trainer_for
+from scripts.measure.step_time import STUDENT, seconds_by_round, trainer_for
 
 KINDS = {  # update, network
     "student alone": ("none", STUDENT),
@@ -39,15 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch = {"image": torch.randn(shape), "label": torch.arange(args.batch_size) % STUDENT["num_classes"]}
         for kind, (update, network) in KINDS.items():
             trainers[size, kind] = trainer_for(update, [batch], torch.device("cpu"), network)
-    seconds: dict[tuple[int, str], list[float]] = {key: [] for key in trainers}
-    for round_number in range(args.rounds + 1):
-        for key, trainer in trainers.items():
-            trainer.state.epoch = trainer.state.iteration = 0
-            start = time.process_time()
-            trainer.run()
-            if round_number:  # the first round warms up
-                seconds[key].append((time.process_time() - start) * 100 / args.batch_size)
-    middle = {key: statistics.median(values) for key, values in seconds.items()}
+    seconds = seconds_by_round(trainers, args.rounds, time.process_time)
+    middle = {key: statistics.median(values) * 100 / args.batch_size for key, values in seconds.items()}
     print(*table_head(["pixels", *KINDS]), sep="\n")
     for size in args.sizes:
         cells = [

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +25,7 @@ from dual_skd.deploy.export import machine
 from scripts import TRAIN
 from scripts.markdown import table_head, table_row
 
+Key = TypeVar("Key")
 STUDENT = {"name": "tf_efficientnet_lite2", "depths": [1, 3, 3, 2, 1, 1], "num_classes": 3, "in_channels": 1}
 
 # Runs in its own process, so that its peak memory is the selection's own. Prints seconds and peak memory over weights.
@@ -71,6 +73,19 @@ def trainer_for(update: str, batches: list[dict], device: torch.device, network:
     )
 
 
+def seconds_by_round(trainers: Mapping[Key, Any], rounds: int, clock: Callable[[], float]) -> dict[Key, list[float]]:
+    """Seconds of one run of each trainer in every round. They take turns, after a round that warms up."""
+    seconds: dict[Key, list[float]] = {key: [] for key in trainers}
+    for round_number in range(rounds + 1):
+        for key, trainer in trainers.items():
+            trainer.state.epoch = trainer.state.iteration = 0
+            start = clock()
+            trainer.run()
+            if round_number:
+                seconds[key].append(clock() - start)
+    return seconds
+
+
 def step_ratios(steps: int, rounds: int, image_size: int, batch_size: int, device: torch.device) -> dict[str, float]:
     """Median over the rounds of (seconds of a dual step) / (seconds of a plain student step in the same round)."""
     batches = [
@@ -81,20 +96,15 @@ def step_ratios(steps: int, rounds: int, image_size: int, batch_size: int, devic
         for _ in range(steps)
     ]
     trainers = {update: trainer_for(update, batches, device) for update in ("none", "ema", "mutual")}
-    seconds: dict[str, list[float]] = {update: [] for update in trainers}
-    for round_number in range(rounds + 1):
-        for update, trainer in trainers.items():
-            trainer.state.epoch = trainer.state.iteration = 0
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            trainer.run()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if round_number:  # the first round warms up
-                seconds[update].append((time.perf_counter() - start) / steps)
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    seconds = seconds_by_round(trainers, rounds, clock)
     return {
-        "student step, ms": 1000 * statistics.median(seconds["none"]),
+        "student step, ms": 1000 * statistics.median(seconds["none"]) / steps,
         "dual EMA step / student step": statistics.median(
             a / b for a, b in zip(seconds["ema"], seconds["none"], strict=True)
         ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle that is packed or checked: where its files are, and what its metadata and its manifest say."""
+"""Opens a bundle, a folder or a zip, and reads its files, metadata and manifest."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installed versions and licences of what this project needs, beside the versions that it asks for.
+"""Lists versions and licences of the packages that this project needs, beside the versions that it asks for.
 
     python -m scripts.release.list_versions [--all]
 

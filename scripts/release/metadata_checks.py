@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what a bundle's metadata say: MONAI's schema, one version everywhere, versions of packages."""
+"""Checks of a bundle's metadata: MONAI's schema, one version everywhere, versions of packages."""
 
 from __future__ import annotations
 

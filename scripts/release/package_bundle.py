@@ -164,6 +164,13 @@ def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
     return fitted | known_sums(dict(files) | fitted)
 
 
+def files_of_run(repository: Path, commit: str, models: Path) -> dict[str, bytes]:
+    """The committed files with the weights of a run in place of any others, and with configs that fit them."""
+    files = committed_files(repository, commit).items()
+    found = {name: content for name, content in files if not name.startswith("models/")} | weights_of(models)
+    return found | fitted_configs(found, models.absolute().parent)
+
+
 def known_sums(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The package's table of the configs that it knows, fitted to those that are packed; empty without one."""
     from scripts.release.write_options import with_sums  # here, as above
@@ -227,11 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=Path, help="models folder of a finished run, whose weights are packed too")
     parser.add_argument("--repository", type=Path, default=ROOT, help="the checkout (default: this script's)")
     given = parser.parse_args(arguments)
-    files = committed_files(given.repository, given.commit)
-    if given.models is not None:
-        files = {name: content for name, content in files.items() if not name.startswith("models/")}
-        files |= weights_of(given.models)
-        files |= fitted_configs(files, given.models.absolute().parent)
+    if given.models is None:
+        files = committed_files(given.repository, given.commit)
+    else:
+        files = files_of_run(given.repository, given.commit, given.models)
     version, complete = bundle_files(files)
     content = zip_bytes(complete)
     path = given.output / f"{FOLDER}_v{version}.zip"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pyproject.toml says of the packages that are needed."""
+"""Reads from pyproject.toml which packages are needed."""
 
 from __future__ import annotations
 

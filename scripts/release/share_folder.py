@@ -25,14 +25,7 @@ import yaml
 
 from scripts import ROOT
 from scripts.release.bundle import FOLDER
-from scripts.release.package_bundle import (
-    bundle_files,
-    committed_files,
-    description_of,
-    fitted_configs,
-    weights_of,
-    zip_bytes,
-)
+from scripts.release.package_bundle import bundle_files, description_of, files_of_run, zip_bytes
 
 DOCS = "docs/README.md"
 # name in metrics.json -> type and name on the Hub
@@ -102,10 +95,7 @@ def config(weights: bytes) -> bytes:
 
 def shared_files(run: Path, licence: str, dataset: str, repository: Path, commit: str) -> dict[str, bytes]:
     """Path in the folder -> content."""
-    files = committed_files(repository, commit)
-    files = {name: content for name, content in files.items() if not name.startswith("models/")}
-    files |= weights_of(run / "models")
-    files |= fitted_configs(files, run)
+    files = files_of_run(repository, commit, run / "models")
     version, packed = bundle_files(files)
     docs = files.pop(DOCS).decode()
     weights = files["models/model.safetensors"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An extension of Griffe, which reads docstrings for the site: says in Markdown what they say in their own form."""
+"""An extension of Griffe, which reads the docstrings for the site: it turns their roles into Markdown."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from scripts.benchmark.leave_out import leave_out, with_variants
 from scripts.benchmark.plan import planned_cells, read_plan
 from scripts.benchmark.results import Results
 from scripts.benchmark.store import COLUMNS, Predictions, add_predictions, add_rows, predictions_path
-from scripts.benchmark.tables import read_otherwise, summary, table_of
+from scripts.benchmark.tables import corrected_table, summary, table_of
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_the_report_shows_all_sites_together_before_each_and_in_short_alone(meas
     assert "| single | student | 1 |" in table[-2]
     _, _, *short = summary(measured)  # marked: the settings of the lines are none of the plan
     assert [line.split(" | ")[:2] for line in short] == [["| sites, 100% †", "single"]]
-    _, _, _, *equal = read_otherwise(measured, "equal classes")
+    _, _, _, *equal = corrected_table(measured, "equal classes")
     assert [line.split(" | ")[:2] for line in equal] == [["| sites, 100% †", "single"]]
 
 

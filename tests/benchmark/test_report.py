@@ -11,7 +11,7 @@ from scripts.benchmark import report
 from scripts.benchmark.claims import claims
 from scripts.benchmark.plan import read_plan
 from scripts.benchmark.results import Results
-from scripts.benchmark.tables import comparisons, read_otherwise
+from scripts.benchmark.tables import comparisons, corrected_table
 
 
 def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, plan):
@@ -64,7 +64,7 @@ def test_the_report_compares_calibrated_students_with_each_other(done, plan):
     stored = results._stored("phantoms", 1.0)
     halves, seven = np.full((9, 3), 1 / 3), np.full((9, 3), 0.15) + 0.55 * np.eye(3)[stored["labels"]]
     stored |= {"single/0/calibrated": halves, "dual/0/calibrated": seven, "dual/0/temperature": np.array(2.5)}
-    lines = read_otherwise(results, "calibrated")
+    lines = corrected_table(results, "calibrated")
     (line,) = [line for line in lines if line.startswith("| phantoms, 100% | dual | ")]
     cells = line.strip("| ").split(" | ")
     assert cells[3] == "2.50" and cells[6:8] == ["0.357", "0.300"]  # -log 0.7, and always right

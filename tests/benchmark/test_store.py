@@ -11,7 +11,7 @@ from dual_skd.errors import InputError
 from scripts.benchmark.plan import read_plan
 from scripts.benchmark.results import Results
 from scripts.benchmark.store import Predictions, add_predictions, for_equal_classes, predictions_path, probabilities
-from scripts.benchmark.tables import read_otherwise
+from scripts.benchmark.tables import corrected_table
 
 
 def test_the_stored_probabilities_give_the_metrics_of_the_table(done):
@@ -38,7 +38,7 @@ def test_what_the_training_images_said_of_frequencies_is_taken_back(done, plan):
     results._loaded["phantoms", 1.0]["dual/0/counts"] = np.array([1, 10**9, 10**9])  # whatever it is, it is rare
 
     def equal() -> list[str]:
-        return [line for line in read_otherwise(results, "equal classes") if " | dual | " in line]
+        return [line for line in corrected_table(results, "equal classes") if " | dual | " in line]
 
     (line,) = equal()
     assert line.split(" | ")[4] == "0.333"  # all images are of the first class then
