@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pyproject.toml can't say: configs and model of the bundle go into the wheel, as ``dual_skd/bundle``.
 
-They stay where MONAI wants them in the repository, beside the package. See ``dual_skd.places``.
+They stay where MONAI wants them in the repository, beside the package. See ``dual_skd.runs.places``.
 """
 
 import shutil

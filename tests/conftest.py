@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+pytest_plugins = ["run_folders", "small_models"]  # of tests/helpers
+
 torch.set_num_threads(1)  # networks here are so small that threads only cost time, and one thread sums in one order
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts its background jobs so
@@ -64,7 +66,7 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch, caplog) -> Iterator[Terminal]:
     """A terminal that bars and the log of this package are shown on."""
     made = Terminal()
-    monkeypatch.setattr("dual_skd.progress.sys", SimpleNamespace(stderr=made))
+    monkeypatch.setattr("dual_skd.utils.progress.sys", SimpleNamespace(stderr=made))
     caplog.set_level(logging.INFO, logger="dual_skd")
     console = logging.StreamHandler(made)
     logging.getLogger().addHandler(console)

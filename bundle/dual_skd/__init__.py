@@ -6,7 +6,8 @@ The public names below are loaded on first use, so that ``dual_skd.selection`` a
 
 from __future__ import annotations
 
-from dual_skd.lazy import on_first_use
+from dual_skd.utils.former_names import install
+from dual_skd.utils.lazy import on_first_use
 
 __version__ = "0.1.0"
 
@@ -16,44 +17,24 @@ _HOME = {
     "SelectionPlan": "selection",
     "plan_selection": "selection",
     "select_weights": "selection",
-    "SelfDistillationLoss": "losses",
-    "Schedule": "schedule",
-    "DualModelTrainer": "trainer",
-    "DualModelEvaluator": "evaluator",
-    "build_network": "networks",
-    "allow_network": "own_networks",
+    "SelfDistillationLoss": "training.losses",
+    "Schedule": "training.schedule",
+    "DualModelTrainer": "training.trainer",
+    "DualModelEvaluator": "training.evaluator",
+    "build_network": "networks.build",
+    "allow_network": "networks.allowed",
     "load_records": "data",
-    "load_model": "outputs",
-    "TrainingResult": "results",
-    "EvaluationResult": "results",
-    "InferenceResult": "prediction.result",
-    "train": "api",
-    "evaluate": "api",
-    "show_batch": "shown_images",
-    "Prediction": "prediction.outcome",
-    "predict": "prediction.predictor",
-    "predict_iter": "prediction.predictor",
+    "load_model": "runs.model_file",
+    "TrainingResult": "api.results",
+    "EvaluationResult": "api.results",
+    "InferenceResult": "api.inference_result",
+    "train": "api.functions",
+    "evaluate": "api.functions",
+    "show_batch": "api.shown_images",
+    "Prediction": "serving.outcome",
+    "predict": "serving.predictor",
+    "predict_iter": "serving.predictor",
 }
-# submodules that the configs' expressions reach after one "$import dual_skd"
-_MODULES = (
-    "bad_numbers",
-    "checkpoints",
-    "data",
-    "devices",
-    "distributed",
-    "errors",
-    "evaluation",
-    "label_free",
-    "losses",
-    "teacher",
-    "monai_label",
-    "networks",
-    "options",
-    "outputs",
-    "pair",
-    "pretrained",
-    "results",
-    "selection",
-)
 __all__ = ["__version__", *_HOME]
-__getattr__, __dir__ = on_first_use(__name__, _HOME, _MODULES, beside=["__version__"])
+__getattr__, __dir__ = on_first_use(__name__, _HOME, beside=["__version__"])
+install()

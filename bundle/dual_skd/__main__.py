@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from dual_skd.cli import main
+from dual_skd.cli.dispatch import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.calibration import fit_temperature, logits_of, probabilities
-from dual_skd.evaluation.predictions import read_predictions
-from dual_skd.files import read_json, write_json
+from dual_skd.metrics.calibration import fit_temperature, logits_of, probabilities
+from dual_skd.metrics.predictions import read_predictions
+from dual_skd.utils.files import read_json, write_json
 from scripts import CONFIGS, ROOT
 from scripts.benchmark.leave_out import leave_out
 from scripts.benchmark.plan import Cell, Plan, Rows, configs_of, fingerprint, needed_by, outdated_cells, settings_of

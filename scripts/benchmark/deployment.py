@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from dual_skd.deploy.child import ChildFailed, run_module
-from dual_skd.deploy.export import machine
-from dual_skd.deploy.formats import CALIBRATION, FORMATS, RECIPE, definition
-from dual_skd.evaluation.recorder import read_json
-from dual_skd.networks import build_network
-from dual_skd.outputs import save_model
+from dual_skd.networks.build import build_network
+from dual_skd.runs.model_file import save_model
+from dual_skd.serving.export.child import ChildFailed, run_module
+from dual_skd.serving.export.export import machine
+from dual_skd.serving.export.formats import CALIBRATION, FORMATS, RECIPE, definition
+from dual_skd.utils.files import read_json
 from scripts import TRAIN
 
 CLASSES = 2  # the classifier's few weights don't matter
@@ -65,7 +65,9 @@ def candidates(size: int, work: Path) -> Candidates:
         try:
             if known.obstacle():
                 raise ChildFailed(known.obstacle())
-            run_module("dual_skd.deploy.formats", [name, str(model), str(work)], work=work, seconds=LIMIT_SECONDS)
+            run_module(
+                "dual_skd.serving.export.formats", [name, str(model), str(work)], work=work, seconds=LIMIT_SECONDS
+            )
         except ChildFailed as error:
             sys.stderr.write(f"{name}: not measured ({error})\n")
             continue
@@ -87,7 +89,7 @@ def milliseconds(
                 "seconds": seconds, "batches": [1], "answer": str(answer),
             }  # fmt: skip
             run_module(
-                "dual_skd.deploy.latency",
+                "dual_skd.serving.export.latency",
                 [json.dumps(given)],
                 work=work,
                 seconds=LIMIT_SECONDS,

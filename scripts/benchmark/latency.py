@@ -28,11 +28,11 @@ import torch
 from monai.utils import ensure_tuple_rep
 from torch import nn
 
-from dual_skd.deploy.export import machine
 from dual_skd.errors import InputError
-from dual_skd.evaluation.recorder import read_json
-from dual_skd.networks import build_network
-from dual_skd.run_record import describe_architecture
+from dual_skd.networks.build import build_network
+from dual_skd.runs.record import describe_architecture
+from dual_skd.serving.export.export import machine
+from dual_skd.utils.files import read_json
 from scripts import CONFIGS, ROOT
 from scripts.benchmark.plan import PLAN, RESULTS, Cell, Plan, read_plan, settings_of
 from scripts.benchmark.store import read_rows, write_rows

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.recorder import goodness
-from dual_skd.files import read_json
+from dual_skd.runs.recorder import goodness
+from dual_skd.utils.files import read_json
 from scripts import ROOT
 from scripts.benchmark.leave_out import with_variants
 from scripts.benchmark.store import CELL_COLUMNS, cell_id

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dual_skd.learning_curve import last_error
+from dual_skd.cli.learning_curve import last_error
 from scripts import ROOT
 
 

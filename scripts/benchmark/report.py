@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.paired import RESAMPLES
+from dual_skd.metrics.paired import RESAMPLES
 from scripts.benchmark import pictures, robustness, tables
 from scripts.benchmark.claims import claims
 from scripts.benchmark.plan import PLAN, RESULTS, read_plan

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dual_skd.evaluation.metrics import classification_metrics
-from dual_skd.evaluation.paired import Difference, paired_differences
+from dual_skd.metrics.classification import classification_metrics
+from dual_skd.metrics.paired import Difference, paired_differences
 from scripts.benchmark.plan import Plan, outdated_cells
 from scripts.benchmark.store import for_equal_classes, id_of, predictions_path, probabilities, read_rows
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dual_skd.errors import InputError
-from dual_skd.files import replace_file
+from dual_skd.utils.files import replace_file
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "nll", "ece", "brier")
 CELL_COLUMNS = ("data", "fraction", "row", "seed")

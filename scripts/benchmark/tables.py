@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dual_skd.evaluation.paired import Difference, holm
+from dual_skd.metrics.paired import Difference, holm
 from scripts.benchmark.latency import Latencies
 from scripts.benchmark.names import DATA, ROWS
 from scripts.benchmark.plan import Cell, chosen_rate, configs_of, grid_means

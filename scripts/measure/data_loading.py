@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dual_skd.deploy.export import machine
+from dual_skd.serving.export.export import machine
 from scripts import TRAIN
 from scripts.markdown import table_head, table_row
 

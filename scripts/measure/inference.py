@@ -51,7 +51,7 @@ def measure(images: Path, output: Path, workers: int, model: str) -> dict[str, f
     from ignite.engine import Engine, Events
     from monai.bundle import ConfigWorkflow
 
-    from dual_skd.outputs import bundle_root, model_file
+    from dual_skd.runs.model_file import bundle_root, model_file
 
     own = {"checkpoint": str(model_file(model))} if model else {}
     workflow = ConfigWorkflow(

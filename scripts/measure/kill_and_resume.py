@@ -25,8 +25,8 @@ from pathlib import Path
 
 import torch
 
-from dual_skd.checkpoints import BEFORE, NEWEST, read_checkpoint
-from dual_skd.files import sha256_of
+from dual_skd.runs.checkpoint import BEFORE, NEWEST, read_checkpoint
+from dual_skd.utils.files import sha256_of
 from scripts import ROOT, TRAIN
 from scripts.markdown import table_head, table_row
 

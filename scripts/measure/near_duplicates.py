@@ -30,9 +30,9 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from dual_skd.data import load_records
-from dual_skd.data.twins.finder import SIMILARITY, TwinFinder
-from dual_skd.data.twins.signatures import read_finite
-from dual_skd.evaluation.calibration import wilson_interval
+from dual_skd.data.near_duplicates.finder import SIMILARITY, TwinFinder
+from dual_skd.data.near_duplicates.signatures import read_finite
+from dual_skd.metrics.calibration import wilson_interval
 
 LOWEST_SIMILARITY = 0.3  # pairs below it count as not found
 RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from resource import RUSAGE_CHILDREN, getrusage
 
-from dual_skd.cli import COMMANDS
+from dual_skd.cli.dispatch import COMMANDS
 
 
 def processor_seconds(words: list[str]) -> float:

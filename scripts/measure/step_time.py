@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from dual_skd.deploy.export import machine
+from dual_skd.serving.export.export import machine
 from scripts import TRAIN
 from scripts.markdown import table_head, table_row
 

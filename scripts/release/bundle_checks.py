@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from dual_skd.files import sha256_of
+from dual_skd.utils.files import sha256_of
 from scripts.release.bundle import FOLDER, MANIFEST, METADATA, Bundle, CheckFailed, python_files, source
 from scripts.release.metadata_checks import check_metadata, check_packages, check_version
 

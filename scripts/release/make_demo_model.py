@@ -18,10 +18,9 @@ import torch
 
 from dual_skd import load_model, predict
 from dual_skd.data import load_split
-from dual_skd.evaluation import classification_metrics
-from dual_skd.evaluation.recorder import read_json, write_json
-from dual_skd.files import sha256_of
-from dual_skd.outputs import save_model
+from dual_skd.metrics import classification_metrics
+from dual_skd.runs.model_file import save_model
+from dual_skd.utils.files import read_json, sha256_of, write_json
 from scripts import ROOT
 
 DESCRIPTION = "trained on generated chest phantoms to try the bundle with; it knows no patients"

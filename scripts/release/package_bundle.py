@@ -33,7 +33,7 @@ from scripts import ROOT
 from scripts.release.bundle import FOLDER, MANIFEST, METADATA, TRAIN
 
 GIVEN_BY_DATA = ("num_classes", "in_channels", "spatial_dims", "image_size")  # of an architecture; no options of it
-KNOWN_CONFIGS = "dual_skd/known_configs.py"
+KNOWN_CONFIGS = "dual_skd/options/known_configs.py"
 CHANGELOG = "docs/CHANGELOG.md"
 WEIGHTS = ("model.pt", "model.safetensors", "auxiliary.pt", "auxiliary.safetensors")  # what a run leaves in its models
 ORDINARY_MODES = ("100644", "100755")  # modes of ordinary files in git; links and submodules have others

@@ -20,7 +20,7 @@ from monai.data import load_net_with_metadata
 
 import dual_skd
 from dual_skd.data.demo import CLASSES_2D
-from dual_skd.outputs import load_model
+from dual_skd.runs.model_file import load_model
 
 KINDS = {"train": "train", "evaluate": "eval", "inference": "inference"}
 

@@ -4,7 +4,7 @@
     python -m scripts.release.write_options [--check]
 
 In each of the three configs the entries from "imports" to "options" are written, the graph below stays as it is.
-The sums of the configs are noted in dual_skd/known_configs.py, so run it after any change of a config.
+The sums of the configs are noted in dual_skd/options/known_configs.py, so run it after any change of a config.
 ``--check`` writes nothing and ends with 1 where a file differs.
 """
 
@@ -19,7 +19,7 @@ import sys
 import textwrap
 
 from dual_skd import options
-from dual_skd.cli import COMMANDS, overview, parser_of
+from dual_skd.cli.dispatch import COMMANDS, overview, parser_of
 from dual_skd.options.kinds import Options
 from dual_skd.options.table import table
 from scripts import ROOT
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, kind in KINDS.items():
         configs[name] = with_block(configs[name], kind, kind.__name__.lower())
         wanted[folder / name] = configs[name]
-    sums = ROOT / "bundle" / "dual_skd" / "known_configs.py"
+    sums = ROOT / "bundle" / "dual_skd" / "options" / "known_configs.py"
     wanted[sums] = with_sums(sums.read_text(encoding="utf-8"), {n: one for n, one in configs.items() if n != METADATA})
     different = [
         path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text

@@ -12,7 +12,7 @@ import torch
 from tiny_benchmark import LARGE, SMALL, InProcess
 
 from dual_skd.data import write_demo
-from dual_skd.networks import build_network
+from dual_skd.networks.build import build_network
 from scripts.benchmark import run
 from scripts.benchmark.processes import CellFailed
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_benchmark import LARGE, SMALL, lines
 
-from dual_skd.evaluation import read_predictions, write_predictions
-from dual_skd.networks import build_network
+from dual_skd.metrics import read_predictions, write_predictions
+from dual_skd.networks.build import build_network
 from scripts.benchmark.cells import predictions_of
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from dual_skd.evaluation.paired import holm
+from dual_skd.metrics.paired import holm
 from scripts.benchmark.claims import claims
 from scripts.benchmark.plan import read_plan
 from scripts.benchmark.results import COMPARED_METRICS, Results

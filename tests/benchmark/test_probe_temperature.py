@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dual_skd.evaluation import write_predictions
+from dual_skd.metrics import write_predictions
 from scripts.benchmark.probes.temperature import row, row_of_draws
 
 

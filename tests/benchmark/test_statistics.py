@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dual_skd.evaluation.estimates import Estimate
+from dual_skd.metrics.estimates import Estimate
 from scripts.benchmark import statistics
 from scripts.benchmark.statistics import Coverage, coverage, timing
 

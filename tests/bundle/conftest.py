@@ -13,8 +13,8 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from dual_skd.data import write_demo
-from dual_skd.networks import build_network
-from dual_skd.outputs import bundle_root
+from dual_skd.networks.build import build_network
+from dual_skd.runs.model_file import bundle_root
 
 CONFIGS = Path(bundle_root()) / "configs"
 TYPES = {"train.json": "train", "evaluate.json": "eval", "inference.json": "inference"}

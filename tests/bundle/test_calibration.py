@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from torch.nn import functional
 
-from dual_skd.evaluation import fit_temperature, predictive_entropy, read_predictions
-from dual_skd.outputs import load_model
+from dual_skd.metrics import fit_temperature, predictive_entropy, read_predictions
+from dual_skd.runs.model_file import load_model
 
 COLUMNS = ["uncertainty", "disagreement", "prediction_set"]
 

@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dual_skd.cli import main
+from dual_skd.cli.dispatch import main
 from dual_skd.errors import input_error_behind
-from dual_skd.evaluation import read_predictions
-from dual_skd.networks import build_network
-from dual_skd.outputs import bundle_root, load_model
+from dual_skd.metrics import read_predictions
+from dual_skd.networks.build import build_network
+from dual_skd.runs.model_file import bundle_root, load_model
 
 ROOT = Path(bundle_root())
 TRAIN = str(ROOT / "configs" / "train.json")

@@ -19,7 +19,7 @@ from PIL import Image
 from dual_skd.data import scale_intensity, write_demo
 from dual_skd.data.demo import CLASSES_2D
 from dual_skd.errors import input_error_behind
-from dual_skd.outputs import bundle_root, load_model
+from dual_skd.runs.model_file import bundle_root, load_model
 
 CONFIGS = Path(bundle_root()) / "configs"
 WORKFLOWS = ("train.json", "evaluate.json", "inference.json")

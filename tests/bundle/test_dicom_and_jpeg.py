@@ -17,7 +17,7 @@ from dicom_files import write_picture
 from PIL import Image
 
 from dual_skd.data.demo import chest_xray
-from dual_skd.outputs import load_model
+from dual_skd.runs.model_file import load_model
 
 REAL = Path(os.environ.get("DUAL_SKD_DATA", "nowhere")) / "chest_xray"
 

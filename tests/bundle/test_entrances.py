@@ -20,12 +20,12 @@ import yaml
 from monai.utils.misc import get_seed
 
 import dual_skd
-from dual_skd import workflow as workflows
-from dual_skd.cli import main
+from dual_skd.cli.dispatch import main
 from dual_skd.errors import InputError
 from dual_skd.options import Evaluation, Training, command
-from dual_skd.outputs import load_model
-from dual_skd.workflow import EVALUATE, TRAIN
+from dual_skd.runs import workflow as workflows
+from dual_skd.runs.model_file import load_model
+from dual_skd.runs.workflow import EVALUATE, TRAIN
 
 ON_CPU = {"device": "cpu", "num_workers": 0}
 TIMES = ("started", "finished", "timings")

@@ -12,7 +12,7 @@ import torch
 
 from dual_skd.data import load_records, write_demo
 from dual_skd.errors import input_error_behind
-from dual_skd.outputs import load_model
+from dual_skd.runs.model_file import load_model
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dual_skd import predict
 from dual_skd.errors import input_error_behind
-from dual_skd.outputs import bundle_root, load_model
+from dual_skd.runs.model_file import bundle_root, load_model
 
 CONFIGS = Path(bundle_root()) / "configs"
 

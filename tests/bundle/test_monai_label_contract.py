@@ -19,7 +19,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImaged, SaveImaged
 
 from dual_skd.errors import input_error_behind
-from dual_skd.outputs import bundle_root, load_model
+from dual_skd.runs.model_file import bundle_root, load_model
 
 FOLDER = "dual_skd_classification"
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dual_skd import EvaluationResult, InferenceResult, TrainingResult
-from dual_skd.results import last_words
+from dual_skd.api.results import last_words
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "user_guide.md"
 

@@ -17,9 +17,9 @@ from ignite.engine import Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dual_skd import TrainingResult
-from dual_skd.checkpoints import Checkpoints
+from dual_skd.api.results import last_words
 from dual_skd.errors import input_error_behind
-from dual_skd.results import last_words
+from dual_skd.runs.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks this process")
 # model.safetensors is left out: the order of its header is drawn anew in every process

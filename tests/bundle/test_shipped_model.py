@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from dual_skd.errors import input_error_behind
-from dual_skd.evaluation import classification_metrics
-from dual_skd.outputs import bundle_root, load_model
+from dual_skd.metrics import classification_metrics
+from dual_skd.runs.model_file import bundle_root, load_model
 
 MODELS = Path(bundle_root()) / "models"
 TOLERANCE = 0.01  # other machines sum in another order; one of the 120 images is 0.008 of the accuracy

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import dual_skd
+from dual_skd.api.shown_images import ShownImages
 from dual_skd.data import image_transforms, load_records
 from dual_skd.data.augment import AugmentBatch
 from dual_skd.errors import InputError
-from dual_skd.shown_images import ShownImages
 
 
 def test_the_training_images_shown_are_those_of_the_first_step(run, tiny, tmp_path, monkeypatch):

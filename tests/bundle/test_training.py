@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from dual_skd.errors import input_error_behind
-from dual_skd.networks import build_network
+from dual_skd.networks.build import build_network
 from dual_skd.options import METHODS
-from dual_skd.outputs import load_model
+from dual_skd.runs.model_file import load_model
 
 NAMES = ["interstitial", "nodule", "normal"]
 OWN = """

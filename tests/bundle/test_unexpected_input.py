@@ -16,7 +16,7 @@ from PIL import Image
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dual_skd.errors import input_error_behind
-from dual_skd.outputs import bundle_root, load_model, read_info
+from dual_skd.runs.model_file import bundle_root, load_model, read_info
 
 
 def slice_of(seed: int) -> np.ndarray:

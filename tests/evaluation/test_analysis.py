@@ -8,8 +8,8 @@ import pytest
 from sklearn import metrics
 
 from dual_skd.evaluation.analysis import analyse, group_columns, stage_of, tempered
-from dual_skd.evaluation.predictions import read_predictions
 from dual_skd.evaluation.run_files import read_run
+from dual_skd.metrics.predictions import read_predictions
 
 FEW = {"resamples": 100}
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.bootstrap import bootstrap_intervals
 from dual_skd.evaluation.comparison import compare_runs, different_options, shared_images
-from dual_skd.evaluation.mcnemar import mcnemar_test
-from dual_skd.evaluation.paired import holm
-from dual_skd.evaluation.predictions import PredictionTable
 from dual_skd.evaluation.run_files import read_run
+from dual_skd.metrics.bootstrap import bootstrap_intervals
+from dual_skd.metrics.mcnemar import mcnemar_test
+from dual_skd.metrics.paired import holm
+from dual_skd.metrics.predictions import PredictionTable
 
 LABELS = np.arange(60) % 3
 

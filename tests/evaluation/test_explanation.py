@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.explanation import _feature_layer, choose_cases, explain, overlay, panels
-from dual_skd.networks import build_network
+from dual_skd.networks.build import build_network
 
 RESNET = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
 VIT = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}

@@ -9,9 +9,10 @@ from torch import nn
 
 from dual_skd.data.corruptions import CORRUPTIONS, corrupt_input
 from dual_skd.errors import InputError
-from dual_skd.evaluation import MetricsRecorder, classification_metrics
 from dual_skd.evaluation.robustness import RobustnessRecorder
-from dual_skd.evaluator import DualModelEvaluator
+from dual_skd.metrics import classification_metrics
+from dual_skd.runs import MetricsRecorder
+from dual_skd.training.evaluator import DualModelEvaluator
 
 GENERATOR = torch.Generator().manual_seed(0)
 LABELS = torch.tensor([0, 1] * 6)

@@ -11,19 +11,19 @@ from typing import get_args
 import pytest
 import torch
 
-from dual_skd.data.bad_files import POLICIES as BAD_FILES
-from dual_skd.data.caching import CACHES
+from dual_skd.data.cache import CACHES
 from dual_skd.data.corruptions import CORRUPTIONS
+from dual_skd.data.near_duplicates.search import SEARCHES
 from dual_skd.data.reading.expectation import POLICIES as UNEXPECTED
 from dual_skd.data.reading.intensity import WORDS
 from dual_skd.data.reading.preprocessing import FITS
-from dual_skd.data.twins.search import SEARCHES
+from dual_skd.data.records.bad_files import POLICIES as BAD_FILES
 from dual_skd.errors import InputError
-from dual_skd.evaluation.metrics import METRICS
-from dual_skd.losses import LOSSES
+from dual_skd.metrics.classification import METRICS
 from dual_skd.options import METHODS, Evaluation, Prediction, Training, choices, choices_of, read, takes, training
 from dual_skd.selection.rules import ELEMENT_RULES, LAYER_RULES
-from dual_skd.trainer import UPDATES
+from dual_skd.training.losses import LOSSES
+from dual_skd.training.trainer import UPDATES
 
 KINDS = (Training, Evaluation, Prediction)
 EVERY = [(kind, name) for kind in KINDS for name in kind.model_fields]

@@ -31,5 +31,5 @@ def test_what_is_reached_is_said_of_the_package_and_of_each_critical_module(tmp_
 
 def test_a_critical_module_that_was_not_measured_is_named():
     content = measured()
-    content["files"].pop("bundle/dual_skd/losses.py")
+    content["files"].pop("bundle/dual_skd/training/losses.py")
     assert report(content)[1] == ["losses: no such module was measured"]

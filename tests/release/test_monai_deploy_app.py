@@ -22,7 +22,7 @@ from dual_skd.data import image_transforms, read_image
 from dual_skd.data.reading.dicom import in_hounsfield
 from scripts import ROOT
 
-recipe = pytest.importorskip("dual_skd.deploy.recipe").recipe
+recipe = pytest.importorskip("dual_skd.serving.export.recipe").recipe
 APP = ROOT / "scripts" / "release" / "monai_deploy_app"
 NAMES = ["a", "b"]
 

@@ -193,11 +193,11 @@ def test_the_packed_package_knows_the_packed_configs():
     files = {"configs/train.json": b"{}", "configs/metadata.json": b"1", "models/model.json": b"2", "a.py": b""}
     assert package_bundle.known_sums(files) == {}
     found = package_bundle.known_sums(
-        files | {"dual_skd/known_configs.py": b'"""Sums."""\nKNOWN = {\n    "old.json": "1",\n}\n'}
+        files | {"dual_skd/options/known_configs.py": b'"""Sums."""\nKNOWN = {\n    "old.json": "1",\n}\n'}
     )
     sum_of_train = hashlib.sha256(b"{}").hexdigest()
     expected = f'"""Sums."""\nKNOWN = {{\n    "train.json": "{sum_of_train}",\n}}\n'
-    assert found == {"dual_skd/known_configs.py": expected.encode()}
+    assert found == {"dual_skd/options/known_configs.py": expected.encode()}
 
 
 def test_a_packed_bundle_asks_for_no_teacher_that_is_not_in_it():

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from dual_skd.data import write_demo
-from dual_skd.networks import build_network
-from dual_skd.outputs import save_model
+from dual_skd.networks.build import build_network
+from dual_skd.runs.model_file import save_model
 from scripts import ROOT
 from scripts.release import verify_bundle
 from scripts.release.bundle import Bundle
@@ -147,11 +147,11 @@ DAMAGE = {
         "over 5 MB without an entry in manifest.json: models_model.pt",
     ),
     "changed code": (
-        write("dual_skd/losses.py", b"# SPDX-License-Identifier: MIT\n"), "manifest", "changed since packing: "
-        "dual_skd/losses.py",
+        write("dual_skd/training/losses.py", b"# SPDX-License-Identifier: MIT\n"), "manifest", "changed since packing: "
+        "dual_skd/training/losses.py",
     ),
     "a file more": (write("docs/notes.md", b"x"), "manifest", "not listed: docs/notes.md"),
-    "a file less": (without("dual_skd/schedule.py"), "manifest", "missing: dual_skd/schedule.py"),
+    "a file less": (without("dual_skd/training/schedule.py"), "manifest", "missing: dual_skd/training/schedule.py"),
     "no manifest": (without("manifest.json"), "manifest", "manifest.json is missing"),
     "an empty manifest": (write("manifest.json", b"[]"), "manifest", "manifest.json has no table of files"),
 }  # fmt: skip

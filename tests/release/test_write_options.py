@@ -23,8 +23,8 @@ def test_a_difference_is_named_and_mended(tmp_path, monkeypatch, capsys):
     configs = tmp_path / "bundle" / "configs"
     configs.mkdir(parents=True)
     (tmp_path / "docs").mkdir()
-    sums = Path("bundle", "dual_skd", "known_configs.py")
-    (tmp_path / sums).parent.mkdir()
+    sums = Path("bundle", "dual_skd", "options", "known_configs.py")
+    (tmp_path / sums).parent.mkdir(parents=True)
     (tmp_path / sums).write_text((ROOT / sums).read_text())
     for name in write_options.KINDS:
         text = (ROOT / "bundle" / "configs" / name).read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dual_skd.cli import main
+from dual_skd.cli.dispatch import main
 from dual_skd.errors import InputError
 from dual_skd.security.audit import audit_bundle
 
@@ -53,8 +53,8 @@ def test_our_own_configs_pass_and_are_mostly_plain_values():
         ("torch.os.system", "standard library"),
         ("torch.hub.load", "hub can run code"),
         ("run_cmd", "can run code"),
-        ("dual_skd.deploy.child.run_module", "child can run code"),
-        ("dual_skd.deploy.runtimes.open_artefact", "runtimes can run code"),
+        ("dual_skd.serving.export.child.run_module", "child can run code"),
+        ("dual_skd.serving.export.runtimes.open_artefact", "runtimes can run code"),
         ("torch.distributed.launch.main", "launch can run code"),
         ("torch.fx.GraphModule", "fx can run code"),
         ("monai.bundle.run", "runs other configs"),

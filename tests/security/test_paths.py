@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dual_skd.cli import main
+from dual_skd.cli.dispatch import main
 from dual_skd.data import load_evaluation_records, load_records, save_split
 from dual_skd.data.records.asked_images import find_images
 from dual_skd.errors import InputError

@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from dual_skd import build_network, load_model
-from dual_skd.checkpoints import find_checkpoint
-from dual_skd.cli import main
+from dual_skd.cli.dispatch import main
 from dual_skd.data import load_records
 from dual_skd.data.reading.npz_cache import npz_array
 from dual_skd.data.reading.reader import read_image
 from dual_skd.data.records.asked_images import find_images
 from dual_skd.errors import InputError
-from dual_skd.outputs import load_auxiliary
-from dual_skd.pretrained import load_pretrained
-from dual_skd.teacher import load_teacher
-from dual_skd.weight_files import load_state_file
+from dual_skd.networks.pretrained import load_pretrained
+from dual_skd.networks.weight_files import load_state_file
+from dual_skd.runs.checkpoint import find_checkpoint
+from dual_skd.runs.model_file import load_auxiliary
+from dual_skd.training.teacher import load_teacher
 
 
 class Payload:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dicom_files import write_dicom, write_series
 
-from dual_skd.cli import main
+from dual_skd.cli.dispatch import main
 from dual_skd.data import load_records
 from dual_skd.data.reading.formats import program_in
 from dual_skd.errors import InputError

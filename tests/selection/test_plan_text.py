@@ -5,7 +5,7 @@ import torch
 from timm.models.convnext import ConvNeXt
 
 from dual_skd.selection import plan_selection
-from dual_skd.wording import WIDTH
+from dual_skd.utils.wording import WIDTH
 
 
 def convnext(scale: int, classes: int = 3) -> ConvNeXt:

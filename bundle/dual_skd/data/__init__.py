@@ -6,7 +6,7 @@ The public names are loaded on first use, so that the command line does not pay 
 
 from __future__ import annotations
 
-from dual_skd.lazy import on_first_use
+from dual_skd.utils.lazy import on_first_use
 
 _HOME = {
     "DataList": "records.datalist",
@@ -30,8 +30,8 @@ _HOME = {
     "choose_window": "reading.intensity",
     "scale_intensity": "reading.intensity",
     "window_range": "reading.intensity",
-    "cached_dataset": "caching",
-    "loader_workers": "caching",
+    "cached_dataset": "cache",
+    "loader_workers": "cache",
     "TolerantDataset": "tolerant_dataset",
     "BatchAugment": "augment",
     "AugmentBatch": "augment",

@@ -22,9 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
-from dual_skd.files import read_json
+from dual_skd.utils.files import expanded, read_json
 
 VERSION = 5
 MARKER = "demo.json"

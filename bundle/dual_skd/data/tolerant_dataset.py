@@ -11,7 +11,7 @@ import torch
 from monai.data import Dataset
 from monai.transforms import Compose
 
-from dual_skd.data.bad_files import require_policy
+from dual_skd.data.records.bad_files import require_policy
 from dual_skd.errors import input_error_behind
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class TolerantDataset(Dataset):
     """A data set in which a file that can't be used leaves a listed gap instead of ending the run.
 
     Items get a "problem": "" for good ones; else the sentence that says what is wrong, beside an image of zeros that
-    keeps the batch whole. Who writes results has to look at it: :class:`dual_skd.prediction.writers.PredictionWriter`
+    keeps the batch whole. Who writes results has to look at it: :class:`dual_skd.serving.writers.PredictionWriter`
     does.
 
     Args:

@@ -1,58 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of a classifier and the handler that records them.
+"""From the predictions of a run to its report: analysis, comparison, explanation, robustness, pages.
 
 The public names are loaded on first use, so that nothing pays for what it does not need.
 """
 
 from __future__ import annotations
 
-from dual_skd.lazy import on_first_use
+from dual_skd import metrics, runs
+from dual_skd.utils.lazy import on_first_use
 
 _HOME = {
-    "Intervals": "bootstrap",
-    "bootstrap_intervals": "bootstrap",
-    "fit_temperature": "calibration",
-    "reliability": "calibration",
-    "wilson_interval": "calibration",
-    "AreaDifference": "delong",
-    "auc_interval": "delong",
-    "class_auc_intervals": "delong",
-    "delong_test": "delong",
-    "macro_auc_interval": "delong",
-    "Estimate": "estimates",
     "choose_cases": "explanation",
     "explain": "explanation",
     "overlay": "explanation",
     "panels": "explanation",
-    "McNemar": "mcnemar",
-    "match_tables": "mcnemar",
-    "mcnemar_test": "mcnemar",
     "MeasuredImages": "measured_images",
     "evaluation_name": "measured_images",
-    "area_under_roc": "metrics",
-    "calibration_error": "metrics",
-    "classification_metrics": "metrics",
-    "mean_logits": "metrics",
-    "OperatingPoint": "operating_point",
-    "choose_operating_point": "operating_point",
-    "one_against_rest": "operating_point",
-    "Difference": "paired",
-    "holm": "paired",
-    "paired_differences": "paired",
-    "PredictionTable": "predictions",
-    "read_predictions": "predictions",
-    "write_predictions": "predictions",
-    "MetricsRecorder": "recorder",
-    "goodness": "recorder",
-    "Subgroup": "subgroups",
-    "subgroup_metrics": "subgroups",
-    "decompose_entropy": "uncertainty",
-    "disagreement": "uncertainty",
-    "fit_conformal": "uncertainty",
-    "prediction_sets": "uncertainty",
-    "predictive_entropy": "uncertainty",
-    "risk_coverage": "uncertainty",
-    "set_coverage": "uncertainty",
 }
 __all__ = [*_HOME]
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+__getattr__, __dir__ = on_first_use(
+    __name__,
+    _HOME,
+    former={**dict.fromkeys(metrics.__all__, "dual_skd.metrics"), **dict.fromkeys(runs.__all__, "dual_skd.runs")},
+)

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.bootstrap import RESAMPLES
-from dual_skd.evaluation.delong import delong_test
-from dual_skd.evaluation.estimates import DEFINED_SHARE
-from dual_skd.evaluation.mcnemar import match_tables, mcnemar_test
-from dual_skd.evaluation.metrics import METRICS
-from dual_skd.evaluation.paired import holm, paired_differences
-from dual_skd.evaluation.predictions import PredictionTable
-from dual_skd.evaluation.resampling import patient_numbers
 from dual_skd.evaluation.run_files import RunFiles
-from dual_skd.evaluation.weighted import WeightedMetrics
+from dual_skd.metrics.bootstrap import RESAMPLES
+from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.delong import delong_test
+from dual_skd.metrics.estimates import DEFINED_SHARE
+from dual_skd.metrics.mcnemar import match_tables, mcnemar_test
+from dual_skd.metrics.paired import holm, paired_differences
+from dual_skd.metrics.predictions import PredictionTable
+from dual_skd.metrics.resampling import patient_numbers
+from dual_skd.metrics.weighted import WeightedMetrics
 from dual_skd.options import Training, completed, marks
-from dual_skd.wording import counted
+from dual_skd.utils.wording import counted
 
 # patients for a p value: of n, differences that all have one sign give 2 / 2^n, which for 5 is above 0.05
 FEWEST = 6

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dual_skd.errors import InputError
-from dual_skd.evaluation.uncertainty import decisions, predictive_entropy
-from dual_skd.momentum import unwrap
+from dual_skd.metrics.uncertainty import decisions, predictive_entropy
+from dual_skd.networks.inspect import unwrap
 
 METHODS = ("auto", "occlusion", "gradcam", "attention")
 CELLS = {2: 12, 3: 8}  # windows along an axis by spatial axes: 144 images or 512 volumes to classify
@@ -269,7 +269,7 @@ def _patch_size(network: nn.Module, x: Tensor) -> Sequence[int]:
 def choose_cases(
     probabilities: ArrayLike, labels: ArrayLike, *, count: int = 3, multi_label: bool = False
 ) -> dict[str, list[int]]:
-    """Images worth looking at, such as from :func:`dual_skd.evaluation.predictions.read_predictions`.
+    """Images worth looking at, such as from :func:`dual_skd.metrics.predictions.read_predictions`.
 
     Args:
         probabilities: (N, K).

@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.split_file import SECTIONS, save_split
 from dual_skd.errors import InputError
-from dual_skd.evaluation.recorder import read_json
+from dual_skd.utils.files import read_json
 
 logger = logging.getLogger(__name__)
 

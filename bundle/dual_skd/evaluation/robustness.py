@@ -18,9 +18,9 @@ from torch import Tensor
 from dual_skd.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt_input
 from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
-from dual_skd.evaluation.metrics import METRICS, classification_metrics
-from dual_skd.evaluation.recorder import read_json, write_json
-from dual_skd.trainer import plain
+from dual_skd.metrics.classification import METRICS, classification_metrics
+from dual_skd.training.trainer import plain
+from dual_skd.utils.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class RobustnessRecorder:
         strengths: some of 1 to 5.
         split: which data the engine evaluates, for the entry.
         source: the same in words.
-        multi_label: see :func:`dual_skd.evaluation.metrics.classification_metrics`.
+        multi_label: see :func:`dual_skd.metrics.classification.classification_metrics`.
         auxiliary: measure the auxiliary too, where the engine has one; it takes as long again.
         twins: how many images at the end of the evaluation don't count, see
             :class:`dual_skd.evaluation.MetricsRecorder`.

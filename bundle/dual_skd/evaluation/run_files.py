@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dual_skd.data.reading.locators import expanded
 from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
 from dual_skd.evaluation.measured_images import note_path
-from dual_skd.evaluation.predictions import PredictionTable, read_predictions
-from dual_skd.evaluation.recorder import read_json
-from dual_skd.wording import quoted
+from dual_skd.metrics.predictions import PredictionTable, read_predictions
+from dual_skd.utils.files import expanded, read_json
+from dual_skd.utils.wording import quoted
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dual_skd.options.kinds import Options, choices_of, takes
 from dual_skd.options.methods import METHODS, method
 from dual_skd.options.reading import evaluation, prediction, read, training
 from dual_skd.options.training import Training
-from dual_skd.options.typed import refuse_unknown
 from dual_skd.options.use import Evaluation, Prediction
 from dual_skd.options.words import command, training_command, words_of
+from dual_skd.utils.lazy import on_first_use
 
 __all__ = [
     "METHODS",
@@ -27,7 +27,6 @@ __all__ = [
     "method",
     "prediction",
     "read",
-    "refuse_unknown",
     "removed",
     "resolved",
     "settings",
@@ -36,3 +35,4 @@ __all__ = [
     "training_command",
     "words_of",
 ]
+__getattr__, _ = on_first_use(__name__, {}, former={"refuse_unknown": "dual_skd.runs.command_line"})

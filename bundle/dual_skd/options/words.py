@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from dual_skd.options.derived import chosen, removed
 from dual_skd.options.kinds import Marks, Options, is_text, literal, marks_of, takes_several
 from dual_skd.options.training import Training
-from dual_skd.wording import quoted
+from dual_skd.utils.wording import quoted
 
 POSITIONAL = ("dataset_dir", "output_dir")  # which a command has in a place of their own
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 from dual_skd.security.bundle_files import check_manifest, files_of, problems_of_code, problems_of_links
 from dual_skd.security.config_files import SEPARATOR, SUFFIXES, read_config, walk
@@ -26,6 +25,7 @@ from dual_skd.security.names import (
     problem_of_attribute,
     problem_of_dotted,
 )
+from dual_skd.utils.files import expanded
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 # what MONAI takes for the name of another config, in "%other.json::key"

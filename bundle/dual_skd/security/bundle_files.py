@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import dual_skd
-from dual_skd.files import sha256_of
+from dual_skd.utils.files import sha256_of
 
 CODE = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib")
 OUR_MANIFEST = "manifest.json"  # {"files": {name: {"bytes": ..., "sha256": ...}}}

@@ -6,8 +6,8 @@ The public names are loaded on first use, so that the command line can ask for i
 
 from __future__ import annotations
 
-from ..errors import SelectionError
-from ..lazy import on_first_use
+from dual_skd.errors import SelectionError
+from dual_skd.utils.lazy import on_first_use
 
 _HOME = {
     "ELEMENT_RULES": "rules",

@@ -14,11 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import SelectionError
-from .axes import CONSTANTS, FAMILIES, NEUTRAL, NetworkAxes, TensorAxes, describe, find_family, is_classifier
-from .resample import bias_windows, match_input_channels, resize_bias_table, resize_kernel, resize_positions
-from .rules import choose_elements, choose_layers
-from .view import View
+from dual_skd.errors import SelectionError
+from dual_skd.selection.axes import (
+    CONSTANTS,
+    FAMILIES,
+    NEUTRAL,
+    NetworkAxes,
+    TensorAxes,
+    describe,
+    find_family,
+    is_classifier,
+)
+from dual_skd.selection.resample import (
+    bias_windows,
+    match_input_channels,
+    resize_bias_table,
+    resize_kernel,
+    resize_positions,
+)
+from dual_skd.selection.rules import choose_elements, choose_layers
+from dual_skd.selection.view import View
 
 logger = logging.getLogger(__name__)
 

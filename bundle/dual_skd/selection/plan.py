@@ -28,13 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import SelectionError
-from ..wording import closing
-from .axes import FAMILIES
-from .builder import LayerRule, Part, PlanBuilder, common_family
-from .report import SelectionReport, SelectionRow, as_table
-from .rules import check_element_rule
-from .view import Network, View, view_of
+from dual_skd.errors import SelectionError
+from dual_skd.selection.axes import FAMILIES
+from dual_skd.selection.builder import LayerRule, Part, PlanBuilder, common_family
+from dual_skd.selection.report import SelectionReport, SelectionRow, as_table
+from dual_skd.selection.rules import check_element_rule
+from dual_skd.selection.view import Network, View, view_of
+from dual_skd.utils.wording import closing
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ..errors import SelectionError
+from dual_skd.errors import SelectionError
+
 from ..options.choices import ElementRule, LayerRule
 
 ELEMENT_RULES = get_args(ElementRule)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from ..errors import SelectionError
-from .resample import guess_grid
+from dual_skd.errors import SelectionError
+from dual_skd.selection.resample import guess_grid
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from torch import Tensor
 
-from dual_skd.cli import parser_of
-from dual_skd.evaluation.metrics import classification_metrics
-from dual_skd.evaluation.recorder import rank
+from dual_skd.cli.dispatch import parser_of
+from dual_skd.metrics.classification import classification_metrics
 from dual_skd.options import Training
 from dual_skd.options.arguments import given
+from dual_skd.runs.recorder import rank
 from scripts import TRAIN
 from scripts.markdown import table_head, table_row
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dual_skd.evaluation import fit_temperature
+from dual_skd.metrics import fit_temperature
 from scripts.markdown import table_head, table_row
 
 TRUE_TEMPERATURES = (1.0, 2.0)

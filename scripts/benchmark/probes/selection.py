@@ -24,8 +24,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from dual_skd.data import cached_dataset, choose_window, image_transforms, load_records, paths_of
-from dual_skd.networks import build_network, penultimate
-from dual_skd.pair import initialise_pair
+from dual_skd.networks.build import build_network
+from dual_skd.networks.inspect import penultimate
+from dual_skd.training.start import initialise_pair
 
 LARGE = "tf_efficientnet_lite2"
 ROWS = ("random", "uniform", "last layers", "consecutive", "importance", "complement", "large")

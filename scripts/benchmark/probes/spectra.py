@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dual_skd.data.spectra import RINGS, power_spectra
-from dual_skd.evaluation.metrics import area_under_roc
+from dual_skd.metrics.classification import area_under_roc
 from scripts.benchmark.probes.sharpness import records_and_transform
 from scripts.markdown import table_head, table_row
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import torch
 
-from dual_skd.evaluation import fit_temperature, read_predictions
-from dual_skd.evaluation.calibration import logits_of
-from dual_skd.evaluation.metrics import classification_metrics
+from dual_skd.metrics import fit_temperature, read_predictions
+from dual_skd.metrics.calibration import logits_of
+from dual_skd.metrics.classification import classification_metrics
 from scripts.markdown import table_head, table_row
 
 DRAWS = 50

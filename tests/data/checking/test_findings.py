@@ -13,11 +13,11 @@ from PIL import Image, ImageEnhance
 from dual_skd.data import check_records, load_records
 from dual_skd.data.checking.finding_kinds import KINDS
 from dual_skd.data.checking.findings import COLUMNS, Findings
-from dual_skd.data.checking.inspection import FileFacts
 from dual_skd.data.demo import chest_xray
+from dual_skd.data.near_duplicates.finder import Twin
 from dual_skd.data.reading import reader
+from dual_skd.data.reading.inspection import FileFacts
 from dual_skd.data.records.datalist import DataList
-from dual_skd.data.twins.finder import Twin
 
 
 def xray(seed: int, label: str = "normal") -> Image.Image:

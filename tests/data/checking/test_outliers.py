@@ -4,8 +4,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dual_skd.data.checking.inspection import COARSE, FileFacts, inspect
 from dual_skd.data.checking.outliers import find_oddities, stretching, unusual
+from dual_skd.data.reading.inspection import COARSE, FileFacts, inspect
 
 
 def usual(count: int, **values) -> list[FileFacts]:

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from dual_skd.data.checking.inspection import FileFacts, inspect
 from dual_skd.data.checking.shortcuts import area_under_curve, find_shortcuts, lower_bound
+from dual_skd.data.reading.inspection import FileFacts, inspect
 
 NAMES = ("covid", "noncovid")
 

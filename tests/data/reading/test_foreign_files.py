@@ -16,17 +16,17 @@ import pytest
 from dicom_files import write_picture
 from PIL import Image
 
-from dual_skd.data.bad_files import usable_rows
-from dual_skd.data.checking.inspection import inspect, quick_facts
+from dual_skd.cli.predict import line_of
 from dual_skd.data.reading.formats import TEXT, UNKNOWN, content_of, format_of
+from dual_skd.data.reading.inspection import inspect, quick_facts
 from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.data.reading.reader import read_image
 from dual_skd.data.records.asked_images import find_images
+from dual_skd.data.records.bad_files import usable_rows
 from dual_skd.data.records.rows import Row
 from dual_skd.data.tolerant_dataset import TolerantDataset
 from dual_skd.errors import InputError
-from dual_skd.prediction.cli import line_of
-from dual_skd.prediction.outcome import Prediction
+from dual_skd.serving.outcome import Prediction
 
 
 def zipped(*names: str, content: bytes = b"x", kind: int = zipfile.ZIP_DEFLATED) -> bytes:

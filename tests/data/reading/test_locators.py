@@ -8,7 +8,8 @@ import pytest
 
 from dual_skd.data import find_images, load_records
 from dual_skd.data.reading import locators
-from dual_skd.data.reading.locators import expanded, path_of, split_locator
+from dual_skd.data.reading.locators import path_of, split_locator
+from dual_skd.utils.files import expanded
 
 
 @pytest.mark.parametrize("fragment", ["1.2.840.113619.2.5", "frame=3", "train/17"])

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_records
+from dual_skd.data.near_duplicates.finder import TwinFinder
 from dual_skd.data.records.datalist import MOST_NAMED
 from dual_skd.data.records.labels import in_order
-from dual_skd.data.records.spelling import alike
-from dual_skd.data.twins.finder import TwinFinder
 from dual_skd.errors import InputError
+from dual_skd.utils.spelling import alike
 
 
 def picture(path: Path, value: int = 0) -> Path:

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dual_skd.evaluation.predictions import PredictionTable
 from dual_skd.evaluation.report.cases import explained_cases
 from dual_skd.evaluation.run_files import RunFiles
+from dual_skd.metrics.predictions import PredictionTable
 
 PREPROCESSING = {"spatial_dims": 2, "image_size": 32, "window": "percentile"}
 

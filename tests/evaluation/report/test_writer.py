@@ -9,8 +9,8 @@ from ignite.engine import Engine, Events
 
 from dual_skd.errors import InputError
 from dual_skd.evaluation.report import ReportWriter, write_report
-from dual_skd.networks import build_network
-from dual_skd.outputs import save_model
+from dual_skd.networks.build import build_network
+from dual_skd.runs.model_file import save_model
 
 SMALL = {"name": "resnet18", "num_classes": 3, "in_channels": 1, "layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}
 

@@ -10,8 +10,8 @@ from typing import TextIO
 
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import SPLITS, DataList
-from dual_skd.data.records.spelling import is_empty_cell
-from dual_skd.wording import counted
+from dual_skd.utils.spelling import is_empty_cell
+from dual_skd.utils.wording import counted
 
 # why images go: what is counted, of one and of many
 UNUSABLE = "image can't be used", "images can't be used"

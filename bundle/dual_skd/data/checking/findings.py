@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dual_skd.data.checking.finding_kinds import KINDS, OF_FILES, ORDER
-from dual_skd.data.checking.inspection import FileFacts, inspect_all
 from dual_skd.data.checking.outliers import Oddity, find_oddities, stretching
 from dual_skd.data.checking.shortcuts import find_shortcuts
+from dual_skd.data.near_duplicates.finder import PROBABLE, SIMILARITY, TwinFinder
+from dual_skd.data.near_duplicates.signature_cache import Signatures
 from dual_skd.data.reading.formats import CONVERTIBLE, IMAGE_FORMATS, WORKBOOKS, content_of, not_read
+from dual_skd.data.reading.inspection import FileFacts, inspect_all
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.image_files import is_junk
 from dual_skd.data.records.splitting import divide, far_from_asked
-from dual_skd.data.twins.finder import PROBABLE, SIMILARITY, TwinFinder
-from dual_skd.data.twins.signature_cache import Signatures
-from dual_skd.wording import counted
+from dual_skd.utils.wording import counted
 
 TEST_FRACTION = 0.2  # of the images, which training makes its test set where no split is given
 NEARLY_ALL = 0.9  # of the images: then the wish is wrong, and not they

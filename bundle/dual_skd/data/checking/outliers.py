@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dual_skd.data.checking.inspection import FileFacts
 from dual_skd.data.reading.expectation import kind_of
 from dual_skd.data.reading.formats import format_of_suffix
+from dual_skd.data.reading.inspection import FileFacts
 from dual_skd.data.reading.locators import path_of
 
 DEVIATIONS = 3.5  # robust z-score from which a value is an outlier (Iglewicz and Hoaglin, 1993)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from dual_skd.data.checking.outliers import Oddity
-from dual_skd.data.reading.locators import expanded
 from dual_skd.data.records.datalist import SPLITS, DataList, load_records
 from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.labels import LabelWords, in_order, record_of, refuse_no_classes
@@ -20,6 +19,7 @@ from dual_skd.data.records.table_images import OutsideError, locate_images
 from dual_skd.data.records.table_rows import read_image_table
 from dual_skd.data.records.unknown_patients import unknown_patients
 from dual_skd.errors import InputError
+from dual_skd.utils.files import expanded
 
 
 def load_for_check(

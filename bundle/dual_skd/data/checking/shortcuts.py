@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dual_skd.data.checking.inspection import FileFacts
+from dual_skd.data.reading.inspection import FileFacts
 from dual_skd.data.records.splitting import positive_labels
 
 FOLDS = 5

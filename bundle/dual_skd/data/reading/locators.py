@@ -35,8 +35,3 @@ def split_locator(image: str | Path) -> tuple[Path, str]:
 def path_of(image: str | Path) -> Path:
     """The file or folder behind a locator."""
     return split_locator(image)[0]
-
-
-def expanded(path: str | Path) -> Path:
-    """A path of the user's with the home folder in place of its ``~``; ``~old``, no user's home, is a name."""
-    return Path(os.path.expanduser(path))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dual_skd.data.demo import DEMO_NAMES, of_demo, write_demo
 from dual_skd.data.reading.formats import CONVERTIBLE, NIFTI, NPY, PIXEL_FORMATS, content_of, misnamed
-from dual_skd.data.reading.locators import expanded, split_locator
+from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.class_folders import ignored_note
 from dual_skd.data.records.frames import frames_of
 from dual_skd.data.records.image_files import find_image_files, is_image, is_junk
@@ -19,8 +19,8 @@ from dual_skd.data.records.sources import find_table, id_column, read_source
 from dual_skd.data.records.table_images import locate_images
 from dual_skd.data.records.tables import TABLE_SUFFIXES, require_columns
 from dual_skd.errors import InputError
-from dual_skd.files import read_json
-from dual_skd.wording import quoted
+from dual_skd.utils.files import expanded, read_json
+from dual_skd.utils.wording import quoted
 
 if TYPE_CHECKING:
     from dual_skd.data.records.datalist import DataList

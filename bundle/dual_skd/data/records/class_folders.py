@@ -21,9 +21,9 @@ from dual_skd.data.records.image_files import (
     list_files,
 )
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
-from dual_skd.data.records.spelling import key_of
 from dual_skd.errors import InputError
-from dual_skd.wording import counted
+from dual_skd.utils.spelling import key_of
+from dual_skd.utils.wording import counted
 
 
 @dataclass

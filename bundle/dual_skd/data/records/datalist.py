@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.demo import DEMO_NAMES, write_demo
-from dual_skd.data.reading.locators import expanded, path_of
+from dual_skd.data.near_duplicates.search import find_twins, leave_out_twins
+from dual_skd.data.reading.locators import path_of
+from dual_skd.data.records.bad_files import skipped, usable_rows
 from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.labels import (
     LabelWords,
@@ -34,10 +35,10 @@ from dual_skd.data.records.rows import Source
 from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.splitting import divide, divide_into_folds, far_from_asked, positive_labels
 from dual_skd.data.records.unknown_patients import unknown_patients
-from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
 from dual_skd.options.shared import SIMILARITY
-from dual_skd.wording import counted
+from dual_skd.utils.files import expanded
+from dual_skd.utils.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def load_records(
             Only who has put the names in order for these data can say so.
         class_map: label as it stands in the data -> class name, or "" for images without a label, as a dictionary or
             the text of one: it names numbers and joins spellings and languages. Labels are compared without regard to
-            case, spaces and the like, see :func:`dual_skd.data.records.spelling.key_of`.
+            case, spaces and the like, see :func:`dual_skd.utils.spelling.key_of`.
         label_column: the label's column; several names mean one 0/1 column per label.
         image_column: the column that names the images; default: ``image``, else the one whose cells are image files.
         patient_pattern: regular expression with one group that finds the patient in the image's relative path, for

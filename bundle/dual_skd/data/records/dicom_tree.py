@@ -14,11 +14,11 @@ from dual_skd.data.records.class_folders import ignored_note, single_slice_note
 from dual_skd.data.records.image_files import ImageFile, headers_of, is_dicom, list_files, volumes
 from dual_skd.data.records.labels import LabelWords
 from dual_skd.data.records.rows import Row, Source, cell_text, some
-from dual_skd.data.records.spelling import bare, key_of, known_patient
 from dual_skd.data.records.table_rows import labelled_entries, refuse_contradiction
 from dual_skd.data.records.tables import Table, require_columns
 from dual_skd.errors import InputError
-from dual_skd.wording import counted
+from dual_skd.utils.spelling import bare, key_of, known_patient
+from dual_skd.utils.wording import counted
 
 if TYPE_CHECKING:
     from dual_skd.data.reading.dicom import Header

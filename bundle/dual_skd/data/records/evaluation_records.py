@@ -10,22 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dual_skd.data.bad_files import skipped, usable_rows
 from dual_skd.data.demo import DEMO_NAMES
-from dual_skd.data.reading.locators import expanded, split_locator
+from dual_skd.data.near_duplicates.search import find_twins, leave_out_twins
+from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.asked_images import refuse_demo
+from dual_skd.data.records.bad_files import skipped, usable_rows
 from dual_skd.data.records.datalist import SPLITS, DataList, absent_classes
 from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.labels import LabelWords, as_option, record_of, refuse_unknown
 from dual_skd.data.records.patients import rows_with_patients
 from dual_skd.data.records.rows import Row, Source, some
 from dual_skd.data.records.sources import read_source
-from dual_skd.data.records.spelling import key_of
 from dual_skd.data.records.split_file import load_split
-from dual_skd.data.twins.search import find_twins, leave_out_twins
 from dual_skd.errors import InputError
 from dual_skd.options.shared import SIMILARITY
-from dual_skd.wording import counted
+from dual_skd.utils.files import expanded
+from dual_skd.utils.spelling import key_of
+from dual_skd.utils.wording import counted
 
 logger = logging.getLogger(__name__)
 

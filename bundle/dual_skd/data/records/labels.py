@@ -14,8 +14,8 @@ from typing import Any
 
 from dual_skd.data.records.image_files import IMAGE_SUFFIXES
 from dual_skd.data.records.rows import Row, Source, some
-from dual_skd.data.records.spelling import alike, bare, is_empty_cell, is_missing, key_of
 from dual_skd.errors import InputError
+from dual_skd.utils.spelling import alike, bare, is_empty_cell, is_missing, key_of
 
 FEW = 10  # classes that may have a patient each, as tiny sets have, and patients that a class of numbers should have
 MANY = 20  # classes that may be decimal numbers, such as scores in half steps; labels that a sentence lists
@@ -32,7 +32,7 @@ class LabelWords:
 
     Args:
         class_map: word as it stands in the data -> class name, "" for no label; compared as
-            :func:`dual_skd.data.records.spelling.key_of` compares. Also as text, as a command line gives it.
+            :func:`dual_skd.utils.spelling.key_of` compares. Also as text, as a command line gives it.
         class_names: classes that are known before anything is read.
         given: whether the user gave the map for these data, so that there is something to say of it.
 

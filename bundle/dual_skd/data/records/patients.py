@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.image_files import is_dicom, is_junk
 from dual_skd.data.records.rows import Row, Source, some
-from dual_skd.data.records.spelling import known_patient, one_spelling
 from dual_skd.errors import InputError
-from dual_skd.wording import counted
+from dual_skd.utils.spelling import known_patient, one_spelling
+from dual_skd.utils.wording import counted
 
 if TYPE_CHECKING:
     from dual_skd.data.records.dicom_ids import Ids
@@ -34,7 +34,7 @@ def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list
 
     A word for an unknown patient, such as NA or ANONYMOUS, is none wherever it stands: such an image counts as a
     patient of its own. Spellings of one patient become the commonest of them
-    (:func:`dual_skd.data.records.spelling.key_of`), and the row keeps its own in ``written``.
+    (:func:`dual_skd.utils.spelling.key_of`), and the row keeps its own in ``written``.
 
     Args:
         source: of the rows.

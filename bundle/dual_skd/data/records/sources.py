@@ -14,11 +14,11 @@ from dual_skd.data.records.dicom_tree import key_by_content, key_column, read_di
 from dual_skd.data.records.labels import LabelWords
 from dual_skd.data.records.medmnist import read_medmnist
 from dual_skd.data.records.rows import Source
-from dual_skd.data.records.spelling import bare
 from dual_skd.data.records.table_rows import read_image_table
 from dual_skd.data.records.tables import Table, other_names, read_table
 from dual_skd.errors import InputError
-from dual_skd.wording import counted
+from dual_skd.utils.spelling import bare
+from dual_skd.utils.wording import counted
 
 TABLE_NAMES = ("datalist.csv", "datalist.json", "dataset.json", "labels.csv")
 WORKBOOK_NAMES = tuple(f"{name}{end}" for name in ("datalist", "labels") for end in (".xlsx", ".xls", ".ods"))

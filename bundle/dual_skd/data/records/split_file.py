@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dual_skd.data.records.datalist import DataList, load_records
 from dual_skd.errors import InputError
-from dual_skd.files import make_folder
+from dual_skd.utils.files import make_folder
 
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # names of MONAI's Decathlon data list
 

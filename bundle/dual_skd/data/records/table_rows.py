@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 from dual_skd.data.records.labels import LabelWords
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, cell_text, some
-from dual_skd.data.records.spelling import bare, key_of, known, known_group, known_patient, one_spelling
 from dual_skd.data.records.table_images import Places, locate_images
 from dual_skd.data.records.tables import Table, other_names, require_columns, same_name
 from dual_skd.errors import InputError
-from dual_skd.wording import counted
+from dual_skd.utils.spelling import bare, key_of, known, known_group, known_patient, one_spelling
+from dual_skd.utils.wording import counted
 
 OWN_COLUMNS = ("image", "split", "patient", "site")
 RESERVED = (*OWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something

@@ -16,10 +16,10 @@ from pathlib import Path
 from dual_skd.data.reading.formats import TEXT, UNKNOWN, WORKBOOKS, content_of
 from dual_skd.data.records.image_files import IMAGE_SUFFIXES
 from dual_skd.data.records.rows import SPLIT_WORDS, cell_text
-from dual_skd.data.records.spelling import bare, key_of, known
 from dual_skd.data.records.table_images import names_a_file
 from dual_skd.errors import InputError
-from dual_skd.wording import counted
+from dual_skd.utils.spelling import bare, key_of, known
+from dual_skd.utils.wording import counted
 
 MOST_CLASSES = 20  # words of a column that is offered as that of the labels
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")

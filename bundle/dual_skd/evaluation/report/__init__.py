@@ -6,7 +6,7 @@ The names below are loaded on first use, so that the command line can ask for it
 
 from __future__ import annotations
 
-from dual_skd.lazy import on_first_use
+from dual_skd.utils.lazy import on_first_use
 
 __all__ = ["ReportWriter", "write_report"]
 __getattr__, __dir__ = on_first_use(__name__, dict.fromkeys(__all__, "writer"))

@@ -6,12 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dual_skd.evaluation.arguments import some
-from dual_skd.evaluation.report.cases import KINDS, Case
-from dual_skd.evaluation.report.content import Content
-from dual_skd.evaluation.report.words import CLASS_METRICS, KEY, METRICS, meaning
-from dual_skd.pages.frame import gallery, how
-from dual_skd.pages.markup import (
+from dual_skd.evaluation.pages.frame import gallery, how
+from dual_skd.evaluation.pages.markup import (
     Markup,
     Notes,
     element,
@@ -22,6 +18,10 @@ from dual_skd.pages.markup import (
     scrolling,
     table,
 )
+from dual_skd.evaluation.report.cases import KINDS, Case
+from dual_skd.evaluation.report.content import Content
+from dual_skd.evaluation.report.words import CLASS_METRICS, KEY, METRICS, meaning
+from dual_skd.metrics.validation import some
 
 LARGEST_MATRIX = 15  # classes that paper has room for
 LISTED = 40  # of the confusions of more classes

@@ -18,9 +18,9 @@ from dual_skd.data import image_transforms
 from dual_skd.data.reading.locators import path_of
 from dual_skd.errors import InputError, input_error_behind
 from dual_skd.evaluation.explanation import choose_cases, explain, panels
-from dual_skd.evaluation.predictions import named
 from dual_skd.evaluation.run_files import RunFiles
-from dual_skd.progress import bar
+from dual_skd.metrics.predictions import named
+from dual_skd.utils.progress import bar
 
 KINDS = {  # in the order of the page
     "confident_wrong": "Surest, and wrong",

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dual_skd.evaluation.comparison import shared_images
-from dual_skd.evaluation.recorder import LOWER_IS_BETTER
+from dual_skd.evaluation.pages.frame import document, how
+from dual_skd.evaluation.pages.markup import Notes, element, estimate, number, paragraph, table
 from dual_skd.evaluation.report.words import METRICS
-from dual_skd.pages.frame import document, how
-from dual_skd.pages.markup import Notes, element, estimate, number, paragraph, table
-from dual_skd.wording import WIDTH, aligned, counted, metric_words
+from dual_skd.runs.recorder import LOWER_IS_BETTER
+from dual_skd.utils.wording import WIDTH, aligned, counted, metric_words
 
 LEVEL = 0.05  # of p values after Holm that are called beyond chance
 HOW = (

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dual_skd.evaluation.pages.frame import figures
+from dual_skd.evaluation.pages.markup import Markup
 from dual_skd.evaluation.report.cases import Case
 from dual_skd.evaluation.report.plots import Plot, inline
-from dual_skd.pages.frame import figures
-from dual_skd.pages.markup import Markup
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dual_skd.evaluation.recorder import LAST
+from dual_skd.evaluation.pages.markup import clean, number
 from dual_skd.evaluation.report.origin import commands
 from dual_skd.evaluation.report.words import METRICS
-from dual_skd.pages.markup import clean, number
+from dual_skd.runs.recorder import LAST
 
 OPEN = (
     ("Clinical background and role", "which question is asked of whom, and what follows from the answer"),

@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from dual_skd.evaluation.recorder import LAST
+from dual_skd.evaluation.pages.frame import how
+from dual_skd.evaluation.pages.markup import Markup, details, element, join, number, paragraph, table, text
 from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.words import METRICS, sentence
 from dual_skd.options import Evaluation, command
-from dual_skd.pages.frame import how
-from dual_skd.pages.markup import Markup, details, element, join, number, paragraph, table, text
-from dual_skd.wording import metric_words
+from dual_skd.runs.recorder import LAST
+from dual_skd.utils.wording import metric_words
 
 # --- data -------------------------------------------------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dual_skd.evaluation.pages.frame import cards, document, how, sections
+from dual_skd.evaluation.pages.markup import Markup, element, estimate, join, number, paragraph
 from dual_skd.evaluation.report.answers import all_numbers, right_and_wrong, single_images
 from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.origin import data, efficiency, how_it_was_made, training, weight_selection
 from dual_skd.evaluation.report.trust import calibration, operating_points, subgroups
 from dual_skd.evaluation.report.words import KEY, headline, meaning, measured, task, warnings_of
-from dual_skd.pages.frame import cards, document, how, sections
-from dual_skd.pages.markup import Markup, element, estimate, join, number, paragraph
 
 PARTS = (
     ("answers", "Right and wrong answers", right_and_wrong),

@@ -16,10 +16,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dual_skd.evaluation.recorder import LOWER_IS_BETTER
-from dual_skd.pages.frame import figure as framed
-from dual_skd.pages.markup import Markup, clean, text
-from dual_skd.wording import metric_words
+from dual_skd.evaluation.pages.frame import figure as framed
+from dual_skd.evaluation.pages.markup import Markup, clean, text
+from dual_skd.runs.recorder import LOWER_IS_BETTER
+from dual_skd.utils.wording import metric_words
 
 # of Okabe and Ito 2008 (Color Universal Design), most contrast first; the last three darker, for 3:1 on white
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#C26A9B", "#B57B00", "#2A93D0", "#000000")
@@ -103,7 +103,7 @@ def save(plot: Plot, folder: Path) -> None:
 def inline(plot: Plot) -> Markup:
     """The plot as a figure of a page: with title and description, without links, its ids its own.
 
-    Its colours are those of the page, where that has any (:mod:`dual_skd.pages.style`): readable in the dark, too.
+    It takes the colours of the page (:mod:`dual_skd.evaluation.pages.style`), so it can be read in the dark.
     """
     drawn = plot.svg[plot.svg.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawn, flags=re.DOTALL)

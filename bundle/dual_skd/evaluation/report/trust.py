@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dual_skd.evaluation.calibration import FEW
+from dual_skd.evaluation.pages.frame import how
+from dual_skd.evaluation.pages.markup import Markup, Notes, element, estimate, join, number, paragraph, table
 from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.words import METRICS, sentence
-from dual_skd.pages.frame import how
-from dual_skd.pages.markup import Markup, Notes, element, estimate, join, number, paragraph, table
+from dual_skd.metrics.calibration import FEW
 
 
 def operating_points(content: Content) -> Markup:

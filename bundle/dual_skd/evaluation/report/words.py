@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dual_skd.evaluation.arguments import some
-from dual_skd.pages.frame import RESEARCH
-from dual_skd.pages.markup import element
+from dual_skd.evaluation.pages.frame import RESEARCH
+from dual_skd.evaluation.pages.markup import element
+from dual_skd.metrics.validation import some
 
 METRICS = {
     "macro_auc": "macro AUC (one against the rest)",

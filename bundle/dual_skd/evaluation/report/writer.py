@@ -11,10 +11,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 import dual_skd
-from dual_skd.data.reading.locators import expanded
 from dual_skd.errors import InputError
 from dual_skd.evaluation.analysis import analyse
-from dual_skd.evaluation.bootstrap import RESAMPLES
 from dual_skd.evaluation.report.cases import explained_cases
 from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.model_card import model_card
@@ -22,10 +20,11 @@ from dual_skd.evaluation.report.page import page
 from dual_skd.evaluation.report.plots import all_plots, save
 from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
-from dual_skd.files import read_json, replace_file, write_json
-from dual_skd.networks import build_network
-from dual_skd.outputs import load_model
-from dual_skd.progress import bar
+from dual_skd.metrics.bootstrap import RESAMPLES
+from dual_skd.networks.build import build_network
+from dual_skd.runs.model_file import load_model
+from dual_skd.utils.files import expanded, read_json, replace_file, write_json
+from dual_skd.utils.progress import bar
 
 logger = logging.getLogger(__name__)
 

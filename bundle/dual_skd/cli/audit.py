@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``dual-skd audit BUNDLE``: what a bundle would run, before it is run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from dual_skd.errors import InputError
+from dual_skd.security.audit import Audit, Finding, audit_bundle
+from dual_skd.utils.wording import closing, counted, quoted
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of ``audit``."""
+    parser.add_argument("bundle_dir", type=Path, metavar="BUNDLE", help="folder of a MONAI bundle")
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package that configs may use beside monai, torch, timm, ignite and dual_skd; can be repeated",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
+    parser.add_argument(
+        "--quiet", action="store_true", help="problems and counts only, not every target and expression"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Looks through the bundle, prints what it would do, and returns 0 when all of it is allowed, else 1."""
+    audit = audit_bundle(args.bundle_dir, allow=args.allow)
+    if args.json is not None:
+        try:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(audit.as_dict(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{args.json} can't be written ({error.strerror}); choose another file.") from error
+    sys.stdout.write("\n".join([*report(audit, quiet=args.quiet), last_words(args, audit)]) + "\n")
+    return 0 if audit.ok else 1
+
+
+def last_words(args: argparse.Namespace, audit: Audit) -> str:
+    """What was looked through, what was found, and what can be done next."""
+    found = (
+        f"{counted(len(audit.targets), 'target')}, {counted(len(audit.expressions), 'expression')}, "
+        f"{counted(len(audit.problems), 'problem') if audit.problems else 'no problem'}"
+    )
+    remedy = "read the places above before you run anything of it; --allow PACKAGE takes what you trust"
+    rows = [("found", found), ("next", "" if audit.ok else remedy), ("all findings", args.json or "")]
+    answers = audit.ok and (args.bundle_dir / "models" / "model.pt").is_file()
+    following = f"dual-skd predict IMAGES --model {quoted(args.bundle_dir)}" if answers else ""
+    return closing(f"Audited: {_visible(str(args.bundle_dir))}", rows, following)
+
+
+def report(audit: Audit, *, quiet: bool = False) -> Iterator[str]:
+    """What was found, line by line, the problems last."""
+    for title, findings in (("Targets", audit.targets), ("Expressions", audit.expressions)):
+        yield f"{title}: {len(findings)}"
+        yield from () if quiet else map(_line, findings)
+    yield "Expressions per file:"
+    yield from (f"  {count:4d}  {_visible(file)}" for file, count in audit.counts.items())
+    if audit.manifest:
+        yield f"Checksums: {audit.verified} files agree with {audit.manifest}."
+    else:
+        yield "Checksums: the bundle has no list of SHA-256 sums."
+    yield f"Problems: {len(audit.problems) or 'none'}"
+    yield from (f"{_line(one)}\n      {_visible(one.problem)}" for one in audit.problems)
+
+
+def _line(one: Finding) -> str:
+    return "  " + _visible("  ".join(part for part in (one.file, one.place, one.text) if part))
+
+
+def _visible(text: str) -> str:
+    """Text of a stranger on one line: control characters could move the cursor and hide a line."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

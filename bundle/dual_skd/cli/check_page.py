@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of ``dual-skd check``: the answer, images as the network would see them, findings with pictures, tables."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dual_skd import __version__
+from dual_skd.api.shown_images import ShownImages, preprocessing_for
+from dual_skd.data.checking.findings import Findings, Group
+from dual_skd.data.reading.facts import spread
+from dual_skd.data.reading.inspection import FileFacts
+from dual_skd.data.records.datalist import SPLITS, DataList
+from dual_skd.data.records.splitting import positive_labels
+from dual_skd.errors import input_error_behind
+from dual_skd.evaluation.pages.frame import document, gallery, how, sections
+from dual_skd.evaluation.pages.markup import Markup, element, join, paragraph, picture, table
+from dual_skd.utils.wording import counted
+
+LARGEST = 128  # pixels along the longer side of a picture; of a volume's slices together three times as many
+PICTURES = 240  # on a page, of about 5 kB each
+PER_CLASS = {2: 8, 3: 6}  # images, or volumes, of a class in each split; fewer where there are many classes
+CLASSES = 20  # that are shown by images
+PER_FINDING = 6  # images, or pairs of copies
+NAMES = 10  # of files without a picture
+VALUES = 5  # of a property in the table of files
+PRIVATE = "This page holds pictures of patients and the names of their files: keep it where the images may be kept."
+FITS = {
+    "pad": "the shape is kept, and what is left is filled with black",
+    "crop": "the shape is kept, and what is too long is cut off on both sides",
+    "stretch": "squeezed to this size, so that shapes change",
+    None: "resampled to the spacing, then cut or filled with black about the middle",
+}
+WINDOWS = {
+    "percentile": "black and white are the 0.5 and 99.5 percentiles of each image",
+    "zscore": "each image is brought to mean 0 and standard deviation 1",
+    "file": "black and white as each file says",
+}
+
+
+def check_page(
+    name: str,
+    data: DataList,
+    findings: Findings,
+    options: Mapping[str, Any],
+    *,
+    notes: Sequence[str],
+    verdict: str,
+    following: str,
+) -> str:
+    """The HTML document.
+
+    Args:
+        name: of the data set, for the title.
+        data: as given, nothing left out.
+        findings: of the whole check, with the facts of its files.
+        options: of the images, as they were given: those that training would get.
+        notes: what else is to be said of the set.
+        verdict: whether the set can be trained on, in a sentence.
+        following: the next command; "" for none.
+    """
+    album = Album(data, findings.facts, options)
+    parts = [("seen", "What the network would see", _seen(data, album))]
+    for severity, heading in (("error", "Errors"), ("warning", "Warnings")):
+        if groups := findings.groups(severity):
+            parts.append((severity, heading, join(_finding(group, album) for group in groups)))
+    parts += [
+        ("counts", "Images and patients", _counts(data, notes)),
+        ("files", "Files", _files([findings.facts[one["image"]] for one in album.records.values()])),
+    ]
+    written = datetime.now(timezone.utc).date().isoformat()
+    body = [
+        paragraph(verdict, class_="lead"),
+        join(["Next:", element("pre", following)]) if following else Markup(""),
+        paragraph(PRIVATE, class_="warning"),
+        sections(parts),
+    ]
+    source = data.source.replace(str(data.root), data.root.name)  # folders above may be named after somebody
+    about = f"{source}. Written {written} by dual-skd {__version__}."
+    title, heading = f"Check of {name}, {written}", f"Check of {name}"
+    return document(title, body, version=__version__, heading=heading, about=about)
+
+
+class Album:
+    """Pictures of the images of a data set as training would see them, as many as a page may hold.
+
+    Args:
+        data: the data set.
+        facts: of its files; those with a problem have no picture.
+        options: of the images, as they were given.
+    """
+
+    def __init__(self, data: DataList, facts: Mapping[str, FileFacts], options: Mapping[str, Any]) -> None:
+        splits = {split: [one for one in data.splits[split] if not facts[one["image"]].problem] for split in SPLITS}
+        self.splits = splits
+        self.records = {data.relative(one["image"]): one for split in SPLITS for one in splits[split]}
+        self.left = PICTURES
+        self.settings: dict[str, Any] = {}
+        if self.records:
+            train = splits["train"] or [*self.records.values()]
+            self._transform, self.settings = preprocessing_for(replace(data, splits=splits | {"train": train}), options)
+
+    def picture(self, name: str) -> list[Markup]:
+        """The picture of an image by its name in reports; none of what can't be read, or when the page is full."""
+        record = self.records.get(name)
+        if record is None or not self.left:
+            return []
+        try:
+            image = self._transform(dict(record))["image"]
+        except Exception as error:
+            if input_error_behind(error) is None:
+                raise
+            return []  # training would refuse it, which stands among the findings
+        self.left -= 1
+        (pixels,) = ShownImages(image[None], [name]).pictures()
+        wide = image.ndim == 4
+        file, width = _jpeg(pixels, LARGEST * (3 if wide else 1))
+        return [picture(file, name, width, title=name, class_="wide" if wide else "")]
+
+
+def _seen(data: DataList, album: Album) -> Markup:
+    if not album.records:
+        return paragraph("No image can be read.")
+    names = data.class_names[:CLASSES]
+    divided = [split for split in SPLITS if album.splits[split]]
+    share = max(min(PER_CLASS[data.spatial_dims], PICTURES // 2 // (len(names) * len(divided))), 1)
+    parts = [how(_settings(album.settings), "Training also turns, shifts and brightens its images a little at random.")]
+    for label, name in enumerate(names):
+        parts.append(element("h3", name))
+        for split in divided:
+            members = [one for one in album.splits[split] if label in positive_labels(one)]
+            shown = [members[place]["image"] for place in spread(len(members), share)]
+            said = counted(len(members), f"{split} image") if len(divided) > 1 else counted(len(members), "image")
+            pictures = [one for image in shown for one in album.picture(data.relative(image))]
+            strip = element("div", *pictures, class_="strip")
+            parts.append(element("div", paragraph(said, class_="note"), strip, class_="whole"))
+    if len(data.class_names) > CLASSES:
+        parts.append(paragraph(f"These are the first {CLASSES} of {len(data.class_names)} classes."))
+    return join(parts)
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    size, dims = settings["image_size"], settings["spatial_dims"]
+    sides = size if isinstance(size, list) else [size] * dims
+    window = settings["window"]
+    scaled = WINDOWS.get(window) if isinstance(window, str) else "centre {:g}, width {:g}".format(*window)
+    spacing = f"; {settings['spacing']} mm per pixel" if settings["spacing"] else ""
+    cut = "; of each volume the middle axial, coronal and sagittal slice" if dims == 3 else ""
+    return (
+        f"{' x '.join(map(str, sides))} pixels: {FITS[settings['fit']]}{spacing}; {scaled}{cut}. "
+        "--image-size, --fit, --spacing and --window change this."
+    )
+
+
+def _finding(group: Group, album: Album) -> Markup:
+    """A kind of finding: what it is, what to do, and the images concerned."""
+    named = list(_once_per_pair([one for one in group.offenders if one["image"]]))
+    shown: list[tuple[list[Markup], list[str]]] = []
+    listed: list[Markup] = []
+    for one in named:
+        if len(shown) == PER_FINDING or len(listed) == NAMES:
+            break
+        if pictures := album.picture(one["image"]):
+            where = ", ".join(filter(None, (one["split"], one["label"])))
+            pictures += album.picture(one["twin"])
+            shown.append((pictures, [join([element("b", one["image"]), f" ({where})"]), one["detail"]]))
+        else:
+            listed.append(element("li", element("b", one["image"]), f": {one['detail']}"))
+    whole = [] if named or not group.example else [one["detail"] for one in group.offenders[:NAMES]]
+    more = len(named) - len(shown) - len(listed)
+    return element(
+        "div",
+        element("h3", f"{group.headline.removesuffix('.')}."),
+        *(paragraph(f"{remedy[0].upper()}{remedy[1:]}.") for remedy in group.remedies[:3]),
+        paragraph(f"{'; '.join(whole)}.") if whole else "",
+        gallery(shown) if shown else "",
+        element("ul", *listed) if listed else "",
+        paragraph(f"… and {more} more; --fix-list FILE.csv writes all.", class_="note") if more else "",
+        class_="whole",
+    )
+
+
+def _once_per_pair(offenders: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    seen: set[frozenset[str]] = set()
+    for one in offenders:
+        pair = frozenset((one["image"], one["twin"] or one["image"]))
+        if pair not in seen:
+            yield one
+        seen.add(pair)
+
+
+def _counts(data: DataList, notes: Sequence[str]) -> Markup:
+    """Images and patients of each class and split."""
+    present = [split for split in SPLITS if data.splits[split]]
+    columns = {split: data.splits[split] for split in present}
+    if len(present) > 1:
+        columns["all"] = [one for split in present for one in data.splits[split]]
+    elif not (data.val or data.test):
+        columns = {"all": data.train}
+    rows = []
+    for label, name in enumerate(data.class_names):
+        rows.append([name, *(_tally([r for r in of if label in positive_labels(r)]) for of in columns.values())])
+    rows.append(["all classes", *(_tally(of) for of in columns.values())])
+    said = (paragraph(f"{note[0].upper()}{note[1:]}.") for note in notes)
+    return join([table(["", *columns], rows), *said])
+
+
+def _tally(records: Sequence[Mapping[str, Any]]) -> str:
+    patients = {one["patient"] for one in records if one["patient"]}
+    return f"{len(records)} ({counted(len(patients), 'patient')})" if patients else str(len(records))
+
+
+def _files(facts: Sequence[FileFacts]) -> Markup:
+    """What the files are and hold, those without a problem."""
+    if not facts:
+        return paragraph("No file can be used.")
+    words = {
+        "format": [one.format for one in facts],
+        "pixels stored as": [one.mode for one in facts],
+        "modality": [one.modality for one in facts],
+        "manufacturer": [one.manufacturer for one in facts],
+        "orientation": [one.orientation for one in facts],
+    }
+    rows = [[name, _commonest(found)] for name, found in words.items() if any(found)]
+    shapes = [one.shape for one in facts if one.shape]
+    spacings = [one.spacing for one in facts if one.spacing]
+    aspects = [one.aspect for one in facts if one.aspect]
+    lowest = [one.minimum for one in facts if one.minimum is not None]
+    highest = [one.maximum for one in facts if one.maximum is not None]
+    rows += [
+        ["size along each axis, pixels", _range(shapes)],
+        ["spacing along each axis, mm", _range(spacings) if spacings else "not stated"],
+        ["width divided by height", _range([(one,) for one in aspects])],
+        ["lowest value", _range([(one,) for one in lowest])],
+        ["highest value", _range([(one,) for one in highest])],
+    ]
+    return table(["", f"{counted(len(facts), 'image')} that can be used"], rows)
+
+
+def _commonest(found: Sequence[str]) -> str:
+    counts = Counter(one or "not stated" for one in found).most_common()
+    said = ", ".join(f"{name} ({count})" for name, count in counts[:VALUES])
+    return f"{said} and {len(counts) - VALUES} more" if len(counts) > VALUES else said
+
+
+def _range(found: Sequence[Sequence[float]]) -> str:
+    """Smallest, median and largest of numbers or of sizes, axis by axis."""
+    values = np.array([one for one in found if len(one) == len(found[0])], dtype=float)
+    low, middle, high = (
+        " x ".join(f"{value:.4g}" for value in row) for row in (values.min(0), np.median(values, 0), values.max(0))
+    )
+    return low if low == high else f"{low} to {high}, median {middle}"
+
+
+def _jpeg(pixels: np.ndarray, largest: int) -> tuple[bytes, int]:
+    """A JPEG file of a grey picture, and how wide it is shown."""
+    shown, buffer = Image.fromarray(pixels), io.BytesIO()
+    shown.thumbnail((largest, largest))
+    shown.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue(), max(shown.width, largest * 3 // 4)

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``dual-skd learning-curve DATA -o CURVE``: how accuracy grows with the number of labelled images, on your own data.
+
+Two curves over the same test images: the selected pair with self-distillation (``--method``), and plain fine-tuning of
+the student from the same weights (``single``). Small shares get more epochs, so that each has about as many steps as
+the whole set, at most eight times its epochs. The band is the standard deviation over seeds, each of which draws other
+training images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dual_skd.cli.train import add_files
+from dual_skd.errors import InputError
+from dual_skd.evaluation.learning_curve import CONTROL, METRICS, Cell, Measured, by_share, last_words, write
+from dual_skd.options import Training, read, words_of
+from dual_skd.options.arguments import Parser, add_options, given
+from dual_skd.options.shared import Copies, Reading
+from dual_skd.runs.workflow import TRAIN
+from dual_skd.utils.wording import counted
+
+MOST = 8  # times the epochs of the whole set that the smallest share gets
+MADE_OF = "split_made_of.json"
+BY_THE_RUN = ("dataset_dir", "output_dir", "epochs", "method", "seed", "train_fraction")  # set for each run
+OF_RUNS = [name for name in Training.model_fields if name not in (*BY_THE_RUN, "fresh", "resume_from")]
+# with which the shared division is made; the second, runs need as well
+OF_DIVISION = (*Reading.model_fields, *Copies.model_fields, "test_fraction", "frame", "spatial_dims")
+OF_BOTH = (*Copies.model_fields, "spatial_dims", "val_fraction")
+
+Execute = Callable[[Sequence[str], Path], int]
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declares the arguments of ``learning-curve``, and the options of training, which are the same for all runs."""
+    parser.add_argument("data", metavar="DATA", help="any data set that training takes")
+    parser.add_argument(
+        "-o", "--output-dir", dest="curve", required=True, type=Path, metavar="DIR",
+        help="folder of the runs, the table, the plot",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fractions", nargs="+", type=float, default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="X",
+        help="shares of the labelled images, above 0 and up to 1 (default: 0.05 0.1 0.25 0.5 1)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per share and method (default: 3)")
+    parser.add_argument(
+        "--epochs", type=int, default=12, metavar="N", help="of the whole set; small shares get more (default: 12)"
+    )
+    parser.add_argument(
+        "--method", default="coupled", metavar="NAME", help=f"compared with {CONTROL} (default: coupled)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=600, metavar="X", help="no run is started after them (default: 600)"
+    )
+    add_files(parser, TRAIN)
+    add_options(parser, Training, OF_RUNS, everyday=True)
+
+
+def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
+    """Makes the runs that are missing, writes table and plot, and returns 1 if a run failed, else 0."""
+    from dual_skd.utils.files import make_folder
+
+    refuse_impossible(args)
+    wanted = TRAIN.gather(given(args, Training, OF_RUNS) | {"dataset_dir": args.data}, args.preset, args.config)
+    if taken := [name for name in wanted.values if name not in (*OF_RUNS, "dataset_dir")]:
+        raise InputError(f"learning-curve sets {' and '.join(taken)} itself; leave that out of {args.config[-1]}.")
+    curve = make_folder(args.curve.expanduser())
+    divide_once(args.data, of_division(wanted.options), curve / "split.json")
+    make_folder(curve / "runs")
+    cells = [
+        Cell(method, fraction, seed)
+        for seed in range(args.seeds)
+        for fraction in dict.fromkeys(args.fractions)
+        for method in dict.fromkeys((CONTROL, args.method))
+    ]
+    runs = Runs(curve, args.epochs, words_of_runs(wanted.values, args.preset), execute or run_command)
+    failed: dict[Cell, str] = {}
+    stopped: Any = 0
+    try:
+        with _ended_by_sigterm():
+            failed = runs.make(cells, args.minutes)
+    except (KeyboardInterrupt, SystemExit) as end:
+        stopped = end.code if isinstance(end, SystemExit) else 128 + signal.SIGINT
+        sys.stdout.write("stopped\n")
+    done = [cell for cell in cells if runs.finished(cell)]
+    found = by_share(runs.measured(cell) for cell in done)
+    if found:
+        write(found, curve)
+        sys.stdout.write("\n".join(last_words(found, curve)) + "\n")
+    for cell, reason in failed.items():
+        sys.stderr.write(f"Failed: {cell.name}: {reason} (all of it in {curve / 'runs' / cell.name}.log)\n")
+    if len(done) < len(cells):
+        sys.stderr.write(f"{len(done)} of {counted(len(cells), 'run')} finished; the same command goes on.\n")
+    return stopped or int(bool(failed) or not found)
+
+
+def refuse_impossible(args: argparse.Namespace) -> None:
+    """Raises InputError for what no run can do, before anything is read."""
+    if not all(0 < fraction <= 1 for fraction in args.fractions):
+        raise InputError(f"Fractions are above 0 and at most 1, found {' '.join(map(str, args.fractions))}.")
+    read(Training, {"method": args.method})
+    if not args.minutes >= 0:
+        raise InputError(f"Expected minutes of at least 0, found {args.minutes}.")
+    if args.seeds < 1 or args.epochs < 1:
+        raise InputError(f"Expected a seed and an epoch or more, found --seeds {args.seeds} --epochs {args.epochs}.")
+
+
+# --- options of training ----------------------------------------------------------------------------------------------
+
+
+def of_division(options: Training) -> dict[str, Any]:
+    """The options that the division is made with, as far as they aren't the usual ones."""
+    usual = Training()
+    found = {name: getattr(options, name) for name in OF_DIVISION}
+    return {name: value for name, value in found.items() if value != getattr(usual, name)}
+
+
+def words_of_runs(values: Mapping[str, Any], presets: Sequence[str]) -> list[str]:
+    """The words that every run gets: all options that were given but those that the division has used up."""
+    left = {name: value for name, value in values.items() if name not in (*OF_DIVISION, "dataset_dir", "val_fraction")}
+    left |= {name: value for name, value in values.items() if name in OF_BOTH}
+    presets = [word for name in presets for word in ("--preset", name)]
+    return [*presets, *words_of(left, Training.model_fields, places=True)]
+
+
+# --- the division -----------------------------------------------------------------------------------------------------
+
+
+def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
+    """Writes the division into training and test images that all runs share.
+
+    The options of the data (``patient_pattern``, ``label_column`` ...) are used here; the file has patients and labels.
+    What it was made of stands beside it.
+
+    Raises:
+        InputError: the data can't be read, its images have several labels or no test split, or the file was made of
+            other data or with other options.
+    """
+    from dual_skd.data import load_records, save_split
+    from dual_skd.data.records.datalist import DEMO_NAMES
+    from dual_skd.utils.files import read_json, write_json
+
+    where = data if data in DEMO_NAMES else str(Path(data).expanduser().resolve())
+    made_of = json.loads(json.dumps({"data": where, "options": options}))
+    if path.is_file():
+        former = read_json(path.with_name(MADE_OF))
+        if former and former != made_of:
+            words = shlex.join(words_of(former["options"], Training.model_fields, places=True))
+            raise InputError(
+                f"{path.parent} holds the division of {former['data']} with the data options {words or 'left out'}; "
+                "give these, or choose another folder after -o."
+            )
+        return
+    found = load_records(data, **options, val_fraction=0.0)  # of which each run takes a share for itself
+    if found.multi_label:
+        raise InputError(f"{data} has several labels per image; name the column of one: --label-column NAME.")
+    if not found.test:
+        raise InputError(
+            f"{data} has no test images, on which all runs are measured; add a split of them, or give data without any "
+            "split, of which a fifth is carved for it."
+        )
+    write_json(path.with_name(MADE_OF), made_of)
+    save_split(found, path)
+
+
+# --- the runs ---------------------------------------------------------------------------------------------------------
+
+
+def epochs_of(fraction: float, epochs: int) -> int:
+    """Epochs that give a share about the steps of the whole set."""
+    return round(epochs * min(1 / fraction, MOST))
+
+
+class Runs:
+    """The runs of a curve: which are finished, and how the others are made.
+
+    Args:
+        curve: folder of the curve.
+        epochs: of the whole set.
+        options: words of further options of training, for all runs.
+        execute: runs a command with its output in a file, and returns its exit code.
+    """
+
+    def __init__(self, curve: Path, epochs: int, options: Sequence[str], execute: Execute) -> None:
+        self.curve, self.epochs, self.options, self.execute = curve, epochs, list(options), execute
+
+    def folder(self, cell: Cell) -> Path:
+        """``output_dir`` of a run."""
+        return self.curve / "runs" / cell.name
+
+    def options_of(self, cell: Cell) -> list[str]:
+        """The words that make a run what it is, without places."""
+        epochs = epochs_of(cell.fraction, self.epochs)
+        own = {"--method": cell.method, "--epochs": epochs, "--train-fraction": cell.fraction, "--seed": cell.seed}
+        return [*(str(word) for pair in own.items() for word in pair), *self.options]
+
+    def commands_of(self, cell: Cell) -> list[list[str]]:
+        """The commands of a run: training, and evaluating."""
+        program, out = [sys.executable, "-m", "dual_skd"], str(self.folder(cell).absolute())
+        split = str((self.curve / "split.json").absolute())
+        return [
+            [*program, "train", split, "-o", out, *self.options_of(cell)],
+            [*program, "evaluate", out, "--report", "false"],
+        ]
+
+    def _note(self, cell: Cell) -> Path:
+        """The file that says with which options a run was finished."""
+        return self.folder(cell).with_name(f"{cell.name}.json")
+
+    def finished(self, cell: Cell) -> bool:
+        """Whether a run has its test numbers, and was made with the options that are given now."""
+        from dual_skd.utils.files import read_json
+
+        measured = read_json(self.folder(cell) / "metrics.json").get("test")
+        return bool(measured) and read_json(self._note(cell)).get("options") == self.options_of(cell)
+
+    def make(self, cells: Sequence[Cell], minutes: float) -> dict[Cell, str]:
+        """Makes the runs that aren't finished, says so line by line, and returns why some failed."""
+        from dual_skd.utils.files import write_json
+
+        began, failed = time.monotonic(), {}
+        for number, cell in enumerate(cells, 1):
+            if self.finished(cell):
+                continue
+            if time.monotonic() - began >= 60 * minutes:
+                break
+            start = time.monotonic()
+            share = f"{100 * cell.fraction:.4g} % of the images"
+            sys.stdout.write(f"Run {number} of {len(cells)}: {cell.method}, {share}, seed {cell.seed} ... ")
+            sys.stdout.flush()
+            reason = self._make(cell)
+            if reason:
+                failed[cell] = reason
+                sys.stdout.write(f"failed: {reason}\n")
+                continue
+            write_json(self._note(cell), {"options": self.options_of(cell)})
+            value = self.measured(cell).metrics["balanced_accuracy"]
+            shown, minutes_taken = "–" if value is None else f"{value:.3f}", (time.monotonic() - start) / 60
+            sys.stdout.write(f"balanced accuracy {shown}, {minutes_taken:.1f} minutes\n")
+        return failed
+
+    def _make(self, cell: Cell) -> str:
+        """Trains and evaluates; returns why that failed, or ""."""
+        log = self.folder(cell).with_name(f"{cell.name}.log")
+        log.unlink(missing_ok=True)
+        for command in self.commands_of(cell):
+            code = self.execute(command, log)
+            if code:
+                return last_error(log) or f"exit code {code}"
+        return ""
+
+    def measured(self, cell: Cell) -> Measured:
+        """What a finished run found."""
+        from dual_skd.utils.files import read_json
+
+        folder = self.folder(cell)
+        used, student = read_json(folder / "datalist.json"), read_json(folder / "metrics.json")["test"]["student"]
+        images = sum(len(used.get(section) or []) for section in ("training", "validation"))
+        return Measured(cell, images, {name: student.get(name) for name in METRICS})
+
+
+def run_command(command: Sequence[str], log: Path) -> int:
+    """Runs a command with its output at the end of a file; returns its exit code. Told to end, it lets it save."""
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)  # noqa: S603
+        try:
+            return process.wait()
+        except BaseException as end:
+            if not isinstance(end, KeyboardInterrupt):  # Ctrl-C reaches both
+                process.terminate()
+            process.wait()
+            raise
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Within it SIGTERM raises SystemExit, so that the run in progress is told, too."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def last_error(log: Path) -> str:
+    """The sentence of an error that the user can mend, else the last line that isn't empty."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    return next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1] if lines else "")

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``dual-skd report OUT``: the report of an evaluated run as one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dual_skd.utils.wording import closing, metric_rows, quoted
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of ``report``."""
+    parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of an evaluated run")
+    parser.add_argument(
+        "--split", default="test", metavar="NAME",
+        help="which evaluation: test, val, or the name given as report_as (default: test)",
+    )  # fmt: skip
+    parser.add_argument("--show-names", action="store_true", help="show names of files and the data's description")
+    parser.add_argument("--no-images", action="store_true", help="leave out the pictures of single images")
+    parser.add_argument("--no-speed", action="store_true", help="don't measure the time per image")
+    parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default: 2000)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Writes the report, prints where it is with the main numbers, and returns 0."""
+    from dual_skd.api.results import SHOWN
+    from dual_skd.evaluation.report.writer import write_report
+    from dual_skd.evaluation.run_files import unfinished
+    from dual_skd.options import training_command
+    from dual_skd.utils.files import read_json
+
+    path = write_report(
+        args.run_dir,
+        args.split,
+        show_names=args.show_names,
+        images=not args.no_images,
+        speed=not args.no_speed,
+        resamples=args.resamples,
+    )
+    folder = path.parent.parent
+    run, analysis = read_json(folder / "run.json"), read_json(folder / "metrics.json")[args.split]["analysis"]
+    overall, level = analysis["metrics"]["overall"], analysis["settings"]["level"]
+    warning = unfinished(run, "the command below")
+    rows: list[tuple[str, str | Path]] = [("warning", warning), ("images", str(analysis["images"]))]
+    home = analysis["home"] or {"metrics": {}, "reason": ""}
+    rows += metric_rows(overall, SHOWN, (home["metrics"], home["reason"]), level)
+    rows += [("model card", path.with_name("model_card.md")), ("plots", path.with_name("plots"))]
+    following = f"dual-skd predict IMAGES --model {quoted(args.run_dir)}"
+    if warning:
+        following = training_command(run.get("config") or {}, args.run_dir)
+    elif not (folder / "models" / "model.pt").is_file():
+        following = ""
+    sys.stdout.write(closing(f"Report: {path}", rows, following) + "\n")
+    return 0

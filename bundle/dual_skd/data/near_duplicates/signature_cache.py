@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps signatures and comparisons between runs, so that unchanged images are decoded and compared once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+import numpy as np
+
+from dual_skd.data.near_duplicates.signatures import VERSION, Signature, read_finite, signature_of
+from dual_skd.data.reading.locators import path_of
+from dual_skd.errors import InputError
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 500  # SQLite's smallest limit of variables in one statement is 999
+KEPT = {2: 15_000, 3: 5_000}  # images whose views stay in memory, by spatial_dims; 18 kB per view
+UNSTORED = 512  # new signatures after which they are stored: so many are lost when a search is stopped
+
+
+class Signatures:
+    """Signatures of images: those that an earlier run has stored, and new ones, which are stored in their turn.
+
+    Args:
+        images: paths.
+        spatial_dims: 2 for images, 3 for volumes.
+        cache: whether signatures are kept on disk and taken from there.
+    """
+
+    def __init__(self, images: Sequence[str], *, spatial_dims: int = 2, cache: bool = True) -> None:
+        self._spatial_dims = spatial_dims
+        self._keys: dict[str, str] = {}
+        if cache:
+            keys = ((image, key_of(image, spatial_dims=spatial_dims)) for image in images)
+            self._keys = {image: key for image, key in keys if key}
+        stored = load(list(self._keys.values()))
+        self._known = {image: stored[key] for image, key in self._keys.items() if key in stored}
+        self._unstored: dict[str, Signature] = {}
+        self._lock = Lock()
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._known
+
+    def __getitem__(self, image: str) -> Signature:
+        return self._known[image]
+
+    def add(self, image: str, array: np.ndarray) -> None:
+        """Makes the signature of a decoded image, finite (W, H) or (X, Y, Z), unless it is known; from any thread."""
+        if image in self._known:
+            return
+        signature = signature_of(array)
+        if len(self._known) >= KEPT[self._spatial_dims]:
+            signature = replace(signature, views=None)
+        self._known[image] = signature
+        if image in self._keys:
+            with self._lock:
+                self._unstored[self._keys[image]] = signature
+                full = len(self._unstored) >= UNSTORED
+            if full:
+                self.store()
+
+    def decode(self, image: str) -> None:
+        """Makes the signature of an image that isn't known; one that can't be read gets a ``problem``.
+
+        Problems are not stored: tomorrow a decoder may be installed for it.
+        """
+        try:
+            self.add(image, read_finite(image, spatial_dims=self._spatial_dims))
+        except InputError as error:
+            self._known[image] = Signature("", np.empty(0, np.float16), problem=str(error))
+
+    def store(self) -> None:
+        """Stores the new signatures; a cache that can't be written is no error."""
+        with self._lock:
+            rows = [(key, one.digest, one.descriptor.tobytes()) for key, one in self._unstored.items()]
+            self._unstored = {}
+        _use(lambda database: database.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?)", rows), None)
+
+
+def cache_file() -> Path:
+    """The file that holds the signatures: ``$XDG_CACHE_HOME/dual_skd/signatures.sqlite`` (default ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dual_skd" / "signatures.sqlite"
+
+
+def key_of(image: str, *, spatial_dims: int) -> str | None:
+    """Hash of path, size and time of change (of all its files, for a folder); None when there is no such file."""
+    digest = hashlib.blake2b(f"{VERSION}|{spatial_dims}|{os.path.abspath(image)}".encode(), digest_size=16)
+    path = path_of(image)
+    try:
+        if path.is_dir():
+            with os.scandir(path) as entries:
+                files = sorted((entry.name, entry.stat()) for entry in entries if entry.is_file())
+        else:
+            files = [("", path.stat())]
+    except OSError:
+        return None
+    for name, stat in files:
+        digest.update(f"|{name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def load(keys: Sequence[str]) -> dict[str, Signature]:
+    """Signatures that are stored under any of ``keys``; none when there is no cache."""
+
+    def read(database: sqlite3.Connection) -> dict[str, Signature]:
+        rows = _select(database, "key, digest, descriptor FROM signatures", keys)
+        return {key: Signature(digest, np.frombuffer(numbers, np.float16)) for key, digest, numbers in rows}
+
+    return _use(read, {})
+
+
+def count(keys: Sequence[str]) -> int:
+    """How many of ``keys`` are stored."""
+    return _use(lambda database: sum(number for (number,) in _select(database, "COUNT(*) FROM signatures", keys)), 0)
+
+
+def pair_key(digest: str, other: str, mirrored: int) -> str:
+    """Name of the fine comparison of two images, by their digests and the axes along which the first is mirrored."""
+    return f"{VERSION}|{digest}|{other}|{mirrored}"
+
+
+def load_likenesses(keys: Sequence[str]) -> dict[str, float]:
+    """Results of fine comparisons that are stored under any of ``keys``."""
+    return _use(lambda database: dict(_select(database, "key, value FROM likenesses", keys)), {})
+
+
+def store_likenesses(values: Mapping[str, float]) -> None:
+    """Stores results of fine comparisons by key; a cache that can't be written is no error."""
+    rows = list(values.items())
+    _use(lambda database: database.executemany("INSERT OR REPLACE INTO likenesses VALUES (?, ?)", rows), None)
+
+
+def _select(database: sqlite3.Connection, what: str, keys: Sequence[str]) -> Iterator[tuple]:
+    for start in range(0, len(keys), AT_ONCE):
+        some = keys[start : start + AT_ONCE]
+        marks = ",".join("?" * len(some))
+        yield from database.execute(f"SELECT {what} WHERE key IN ({marks})", some)
+
+
+def _use(action: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
+    """What ``action`` returns for the data base, which other processes may use meanwhile; ``otherwise`` without one."""
+    path = cache_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT, 0o600))  # it is made of patients' images: for the user alone
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as database, database:
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS signatures (key TEXT PRIMARY KEY, digest TEXT, descriptor BLOB)"
+            )
+            database.execute("CREATE TABLE IF NOT EXISTS likenesses (key TEXT PRIMARY KEY, value REAL)")
+            return action(database)
+    except (OSError, sqlite3.Error) as error:
+        logger.debug("Signatures are not kept: %s can't be used (%s).", path, error)
+        return otherwise

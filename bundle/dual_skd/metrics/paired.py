@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paired comparison of two methods on the same test images: bootstrap interval, p value, Holm correction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from dual_skd.errors import InputError
+from dual_skd.metrics.bootstrap import RESAMPLES
+from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.estimates import DEFINED_SHARE
+from dual_skd.metrics.resampling import drawn_weights, patient_numbers
+from dual_skd.metrics.validation import checked_predictions, whole_labels
+from dual_skd.metrics.weighted import OVERALL_METRICS, WeightedMetrics
+
+
+class Difference(NamedTuple):
+    """How much larger a metric is for one method than for the other.
+
+    Attributes:
+        value: difference on the test images as they are, mean over the seeds.
+        low: 2.5 percentile of the bootstrap distribution.
+        high: 97.5 percentile.
+        p: two-sided p value of no difference.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_differences(
+    one: np.ndarray,
+    other: np.ndarray,
+    labels: np.ndarray,
+    *,
+    metrics: Sequence[str] = METRICS,
+    patients: Sequence[str] | None = None,
+    new_trainings: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Compares two methods that were trained with the same seeds and tested on the same images.
+
+    Images (or whole patients) are drawn with replacement, the same ones for both methods and all seeds; the difference
+    of each metric is averaged over the seeds (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections
+    8 and 13). The p value is twice the smaller share of resamples on one side of 0, counting the observed sample
+    (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 4.2.3).
+
+    Args:
+        one: probabilities (S, N, K) of the first method for S seeds; or (N, K).
+        other: the same of the second method, in the same order of seeds and images.
+        labels: class indices (N,).
+        metrics: which of :data:`dual_skd.metrics.weighted.OVERALL_METRICS`.
+        patients: patient of each image, "" for an unknown one (then the image stands for itself); resampled whole.
+        new_trainings: the interval then speaks of new trainings, too; without it, of new images for just these trained
+            networks. To every resample of the images comes a draw of Student's t distribution with S - 1 degrees of
+            freedom, times the standard error of the mean over the seeds (the sum is the distribution of Behrens and
+            Fisher: Fisher, The fiducial argument in statistical inference, 1935). Drawing few seeds with replacement
+            would be too narrow: five of them vary by 4/5 of what they should, and know no tails. What images and seeds
+            do together counts in both parts, so the interval is rather too wide; nothing is added for a single seed.
+        resamples: number of bootstrap resamples.
+        seed: of the resampling.
+
+    Returns:
+        per metric a :class:`Difference`. Resamples in which a metric isn't defined (AUC of a class that was not
+        drawn) are left out, and where those are more than a tenth limits and p are nan, as there is no interval in
+        :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`; all is nan where the metric is not defined on the
+        images themselves.
+
+    Raises:
+        InputError: shapes don't match, probabilities or labels that can't be, no resample, or a metric isn't known.
+
+    Example:
+        >>> labels = np.array([0, 1] * 50)
+        >>> good, coin = np.eye(2)[labels] * 0.8 + 0.1, np.full((100, 2), 0.5)
+        >>> difference = paired_differences(good, coin, labels, metrics=["macro_auc"])["macro_auc"]
+        >>> difference.value, difference.p < 0.01
+        (0.5, True)
+    """
+    one, other, labels = _checked(one, other, labels, metrics)
+    if resamples < 1:
+        raise InputError(f"Expected a resample or more, found {resamples}.")
+    random = np.random.default_rng(seed)
+    units = patient_numbers(patients, len(labels))
+    trained = len(one)
+    measures = [[WeightedMetrics(p, labels, metrics) for p in method] for method in (one, other)]
+    apart = {name: np.empty((1 + resamples, trained)) for name in metrics}
+    start = 0
+    for weights in chain([np.ones((1, len(labels)))], drawn_weights(random, units, resamples)):
+        rows = slice(start, start + len(weights))
+        for seed_place in range(trained):
+            first, second = (method[seed_place](weights).overall for method in measures)
+            for name in metrics:
+                apart[name][rows, seed_place] = first[name] - second[name]
+        start = rows.stop
+    distributions = {name: apart[name].mean(axis=1) for name in metrics}
+    if new_trainings and trained > 1:
+        for name, distribution in distributions.items():
+            error = apart[name][0].std(ddof=1) / np.sqrt(trained)
+            distribution[1:] += error * random.standard_t(trained - 1, size=resamples)
+    return {name: _difference(distribution) for name, distribution in distributions.items()}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusts the p values of a family so that the chance of any false rejection stays below the level (Holm 1979).
+
+    The i-th smallest of m is multiplied by m - i + 1; none becomes smaller than the one before it, or larger than 1.
+
+    Args:
+        p_values: in any order.
+
+    Returns:
+        adjusted p values in the same order.
+
+    Example:
+        >>> holm([0.01, 0.02])
+        [0.02, 0.02]
+    """
+    p = np.asarray(p_values, dtype=float)
+    if not len(p):
+        return []
+    order = np.argsort(p, kind="stable")
+    raised = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = raised
+    return adjusted.tolist()
+
+
+def _difference(distribution: np.ndarray) -> Difference:
+    """From the observed difference and those of the resamples behind it."""
+    value, defined = float(distribution[0]), np.isfinite(distribution[1:])
+    if not np.isfinite(value) or defined.mean() < DEFINED_SHARE:
+        return Difference(value, float("nan"), float("nan"), float("nan"))
+    drawn = distribution[1:][defined]
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    # rounding must not decide on which side of 0 an equal pair lies
+    side = min(np.sum(drawn <= 1e-12), np.sum(drawn >= -1e-12))
+    return Difference(value, float(low), float(high), float(min(1.0, 2 * (side + 1) / (len(drawn) + 1))))
+
+
+def _checked(
+    one: np.ndarray, other: np.ndarray, labels: np.ndarray, metrics: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    one, other = (p[None] if p.ndim == 2 else p for p in (np.asarray(one, float), np.asarray(other, float)))
+    labels = np.asarray(labels)
+    if one.shape != other.shape or one.ndim != 3 or not one.size or labels.shape != one.shape[1:2]:
+        raise InputError(
+            "A paired comparison needs two arrays (seeds, images, classes) of one shape and a label per image, at "
+            f"least one; found {one.shape}, {other.shape} and labels {labels.shape}; compare the seeds that both "
+            "methods have."
+        )
+    unknown = [name for name in metrics if name not in OVERALL_METRICS]
+    if unknown:
+        raise InputError(f"Unknown metrics {', '.join(unknown)}; valid: {', '.join(OVERALL_METRICS)}.")
+    one, other = (np.stack([checked_predictions(p, labels)[0] for p in side]) for side in (one, other))
+    return one, other, whole_labels(labels, one.shape[2] - 1)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metrics of every group of patients by itself: site, sex, scanner, view, any column of the data list."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dual_skd.errors import InputError
+from dual_skd.metrics.bootstrap import Intervals, bootstrap_intervals
+from dual_skd.metrics.operating_point import OperatingPoint
+from dual_skd.metrics.resampling import patient_numbers
+from dual_skd.metrics.validation import checked_class_names, checked_predictions, some
+from dual_skd.utils.spelling import known_group
+
+UNKNOWN = "unknown"
+MINIMUM = 10
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """One group of images and its metrics; ``dataclasses.asdict`` makes plain JSON of it.
+
+    Attributes:
+        name: value of the column; :data:`UNKNOWN` for those without one.
+        images: number of images.
+        patients: number of patients; images without a known one count as one each.
+        class_images: number of images of each class.
+        too_small: why the numbers say little, or "" where they may be read.
+        metrics: all metrics with their intervals.
+    """
+
+    name: str
+    images: int
+    patients: int
+    class_images: tuple[int, ...]
+    too_small: str
+    metrics: Intervals
+
+
+def subgroup_metrics(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[Any],
+    patients: Sequence[Hashable] | None = None,
+    *,
+    minimum: int = MINIMUM,
+    class_names: Sequence[str] | None = None,
+    operating_point: OperatingPoint | None = None,
+    multi_label: bool = False,
+    **options: Any,
+) -> dict[str, Subgroup]:
+    """Measures each group of images by itself, with bootstrap intervals over its patients.
+
+    Args:
+        probabilities: (N, K), rows that sum to 1; with ``multi_label`` each number by itself.
+        labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
+        groups: the group of each image (N,); None, nan, "" and "unknown" make up a group of their own.
+        patients: patient of each image, "" for an unknown one.
+        minimum: groups with fewer images or patients are marked as too small.
+        class_names: names in the reasons, in the order of the probabilities.
+        operating_point: see :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`.
+        multi_label: every label is a yes or no of its own.
+        options: further options of :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`.
+
+    Returns:
+        per name of a group a :class:`Subgroup`, in alphabetical order, the unknown last.
+
+    Raises:
+        InputError: not one group per image, or what ``bootstrap_intervals`` refuses.
+    """
+    p, labels = checked_predictions(probabilities, labels, multi_label)
+    if len(groups) != len(p):
+        raise InputError(f"There are {len(p)} images, but {len(groups)} groups; give one value per image.")
+    class_names = checked_class_names(class_names, p.shape[1])
+    units = patient_numbers(patients, len(p))
+    names = np.array([_name(group) for group in groups], dtype=object)
+    found = {}
+    for name in sorted(set(names), key=lambda name: (name == UNKNOWN, name)):
+        inside = np.flatnonzero(names == name)
+        metrics = bootstrap_intervals(
+            p[inside],
+            labels[inside],
+            units[inside].tolist(),
+            class_names=class_names,
+            operating_point=operating_point,
+            multi_label=multi_label,
+            **options,
+        )
+        of_class = labels[inside].sum(axis=0) if multi_label else np.bincount(labels[inside], minlength=p.shape[1])
+        reason = _too_small(metrics, of_class, minimum, class_names, multi_label)
+        found[name] = Subgroup(
+            name, metrics.images, metrics.patients, tuple(int(count) for count in of_class), reason, metrics
+        )
+    return found
+
+
+def _name(group: Any) -> str:
+    if group is None or (isinstance(group, float | np.floating) and np.isnan(group)):
+        return UNKNOWN
+    return known_group(str(group)) or UNKNOWN
+
+
+def _too_small(
+    metrics: Intervals, of_class: np.ndarray, minimum: int, class_names: Sequence[str], multi_label: bool
+) -> str:
+    reasons = []
+    if metrics.images < minimum:
+        reasons.append(f"{metrics.images} images, fewer than {minimum}")
+    elif metrics.patients < minimum:
+        reasons.append(f"{metrics.patients} patients, fewer than {minimum}")
+    absent = [class_names[k] for k in np.flatnonzero(of_class == 0).tolist()]
+    if absent:
+        reasons.append(f"no image of {some(absent)}")
+    if multi_label and (of_class == metrics.images).any():
+        reasons.append("a label that every image has")
+    return "; ".join(reasons)

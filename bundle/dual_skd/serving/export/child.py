@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Modules of this package run in processes of their own, so that what crashes or hangs there is one line here."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGES = Path(__file__).resolve().parents[3]  # where dual_skd is found, installed or not
+
+
+class ChildFailed(Exception):
+    """The process didn't do its work; the message is one line that says why."""
+
+
+def run_module(module: str, arguments: Sequence[str], *, work: Path, seconds: float, threads: int = 1) -> None:
+    """Runs ``python -m MODULE ARGUMENTS`` and waits for it.
+
+    Args:
+        module: of this package.
+        arguments: of the command line.
+        work: working directory; holds the process's output, ``output.log``, too.
+        seconds: after which it is ended.
+        threads: for OpenMP, which PyTorch uses.
+
+    Raises:
+        ChildFailed: it ended with an error, by a signal, or took too long.
+    """
+    paths = os.pathsep.join(filter(None, (str(PACKAGES), os.environ.get("PYTHONPATH", ""))))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
+    log = work / "output.log"
+    try:
+        # into a file: a pipe that a grandchild still holds would make us wait for it
+        with log.open("wb") as file:
+            done = subprocess.run(  # noqa: S603 - this Python, this package's modules, no shell
+                [sys.executable, "-m", module, *arguments], cwd=work, env=environment, stdin=subprocess.DEVNULL,
+                stdout=file, stderr=subprocess.STDOUT, timeout=seconds,
+            )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ChildFailed(f"took more than {seconds:g} s and was ended") from None
+    if done.returncode < 0:
+        raise ChildFailed(f"crashed ({signal.Signals(-done.returncode).name})")
+    if done.returncode:
+        raise ChildFailed(reason_in(log.read_text(encoding="utf-8", errors="replace")))
+
+
+def reason_in(text: str) -> str:
+    """The line of a process's output that says why it failed: the last error, else the last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Failure)\b", line)]
+    return (errors or lines or ["ended without a message"])[-1][:300]

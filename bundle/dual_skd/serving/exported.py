@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers by ONNX Runtime from what ``export`` made and verified, without PyTorch and MONAI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dual_skd.data.reading.expectation import ExpectedInput
+from dual_skd.data.reading.reader import channels_first, read_image
+from dual_skd.metrics.uncertainty import Conformal
+from dual_skd.serving.answering import Image, Predictor
+from dual_skd.serving.export.follow import can_follow, follow
+from dual_skd.serving.export.runtimes import open_artefact
+from dual_skd.utils.files import read_json, sha256_of
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is used of an export.
+
+    Args:
+        about: content of ``export.json``, see :func:`dual_skd.serving.export.export.export`.
+        networks: ONNX file and temperature of the student, and of the auxiliary where the model has one.
+    """
+
+    about: Mapping[str, Any]
+    networks: Sequence[tuple[Path, float]]
+
+
+def sidecar_of(model: Path) -> Path:
+    """Where ``export`` describes what it made of a run's model file."""
+    return model.parent.parent / "export" / "export.json"
+
+
+def find_export(model: Path, *, alpha: float) -> Export | None:
+    """The ONNX files that give a model's answers; None unless they give all of them.
+
+    Model and files have to be those of the export, by their SHA-256: the model may have been trained anew since. An
+    auxiliary has to be exported too, as answers state the disagreement with it.
+
+    Args:
+        model: the model file.
+        alpha: of the prediction sets that are wanted.
+    """
+    about = read_json(sidecar_of(model))
+    if "prediction_sets" not in about or find_spec("onnxruntime") is None:  # exports of before lack it
+        return None
+    sets = about["prediction_sets"]
+    if not can_follow(about["preprocessing"]["steps"]) or (sets is not None and sets["alpha"] != alpha):
+        return None
+    row: dict[str, Any] = next((row for row in about["artefacts"] if row["format"] == "onnx"), {})
+    wanted = [(model, {**row, "model": about["model"], "temperature": about["temperature"]})]
+    if (auxiliary := model.with_name("auxiliary.pt")).is_file():
+        wanted.append((auxiliary, about["auxiliary"] or {}))
+    networks = []
+    for source, made in wanted:
+        if made.get("status") != "passed" or not _is(source, made["model"]):
+            return None
+        (file,) = made["files"]
+        artefact = sidecar_of(model).with_name(file["name"])
+        if not _is(artefact, file):
+            return None
+        networks.append((artefact, made["temperature"]))
+    return Export(about, networks)
+
+
+def _is(path: Path, described: Mapping[str, Any]) -> bool:
+    return path.is_file() and sha256_of(path) == described["sha256"]
+
+
+class ExportedPredictor(Predictor):
+    """A run's model by ONNX Runtime.
+
+    Args:
+        path: the model file.
+        export: what was made of it.
+        unexpected_input: see :func:`dual_skd.serving.predictor.predict`.
+    """
+
+    runtime = "ONNX Runtime"
+
+    def __init__(self, path: Path, export: Export, *, unexpected_input: str = "refuse") -> None:
+        about = export.about
+        preprocessing, sets = dict(about["preprocessing"]), about["prediction_sets"]
+        if sets is not None:
+            sets = Conformal(**{**sets, "threshold": inf if sets["threshold"] is None else sets["threshold"]})
+        super().__init__(
+            path, class_names=about["class_names"], preprocessing=preprocessing,
+            multi_label=about["activation"] == "sigmoid", sets=sets,
+        )  # fmt: skip
+        self.steps = preprocessing.pop("steps")
+        window, frame = preprocessing.get("window"), preprocessing.get("frame")
+        self.reading = {
+            "spatial_dims": preprocessing.get("spatial_dims", 2), "frame": None if frame == "all" else frame,
+            "voi_lut": window == "file",
+        }  # fmt: skip
+        expected = {name: value for name, value in (preprocessing.get("expected") or {}).items() if name != "text"}
+        self.expected = ExpectedInput(expected, window, unexpected_input) if expected else None
+        threads = os.cpu_count() or 1
+        self.networks = [
+            (open_artefact("onnxruntime", file, threads), temperature) for file, temperature in export.networks
+        ]
+
+    def prepare(self, image: Image, *, spacing: float | Sequence[float] | None = None, hu: bool = False) -> np.ndarray:
+        if isinstance(image, str | Path):
+            array, meta = read_image(image, **self.reading)
+        else:
+            array, meta = self.in_memory(image, spacing, hu)
+        if self.expected is not None:
+            self.expected.judge(channels_first(array, meta), meta)
+        return follow(self.steps, array, meta)
+
+    def probabilities(self, prepared: Sequence[np.ndarray]) -> list[np.ndarray]:
+        batch = np.stack(prepared)
+        return [_probabilities(run(batch) / temperature, self.multi_label) for run, temperature in self.networks]
+
+
+def _probabilities(logits: np.ndarray, multi_label: bool) -> np.ndarray:
+    """Softmax, or with several labels per image sigmoid, of logits (N, K)."""
+    logits = logits.astype(float)
+    if multi_label:
+        return 1 / (1 + np.exp(-logits))
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)

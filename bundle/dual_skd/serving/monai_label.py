@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs when MONAI Label's server runs the bundle: where the model lies, and where images and labels come from.
+
+MONAI Label 0.8.5 serves ``models/model.pt`` of the bundle's folder, takes it anew when it has changed, and expects
+training to change it. For training it puts ``{"image": path, "label": path}`` in place of ``train#dataset#data`` and
+``validate#dataset#data``. For classification it has no form of label of its own: it keeps whatever file a client gives,
+and so the forms of :func:`class_in` are those that its clients and its own answers suggest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dual_skd.errors import InputError
+from dual_skd.options import Training
+from dual_skd.utils.spelling import key_of
+
+logger = logging.getLogger(__name__)
+
+OUTPUT = Training.model_fields["output_dir"].default  # where a run is, unless somebody says otherwise
+LARGEST = 2**20  # bytes of a label file; more is an image or a mask
+
+
+def served() -> bool:
+    """Whether this is MONAI Label's server, or training that it has started: both have its settings as variables."""
+    return bool(os.environ.get("MONAI_LABEL_APP_DIR"))
+
+
+def model_home(output_dir: str, bundle_root: str | Path) -> str:
+    """Folder whose ``models`` inference looks into first: ``output_dir``; where it is served, the bundle's."""
+    return str(bundle_root) if served() and output_dir == OUTPUT else os.path.expanduser(output_dir)
+
+
+def run_home(output_dir: str, bundle_root: str | Path) -> str:
+    """Where training writes: ``output_dir``; where MONAI Label has started it, a folder for each run in the bundle."""
+    if served() and output_dir == OUTPUT:
+        return str(Path(bundle_root) / "runs" / time.strftime("%Y%m%d-%H%M%S"))
+    return os.path.expanduser(output_dir)
+
+
+def publish(output_dir: str | Path, bundle_root: str | Path) -> None:
+    """Puts the model of a finished run in place of the bundle's, where MONAI Label has started it; else does nothing.
+
+    Each file is replaced in one step, ``model.pt`` last, since the server looks at its time.
+    """
+    if not served():
+        return
+    made, target = Path(output_dir) / "models", Path(bundle_root) / "models"
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "model.json").unlink(missing_ok=True)  # tells of the weights that came with the bundle
+    for path in sorted(made.iterdir(), key=lambda path: path.name == "model.pt"):
+        draft = target / f"{path.name}.tmp"
+        shutil.copyfile(path, draft)
+        os.replace(draft, target / path.name)
+    logger.info("%s is now what MONAI Label serves: %s.", made / "model.pt", target)
+
+
+def dataset_of(
+    dataset_dir: str,
+    train: Sequence[Mapping[str, Any]] | None,
+    validation: Sequence[Mapping[str, Any]] | None,
+    *,
+    output_dir: str | Path,
+    bundle_root: str | Path,
+) -> str:
+    """Returns the data set to train on: ``dataset_dir``, or a data list of the images that MONAI Label gives.
+
+    The list, ``monai_label.json`` in ``output_dir``, holds both of MONAI Label's parts in one: it cuts them from the
+    images in the order of their names, which may leave a class or half a patient on one side. The bundle divides them
+    anew, by class and patient. The classes are those of the bundle's metadata, as in MONAI Label's answers.
+
+    Args:
+        dataset_dir: what is trained on unless ``train`` is given.
+        train: "image" (a path) and "label" (a class name, its number, or the path of a file that holds one) per image.
+        validation: the same, or None.
+        output_dir: where the list is written.
+        bundle_root: of the metadata.
+
+    Raises:
+        InputError: a label is none of the classes, or its file can't be understood.
+    """
+    if not train:
+        return dataset_dir
+    path = Path(bundle_root) / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    names = [channels[place] for place in sorted(channels, key=int)]
+    given = [*train, *(validation or [])]
+    records = [{"image": str(record["image"]), "label": _name(record["label"], names, path)} for record in given]
+    target = Path(output_dir) / "monai_label.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps({"labels": names, "training": records}, indent=1), encoding="utf-8")
+    logger.info("MONAI Label gives %d labelled images; val_fraction divides them, not its val_split.", len(records))
+    return str(target)
+
+
+def class_in(label: Any) -> str:
+    """The class that a label of MONAI Label's store names.
+
+    Args:
+        label: a class name or number, or the path of a file with one: plain text, or JSON that is a name, a number, an
+            object with "label", or an answer of MONAI Label with "prediction", of which the highest score counts.
+
+    Raises:
+        InputError: the file holds none of these.
+    """
+    path = Path(str(label))
+    if not path.is_file():
+        return str(label).strip()
+    expected = 'a class name, {"label": "name"}, or an answer of MONAI Label with "prediction"'
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError("it is too large")
+        text = path.read_text(encoding="utf-8-sig").strip()
+        content = json.loads(text) if path.suffix.lower() == ".json" else text
+        if isinstance(content, dict) and "prediction" in content:
+            content = max(content["prediction"], key=lambda entry: entry["score"])
+        if isinstance(content, dict):
+            content = content["label"]
+        if isinstance(content, bool) or not isinstance(content, str | int) or content == "":
+            raise ValueError(f"it holds {content!r}")
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(f"Expected {expected} in the label {path}, which can't be read so: {error}.") from error
+    return str(content).strip()
+
+
+def _name(label: Any, names: Sequence[str], metadata: Path) -> str:
+    """The class as the bundle spells it: MONAI Label writes all names in small letters, and takes numbers too."""
+    found = class_in(label)
+    spelled = {key_of(name): name for name in names}
+    if found.isdecimal() and found not in names and int(found) < len(names):
+        return names[int(found)]
+    if key_of(found) not in spelled:
+        raise InputError(
+            f"The label {found!r} ({label}) is none of the classes of this bundle, {', '.join(names)}; correct it, or "
+            f"pack the bundle with a model of your classes, or write them into channel_def of {metadata}."
+        )
+    return found if found in names else spelled[key_of(found)]

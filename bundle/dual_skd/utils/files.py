@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are there whole or not at all, whenever the process, or the machine, ends; and what tells them apart."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from dual_skd.errors import InputError, causes
+
+LITTLE = 2**16  # bytes, of which a disk is called full
+
+
+def replace_file(path: str | Path, write: Callable[[Path], object], *, former: Path | None = None) -> None:
+    """Writes a file anew, so that it is the former one until the new one is on the disk.
+
+    The new content goes to a file beside, which is synchronised and then takes the name; the folder, which holds the
+    names, is synchronised too.
+
+    Args:
+        path: the file; its folder is made where it doesn't exist.
+        write: called with the path to write to.
+        former: name in the same folder that the former file gets; without it the former file is gone.
+
+    Raises:
+        InputError: it can't be written, for want of space for instance; what was there is unchanged.
+    """
+    path = Path(path)
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(draft)
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        if former is not None and path.is_file():
+            os.replace(path, former)
+        os.replace(draft, path)
+        _synchronise_folder(path.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
+        reason = next((cause.strerror for cause in causes(error) if isinstance(cause, OSError)), None) or str(error)
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(path.parent).free < LITTLE:  # torch doesn't tell
+                reason = os.strerror(errno.ENOSPC)
+            draft.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} can't be written ({reason.splitlines()[0]}); what was there before is unchanged. Make room, or "
+            "mend the reason, and give the same command again."
+        ) from error
+
+
+def expanded(path: str | Path) -> Path:
+    """A path of the user's with the home folder in place of its ``~``; ``~old``, no user's home, is a name."""
+    return Path(os.path.expanduser(path))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, or an empty dict without one.
+
+    Raises:
+        InputError: the file isn't JSON.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} isn't JSON ({error}); remove it or choose another output_dir.") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file at once: a reader, or a run that is killed, sees the old file or the new one."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    replace_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def make_folder(path: str | Path) -> Path:
+    """Makes a folder, and those above it, where it doesn't exist.
+
+    Raises:
+        InputError: it can't be made, or not be written into.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        raise InputError(f"The folder {path} can't be made ({error.strerror}); give another one.") from error
+    if not writable:
+        raise InputError(f"The folder {path} can't be written into; give another one, or mend its permissions.")
+    return path
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _synchronise_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk; systems that can't open folders do so by themselves."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

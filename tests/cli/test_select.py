@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``select`` as a command: files in, files out, one sentence per mistake."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import wiring
+
+from dual_skd.cli.select import add_arguments, main
+from dual_skd.errors import InputError
+from dual_skd.networks.weight_files import load_state_file, write_weights
+from dual_skd.selection import plan_selection
+from dual_skd.selection.resample import resize_positions
+
+
+def run(*words: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return main(parser.parse_args([str(word) for word in words]))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    for name, scale in (("large.safetensors", 2), ("small.pth", 1)):
+        net = wiring.convnext(widths=[4 * scale, 6 * scale], mlps=[8 * scale] * 2, depths=[scale, 1], spatial=2)
+        state = net.state() | {"head.fc.weight": torch.full((3, 6 * scale), float(scale))}
+        write_weights(tmp_path / name, {key: value.float() for key, value in state.items()})
+    return tmp_path / "large.safetensors", tmp_path / "small.pth"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_files_in_weights_and_table_out(files: tuple[Path, Path], tmp_path: Path, suffix: str, capsys) -> None:
+    large, small = files
+    out, report = tmp_path / f"new/out.{suffix}", tmp_path / "report.csv"
+    assert run("--large", large, "--small", small, "--out", out, "--report", report, "--elements", "complement") == 0
+    written = load_state_file(out)
+    expected = plan_selection(load_state_file(large), load_state_file(small), elements="complement").apply()
+    assert all(torch.equal(written[name], value) for name, value in expected.items())
+    assert torch.equal(written["head.fc.weight"], torch.ones(3, 6))  # the small file's own
+    with report.open(encoding="utf-8") as file:
+        assert {row["name"] for row in csv.DictReader(file)} == set(written)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        f"Selected: {out}",
+        "  family        convnext; the axes are consistent",
+        "  tensors       28 of 29 selected",
+    ]
+    assert lines[-1] == f"  table         {report}"  # a file has no name by which a training could build the network
+
+
+def test_selected_only_leaves_the_rest_out_and_layers_can_be_listed(files: tuple[Path, Path], tmp_path: Path) -> None:
+    large, small = files
+    out = tmp_path / "out.safetensors"
+    assert run("--large", large, "--small", small, "--out", out, "--selected-only", "--layers", "[[1], [0]]") == 0
+    written = load_state_file(out)
+    assert "head.fc.weight" not in written
+    expected = plan_selection(load_state_file(large), load_state_file(small), layers=[[1], [0]]).apply()
+    assert torch.equal(written["stages.0.blocks.0.gamma"], expected["stages.0.blocks.0.gamma"])
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda state: {"model": state, "epoch": 3},
+    lambda state: {"network": state, "optimizer": {}},
+    lambda state: {f"module.{name}": value for name, value in state.items()},
+], ids=["model", "network", "distributed"])  # fmt: skip
+def test_files_that_training_reads_are_read_here_too(files: tuple[Path, Path], tmp_path: Path, wrap: Callable) -> None:
+    large, small = files
+    torch.save(wrap(load_state_file(large)), tmp_path / "wrapped.pt")
+    for source, out in ((large, "plain.pt"), (tmp_path / "wrapped.pt", "out.pt")):
+        assert run("--large", source, "--small", small, "--out", tmp_path / out) == 0
+    expected, written = load_state_file(tmp_path / "plain.pt"), load_state_file(tmp_path / "out.pt")
+    assert all(torch.equal(written[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--large", "absent.pt"], "No weights file .absent.pt.; give the path of"),
+        (["--out", "out.txt"], "out.txt: expected a file ending in"),
+        (["--layers", "[1, 2"], "--layers '.1, 2': not valid JSON"),
+        (["--small-options", "{"], "--small-options '{': not valid JSON"),
+        (["--elements", "best"], "elements='best' is unknown"),
+    ],
+)
+def test_mistakes_are_one_sentence(files: tuple[Path, Path], tmp_path: Path, words: list[str], message: str) -> None:
+    large, small = files
+    given = {"--large": large, "--small": small, "--out": tmp_path / "out.pt"} | dict([words])
+    with pytest.raises(InputError, match=message):
+        run(*[word for pair in given.items() for word in pair])
+
+
+def test_the_small_network_can_be_named(files: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    from dual_skd.networks.build import build_network
+
+    torch.manual_seed(0)
+    state = build_network("resnet18", num_classes=2, in_channels=3).state_dict()
+    write_weights(tmp_path / "resnet.safetensors", state)
+    out = tmp_path / "small.safetensors"
+    options = '{"num_classes": 4, "in_channels": 1, "image_size": 64, "stem_width": 32}'
+    source = tmp_path / "resnet.safetensors"
+    assert run("--large", source, "--small", "resnet10t", "--out", out, "--small-options", options) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    own = [("--large", "--large_options"), ("--small", "--small_options")]
+    assert words == ["Next:", "dual-skd", "train", "DATA", "--pretrained", str(out), "--image_size", "64",
+                     *(word for one, its in own for word in (one, "resnet10t", its, '{"stem_width": 32}'))]  # fmt: skip
+    written = load_state_file(out)
+    assert written["fc.weight"].shape[0] == 4
+    assert torch.equal(written["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
+
+
+def test_token_grids_that_are_not_square_can_be_given(tmp_path: Path) -> None:
+    sizes = {"embed": 4, "heads": 1, "head_dim": 4, "mlp": 4, "depth": 1, "monai": False, "spatial": 2}
+    state = {name: value.float() for name, value in wiring.vit(**sizes).state().items()}
+    large = state | {"pos_embed": torch.randn(1, 1 + 6, 4)}
+    write_weights(tmp_path / "large.pt", large)
+    write_weights(tmp_path / "small.pt", state | {"pos_embed": torch.randn(1, 1 + 12, 4)})
+    assert run("--large", tmp_path / "large.pt", "--small", tmp_path / "small.pt", "--out", tmp_path / "out.pt",
+               "--large-heads", 1, "--large-grid", 2, 3, "--small-grid", 4, 3) == 0  # fmt: skip
+    expected = resize_positions(large["pos_embed"], old_grid=(2, 3), new_grid=(4, 3), old_prefix=1, new_prefix=1)
+    assert torch.equal(load_state_file(tmp_path / "out.pt")["pos_embed"], expected)

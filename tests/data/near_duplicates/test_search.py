@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dual_skd.data.near_duplicates import finder as twins
+from dual_skd.data.near_duplicates import search as twin_search
+from dual_skd.data.near_duplicates.search import find_twins, leave_out_twins
+from dual_skd.errors import InputError
+
+
+@pytest.fixture
+def images(tmp_path) -> list[str]:
+    """Four pictures, of which the last is a copy of the first."""
+    for number, seed in enumerate((0, 1, 2, 0)):
+        coarse = np.random.default_rng(seed).integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(coarse).resize((80, 80)).save(tmp_path / f"{number}.png")
+    return [str(tmp_path / f"{number}.png") for number in range(4)]
+
+
+def search(images: list[str], how: str, notes: list[str]):
+    return find_twins(images, spatial_dims=2, search=how, dataset_dir="D", notes=notes)
+
+
+def test_records_with_a_twin_leave_with_its_name_and_are_counted(images):
+    notes, left_out = [], []
+    finder = search(images, "auto", notes)
+    records = [{"image": image, "label": 0} for image in images]
+    kept = leave_out_twins(
+        finder, records[2:], records[:2], similarity=0.93, split="val", notes=notes, left_out=left_out
+    )
+    assert kept == [records[2]]
+    assert left_out == [{**records[3], "split": "val", "twin": images[0], "similarity": 1.0, "exact": True}]
+    assert notes == ["1 of 2 val images was left out because of a twin in training (1 exact, 0 near copies)"]
+
+
+def test_many_images_are_searched_only_if_most_are_known_or_it_is_asked_for(images, monkeypatch, caplog):
+    monkeypatch.setattr(twin_search, "MOST", 2)
+    monkeypatch.setattr(twins, "count_cached", lambda images, spatial_dims: 1, raising=False)
+    notes: list[str] = []
+    with caplog.at_level(logging.WARNING):
+        assert search(images, "auto", notes) is None
+    assert "4 images were not searched for copies" in notes[0] and "3 of them would have to be decoded" in notes[0]
+    assert "`dual-skd check D`" in notes[0] and notes[0] in caplog.text
+    assert search(images, "always", notes) is not None
+    monkeypatch.setattr(twins, "count_cached", lambda images, spatial_dims: 2, raising=False)
+    assert search(images, "auto", notes) is not None and len(notes) == 1
+
+
+def test_a_search_that_is_not_wanted_is_told_and_an_unknown_one_refused(images):
+    notes: list[str] = []
+    assert search(images, "never", notes) is None
+    assert notes == ["4 images were not searched for copies across the splits (twin_search is never)"]
+    with pytest.raises(InputError, match="twin_search is 'maybe'; use one of auto, always, never"):
+        search(images, "maybe", notes)
+
+
+def test_an_image_that_can_not_be_read_ends_the_search(images, tmp_path):
+    Path(images[1]).write_bytes(b"no picture")
+    with pytest.raises(InputError, match="1.png"):
+        search(images, "auto", [])

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examples that users copy have to run, and options they look up have to exist."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import dual_skd
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "bundle" / "docs").glob("*.md"))]
+MODULES = [
+    "networks.build",
+    "training.schedule",
+    "training.label_free",
+    "training.losses",
+    "training.ema",
+    "selection.plan",
+    "data.corruptions",
+    "data.reading.grey",
+    "data.reading.locators",
+    "metrics.bootstrap",
+    "metrics.delong",
+    "metrics.mcnemar",
+    "metrics.operating_point",
+    "metrics.paired",
+    "serving.predictor",
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_python_examples_of_a_page_run(page):
+    for example in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        exec(compile(example, str(page), "exec"), {})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_docstrings_are_true(name):
+    assert doctest.testmod(import_module(f"dual_skd.{name}")).failed == 0
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub and MkDocs give the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    words = [re.sub(r"[^\w -]", "", heading.lower()) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
+    return {word.strip().replace(" ", "-") for word in words}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_files_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text(encoding="utf-8")):
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(path), f"{page.name} links to {target}#{anchor}"
+
+
+def test_every_public_name_is_in_the_reference_of_python():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for package in (dual_skd, dual_skd.evaluation, dual_skd.metrics):
+        for name in {*package.__all__} - {"__version__"}:
+            assert f"::: {getattr(package, name).__module__}.{name}\n" in text, name

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import dataclasses
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from dual_skd.errors import InputError
+from dual_skd.metrics import bootstrap, classification_metrics
+from dual_skd.metrics.bootstrap import ALL_METRICS, BINARY_METRICS, bootstrap_intervals
+from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.operating_point import OperatingPoint
+from dual_skd.metrics.weighted import CLASS_METRICS, OVERALL_METRICS, WeightedMetrics
+
+
+def predictions(random, images: int = 100, classes: int = 2, sharpness: float = 1.5):
+    labels = random.integers(classes, size=images)
+    p = np.exp(random.normal(size=(images, classes)) + sharpness * np.eye(classes)[labels])
+    return p / p.sum(axis=1, keepdims=True), labels
+
+
+def right_on(share_right: int, images: int):
+    """Two classes, all images of class 0, of which the first few are recognised."""
+    return np.where(np.arange(images)[:, None] < share_right, [0.9, 0.1], [0.1, 0.9]), np.zeros(images, int)
+
+
+def all_estimates(found):
+    return [*found.overall.values(), *(one for of_class in found.per_class for one in of_class.values())]
+
+
+def assert_no_nan_and_every_gap_explained(found):
+    json.dumps(dataclasses.asdict(found), allow_nan=False)
+    for one in all_estimates(found):
+        assert (one.low is None) == (one.high is None)
+        assert one.low is not None or one.reason
+        assert one.value is not None or one.low is None
+        assert one.low is None or one.low <= one.value + 1e-9
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_values_are_those_of_every_other_report_and_the_limits_percentiles_of_explicit_resamples(classes):
+    p, labels = predictions(np.random.default_rng(0), classes=classes)
+    found = bootstrap_intervals(p, labels, resamples=100)
+    wanted = classification_metrics(torch.from_numpy(np.log(p)), torch.from_numpy(labels))
+    assert {name: found.overall[name].value for name in METRICS} == pytest.approx(wanted)
+    chosen = np.random.default_rng(0).integers(100, size=(100, 100), dtype=np.int32)
+    drawn = [classification_metrics(torch.from_numpy(np.log(p[c])), torch.from_numpy(labels[c])) for c in chosen]
+    for name in set(METRICS) - {"ece"}:
+        low, high = np.percentile([one[name] for one in drawn], (2.5, 97.5))
+        assert (found.overall[name].low, found.overall[name].high) == pytest.approx((low, high))
+    low = np.percentile([one["ece"] for one in drawn], 2.5)
+    assert found.overall["ece"].high == pytest.approx(max(2 * wanted["ece"] - low, wanted["ece"]))
+
+
+def test_everything_asked_for_is_there_and_two_classes_have_the_metrics_of_the_positive_one():
+    p, labels = predictions(np.random.default_rng(2))
+    found = bootstrap_intervals(p, labels, resamples=100)
+    assert set(found.overall) == {*OVERALL_METRICS, *BINARY_METRICS}
+    assert [set(of_class) for of_class in found.per_class] == [set(CLASS_METRICS)] * 2
+    assert found.overall["sensitivity"] == found.per_class[1]["sensitivity"]
+    assert bootstrap_intervals(p, labels, resamples=100, positive=0).overall["ppv"] == found.per_class[0]["ppv"]
+    assert (found.images, found.patients, found.level, found.resamples) == (100, 100, 0.95, 100)
+    three = bootstrap_intervals(*predictions(np.random.default_rng(2), classes=3), resamples=100)
+    assert set(three.overall) == set(OVERALL_METRICS)
+    few = bootstrap_intervals(p, labels, resamples=100, metrics=["accuracy", "npv"])
+    assert set(few.overall) == {"accuracy", "npv"} and set(few.per_class[0]) == {"npv"}
+    assert few.overall["accuracy"] == found.overall["accuracy"]  # the same draws whatever is measured
+
+
+def test_equal_seeds_give_equal_intervals_and_a_higher_level_wider_ones():
+    p, labels = predictions(np.random.default_rng(3))
+    one, same, other = (bootstrap_intervals(p, labels, resamples=300, seed=seed).overall for seed in (1, 1, 2))
+    assert one == same and one != other
+    wide = bootstrap_intervals(p, labels, resamples=300, seed=1, level=0.99).overall["macro_auc"]
+    assert wide.low < one["macro_auc"].low < one["macro_auc"].high < wide.high
+
+
+def test_the_interval_of_a_proportion_is_the_normal_one():
+    found = bootstrap_intervals(*right_on(300, 400), resamples=4000, metrics=["accuracy"]).overall["accuracy"]
+    error = np.sqrt(0.75 * 0.25 / 400)
+    assert (found.low, found.high) == pytest.approx((0.75 - 1.96 * error, 0.75 + 1.96 * error), abs=0.005)
+
+
+def test_images_of_one_patient_are_drawn_together():
+    # 100 patients of 4 equal images each are 100 observations: twice the interval of 400
+    p, labels = right_on(300, 400)
+    alone = bootstrap_intervals(p, labels, metrics=["accuracy"]).overall["accuracy"]
+    found = bootstrap_intervals(p, labels, [f"p{image // 4}" for image in range(400)], metrics=["accuracy"])
+    whole = found.overall["accuracy"]
+    assert found.patients == 100
+    assert (whole.high - whole.low) / (alone.high - alone.low) == pytest.approx(2, rel=0.08)
+    assert bootstrap_intervals(p, labels, [""] * 400, metrics=["accuracy"]).overall["accuracy"] == alone
+
+
+def test_intervals_of_clustered_images_cover_only_when_patients_are_drawn():
+    random = np.random.default_rng(4)
+    units = np.repeat(np.arange(60), 5)
+    held = {"patients": 0, "images": 0}
+    for case in range(300):
+        # each patient has a probability of being right from Beta(2, 1), mean 2/3
+        right = random.random(300) < random.beta(2, 1, size=60)[units]
+        p = np.where(right[:, None], [0.8, 0.2], [0.2, 0.8])
+        for unit, patients in (("patients", units.tolist()), ("images", None)):
+            found = bootstrap_intervals(
+                p, np.zeros(300, int), patients, metrics=["accuracy"], resamples=300, seed=case
+            ).overall["accuracy"]
+            held[unit] += found.low <= 2 / 3 <= found.high
+    assert 0.90 * 300 <= held["patients"] <= 0.98 * 300
+    assert held["images"] < 0.87 * 300
+
+
+def test_accuracy_and_auc_cover_at_their_level():
+    random = np.random.default_rng(5)
+    large = WeightedMetrics(*predictions(random, 300_000), ["accuracy", "macro_auc"])(np.ones((1, 300_000))).overall
+    held = dict.fromkeys(large, 0)
+    for case in range(300):
+        found = bootstrap_intervals(*predictions(random, 150), metrics=list(large), resamples=300, seed=case).overall
+        for name, true in large.items():
+            held[name] += found[name].low <= true[0] <= found[name].high
+    assert all(0.91 * 300 <= count <= 0.98 * 300 for count in held.values())  # +-2.6 deviations of 95 %
+
+
+def test_the_calibration_error_of_a_calibrated_classifier_is_not_said_to_be_above_zero():
+    random = np.random.default_rng(6)
+    held = 0
+    for case in range(100):
+        second = 1 / (1 + np.exp(-2 * random.normal(size=200)))
+        labels = (random.random(200) < second).astype(int)
+        found = bootstrap_intervals(
+            np.stack([1 - second, second], axis=1), labels, metrics=["ece"], resamples=200, seed=case
+        ).overall["ece"]
+        held += found.low == 0 < found.value <= found.high
+    assert held >= 85  # of plain percentile intervals none would
+    overconfident = np.where(labels[:, None] == [0, 1], 0.99, 0.01)[np.random.default_rng(0).permutation(200)]
+    assert bootstrap_intervals(overconfident, labels, metrics=["ece"], resamples=200).overall["ece"].low > 0.3
+
+
+def test_a_proportion_of_one_or_none_has_the_exact_limit_for_its_patients():
+    p, labels = right_on(40, 40)
+    patients = [f"{image // 2}" for image in range(40)]
+    found = bootstrap_intervals(p, labels, patients, resamples=100)
+    assert found.overall["accuracy"].low == pytest.approx(0.025 ** (1 / 20)) and found.overall["accuracy"].high == 1
+    assert "20 independent" in found.overall["accuracy"].reason
+    assert found.per_class[0]["sensitivity"] == found.overall["accuracy"]
+    wrong = bootstrap_intervals(*right_on(0, 40), resamples=100)
+    assert wrong.overall["accuracy"].high == pytest.approx(1 - 0.025 ** (1 / 40))
+    mixed = np.r_[np.zeros(30, int), np.ones(10, int)]
+    perfect = bootstrap_intervals(np.eye(2)[mixed], mixed, resamples=100)
+    assert perfect.per_class[1]["sensitivity"].low == pytest.approx(0.025 ** (1 / 10))
+    assert perfect.per_class[1]["npv"].low == pytest.approx(0.025 ** (1 / 30))
+    assert perfect.overall["macro_auc"].low is None and "same value" in perfect.overall["macro_auc"].reason
+    assert_no_nan_and_every_gap_explained(perfect)
+
+
+def test_one_class_in_the_test_set_leaves_the_reasons():
+    found = bootstrap_intervals(*right_on(30, 40), resamples=100, class_names=["well", "ill"])
+    assert found.overall["macro_auc"].reason == "no image of ill"
+    assert found.overall["sensitivity"].reason == "no image of ill"
+    assert found.per_class[0]["specificity"].reason == "every image is of well"
+    assert found.per_class[0]["auc"].reason == "every image is of well"
+    assert found.overall["accuracy"].low is not None
+    assert_no_nan_and_every_gap_explained(found)
+
+
+def test_absent_classes_and_a_constant_predictor_leave_the_reasons():
+    p = np.tile([0.6, 0.2, 0.1, 0.1], (30, 1))
+    found = bootstrap_intervals(p, np.arange(30) % 2, resamples=100, class_names=list("abcd"))
+    assert found.overall["macro_auc"].reason == found.overall["average_precision"].reason == "no image of c, d"
+    assert found.per_class[1]["ppv"].reason == "no image is predicted as b"
+    assert found.per_class[0]["npv"].reason == "every image is predicted as a"
+    assert found.per_class[0]["auc"].value == 0.5 and "same value" in found.per_class[0]["auc"].reason
+    assert_no_nan_and_every_gap_explained(found)
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_one_patient_or_one_image_gives_values_without_intervals(images):
+    p, labels = predictions(np.random.default_rng(7), images)
+    found = bootstrap_intervals(p, labels, ["p"] * images, resamples=50)
+    assert found.overall["nll"].value is not None
+    assert all(one.low is None for one in all_estimates(found))
+    assert found.overall["nll"].reason == "no interval: all images are of one patient"
+    assert_no_nan_and_every_gap_explained(found)
+
+
+def test_a_class_of_two_patients_is_too_small_for_an_interval_of_its_own():
+    p, labels = predictions(np.random.default_rng(8), 60)
+    labels[:] = 0
+    labels[:2] = 1
+    p[:2] = [[0.3, 0.7], [0.7, 0.3]]
+    found = bootstrap_intervals(p, labels, resamples=1000)
+    assert found.overall["sensitivity"].value == 0.5 and found.overall["sensitivity"].low is None
+    assert "undefined in 1" in found.overall["sensitivity"].reason  # exp(-2) is 13.5 %
+    assert found.overall["accuracy"].low is not None
+
+
+def test_two_thousand_classes_are_bounded_in_memory_and_say_what_was_left_out(monkeypatch):
+    random = np.random.default_rng(9)
+    labels = random.integers(2000, size=1000)
+    p = np.exp(2 * random.normal(size=(1000, 2000)) + 4 * (labels[:, None] == np.arange(2000)))
+    p /= p.sum(axis=1, keepdims=True)
+    monkeypatch.setattr(bootstrap, "RANK_WORK", 1e7)
+    tracemalloc.start()
+    found = bootstrap_intervals(p, labels, resamples=50)
+    assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    tracemalloc.stop()
+    assert found.overall["accuracy"].low < found.overall["accuracy"].value
+    assert found.overall["macro_auc"].value is None and "and" in found.overall["macro_auc"].reason
+    present = labels[0]
+    assert "2000 classes x 1000 images x 50 times takes too long" in found.per_class[present]["auc"].reason
+    assert_no_nan_and_every_gap_explained(found)
+
+
+def test_an_operating_point_replaces_the_most_probable_class():
+    p, labels = predictions(np.random.default_rng(10))
+    point = OperatingPoint(0.8, 1, "", 1, 1, 1, 1)
+    found = bootstrap_intervals(p, labels, resamples=200, operating_point=point)
+    called = p[:, 1] >= 0.8
+    assert found.overall["sensitivity"].value == called[labels == 1].mean()
+    assert found.overall["specificity"].value == 1 - called[labels == 0].mean()
+    assert found.overall["accuracy"].value == (called == labels).mean()
+    usual = bootstrap_intervals(p, labels, resamples=200)
+    assert all(found.overall[name] == usual.overall[name] for name in ("macro_auc", "ece", "nll"))
+    first = bootstrap_intervals(p, labels, resamples=200, operating_point=dataclasses.replace(point, positive=0))
+    assert first.overall["sensitivity"].value == (p[labels == 0, 0] >= 0.8).mean()
+
+
+def test_an_operating_point_of_many_classes_is_about_that_class_and_the_rest():
+    p, labels = predictions(np.random.default_rng(11), classes=3)
+    point = OperatingPoint(0.4, 2, "", 1, 1, 1, 1)
+    found = bootstrap_intervals(p, labels, resamples=100, operating_point=point, class_names=["a", "b", "c"])
+    assert len(found.per_class) == 2
+    assert found.overall["sensitivity"].value == (p[labels == 2, 2] >= 0.4).mean()
+    plain = bootstrap_intervals(p, labels, resamples=100).per_class[2]
+    assert found.overall["macro_auc"].value == pytest.approx(plain["auc"].value)
+    none = bootstrap_intervals(p, 0 * labels, resamples=50, operating_point=point, class_names=["a", "b", "c"])
+    assert none.overall["sensitivity"].reason == "no image of c"
+
+
+def test_several_labels_per_image_have_intervals_of_each_and_of_their_mean():
+    random = np.random.default_rng(12)
+    logits = random.normal(size=(80, 3))
+    labels = (random.random((80, 3)) < 1 / (1 + np.exp(-2 * logits))).astype(int)
+    p = 1 / (1 + np.exp(-logits))
+    found = bootstrap_intervals(p, labels, multi_label=True, resamples=200)
+    wanted = classification_metrics(torch.from_numpy(logits), torch.from_numpy(labels), multi_label=True)
+    assert {name: found.overall[name].value for name in METRICS} == pytest.approx(wanted)
+    assert set(found.overall) == set(OVERALL_METRICS)
+    assert found.per_class[1]["sensitivity"].value == (p[labels[:, 1] == 1, 1] > 0.5).mean()
+    assert_no_nan_and_every_gap_explained(found)
+    labels[:, 2] = 1
+    always = bootstrap_intervals(p, labels, multi_label=True, resamples=50, class_names=list("xyz"))
+    assert always.overall["macro_auc"].reason == always.per_class[2]["specificity"].reason == "every image is of z"
+    with pytest.raises(InputError, match="with multi_label give that label's probabilities"):
+        bootstrap_intervals(p, labels, multi_label=True, operating_point=OperatingPoint(0.5, 1, "", 1, 1, 1, 1))
+
+
+def test_what_cannot_be_measured_is_said_plainly():
+    p, labels = predictions(np.random.default_rng(13), 10)
+    with pytest.raises(InputError, match="Unknown metrics kappa; valid: accuracy"):
+        bootstrap_intervals(p, labels, metrics=["kappa"])
+    with pytest.raises(InputError, match="10 images, but 3 patients"):
+        bootstrap_intervals(p, labels, ["a", "b", "c"])
+    with pytest.raises(InputError, match="level between 0 and 1"):
+        bootstrap_intervals(p, labels, level=95)
+    with pytest.raises(InputError, match="2 probabilities per image, but 3 class_names"):
+        bootstrap_intervals(p, labels, class_names=list("abc"))
+    with pytest.raises(InputError, match="There is no class 2"):
+        bootstrap_intervals(p, labels, positive=2)
+    with pytest.raises(InputError, match="There is no class 2"):
+        bootstrap_intervals(p, labels, operating_point=OperatingPoint(0.5, 2, "", 1, 1, 1, 1))
+    with pytest.raises(InputError, match="whole numbers from 0 to 1, found 'well'"):
+        bootstrap_intervals(p, np.array(["well", "ill"] * 5))
+    assert len(ALL_METRICS) == len(set(ALL_METRICS))

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dual_skd.metrics.estimates import (
+    Estimate,
+    from_resamples,
+    lower_limit_of_all,
+    normal_p_value,
+    normal_quantile,
+    percentiles,
+    proportion_at_its_end,
+)
+
+
+def test_normal_quantile_and_p_value_are_scipys():
+    for level in (0.8, 0.95, 0.999):
+        assert normal_quantile(level) == pytest.approx(stats.norm.ppf((1 + level) / 2))
+    for z in (-3.0, 0.0, 1.5, 12.0):
+        assert normal_p_value(z) == pytest.approx(2 * stats.norm.sf(abs(z)))
+
+
+@pytest.mark.parametrize("count", [1, 12, 500])
+def test_the_limit_of_a_proportion_at_its_end_is_the_exact_binomial_one(count):
+    exact = stats.binomtest(count, count).proportion_ci(0.95, method="exact")
+    assert lower_limit_of_all(count, 0.95) == pytest.approx(exact.low)
+    none = stats.binomtest(0, count).proportion_ci(0.9, method="exact")
+    found = proportion_at_its_end(0.0, count, 0.9)
+    assert (found.low, found.high) == pytest.approx((0, none.high)) and f"{count} independent" in found.reason
+
+
+def test_percentiles_leave_out_what_is_undefined_and_are_numpys_of_the_rest():
+    drawn = np.random.default_rng(0).normal(size=(101, 4))
+    drawn[::3, 1] = np.nan
+    drawn[:, 2] = np.nan
+    drawn[1:, 3] = np.nan
+    wanted = [np.nanpercentile(drawn[:, k], (5, 95)) for k in (0, 1, 3)]
+    low, high, share = percentiles(drawn.copy(), 0.9)
+    assert np.stack([low, high], axis=1)[[0, 1, 3]] == pytest.approx(np.array(wanted))
+    assert np.isnan(low[2]) and np.isnan(high[2])
+    assert share == pytest.approx([1, 67 / 101, 0, 1 / 101])
+
+
+def test_resamples_that_say_nothing_make_no_interval_but_a_reason():
+    assert from_resamples(0.5, 0.4, 0.6, 1.0) == Estimate(0.5, 0.4, 0.6, "")
+    assert from_resamples(0.5, 0.4, 0.6, 0.8).reason.startswith("no interval: undefined in 20% of the resamples")
+    assert from_resamples(0.5, 0.5, 0.5, 1.0) == Estimate(
+        0.5, None, None, "no interval: (almost) all resamples give the same value"
+    )

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dual_skd.errors import InputError
+from dual_skd.utils.files import make_folder, replace_file, sha256_of
+
+WRITERS = {
+    "text": lambda draft: draft.write_text("x" * 10_000),
+    "torch": lambda draft: torch.save({"a": torch.zeros(100_000)}, draft),
+    "safetensors": lambda draft: save_file({"a": torch.zeros(100_000)}, draft),
+}
+
+
+def test_the_content_is_replaced_and_the_former_one_kept_where_a_name_is_given(tmp_path):
+    path, former = tmp_path / "new" / "a.txt", tmp_path / "new" / "b.txt"
+    for text in ("one", "two", "three"):
+        replace_file(path, lambda draft, text=text: draft.write_text(text), former=former)
+    assert path.read_text() == "three" and former.read_text() == "two"
+    replace_file(path, lambda draft: draft.write_text("four"))
+    assert path.read_text() == "four" and former.read_text() == "two"
+    assert sorted(os.listdir(path.parent)) == ["a.txt", "b.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders can't be synchronised elsewhere")
+def test_file_and_folder_are_on_the_disk_before_it_is_said(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: steps.append("dir" if stat.S_ISDIR(os.fstat(number).st_mode) else "file")
+    )
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (steps.append("rename"), rename(old, new)))
+    replace_file(tmp_path / "a", lambda draft: draft.write_text("x"))
+    assert steps == ["file", "rename", "dir"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full (Linux)")
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind != "safetensors"])
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, kind):
+    path = tmp_path / "a.txt"
+    path.write_text("good")
+    (tmp_path / "a.txt.tmp").symlink_to("/dev/full")  # every write to it ends with ENOSPC
+    with pytest.raises(InputError) as caught:
+        replace_file(path, WRITERS[kind], former=tmp_path / "b.txt")
+    assert f"{path} can't be written (" in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert kind != "text" or "No space left on device" in str(caught.value)
+    assert path.read_text() == "good" and os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_file_larger_than_allowed_is_one_sentence_too(tmp_path, kind):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "a.txt"
+    path.write_text("good")
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        with pytest.raises(InputError, match="can't be written"):
+            replace_file(path, WRITERS[kind])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "good" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_named_where_the_writer_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("dual_skd.utils.files.shutil.disk_usage", lambda folder: SimpleNamespace(free=4096))
+
+    def write(draft):
+        raise RuntimeError("unexpected pos 25600 vs 25496")
+
+    with pytest.raises(InputError, match="can't be written .No space left on device."):
+        replace_file(tmp_path / "a", write)
+
+
+def test_an_error_of_the_writer_itself_is_not_hidden(tmp_path):
+    with pytest.raises(TypeError):
+        replace_file(tmp_path / "a", lambda draft: draft.write_text(5))
+
+
+def test_the_sum_of_a_file_is_that_of_its_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")  # the example of FIPS 180-2, appendix B.1
+    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "b").write_bytes(b"abc" * 2**20)
+    assert sha256_of(str(tmp_path / "b")) == hashlib.sha256(b"abc" * 2**20).hexdigest()
+
+
+def test_a_folder_that_cannot_be_made_or_written_into_is_one_sentence(tmp_path, monkeypatch):
+    assert make_folder(tmp_path / "a" / "b").is_dir() and make_folder(str(tmp_path / "a")) == tmp_path / "a"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/c can't be made .Not a directory."):
+        make_folder(tmp_path / "file" / "c")
+    monkeypatch.setattr("dual_skd.utils.files.os.access", lambda *arguments: False)
+    with pytest.raises(InputError, match="can't be written into"):
+        make_folder(tmp_path)
