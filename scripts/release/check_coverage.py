@@ -21,14 +21,14 @@ from typing import Any
 MIN_PERCENT = 90.0
 CRITICAL = (
     "selection/*",
-    "losses",
-    "momentum",
-    "trainer",
-    "schedule",
-    "outputs",
-    "best_model",
-    "checkpoints",
-    "pair",
+    "training/losses",
+    "training/ema",
+    "training/schedule",
+    "training/start",
+    "training/trainer",
+    "runs/best_model",
+    "runs/checkpoint",
+    "runs/model_file",
 )
 
 

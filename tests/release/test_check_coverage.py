@@ -21,15 +21,15 @@ def test_what_is_reached_is_said_of_the_package_and_of_each_critical_module(tmp_
     assert main([str(path)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == " 95.0 % of the lines of the package" and len(said) == 1 + len(CRITICAL)
-    path.write_text(json.dumps(measured(lines=89, trainer=8)))
+    path.write_text(json.dumps(measured(lines=89, **{"training/trainer": 8})))
     assert main([str(path)]) == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "below 90 %: lines of the package",
-        "below 90 %: branches of trainer",
+        "below 90 %: branches of training/trainer",
     ]
 
 
 def test_a_critical_module_that_was_not_measured_is_named():
     content = measured()
     content["files"].pop("bundle/dual_skd/training/losses.py")
-    assert report(content)[1] == ["losses: no such module was measured"]
+    assert report(content)[1] == ["training/losses: no such module was measured"]
