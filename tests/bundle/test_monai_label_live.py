@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MONAI Label's own server, with the packed bundle: images go in by HTTP, class scores come out.
 
-python scripts/monailabel_env.py label-env
+python -m scripts.release.monailabel_env label-env
 DUAL_SKD_MONAILABEL=label-env python -m pytest tests/bundle/test_monai_label_live.py
 """
 
@@ -32,7 +32,7 @@ ENVIRONMENT = os.environ.get("DUAL_SKD_MONAILABEL", "")
 pytestmark = [
     pytest.mark.monailabel,
     pytest.mark.skipif(
-        not ENVIRONMENT, reason="DUAL_SKD_MONAILABEL names no environment of scripts/monailabel_env.py"
+        not ENVIRONMENT, reason="DUAL_SKD_MONAILABEL names no environment of scripts.release.monailabel_env"
     ),
 ]  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,9 +136,9 @@ def app(tmp_path_factory, runs) -> Path:
     shutil.copytree(stock, models.parent)
     models.mkdir(exist_ok=True)
     for name, output in runs.items():
-        command = [sys.executable, str(ROOT / "scripts" / "package_bundle.py"), "--output", str(folder / name),
+        command = [sys.executable, "-m", "scripts.release.package_bundle", "--output", str(folder / name),
                    "--models", str(output / "models")]  # fmt: skip
-        subprocess.run(command, check=True, cwd=folder)
+        subprocess.run(command, check=True, cwd=ROOT)
         with zipfile.ZipFile(next((folder / name).glob("*.zip"))) as archive:
             archive.extractall(folder / name)
         (folder / name / IMAGES).rename(models / name)

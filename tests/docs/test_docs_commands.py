@@ -33,7 +33,7 @@ def commands(page: Path) -> list[list[str]]:
         command = re.search(r"\b(?:python|torchrun) .*|^dual-skd .*", line.split(" #")[0].split("# ")[0])
         if command:
             words = shlex.split(re.sub(r" \.\.\.|[\[\]](?=-|$)|(?<=\w)\]|(?<= )\[", "", command[0]))
-            if words[0] == "dual-skd" or "-m" in words or words[1].startswith("scripts/"):
+            if words[0] == "dual-skd" or "-m" in words:
                 found.append(words)
     return found
 
@@ -44,7 +44,7 @@ OF_BUNDLE = [
 ]
 OF_PACKAGE = [words[1:] for _, words in EVERY if words[0] == "dual-skd"]
 OF_PACKAGE += [words[words.index("dual_skd") + 1 :] for _, words in EVERY if "-m dual_skd " in " ".join(words)]
-OF_SCRIPTS = [words[1:] for _, words in EVERY if words[1].startswith("scripts/")]
+OF_SCRIPTS = [words[2:] for _, words in EVERY if words[1] == "-m" and words[2].startswith("scripts.")]
 
 
 def config_files(page: Path, words: list[str]) -> list[Path]:
@@ -83,7 +83,7 @@ def test_a_command_of_the_package_is_one_that_its_parser_takes(words):
 
 @pytest.mark.parametrize("words", OF_SCRIPTS, ids=" ".join)
 def test_a_script_exists_and_knows_its_options(words):
-    source = (ROOT / words[0]).read_text(encoding="utf-8")
+    source = ROOT.joinpath(*words[0].split(".")).with_suffix(".py").read_text(encoding="utf-8")
     own = words[: words.index("--")] if "--" in words else words  # what follows is handed on
     for word in own:
         assert not word.startswith("--") or f'"{word}"' in source, word
@@ -96,7 +96,7 @@ def test_options_within_sentences_exist():
     )
     for path in (ROOT / "bundle" / "configs").glob("*.json"):
         options |= set(json.loads(path.read_text(encoding="utf-8")))
-    sources = [*(ROOT / "bundle" / "dual_skd").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    sources = [*(ROOT / "bundle" / "dual_skd").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]
     parsed = {name for path in sources for name in re.findall(r'"--([\w-]+)"', path.read_text(encoding="utf-8"))}
     for page in PAGES:
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)

@@ -58,7 +58,7 @@ def test_every_cell_was_run_in_order_and_none_failed(path):
 def test_what_is_stored_is_of_this_code_and_this_version(path):
     stored = json.loads(path.read_text(encoding="utf-8"))["metadata"]["dual_skd"]
     code = "\0".join("".join(cell["source"]) for cell in cells(path, "code"))
-    again = f"run `python scripts/run_notebooks.py --write {path.name[:2]}`"
+    again = f"run `python -m scripts.release.run_notebooks --write {path.name[:2]}`"
     assert stored["code"] == hashlib.sha256(code.encode()).hexdigest(), f"code was changed and not run; {again}"
     assert stored["version"] == dual_skd.__version__, again
     assert text(cells(path, "code")[0]["outputs"][0]) == f"dual-skd {dual_skd.__version__}\n"

@@ -555,7 +555,7 @@ def test_the_settings_of_a_checkpoint_are_plain(stopped):
 
 
 def held() -> dict[str, int]:
-    """What this process holds; scripts/measure_long_run.py does the same at length."""
+    """What this process holds; scripts/measure/long_run.py does the same at length."""
     gc.collect()
     process = psutil.Process()
     return {

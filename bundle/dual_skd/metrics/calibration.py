@@ -91,9 +91,9 @@ def fit_temperature(
     and 8.2 at 20, so a few images can't move T far, and many move it as if there were no prior. Equal logits in every
     row say nothing: T is 1. Where every image is right, or every one wrong, T goes as far from 1 as n can tell.
 
-    c = 4 by simulation (``scripts/probe_prior.py``): where T = 1 is right it spares 98 % of the NLL that one image
-    costs (0.028 nats) and 81 % of that of 8 (0.016); where T = 2 is right, it costs nothing with 100 images (0.004 with
-    and without it) and 0.0001 nats with 300. Twice as strong it would cost 0.001 with 100.
+    c = 4 by simulation (``scripts/benchmark/probes/prior.py``): where T = 1 is right it spares 98 % of the NLL that one
+    image costs (0.028 nats) and 81 % of that of 8 (0.016); where T = 2 is right, it costs nothing with 100 images
+    (0.004 with and without it) and 0.0001 nats with 300. Twice as strong it would cost 0.001 with 100.
 
     Args:
         logits: (N, K), before softmax (or sigmoid), of images that the network was not trained on.

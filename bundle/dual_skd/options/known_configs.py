@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configs as they came with the package; :data:`KNOWN` is written by scripts/write_options.py."""
+"""The configs as they came with the package; :data:`KNOWN` is written by scripts/release/write_options.py."""
 
 from __future__ import annotations
 

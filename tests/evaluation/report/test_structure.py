@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +19,9 @@ from dual_skd.evaluation.report.page import PARTS, page
 from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.report.words import measured, task
 from dual_skd.evaluation.run_files import read_run
+from scripts import ROOT
+from scripts.release import example_report
 
-ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "docs" / "example" / "report.html"
 SHOWN = ("h2", "h3", "summary", "figcaption", "th")
 
@@ -150,7 +149,7 @@ def test_the_example_is_what_this_version_writes(run_folder):
     example = EXAMPLE.read_text(encoding="utf-8")
     outline = Outline(example)
     fresh = today(run_folder, outline.classes(), outline.columns())
-    remedy = "docs/example is stale; scripts/example_report.py says how to make it again"
+    remedy = "docs/example is stale; scripts/release/example_report.py says how to make it again"
     for once in ('<meta name="generator" content="[^"]*">', "<style>.*?</style>"):
         of_each = [re.findall(once, one, re.DOTALL) for one in (example, fresh)]
         assert of_each[0] == of_each[1] and len(of_each[0]) == 1, remedy
@@ -165,18 +164,15 @@ def test_the_picture_is_of_the_example():
 
 
 def test_a_report_that_names_its_computer_is_no_example(tmp_path):
-    spec = importlib.util.spec_from_file_location("example_report", ROOT / "scripts" / "example_report.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     report = tmp_path / "run" / "report" / "report.html"
     with pytest.raises(SystemExit, match="dual-skd evaluate"):
-        script.copy_report(tmp_path / "run", tmp_path / "out")
+        example_report.copy_report(tmp_path / "run", tmp_path / "out")
     report.parent.mkdir(parents=True)
     report.write_text('<meta name="generator" content="dual-skd 9">', encoding="utf-8")
-    page_of_it = script.copy_report(tmp_path / "run", tmp_path / "out")
+    page_of_it = example_report.copy_report(tmp_path / "run", tmp_path / "out")
     Image.new("RGB", (8, 8)).save(tmp_path / "shot.png")
-    with Image.open(script.mark_picture(tmp_path / "shot.png", page_of_it)) as picture:
+    with Image.open(example_report.mark_picture(tmp_path / "shot.png", page_of_it)) as picture:
         assert picture.text["generator"] == "dual-skd 9" and len(picture.text["page"]) == 64
     report.write_text(f"<p>{tmp_path}/a.png</p>", encoding="utf-8")
     with pytest.raises(SystemExit, match="without --show-names"):
-        script.copy_report(tmp_path / "run", tmp_path / "out")
+        example_report.copy_report(tmp_path / "run", tmp_path / "out")
