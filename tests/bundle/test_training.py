@@ -151,7 +151,7 @@ def test_distill_without_a_teacher_says_how_to_get_one(tmp_path, run, tiny):
 def test_label_free_epochs_come_before_the_labels(tmp_path, run, tiny):
     done = run("train.json", **tiny | {"epochs": 2, "method": "dual"}, output_dir=str(tmp_path), label_free_epochs=1)
     trainer = done.parser.get_parsed_content("train#trainer")
-    assert [trainer.schedule.stage(epoch) for epoch in range(2)] == ["label_free", "skd"]
+    assert [trainer.task.schedule.stage(epoch) for epoch in range(2)] == ["label_free", "skd"]
     assert "label_free_heads" in torch.load(tmp_path / "last.pt", weights_only=True)
     assert "label_free_heads" not in str(load_model(tmp_path)[0].state_dict().keys())
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from dual_skd.errors import InputError
 from dual_skd.training.label_free import LabelFreeHeads
+from dual_skd.training.losses import CosineViewLoss
 
 
 def setting() -> tuple:
@@ -17,16 +18,20 @@ def setting() -> tuple:
     return LabelFreeHeads(5, 8, 6), nn.Linear(7, 5), nn.Linear(7, 5), torch.randn(4, 7), torch.randn(4, 7)
 
 
+def loss_of(heads: LabelFreeHeads, *arguments) -> torch.Tensor:
+    return CosineViewLoss()(**heads(*arguments))
+
+
 def test_the_loss_is_byols_formula_with_both_directions():
     heads, student, auxiliary, v1, v2 = setting()
     g, q, g_a = (copy.deepcopy(part) for part in (heads.projector, heads.predictor, heads.auxiliary_projector))
     cosines = [F.cosine_similarity(q(g(student(a))), g_a(auxiliary(b)), dim=1).mean() for a, b in ((v1, v2), (v2, v1))]
-    assert torch.allclose(heads(student, auxiliary, v1, v2), 4 - 2 * sum(cosines), atol=1e-6)
+    assert torch.allclose(loss_of(heads, student, auxiliary, v1, v2), 4 - 2 * sum(cosines), atol=1e-6)
 
 
 def test_the_students_side_learns_and_the_auxiliarys_side_gets_no_gradient():
     heads, student, auxiliary, v1, v2 = setting()
-    heads(student, auxiliary, v1, v2).backward()
+    loss_of(heads, student, auxiliary, v1, v2).backward()
     for part, learns in (
         (student, True),
         (heads.projector, True),

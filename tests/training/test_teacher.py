@@ -12,8 +12,8 @@ from dual_skd.options import METHODS, method
 from dual_skd.runs.model_file import save_model
 from dual_skd.selection import ELEMENT_RULES
 from dual_skd.selection.rules import LAYER_RULES
+from dual_skd.training.task import UPDATES
 from dual_skd.training.teacher import load_teacher
-from dual_skd.training.trainer import UPDATES
 
 
 def test_every_row_names_rules_and_updates_that_exist():

@@ -13,8 +13,8 @@ from dual_skd.training.ema import momentum_at
 LEAST_STEPS = 300  # of a training; the benchmark's shortest runs had as many
 
 
-class Moment(NamedTuple):
-    """What holds during one iteration.
+class ScheduleValues(NamedTuple):
+    """The schedule in one iteration.
 
     Attributes:
         stage: ``label_free``, ``skd`` or ``fine_tune``.
@@ -105,7 +105,7 @@ class Schedule:
             return "label_free"
         return "skd" if epoch < self.label_free_epochs + self.skd_epochs else "fine_tune"
 
-    def at(self, iteration: int, steps_per_epoch: int, accumulation_steps: int = 1) -> Moment:
+    def at(self, iteration: int, steps_per_epoch: int, accumulation_steps: int = 1) -> ScheduleValues:
         """Returns what holds during an iteration.
 
         Args:
@@ -115,7 +115,7 @@ class Schedule:
         """
         stage = self.stage(iteration // steps_per_epoch)
         momentum = momentum_at(iteration // accumulation_steps, self.momentum, self.momentum_warmup)
-        return Moment(stage, self._weight(stage, iteration, steps_per_epoch), momentum)
+        return ScheduleValues(stage, self._weight(stage, iteration, steps_per_epoch), momentum)
 
     def _weight(self, stage: str, iteration: int, steps_per_epoch: int) -> float:
         if stage == "label_free" or not self.skd_epochs:
