@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dual_skd.errors import InputError
 from dual_skd.training.ema import momentum_at
 
-LEAST_STEPS = 300  # of a training; the benchmark's shortest runs had as many
+ADVISED_STEPS = 300  # the benchmark's shortest trainings
 
 
 class ScheduleValues(NamedTuple):
@@ -28,12 +28,12 @@ class ScheduleValues(NamedTuple):
 
 
 def advised_epochs(steps_per_epoch: int) -> int:
-    """The fewest epochs, in tens, that are 300 steps or more.
+    """Returns the smallest number of epochs, in tens, that makes :data:`ADVISED_STEPS` or more.
 
     >>> advised_epochs(steps_per_epoch=9), advised_epochs(steps_per_epoch=100)
     (40, 10)
     """
-    return 10 * math.ceil(LEAST_STEPS / steps_per_epoch / 10)
+    return 10 * math.ceil(ADVISED_STEPS / steps_per_epoch / 10)
 
 
 @dataclass(frozen=True)
