@@ -18,6 +18,7 @@ MODULES = [
     "networks.build",
     "training.schedule",
     "training.label_free",
+    "training.task",
     "training.losses",
     "training.ema",
     "selection.plan",
