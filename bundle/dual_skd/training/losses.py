@@ -78,16 +78,19 @@ def _bernoulli_divergence(learner: Tensor, teacher: Tensor) -> Tensor:
     return (yes + no).flatten(1).sum(1).mean()
 
 
-class CosineViewLoss(nn.Module):
-    """Agreement of two views of an image, 2 - 2 cos, summed over both directions (BYOL, Grill et al. 2020).
+def view_loss(prediction_1: Tensor, target_2: Tensor, prediction_2: Tensor, target_1: Tensor) -> Tensor:
+    """Returns the disagreement of two views of each image, 2 - 2 cos, summed over both directions (Grill et al. 2020).
 
     0 when every prediction points where its target does, 4 when they are orthogonal, 8 when they are opposed.
     No gradient reaches the targets.
-    """
 
-    def forward(self, prediction_1: Tensor, target_2: Tensor, prediction_2: Tensor, target_1: Tensor) -> Tensor:
-        """Compares the prediction from view 1 with the target from view 2, and the other way round; all (N, F)."""
-        return _cosine_distance(prediction_1, target_2) + _cosine_distance(prediction_2, target_1)
+    Args:
+        prediction_1: from view 1 (N, F).
+        target_2: from view 2, what ``prediction_1`` should be.
+        prediction_2: from view 2.
+        target_1: from view 1.
+    """
+    return _cosine_distance(prediction_1, target_2) + _cosine_distance(prediction_2, target_1)
 
 
 def _cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
