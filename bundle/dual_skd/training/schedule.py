@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When which loss counts how much: label_free -> skd -> fine_tune, as one pure function of the iteration."""
+"""The schedule of a training: label_free -> skd -> fine_tune, a pure function of the iteration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ScheduleValues(NamedTuple):
     Attributes:
         stage: ``label_free``, ``skd`` or ``fine_tune``.
         skd_weight: factor of the distillation loss.
-        momentum: share of itself the EMA auxiliary keeps in the update after this iteration.
+        momentum: share of itself that the EMA auxiliary keeps in the update after this iteration.
     """
 
     stage: str
@@ -41,9 +41,8 @@ class Schedule:
     """The three stages of training.
 
     ``label_free_epochs`` come first, ``fine_tune_epochs`` last, self-knowledge distillation (skd) takes what is left.
-    The weight of the distillation rises linearly from 0, while the auxiliary is still unaligned, over the first part of
-    the skd stage, stays, and falls linearly during fine-tuning to reach 0 with the last iteration. Without an skd stage
-    (label-free pre-training, then fine-tuning on the labels alone) it is 0 throughout.
+    The weight of the distillation rises linearly from 0 over the first part of the skd stage, while the auxiliary is
+    still unaligned. It falls linearly during fine-tuning, to 0 in the last iteration. Without an skd stage it is 0.
 
     Everything follows from the iteration number, so a resumed run needs no state of its own.
 
@@ -54,8 +53,8 @@ class Schedule:
         skd_weight: weight of the distillation once it has ramped up.
         ramp_up: share of the skd stage that the rise takes, in [0, 1].
         momentum: final momentum of the EMA, in [0, 1].
-        momentum_warmup: start with a low momentum (:func:`.ema.momentum_at`). It lets a student that has
-            just begun to learn take the auxiliary along, at the price of the auxiliary's own initial weights.
+        momentum_warmup: start with a low momentum (:func:`.ema.momentum_at`). The auxiliary then follows from the first
+            steps on, and loses its own initial weights.
 
     Raises:
         InputError: the stages don't fit into the epochs, or a number is out of its range.
@@ -106,7 +105,7 @@ class Schedule:
         return "skd" if epoch < self.label_free_epochs + self.skd_epochs else "fine_tune"
 
     def at(self, iteration: int, steps_per_epoch: int, accumulation_steps: int = 1) -> ScheduleValues:
-        """Returns what holds during an iteration.
+        """Returns stage, weight and momentum of an iteration.
 
         Args:
             iteration: mini-batches seen before, so 0 for the first of the run.
