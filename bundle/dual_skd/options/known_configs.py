@@ -14,7 +14,7 @@ KNOWN = {
     "inference.json": "ad6fd157cd3d79d58a8623bf4bfe156fcbc22282f3633e23ca088fbda5d7b2be",
     "multi_gpu_train.json": "0e3acbea1de77db3d0917bd8790d979a16cf82bb213a3751702439f7d89cb600",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "11c5fbd0da420e81e2a1619204c55fe87ce67e9379a1a13760d413ef93d11b95",
+    "train.json": "1da46c81816beec4e4820d9c13f472a14da2cdd3cd9a2888e2fb9f1061e9b748",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dual_skd.errors import InputError
-from dual_skd.networks.inspect import penultimate, unwrap
+from dual_skd.networks.inspect import classifier_of, penultimate, unwrap
 from dual_skd.runs.distributed import average_gradients, several_processes
 from dual_skd.training.ema import update_auxiliary
 from dual_skd.training.losses import view_loss
@@ -46,6 +46,11 @@ class LabelFreeHeads(nn.Module):
         self.projector = perceptron(in_features, hidden_features, out_features)
         self.predictor = perceptron(out_features, hidden_features, out_features)
         self.auxiliary_projector = deepcopy(self.projector).requires_grad_(False)
+
+    @classmethod
+    def for_network(cls, network: nn.Module) -> LabelFreeHeads:
+        """Builds the heads for a network's features."""
+        return cls(classifier_of(network)[1].in_features)
 
 
 class LabelFreeTask:

@@ -83,7 +83,7 @@ class DualModelTask:
         auxiliary_optimizer: Optimizer | None = None,
     ) -> None:
         self.update = update or ("none" if auxiliary is None else "ema")
-        self.student = student
+        self.student: Any = student
         self.auxiliary: Any = None if self.update == "none" else auxiliary
         self.criterion = criterion
         self.distillation = distillation or SelfDistillationLoss()
@@ -99,8 +99,8 @@ class DualModelTask:
                 f"an auxiliary_optimizer goes with update 'mutual' and with no other, found update {self.update!r} "
                 f"{'with' if auxiliary_optimizer else 'without'} one; change either."
             )
-        if self.update == "ema":
-            check_same_architecture(self.auxiliary, student)
+        if auxiliary is not None and self.update == "ema":
+            check_same_architecture(auxiliary, student)
         if self.auxiliary is not None and self.update != "mutual":
             self.auxiliary.requires_grad_(False)
 
