@@ -19,6 +19,7 @@ _HOME = {
     "select_weights": "selection",
     "SelfDistillationLoss": "training.losses",
     "Schedule": "training.schedule",
+    "DualModelTask": "training.task",
     "DualModelTrainer": "training.trainer",
     "DualModelEvaluator": "training.evaluator",
     "build_network": "networks.build",

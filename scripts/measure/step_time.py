@@ -53,22 +53,24 @@ print(sorted(seconds)[2], 1 + (peak - before) / size)
 
 def trainer_for(update: str, batches: list[dict], device: torch.device, network: dict = STUDENT):
     """A DualModelTrainer as train.json builds it, fed from tensors in memory."""
-    from dual_skd import DualModelTrainer, Schedule, SelfDistillationLoss, build_network
+    from dual_skd import DualModelTask, DualModelTrainer, Schedule, build_network
 
     torch.manual_seed(0)
     student, auxiliary = (build_network(**network).to(device, memory_format=torch.channels_last) for _ in range(2))
+    task = DualModelTask(
+        student,
+        torch.nn.CrossEntropyLoss(),
+        auxiliary,
+        update=update,
+        schedule=Schedule(epochs=1, ramp_up=0.0),
+        auxiliary_optimizer=torch.optim.AdamW(auxiliary.parameters(), lr=1e-4) if update == "mutual" else None,
+    )
     return DualModelTrainer(
         device=device,
         max_epochs=1,
         train_data_loader=batches,
-        network=student,
-        auxiliary=None if update == "none" else auxiliary,
         optimizer=torch.optim.AdamW(student.parameters(), lr=1e-4),
-        auxiliary_optimizer=torch.optim.AdamW(auxiliary.parameters(), lr=1e-4) if update == "mutual" else None,
-        loss_function=torch.nn.CrossEntropyLoss(),
-        distillation=SelfDistillationLoss(),
-        update=update,
-        schedule=Schedule(epochs=1, ramp_up=0.0),
+        task=task,
         decollate=False,
     )
 

@@ -151,9 +151,19 @@ def test_distill_without_a_teacher_says_how_to_get_one(tmp_path, run, tiny):
 def test_label_free_epochs_come_before_the_labels(tmp_path, run, tiny):
     done = run("train.json", **tiny | {"epochs": 2, "method": "dual"}, output_dir=str(tmp_path), label_free_epochs=1)
     trainer = done.parser.get_parsed_content("train#trainer")
-    assert [trainer.schedule.stage(epoch) for epoch in range(2)] == ["label_free", "skd"]
+    assert [trainer.task.schedule.stage(epoch) for epoch in range(2)] == ["label_free", "skd"]
     assert "label_free_heads" in torch.load(tmp_path / "last.pt", weights_only=True)
     assert "label_free_heads" not in str(load_model(tmp_path)[0].state_dict().keys())
+
+
+def test_a_method_of_ones_own_is_named_in_the_config(tmp_path, run, tiny, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "own_method.md").read_text(encoding="utf-8")
+    (tmp_path / "mymethod.py").write_text(page.split("```python\n")[1].split("\n\nshape = ")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = tiny | {"epochs": 2, "method": "frozen", "task#_target_": "mymethod.FeatureTask"}
+    done = run("train.json", **settings, output_dir=str(tmp_path / "own"))
+    trainer = done.parser.get_parsed_content("train#trainer")
+    assert type(trainer.task).__name__ == "FeatureTask" and trainer.state.iteration == 6
 
 
 def test_one_seed_gives_equal_weights_and_another_seed_others(tmp_path, run, tiny, trained):

@@ -17,7 +17,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 MODULES = [
     "networks.build",
     "training.schedule",
-    "training.label_free",
     "training.losses",
     "training.ema",
     "selection.plan",

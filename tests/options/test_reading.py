@@ -23,7 +23,7 @@ from dual_skd.metrics.classification import METRICS
 from dual_skd.options import METHODS, Evaluation, Prediction, Training, choices, choices_of, read, takes, training
 from dual_skd.selection.rules import ELEMENT_RULES, LAYER_RULES
 from dual_skd.training.losses import LOSSES
-from dual_skd.training.trainer import UPDATES
+from dual_skd.training.task import UPDATES
 
 KINDS = (Training, Evaluation, Prediction)
 EVERY = [(kind, name) for kind in KINDS for name in kind.model_fields]

@@ -14,6 +14,7 @@ from dual_skd.errors import InputError
 from dual_skd.runs.bad_numbers import Buffers, files_of, first_names, gradient_norm, is_finite, tensorboard_scalars
 from dual_skd.runs.checkpoint import Checkpoints
 from dual_skd.training.schedule import Schedule
+from dual_skd.training.task import DualModelTask
 from dual_skd.training.trainer import DualModelTrainer
 
 torch.set_num_threads(1)
@@ -34,14 +35,13 @@ def batches(count: int = 4) -> list[dict]:
     ]
 
 
-def trainer_of(network: nn.Module, data, *, epochs: int = 1, **options) -> DualModelTrainer:
+def trainer_of(network: nn.Module, data, *, epochs: int = 1, task=None, **options) -> DualModelTrainer:
     return DualModelTrainer(
         device="cpu",
         max_epochs=epochs,
         train_data_loader=data,
-        network=network,
         optimizer=options.pop("optimizer", None) or torch.optim.AdamW(network.parameters(), 0.01),
-        loss_function=nn.CrossEntropyLoss(),
+        task=task or DualModelTask(network, nn.CrossEntropyLoss()),
         decollate=False,
         **options,
     )
@@ -84,13 +84,13 @@ def test_training_stops_in_that_iteration_with_the_weights_of_the_step_before(wh
 
     def make(stop_at: int | None):
         student, auxiliary = net(0), net(1)
-        options = {"update": update}
-        if update != "none":
-            options |= {"auxiliary": auxiliary, "schedule": Schedule(epochs=3, ramp_up=0.0)}
-        if update == "mutual":
-            options["auxiliary_optimizer"] = torch.optim.AdamW(auxiliary.parameters(), 0.01)
+        optimizer = torch.optim.AdamW(auxiliary.parameters(), 0.01) if update == "mutual" else None
+        schedule = Schedule(epochs=3, ramp_up=0.0)
+        task = DualModelTask(
+            student, nn.CrossEntropyLoss(), auxiliary, update=update, schedule=schedule, auxiliary_optimizer=optimizer
+        )
         data = batches()
-        trainer = trainer_of(student, data, epochs=3, **options)
+        trainer = trainer_of(student, data, epochs=3, task=task)
         if stop_at:
             trainer.add_event_handler(
                 IterationEvents.MODEL_COMPLETED,
@@ -202,8 +202,7 @@ def test_files_of_plain_images_are_found_in_the_data_set():
             image = batchdata["image"] / (batchdata["image"] - 4.0)  # the fifth image becomes infinite
             return image, batchdata["label"]
 
-    trainer = trainer_of(net(), loader, prepare_batch=Augment())
-    trainer.network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    trainer = trainer_of(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), loader, prepare_batch=Augment())
     with pytest.raises(InputError, match=r"The input .* epoch 1, iteration 2 \(files: 4.png\)"):
         trainer.run()
 

@@ -30,8 +30,9 @@ from dual_skd.errors import InputError
 from dual_skd.runs.checkpoint import NEWEST, PREVIOUS, Checkpoints, find_checkpoint, read_checkpoint, write_checkpoint
 from dual_skd.runs.random_state import ResumableSampler, random_state, set_random_state
 from dual_skd.runs.signals import StopSignals
-from dual_skd.training.label_free import LabelFreeHeads
+from dual_skd.training.label_free import LabelFreeHeads, LabelFreeTask
 from dual_skd.training.schedule import Schedule
+from dual_skd.training.task import DualModelTask
 from dual_skd.training.trainer import DualModelTrainer
 
 SETTINGS = {"epochs": 3, "seed": 0, "num_workers": 2}
@@ -80,10 +81,11 @@ class Run:
         loader = DataLoader(data, batch_size=2, sampler=ResumableSampler(RandomSampler(data)), drop_last=True,
                             num_workers=workers, persistent_workers=workers > 0,
                             generator=torch.Generator())  # fmt: skip
+        schedule = Schedule(epochs, label_free_epochs=1, fine_tune_epochs=1)
+        task = DualModelTask(student, nn.CrossEntropyLoss(), auxiliary, schedule=schedule)
         self.trainer = DualModelTrainer(
-            device="cpu", max_epochs=epochs, train_data_loader=loader, network=student, auxiliary=auxiliary,
-            optimizer=optimizer, loss_function=nn.CrossEntropyLoss(), label_free_heads=heads, decollate=False,
-            schedule=Schedule(epochs, label_free_epochs=1, fine_tune_epochs=1), accumulation_steps=accumulation,
+            device="cpu", max_epochs=epochs, train_data_loader=loader, optimizer=optimizer,
+            task=LabelFreeTask(task, heads), decollate=False, accumulation_steps=accumulation,
             optim_set_to_none=True, prepare_batch=AugmentBatch(BatchAugment(2, rotate=10.0, noise=0.1)),
         )  # fmt: skip
         self.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: scheduler.step())

@@ -29,8 +29,9 @@ from dual_skd.runs.distributed import (
     on_rank_zero,
     parallel,
 )
-from dual_skd.training.label_free import LabelFreeHeads
+from dual_skd.training.label_free import LabelFreeHeads, LabelFreeTask
 from dual_skd.training.schedule import Schedule
+from dual_skd.training.task import DualModelTask
 from dual_skd.training.trainer import DualModelTrainer
 
 CLASSES, EPOCHS = 3, 4
@@ -93,19 +94,18 @@ def train(name: str, rank: int | None = None) -> dict[str, dict[str, torch.Tenso
         student, auxiliary = parallel(student), parallel(auxiliary, learns=options["update"] == "mutual")
     if options["update"] == "mutual":
         options["auxiliary_optimizer"] = torch.optim.SGD(auxiliary.parameters(), lr=0.1, momentum=0.9)
+    accumulation = options.pop("accumulation_steps", 1)
+    task = DualModelTask(student, nn.CrossEntropyLoss(), auxiliary, **options)
     trainer = DualModelTrainer(
         device="cpu",
         max_epochs=EPOCHS,
         train_data_loader=data,
-        network=student,
-        auxiliary=auxiliary,
         optimizer=torch.optim.SGD(
             [*student.parameters(), *(heads.parameters() if heads else [])], lr=0.1, momentum=0.9
         ),
-        loss_function=nn.CrossEntropyLoss(),
-        label_free_heads=heads,
+        task=LabelFreeTask(task, heads) if heads else task,
+        accumulation_steps=accumulation,
         decollate=False,
-        **options,
     )
     trainer.run()
     parts = {"student": student, "auxiliary": auxiliary, "heads": heads}
@@ -250,9 +250,8 @@ def lose(rank: int, port: int, how: str, path: str) -> None:
         device="cpu",
         max_epochs=10,
         train_data_loader=batches(),
-        network=student,
         optimizer=torch.optim.SGD(student.parameters(), lr=0.1),
-        loss_function=nn.CrossEntropyLoss(),
+        task=DualModelTask(student, nn.CrossEntropyLoss()),
         decollate=False,
     )
     if rank == 1:

@@ -12,8 +12,8 @@ from dual_skd.options import METHODS, method
 from dual_skd.runs.model_file import save_model
 from dual_skd.selection import ELEMENT_RULES
 from dual_skd.selection.rules import LAYER_RULES
+from dual_skd.training.task import UPDATES
 from dual_skd.training.teacher import load_teacher
-from dual_skd.training.trainer import UPDATES
 
 
 def test_every_row_names_rules_and_updates_that_exist():
@@ -89,6 +89,6 @@ def test_other_preprocessing_than_the_teacher_s_is_a_warning(tmp_path, caplog):
     load_teacher(nn.Linear(2, 3), str(path), **here, preprocessing=learned_with | {"window": "lung"})
     load_teacher(nn.Linear(2, 3), str(path), **here, preprocessing=learned_with | {"fit": "pad"})
     assert caplog.messages == [
-        "The teacher has learned with window percentile, but sees lung here.",
-        "The teacher has learned with fit stretch, but sees pad here.",
+        "The teacher was trained with window percentile, but gets lung here.",
+        "The teacher was trained with fit stretch, but gets pad here.",
     ]

@@ -14,9 +14,10 @@ from torch import nn
 from dual_skd.errors import InputError
 from dual_skd.training.ema import momentum_at
 from dual_skd.training.evaluator import DualModelEvaluator
-from dual_skd.training.label_free import LabelFreeHeads
-from dual_skd.training.losses import SelfDistillationLoss
+from dual_skd.training.label_free import LabelFreeHeads, LabelFreeTask
+from dual_skd.training.losses import SelfDistillationLoss, view_loss
 from dual_skd.training.schedule import Schedule
+from dual_skd.training.task import DualModelTask
 from dual_skd.training.trainer import DualModelTrainer
 
 torch.set_num_threads(1)
@@ -56,14 +57,22 @@ def equal(a: dict, b: dict) -> bool:
 
 
 def dual(student: nn.Module, *, data=None, epochs: int = 1, lr: float = 0.1, cls=DualModelTrainer, **options):
+    """A trainer of a DualModelTask; with ``heads`` it has label-free epochs."""
+    loss_function, heads = options.pop("loss_function", nn.CrossEntropyLoss()), options.pop("heads", None)
+    names = ("auxiliary", "update", "distillation", "schedule", "auxiliary_optimizer")
+    method = {"schedule": Schedule(epochs)} | {name: options.pop(name) for name in names if name in options}
+    if cls is SupervisedTrainer:
+        learns = {"network": student, "loss_function": loss_function}
+    else:
+        task = DualModelTask(student, loss_function, **method)
+        learns = {"task": LabelFreeTask(task, heads) if heads else task}
     return cls(
         device="cpu",
         max_epochs=epochs,
         train_data_loader=batches(4) if data is None else data,
-        network=student,
         optimizer=options.pop("optimizer", None) or torch.optim.SGD(student.parameters(), lr=lr, momentum=0.9),
-        loss_function=options.pop("loss_function", nn.CrossEntropyLoss()),
         decollate=options.pop("decollate", False),
+        **learns,
         **options,
     )
 
@@ -208,8 +217,8 @@ def test_a_frozen_teacher_of_another_width_keeps_every_tensor():
 def test_mutual_learning_trains_both_on_labels_and_on_each_other():
     student, auxiliary = net(0), net(1)
     image, label = batches(1)[0].values()
-    twins = copy.deepcopy(student), copy.deepcopy(auxiliary)
-    z_student, z_auxiliary = twins[0](image), twins[1](image)
+    copies = copy.deepcopy(student), copy.deepcopy(auxiliary)
+    z_student, z_auxiliary = copies[0](image), copies[1](image)
     distil, label_loss = SelfDistillationLoss(2.0), nn.CrossEntropyLoss()
     loss_student = label_loss(z_student, label) + distil(z_student, z_auxiliary)
     loss_auxiliary = label_loss(z_auxiliary, label) + distil(z_auxiliary, z_student)
@@ -228,8 +237,8 @@ def test_mutual_learning_trains_both_on_labels_and_on_each_other():
     log = run_and_log(trainer)
     assert log["loss"][0] == pytest.approx((loss_student + loss_auxiliary).item(), rel=1e-5)
     assert log["loss_auxiliary"][0] == pytest.approx(loss_auxiliary.item(), rel=1e-5)
-    for twin, network in zip(twins, (student, auxiliary), strict=True):
-        for expected, found in zip(twin.parameters(), network.parameters(), strict=True):
+    for start, network in zip(copies, (student, auxiliary), strict=True):
+        for expected, found in zip(start.parameters(), network.parameters(), strict=True):
             assert torch.allclose(expected - 0.1 * expected.grad, found, atol=1e-6)
 
 
@@ -354,8 +363,10 @@ def test_training_goes_on_after_a_resume_as_if_it_had_never_stopped():
         ({"update": "mutual"}, "auxiliary_optimizer"),
         ({"auxiliary": net(1, width=5)}, "0.weight (5, 1, 3, 3) in the auxiliary where the student has 0.weight (4, 1"),
         ({"schedule": Schedule(9)}, "9 epochs and the trainer for 1"),
-        ({"schedule": Schedule(1, label_free_epochs=1)}, "label_free_heads"),
-        ({"schedule": Schedule(1, label_free_epochs=1), "label_free_heads": LabelFreeHeads(4)}, "optimizer doesn't"),
+        ({"schedule": None}, "needs a schedule"),
+        ({"schedule": Schedule(1, label_free_epochs=1)}, "LabelFreeTask"),
+        ({"schedule": Schedule(1, label_free_epochs=1), "heads": LabelFreeHeads(4)}, "optimizer doesn't"),
+        ({"update": "frozen", "heads": LabelFreeHeads(4)}, "label-free epochs need update 'ema', found 'frozen'"),
         ({"data": (batch for batch in batches(2))}, "epoch_length"),
     ],
 )
@@ -408,9 +419,7 @@ def label_free(student, auxiliary, epochs: int = 1, data=None, **options):
     heads = LabelFreeHeads(4, 16, 8)
     optimizer = torch.optim.SGD([*student.parameters(), *heads.parameters()], lr=0.1, weight_decay=0.1)
     options.setdefault("schedule", Schedule(epochs, label_free_epochs=epochs))
-    trainer = dual(
-        student, data=data, epochs=epochs, optimizer=optimizer, auxiliary=auxiliary, label_free_heads=heads, **options
-    )
+    trainer = dual(student, data=data, epochs=epochs, optimizer=optimizer, auxiliary=auxiliary, heads=heads, **options)
     return trainer, heads
 
 
@@ -429,10 +438,13 @@ def test_both_views_are_made_in_full_precision():
 def test_the_label_free_stage_compares_the_features_of_two_views():
     student, auxiliary, prepare = net(0), net(1), TwoViews()
     trainer, heads = label_free(student, auxiliary, data=batches(1), prepare_batch=prepare)
-    twins = copy.deepcopy((heads, student[:5], auxiliary[:5]))
+    copies = copy.deepcopy((heads, student[:5], auxiliary[:5]))
     log = run_and_log(trainer)
     assert len(prepare.views) == 2 and not torch.equal(*prepare.views)
-    expected = twins[0](twins[1], twins[2], *prepare.views)
+    copied, f_s, f_a = copies
+    predictions = [copied.predictor(copied.projector(f_s(view))) for view in prepare.views]
+    targets = [copied.auxiliary_projector(f_a(view)) for view in prepare.views]
+    expected = view_loss(predictions[0], targets[1], predictions[1], targets[0])
     assert log["loss"][0] == log["loss_skd"][0] == pytest.approx(expected.item(), rel=1e-5)
     assert log["loss_label"] == [0.0] and log["skd_weight"] == [0.0]
 
@@ -481,18 +493,24 @@ def test_compiled_networks_train_as_uncompiled_ones():
 @pytest.mark.parametrize("update", ["ema", "mutual"])
 def test_mixed_precision_on_a_gpu_scales_gradients_only_in_float16(dtype, update):
     student, auxiliary = net(0).cuda(), net(1).cuda()
-    options = {"auxiliary": auxiliary, "update": update, "amp": True, "amp_kwargs": {"dtype": dtype}}
-    if update == "mutual":
-        options["auxiliary_optimizer"] = torch.optim.SGD(auxiliary.parameters(), lr=0.1)
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.1) for network in (student, auxiliary)]
+    schedule, auxiliary_optimizer = Schedule(1), optimizers[1] if update == "mutual" else None
     trainer = DualModelTrainer(
         device="cuda",
         max_epochs=1,
         train_data_loader=batches(4),
-        network=student,
-        optimizer=torch.optim.SGD(student.parameters(), lr=0.1),
-        loss_function=nn.CrossEntropyLoss(),
+        optimizer=optimizers[0],
+        task=DualModelTask(
+            student,
+            nn.CrossEntropyLoss(),
+            auxiliary,
+            update=update,
+            schedule=schedule,
+            auxiliary_optimizer=auxiliary_optimizer,
+        ),
+        amp=True,
+        amp_kwargs={"dtype": dtype},
         decollate=False,
-        **options,
     )
     before = weights(student)
     assert all(torch.isfinite(torch.tensor(run_and_log(trainer)["loss"])))

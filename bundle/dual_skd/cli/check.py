@@ -145,13 +145,13 @@ def more_epochs(images: Mapping[str, int], options: Training) -> dict[str, int]:
         images: of each split that is given.
         options: that training would have without.
     """
-    from dual_skd.training.schedule import LEAST_STEPS, advised_epochs
+    from dual_skd.training.schedule import ADVISED_STEPS, advised_epochs
 
     count: float = images["train"]
     if not images["val"]:  # which is divided from them then, and the test where no split is given at all
         count *= (1 - options.val_fraction) * (1 if images["test"] else 1 - options.test_fraction)
     steps = max(int(count) // options.batch_size, 1)
-    return {"epochs": advised_epochs(steps)} if options.epochs * steps < LEAST_STEPS else {}
+    return {"epochs": advised_epochs(steps)} if options.epochs * steps < ADVISED_STEPS else {}
 
 
 def free_folder() -> str:

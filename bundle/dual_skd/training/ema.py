@@ -15,8 +15,8 @@ from dual_skd.networks.inspect import unwrap
 def momentum_at(step: int, final: float, warmup: bool = True) -> float:
     """Returns the momentum of update number ``step``, counted from 0.
 
-    With ``warmup`` it is min(final, (1 + step) / (10 + step)), the usual way to let an average forget its start: after
-    k such updates the auxiliary's initial weights keep a share of 1 / C(k + 9, 9), that is 10 %, 1.8 %, 0.5 %, ...
+    With ``warmup`` it is min(final, (1 + step) / (10 + step)), so that the average forgets its start: after k updates
+    the auxiliary's initial weights keep a share of 1 / C(k + 9, 9), that is 10 %, 1.8 %, 0.5 %, ...
     Without it the initial weights keep ``final ** k`` and are halved every ln 2 / (1 - final) updates.
     """
     return min(final, (1 + step) / (10 + step)) if warmup else final
@@ -28,13 +28,16 @@ def check_same_architecture(auxiliary: nn.Module, student: nn.Module) -> None:
     Raises:
         InputError: names or shapes differ; the message names the first tensor that does.
     """
-    own, other = unwrap(auxiliary).state_dict(), unwrap(student).state_dict()
-    for (name, mine), (other_name, theirs) in zip_longest(own.items(), other.items(), fillvalue=("nothing", None)):
-        shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (mine, theirs)]
-        if name != other_name or shapes[0] != shapes[1]:
+    tensors = [
+        [(name, tuple(tensor.shape)) for name, tensor in unwrap(network).state_dict().items()]
+        for network in (auxiliary, student)
+    ]
+    for found, expected in zip_longest(*tensors, fillvalue=("nothing", None)):
+        if found != expected:
             raise InputError(
-                f"an EMA auxiliary needs the student's architecture: found {name} {shapes[0]} in the auxiliary where "
-                f"the student has {other_name} {shapes[1]}; build both alike, or use update 'frozen' or 'mutual'."
+                f"an EMA auxiliary needs the student's architecture: found {found[0]} {found[1]} in the auxiliary "
+                f"where the student has {expected[0]} {expected[1]}; build both with the same options, or use update "
+                "'frozen' or 'mutual'."
             )
 
 
@@ -55,12 +58,9 @@ def update_auxiliary(auxiliary: nn.Module, student: nn.Module, momentum: float, 
     pairs: list[tuple[Tensor, Tensor]] = list(zip(auxiliary.parameters(), student.parameters(), strict=True))
     if buffers:
         pairs += zip(auxiliary.buffers(), student.buffers(), strict=True)
-    averaged: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for mine, theirs in pairs:
-        if mine.is_floating_point():
-            averaged[0].append(mine)
-            averaged[1].append(theirs)
-        else:
-            mine.copy_(theirs)
-    if averaged[0]:
-        torch._foreach_lerp_(*averaged, 1.0 - momentum)  # one fused pass; a loop costs as much as a small network
+    for kept, followed in pairs:
+        if not kept.is_floating_point():
+            kept.copy_(followed)
+    averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+    if averaged:  # one fused pass; a loop costs as much as a small network
+        torch._foreach_lerp_([kept for kept, _ in averaged], [followed for _, followed in averaged], 1.0 - momentum)

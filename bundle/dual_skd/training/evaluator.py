@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MONAI's supervised evaluator with the auxiliary's prediction beside the student's."""
+"""MONAI's supervised evaluator for two networks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,42 +18,20 @@ from dual_skd.training.trainer import plain
 class DualModelEvaluator(SupervisedEvaluator):
     """Evaluates the student and, where there is one, the auxiliary on the same images.
 
-    ``engine.state.output`` holds ``image``, ``label``, ``pred`` (the student's logits) and ``auxiliary_pred``. Unlike
-    MONAI's ensemble evaluator this keeps ``pred`` for the student, so that every handler and metric made for
-    ``SupervisedEvaluator`` works unchanged, and ``amp`` works on CPU too.
+    ``engine.state.output`` holds ``image``, ``label``, ``pred`` (the student's logits) and ``auxiliary_pred``. So every
+    handler and metric made for ``SupervisedEvaluator`` works unchanged. ``amp`` works on CPU too.
 
     Args:
-        device: where to compute.
-        val_data_loader: batches, dictionaries with ``image`` (N, C, H, W[, D]) and ``label``.
-        network: the student.
         auxiliary: the second network, or None.
-        compile: compiles both networks.
-        compile_kwargs: arguments of ``torch.compile``.
-        kwargs: all other arguments of ``monai.engines.SupervisedEvaluator``; ``amp_kwargs`` go to ``torch.autocast``.
+        kwargs: all arguments of ``monai.engines.SupervisedEvaluator``; ``network`` is the student, ``amp_kwargs`` go to
+            ``torch.autocast``, and ``compile`` compiles both networks.
     """
 
-    def __init__(
-        self,
-        *,
-        device: str | torch.device,
-        val_data_loader: Iterable,
-        network: nn.Module,
-        auxiliary: nn.Module | None = None,
-        compile: bool = False,
-        compile_kwargs: dict | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            device=torch.device(device),
-            val_data_loader=val_data_loader,
-            network=network,
-            compile=compile,
-            compile_kwargs=compile_kwargs,
-            **kwargs,
-        )
+    def __init__(self, *, auxiliary: nn.Module | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.auxiliary: Any = auxiliary
-        if auxiliary is not None and compile:
-            self.auxiliary = torch.compile(auxiliary, **(compile_kwargs or {}))
+        if auxiliary is not None and self.compile:
+            self.auxiliary = torch.compile(auxiliary, **(kwargs.get("compile_kwargs") or {}))
 
     def _iteration(self, engine: DualModelEvaluator, batchdata: dict[str, Tensor]) -> dict:
         """One mini-batch; see the class for what it returns."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses: what the labels say, what the other network says, and how two views agree.
+"""Losses on the labels, on another network's answers, and on two views of an image.
 
-Every loss is a mean over the batch of one number per image, so that their sum is on one scale for any batch size.
+Each is a mean over the batch of one number per image, so their sum has the same scale for any batch size.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from dual_skd.errors import InputError
 from dual_skd.options.choices import Loss
+
+LOSSES = get_args(Loss)
 
 
 class SelfDistillationLoss(nn.Module):
@@ -78,16 +80,19 @@ def _bernoulli_divergence(learner: Tensor, teacher: Tensor) -> Tensor:
     return (yes + no).flatten(1).sum(1).mean()
 
 
-class CosineViewLoss(nn.Module):
-    """Agreement of two views of an image, 2 - 2 cos, summed over both directions (BYOL, Grill et al. 2020).
+def view_loss(prediction_1: Tensor, target_2: Tensor, prediction_2: Tensor, target_1: Tensor) -> Tensor:
+    """Returns the disagreement of two views of each image, 2 - 2 cos, summed over both directions (Grill et al. 2020).
 
     0 when every prediction points where its target does, 4 when they are orthogonal, 8 when they are opposed.
     No gradient reaches the targets.
-    """
 
-    def forward(self, prediction_1: Tensor, target_2: Tensor, prediction_2: Tensor, target_1: Tensor) -> Tensor:
-        """Compares the prediction from view 1 with the target from view 2, and the other way round; all (N, F)."""
-        return _cosine_distance(prediction_1, target_2) + _cosine_distance(prediction_2, target_1)
+    Args:
+        prediction_1: from view 1 (N, F).
+        target_2: from view 2, what ``prediction_1`` should be.
+        prediction_2: from view 2.
+        target_1: from view 1.
+    """
+    return _cosine_distance(prediction_1, target_2) + _cosine_distance(prediction_2, target_1)
 
 
 def _cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
@@ -101,7 +106,7 @@ class FocalClassificationLoss(nn.Module):
 
     Args:
         class_weights: one weight per class; the mean is weighted as in :class:`torch.nn.CrossEntropyLoss`.
-        gamma: how strongly confident, correct images are played down.
+        gamma: how strongly images with confident, correct answers are weighted down.
     """
 
     def __init__(self, class_weights: Sequence[float] | Tensor | None = None, gamma: float = 2.0) -> None:
@@ -123,8 +128,8 @@ class FocalClassificationLoss(nn.Module):
 class MultiLabelLoss(nn.Module):
     """Negative log-likelihood of a set of yes/no labels: binary cross-entropy summed over classes.
 
-    The sum, rather than torch's mean over classes, keeps it on the scale of the multi-label
-    :class:`SelfDistillationLoss`, so that ``skd_weight`` means the same for any number of classes.
+    PyTorch's loss is the mean over classes. The sum has the scale of the multi-label :class:`SelfDistillationLoss`, so
+    ``skd_weight`` means the same for any number of classes.
 
     Args:
         class_weights: one factor per class on the term of the positive images.
@@ -146,21 +151,20 @@ class MultiLabelLoss(nn.Module):
 
 
 class LogitAdjustedLoss(nn.Module):
-    """A loss of the logits plus the logarithm of how frequent each class is in training (Menon et al. 2021).
+    """Another loss, of the logits plus the logarithm of each class's frequency in training (Menon et al. 2021).
 
         loss(z + strength * log(prior), y)
 
-    The constants explain the frequencies, so that the logits themselves are of equally frequent classes, and their
-    largest decides for the best balanced accuracy.
+    The constants take up the frequencies. The logits themselves are then those of equally frequent classes: their
+    largest gives the best balanced accuracy.
 
     Args:
         loss: of logits (N, K) and labels.
-        class_weights: K weights that make every class count the same, as in :class:`torch.nn.CrossEntropyLoss`: the
-            inverse of the prior, up to a factor.
+        class_weights: K weights that balance the classes: the inverse of the prior, up to a factor.
         strength: 1 for all of it, 0 for none.
 
     Raises:
-        InputError: the loss has class weights of its own, which would correct for the frequencies a second time.
+        InputError: the loss has class weights, which would correct for the frequencies a second time.
     """
 
     def __init__(self, loss: nn.Module, class_weights: Sequence[float] | Tensor, strength: float = 1.0) -> None:
@@ -177,9 +181,6 @@ class LogitAdjustedLoss(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Scores logits (N, K) against labels."""
         return self.loss(logits + self.offsets, labels)
-
-
-LOSSES = get_args(Loss)
 
 
 def _as_weights(class_weights: Sequence[float] | Tensor | None) -> Tensor | None:

@@ -12,58 +12,68 @@ import torch
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
-from dual_skd.training.schedule import LEAST_STEPS, advised_epochs
+from dual_skd.training.schedule import ADVISED_STEPS, advised_epochs
 from dual_skd.utils.progress import bar, is_terminal
 from dual_skd.utils.wording import counted, duration, metric_words
 
 logger = logging.getLogger(__name__)
 
 
-class EvaluationProgress:
-    """Handler of an evaluator that shows how far it is; attach it last, so that it counts what is done.
+class _Progress:
+    """A bar that is closed when the engine ends, also by an error."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(disable=True)
+
+    def _close(self) -> None:
+        self._bar.close()
+
+    def _fail(self, engine: Engine, error: BaseException) -> NoReturn:
+        self._close()
+        raise error  # ignite takes an error for handled where a handler looks at it
+
+
+class EvaluationProgress(_Progress):
+    """Shows how far an evaluator is; attach it last, so that it counts what is done.
 
     Args:
         what: the words before the bar.
     """
 
     def __init__(self, what: str) -> None:
+        super().__init__()
         self.what = what
-        self._bar = tqdm(disable=True)
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self._bar.update())
-        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self._bar.close())
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._close)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
         self._bar = bar(None, self.what, engine.state.epoch_length)
 
-    def _fail(self, engine: Engine, error: BaseException) -> NoReturn:
-        self._bar.close()
-        raise error
 
-
-class TrainingProgress:
-    """Handler of the trainer that shows how far the whole run is: loss, validation metric, and the time that is left.
+class TrainingProgress(_Progress):
+    """Shows how far a whole training is: loss, validation metric, and the time that is left.
 
     On a terminal it is one bar over all epochs; in a file, or where the log goes to one, a line per epoch. Attach it
-    after the validation. A resumed run begins where it is, and its time is reckoned from there.
+    after the validation. A resumed run begins where it stopped, and the time that is left is estimated from there on.
 
     Args:
         validator: the evaluator whose metrics a :class:`dual_skd.evaluation.MetricsRecorder` measures, or None.
-        metric: of the student, such as ``macro_auc``, which also stands for ``last``.
-        advise: say before the first step when so few come that more epochs are advised.
+        metric: of the student, such as ``macro_auc``; ``last`` shows ``macro_auc``.
+        advise: whether a short training is advised to take more epochs.
     """
 
     def __init__(self, validator: Engine | None = None, metric: str = "macro_auc", advise: bool = False) -> None:
+        super().__init__()
         self.validator = validator
         self.advise = advise
         self.metric = "macro_auc" if metric == "last" else metric
-        self._bar = tqdm(disable=True)
-        self._before: int | None = None  # iterations of a run that is resumed
-        self._began = self._epoch_began = 0.0
+        self._resumed_at: int | None = None  # iteration; None before the first step
+        self._started = self._epoch_started = 0.0
         self._losses: list[float] = []
 
     def attach(self, engine: Engine) -> None:
@@ -71,7 +81,7 @@ class TrainingProgress:
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
-        engine.add_event_handler(Events.TERMINATE, lambda _: self._bar.close())
+        engine.add_event_handler(Events.TERMINATE, self._close)
         engine.add_event_handler(Events.COMPLETED, self._finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
         if self.validator is not None:
@@ -79,24 +89,26 @@ class TrainingProgress:
 
     def _start_epoch(self, engine: Engine) -> None:
         state, words = engine.state, f"Epoch {engine.state.epoch}/{engine.state.max_epochs}"
-        self._epoch_began, self._losses = time.monotonic(), []
-        if self._before is None:  # by now a resumed run is where it goes on
+        self._epoch_started, self._losses = time.monotonic(), []
+        if self._resumed_at is None:
             self._advise(state.max_epochs, state.epoch_length)
-            self._before, self._began = state.iteration, self._epoch_began
+            self._resumed_at, self._started = state.iteration, self._epoch_started
             self._bar = bar(None, words, state.max_epochs * state.epoch_length, done=state.iteration, stays=True)
         self._bar.set_description_str(words)
 
     def _advise(self, epochs: int, length: int) -> None:
-        if self.advise and epochs * length < LEAST_STEPS:
-            steps, better = counted(epochs * length, "step"), advised_epochs(length)
-            said = f"{counted(epochs, 'epoch')} of {counted(length, 'step')} are {steps}; {LEAST_STEPS} or more"
-            logger.info("%s are advised: --epochs %d.", said, better)
+        if self.advise and epochs * length < ADVISED_STEPS:
+            logger.info(
+                "%s of %s are %s; %d or more are advised: --epochs %d.",
+                counted(epochs, "epoch"), counted(length, "step"), counted(epochs * length, "step"), ADVISED_STEPS,
+                advised_epochs(length),
+            )  # fmt: skip
 
     def _step(self, engine: Engine) -> None:
         loss = torch.as_tensor(engine.state.output["loss"]).item()
-        if math.isfinite(loss):  # of a batch that is skipped it isn't
+        if math.isfinite(loss):  # that of a skipped batch isn't
             self._losses.append(loss)
-        self._bar.set_postfix_str(", ".join([*self._loss(), *self._metric()]), refresh=False)
+        self._bar.set_postfix_str(self._numbers(), refresh=False)
         self._bar.update()
 
     def _validate(self, validator: Engine) -> None:
@@ -104,32 +116,25 @@ class TrainingProgress:
 
     def _finish_epoch(self, engine: Engine) -> None:
         state, now = engine.state, time.monotonic()
-        self._bar.set_postfix_str(", ".join([*self._loss(), *self._metric()]))
+        self._bar.set_postfix_str(self._numbers())
         validated = self.validator is not None and self.validator.state.epoch == state.epoch
-        numbers = [*self._loss(), *(self._metric() if validated else [])]
-        done, whole = state.iteration - (self._before or 0), state.max_epochs * state.epoch_length
-        left = (now - self._began) / done * (whole - state.iteration)
-        times = [duration(now - self._epoch_began), f"{duration(left)} left"]
+        done = state.iteration - (self._resumed_at or 0)
+        left = (now - self._started) / done * (state.max_epochs * state.epoch_length - state.iteration)
         level = logging.DEBUG if not self._bar.disable and _log_is_on_terminal() else logging.INFO
-        logger.log(level, "Epoch %d of %d: %s.", state.epoch, state.max_epochs, ", ".join([*numbers, *times]))
+        times = f"{duration(now - self._epoch_started)}, {duration(left)} left"
+        numbers = ", ".join(filter(None, [self._numbers(with_metric=validated), times]))
+        logger.log(level, "Epoch %d of %d: %s.", state.epoch, state.max_epochs, numbers)
 
-    def _loss(self) -> list[str]:
-        """The mean over the epoch so far."""
-        return [f"loss {sum(self._losses) / len(self._losses):.3f}"] if self._losses else []
-
-    def _metric(self) -> list[str]:
-        """Of the last validation."""
-        value = self.validator.state.metrics.get(self.metric) if self.validator else None
-        return [] if value is None else [f"{metric_words(self.metric)} {value:.3f}"]
+    def _numbers(self, with_metric: bool = True) -> str:
+        """The mean loss over the epoch so far, and the metric of the last validation."""
+        numbers = [f"loss {sum(self._losses) / len(self._losses):.3f}"] if self._losses else []
+        value = self.validator.state.metrics.get(self.metric) if self.validator and with_metric else None
+        return ", ".join([*numbers, *([] if value is None else [f"{metric_words(self.metric)} {value:.3f}"])])
 
     def _finish(self, engine: Engine) -> None:
-        self._bar.close()
+        self._close()
         if engine.state.epoch < engine.state.max_epochs:
             logger.info("Stopped early, after epoch %d of %d.", engine.state.epoch, engine.state.max_epochs)
-
-    def _fail(self, engine: Engine, error: BaseException) -> NoReturn:
-        self._bar.close()
-        raise error
 
 
 def _log_is_on_terminal() -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When which loss counts how much: label_free -> skd -> fine_tune, as one pure function of the iteration."""
+"""The schedule of a training: label_free -> skd -> fine_tune, a pure function of the iteration."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import NamedTuple
 from dual_skd.errors import InputError
 from dual_skd.training.ema import momentum_at
 
-LEAST_STEPS = 300  # of a training; the benchmark's shortest runs had as many
+ADVISED_STEPS = 300  # the benchmark's shortest trainings
 
 
-class Moment(NamedTuple):
-    """What holds during one iteration.
+class ScheduleValues(NamedTuple):
+    """The schedule in one iteration.
 
     Attributes:
         stage: ``label_free``, ``skd`` or ``fine_tune``.
         skd_weight: factor of the distillation loss.
-        momentum: share of itself the EMA auxiliary keeps in the update after this iteration.
+        momentum: share of itself that the EMA auxiliary keeps in the update after this iteration.
     """
 
     stage: str
@@ -28,12 +28,12 @@ class Moment(NamedTuple):
 
 
 def advised_epochs(steps_per_epoch: int) -> int:
-    """The fewest epochs, in tens, that are 300 steps or more.
+    """Returns the smallest number of epochs, in tens, that makes :data:`ADVISED_STEPS` or more.
 
     >>> advised_epochs(steps_per_epoch=9), advised_epochs(steps_per_epoch=100)
     (40, 10)
     """
-    return 10 * math.ceil(LEAST_STEPS / steps_per_epoch / 10)
+    return 10 * math.ceil(ADVISED_STEPS / steps_per_epoch / 10)
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,8 @@ class Schedule:
     """The three stages of training.
 
     ``label_free_epochs`` come first, ``fine_tune_epochs`` last, self-knowledge distillation (skd) takes what is left.
-    The weight of the distillation rises linearly from 0, while the auxiliary is still unaligned, over the first part of
-    the skd stage, stays, and falls linearly during fine-tuning to reach 0 with the last iteration. Without an skd stage
-    (label-free pre-training, then fine-tuning on the labels alone) it is 0 throughout.
+    The weight of the distillation rises linearly from 0 over the first part of the skd stage, while the auxiliary is
+    still unaligned. It falls linearly during fine-tuning, to 0 in the last iteration. Without an skd stage it is 0.
 
     Everything follows from the iteration number, so a resumed run needs no state of its own.
 
@@ -54,8 +53,8 @@ class Schedule:
         skd_weight: weight of the distillation once it has ramped up.
         ramp_up: share of the skd stage that the rise takes, in [0, 1].
         momentum: final momentum of the EMA, in [0, 1].
-        momentum_warmup: start with a low momentum (:func:`.ema.momentum_at`). It lets a student that has
-            just begun to learn take the auxiliary along, at the price of the auxiliary's own initial weights.
+        momentum_warmup: start with a low momentum (:func:`.ema.momentum_at`). The auxiliary then follows from the first
+            steps on, and loses its own initial weights.
 
     Raises:
         InputError: the stages don't fit into the epochs, or a number is out of its range.
@@ -105,8 +104,8 @@ class Schedule:
             return "label_free"
         return "skd" if epoch < self.label_free_epochs + self.skd_epochs else "fine_tune"
 
-    def at(self, iteration: int, steps_per_epoch: int, accumulation_steps: int = 1) -> Moment:
-        """Returns what holds during an iteration.
+    def at(self, iteration: int, steps_per_epoch: int, accumulation_steps: int = 1) -> ScheduleValues:
+        """Returns stage, weight and momentum of an iteration.
 
         Args:
             iteration: mini-batches seen before, so 0 for the first of the run.
@@ -115,7 +114,7 @@ class Schedule:
         """
         stage = self.stage(iteration // steps_per_epoch)
         momentum = momentum_at(iteration // accumulation_steps, self.momentum, self.momentum_warmup)
-        return Moment(stage, self._weight(stage, iteration, steps_per_epoch), momentum)
+        return ScheduleValues(stage, self._weight(stage, iteration, steps_per_epoch), momentum)
 
     def _weight(self, stage: str, iteration: int, steps_per_epoch: int) -> float:
         if stage == "label_free" or not self.skd_epochs:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a student and auxiliary pair: weights selected from one large pretrained network."""
+"""The first weights of a student and auxiliary pair: selected from one large pretrained network."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks.inspect import classifier_of, unwrap
@@ -20,6 +20,15 @@ from dual_skd.selection.view import View, view_of
 logger = logging.getLogger(__name__)
 
 SCRATCH = "scratch"
+
+
+class _Choice(NamedTuple):
+    """How one network starts."""
+
+    network: nn.Module
+    rule: str
+    layers: Any
+    seed: int
 
 
 def initialise_pair(
@@ -37,11 +46,11 @@ def initialise_pair(
     seed: int = 0,
     report_path: str | Path | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Gives student and auxiliary weights selected from one large pretrained network, in place.
+    """Initialises student and auxiliary with weights selected from one large pretrained network, in place.
 
-    Classifiers are not selected (their classes differ): where weights are selected the classifier starts as PyTorch
-    initialises a linear layer, small enough that the selected features decide from the first step. Two equal rules give
-    equal networks, classifier included: then the auxiliary is the ordinary mean teacher.
+    Classifiers are not selected, because their classes differ. They start as PyTorch initialises a linear layer: small
+    enough that the selected features decide from the first step. Two equal rules give equal networks, classifier
+    included; then the auxiliary is the ordinary mean teacher.
 
     Args:
         student: the light network.
@@ -49,12 +58,10 @@ def initialise_pair(
         large: name of the large network, as in :func:`dual_skd.networks.build_network`.
         large_options: its options.
         pretrained: where its weights come from, as in :func:`dual_skd.networks.pretrained.load_pretrained`.
-        selection_student: an element rule of :func:`dual_skd.selection.plan_selection`, or ``scratch`` for random
-            weights.
+        selection_student: element rule of :func:`dual_skd.selection.plan_selection`, or ``scratch``: random weights.
         selection_auxiliary: the same for the auxiliary; None or ``teacher`` leaves it as it is given.
         layers: the student's layer rule.
-        layers_auxiliary: the auxiliary's layer rule; None for the student's. It matters where ``student`` has fewer
-            blocks than the large network.
+        layers_auxiliary: the auxiliary's, where the student has fewer blocks than the large network; None: ``layers``.
         mode: ``structured``, or ``reference`` for the published index rule.
         seed: of the rule ``random``; the auxiliary's is ``seed + 1``.
         report_path: CSV of every tensor of both networks, with a first column ``network``.
@@ -65,44 +72,59 @@ def initialise_pair(
     Raises:
         InputError: weights can't be loaded; SelectionError: they can't be selected for this architecture.
     """
-    rules = {"student": (student, selection_student, layers, seed)}
+    choices = {"student": _Choice(student, selection_student, layers, seed)}
     if auxiliary is not None and selection_auxiliary not in (None, "teacher"):
-        of_auxiliary = layers if layers_auxiliary is None else layers_auxiliary
-        rules["auxiliary"] = (auxiliary, selection_auxiliary, of_auxiliary, seed + 1)
-    options = dict(large_options or {})
-    view = None
-    if any(rule != SCRATCH for _, rule, _, _ in rules.values()):
-        state = load_pretrained(large, pretrained, **options)
-        view = None if state is None else _large_view(large, pretrained, state, options)
-    summary: dict[str, dict[str, Any]] = {}
-    reports: dict[str, Any] = {}
-    for who, (network, rule, blocks, rule_seed) in rules.items():
-        if rule == SCRATCH or view is None:
-            summary[who] = {"rule": SCRATCH, "selected": 0, "tensors": len(network.state_dict()), "verified": True}
-        elif who == "auxiliary" and (rule, blocks) == (selection_student, layers) and rule != "random":
-            unwrap(network).load_state_dict(unwrap(student).state_dict())
-            summary[who], reports[who] = dict(summary["student"]), reports["student"]
-        else:
-            report = _select_into(network, view, elements=rule, layers=blocks, seed=rule_seed, mode=mode)
-            reports[who] = report
-            selected = sum(row.selected for row in report)
-            if 2 * selected < len(report):
-                raise InputError(
-                    f"Only {selected} of {len(report)} tensors of the {who} have a counterpart in {large}, the others "
-                    f"would stay random; take small and large from one family, or choose the selection {SCRATCH}."
-                )
-            summary[who] = {"rule": rule, "selected": selected, "tensors": len(report), "verified": report.verified}
+        own_layers = layers if layers_auxiliary is None else layers_auxiliary
+        choices["auxiliary"] = _Choice(auxiliary, selection_auxiliary, own_layers, seed + 1)
+    selects = any(choice.rule != SCRATCH for choice in choices.values())
+    view = _large_view(large, pretrained, dict(large_options or {})) if selects else None
+    reports = _select(choices, view, mode)
+    summary = {role: _summary(role, choices[role], report, large) for role, report in reports.items()}
     if report_path is not None:
         _write_reports(Path(report_path), reports)
-        _say(summary, large, report_path)
+        _log(summary, large, report_path)
     return summary
 
 
-def _say(summary: Mapping[str, Mapping[str, Any]], large: str, report_path: str | Path) -> None:
-    """One sentence for the log."""
+def _select(choices: Mapping[str, _Choice], view: View | None, mode: str) -> dict[str, SelectionReport | None]:
+    """Gives every network its weights; the report is None where they stay random."""
+    reports: dict[str, SelectionReport | None] = {}
+    student = choices["student"]
+    for role, choice in choices.items():
+        network = unwrap(choice.network)
+        if choice.rule == SCRATCH or view is None:
+            reports[role] = None
+        elif role == "auxiliary" and choice[1:3] == student[1:3] and choice.rule != "random":
+            network.load_state_dict(unwrap(student.network).state_dict())
+            reports[role] = reports["student"]
+        else:
+            plan = plan_selection(
+                view, network, elements=choice.rule, layers=choice.layers, seed=choice.seed, mode=mode
+            )
+            network.load_state_dict(plan.apply(), strict=False)
+            classifier_of(network)[1].reset_parameters()
+            reports[role] = plan.report()
+    return reports
+
+
+def _summary(role: str, choice: _Choice, report: SelectionReport | None, large: str) -> dict[str, Any]:
+    if report is None:
+        return {"rule": SCRATCH, "selected": 0, "tensors": len(choice.network.state_dict()), "verified": True}
+    selected = sum(row.selected for row in report)
+    if 2 * selected < len(report):
+        raise InputError(
+            f"Only {selected} of {len(report)} tensors of the {role} have a counterpart in {large}, the others would "
+            f"stay random; take small and large from one family, or choose the selection {SCRATCH}."
+        )
+    return {"rule": choice.rule, "selected": selected, "tensors": len(report), "verified": report.verified}
+
+
+def _log(summary: Mapping[str, Mapping[str, Any]], large: str, report_path: str | Path) -> None:
     parts = [
-        f"{who} {of['selected']} of {of['tensors']} tensors (rule {of['rule']})" if of["selected"] else f"{who} random"
-        for who, of in summary.items()
+        f"{role} {of['selected']} of {of['tensors']} tensors (rule {of['rule']})"
+        if of["selected"]
+        else f"{role} random"
+        for role, of in summary.items()
     ]
     if any(of["selected"] for of in summary.values()):
         logger.info("First weights, from %s: %s; the table of all tensors is %s.", large, ", ".join(parts), report_path)
@@ -110,29 +132,25 @@ def _say(summary: Mapping[str, Mapping[str, Any]], large: str, report_path: str 
         logger.info("First weights: %s.", ", ".join(parts))
 
 
-def _large_view(large: str, pretrained: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> View:
-    """The large network with the weights of a file, and what their shapes don't tell: heads, and the token grid.
+def _large_view(large: str, pretrained: str, options: dict[str, Any]) -> View | None:
+    """The large network with its weights, and what their shapes don't tell: heads, and the token grid.
 
     A model.pt of this package says the size of its images; without it the network is built for its usual size.
     """
+    state = load_pretrained(large, pretrained, **options)
+    if state is None:
+        return None
     with torch.device("meta"):
-        network = skeleton(large, state, former_size(pretrained) | dict(options))
+        network = skeleton(large, state, former_size(pretrained) | options)
     return view_of(network).with_values(state)
 
 
-def _select_into(network: nn.Module, large: View, **options: Any) -> SelectionReport:
-    small = unwrap(network)
-    plan = plan_selection(large, small, **options)
-    small.load_state_dict(plan.apply(), strict=False)
-    classifier_of(small)[1].reset_parameters()
-    return plan.report()
-
-
-def _write_reports(path: Path, reports: Mapping[str, Any]) -> None:
-    """One table for both networks: the tables of the selection, one below the other under one line of names."""
+def _write_reports(path: Path, reports: Mapping[str, SelectionReport | None]) -> None:
+    """Writes one table for both networks: the tables of the selection under one line of names."""
     lines: list[str] = []
-    for who, report in reports.items():
-        table = report.write(path, extra={"network": who}).read_text(encoding="utf-8").splitlines(keepends=True)
-        lines += table[1:] if lines else table
+    for role, report in reports.items():
+        if report is not None:
+            table = report.write(path, extra={"network": role}).read_text(encoding="utf-8").splitlines(keepends=True)
+            lines += table[1:] if lines else table
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines) or "network,name,source,reason\n", encoding="utf-8")

@@ -32,19 +32,19 @@ def load_teacher(
     Args:
         network: the teacher, built by the architecture of the checkpoint.
         checkpoint: ``models/model.pt`` of a run that trained the large network on the same classes.
-        class_names: of the images it teaches on, in the order of the logits; where the file names its own, they have to
-            be the same.
-        multi_label: whether these images may have several of the classes; treated likewise.
-        preprocessing: of these images; another one than the teacher has learned with is a warning in the log.
+        class_names: of the images it teaches on, in the order of the logits. A file that names classes has to have
+            the same.
+        multi_label: whether these images may have several of the classes; compared in the same way.
+        preprocessing: of these images. If the teacher was trained with another one, the log has a warning.
 
     Raises:
         InputError: the checkpoint holds another network, or one of other classes.
     """
     state, info = load_state_file(checkpoint), read_info(expanded(checkpoint))
-    for name, wanted in (("class_names", class_names and list(class_names)), ("multi_label", multi_label)):
-        if wanted is not None and info.get(name, wanted) != wanted:
+    for name, expected in (("class_names", class_names and list(class_names)), ("multi_label", multi_label)):
+        if expected is not None and info.get(name, expected) != expected:
             raise InputError(
-                f"teacher_checkpoint {checkpoint} was trained with {name} {info[name]}, but here it is {wanted}, "
+                f"teacher_checkpoint {checkpoint} was trained with {name} {info[name]}, but here it is {expected}, "
                 "so its logits mean something else; give the model.pt of a run with the same classes."
             )
     try:
@@ -55,7 +55,7 @@ def load_teacher(
             f"teacher_checkpoint {checkpoint} doesn't fit the network named by large and large_options, or has other "
             f"classes ({reason}); give the model.pt of a run with the same network and classes."
         ) from error
-    learned_with = completed(info["preprocessing"]) if info.get("preprocessing") else {}
+    trained_with = completed(info["preprocessing"]) if info.get("preprocessing") else {}
     for name, value in plain_values(preprocessing or {}).items():
-        if learned_with.get(name, value) != value:
-            logger.warning("The teacher has learned with %s %s, but sees %s here.", name, learned_with[name], value)
+        if trained_with.get(name, value) != value:
+            logger.warning("The teacher was trained with %s %s, but gets %s here.", name, trained_with[name], value)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The method: a student, an auxiliary network, their losses, and how the auxiliary moves.
+
+A task is what :class:`dual_skd.DualModelTrainer` trains. It reads like the formulas; mixed precision, accumulation,
+several processes and bad numbers are the trainer's. Another method is a subclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from dual_skd.errors import InputError
+from dual_skd.options.choices import Update
+from dual_skd.training.ema import check_same_architecture, update_auxiliary
+from dual_skd.training.losses import SelfDistillationLoss
+from dual_skd.training.schedule import Schedule, ScheduleValues
+
+UPDATES = get_args(Update)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and what a task may ask about them.
+
+    Attributes:
+        image: (N, C, H, W[, D]).
+        infer: gives a network's logits (N, K) of these images.
+        another_view: prepares the same images once more, with other random changes.
+    """
+
+    image: Tensor
+    infer: Callable[[nn.Module], Tensor]
+    another_view: Callable[[], Tensor]
+
+
+class DualModelTask:
+    """A student that learns with the help of an auxiliary network.
+
+        L = criterion(z_S, y) + w(t) * distillation(z_S, z_A)
+
+    ``update`` is how the auxiliary moves:
+
+    - ``ema``: it follows the student by EMA after every optimiser step, and receives no gradient. While it teaches it
+      gathers batch statistics of its own, which fit its weights; while w(t) is 0 they follow the student's. Its dropout
+      is off.
+    - ``mutual``: it learns too, from the labels and from the student, with its own optimiser (Zhang et al. 2018).
+      ``loss`` is the sum for both networks, and one backward pass serves them.
+    - ``frozen``: it keeps its weights. A large teacher of another architecture is used this way.
+    - ``none``: there is no auxiliary.
+
+    The auxiliary's forward pass is skipped while w(t) is 0, unless it learns too.
+
+    Args:
+        student: the network to keep.
+        criterion: loss on the labels (:func:`dual_skd.training.losses.classification_loss`).
+        auxiliary: the second network, on the same device. Unless it learns, its parameters' ``requires_grad`` is set
+            to False.
+        distillation: (learner's logits, teacher's logits) -> scalar; default ``SelfDistillationLoss()``.
+        update: see above; default ``ema`` with an auxiliary, ``none`` without.
+        schedule: weight and momentum over time; needed with an auxiliary.
+        auxiliary_optimizer: the auxiliary's optimiser, for ``mutual`` alone.
+
+    Raises:
+        InputError: the arguments don't fit together; the message says which to change.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        criterion: Callable[[Tensor, Tensor], Tensor],
+        auxiliary: nn.Module | None = None,
+        *,
+        distillation: Callable[[Tensor, Tensor], Tensor] | None = None,
+        update: str | None = None,
+        schedule: Schedule | None = None,
+        auxiliary_optimizer: Optimizer | None = None,
+    ) -> None:
+        self.update = update or ("none" if auxiliary is None else "ema")
+        self.student: Any = student
+        self.auxiliary: Any = None if self.update == "none" else auxiliary
+        self.criterion = criterion
+        self.distillation = distillation or SelfDistillationLoss()
+        self.schedule: Any = schedule
+        self.auxiliary_optimizer = auxiliary_optimizer
+        if self.update not in UPDATES:
+            raise InputError(f"unknown update {self.update!r}; choose one of {', '.join(UPDATES)}.")
+        if self.update != "none" and (auxiliary is None or schedule is None):
+            lacking = "an auxiliary network" if auxiliary is None else "a schedule"
+            raise InputError(f"update {self.update!r} needs {lacking}; pass one or set update to 'none'.")
+        if (self.update == "mutual") != (auxiliary_optimizer is not None):
+            raise InputError(
+                f"an auxiliary_optimizer goes with update 'mutual' and with no other, found update {self.update!r} "
+                f"{'with' if auxiliary_optimizer else 'without'} one; change either."
+            )
+        if auxiliary is not None and self.update == "ema":
+            check_same_architecture(auxiliary, student)
+        if self.auxiliary is not None and self.update != "mutual":
+            self.auxiliary.requires_grad_(False)
+
+    # --- the method ---------------------------------------------------------------------------------------------------
+
+    def predict(self, batch: Batch, now: ScheduleValues) -> dict[str, Tensor]:
+        """Returns z_S as ``pred`` and, where the auxiliary teaches or learns, z_A as ``auxiliary_pred``."""
+        output = {}
+        if self.update == "mutual" or (self.auxiliary is not None and now.skd_weight > 0):
+            # before the student, so that no activations of both are kept at the same time
+            output["auxiliary_pred"] = self._auxiliary_pred(batch)
+        output["pred"] = batch.infer(self.student)
+        return output
+
+    def loss(self, output: Mapping[str, Tensor], label: Tensor, now: ScheduleValues) -> dict[str, Tensor | float]:
+        """Returns the loss and its parts.
+
+        Args:
+            output: what :meth:`predict` returned.
+            label: (N,) or (N, K), as the criterion takes them.
+            now: weight and momentum of this iteration.
+
+        Returns:
+            ``loss``, which is differentiated. Detached and unweighted: ``loss_label`` and ``loss_skd`` of the student,
+            and ``loss_auxiliary`` (``mutual``). ``skd_weight`` and ``momentum`` as they were applied.
+        """
+        weight = now.skd_weight
+        loss = self._label_loss(output["pred"], label)
+        parts: dict[str, Tensor | float] = {"loss_label": loss.detach(), "loss_skd": torch.zeros_like(loss.detach())}
+        if weight > 0:
+            loss_skd = self.distill(output)
+            parts["loss_skd"] = loss_skd.detach()
+            loss = loss + weight * loss_skd
+        if self.update == "mutual":
+            loss_auxiliary = self._label_loss(output["auxiliary_pred"], label)
+            if weight > 0:
+                loss_auxiliary = loss_auxiliary + weight * self.distillation(output["auxiliary_pred"], output["pred"])
+            parts["loss_auxiliary"] = loss_auxiliary.detach()
+            loss = loss + loss_auxiliary
+        return parts | {"loss": loss, "skd_weight": weight, "momentum": now.momentum}
+
+    def distill(self, output: Mapping[str, Tensor]) -> Tensor:
+        """Returns what the student loses against the auxiliary, a scalar."""
+        return self.distillation(output["pred"], output["auxiliary_pred"])
+
+    def before_step(self, optimizer: Optimizer, now: ScheduleValues) -> None:
+        """Called when the gradients of a step are complete."""
+
+    def after_step(self, now: ScheduleValues) -> None:
+        """Moves the auxiliary after every optimiser step: theta_A <- m theta_A + (1 - m) theta_S."""
+        if self.update == "ema":
+            update_auxiliary(self.auxiliary, self.student, now.momentum, buffers=now.skd_weight == 0)
+
+    def _auxiliary_pred(self, batch: Batch) -> Tensor:
+        if self.update == "mutual":
+            self.auxiliary.train()
+            return batch.infer(self.auxiliary)
+        self.set_teaching_mode()
+        with torch.no_grad():
+            return batch.infer(self.auxiliary)
+
+    def set_teaching_mode(self) -> None:
+        """Puts the auxiliary into eval mode, except for batch normalisation where it gathers its own statistics."""
+        self.auxiliary.eval()
+        if self.update == "ema":
+            for module in self.auxiliary.modules():
+                if isinstance(module, _BatchNorm):
+                    module.train()
+
+    def _label_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        # under autocast the logits are half precision, too coarse for a loss
+        half = torch.is_autocast_enabled(logits.device.type)
+        return self.criterion(logits.float() if half else logits, label).mean()
+
+    # --- what the trainer asks ----------------------------------------------------------------------------------------
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """All modules with weights or statistics of this task."""
+        return [self.student] if self.auxiliary is None else [self.student, self.auxiliary]
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """Optimisers that step together with the student's."""
+        return [] if self.auxiliary_optimizer is None else [self.auxiliary_optimizer]
+
+    def compile(self, **kwargs: Any) -> None:
+        """Compiles the networks; ``kwargs`` go to ``torch.compile``."""
+        self.student = torch.compile(self.student, **kwargs)
+        if self.auxiliary is not None:
+            self.auxiliary = torch.compile(self.auxiliary, **kwargs)
+
+    def at(self, iteration: int, steps_per_epoch: int | None, accumulation_steps: int = 1) -> ScheduleValues:
+        """Returns weight and momentum in an iteration, as :meth:`Schedule.at`; momentum is 1 without EMA."""
+        if self.auxiliary is None:
+            return ScheduleValues("fine_tune", 0.0, 1.0)
+        now = self.schedule.at(iteration, steps_per_epoch, accumulation_steps)
+        return now if self.update == "ema" else now._replace(momentum=1.0)
+
+    def check(self, *, epochs: int, epoch_length: int | None, optimizer: Optimizer) -> None:
+        """Checks that the task fits the trainer's epochs, batches per epoch and optimiser.
+
+        Raises:
+            InputError: it doesn't; the message says what to change.
+        """
+        self.check_schedule(epochs, epoch_length)
+        if self.schedule is not None and self.schedule.label_free_epochs:
+            raise InputError("label-free epochs need a LabelFreeTask; build one, or set label_free_epochs to 0.")
+
+    def check_schedule(self, epochs: int, epoch_length: int | None) -> None:
+        """Checks that the schedule is made for these epochs, and that their length is known."""
+        if self.schedule is not None and self.schedule.epochs != epochs:
+            raise InputError(
+                f"the schedule is made for {self.schedule.epochs} epochs and the trainer for {epochs}; give both the "
+                "same number."
+            )
+        if self.auxiliary is not None and not epoch_length:
+            raise InputError(
+                "the schedule needs the number of batches per epoch, which this loader doesn't tell; pass epoch_length."
+            )
