@@ -35,8 +35,9 @@ from benchmark_store import (
 
 from dual_skd.cli.learning_curve import last_error
 from dual_skd.errors import InputError
-from dual_skd.metrics.calibration import fit_temperature, logits_of, probabilities
+from dual_skd.metrics.calibration import fit_temperature, logits_of
 from dual_skd.metrics.predictions import read_predictions as read_table
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.runs.recorder import goodness
 from dual_skd.utils.files import read_json, write_json
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from dual_skd.errors import InputError
 from dual_skd.metrics import classification_metrics, mean_logits
-from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.uncertainty import Conformal, disagreement, predictive_entropy
 from dual_skd.runs import MetricsRecorder, goodness
 from dual_skd.training.evaluator import DualModelEvaluator

@@ -12,7 +12,7 @@ import numpy as np
 from dual_skd.errors import InputError
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.bootstrap import RESAMPLES
-from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.delong import delong_test
 from dual_skd.metrics.estimates import DEFINED_SHARE
 from dual_skd.metrics.mcnemar import match_tables, mcnemar_test

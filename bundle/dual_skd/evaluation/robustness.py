@@ -18,7 +18,8 @@ from torch import Tensor
 from dual_skd.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt_input
 from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
-from dual_skd.metrics.classification import METRICS, classification_metrics
+from dual_skd.metrics.classification import classification_metrics
+from dual_skd.metrics.definitions import METRICS
 from dual_skd.training.trainer import plain
 from dual_skd.utils.files import read_json, write_json
 

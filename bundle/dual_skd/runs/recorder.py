@@ -15,9 +15,10 @@ from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.calibration import probabilities
-from dual_skd.metrics.classification import METRICS, classification_metrics, mean_logits
+from dual_skd.metrics.classification import classification_metrics, mean_logits
+from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.predictions import named, write_predictions
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.uncertainty import (
     Conformal,
     decisions,
