@@ -38,7 +38,7 @@ from dual_skd.errors import InputError
 from dual_skd.metrics.calibration import fit_temperature, logits_of
 from dual_skd.metrics.predictions import read_predictions as read_table
 from dual_skd.metrics.probabilities import probabilities
-from dual_skd.runs.recorder import goodness
+from dual_skd.runs.recorder import score
 from dual_skd.utils.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -148,7 +148,7 @@ def chosen_rate(plan: Plan, cell: Cell, tuned: Rows) -> float | None:
     configs = configs_of(plan, cell.data)
     alike = {name for name in plan["data"] if configs_of(plan, name) == configs}
     means = grid_means([line for line in tuned if line["row"] == row and line["data"] in alike], by)
-    return max(means, key=lambda rate: goodness({by: means[rate]}, by), default=None)
+    return max(means, key=lambda rate: score({by: means[rate]}, by), default=None)
 
 
 def grid_means(found: Rows, metric: str) -> dict[float, float]:

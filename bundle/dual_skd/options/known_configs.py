@@ -14,7 +14,7 @@ KNOWN = {
     "inference.json": "ad6fd157cd3d79d58a8623bf4bfe156fcbc22282f3633e23ca088fbda5d7b2be",
     "multi_gpu_train.json": "0e3acbea1de77db3d0917bd8790d979a16cf82bb213a3751702439f7d89cb600",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "61783e2e4ac55f5e4b16683590923ee705d0c9c1e6414c252287270b4986d38b",
+    "train.json": "6611ca6934b1f5b92ab439121faa7f28e1b846f8496d8d77d78ecf8b86260021",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }
