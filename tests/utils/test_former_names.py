@@ -31,7 +31,8 @@ def test_a_class_is_the_same_object_under_both_names():
 
 @pytest.mark.parametrize("expression", [
     "dual_skd.distributed.own_share([1], None)", "dual_skd.outputs.bundle_root()", "dual_skd.evaluation.goodness",
-    "dual_skd.runs.goodness",    "dual_skd.networks.classifier_of", "dual_skd.options.refuse_unknown()", "dual_skd.evaluation.MetricsRecorder",
+    "dual_skd.runs.goodness",
+    "dual_skd.networks.classifier_of", "dual_skd.options.refuse_unknown()", "dual_skd.evaluation.MetricsRecorder",
     "dual_skd.evaluation.bootstrap_intervals", "dual_skd.pretrained.require_files", "dual_skd.run_progress",
 ])  # fmt: skip
 def test_expressions_of_former_configs_find_their_functions(expression):

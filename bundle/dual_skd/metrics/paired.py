@@ -57,15 +57,13 @@ def paired_differences(
         labels: class indices (N,).
         metrics: names in :data:`dual_skd.metrics.definitions.OVERALL_METRICS`.
         patients: patient of each image, "" for an unknown one (then the image stands for itself); resampled whole.
-        new_trainings: whether the interval speaks of new trainings too, not only of new images for just these networks.
-            A single seed can't tell.
+        new_trainings: the interval speaks of new trainings too, where there are several seeds.
         resamples: number of bootstrap resamples.
         seed: of the resampling.
 
     Returns:
-        per metric a :class:`Difference`. Resamples in which a metric isn't defined (AUC of a class that was not drawn)
-        are left out; where those are more than a tenth, limits and p are nan. All is nan where the metric isn't defined
-        on the images themselves.
+        per metric a :class:`Difference`. Resamples that don't define a metric are left out; where those are more than a
+        tenth, limits and p are nan.
 
     Raises:
         InputError: shapes don't match, probabilities or labels that can't be, no resample, or a metric isn't known.
@@ -82,11 +80,9 @@ def paired_differences(
     if resamples < 1:
         raise InputError(f"Expected a resample or more, found {resamples}.")
     measures = [[WeightedMetrics(p, labels, metrics) for p in pair] for pair in zip(one, other, strict=True)]
-    random = np.random.default_rng(seed)
+    units, random = patient_numbers(patients, len(labels)), np.random.default_rng(seed)
     blocks = []
-    for weights in chain(
-        [np.ones((1, len(labels)))], drawn_weights(random, patient_numbers(patients, len(labels)), resamples)
-    ):
+    for weights in chain([np.ones((1, len(labels)))], drawn_weights(random, units, resamples)):
         pairs = [(first(weights).overall, second(weights).overall) for first, second in measures]
         blocks.append({name: np.stack([a[name] - b[name] for a, b in pairs], axis=1) for name in metrics})
     found = {}
