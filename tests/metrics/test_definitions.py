@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -29,3 +32,11 @@ def test_every_metric_is_measured_in_one_way_and_every_key_metric_is_in_the_tabl
     assert set(METRICS) <= set(OVERALL_METRICS)
     assert all(bool(metric.columns) != bool(metric.overall or metric.per_class) for metric in TABLE.values())
     assert LOWER_IS_BETTER == ("ece", "nll", "brier", "ece_equal_mass")
+
+
+def test_numbers_from_arrays_need_no_pytorch():
+    modules = "bootstrap curves delong mcnemar operating_point paired predictions probabilities subgroups uncertainty"
+    code = (
+        f"import sys, importlib; [importlib.import_module('dual_skd.metrics.' + name) for name in '{modules}'.split()]"
+    )
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)

@@ -31,7 +31,8 @@ class RobustnessRecorder:
 
     The images are decoded once, by the evaluation. ``metrics.json`` gets an entry ``robustness``, of another data set
     within its own entry: ``clean``, the metrics of ``student`` and ``auxiliary`` on the images as they are;
-    ``corrupted``, the same by corruption and strength ("1" to "5"); ``mean``, their mean over both. See :mod:`dual_skd.data.corruptions` for what the strengths are.
+    ``corrupted``, the same by corruption and strength ("1" to "5"); ``mean``, their mean over both. Strengths are
+    defined in :mod:`dual_skd.data.corruptions`.
 
     Args:
         output_dir: folder of ``metrics.json``.

@@ -15,7 +15,7 @@ from dual_skd.metrics.estimates import LEVEL, Estimate, from_resamples, percenti
 from dual_skd.metrics.operating_point import OperatingPoint, class_index, one_against_rest
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 from dual_skd.metrics.validation import checked_class_names, checked_predictions
-from dual_skd.metrics.weighted import Values, WeightedMetrics
+from dual_skd.metrics.weighted import Predictions, Values, WeightedMetrics
 from dual_skd.utils.wording import first_few
 
 RESAMPLES = 2000
@@ -147,7 +147,7 @@ def _intervals(
     if count > 1:
         within_reach = float(task.p.size) * resamples <= RANK_WORK
         drawn = _draw(measure, units, resamples, seed, by_rank=within_reach)
-    limits_of = _Limits(task._replace(predicted=measure.predictions.predicted), units, level, resamples)
+    limits_of = _Limits(measure.predictions, task.names, units, level, resamples)
     overall: dict[str, Estimate] = {}
     per_class: list[dict[str, Estimate]] = [{} for _ in task.names]
     for name, values in observed.overall.items():
@@ -173,8 +173,11 @@ def _draw(measure: WeightedMetrics, units: np.ndarray, resamples: int, seed: int
 class _Limits:
     """Interval of a metric, or the reason why there is none."""
 
-    def __init__(self, task: _Task, units: np.ndarray, level: float, resamples: int) -> None:
-        self._task, self._units, self._level, self._resamples = task, units, level, resamples
+    def __init__(
+        self, predictions: Predictions, names: list[str], units: np.ndarray, level: float, resamples: int
+    ) -> None:
+        self._truth, self._decided, self._names = predictions.truth, predictions.decided, names
+        self._units, self._level, self._resamples = units, level, resamples
 
     def estimate(
         self,
@@ -199,7 +202,7 @@ class _Limits:
         if not self._units.any():
             return Estimate(observed, reason="no interval: all images are of one patient")
         if limits is None:
-            images, classes = self._task.p.shape
+            images, classes = self._truth.shape
             return Estimate(
                 observed,
                 reason=f"no interval: resampling {classes} classes x {images} images x {self._resamples} times takes "
@@ -213,23 +216,19 @@ class _Limits:
             low, high = 0.0 if by_chance else max(2 * observed - high, 0.0), max(2 * observed - low, observed)
         return from_resamples(observed, low, high, share)
 
-    def _of(self, values: np.ndarray, k: int) -> np.ndarray:
-        return values[:, k] > 0 if self._task.multi_label else values == k
-
     def _denominator(self, name: str, k: int | None) -> int:
         """Number of patients behind a proportion; 0 for a metric that is none."""
         if name == "accuracy":
             return int(self._units.max()) + 1
         if k is None or name not in ("sensitivity", "specificity", "ppv", "npv"):
             return 0
-        inside = self._of(self._task.labels if name in ("sensitivity", "specificity") else self._task.predicted, k)
+        inside = (self._truth if name in ("sensitivity", "specificity") else self._decided)[:, k]
         return len(np.unique(self._units[inside if name in ("sensitivity", "ppv") else ~inside]))
 
     def _why_undefined(self, name: str, k: int | None) -> str:
-        names = self._task.names
         if k is not None and name in ("ppv", "npv"):
-            return f"{'no' if name == 'ppv' else 'every'} image is predicted as {names[k]}"
-        classes = range(len(names)) if k is None else [k]
-        without = [names[k] for k in classes if not self._of(self._task.labels, k).any()]
-        only = [names[k] for k in classes if self._of(self._task.labels, k).all()]
+            return f"{'no' if name == 'ppv' else 'every'} image is predicted as {self._names[k]}"
+        classes = range(len(self._names)) if k is None else [k]
+        without = [self._names[k] for k in classes if not self._truth[:, k].any()]
+        only = [self._names[k] for k in classes if self._truth[:, k].all()]
         return f"no image of {first_few(without)}" if without else f"every image is of {first_few(only)}"

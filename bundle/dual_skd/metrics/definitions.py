@@ -126,10 +126,10 @@ def nll(predictions: Predictions) -> np.ndarray:
 
 def brier(predictions: Predictions) -> np.ndarray:
     """Squared error summed over the classes, 0 to 2 (Brier 1950); with several labels the mean over them."""
-    p, labels = predictions.probabilities, predictions.labels
+    p = predictions.probabilities
     if predictions.multi_label:
-        return np.square(p - labels).mean(axis=1, keepdims=True)
-    truth = p[np.arange(len(p)), labels]
+        return np.square(p - predictions.truth).mean(axis=1, keepdims=True)
+    truth = p[predictions.truth]
     return (np.square(p).sum(axis=1) - np.square(truth) + np.square(1 - truth))[:, None]
 
 

@@ -57,11 +57,10 @@ def auc_interval(
 ) -> Estimate:
     """Area under the ROC curve, ties counting half, with the interval of DeLong et al. 1988.
 
-    The interval is that of the logit, log(area / (1 - area)), so that its limits stay within 0 and 1 and are wider
-    towards one half (Pepe 2003, The Statistical Evaluation of Medical Tests). An area of exactly 0 or 1
-    leaves no variance to estimate. Its limit is the exact binomial one for as many disjoint pairs of a positive and a
-    negative as there are: their outcomes are independent trials that all came out alike. With fewer than some 30
-    patients on one side and an area above 0.95 intervals are too narrow (docs/statistics.md has the measurement).
+    The interval is that of the logit, log(area / (1 - area)): its limits stay within 0 and 1 (Pepe 2003, The
+    Statistical Evaluation of Medical Tests). An area of exactly 0 or 1 leaves no variance to estimate; its limit is the
+    exact binomial one for as many disjoint pairs of a positive and a negative as there are. With fewer than some 30
+    patients on one side and an area above 0.95 intervals are too narrow (measured in docs/statistics.md).
 
     Args:
         scores: (N,), larger for positives.

@@ -68,8 +68,8 @@ def proportion_at_its_end(value: float, count: int, level: float) -> Estimate:
     """A proportion of exactly 0 or 1, with the limit that ``count`` independent patients allow."""
     limit = lower_limit_of_all(count, level)
     low, high = (limit, 1.0) if value == 1 else (0.0, 1 - limit)
-    said = "all" if value == 1 else "none"
-    return Estimate(value, low, high, f"{said} of them: exact limit for {count} independent observations")
+    share = "all" if value == 1 else "none"
+    return Estimate(value, low, high, f"{share} of them: exact limit for {count} independent observations")
 
 
 def percentiles(drawn: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -17,7 +17,6 @@ from dual_skd.metrics.definitions import METRICS, TABLE, check_names, divided
 from dual_skd.metrics.reliability_diagram import bin_edges, bin_numbers
 from dual_skd.metrics.uncertainty import decisions
 
-_STORED = 10_000_000  # orders of images by score are kept for all classes up to this many numbers, else sorted again
 _TINY = 1e-300
 
 
@@ -71,7 +70,7 @@ class WeightedMetrics:
         self._places = {
             name: slice(end - values.shape[1], end) for (name, values), end in zip(columns.items(), ends, strict=True)
         }
-        self._columns = np.hstack(list(columns.values())) if columns else np.empty((len(self.predictions.labels), 0))
+        self._columns = np.hstack(list(columns.values())) if columns else np.empty((len(labels), 0))
 
     def __call__(self, weights: np.ndarray, *, by_rank: bool = True) -> Values:
         """Metrics under each of R weightings.
@@ -81,7 +80,7 @@ class WeightedMetrics:
             by_rank: False leaves out those that need the order of the images.
         """
         found = Values({}, {}, {})
-        images = WeightedImages(self.predictions, weights, precisions="average_precision" in self.metrics)
+        images = WeightedImages(self.predictions, weights, with_precisions="average_precision" in self.metrics)
         with np.errstate(divide="ignore", invalid="ignore"):
             means = weights @ self._columns / images.total
             for name, metric in self.metrics.items():
@@ -103,6 +102,10 @@ class Predictions:
     """A set of predictions, and what is computed of it once, whatever the weights of its images are.
 
     Args: see :class:`WeightedMetrics`.
+
+    Attributes:
+        truth: (N, K), whether an image is of a class.
+        decided: (N, K), whether it is predicted as it.
     """
 
     def __init__(
@@ -113,25 +116,20 @@ class Predictions:
         log_likelihood: np.ndarray | None,
         multi_label: bool,
     ) -> None:
-        self.probabilities = np.asarray(probabilities, dtype=float)
+        self.probabilities = p = np.asarray(probabilities, dtype=float)
         self.labels = np.asarray(labels)
         self.multi_label = multi_label
+        self.log_likelihood = log_likelihood
         if predicted is None:
-            predicted = self.probabilities > 0.5 if multi_label else self.probabilities.argmax(axis=1)
-        self.predicted = predicted
-        self._log_likelihood = log_likelihood
-        self._rankings: dict[int, Ranking] = {}
-
-    @property
-    def log_likelihood(self) -> np.ndarray:
-        """Log of the probability of the label (N, 1); with ``multi_label`` of each label (N, K)."""
-        if self._log_likelihood is not None:
-            return self._log_likelihood
-        p = self.probabilities
-        likelihood = (
-            np.where(self.labels > 0, p, 1 - p) if self.multi_label else np.take_along_axis(p, self.labels[:, None], 1)
+            predicted = p > 0.5 if multi_label else p.argmax(axis=1)
+        classes = np.arange(p.shape[1])
+        self.truth, self.decided = (
+            np.asarray(side) > 0 if multi_label else np.asarray(side)[:, None] == classes
+            for side in (labels, predicted)
         )
-        return np.log(np.maximum(likelihood, _TINY))
+        if log_likelihood is None:
+            likelihood = np.where(self.truth, p, 1 - p) if multi_label else p[self.truth][:, None]
+            self.log_likelihood = np.log(np.maximum(likelihood, _TINY))
 
     def calibration_gaps(self, *, equal_mass: bool) -> np.ndarray:
         """(N, bins): right minus confidence in the bin of each prediction, of several of an image their mean."""
@@ -143,15 +141,9 @@ class Predictions:
         return np.bincount(cells.ravel(), weights=gaps.ravel(), minlength=images * bins).reshape(images, bins)
 
     @cached_property
-    def confusion(self) -> Confusion:
-        """The cells of the confusion matrix."""
-        return Confusion(self.labels, self.predicted, self.probabilities.shape[1])
-
-    @cached_property
     def marks(self) -> np.ndarray:
-        """With ``multi_label`` ones (N, 3 K) where a label is there and predicted, is there, is predicted."""
-        truth, called = (np.asarray(side, dtype=float) for side in (self.labels, self.predicted))
-        return np.hstack([truth * called, truth, called])
+        """(N, 3 K), 1 where an image is of a class and predicted as it, of it, predicted as it."""
+        return np.hstack([self.truth & self.decided, self.truth, self.decided]).astype(np.float32)  # counts stay exact
 
     @cached_property
     def mirrored(self) -> bool:
@@ -161,14 +153,11 @@ class Predictions:
         first, second = (np.unique(scores, return_inverse=True)[1] for scores in self.probabilities.T)
         return bool((first.max(initial=0) - first == second).all())
 
-    def ranking(self, k: int) -> Ranking:
-        """The order of the images by the score of a class."""
-        if k in self._rankings:
-            return self._rankings[k]
-        ranking = Ranking(self.probabilities[:, k], self.labels[:, k] > 0 if self.multi_label else self.labels == k)
-        if self.probabilities.size <= _STORED:
-            self._rankings[k] = ranking
-        return ranking
+    @cached_property
+    def rankings(self) -> list[Ranking]:
+        """The order of the images by the score of each class; of mirrored ones by that of the second."""
+        columns = zip(self.probabilities.T[self.mirrored :], self.truth.T[self.mirrored :], strict=True)
+        return [Ranking(scores, positive) for scores, positive in columns]
 
 
 class Counts(NamedTuple):
@@ -186,24 +175,22 @@ class WeightedImages:
     Args:
         predictions: what is weighted.
         weights: (R, N), how often each image counts.
-        precisions: whether average precisions are wanted: they are computed together with the areas.
+        with_precisions: whether average precisions are wanted too; they are computed together with the areas.
 
     Attributes:
         total: sum of the weights (R, 1).
     """
 
-    def __init__(self, predictions: Predictions, weights: np.ndarray, *, precisions: bool) -> None:
+    def __init__(self, predictions: Predictions, weights: np.ndarray, *, with_precisions: bool) -> None:
         self.predictions = predictions
         self.weights = weights
         self.total = weights.sum(axis=1, dtype=float)[:, None]
-        self._with_precisions = precisions
+        self._with_precisions = with_precisions
 
     @cached_property
     def counts(self) -> Counts:
         """The weights in the confusion matrix of each class against the rest."""
-        if not self.predictions.multi_label:
-            return Counts(*self.predictions.confusion(self.weights), self.total)
-        return Counts(*np.split(self.weights @ self.predictions.marks, 3, axis=1), self.total)
+        return Counts(*np.split((self.weights @ self.predictions.marks).astype(float), 3, axis=1), self.total)
 
     @property
     def areas(self) -> np.ndarray:
@@ -217,46 +204,22 @@ class WeightedImages:
 
     @cached_property
     def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
-        classes, mirrored = self.predictions.probabilities.shape[1], self.predictions.mirrored
-        areas, precisions = np.empty((2, len(self.weights), classes))
-        for k in range(1 if mirrored else 0, classes):
-            area, precision, opposite = self.predictions.ranking(k)(self.weights, self._with_precisions, mirrored)
-            areas[:, k], precisions[:, k] = area, precision
+        mirrored = self.predictions.mirrored
+        areas, precisions = np.empty((2, len(self.weights), self.predictions.truth.shape[1]))
+        for k, ranking in enumerate(self.predictions.rankings, start=mirrored):
+            areas[:, k], precisions[:, k], opposite = ranking(self.weights, self._with_precisions, mirrored)
             if mirrored:
-                areas[:, 0], precisions[:, 0] = area, opposite
+                areas[:, 0], precisions[:, 0] = areas[:, k], opposite
         return areas, precisions
-
-
-class Confusion:
-    """Images in the cells of the confusion matrix that are not empty: one reordering serves every class's counts."""
-
-    def __init__(self, labels: np.ndarray, predicted: np.ndarray, classes: int) -> None:
-        self._classes = classes
-        code = labels.astype(np.int64) * classes + predicted
-        code = code.astype(np.min_scalar_type(classes**2))  # small integers are sorted in one pass
-        self._order = np.argsort(code, kind="stable")
-        cells, self._starts = np.unique(code[self._order], return_index=True)
-        self._label, called = cells // classes, cells % classes
-        self._labels, self._label_starts = np.unique(self._label, return_index=True)
-        self._diagonal = np.flatnonzero(self._label == called)
-        self._by_call = np.argsort(called, kind="stable")
-        self._calls, self._call_starts = np.unique(called[self._by_call], return_index=True)
-
-    def __call__(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weights (R, K) of the images of a class that are called it, of all of it, and of all called it."""
-        cells = np.add.reduceat(weights.take(self._order, axis=1), self._starts, axis=1)
-        both, there, called = np.zeros((3, len(weights), self._classes))
-        both[:, self._label[self._diagonal]] = cells[:, self._diagonal]
-        there[:, self._labels] = np.add.reduceat(cells, self._label_starts, axis=1)
-        called[:, self._calls] = np.add.reduceat(cells[:, self._by_call], self._call_starts, axis=1)
-        return both, there, called
 
 
 class Ranking:
     """Order of one class's scores, from which ROC and precision-recall areas of any weighting follow."""
 
     def __init__(self, scores: np.ndarray, positive: np.ndarray) -> None:
-        order = np.argsort(scores, kind="stable")
+        order = np.argsort(scores)
+        if not np.diff(scores[order]).all():  # equal scores stay in the order of the images, which takes longer
+            order = np.argsort(scores, kind="stable")
         side = positive[order]
         self._up, self._down = order[side], order[~side]
         self._scores = scores[self._up], scores[self._down]
