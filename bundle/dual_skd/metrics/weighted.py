@@ -106,6 +106,7 @@ class Predictions:
     Attributes:
         truth: (N, K), whether an image is of a class.
         decided: (N, K), whether it is predicted as it.
+        log_likelihood: log of the probability of the label (N, 1), or of each label (N, K).
     """
 
     def __init__(
@@ -119,7 +120,6 @@ class Predictions:
         self.probabilities = p = np.asarray(probabilities, dtype=float)
         self.labels = np.asarray(labels)
         self.multi_label = multi_label
-        self.log_likelihood = log_likelihood
         if predicted is None:
             predicted = p > 0.5 if multi_label else p.argmax(axis=1)
         classes = np.arange(p.shape[1])
@@ -129,7 +129,8 @@ class Predictions:
         )
         if log_likelihood is None:
             likelihood = np.where(self.truth, p, 1 - p) if multi_label else p[self.truth][:, None]
-            self.log_likelihood = np.log(np.maximum(likelihood, _TINY))
+            log_likelihood = np.log(np.maximum(likelihood, _TINY))
+        self.log_likelihood = log_likelihood
 
     def calibration_gaps(self, *, equal_mass: bool) -> np.ndarray:
         """(N, bins): right minus confidence in the bin of each prediction, of several of an image their mean."""
@@ -190,7 +191,8 @@ class WeightedImages:
     @cached_property
     def counts(self) -> Counts:
         """The weights in the confusion matrix of each class against the rest."""
-        return Counts(*np.split((self.weights @ self.predictions.marks).astype(float), 3, axis=1), self.total)
+        both, there, called = np.split((self.weights @ self.predictions.marks).astype(float), 3, axis=1)
+        return Counts(both, there, called, self.total)
 
     @property
     def areas(self) -> np.ndarray:
