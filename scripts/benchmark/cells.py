@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.calibration import fit_temperature, logits_of, probabilities
+from dual_skd.metrics.calibration import fit_temperature, logits_of
 from dual_skd.metrics.predictions import read_predictions
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.utils.files import read_json, write_json
 from scripts import CONFIGS, ROOT
 from scripts.benchmark.leave_out import leave_out

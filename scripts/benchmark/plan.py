@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dual_skd.errors import InputError
-from dual_skd.runs.recorder import goodness
+from dual_skd.runs.recorder import score
 from dual_skd.utils.files import read_json
 from scripts import ROOT
 from scripts.benchmark.leave_out import with_variants
@@ -125,7 +125,7 @@ def chosen_rate(plan: Plan, cell: Cell, tuned: Rows) -> float | None:
     configs = configs_of(plan, cell.data)
     alike = {name for name in plan["data"] if configs_of(plan, name) == configs}
     means = grid_means([line for line in tuned if line["row"] == row and line["data"] in alike], by)
-    return max(means, key=lambda rate: goodness({by: means[rate]}, by), default=None)
+    return max(means, key=lambda rate: score({by: means[rate]}, by), default=None)
 
 
 def grid_means(found: Rows, metric: str) -> dict[float, float]:

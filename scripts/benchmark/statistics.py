@@ -26,10 +26,11 @@ from statistics import NormalDist
 import numpy as np
 
 from dual_skd.metrics.bootstrap import BINARY_METRICS, bootstrap_intervals
+from dual_skd.metrics.definitions import CALIBRATION_ERRORS, OVERALL_METRICS
 from dual_skd.metrics.delong import auc_interval, delong_test, macro_auc_interval
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.paired import paired_differences
-from dual_skd.metrics.weighted import CALIBRATION_ERRORS, OVERALL_METRICS, WeightedMetrics
+from dual_skd.metrics.weighted import WeightedMetrics
 
 TRUTH_IMAGES = 1_000_000
 TIMED_SIZES = ((2, 1_000), (2, 100_000), (10, 100_000), (2_000, 10_000))

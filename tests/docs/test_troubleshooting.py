@@ -20,9 +20,9 @@ QUOTED = [quote for table in TABLES for quote in re.findall(r"^\| `(.+?)` \|", t
 WITHIN_PYTHON = """
     data.augment data.cache data.corruptions data.demo data.near_duplicates.finder data.near_duplicates.search
     data.near_duplicates.signatures data.reading.grey data.reading.monai_reader data.reading.preprocessing
-    evaluation.explanation evaluation.robustness metrics.bootstrap metrics.calibration metrics.delong
-    metrics.mcnemar metrics.operating_point metrics.paired metrics.resampling metrics.subgroups metrics.validation
-    metrics.weighted networks.inspect selection.rules selection.view serving.pytorch training.ema
+    evaluation.explanation evaluation.robustness metrics.bootstrap metrics.definitions metrics.mcnemar
+    metrics.operating_point metrics.paired metrics.reliability_diagram metrics.resampling metrics.subgroups
+    metrics.validation networks.inspect selection.rules selection.view serving.pytorch training.ema
     training.former_arguments training.label_free training.losses training.schedule training.task training.teacher
 """.split()  # of arguments of functions, by whoever calls them; serving.pytorch hands on what the readers say
 

@@ -12,9 +12,9 @@ import torch
 from dual_skd.errors import InputError
 from dual_skd.metrics import bootstrap, classification_metrics
 from dual_skd.metrics.bootstrap import ALL_METRICS, BINARY_METRICS, bootstrap_intervals
-from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.definitions import CLASS_METRICS, METRICS, OVERALL_METRICS
 from dual_skd.metrics.operating_point import OperatingPoint
-from dual_skd.metrics.weighted import CLASS_METRICS, OVERALL_METRICS, WeightedMetrics
+from dual_skd.metrics.weighted import WeightedMetrics
 
 
 def predictions(random, images: int = 100, classes: int = 2, sharpness: float = 1.5):

@@ -21,10 +21,10 @@ from dual_skd.metrics.calibration import (
     Calibration,
     fit_temperature,
     logits_of,
-    probabilities,
-    reliability,
-    wilson_interval,
 )
+from dual_skd.metrics.estimates import wilson_interval
+from dual_skd.metrics.probabilities import probabilities
+from dual_skd.metrics.reliability_diagram import reliability
 
 
 def drawn(temperature: float, n: int = 4000, classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -237,13 +237,13 @@ def test_two_thousand_classes_take_seconds_and_little_memory():
 
 
 def test_what_does_not_belong_together_is_refused():
-    with pytest.raises(InputError, match=r"found \(3,\) and \(2,\)"):
+    with pytest.raises(InputError, match=r"found scores \(3,\), truth \(2,\)"):
         auc_interval(np.zeros(3), np.zeros(2))
-    with pytest.raises(InputError, match="1 of 2 scores aren't finite"):
+    with pytest.raises(InputError, match="scores that are finite numbers, found 1 of 2 not"):
         auc_interval(np.array([np.nan, 0]), np.array([0, 1]))
-    with pytest.raises(InputError, match="0 or 1"):
+    with pytest.raises(InputError, match="from 0 to 1, found 2"):
         auc_interval(np.zeros(2), np.array([0, 2]))
     with pytest.raises(InputError, match="3 images, but 1 patients"):
         auc_interval(np.arange(3), np.array([0, 1, 1]), patients=["a"])
-    with pytest.raises(InputError, match=r"found \(4,\) and \(3,\)"):
+    with pytest.raises(InputError, match=r"found scores \(4,\), truth \(3,\)"):
         delong_test(np.zeros(3), np.zeros(4), np.array([0, 1, 1]))

@@ -97,7 +97,7 @@ def test_what_does_not_match_is_named(other, words):
 
 
 def test_arrays_of_different_lengths_are_refused():
-    with pytest.raises(InputError, match=r"found \(2,\), \(3,\) and \(3,\)"):
+    with pytest.raises(InputError, match=r"found one \(2,\), other \(3,\), labels \(3,\)"):
         mcnemar_test(np.zeros(2), np.zeros(3), np.zeros(3))
     with pytest.raises(InputError, match="at least one image"):
         mcnemar_test(np.zeros(0), np.zeros(0), np.zeros(0))

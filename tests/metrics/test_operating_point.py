@@ -101,7 +101,7 @@ def test_what_cannot_be_chosen_is_said_plainly():
         choose_operating_point(binary(SCORES), TRUTH, sensitivity=90)
     with pytest.raises(InputError, match="found {'sensitivity': '0.9'}"):
         choose_operating_point(binary(SCORES), TRUTH, sensitivity="0.9")
-    with pytest.raises(InputError, match="of several labels per image give one"):
+    with pytest.raises(InputError, match="check the data set and multi_label"):
         choose_operating_point(binary(SCORES), np.eye(2)[TRUTH])
     assert OperatingPoint(0.5, 1, "", 1, 1, 1, 1).predict([0.5]).tolist() == [True]
 

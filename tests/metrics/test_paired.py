@@ -9,7 +9,7 @@ import torch
 
 from dual_skd.errors import InputError
 from dual_skd.metrics import classification_metrics
-from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.paired import holm, paired_differences
 
 
@@ -142,7 +142,7 @@ def test_what_does_not_belong_together_is_refused():
     with pytest.raises(InputError, match="60 images, but 2 patients"):
         paired_differences(p, p, labels, patients=["a", "b"])
     for given, words in (
-        ((p * np.nan, p, labels), "60 of 60 images don't lie within 0 to 1"),
+        ((p * np.nan, p, labels), "from 0 to 1, found others in 60 of 60 images"),
         ((p, p / 2, labels), "sum to 1"),
         ((p, p, labels - 1), "whole numbers from 0 to 2, found -1"),
         ((p, p, np.r_[labels[:-1], 5]), "found 5"),

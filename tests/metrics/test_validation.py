@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.validation import checked_class_names, checked_predictions, some
+from dual_skd.metrics.validation import checked_class_names, checked_predictions
 
 HALF = np.full((3, 2), 0.5)
 
@@ -13,12 +13,17 @@ HALF = np.full((3, 2), 0.5)
 @pytest.mark.parametrize(
     ("probabilities", "labels", "multi_label", "words"),
     [
-        (HALF, np.zeros(2), False, r"found \(3, 2\) and \(2,\)"),
+        (HALF, np.zeros(2), False, r"found \(3, 2\) and labels \(2,\)"),
         (HALF, np.zeros(3), True, r"labels \(N, K\) of at least one image"),
         (np.zeros((0, 2)), np.zeros(0), False, "at least one image"),
-        (np.zeros((3, 0)), np.zeros(3), False, "at least one image"),
-        (np.array([[np.nan, 1], [0.5, 0.5], [2, -1]]), np.zeros(3), False, "2 of 3 images don't lie within 0 to 1"),
-        (HALF * 0.5, np.zeros(3), False, "sum to 1; with several labels per image use multi_label"),
+        (np.zeros((3, 0)), np.zeros(3), False, r"K classes, found an array \(3, 0\)"),
+        (
+            np.array([[np.nan, 1], [0.5, 0.5], [2, -1]]),
+            np.zeros(3),
+            False,
+            "from 0 to 1, found others in 2 of 3 images",
+        ),
+        (HALF * 0.5, np.zeros(3), False, "sum to 1, found 0.5 in an image; with several"),
         (HALF, np.array([0, 1, 2]), False, "from 0 to 1, found 2; check class_names"),
         (HALF, np.array([0, 0.5, 1]), False, "whole numbers from 0 to 1, found 0.5"),
         (HALF, np.array([0, -1, 1]), False, "found -1"),
@@ -43,4 +48,3 @@ def test_names_of_classes_are_their_numbers_unless_given():
     assert checked_class_names(("no", "yes"), 2) == ["no", "yes"]
     with pytest.raises(InputError, match=r"2 probabilities per image, but 3 class_names \(a, b, c\)"):
         checked_class_names("abc", 2)
-    assert some(list("abcde")) == "a, b, c and 2 more" and some(["a"]) == "a"

@@ -19,7 +19,7 @@ from dual_skd.data.reading.intensity import WORDS
 from dual_skd.data.reading.preprocessing import FITS
 from dual_skd.data.records.bad_files import POLICIES as BAD_FILES
 from dual_skd.errors import InputError
-from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.definitions import METRICS
 from dual_skd.options import METHODS, Evaluation, Prediction, Training, choices, choices_of, read, takes, training
 from dual_skd.selection.rules import ELEMENT_RULES, LAYER_RULES
 from dual_skd.training.losses import LOSSES

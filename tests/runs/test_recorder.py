@@ -14,9 +14,9 @@ from torch import nn
 
 from dual_skd.errors import InputError
 from dual_skd.metrics import classification_metrics, mean_logits
-from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.uncertainty import Conformal, disagreement, predictive_entropy
-from dual_skd.runs import MetricsRecorder, goodness
+from dual_skd.runs import MetricsRecorder, score
 from dual_skd.training.evaluator import DualModelEvaluator
 
 NAMES = ["normal", "nodule"]
@@ -82,7 +82,7 @@ def test_with_last_as_key_metric_the_last_epoch_is_the_best(tmp_path):
         engine.run(global_epoch=epoch)
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["best"] == written["final"] and written["best"]["epoch"] == 2
-    assert goodness({"nll": 0.25}, "last") == -0.25  # what early stopping watches
+    assert score({"nll": 0.25}, "last") == -0.25  # what early stopping watches
 
 
 def test_the_best_epoch_is_the_earlier_of_equals_and_a_resumed_run_goes_on(tmp_path):

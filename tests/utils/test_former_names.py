@@ -31,6 +31,7 @@ def test_a_class_is_the_same_object_under_both_names():
 
 @pytest.mark.parametrize("expression", [
     "dual_skd.distributed.own_share([1], None)", "dual_skd.outputs.bundle_root()", "dual_skd.evaluation.goodness",
+    "dual_skd.runs.goodness",
     "dual_skd.networks.classifier_of", "dual_skd.options.refuse_unknown()", "dual_skd.evaluation.MetricsRecorder",
     "dual_skd.evaluation.bootstrap_intervals", "dual_skd.pretrained.require_files", "dual_skd.run_progress",
 ])  # fmt: skip
@@ -54,3 +55,6 @@ def test_a_function_under_its_former_name():
         assert get("numbered")(2, "image") == "2 images"
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         get("other")
+    moved = renamed("dual_skd.utils.wording", known="dual_skd.utils.spelling.known_group")
+    with pytest.warns(FutureWarning, match=r"dual_skd.utils.wording.known is now dual_skd.utils.spelling.known_group;"):
+        assert moved("known")("site") == "site"

@@ -21,5 +21,9 @@ __all__ = [*_HOME]
 __getattr__, __dir__ = on_first_use(
     __name__,
     _HOME,
-    former={**dict.fromkeys(metrics.__all__, "dual_skd.metrics"), **dict.fromkeys(runs.__all__, "dual_skd.runs")},
+    former={
+        **dict.fromkeys(metrics.__all__, "dual_skd.metrics"),
+        **dict.fromkeys(runs.__all__, "dual_skd.runs"),
+        "goodness": "dual_skd.runs.recorder",
+    },
 )

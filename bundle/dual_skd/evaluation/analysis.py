@@ -18,12 +18,13 @@ from dual_skd.data.records.evaluation_records import patients_of
 from dual_skd.data.records.rows import cell_text
 from dual_skd.evaluation.run_files import RunFiles, at_home, unfinished
 from dual_skd.metrics.bootstrap import RESAMPLES, bootstrap_intervals
-from dual_skd.metrics.calibration import fit_temperature, logits_of, reliability
-from dual_skd.metrics.calibration import probabilities as probabilities_of
+from dual_skd.metrics.calibration import fit_temperature, logits_of
 from dual_skd.metrics.curves import precision_recall_curve, roc_curve
 from dual_skd.metrics.delong import class_auc_intervals, macro_auc_interval
 from dual_skd.metrics.estimates import LEVEL, Estimate, from_resamples, percentiles, proportion_at_its_end
 from dual_skd.metrics.operating_point import choose_operating_point, too_few
+from dual_skd.metrics.probabilities import probabilities as probabilities_of
+from dual_skd.metrics.reliability_diagram import reliability
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 from dual_skd.metrics.subgroups import subgroup_metrics
 from dual_skd.metrics.uncertainty import decisions, fit_conformal, prediction_sets, risk_coverage, set_coverage

@@ -12,7 +12,7 @@ import numpy as np
 from dual_skd.errors import InputError
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.bootstrap import RESAMPLES
-from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.delong import delong_test
 from dual_skd.metrics.estimates import DEFINED_SHARE
 from dual_skd.metrics.mcnemar import match_tables, mcnemar_test
@@ -33,9 +33,9 @@ def compare_runs(
     """Compares the predictions of two runs on the images that both have.
 
     All metrics by a paired bootstrap over patients, the area of every class by DeLong's test, right and wrong by
-    McNemar's test, whose images count as independent. All p values of the comparison are one family, corrected by Holm.
-    Patients are those that the data list of either run knows. With fewer than :data:`FEWEST` of them the bootstrap and
-    DeLong's test, which want many, give no p value; McNemar's is exact.
+    McNemar's test, whose images count as independent. All p values are one family, corrected by Holm. Patients are
+    those in the data list of either run. With fewer than :data:`FEWEST` of them only McNemar's test, which is exact,
+    gives a p value.
 
     Args:
         one: the first run; the differences are this one minus the other.
@@ -45,14 +45,48 @@ def compare_runs(
         names: of the two, for errors and the reason.
 
     Returns:
-        plain JSON: ``shared`` images and those ``only_one`` and ``only_other`` has, known ``patients`` of the shared
-        ones and whether these are too ``few`` for most tests, ``metrics`` (per name one, other, difference, low, high,
-        p, p_holm, reason), ``areas`` (the same per class) and ``mcnemar``; with several labels per image there are
-        areas only, which ``reason`` says; as it says when the probabilities of one run alone are calibrated.
+        plain JSON: number of ``shared`` images, of those ``only_one`` and ``only_other`` has, of known ``patients`` of
+        the shared ones, and whether these are too ``few``; ``metrics`` (per name one, other, difference, low, high, p,
+        p_holm, reason), ``areas`` (the same per class) and ``mcnemar``; ``reason``, why there are areas only (several
+        labels per image), or that the probabilities of one run alone are calibrated.
 
     Raises:
         InputError: no image is in both, or the runs contradict each other about labels or classes.
     """
+    first, second = _on_shared_images(one, other, names)
+    patients = _patients(first.images, (other, one))
+    p, q, labels = first.probabilities, second.probabilities, first.labels
+    found: dict[str, Any] = {
+        "shared": len(labels),
+        "only_one": len(one.table.images) - len(labels),
+        "only_other": len(other.table.images) - len(labels),
+        "patients": len({name for name in patients if name}),
+        "class_names": list(first.class_names),
+        "metrics": {},
+        "mcnemar": None,
+        "reason": "With several labels per image only the areas of each label are compared.",
+    }
+    if not one.multi_label:
+        found["reason"] = _calibrated_apart(one, other, names)
+        p, q = (side / side.sum(axis=1, keepdims=True) for side in (p, q))
+        found["metrics"] = _metrics(p, q, labels, patients, resamples, seed)
+        found["mcnemar"] = asdict(mcnemar_test(p.argmax(axis=1), q.argmax(axis=1), labels)) | {"reason": ""}
+    found["areas"] = [
+        {"class": name, **asdict(delong_test(p[:, k], q[:, k], _truth(labels, k), patients=patients))}
+        for k, name in enumerate(first.class_names)
+    ]
+    found["few"] = len(set(patient_numbers(patients, len(labels)))) < FEWEST
+    tested = [*found["metrics"].values(), *found["areas"]]
+    if found["few"]:
+        _without_p(tested)
+    _correct(tested + [found["mcnemar"]] * (not one.multi_label))
+    return found
+
+
+def _on_shared_images(
+    one: RunFiles, other: RunFiles, names: tuple[str, str]
+) -> tuple[PredictionTable, PredictionTable]:
+    """The predictions of the images that both runs have, in one order."""
     if one.multi_label != other.multi_label:
         raise InputError(f"One of {names[0]} and {names[1]} has several labels per image, the other has not.")
     both = set(one.table.images) & set(other.table.images)
@@ -62,41 +96,13 @@ def compare_runs(
             "and the same images in two folders have different ones. Evaluate each run with `--dataset-dir FOLDER "
             "--report-as both`, the FOLDER being the same, then compare with `--split both`."
         )
-    first, second = match_tables(_only(one.table, both), _only(other.table, both), names=names)
-    patients_of = {
-        record["image"]: str(record["patient"])
-        for run in (other, one)
-        for record in run.records
-        if record.get("patient")
-    }
-    patients = [patients_of.get(image, "") for image in first.images]
-    p, q, labels, classes = first.probabilities, second.probabilities, first.labels, first.class_names
-    found: dict[str, Any] = {
-        "shared": len(both),
-        "only_one": len(one.table.images) - len(both),
-        "only_other": len(other.table.images) - len(both),
-        "patients": len({name for name in patients if name}),
-        "class_names": list(classes),
-        "metrics": {},
-        "mcnemar": None,
-        "reason": "",
-    }
-    if one.multi_label:
-        found["reason"] = "With several labels per image only the areas of each label are compared."
-    else:
-        found["reason"] = _calibrated_apart(one, other, names)
-        p, q = (side / side.sum(axis=1, keepdims=True) for side in (p, q))
-        found["metrics"] = _metrics(p, q, labels, patients, resamples, seed)
-        found["mcnemar"] = asdict(mcnemar_test(p.argmax(axis=1), q.argmax(axis=1), labels)) | {"reason": ""}
-    found["areas"] = [
-        {"class": name, **asdict(delong_test(p[:, k], q[:, k], _truth(labels, k), patients=patients))}
-        for k, name in enumerate(classes)
-    ]
-    found["few"] = len(set(patient_numbers(patients, len(labels)))) < FEWEST
-    if found["few"]:
-        _without_p([*found["metrics"].values(), *found["areas"]])
-    _correct([*found["metrics"].values(), *found["areas"], *([found["mcnemar"]] if found["mcnemar"] else [])])
-    return found
+    return match_tables(_only(one.table, both), _only(other.table, both), names=names)
+
+
+def _patients(images: Sequence[str], runs: Sequence[RunFiles]) -> list[str]:
+    """Patient of each image, "" for an unknown one; where two runs know it, that of the last."""
+    known = {record["image"]: str(record["patient"]) for run in runs for record in run.records if record.get("patient")}
+    return [known.get(image, "") for image in images]
 
 
 def different_options(one: RunFiles, other: RunFiles) -> dict[str, tuple[Any, Any]]:

@@ -66,32 +66,24 @@ def explain(
     method: str = "auto",
     multi_label: bool = False,
 ) -> np.ndarray:
-    """Regions of an image that speak for a class.
+    """Map of the regions of an image that speak for a class: what the answer is sensitive to, not why.
 
     ``auto`` takes, by the network:
 
-    * EfficientNets, the default student: ``occlusion`` (Zeiler and Fergus 2014). A window of a sixth of each side, in
-      3D a quarter, is filled with the mean of the image, at 12 x 12 or 8 x 8 x 8 places that overlap by half; the map
-      is how much the log-probability of the class falls. It was best at planted cues, where Grad-CAM of the last
-      features missed them (docs/experiments.md), and costs about 0.5 s of CPU time for the default student at 96 px.
+    * EfficientNets, the default student: ``occlusion`` (Zeiler and Fergus 2014), see :func:`_occlusion_map`. It was
+      best at planted cues, where Grad-CAM of the last features missed them (docs/experiments.md).
     * other convolutional networks: ``gradcam`` (Selvaraju et al. 2017) by MONAI, at the last feature map that has at
       least 6 positions along an axis.
-    * vision transformers of timm and MONAI: ``attention``. With a class token, attention rollout weighted by the
-      gradient of the class (Chefer et al. 2021, Generic Attention-model Explainability, equations 5 and 6); those that
-      average their patches, Grad-CAM over the tokens of the last block.
-
-    A map shows what the answer is sensitive to, not why. Occlusion finds no evidence that is wider than its window or
-    there twice, and a filled window is itself something the network never saw.
+    * vision transformers of timm and MONAI: ``attention``, see :func:`_attention_map`.
 
     Args:
         network: a classifier of :func:`dual_skd.networks.build_network`, wrapped or not; it stays as it is.
         image: (C, H, W[, D]) as the network takes it, without a batch axis.
         target: index of the class.
-        layer: name of the module whose features are used for Grad-CAM, as in ``network.named_modules()``; it implies
-            ``gradcam``.
+        layer: name of the module, as in ``network.named_modules()``, whose features are used; it implies ``gradcam``.
         method: ``auto``, ``occlusion`` (any network), ``gradcam`` (any with feature maps) or ``attention``.
-        multi_label: labels don't exclude each other, so that occlusion takes the probability of the class by its
-            logit alone (sigmoid), whatever the others do; so too where there is one logit only.
+        multi_label: labels don't exclude each other: occlusion takes the probability of the class by its logit alone
+            (sigmoid), as it does where there is one logit only.
 
     Returns:
         float32 (H, W[, D]) from 0 to 1, upsampled linearly; all 0 where nothing speaks for the class.
@@ -104,14 +96,9 @@ def explain(
     if layer is not None and method not in ("auto", "gradcam"):
         raise InputError(f"layer {layer!r} is of Grad-CAM, but method is {method!r}; leave one of the two out.")
     with torch.inference_mode(False), torch.enable_grad():
-        network = copy.deepcopy(unwrap(network)).eval().float()  # hooks and gradients stay in the copy
-        module: Any
-        for module in network.modules():
-            if getattr(module, "inplace", False):  # would write over what a hook holds
-                module.inplace = False
+        network = _copy_for_gradients(network)
         device = next(network.parameters()).device
         x = torch.as_tensor(image).detach().as_subclass(Tensor)[None].to(device, torch.float32, copy=True)
-        network.requires_grad_(True)
         classes = network(x).shape[1]
         if not 0 <= target < classes:
             raise InputError(f"Class {target} doesn't exist: the network has {classes}, counted from 0.")
@@ -121,17 +108,22 @@ def explain(
         if method == "occlusion":
             found = _occlusion_map(network, x, target, multi_label or classes == 1)
         elif method == "attention":
-            if not blocks:
-                raise InputError(f"{type(network).__name__} has no attention that is known here; leave method out.")
             found = _attention_map(network, blocks, x, target)
         else:
-            name = _feature_layer(network, x) if layer is None else layer
-            if name not in dict(network.named_modules()):
-                raise InputError(f"{type(network).__name__} has no layer {name!r}; see network.named_modules().")
-            found = GradCAM(network, name, upsampler=lambda size: lambda m: m).compute_map(x, class_idx=target)
+            found = _gradcam_map(network, x, target, layer)
     mode = {2: "bilinear", 3: "trilinear"}[x.ndim - 2]
     found = functional.interpolate(found.detach(), x.shape[2:], mode=mode, align_corners=False)[0, 0]
     return (found / found.max().clamp(min=torch.finfo(found.dtype).tiny)).clamp(0, 1).float().cpu().numpy()
+
+
+def _copy_for_gradients(network: nn.Module) -> nn.Module:
+    """A copy in float32 that hooks and gradients may stay in."""
+    network = copy.deepcopy(unwrap(network)).eval().float()
+    module: Any
+    for module in network.modules():
+        if getattr(module, "inplace", False):  # would write over what a hook holds
+            module.inplace = False
+    return network.requires_grad_(True)
 
 
 def _method_for(network: nn.Module, blocks: list[nn.Module]) -> str:
@@ -140,9 +132,20 @@ def _method_for(network: nn.Module, blocks: list[nn.Module]) -> str:
     return "occlusion" if isinstance(network, EfficientNet) else "gradcam"
 
 
+def _gradcam_map(network: nn.Module, x: Tensor, target: int, layer: str | None) -> Tensor:
+    name = _feature_layer(network, x) if layer is None else layer
+    if name not in dict(network.named_modules()):
+        raise InputError(f"{type(network).__name__} has no layer {name!r}; see network.named_modules().")
+    return GradCAM(network, name, upsampler=lambda size: lambda m: m).compute_map(x, class_idx=target)
+
+
 @torch.no_grad()
 def _occlusion_map(network: nn.Module, x: Tensor, target: int, multi_label: bool) -> Tensor:
     """Fall of the class's log-probability where a window is filled (1, 1, *cells); 0 where it rises.
+
+    A window of a sixth of each side, in 3D a quarter, is filled with the mean of the image, at 12 x 12 or 8 x 8 x 8
+    places that overlap by half: about 0.5 s of CPU time for the default student at 96 px. Evidence that is wider than
+    the window, or there twice, isn't found, and a filled window is itself something the network never saw.
 
     Not by MONAI's OcclusionSensitivity: its windows are averaged over all pixels that they cover, so that the maximum
     is a plateau, and its indexing by lists is announced to end with a coming PyTorch.
@@ -166,9 +169,9 @@ def _occlusion_map(network: nn.Module, x: Tensor, target: int, multi_label: bool
 
     filled = []
     for start in range(0, len(places), OCCLUDED_AT_ONCE):
-        some = places[start : start + OCCLUDED_AT_ONCE]
-        images = x.repeat(len(some), *[1] * (x.ndim - 1)).contiguous(memory_format=order)
-        for row, place in enumerate(some):
+        batch = places[start : start + OCCLUDED_AT_ONCE]
+        images = x.repeat(len(batch), *[1] * (x.ndim - 1)).contiguous(memory_format=order)
+        for row, place in enumerate(batch):
             there = (slice(row, row + 1), slice(None), *place)
             images[there] = mean
         filled.append(log_odds(images))
@@ -222,7 +225,14 @@ def _is_map(size: Sequence[int], image: Sequence[int]) -> bool:
 
 
 def _attention_map(network: nn.Module, blocks: list[Any], x: Tensor, target: int) -> Tensor:
-    """Relevance of the patches (1, 1, *grid) for the tokens that the classifier reads."""
+    """Relevance of the patches (1, 1, *grid) for the tokens that the classifier reads.
+
+    With a class token, attention rollout weighted by the gradient of the class (Chefer et al. 2021, Generic
+    Attention-model Explainability, equations 5 and 6); of a network that averages its patches, Grad-CAM over the tokens
+    of the last block.
+    """
+    if not blocks:
+        raise InputError(f"{type(network).__name__} has no attention that is known here; leave method out.")
     caught: list[Tensor] = []
     timm_blocks: Any = getattr(network, "blocks", None)
 

@@ -21,17 +21,17 @@ from dual_skd.utils.files import read_json
 logger = logging.getLogger(__name__)
 
 # other entries of metrics.json, and predictions that aren't of an evaluation
-TAKEN = "validation training train epochs best final class_names key_metric speed robustness".split()
+RESERVED_NAMES = "validation training train epochs best final class_names key_metric speed robustness".split()
 
 
 def evaluation_name(
     report_as: Any, split: str, datalist: DataList, output_dir: str | Path, dataset_dir: str | Path | None = None
 ) -> str:
-    """The name under which an evaluation is kept, once it is seen that it harms nothing else.
+    """The name under which an evaluation is kept: one that overwrites nothing else.
 
     Args:
-        report_as: as the user gave it: text or a number. None: the split for the run's own images, and for those of
-            another data set its folder's name, with its parent's or a number where that stands for other images.
+        report_as: text or a number, as the user gave it. None: the split for the run's own images; for another data
+            set the name of its folder, with that of the parent or a number where other images have the name.
         split: which images are measured, ``test`` or ``val``.
         datalist: the data that are evaluated; those of another data set have no training images.
         output_dir: of the run.
@@ -47,7 +47,7 @@ def evaluation_name(
     name = str(report_as)
     if not name.strip() or name.startswith(".") or any(mark in name for mark in '/\\\0:*?"<>|\n'):
         raise InputError(f"report_as is {name!r}, which becomes part of file names; take letters, digits, _ and -.")
-    if _is_taken(name) or name in others:
+    if _is_reserved(name) or name in others:
         raise InputError(
             f"report_as is {name!r}, under which the run keeps something else than "
             f"{'another data set' if external else f'the {split} images'}; take another name, such as hospital_b."
@@ -55,8 +55,8 @@ def evaluation_name(
     return name
 
 
-def _is_taken(name: str) -> bool:
-    return name in TAKEN or name.endswith("_auxiliary")
+def _is_reserved(name: str) -> bool:
+    return name in RESERVED_NAMES or name.endswith("_auxiliary")
 
 
 def _name_of(dataset_dir: Path, datalist: DataList, output_dir: Path) -> str:
@@ -68,7 +68,7 @@ def _name_of(dataset_dir: Path, datalist: DataList, output_dir: Path) -> str:
     entries = read_json(output_dir / "metrics.json")
     for name in chain([plain, longer], numbered):
         free = name not in entries or _same_images(datalist, read_json(note_path(output_dir, name)))
-        if free and name not in SECTIONS and not _is_taken(name):
+        if free and name not in SECTIONS and not _is_reserved(name):
             break
     if name != plain:
         logger.info("This run keeps other numbers under %s, so those of %s are kept under %s.", plain, place, name)
@@ -86,12 +86,12 @@ def _same_images(datalist: DataList, note: dict[str, Any]) -> bool:
 
 
 def note_path(directory: str | Path, name: str) -> Path:
-    """The file that says which images were measured under a name."""
+    """The file with the list of the images that were measured under a name."""
     return Path(directory) / f"datalist_{name}.json"
 
 
 class MeasuredImages:
-    """Handler of the evaluator that says which images are measured, and notes them.
+    """Handler of the evaluator that logs which images are measured, and keeps their list.
 
     ``datalist_<name>.json`` is the data list of another data set than that of the training run, for its patients and
     groups; or ``{"own": <section of the run's datalist.json>}``, where the run's own images go by another name.
@@ -109,10 +109,10 @@ class MeasuredImages:
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler at start and end of the evaluation; attach it before the report's."""
-        engine.add_event_handler(Events.STARTED, self._say_what)
+        engine.add_event_handler(Events.STARTED, self._log_images)
         engine.add_event_handler(Events.COMPLETED, self)
 
-    def _say_what(self, engine: Engine) -> None:
+    def _log_images(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:
             return
         data = self.datalist

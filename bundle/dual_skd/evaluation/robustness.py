@@ -18,7 +18,8 @@ from torch import Tensor
 from dual_skd.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt_input
 from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
-from dual_skd.metrics.classification import METRICS, classification_metrics
+from dual_skd.metrics.classification import classification_metrics
+from dual_skd.metrics.definitions import METRICS
 from dual_skd.training.trainer import plain
 from dual_skd.utils.files import read_json, write_json
 
@@ -28,10 +29,10 @@ logger = logging.getLogger(__name__)
 class RobustnessRecorder:
     """Corrupts every batch of an evaluation in all ways and strengths, and measures the networks on them.
 
-    The images are decoded once, by the evaluation. ``metrics.json`` gets an entry ``robustness`` (within that of the
-    evaluation, where this isn't of the run's ``test`` or ``val`` images by that name): ``clean``, the metrics of
-    ``student`` and ``auxiliary`` on the images as they are; ``corrupted``, the same by corruption and strength ("1" to
-    "5"); ``mean``, their plain mean over both. See :mod:`dual_skd.data.corruptions` for what the strengths are.
+    The images are decoded once, by the evaluation. ``metrics.json`` gets an entry ``robustness``, of another data set
+    within its own entry: ``clean``, the metrics of ``student`` and ``auxiliary`` on the images as they are;
+    ``corrupted``, the same by corruption and strength ("1" to "5"); ``mean``, their mean over both. Strengths are
+    defined in :mod:`dual_skd.data.corruptions`.
 
     Args:
         output_dir: folder of ``metrics.json``.
@@ -65,8 +66,8 @@ class RobustnessRecorder:
         seed: int = 0,
     ) -> None:
         names = list(CORRUPTIONS if corruptions is None else corruptions)
-        wrong = [name for name in names if name not in CORRUPTIONS] + [s for s in strengths if s not in STRENGTHS]
-        if wrong or not names or not strengths:
+        known = set(names) <= set(CORRUPTIONS) and set(strengths) <= set(STRENGTHS)
+        if not known or not names or not strengths:
             raise InputError(
                 f"corruptions are some of {', '.join(CORRUPTIONS)} and strengths of 1 to 5, found {names} and "
                 f"{list(strengths)}."
@@ -123,9 +124,9 @@ class RobustnessRecorder:
             for kind, logits in self._logits.items()
         }
         networks = list(dict.fromkeys(who for _, _, who in measured))
-        corrupted: dict[str, dict[str, dict[str, Any]]] = {}
+        corrupted: dict[str, dict[str, dict[str, Any]]] = {name: {} for name, _ in self.kinds}
         for name, strength in self.kinds:
-            corrupted.setdefault(name, {})[str(strength)] = {who: measured[name, strength, who] for who in networks}
+            corrupted[name][str(strength)] = {who: measured[name, strength, who] for who in networks}
         entry: dict[str, Any] = {
             "split": self.split,
             "source": self.source,
@@ -151,8 +152,9 @@ class RobustnessRecorder:
 
 
 def _mean(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Mean of each metric; None where it isn't defined."""
-    columns = {name: [one[name] for one in metrics] for name in METRICS}
-    known = {name: [value for value in values if value is not None] for name, values in columns.items()}
-    return {name: sum(known[name]) / len(values) if len(known[name]) == len(values) else None
-            for name, values in columns.items()}  # fmt: skip
+    """Mean of each metric; None where one isn't defined."""
+    found: dict[str, float | None] = {}
+    for name in METRICS:
+        known = [value for one in metrics if (value := one[name]) is not None]
+        found[name] = sum(known) / len(metrics) if len(known) == len(metrics) else None
+    return found

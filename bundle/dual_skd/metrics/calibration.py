@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibrated probabilities: one temperature fitted on validation logits, and the data of reliability diagrams."""
+"""Calibrated probabilities: one temperature, fitted on validation logits."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
-from dual_skd.errors import InputError
-from dual_skd.metrics.classification import ECE_BINS, checked
+from dual_skd.metrics.classification import checked_logits
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.resampling import patient_numbers
+from dual_skd.utils.former_names import renamed
 
 BOUNDS = (0.05, 20.0)  # of the temperature; outside, probabilities are 0 and 1, or all equal, to any reader
 PRIOR = 4.0  # strength of the prior around a temperature of 1, see fit_temperature
 FEW = 30  # images or patients; of fewer the prior decides more than they do
 _SMALLEST = 5e-7  # what a probability written as 0 is taken for: files of six decimals meant anything up to this
 _HALVINGS = 60  # of the interval of log(1/T): far below what a double can tell apart
-_NORMAL_975 = 1.959963984540054  # 97.5 percentile of the normal distribution
+__getattr__ = renamed(
+    __name__,
+    reliability="dual_skd.metrics.reliability_diagram.reliability",
+    wilson_interval="dual_skd.metrics.estimates.wilson_interval",
+)
 
 
 class Calibration(NamedTuple):
@@ -50,28 +54,6 @@ class Calibration(NamedTuple):
         needed = round(self.temperature, 3) != 1
         nll = f"NLL {self.nll_after:.4f}" + (f", before {self.nll_before:.4f}" if needed else "; none was needed")
         return f"Temperature {self.temperature:.3f} from {self.images} images{patients}{held}: {nll}"
-
-
-class ReliabilityBin(NamedTuple):
-    """One bin of a reliability diagram; the four numbers after ``count`` are None in an empty bin.
-
-    Attributes:
-        low: smallest confidence of the bin.
-        high: confidence at which the next bin begins; the last bin includes it.
-        count: number of predictions.
-        confidence: their mean confidence.
-        accuracy: share of them that are right.
-        accuracy_low: lower limit of the 95 % interval of the accuracy (Wilson 1927).
-        accuracy_high: upper limit.
-    """
-
-    low: float
-    high: float
-    count: int  # type: ignore[assignment] # of tuple's method, which nobody needs here
-    confidence: float | None
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
 
 
 def fit_temperature(
@@ -117,7 +99,7 @@ def fit_temperature(
         >>> round(fit_temperature(logits, torch.tensor([0, 0, 0, 1])).temperature, 2)  # 4 images can't tell so much
         1.67
     """
-    logits, labels = checked(logits, labels, multi_label)
+    logits, labels = checked_logits(logits, labels, multi_label)
     if multi_label:
         # each label is a choice between the logits 0 and z
         pairs = torch.stack([torch.zeros_like(logits), logits], dim=-1).flatten(0, 1)
@@ -149,12 +131,6 @@ def logits_of(probabilities: ArrayLike, *, multi_label: bool = False) -> Tensor:
     return p.clamp_max(1 - _SMALLEST).logit() if multi_label else p.log()
 
 
-def probabilities(logits: Tensor, temperature: float | None = None, *, multi_label: bool = False) -> Tensor:
-    """Softmax, or with several labels per image sigmoid, of logits (N, K) divided by the temperature; same dtype."""
-    scaled = logits / (temperature or 1.0)
-    return scaled.sigmoid() if multi_label else scaled.softmax(1)
-
-
 def _fitted(spread: Tensor, truth: Tensor, prior: float) -> float:
     """Where the derivative of the penalised likelihood changes sign, by halving an interval of log(1/T) around 0."""
     low, high = (-math.log(bound) for bound in reversed(BOUNDS))
@@ -167,67 +143,8 @@ def _fitted(spread: Tensor, truth: Tensor, prior: float) -> float:
 
 def _slope(spread: Tensor, truth: Tensor, inverse: float) -> float:
     """Derivative of the mean negative log likelihood by 1/T."""
-    return (((spread * inverse).softmax(1) - truth) * spread).sum(1).mean().item()
+    return ((probabilities(spread * inverse) - truth) * spread).sum(1).mean().item()
 
 
 def _nll(spread: Tensor, truth: Tensor, temperature: float) -> float:
     return -((spread / temperature).log_softmax(1) * truth).sum(1).mean().item()
-
-
-def reliability(
-    confidence: ArrayLike, correct: ArrayLike, *, bins: int = ECE_BINS, equal_mass: bool = False
-) -> list[ReliabilityBin]:
-    """Data of a reliability diagram: accuracy against confidence (DeGroot and Fienberg 1983; Guo et al. 2017).
-
-    Args:
-        confidence: (N,), probability of the predicted class, or with several labels per image of each yes or no.
-        correct: (N,), 1 where the prediction is right, else 0.
-        bins: number of bins.
-        equal_mass: bins with equal numbers of predictions (Nguyen and O'Connor 2015) instead of equal widths of [0, 1].
-            Equal confidences stay in one bin, so there may be fewer bins than asked for.
-
-    Returns:
-        the bins in order of confidence. The gaps of equal-width bins, weighted by their counts, add up to the ``ece``
-        of :func:`dual_skd.metrics.classification.classification_metrics`.
-
-    Raises:
-        InputError: the two differ in length, are empty or not within 0 to 1, or fewer than one bin is asked for.
-    """
-    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
-    if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence) or bins < 1:
-        raise InputError(
-            "A reliability diagram needs as many confidences as right-or-wrong marks, at least one, and at least one "
-            f"bin; found {confidence.shape}, {correct.shape} and {bins} bins."
-        )
-    if not ((confidence >= 0) & (confidence <= 1) & (correct >= 0) & (correct <= 1)).all():
-        raise InputError("Confidences and right-or-wrong marks have to lie within 0 to 1; give probabilities.")
-    if equal_mass:
-        edges = np.unique(np.quantile(confidence, np.arange(bins) / bins, method="higher"))
-        edges = np.append(edges, confidence.max())
-    else:
-        edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64).numpy()  # the very edges of the metric
-    last = len(edges) - 2
-    index = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, last)
-    found = []
-    for place in range(last + 1):
-        inside = index == place
-        count = int(inside.sum())
-        numbers: tuple[float | None, ...] = (None,) * 4
-        if count:
-            accuracy = float(correct[inside].mean())
-            numbers = (float(confidence[inside].mean()), accuracy, *wilson_interval(accuracy * count, count))
-        found.append(ReliabilityBin(float(edges[place]), float(edges[place + 1]), count, *numbers))
-    return found
-
-
-def wilson_interval(successes: float, count: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927; Newcombe 1998, method 3), honest for few and for extreme counts.
-
-    Args:
-        successes: number of successes.
-        count: number of trials, at least 1.
-    """
-    share, z2 = successes / count, _NORMAL_975**2 / count
-    middle = (share + z2 / 2) / (1 + z2)
-    half = math.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
-    return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dual_skd.metrics.estimates import LEVEL, percentiles
+from dual_skd.metrics.estimates import DEFINED_SHARE, LEVEL, percentiles
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 
-GRID = 51  # places of a band
-DRAWN = 400  # points of a curve; more can't be told apart in a plot
+GRID_POINTS = 51  # of a band
+CURVE_POINTS = 400  # more can't be told apart in a plot
 RESAMPLES = 500
 _ROUNDING = 1e-12
 
@@ -57,13 +57,13 @@ def roc_curve(
         [0.0, 0.5, 0.5, 1.0, 1.0]
     """
 
-    def read(true: np.ndarray, false: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    def at_grid(true: np.ndarray, false: np.ndarray, grid: np.ndarray) -> np.ndarray:
         return np.interp(grid, false / false[-1], true / true[-1])
 
     def points(true: np.ndarray, false: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return false / false[-1], true / true[-1]
 
-    return _curve(scores, positive, patients, points, read, np.linspace(0, 1, GRID), **options)
+    return _curve(scores, positive, patients, points, at_grid, np.linspace(0, 1, GRID_POINTS), **options)
 
 
 def precision_recall_curve(
@@ -82,14 +82,14 @@ def precision_recall_curve(
         called = true + false
         return np.divide(true, called, out=np.ones_like(called), where=called > 0)
 
-    def read(true: np.ndarray, false: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    def at_grid(true: np.ndarray, false: np.ndarray, grid: np.ndarray) -> np.ndarray:
         place = np.searchsorted(true / true[-1], grid - _ROUNDING)
         return precision(true, false)[place]
 
     def points(true: np.ndarray, false: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return true[1:] / true[-1], precision(true, false)[1:]
 
-    return _curve(scores, positive, patients, points, read, np.linspace(0, 1, GRID)[1:], **options)
+    return _curve(scores, positive, patients, points, at_grid, np.linspace(0, 1, GRID_POINTS)[1:], **options)
 
 
 def _curve(
@@ -97,7 +97,7 @@ def _curve(
     positive: np.ndarray,
     patients: Sequence[Hashable] | None,
     points: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
-    read: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    at_grid: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
     grid: np.ndarray,
     *,
     level: float = LEVEL,
@@ -119,7 +119,7 @@ def _curve(
         return np.r_[0, true], np.r_[0, false]
 
     x, y = points(*counts(np.ones(len(scores))))
-    chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), DRAWN)).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), CURVE_POINTS)).round().astype(int))
     curve = Curve(_plain(x[chosen]), _plain(y[chosen]), [], [], [])
     units = patient_numbers(patients, len(scores))
     if not units.any():
@@ -129,9 +129,9 @@ def _curve(
         for row in weights.astype(float):
             true, false = counts(row)
             defined = true[-1] > 0 and false[-1] > 0
-            drawn.append(read(true, false, grid) if defined else np.full(len(grid), np.nan))
+            drawn.append(at_grid(true, false, grid) if defined else np.full(len(grid), np.nan))
     low, high, share = percentiles(np.stack(drawn), level)
-    if share.min() < 0.9:
+    if share.min() < DEFINED_SHARE:
         return curve._replace(reason="no band: too few patients with or without it")
     return curve._replace(grid=_plain(grid), low=_plain(low), high=_plain(high))
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from dual_skd.errors import InputError
 from dual_skd.metrics.estimates import LEVEL, Estimate, lower_limit_of_all, normal_p_value, normal_quantile
 from dual_skd.metrics.resampling import patient_numbers
-from dual_skd.metrics.validation import checked_class_names, checked_predictions, some
+from dual_skd.metrics.validation import checked_class_names, checked_columns, checked_labels, checked_predictions
+from dual_skd.utils.wording import first_few
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,10 @@ def auc_interval(
 ) -> Estimate:
     """Area under the ROC curve, ties counting half, with the interval of DeLong et al. 1988.
 
-    The interval is that of the logit, log(area / (1 - area)), so that its limits stay within 0 and 1 and are wider
-    towards one half (Pepe 2003, The Statistical Evaluation of Medical Tests). An area of exactly 0 or 1
-    leaves no variance to estimate. Its limit is the exact binomial one for as many disjoint pairs of a positive and a
-    negative as there are: their outcomes are independent trials that all came out alike. With fewer than some 30
-    patients on one side and an area above 0.95 intervals are too narrow (docs/statistics.md has the measurement).
+    The interval is that of the logit, log(area / (1 - area)): its limits stay within 0 and 1 (Pepe 2003, The
+    Statistical Evaluation of Medical Tests). An area of exactly 0 or 1 leaves no variance to estimate; its limit is the
+    exact binomial one for as many disjoint pairs of a positive and a negative as there are. With fewer than some 30
+    patients on one side and an area above 0.95 intervals are too narrow (measured in docs/statistics.md).
 
     Args:
         scores: (N,), larger for positives.
@@ -211,7 +210,7 @@ def _areas_interval(
     if abs(total) < 1e-12:
         return Estimate(0.0, 0.0, 1 - limit, "every positive is below all negatives: exact limit for disjoint pairs")
     if few:
-        return Estimate(total, reason=f"no interval: fewer than two patients with or without {some(few)}")
+        return Estimate(total, reason=f"no interval: fewer than two patients with or without {first_few(few)}")
     error = _standard_error(influence, units)
     if not error:
         return Estimate(total, reason="no interval: the scores leave no variance, as those of a constant do")
@@ -279,14 +278,5 @@ def _one_against_rest_each(
 
 
 def _checked_scores(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores, positive = np.asarray(scores, dtype=float), np.asarray(positive)
-    if scores.ndim != 1 or scores.shape != positive.shape or not len(scores):
-        raise InputError(
-            f"An area under the ROC curve needs a score and a truth per image, found {scores.shape} and "
-            f"{positive.shape}; of many classes give one column and labels == its index."
-        )
-    if not np.isfinite(scores).all():
-        raise InputError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores aren't finite numbers.")
-    if not np.isin(positive, (0, 1)).all():
-        raise InputError("The truth of an area under the ROC curve is 0 or 1 (or False and True) for each image.")
-    return scores, positive.astype(bool)
+    scores, positive = checked_columns(scores=np.asarray(scores, dtype=float), truth=np.asarray(positive))
+    return scores, checked_labels(positive, (len(positive), 2)) > 0

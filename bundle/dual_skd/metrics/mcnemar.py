@@ -11,7 +11,8 @@ import numpy as np
 
 from dual_skd.errors import InputError
 from dual_skd.metrics.predictions import PredictionTable
-from dual_skd.metrics.validation import some
+from dual_skd.metrics.validation import checked_columns
+from dual_skd.utils.wording import first_few
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,7 @@ def mcnemar_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> McNe
         >>> found.only_one, found.only_other, round(found.p, 6)
         (3, 0, 0.25)
     """
-    one, other, labels = np.asarray(one), np.asarray(other), np.asarray(labels)
-    if labels.ndim != 1 or one.shape != labels.shape or other.shape != labels.shape or not len(labels):
-        raise InputError(
-            "McNemar's test needs two predicted classes and a label per image, at least one image; found "
-            f"{one.shape}, {other.shape} and {labels.shape}; of several labels per image give one column."
-        )
+    one, other, labels = checked_columns(one=np.asarray(one), other=np.asarray(other), labels=np.asarray(labels))
     right, also = one == labels, other == labels
     only_one, only_other = int((right & ~also).sum()), int((~right & also).sum())
     return McNemar(
@@ -88,7 +84,7 @@ def match_tables(
     for table, name in zip((one, other), names, strict=True):
         twice = [image for image, count in Counter(table.images).items() if count > 1]
         if twice:
-            raise InputError(f"{name} has more than one row for {some(twice)}; a pair needs one row per image.")
+            raise InputError(f"{name} has more than one row for {first_few(twice)}; a pair needs one row per image.")
     if sorted(one.class_names) != sorted(other.class_names):
         raise InputError(
             f"{names[0]} has the classes {', '.join(one.class_names)}, {names[1]} {', '.join(other.class_names)}; "
@@ -100,7 +96,9 @@ def match_tables(
         sorted(place.keys() - set(one.images), key=place.__getitem__),
     ]
     if any(only):
-        said = [f"{len(left)} only in {name}: {some(left)}" for left, name in zip(only, names, strict=True) if left]
+        said = [
+            f"{len(left)} only in {name}: {first_few(left)}" for left, name in zip(only, names, strict=True) if left
+        ]
         raise InputError(f"The two tables don't hold the same images ({'; '.join(said)}); evaluate both on one set.")
     rows = [place[image] for image in one.images]
     columns = [other.class_names.index(name) for name in one.class_names]
@@ -113,7 +111,7 @@ def match_tables(
         differ = labels != one.labels if labels.shape == one.labels.shape else None
     if differ is None or differ.any():
         wrong = [image for image, apart in zip(one.images, differ, strict=True) if apart] if differ is not None else []
-        which = f" of {len(wrong)} images: {some(wrong)}" if wrong else ", one with several per image"
+        which = f" of {len(wrong)} images: {first_few(wrong)}" if wrong else ", one with several per image"
         raise InputError(f"{names[0]} and {names[1]} give different labels{which}; evaluate both on one set.")
     extra = {name: [values[row] for row in rows] for name, values in other.columns.items()}
     return one, PredictionTable(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dual_skd.errors import InputError
+from dual_skd.metrics.validation import checked_predictions
 
 FEWEST = 5  # images of a class and of the rest, for a threshold; of fewer each is over a fifth of what is measured
 
@@ -56,7 +57,8 @@ def choose_operating_point(
     1950), of equals the most sensitive one. It lies halfway between the two neighbouring probabilities.
 
     Args:
-        probabilities: (N, K) of the validation images.
+        probabilities: (N, K) of the validation images; of several labels per image those of one,
+            ``np.stack([1 - p, p], axis=1)``.
         labels: class indices (N,).
         positive: class that is looked for, the others together being the rest: index, or one of ``class_names``.
         sensitivity: the largest threshold that finds at least this share of the positive images.
@@ -74,19 +76,8 @@ def choose_operating_point(
         >>> choose_operating_point(np.stack([1 - p, p], axis=1), np.array([0, 0, 1, 1]), sensitivity=1).threshold
         0.2
     """
-    p, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
-    if p.ndim != 2 or labels.shape != p.shape[:1] or not np.isfinite(p).all():
-        raise InputError(
-            f"An operating point needs finite probabilities (N, K) and labels (N,), found {p.shape} and "
-            f"{labels.shape}; of several labels per image give one, np.stack([1 - p, p], axis=1)."
-        )
-    wanted = {"sensitivity": sensitivity, "specificity": specificity}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    numbers = all(isinstance(value, (int, float, np.number)) and 0 < value <= 1 for value in given.values())
-    if len(given) > 1 or not numbers:
-        raise InputError(
-            f"Expected a sensitivity or a specificity, a number above 0 and up to 1, not both; found {given}."
-        )
+    p, labels = checked_predictions(probabilities, labels)
+    _check_wish(sensitivity, specificity)
     positive = class_index(positive, p.shape[1], class_names)
     scores, truth = p[:, positive], labels == positive
     if truth.all() or not truth.any():
@@ -105,10 +96,18 @@ def choose_operating_point(
     else:
         place = np.flatnonzero(found + left >= (found + left).max() - 1e-12)[0]
         rule = "largest sensitivity + specificity"
-    return OperatingPoint(
-        float(thresholds[place]), positive, rule, float(found[place]), float(left[place]), len(scores),
-        int(truth.sum()),
-    )  # fmt: skip
+    at = [float(values[place]) for values in (thresholds, found, left)]
+    return OperatingPoint(at[0], positive, rule, at[1], at[2], len(scores), int(truth.sum()))
+
+
+def _check_wish(sensitivity: float | None, specificity: float | None) -> None:
+    wanted = {"sensitivity": sensitivity, "specificity": specificity}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    numbers = all(isinstance(value, (int, float, np.number)) and 0 < value <= 1 for value in given.values())
+    if len(given) > 1 or not numbers:
+        raise InputError(
+            f"Expected a sensitivity or a specificity, a number above 0 and up to 1, not both; found {given}."
+        )
 
 
 def too_few(truth: np.ndarray, *, sensitivity: float | None = None) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 
 from dual_skd.errors import InputError
 from dual_skd.metrics.bootstrap import RESAMPLES
-from dual_skd.metrics.classification import METRICS
+from dual_skd.metrics.definitions import METRICS, OVERALL_METRICS, check_names
 from dual_skd.metrics.estimates import DEFINED_SHARE
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
-from dual_skd.metrics.validation import checked_predictions, whole_labels
-from dual_skd.metrics.weighted import OVERALL_METRICS, WeightedMetrics
+from dual_skd.metrics.validation import checked_labels, checked_probabilities
+from dual_skd.metrics.weighted import WeightedMetrics
 
 
 class Difference(NamedTuple):
@@ -48,30 +48,22 @@ def paired_differences(
     """Compares two methods that were trained with the same seeds and tested on the same images.
 
     Images (or whole patients) are drawn with replacement, the same ones for both methods and all seeds; the difference
-    of each metric is averaged over the seeds (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections
-    8 and 13). The p value is twice the smaller share of resamples on one side of 0, counting the observed sample
-    (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 4.2.3).
+    is averaged over the seeds (Efron and Tibshirani 1993, sections 8 and 13). The p value is twice the smaller share of
+    resamples on one side of 0, counting the observed sample (Davison and Hinkley 1997, section 4.2.3).
 
     Args:
         one: probabilities (S, N, K) of the first method for S seeds; or (N, K).
         other: the same of the second method, in the same order of seeds and images.
         labels: class indices (N,).
-        metrics: which of :data:`dual_skd.metrics.weighted.OVERALL_METRICS`.
+        metrics: names in :data:`dual_skd.metrics.definitions.OVERALL_METRICS`.
         patients: patient of each image, "" for an unknown one (then the image stands for itself); resampled whole.
-        new_trainings: the interval then speaks of new trainings, too; without it, of new images for just these trained
-            networks. To every resample of the images comes a draw of Student's t distribution with S - 1 degrees of
-            freedom, times the standard error of the mean over the seeds (the sum is the distribution of Behrens and
-            Fisher: Fisher, The fiducial argument in statistical inference, 1935). Drawing few seeds with replacement
-            would be too narrow: five of them vary by 4/5 of what they should, and know no tails. What images and seeds
-            do together counts in both parts, so the interval is rather too wide; nothing is added for a single seed.
+        new_trainings: the interval speaks of new trainings too, where there are several seeds.
         resamples: number of bootstrap resamples.
         seed: of the resampling.
 
     Returns:
-        per metric a :class:`Difference`. Resamples in which a metric isn't defined (AUC of a class that was not
-        drawn) are left out, and where those are more than a tenth limits and p are nan, as there is no interval in
-        :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`; all is nan where the metric is not defined on the
-        images themselves.
+        per metric a :class:`Difference`. Resamples that don't define a metric are left out; where those are more than a
+        tenth, limits and p are nan.
 
     Raises:
         InputError: shapes don't match, probabilities or labels that can't be, no resample, or a metric isn't known.
@@ -83,28 +75,36 @@ def paired_differences(
         >>> difference.value, difference.p < 0.01
         (0.5, True)
     """
-    one, other, labels = _checked(one, other, labels, metrics)
+    one, other, labels = _checked(one, other, labels)
+    check_names(metrics, OVERALL_METRICS)
     if resamples < 1:
         raise InputError(f"Expected a resample or more, found {resamples}.")
-    random = np.random.default_rng(seed)
-    units = patient_numbers(patients, len(labels))
-    trained = len(one)
-    measures = [[WeightedMetrics(p, labels, metrics) for p in method] for method in (one, other)]
-    apart = {name: np.empty((1 + resamples, trained)) for name in metrics}
-    start = 0
+    measures = [[WeightedMetrics(p, labels, metrics) for p in pair] for pair in zip(one, other, strict=True)]
+    units, random = patient_numbers(patients, len(labels)), np.random.default_rng(seed)
+    blocks = []
     for weights in chain([np.ones((1, len(labels)))], drawn_weights(random, units, resamples)):
-        rows = slice(start, start + len(weights))
-        for seed_place in range(trained):
-            first, second = (method[seed_place](weights).overall for method in measures)
-            for name in metrics:
-                apart[name][rows, seed_place] = first[name] - second[name]
-        start = rows.stop
-    distributions = {name: apart[name].mean(axis=1) for name in metrics}
-    if new_trainings and trained > 1:
-        for name, distribution in distributions.items():
-            error = apart[name][0].std(ddof=1) / np.sqrt(trained)
-            distribution[1:] += error * random.standard_t(trained - 1, size=resamples)
-    return {name: _difference(distribution) for name, distribution in distributions.items()}
+        pairs = [(first(weights).overall, second(weights).overall) for first, second in measures]
+        blocks.append({name: np.stack([a[name] - b[name] for a, b in pairs], axis=1) for name in metrics})
+    found = {}
+    for name in metrics:
+        per_seed = np.concatenate([block[name] for block in blocks])
+        mean = per_seed.mean(axis=1)
+        if new_trainings and len(one) > 1:
+            mean[1:] += _of_new_trainings(per_seed[0], resamples, random)
+        found[name] = _difference(mean)
+    return found
+
+
+def _of_new_trainings(per_seed: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
+    """What the difference over new seeds adds to each resample of the images.
+
+    It is a draw of Student's t distribution with S - 1 degrees of freedom times the standard error over the seeds; the
+    sum is the distribution of Behrens and Fisher (Fisher, The fiducial argument in statistical inference, 1935).
+    Drawing few seeds with replacement would be too narrow: five of them vary by 4/5 of what they should, and know no
+    tails. What images and seeds do together counts in both parts, so the interval is rather too wide.
+    """
+    trained = len(per_seed)
+    return per_seed.std(ddof=1) / np.sqrt(trained) * random.standard_t(trained - 1, size=resamples)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -144,19 +144,13 @@ def _difference(distribution: np.ndarray) -> Difference:
     return Difference(value, float(low), float(high), float(min(1.0, 2 * (side + 1) / (len(drawn) + 1))))
 
 
-def _checked(
-    one: np.ndarray, other: np.ndarray, labels: np.ndarray, metrics: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     one, other = (p[None] if p.ndim == 2 else p for p in (np.asarray(one, float), np.asarray(other, float)))
-    labels = np.asarray(labels)
-    if one.shape != other.shape or one.ndim != 3 or not one.size or labels.shape != one.shape[1:2]:
+    if one.shape != other.shape or one.ndim != 3 or not len(one):
         raise InputError(
-            "A paired comparison needs two arrays (seeds, images, classes) of one shape and a label per image, at "
-            f"least one; found {one.shape}, {other.shape} and labels {labels.shape}; compare the seeds that both "
-            "methods have."
+            "Expected two arrays (seeds, images, classes) of one shape and at least one seed, found "
+            f"{one.shape} and {other.shape}; compare the seeds that both methods have."
         )
-    unknown = [name for name in metrics if name not in OVERALL_METRICS]
-    if unknown:
-        raise InputError(f"Unknown metrics {', '.join(unknown)}; valid: {', '.join(OVERALL_METRICS)}.")
-    one, other = (np.stack([checked_predictions(p, labels)[0] for p in side]) for side in (one, other))
-    return one, other, whole_labels(labels, one.shape[2] - 1)
+    labels = checked_labels(labels, one.shape[1:])
+    one, other = (np.stack([checked_probabilities(p) for p in method]) for method in (one, other))
+    return one, other, labels

@@ -16,7 +16,7 @@ from dual_skd.utils.wording import quoted
 
 
 class PredictionTable(NamedTuple):
-    """What ``predictions_test.csv`` and ``predictions_validation.csv`` hold.
+    """Content of ``predictions_test.csv`` or ``predictions_validation.csv``.
 
     Attributes:
         images: path of each image.

@@ -13,8 +13,9 @@ from dual_skd.errors import InputError
 from dual_skd.metrics.bootstrap import Intervals, bootstrap_intervals
 from dual_skd.metrics.operating_point import OperatingPoint
 from dual_skd.metrics.resampling import patient_numbers
-from dual_skd.metrics.validation import checked_class_names, checked_predictions, some
+from dual_skd.metrics.validation import checked_class_names, checked_predictions
 from dual_skd.utils.spelling import known_group
+from dual_skd.utils.wording import first_few
 
 UNKNOWN = "unknown"
 MINIMUM = 10
@@ -114,7 +115,7 @@ def _too_small(
         reasons.append(f"{metrics.patients} patients, fewer than {minimum}")
     absent = [class_names[k] for k in np.flatnonzero(of_class == 0).tolist()]
     if absent:
-        reasons.append(f"no image of {some(absent)}")
+        reasons.append(f"no image of {first_few(absent)}")
     if multi_label and (of_class == metrics.images).any():
         reasons.append("a label that every image has")
     return "; ".join(reasons)

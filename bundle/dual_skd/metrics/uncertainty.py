@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.validation import whole_labels
+from dual_skd.metrics.validation import checked_columns, checked_labels, checked_probabilities
 from dual_skd.utils.wording import counted
 
 CONFORMAL_METHODS = ("lac", "aps")
@@ -195,12 +195,12 @@ def fit_conformal(
     if method not in CONFORMAL_METHODS:
         raise InputError(f"Unknown conformal method {method!r}; valid: {', '.join(CONFORMAL_METHODS)}.")
     p = _probabilities(probabilities, False)
-    y, n = _class_indices(labels, p), len(p)
+    n = len(p)
     # 1e-9: (n + 1)(1 - alpha) that is a whole number stays one, whatever binary fractions make of it
     rank = math.ceil((n + 1) * (1 - alpha) - 1e-9)
     if rank > n:
         return Conformal(method, alpha, n, math.inf, randomised)
-    scores = _scores(p, method, randomised, seed)[np.arange(n), y]
+    scores = _scores(p, method, randomised, seed)[np.arange(n), checked_labels(labels, p.shape)]
     return Conformal(method, alpha, n, float(np.sort(scores)[rank - 1]), randomised)
 
 
@@ -237,9 +237,7 @@ def set_coverage(sets: ArrayLike, labels: ArrayLike) -> dict[str, float | list[f
         InputError: there is no image, or not a class index for each.
     """
     sets = np.asarray(sets, dtype=bool)
-    labels = _class_indices(labels, sets)
-    if not len(sets):
-        raise InputError("The coverage of prediction sets needs an image at least, found none.")
+    labels = checked_labels(labels, sets.shape)
     hit = sets[np.arange(len(sets)), labels]
     sizes = sets.sum(axis=1)
     of_class = [hit[labels == k] for k in range(sets.shape[1])]
@@ -249,17 +247,6 @@ def set_coverage(sets: ArrayLike, labels: ArrayLike) -> dict[str, float | list[f
         "single": float((sizes == 1).mean()),
         "coverage_per_class": [float(hits.mean()) if len(hits) else None for hits in of_class],
     }
-
-
-def _class_indices(labels: ArrayLike, of_classes: np.ndarray) -> np.ndarray:
-    """The label of each row of (N, K), as integers."""
-    labels = np.asarray(labels)
-    if of_classes.ndim != 2 or labels.shape != of_classes.shape[:1]:
-        raise InputError(
-            f"Prediction sets need a row (K,) and a class index for each image, found {of_classes.shape} and labels "
-            f"{labels.shape}."
-        )
-    return whole_labels(labels, of_classes.shape[1] - 1)
 
 
 def _scores(p: np.ndarray, method: str, randomised: bool, seed: int) -> np.ndarray:
@@ -297,14 +284,9 @@ def risk_coverage(uncertainty: ArrayLike, errors: ArrayLike) -> RiskCoverage:
         >>> curve.risk.round(3).tolist(), curve.excess
         ([0.0, 0.0, 0.333], 0.0)
     """
-    uncertainty, errors = np.asarray(uncertainty, dtype=float), np.asarray(errors, dtype=float)
-    if uncertainty.ndim != 1 or uncertainty.shape != errors.shape or not len(errors):
-        raise InputError(
-            "A risk-coverage curve needs an uncertainty and an error for each image, at least one; found "
-            f"{uncertainty.shape} and {errors.shape}."
-        )
-    if not (np.isfinite(uncertainty).all() and np.isfinite(errors).all()):
-        raise InputError("Uncertainties and errors of a risk-coverage curve have to be finite numbers.")
+    uncertainty, errors = checked_columns(
+        uncertainty=np.asarray(uncertainty, dtype=float), errors=np.asarray(errors, dtype=float)
+    )
     _, group = np.unique(uncertainty, return_inverse=True)
     expected = np.bincount(group, weights=errors) / np.bincount(group)
     answered = np.arange(1, len(errors) + 1)
@@ -320,13 +302,6 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 
 
 def _probabilities(given: ArrayLike, multi_label: bool) -> np.ndarray:
-    """Probabilities in float64; rows are made to sum to 1 exactly, which those of a table do to six digits."""
-    p = np.asarray(given, dtype=float)
-    if p.ndim != 2 or not p.shape[1] or not ((p >= 0) & (p <= 1 + 1e-6)).all():
-        raise InputError(f"Expected probabilities (N, K) from 0 to 1, found an array {p.shape}; apply softmax first.")
-    if multi_label:
-        return np.minimum(p, 1.0)
-    total = p.sum(axis=1, keepdims=True)
-    if (np.abs(total - 1) > 1e-3).any():
-        raise InputError("Probabilities of an image have to sum to 1; with several labels per image use multi_label.")
-    return p / total
+    """Checked probabilities, made to sum to 1 exactly, which those of a table do to nine digits."""
+    p = checked_probabilities(given, multi_label)
+    return p if multi_label else p / p.sum(axis=1, keepdims=True)

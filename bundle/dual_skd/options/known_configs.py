@@ -14,7 +14,7 @@ KNOWN = {
     "inference.json": "ad6fd157cd3d79d58a8623bf4bfe156fcbc22282f3633e23ca088fbda5d7b2be",
     "multi_gpu_train.json": "b4b0869b9e42103c5ac520964fd1305e0120a32cff4813371305316ddbeb5f81",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "394ff5f7ea6956d2e508dc28d305fe9db2207bbc3d478339f28bcf98387cfca2",
+    "train.json": "b1c491aab889492c47f775421dcef0267e4b02e13678db8a5d33560396476d1b",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

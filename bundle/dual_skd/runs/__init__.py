@@ -5,6 +5,6 @@ from __future__ import annotations
 
 from dual_skd.utils.lazy import on_first_use
 
-_HOME = {"MetricsRecorder": "recorder", "goodness": "recorder"}
+_HOME = {"MetricsRecorder": "recorder", "score": "recorder"}
 __all__ = [*_HOME]
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+__getattr__, __dir__ = on_first_use(__name__, _HOME, former={"goodness": "dual_skd.runs.recorder"})

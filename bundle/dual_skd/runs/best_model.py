@@ -11,8 +11,9 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from dual_skd.metrics.calibration import FEW, Calibration, fit_temperature, probabilities
+from dual_skd.metrics.calibration import FEW, Calibration, fit_temperature
 from dual_skd.metrics.predictions import write_predictions
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.runs.model_file import save_model
 from dual_skd.runs.recorder import LAST, Measured, rank
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.calibration import logits_of, probabilities
+from dual_skd.metrics.calibration import logits_of
 from dual_skd.metrics.predictions import read_predictions
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.uncertainty import Conformal, fit_conformal
 from dual_skd.networks.build import build_network
 from dual_skd.networks.inspect import unwrap

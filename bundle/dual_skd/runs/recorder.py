@@ -15,9 +15,10 @@ from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.calibration import probabilities
-from dual_skd.metrics.classification import METRICS, classification_metrics, mean_logits
+from dual_skd.metrics.classification import classification_metrics, mean_logits
+from dual_skd.metrics.definitions import LOWER_IS_BETTER, METRICS
 from dual_skd.metrics.predictions import named, write_predictions
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.uncertainty import (
     Conformal,
     decisions,
@@ -28,14 +29,14 @@ from dual_skd.metrics.uncertainty import (
     set_coverage,
 )
 from dual_skd.utils.files import read_json, write_json
+from dual_skd.utils.former_names import renamed
 from dual_skd.utils.wording import metric_words
 
 logger = logging.getLogger(__name__)
 
-SHOWN = ("macro_auc", "balanced_accuracy", "accuracy", "f1", "ece", "nll")  # in the log
-LOWER_IS_BETTER = ("nll", "ece", "brier")
-# as a key metric: none, the last epoch is kept
-LAST = "last"
+LOGGED_METRICS = ("macro_auc", "balanced_accuracy", "accuracy", "f1", "ece", "nll")
+LAST = "last"  # as key metric: the last epoch is kept, whatever its metrics
+__getattr__ = renamed(__name__, goodness="score")
 
 
 class Measured(NamedTuple):
@@ -180,13 +181,13 @@ class MetricsRecorder:
                 entry |= summary | {"temperature": self.temperature}
                 self._write_predictions(engine.state.measured, columns)
             self._write(engine.state.epoch, entry)
-            self._say(metrics)
+            self._log(metrics)
         self._collected = {}
 
-    def _say(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """A line per network, for who wants to know all: the last words have what counts."""
+    def _log(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+        """A line per network, shown with ``--verbose``."""
         for who, values in metrics.items():
-            known = {metric: values[metric] for metric in SHOWN if values[metric] is not None}
+            known = {metric: values[metric] for metric in LOGGED_METRICS if values[metric] is not None}
             text = ", ".join(f"{metric_words(metric)} {value:.3f}" for metric, value in known.items())
             name = "Student, calibrated" if who == "calibrated" else who.capitalize()
             logger.debug("%s: %s.", name, text)
@@ -279,17 +280,17 @@ class MetricsRecorder:
 
 
 def rank(metrics: Mapping[str, float | None], name: str, epoch: int) -> tuple[float, float]:
-    """Orders epochs by a metric, and equal ones by their NLL: on few images AUC and accuracy are soon perfect.
+    """Key that orders epochs by a metric, and equal ones by NLL: on few images AUC and accuracy are soon perfect.
 
-    With ``last`` they stand in the order in which they came.
+    With ``last`` the order is that of the epochs.
     """
-    return float(epoch) if name == LAST else goodness(metrics, name), goodness(metrics, "nll")
+    return float(epoch) if name == LAST else score(metrics, name), score(metrics, "nll")
 
 
-def goodness(metrics: Mapping[str, float | None], name: str) -> float:
-    """The metric with the sign that makes larger better; minus infinity where it isn't defined.
+def score(metrics: Mapping[str, float | None], name: str) -> float:
+    """A metric with the sign that makes larger better; minus infinity where it isn't defined.
 
-    With ``last``, which prefers no epoch, it is the NLL: what early stopping then watches.
+    For ``last``, which prefers no epoch, it is that of the NLL: early stopping then watches this.
     """
     name = "nll" if name == LAST else name
     value = metrics.get(name)

@@ -15,6 +15,7 @@ import numpy as np
 
 from dual_skd.data.reading.expectation import ExpectedInput
 from dual_skd.data.reading.reader import channels_first, read_image
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.uncertainty import Conformal
 from dual_skd.serving.answering import Image, Predictor
 from dual_skd.serving.export.follow import can_follow, follow
@@ -120,13 +121,7 @@ class ExportedPredictor(Predictor):
 
     def probabilities(self, prepared: Sequence[np.ndarray]) -> list[np.ndarray]:
         batch = np.stack(prepared)
-        return [_probabilities(run(batch) / temperature, self.multi_label) for run, temperature in self.networks]
-
-
-def _probabilities(logits: np.ndarray, multi_label: bool) -> np.ndarray:
-    """Softmax, or with several labels per image sigmoid, of logits (N, K)."""
-    logits = logits.astype(float)
-    if multi_label:
-        return 1 / (1 + np.exp(-logits))
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return odds / odds.sum(axis=1, keepdims=True)
+        return [
+            probabilities((run(batch) / temperature).astype(float), multi_label=self.multi_label)
+            for run, temperature in self.networks
+        ]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dual_skd.data.reading.preprocessing import image_transforms
 from dual_skd.errors import InputError, input_error_behind
-from dual_skd.metrics.calibration import probabilities
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.runs.devices import pick_device, to_device
 from dual_skd.runs.model_file import auxiliary_temperature, conformal_rule, load_auxiliary, load_model, temperature_of
 from dual_skd.serving.answering import Image, Predictor

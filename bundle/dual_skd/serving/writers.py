@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from dual_skd.evaluation.explanation import explain, panels
-from dual_skd.metrics.calibration import probabilities
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.uncertainty import Conformal
 from dual_skd.serving.outcome import columns_of, predictions_of, row_of
 

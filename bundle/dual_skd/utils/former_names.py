@@ -86,13 +86,15 @@ def install() -> None:
 
 
 def renamed(module: str, **names: str) -> Callable[[str], Any]:
-    """``__getattr__`` of a module in which functions or classes have new names: former name -> present name."""
+    """``__getattr__`` of a module: former name of a function or class -> present name, with its module if it moved."""
 
     def get(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        warnings.warn(_remedy(f"{module}.{name}", f"{module}.{names[name]}"), FutureWarning, stacklevel=2)
-        return getattr(sys.modules[module], names[name])
+        home, _, present = names[name].rpartition(".")
+        home = home or module
+        warnings.warn(_remedy(f"{module}.{name}", f"{home}.{present}"), FutureWarning, stacklevel=2)
+        return getattr(import_module(home), present)
 
     return get
 

@@ -21,7 +21,7 @@ from dual_skd.evaluation.pages.markup import (
 from dual_skd.evaluation.report.cases import KINDS, Case
 from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.words import CLASS_METRICS, KEY, METRICS, meaning
-from dual_skd.metrics.validation import some
+from dual_skd.utils.wording import first_few
 
 LARGEST_MATRIX = 15  # classes that paper has room for
 LISTED = 40  # of the confusions of more classes
@@ -174,5 +174,5 @@ def _left_out(metric: str, analysis: Mapping[str, Any]) -> Markup:
         return Markup("")
     values = zip(analysis["class_names"], analysis["metrics"]["per_class"], strict=True)
     absent = [name for name, metrics in values if metrics[of_class]["value"] is None]
-    said = f"without {some(absent)}: no image of {'it' if len(absent) == 1 else 'them'}"
+    said = f"without {first_few(absent)}: no image of {'it' if len(absent) == 1 else 'them'}"
     return join([" ", element("small", said)]) if absent else Markup("")

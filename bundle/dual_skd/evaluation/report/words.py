@@ -9,7 +9,7 @@ from typing import Any
 
 from dual_skd.evaluation.pages.frame import RESEARCH
 from dual_skd.evaluation.pages.markup import element
-from dual_skd.metrics.validation import some
+from dual_skd.utils.wording import first_few
 
 METRICS = {
     "macro_auc": "macro AUC (one against the rest)",
@@ -63,7 +63,7 @@ def meaning(metric: str, classes: int, multi_label: bool) -> str:
 def task(names: Sequence[str], multi_label: bool) -> str:
     """What is to be told apart, as a question."""
     if len(names) > MOST_NAMED:
-        return f"Which of {len(names)} {'labels' if multi_label else 'classes'} ({some(names)})?"
+        return f"Which of {len(names)} {'labels' if multi_label else 'classes'} ({first_few(names)})?"
     if multi_label:
         return f"Which of these are there: {', '.join(names)}?"
     return f"Which is it: {' or '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)}?"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dual_skd.metrics.calibration import probabilities
 from dual_skd.metrics.classification import classification_metrics
+from dual_skd.metrics.probabilities import probabilities
 
 FULL_PRECISION = 1e-5  # largest difference of a probability that another order of summation explains
 AUC_DROP = 0.002
