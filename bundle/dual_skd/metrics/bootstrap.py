@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every metric of one set of predictions with a bootstrap interval over patients."""
+"""Every metric of one set of predictions with a bootstrap interval over patients.
+
+Percentiles: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3. Whole patients and the basic
+interval, 2 x value - percentile: Davison and Hinkley, Bootstrap Methods and their Application, 1997, sections 3.8, 5.2.
+"""
 
 from __future__ import annotations
 
