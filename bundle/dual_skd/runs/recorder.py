@@ -74,8 +74,8 @@ class MetricsRecorder:
             ``last``: the last one, whatever its metrics.
         multi_label: see :func:`dual_skd.metrics.classification.classification_metrics`.
         predictions: CSV to write, one row per image: image, label, predicted, a probability per class; of an auxiliary
-            a second one, ``<name>_auxiliary.csv``. The student's has the columns ``uncertainty`` (entropy, 0 to 1), with
-            an auxiliary ``disagreement`` (Jensen-Shannon, 0 to 1), and with ``sets`` ``prediction_set``, joined by "|".
+            a second one, ``<name>_auxiliary.csv``. The student's has columns ``uncertainty`` (entropy, 0 to 1), with an
+            auxiliary ``disagreement`` (Jensen-Shannon, 0 to 1), with ``sets`` ``prediction_set``, joined by "|".
         source: which data are measured, for the entry of a split other than ``validation``.
         images: paths of the images in the order of evaluation, for ``predictions``; without them the paths come from
             the images' metadata, where the transforms keep it.
