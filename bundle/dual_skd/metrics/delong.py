@@ -93,7 +93,7 @@ def class_auc_intervals(
     class_names: Sequence[str] | None = None,
     multi_label: bool = False,
 ) -> list[Estimate]:
-    """Area of every class against the rest, see :func:`auc_interval`.
+    """Areas of the K classes, each against the rest, see :func:`auc_interval`.
 
     Args:
         probabilities: (N, K).
@@ -102,12 +102,6 @@ def class_auc_intervals(
         level: of the intervals.
         class_names: for the reasons.
         multi_label: every label is a yes or no of its own.
-
-    Returns:
-        K estimates, in the order of the classes.
-
-    Raises:
-        InputError: shapes don't match, or no probabilities or labels.
     """
     problems, names = _one_against_rest_each(probabilities, labels, class_names, multi_label)
     units = patient_numbers(patients, len(labels))
@@ -263,5 +257,5 @@ def _one_against_rest_each(
 
 
 def _checked_scores(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores, positive = checked_columns(scores=np.asarray(scores, dtype=float), truth=np.asarray(positive))
+    scores, positive = checked_columns(scores=np.asarray(scores, dtype=float), truth=positive)
     return scores, checked_labels(positive, (len(positive), 2)) > 0

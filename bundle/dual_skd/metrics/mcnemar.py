@@ -56,7 +56,7 @@ def mcnemar_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> McNe
         >>> found.only_one, found.only_other, round(found.p, 6)
         (3, 0, 0.25)
     """
-    one, other, labels = checked_columns(one=np.asarray(one), other=np.asarray(other), labels=np.asarray(labels))
+    one, other, labels = checked_columns(one=one, other=other, labels=labels)
     right, also = one == labels, other == labels
     only_one, only_other = int((right & ~also).sum()), int((~right & also).sum())
     return McNemar(
