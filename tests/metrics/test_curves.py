@@ -49,7 +49,7 @@ def test_long_curves_are_thinned_and_keep_their_ends():
     random = np.random.default_rng(1)
     positive = random.random(3000) < 0.5
     curve = roc_curve(random.random(3000), positive, resamples=2)
-    assert len(curve.x) == curves.DRAWN
+    assert len(curve.x) == curves.CURVE_POINTS
     assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
 
 

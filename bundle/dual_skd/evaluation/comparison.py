@@ -96,7 +96,11 @@ def _on_shared_images(
             "and the same images in two folders have different ones. Evaluate each run with `--dataset-dir FOLDER "
             "--report-as both`, the FOLDER being the same, then compare with `--split both`."
         )
-    return match_tables(_only(one.table, both), _only(other.table, both), names=names)
+    first, second = (
+        table.take([row for row, image in enumerate(table.images) if image in both])
+        for table in (one.table, other.table)
+    )
+    return match_tables(first, second, names=names)
 
 
 def _patients(images: Sequence[str], runs: Sequence[RunFiles]) -> list[str]:
@@ -126,14 +130,6 @@ def _calibrated_apart(one: RunFiles, other: RunFiles, names: tuple[str, str]) ->
         f"The probabilities of {calibrated} are calibrated, those of {plain} are not, which alone makes a difference "
         "of log likelihood, Brier score and calibration errors: to compare these, evaluate both with calibrate, or "
         "both without."
-    )
-
-
-def _only(table: PredictionTable, images: set[str]) -> PredictionTable:
-    rows = [row for row, image in enumerate(table.images) if image in images]
-    columns = {name: [values[row] for row in rows] for name, values in table.columns.items()}
-    return PredictionTable(
-        [table.images[row] for row in rows], table.labels[rows], table.probabilities[rows], table.class_names, columns
     )
 
 

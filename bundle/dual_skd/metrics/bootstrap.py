@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every metric of one set of predictions with a bootstrap interval over patients."""
+"""Every metric of one set of predictions with a bootstrap interval over patients.
+
+Percentiles: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3. Whole patients and the basic
+interval, 2 x value - percentile: Davison and Hinkley, Bootstrap Methods and their Application, 1997, sections 3.8, 5.2.
+"""
 
 from __future__ import annotations
 
@@ -166,8 +170,11 @@ def _draw(measure: WeightedMetrics, units: np.ndarray, resamples: int, seed: int
     """The metrics of all resamples."""
     random = np.random.default_rng(seed)
     blocks = [measure(weights, by_rank=by_rank) for weights in drawn_weights(random, units, resamples)]
-    return Values(*({name: np.concatenate([block[name] for block in side]) for name in side[0]}
-                    for side in zip(*blocks, strict=True)))  # fmt: skip
+    overall, per_class, noise = (
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*blocks, strict=True)
+    )
+    return Values(overall, per_class, noise)
 
 
 class _Limits:

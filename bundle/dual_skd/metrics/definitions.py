@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dual_skd.metrics.weighted import Predictions, WeightedImages
 
 METRICS = get_args(MetricName)  # those of every evaluation, any of which may choose the epoch
-_TINY = 1e-300
+TINY = 1e-300  # stands for a probability or a sum of 0 where one divides by it or takes its logarithm
 
 
 class Metric(NamedTuple):
@@ -96,7 +96,7 @@ def npv(images: WeightedImages) -> np.ndarray:
 def harmonic_mean(images: WeightedImages) -> np.ndarray:
     """2 / (1/sensitivity + 1/specificity), 0 where one of them is 0."""
     one, other = sensitivity(images), specificity(images)
-    return 2 * one * other / np.maximum(one + other, _TINY)
+    return 2 * one * other / np.maximum(one + other, TINY)
 
 
 def auc(images: WeightedImages) -> np.ndarray:

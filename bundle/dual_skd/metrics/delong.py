@@ -93,7 +93,7 @@ def class_auc_intervals(
     class_names: Sequence[str] | None = None,
     multi_label: bool = False,
 ) -> list[Estimate]:
-    """Area of every class against the rest, see :func:`auc_interval`.
+    """Areas of the K classes, each against the rest, see :func:`auc_interval`.
 
     Args:
         probabilities: (N, K).
@@ -102,12 +102,6 @@ def class_auc_intervals(
         level: of the intervals.
         class_names: for the reasons.
         multi_label: every label is a yes or no of its own.
-
-    Returns:
-        K estimates, in the order of the classes.
-
-    Raises:
-        InputError: shapes don't match, or no probabilities or labels.
     """
     problems, names = _one_against_rest_each(probabilities, labels, class_names, multi_label)
     units = patient_numbers(patients, len(labels))
@@ -123,16 +117,7 @@ def macro_auc_interval(
     class_names: Sequence[str] | None = None,
     multi_label: bool = False,
 ) -> Estimate:
-    """Mean over the classes of the areas of one class against the rest, with the interval of its logit.
-
-    Args: see :func:`class_auc_intervals`.
-
-    Returns:
-        the estimate; without a value if a class has no image or no counter-example.
-
-    Raises:
-        InputError: shapes don't match, or no probabilities or labels.
-    """
+    """Mean area over the classes, see :func:`class_auc_intervals`; undefined if one has no image or counter-example."""
     problems, names = _one_against_rest_each(probabilities, labels, class_names, multi_label)
     return _areas_interval(problems, names, patient_numbers(patients, len(labels)), level)
 
@@ -188,10 +173,9 @@ def _areas_interval(
     level: float,
 ) -> Estimate:
     """Mean area of one or more (scores, positive) of the same images."""
-    total, limit, few = 0.0, 0.0, []
+    total, limit, count = 0.0, 0.0, len(names)
     influence = np.zeros(len(units))
-    undefined = []
-    count = len(names)
+    few, undefined = [], []
     for (scores, positive), name in zip(problems, names, strict=True):
         if positive.all() or not positive.any():
             undefined.append((positive, name))
@@ -201,7 +185,8 @@ def _areas_interval(
         fewest = _fewest(positive, units)
         if fewest < 2:
             few.append(name)
-        limit += _limit_of_perfect(fewest, units, 1 - (1 - level) / count) / count
+        pairs = min(fewest, max((int(units.max()) + 1) // 2, 1))  # disjoint, each patient in one
+        limit += lower_limit_of_all(pairs, 1 - (1 - level) / count) / count
     if undefined:
         more = f", and {len(undefined) - 1} more classes can't be compared" if len(undefined) > 1 else ""
         return Estimate(None, reason=_missing(*undefined[0]) + more)
@@ -258,12 +243,6 @@ def _patients(side: np.ndarray, units: np.ndarray) -> int:
     return int(np.count_nonzero(np.bincount(units[side])))
 
 
-def _limit_of_perfect(fewest: int, units: np.ndarray, level: float) -> float:
-    """Lower limit of an area of 1: disjoint pairs are as many as the smaller side has patients, each in one pair."""
-    pairs = min(fewest, max((int(units.max()) + 1) // 2, 1))
-    return lower_limit_of_all(pairs, level)
-
-
 def _missing(positive: np.ndarray, name: str) -> str:
     return f"every image is of {name}" if positive.all() else f"no image of {name}"
 
@@ -278,5 +257,5 @@ def _one_against_rest_each(
 
 
 def _checked_scores(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores, positive = checked_columns(scores=np.asarray(scores, dtype=float), truth=np.asarray(positive))
+    scores, positive = checked_columns(scores=np.asarray(scores, dtype=float), truth=positive)
     return scores, checked_labels(positive, (len(positive), 2)) > 0

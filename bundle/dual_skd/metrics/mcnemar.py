@@ -56,7 +56,7 @@ def mcnemar_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> McNe
         >>> found.only_one, found.only_other, round(found.p, 6)
         (3, 0, 0.25)
     """
-    one, other, labels = checked_columns(one=np.asarray(one), other=np.asarray(other), labels=np.asarray(labels))
+    one, other, labels = checked_columns(one=one, other=other, labels=labels)
     right, also = one == labels, other == labels
     only_one, only_other = int((right & ~also).sum()), int((~right & also).sum())
     return McNemar(
@@ -96,26 +96,22 @@ def match_tables(
         sorted(place.keys() - set(one.images), key=place.__getitem__),
     ]
     if any(only):
-        said = [
+        found = "; ".join(
             f"{len(left)} only in {name}: {first_few(left)}" for left, name in zip(only, names, strict=True) if left
-        ]
-        raise InputError(f"The two tables don't hold the same images ({'; '.join(said)}); evaluate both on one set.")
-    rows = [place[image] for image in one.images]
+        )
+        raise InputError(f"The two tables don't hold the same images ({found}); evaluate both on one set.")
+    other = other.take([place[image] for image in one.images])
     columns = [other.class_names.index(name) for name in one.class_names]
-    labels = other.labels[rows]
-    if labels.ndim == 2:
-        labels = labels[:, columns]
-        differ = (labels != one.labels).any(axis=1) if labels.shape == one.labels.shape else None
-    else:
-        labels = np.argsort(columns)[labels]
-        differ = labels != one.labels if labels.shape == one.labels.shape else None
-    if differ is None or differ.any():
-        wrong = [image for image, apart in zip(one.images, differ, strict=True) if apart] if differ is not None else []
-        which = f" of {len(wrong)} images: {first_few(wrong)}" if wrong else ", one with several per image"
+    labels = other.labels[:, columns] if other.labels.ndim == 2 else np.argsort(columns)[other.labels]
+    which = ", one with several per image"
+    if labels.shape == one.labels.shape:
+        differ = (labels != one.labels).reshape(len(labels), -1).any(axis=1)
+        wrong = [one.images[row] for row in np.flatnonzero(differ)]
+        which = f" of {len(wrong)} images: {first_few(wrong)}" if wrong else ""
+    if which:
         raise InputError(f"{names[0]} and {names[1]} give different labels{which}; evaluate both on one set.")
-    extra = {name: [values[row] for row in rows] for name, values in other.columns.items()}
-    return one, PredictionTable(
-        list(one.images), labels, other.probabilities[np.ix_(rows, columns)], list(one.class_names), extra
+    return one, other._replace(
+        labels=labels, probabilities=other.probabilities[:, columns], class_names=list(one.class_names)
     )
 
 

@@ -32,6 +32,15 @@ class PredictionTable(NamedTuple):
     class_names: list[str]
     columns: dict[str, list[str]]
 
+    def take(self, rows: Sequence[int]) -> PredictionTable:
+        """The table of these rows, in their order."""
+        return self._replace(
+            images=[self.images[row] for row in rows],
+            labels=self.labels[rows],
+            probabilities=self.probabilities[rows],
+            columns={name: [values[row] for row in rows] for name, values in self.columns.items()},
+        )
+
 
 def write_predictions(
     path: str | Path,

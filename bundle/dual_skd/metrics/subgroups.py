@@ -93,9 +93,7 @@ def subgroup_metrics(
         )
         of_class = labels[inside].sum(axis=0) if multi_label else np.bincount(labels[inside], minlength=p.shape[1])
         reason = _too_small(metrics, of_class, minimum, class_names, multi_label)
-        found[name] = Subgroup(
-            name, metrics.images, metrics.patients, tuple(int(count) for count in of_class), reason, metrics
-        )
+        found[name] = Subgroup(name, metrics.images, metrics.patients, tuple(of_class.tolist()), reason, metrics)
     return found
 
 

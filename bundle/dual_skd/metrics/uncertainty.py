@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How sure a prediction is: entropy, disagreement of two networks, prediction sets, and what is gained by abstaining.
 
-All functions take probabilities, as arrays or tensors on the CPU, and none draws random numbers that it doesn't say.
+All functions take probabilities, as arrays or as tensors on the CPU.
 """
 
 from __future__ import annotations

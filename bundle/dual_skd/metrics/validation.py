@@ -80,12 +80,13 @@ def checked_labels(labels: ArrayLike, shape: tuple[int, ...], multi_label: bool 
     return numbers.astype(np.int64)
 
 
-def checked_columns(**columns: np.ndarray) -> list[np.ndarray]:
+def checked_columns(**given: ArrayLike) -> list[np.ndarray]:
     """Finite numbers (N,) by their names, one per image, of at least one image.
 
     Raises:
         InputError: they differ in length or aren't one-dimensional, there is none, or one isn't a finite number.
     """
+    columns = {name: np.asarray(values) for name, values in given.items()}
     shapes = {name: values.shape for name, values in columns.items()}
     images = next(iter(shapes.values()))
     if len(images) != 1 or not images[0] or set(shapes.values()) != {images}:

@@ -13,11 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dual_skd.metrics.definitions import METRICS, TABLE, check_names, divided
+from dual_skd.metrics.definitions import METRICS, TABLE, TINY, check_names, divided
 from dual_skd.metrics.reliability_diagram import bin_edges, bin_numbers
 from dual_skd.metrics.uncertainty import decisions
-
-_TINY = 1e-300
 
 
 class Values(NamedTuple):
@@ -129,7 +127,7 @@ class Predictions:
         )
         if log_likelihood is None:
             likelihood = np.where(self.truth, p, 1 - p) if multi_label else p[self.truth][:, None]
-            log_likelihood = np.log(np.maximum(likelihood, _TINY))
+            log_likelihood = np.log(np.maximum(likelihood, TINY))
         self.log_likelihood = log_likelihood
 
     def calibration_gaps(self, *, equal_mass: bool) -> np.ndarray:

@@ -58,10 +58,9 @@ class Measured(NamedTuple):
 class MetricsRecorder:
     """Collects the logits of an evaluation and measures them.
 
-    Attach it first: it puts the numbers into ``engine.state.metrics`` for the handlers after it (EarlyStopping,
-    TensorBoardStatsHandler): ``student_macro_auc``, ``auxiliary_macro_auc``, ``mean_macro_auc`` and so on, and the
-    student's also plainly as ``macro_auc``. A metric that isn't defined, such as the AUC of a class without images, is
-    null in the file and absent there.
+    Attach it first: handlers after it (EarlyStopping, TensorBoardStatsHandler) read ``engine.state.metrics``:
+    ``student_macro_auc``, ``auxiliary_macro_auc``, ``mean_macro_auc`` and so on, and ``macro_auc``, the student's. A
+    metric that isn't defined, such as the AUC of a class without images, is null in the file and absent there.
 
     ``metrics.json`` holds ``class_names``; for the ``validation`` split ``epochs``, the ``best`` of them by the key
     metric (of equals the one with the lower NLL) and the ``final`` one; and the last evaluation of any other split
@@ -74,10 +73,9 @@ class MetricsRecorder:
         key_metric: the student's metric that decides which epoch is best, lower is better for nll, ece and brier; or
             ``last``: the last one, whatever its metrics.
         multi_label: see :func:`dual_skd.metrics.classification.classification_metrics`.
-        predictions: CSV to write, one row per image: image, label, predicted, a probability per class. Those of an
-            auxiliary go to a second file with ``_auxiliary`` at the end of its name. The student's has a column
-            ``uncertainty`` (entropy, 0 to 1) too, with an auxiliary ``disagreement`` (Jensen-Shannon, 0 to 1), and with
-            ``sets`` ``prediction_set``, joined by "|".
+        predictions: CSV to write, one row per image: image, label, predicted, a probability per class; of an auxiliary
+            a second one, ``<name>_auxiliary.csv``. The student's has columns ``uncertainty`` (entropy, 0 to 1), with an
+            auxiliary ``disagreement`` (Jensen-Shannon, 0 to 1), with ``sets`` ``prediction_set``, joined by "|".
         source: which data are measured, for the entry of a split other than ``validation``.
         images: paths of the images in the order of evaluation, for ``predictions``; without them the paths come from
             the images' metadata, where the transforms keep it.
