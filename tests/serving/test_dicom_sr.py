@@ -20,7 +20,8 @@ import dual_skd
 from dual_skd.data import write_demo
 from dual_skd.errors import InputError
 from dual_skd.serving import dicom_sr
-from dual_skd.serving.dicom_sr import NOTICE, Classified, Classifier, StructuredReportWriter, measurement_report
+from dual_skd.serving.dicom_sr import Classified, Classifier, StructuredReportWriter, measurement_report
+from dual_skd.serving.dicom_sr_content import NOTICE
 
 sr = pytest.importorskip("highdicom.sr")
 

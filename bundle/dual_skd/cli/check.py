@@ -4,26 +4,26 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import logging
 import os
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
+from dual_skd.cli.shared import add_findings_file, write_lines
 from dual_skd.errors import InputError
 from dual_skd.options import Training, command, read
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Reading
 from dual_skd.options.training import Images
 from dual_skd.runs.workflow import TRAIN
-from dual_skd.utils.files import replace_file
+from dual_skd.utils.files import replace_file, write_csv, write_json, write_text
 from dual_skd.utils.wording import closing, counted, quoted
 
 if TYPE_CHECKING:
@@ -31,22 +31,20 @@ if TYPE_CHECKING:
     from dual_skd.data.records.datalist import DataList
 
 OF_NETWORK = ("image_size", "window", "spacing", "fit")  # options that a list of images doesn't answer
-SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
-WIDTH = 120
+OFFENDERS_SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
+REPORT_COLUMNS = 120
 
 
 def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``check``."""
     parser.add_argument("dataset_dir", metavar="DATA", help="what training would take as DATA")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page: images of each class, findings")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
+    add_findings_file(parser)
     parser.add_argument("--fix-list", type=Path, metavar="FILE", help="write a CSV table of all images to look at")
     parser.add_argument(
-        "--clean-list",
-        type=Path,
-        metavar="FILE",
+        "--clean-list", type=Path, metavar="FILE",
         help="write a datalist.csv of what is left: one of every group of copies",
-    )
+    )  # fmt: skip
     parser.add_argument("--no-twins", action="store_true", help="don't look for copies among the images")
     add_options(parser, Images)
     add_options(parser, Reading)
@@ -69,10 +67,9 @@ def main(args: argparse.Namespace) -> int:
         findings = check_records(data, known=known, twins=not args.no_twins)
     if args.json is not None:
         content = {"data": str(args.dataset_dir), "hash": data.hash if data.source else "", **findings.as_dict()}
-        text = json.dumps(content, indent=2) + "\n"
-        _write(args.json, lambda file: file.write(text))
+        write_json(args.json, content, indent=2)
     if args.fix_list is not None:
-        _write(args.fix_list, lambda file: _write_table(file, COLUMNS, findings.offenders))
+        write_csv(args.fix_list, [COLUMNS, *([one.get(name, "") for name in COLUMNS] for one in findings.offenders)])
     if not data.source:  # nothing could be read at all
         sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
         return 1
@@ -85,10 +82,10 @@ def main(args: argparse.Namespace) -> int:
         ("fix list", args.fix_list or ""),
     ]
     if args.clean_list is not None:
-        from dual_skd.data.checking.clean_list import clean_records, write_clean_list
+        from dual_skd.data.checking.clean_list import clean_records
 
         records, notes = clean_records(data, findings)
-        _write(args.clean_list, lambda file: write_clean_list(data, records, file))
+        replace_file(args.clean_list, partial(_write_clean_list, data, records))
         kept = Counter(record["split"] for record in records)
         left = counted(len(records), "image is", "images are")
         rows += [("clean list", args.clean_list), ("", "; ".join([f"{left} left", *notes]))]
@@ -103,7 +100,7 @@ def main(args: argparse.Namespace) -> int:
         following = ""
     if args.page is not None:
         _write_page(args, data, findings, of_images, verdict, following)
-    sys.stdout.write("\n".join([*lines, closing(verdict, rows, following)]) + "\n")
+    write_lines(*lines, closing(verdict, rows, following))
     return 0 if findings.ok else 1
 
 
@@ -203,7 +200,7 @@ def _table_of_counts(data: DataList, findings: Findings) -> Iterator[str]:
         name = split if divided else "all"
         rows.append([name, *map(str, counts.values()), str(len(records)), str(patients) if patients else "unknown"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if sum(widths) + 2 * len(widths) > 2 * WIDTH:  # a table of very many classes can't be read in a terminal
+    if sum(widths) + 2 * len(widths) > 2 * REPORT_COLUMNS:  # a table of very many classes can't be read in a terminal
         rows = [[row[0], *row[-2:]] for row in rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -214,7 +211,7 @@ def _group(group: Group) -> Iterator[str]:
     yield from _wrapped(f"{group.headline}.", "- ")
     named = [offender for offender in group.offenders if offender["image"]]
     before = ""
-    for offender in named[:SHOWN]:
+    for offender in named[:OFFENDERS_SHOWN]:
         where = ", ".join(filter(None, (offender["split"], offender["label"])))
         image = f"{offender['image']}{f' ({where})' if where else ''}"
         lines = _wrapped(f"{image}: {offender['detail']}", "    ")
@@ -222,10 +219,10 @@ def _group(group: Group) -> Iterator[str]:
         # a long sentence is said once
         yield from _wrapped(f"{image}: the same", "    ") if detail == before and len(lines) > 1 else lines
         before = detail
-    if len(named) > SHOWN:
-        yield f"    ... and {len(named) - SHOWN} more (--fix-list FILE.csv or --json FILE writes all)"
+    if len(named) > OFFENDERS_SHOWN:
+        yield f"    ... and {len(named) - OFFENDERS_SHOWN} more (--fix-list FILE.csv or --json FILE writes all)"
     if not named and group.example:
-        yield from _wrapped("; ".join(offender["detail"] for offender in group.offenders[:SHOWN]), "    ")
+        yield from _wrapped("; ".join(offender["detail"] for offender in group.offenders[:OFFENDERS_SHOWN]), "    ")
     for remedy in group.remedies[:3]:
         yield from _wrapped(f"{remedy[0].upper()}{remedy[1:]}.", "  > ")
 
@@ -251,18 +248,20 @@ def _write_page(
     name, notes = Path(args.dataset_dir).resolve().name, notes_on(data, findings)
     with _without_log("dual_skd.data"), _without_remarks_of_decoders():  # the findings say it all
         page = check_page(name, data, findings, options, notes=notes, verdict=verdict, following=following)
-    _write(args.page, lambda file: file.write(page))
+    write_text(args.page, page)
+
+
+def _write_clean_list(data: DataList, records: Sequence[dict], path: Path) -> None:
+    from dual_skd.data.checking.clean_list import write_clean_list
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write_clean_list(data, records, file)
 
 
 def _wrapped(text: str, mark: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=mark,
-        subsequent_indent=" " * len(mark) + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    deeper = " " * len(mark) + "  "
+    return textwrap.wrap(text, REPORT_COLUMNS, initial_indent=mark, subsequent_indent=deeper, break_long_words=False,
+                         break_on_hyphens=False)  # fmt: skip
 
 
 def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> None:
@@ -280,28 +279,6 @@ def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> Non
             raise InputError(f"{path} belongs to the data, and would be written over; give another file.")
     if len(set(written)) < len(written):
         raise InputError("Two of --page, --json, --fix-list and --clean-list name the same file; give each its own.")
-
-
-def _write(path: Path, write: Callable[[TextIO], object]) -> None:
-    """Writes a text file whole or not at all; what isn't an ordinary file, such as a pipe, is written as it comes."""
-
-    def into(place: Path) -> None:
-        with place.open("w", encoding="utf-8", newline="") as file:
-            write(file)
-
-    path = path.resolve()  # a link stays one
-    if path.is_file() or not path.exists():
-        return replace_file(path, into)
-    try:
-        into(path)
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}; give another file.") from error
-
-
-def _write_table(file: TextIO, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    table = csv.DictWriter(file, columns)
-    table.writeheader()
-    table.writerows(rows)
 
 
 @contextmanager

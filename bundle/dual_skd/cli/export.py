@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dual_skd.cli.shared import write_lines
 from dual_skd.options import read
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Reading
@@ -23,13 +23,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of a training run")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the files (default: OUT/export)")
     parser.add_argument(
-        "--formats",
-        nargs="+",
-        choices=list(FORMATS),
-        default=list(FORMATS),
-        metavar="NAME",
+        "--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS), metavar="NAME",
         help=f"{', '.join(FORMATS)} (default: all)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--data", metavar="DATA", help="labelled images to verify on (default: the run's validation images)"
     )
@@ -56,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
         args.run_dir, args.output, formats=args.formats, data=args.data, images=args.images, threads=args.threads,
         seconds=args.seconds, timeout=args.timeout, **reading,
     )  # fmt: skip
-    sys.stdout.write(last_words(report, args.run_dir, args.output or args.run_dir / "export") + "\n")
+    write_lines(last_words(report, args.run_dir, args.output or args.run_dir / "export"))
     return 0 if report["fastest"] else 1
 
 

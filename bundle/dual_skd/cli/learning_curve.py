@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import re
 import shlex
 import signal
 import subprocess
@@ -22,17 +21,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dual_skd.cli.train import add_files
+from dual_skd.cli.shared import add_option_files
 from dual_skd.errors import InputError
 from dual_skd.evaluation.learning_curve import CONTROL, METRICS, Cell, Measured, by_share, last_words, write
 from dual_skd.options import Training, read, words_of
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Copies, Reading
 from dual_skd.runs.workflow import TRAIN
+from dual_skd.serving.export.worker import last_error
 from dual_skd.utils.wording import counted
 
-MOST = 8  # times the epochs of the whole set that the smallest share gets
-MADE_OF = "split_made_of.json"
+MAX_EPOCH_FACTOR = 8  # a share gets at most so many times the epochs of the whole set
+DIVISION_SOURCE = "split_made_of.json"
 BY_THE_RUN = ("dataset_dir", "output_dir", "epochs", "method", "seed", "train_fraction")  # set for each run
 OF_RUNS = [name for name in Training.model_fields if name not in (*BY_THE_RUN, "fresh", "resume_from")]
 # with which the shared division is made; the second, runs need as well
@@ -63,7 +63,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--minutes", type=float, default=600, metavar="X", help="no run is started after them (default: 600)"
     )
-    add_files(parser, TRAIN)
+    add_option_files(parser, TRAIN)
     add_options(parser, Training, OF_RUNS, everyday=True)
 
 
@@ -154,7 +154,7 @@ def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
     where = data if data in DEMO_NAMES else str(Path(data).expanduser().resolve())
     made_of = json.loads(json.dumps({"data": where, "options": options}))
     if path.is_file():
-        former = read_json(path.with_name(MADE_OF))
+        former = read_json(path.with_name(DIVISION_SOURCE))
         if former and former != made_of:
             words = shlex.join(words_of(former["options"], Training.model_fields, places=True))
             raise InputError(
@@ -170,7 +170,7 @@ def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
             f"{data} has no test images, on which all runs are measured; add a split of them, or give data without any "
             "split, of which a fifth is carved for it."
         )
-    write_json(path.with_name(MADE_OF), made_of)
+    write_json(path.with_name(DIVISION_SOURCE), made_of)
     save_split(found, path)
 
 
@@ -179,7 +179,7 @@ def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
 
 def epochs_of(fraction: float, epochs: int) -> int:
     """Epochs that give a share about the steps of the whole set."""
-    return round(epochs * min(1 / fraction, MOST))
+    return round(epochs * min(1 / fraction, MAX_EPOCH_FACTOR))
 
 
 class Runs:
@@ -295,10 +295,3 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, former)
-
-
-def last_error(log: Path) -> str:
-    """The sentence of an error that the user can mend, else the last line that isn't empty."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-    return next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1] if lines else "")

@@ -24,8 +24,8 @@ from dual_skd.utils.spelling import key_of
 
 logger = logging.getLogger(__name__)
 
-OUTPUT = Training.model_fields["output_dir"].default  # where a run is, unless somebody says otherwise
-LARGEST = 2**20  # bytes of a label file; more is an image or a mask
+DEFAULT_OUTPUT_DIR = Training.model_fields["output_dir"].default
+MAX_LABEL_BYTES = 2**20  # a larger label file is an image or a mask
 
 
 def served() -> bool:
@@ -35,12 +35,12 @@ def served() -> bool:
 
 def model_home(output_dir: str, bundle_root: str | Path) -> str:
     """Folder whose ``models`` inference looks into first: ``output_dir``; where it is served, the bundle's."""
-    return str(bundle_root) if served() and output_dir == OUTPUT else os.path.expanduser(output_dir)
+    return str(bundle_root) if served() and output_dir == DEFAULT_OUTPUT_DIR else os.path.expanduser(output_dir)
 
 
 def run_home(output_dir: str, bundle_root: str | Path) -> str:
     """Where training writes: ``output_dir``; where MONAI Label has started it, a folder for each run in the bundle."""
-    if served() and output_dir == OUTPUT:
+    if served() and output_dir == DEFAULT_OUTPUT_DIR:
         return str(Path(bundle_root) / "runs" / time.strftime("%Y%m%d-%H%M%S"))
     return os.path.expanduser(output_dir)
 
@@ -116,7 +116,7 @@ def class_in(label: Any) -> str:
         return str(label).strip()
     expected = 'a class name, {"label": "name"}, or an answer of MONAI Label with "prediction"'
     try:
-        if path.stat().st_size > LARGEST:
+        if path.stat().st_size > MAX_LABEL_BYTES:
             raise ValueError("it is too large")
         text = path.read_text(encoding="utf-8-sig").strip()
         content = json.loads(text) if path.suffix.lower() == ".json" else text

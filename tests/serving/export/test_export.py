@@ -22,7 +22,7 @@ from dual_skd.runs.model_file import load_model
 from dual_skd.serving.export import export as module
 from dual_skd.serving.export.export import export, markdown
 from dual_skd.serving.export.formats import FORMATS
-from dual_skd.serving.export.recipe import steps
+from dual_skd.serving.export.model_spec import preprocessing_steps
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "deployment.md"
 
@@ -107,7 +107,9 @@ def test_the_sidecar_alone_gives_the_probabilities_of_inference(tmp_path, run_di
     about = json.loads((tmp_path / "out" / "export.json").read_text())
     for mode, fit in (("L", "stretch"), ("RGB", "stretch"), ("L", "pad"), ("L", "crop")):
         given = info["preprocessing"] | {"fit": fit}
-        (tmp_path / "out" / "export.json").write_text(json.dumps(about | {"preprocessing": {"steps": steps(given)}}))
+        (tmp_path / "out" / "export.json").write_text(
+            json.dumps(about | {"preprocessing": {"steps": preprocessing_steps(given)}})
+        )
         path = picture(tmp_path / f"{mode}.png", 5, size=(61, 47), mode=mode)
         # -I: no environment, no site of the user, no working directory
         command = [sys.executable, "-I", tmp_path / "example.py", tmp_path / "out", path]

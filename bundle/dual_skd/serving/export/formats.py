@@ -20,7 +20,7 @@ import numpy as np
 
 INPUT, OUTPUT = "image", "logits"
 CALIBRATION = "calibration.npy"  # images (N, C, H, W[, D]), float32, that static quantisation sees
-RECIPE = "recipe.json"  # what goes into the file's metadata, where the format has any
+SPEC = "spec.json"  # what goes into the file's metadata, where the format has any
 ATTENTION = {"Softmax", "Attention"}  # operators that a convolutional network doesn't have
 
 
@@ -64,7 +64,7 @@ def convert(name: str, model: Path, work: Path) -> None:
     Args:
         name: of :data:`FORMATS`.
         model: what :func:`dual_skd.runs.model_file.load_model` takes.
-        work: holds ``calibration.npy``, ``recipe.json`` and the files of the format's ``source``; gets ``files``.
+        work: holds ``calibration.npy``, ``spec.json`` and the files of the format's ``source``; gets ``files``.
     """
     FORMATS[name].convert(model, work)
 
@@ -95,7 +95,7 @@ def _as_bundle(model: Path, work: Path) -> dict[str, str]:
     torch.save(network.state_dict(), weights)
     config.write_text(json.dumps({"network_def": definition(info["architecture"])}), encoding="utf-8")
     return {
-        "net_id": "network_def", "ckpt_file": str(weights), "config_file": str(config), "meta_file": str(work / RECIPE),
+        "net_id": "network_def", "ckpt_file": str(weights), "config_file": str(config), "meta_file": str(work / SPEC),
     }  # fmt: skip
 
 
