@@ -80,18 +80,17 @@ def test_images_are_prepared_alike_in_training_evaluation_and_inference():
             for key, value in read(name)["preprocessing"].items()
             if key not in judged
         }
-        for name in WORKFLOWS
+        for name in WORKFLOWS[:2]
     }
     assert steps["train.json"] == steps["evaluate.json"] | {"window": "@intensity"}
-    assert steps["evaluate.json"] == steps["inference.json"] | {"with_label": "True"}
     # what training keeps in the model's file is what the two others read from it, and all that decides the images
     kept = read("train.json")["input_settings"]
     assert {name: re.sub(r"^\$@options\.", "@", value) for name, value in kept.items()} == {
         name: steps["train.json"][name] for name in kept
     }
-    assert set(kept) == set(steps["inference.json"]) - {"_target_"}
-    for name in WORKFLOWS[1:]:
-        assert all("info['preprocessing']" in str(read(name)[key]) for key in kept)
+    assert set(kept) == set(steps["evaluate.json"]) - {"_target_", "with_label"}
+    assert all("info['preprocessing']" in str(read("evaluate.json")[key]) for key in kept)
+    assert read("inference.json")["preprocessing"] == "$@predictor.transform"
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

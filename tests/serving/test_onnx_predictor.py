@@ -23,6 +23,7 @@ from dual_skd.data import image_transforms
 from dual_skd.metrics import write_predictions
 from dual_skd.runs.model_file import load_model, save_model
 from dual_skd.serving import onnx_predictor
+from dual_skd.serving.export import builder
 from dual_skd.serving.export import export as module
 from dual_skd.serving.export.formats import FORMATS
 from dual_skd.serving.export.model_spec import preprocessing_steps
@@ -60,7 +61,7 @@ def exported_run(tmp_path_factory):
     content = {"labels": dict(enumerate(NAMES)), "spatial_dims": 2, "test": [], "training": seen, "validation": listed}
     (folder / "datalist.json").write_text(json.dumps(content))
     with pytest.MonkeyPatch.context() as patch:  # in this process, which takes a tenth of the time
-        patch.setattr(module, "run_module", lambda name, words, **options: importlib.import_module(name).main(words))
+        patch.setattr(builder, "run_module", lambda name, words, **options: importlib.import_module(name).main(words))
         module.export(folder, formats=["onnx"], seconds=0.01)
     return folder
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs when MONAI Label's server runs the bundle: where the model lies, and where images and labels come from.
+"""Places of the model, and labels, where MONAI Label's server runs the bundle.
 
 MONAI Label 0.8.5 serves ``models/model.pt`` of the bundle's folder, takes it anew when it has changed, and expects
 training to change it. For training it puts ``{"image": path, "label": path}`` in place of ``train#dataset#data`` and
@@ -15,11 +15,13 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dual_skd.errors import InputError
 from dual_skd.options import Training
+from dual_skd.utils.files import replace_file, write_json
 from dual_skd.utils.spelling import key_of
 
 logger = logging.getLogger(__name__)
@@ -46,19 +48,16 @@ def run_home(output_dir: str, bundle_root: str | Path) -> str:
 
 
 def publish(output_dir: str | Path, bundle_root: str | Path) -> None:
-    """Puts the model of a finished run in place of the bundle's, where MONAI Label has started it; else does nothing.
+    """Puts the model of a finished run in place of the bundle's, if MONAI Label has started the run.
 
     Each file is replaced in one step, ``model.pt`` last, since the server looks at its time.
     """
     if not served():
         return
     made, target = Path(output_dir) / "models", Path(bundle_root) / "models"
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "model.json").unlink(missing_ok=True)  # tells of the weights that came with the bundle
+    (target / "model.json").unlink(missing_ok=True)  # describes the weights that came with the bundle
     for path in sorted(made.iterdir(), key=lambda path: path.name == "model.pt"):
-        draft = target / f"{path.name}.tmp"
-        shutil.copyfile(path, draft)
-        os.replace(draft, target / path.name)
+        replace_file(target / path.name, partial(shutil.copyfile, path))
     logger.info("%s is now what MONAI Label serves: %s.", made / "model.pt", target)
 
 
@@ -95,8 +94,7 @@ def dataset_of(
     given = [*train, *(validation or [])]
     records = [{"image": str(record["image"]), "label": _name(record["label"], names, path)} for record in given]
     target = Path(output_dir) / "monai_label.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"labels": names, "training": records}, indent=1), encoding="utf-8")
+    write_json(target, {"labels": names, "training": records})
     logger.info("MONAI Label gives %d labelled images; val_fraction divides them, not its val_split.", len(records))
     return str(target)
 

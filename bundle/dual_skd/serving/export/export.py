@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained student for other runtimes, verified, measured and described."""
+"""Exports a trained student to files for other runtimes, each of them verified and measured."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,19 +23,15 @@ from dual_skd.errors import InputError, choose, plain_input_errors
 from dual_skd.networks.weight_files import read_info
 from dual_skd.runs.model_file import conformal_rule, load_model
 from dual_skd.runs.places import find_model
-from dual_skd.serving.export.acceptance import compare_logits
-from dual_skd.serving.export.formats import CALIBRATION, FORMATS, SPEC, definition
-from dual_skd.serving.export.latency import answers
+from dual_skd.serving.export.builder import ArtefactBuilder, Row, finite, remove_earlier, with_sources
+from dual_skd.serving.export.formats import CALIBRATION, FORMATS, SPEC
 from dual_skd.serving.export.model_spec import model_spec
-from dual_skd.serving.export.runtimes import open_artefact
-from dual_skd.serving.export.worker import WorkerFailed, run_module
-from dual_skd.utils.files import expanded, make_folder, read_json, replace_file, sha256_of, write_json, write_text
+from dual_skd.utils.files import expanded, make_folder, read_json, sha256_of, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES = 64
 IMAGES_BYTES = 2**30  # images to verify on, held in memory, are at most so large
-Row = dict[str, Any]
 
 
 def export(
@@ -87,8 +79,8 @@ def export(
     with tempfile.TemporaryDirectory(prefix="dual_skd_export_") as folder:
         work = Path(folder).resolve()
         _prepare(work, used, spec, image_transforms(**info["preprocessing"] | {"expected": None}))
-        bench = Bench(model, work, spec, threads=threads, seconds=seconds, timeout=timeout)
-        made = _made(bench, used, output, formats, read_json(run_dir / "run.json"))
+        builder = ArtefactBuilder(model, work, spec, threads=threads, seconds=seconds, timeout=timeout)
+        made = _made(builder, used, output, formats, read_json(run_dir / "run.json"))
     report = {
         "made_with": _versions(),
         "model": {"file": model.name, "sha256": sha256_of(model)},
@@ -112,16 +104,16 @@ def _refuse_impossible(formats: Sequence[str], **counts: int) -> None:
             raise InputError(f"{name} is {value}; give a number from 1 on.")
 
 
-def _made(bench: Bench, used: Images, output: Path, formats: Sequence[str], run: Mapping[str, Any]) -> Row:
+def _made(builder: ArtefactBuilder, used: Images, output: Path, formats: Sequence[str], run: Mapping[str, Any]) -> Row:
     """Makes the artefacts, and returns their entries of ``export.json``."""
-    _remove_earlier(output)
+    remove_earlier(output)
     labels = torch.tensor([record["label"] for record in used.records])
-    baselines = bench.baselines(run)
-    rows = [bench.artefact(name, labels, output, wanted=name in formats) for name in _with_sources(formats)]
+    baselines = builder.baselines(run)
+    rows = [builder.artefact(name, labels, output, wanted=name in formats) for name in with_sources(formats)]
     rows = [row for row in rows if row["format"] in formats]
     passed = [row for row in rows if row["status"] == "passed" and row["ms"]["1"] is not None]
     return {
-        "auxiliary": _auxiliary(bench, labels, output) if "onnx" in formats else None,
+        "auxiliary": _auxiliary(builder, labels, output) if "onnx" in formats else None,
         "baselines": baselines,
         "artefacts": rows,
         "fastest": min(passed, key=lambda row: row["ms"]["1"])["format"] if passed else None,
@@ -131,16 +123,16 @@ def _made(bench: Bench, used: Images, output: Path, formats: Sequence[str], run:
 def _prediction_sets(run_dir: Path, info: Mapping[str, Any]) -> Row | None:
     """The rule of the prediction sets in plain values; its threshold is None where every set is full."""
     rule = conformal_rule(run_dir, info)
-    return None if rule is None else {**rule._asdict(), "threshold": _finite(rule.threshold)}
+    return None if rule is None else {**rule._asdict(), "threshold": finite(rule.threshold)}
 
 
-def _auxiliary(bench: Bench, labels: torch.Tensor, output: Path) -> Row | None:
+def _auxiliary(builder: ArtefactBuilder, labels: torch.Tensor, output: Path) -> Row | None:
     """The auxiliary as ONNX, for the disagreement that ``predict`` states; None where the run left none."""
-    path = bench.model.with_name("auxiliary.pt")
+    path = builder.model.with_name("auxiliary.pt")
     if not path.is_file():
         return None
     spec = model_spec(read_info(path))
-    other = Bench(path, bench.work, spec, threads=bench.threads, seconds=0, timeout=bench.timeout)
+    other = ArtefactBuilder(path, builder.work, spec, threads=builder.threads, seconds=0, timeout=builder.timeout)
     row = other.artefact("onnx", labels, output)
     return {"model": {"file": path.name, "sha256": sha256_of(path)}, "temperature": spec["temperature"]} | row
 
@@ -208,116 +200,6 @@ def _spread(records: Sequence[dict], most: int) -> list[dict]:
 def _arrays(records: Sequence[Mapping[str, Any]], transforms: Any) -> np.ndarray:
     with plain_input_errors():
         return np.stack([transforms({"image": record["image"]})["image"].numpy() for record in records])
-
-
-# --- one artefact after the other -------------------------------------------------------------------------------------
-
-
-class Bench:
-    """Converts a model to the formats, measures and verifies each artefact, each step in a process of its own.
-
-    Args:
-        model: the student's file.
-        work: with ``images.npy``, ``calibration.npy`` and ``spec.json``.
-        spec: see :func:`dual_skd.serving.export.model_spec.model_spec`.
-        threads, seconds, timeout: see :func:`export`.
-    """
-
-    def __init__(
-        self, model: Path, work: Path, spec: Mapping[str, Any], *, threads: int, seconds: float, timeout: float
-    ) -> None:
-        self.model, self.work, self.spec = model, work, spec
-        self.threads, self.seconds, self.timeout = threads, seconds, timeout
-        self.multi_label = spec["activation"] == "sigmoid"
-        run = open_artefact("eager", model, torch.get_num_threads())
-        self.reference = torch.from_numpy(answers(run, np.load(work / "images.npy", mmap_mode="r")))
-
-    def baselines(self, run: Mapping[str, Any]) -> list[Row]:
-        """Rows of the large network (its weights don't matter for its time) and of the student, in eager PyTorch."""
-        large = run.get("networks", {}).get("large", {}).get("architecture")
-        sources = ([("large network, eager PyTorch", definition(large))] if large else []) + [
-            ("student, eager PyTorch", str(self.model))
-        ]
-        rows = []
-        for name, source in sources:
-            row: Row = {"name": name, "ms": {}, "peak_mb": None}
-            try:
-                row |= self._measured("eager", source)
-            except WorkerFailed as error:
-                row["reason"] = str(error)
-            rows.append(row)
-        return rows
-
-    def artefact(self, name: str, labels: torch.Tensor, output: Path, *, wanted: bool = True) -> Row:
-        """Makes one artefact; what passes is moved to ``output``, nothing else is.
-
-        Returns:
-            ``format``, ``status`` (passed, refused, failed, skipped), ``reason``, and as far as it came ``files``,
-            ``ms``, ``peak_mb``, ``verification``.
-        """
-        known = FORMATS[name]
-        row: Row = {"format": name, "runtime": known.runtime, "status": "skipped", "reason": known.obstacle()}
-        files = [self.work / file for file in known.files]
-        if row["reason"]:
-            return row
-        if known.source and not (self.work / FORMATS[known.source].files[0]).is_file():
-            return row | {"status": "failed", "reason": f"is made from {known.source}, which failed"}
-        logger.info("Export to %s ...", name)
-        try:
-            run_module(
-                "dual_skd.serving.export.formats", [name, str(self.model), str(self.work)], work=self.work,
-                seconds=self.timeout, threads=self.threads,
-            )  # fmt: skip
-            if not wanted:
-                return row
-            logits = self.work / "logits.npy"
-            row |= self._measured(known.runtime, str(files[0]), logits)
-        except WorkerFailed as error:
-            return row | {"status": "failed", "reason": str(error)}
-        compared = compare_logits(
-            self.reference, torch.from_numpy(np.load(logits)), labels, temperature=self.spec["temperature"],
-            multi_label=self.multi_label,
-        )  # fmt: skip
-        row["verification"] = {key: _finite(value) for key, value in asdict(compared).items()}
-        row["reason"] = compared.refusal(reduced=known.reduced)
-        row["status"] = "refused" if row["reason"] else "passed"
-        row["bytes"] = sum(file.stat().st_size for file in files)
-        if row["status"] == "passed":
-            row["files"] = []
-            for file in files:
-                name = file.name.replace("model", self.model.stem, 1)
-                replace_file(output / name, partial(shutil.copyfile, file))
-                row["files"].append({"name": name, "bytes": file.stat().st_size, "sha256": sha256_of(file)})
-        return row
-
-    def _measured(self, runtime: str, source: Any, logits: Path | None = None) -> Row:
-        answer = self.work / "answer.json"
-        images = None if logits is None else str(self.work / "images.npy")
-        given = {
-            "runtime": runtime, "source": source, "images": images, "logits": str(logits), "answer": str(answer),
-            "shape": self.spec["input"]["shape"][1:], "threads": self.threads, "seconds": self.seconds,
-        }  # fmt: skip
-        run_module(
-            "dual_skd.serving.export.latency", [json.dumps(given)], work=self.work, seconds=self.timeout,
-            threads=self.threads,
-        )  # fmt: skip
-        return read_json(answer)
-
-
-def _with_sources(formats: Sequence[str]) -> list[str]:
-    wanted = {*formats, *(FORMATS[name].source for name in formats if not FORMATS[name].obstacle())}
-    return [name for name in FORMATS if name in wanted]
-
-
-def _remove_earlier(output: Path) -> None:
-    """What an earlier export left must not be taken for what this one verifies."""
-    made = (file for known in FORMATS.values() for file in known.files)
-    for name in ("export.json", "export.md", "auxiliary.onnx", *made):
-        (output / name).unlink(missing_ok=True)
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else value
 
 
 # --- the report -------------------------------------------------------------------------------------------------------

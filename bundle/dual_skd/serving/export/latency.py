@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time, memory and logits of one artefact in a process of its own, so that nothing else is measured with it.
+"""Time, memory and logits of one artefact, measured in a process of its own.
 
     python -m dual_skd.serving.export.latency JSON
 
-with the arguments of :func:`measure`; writes its answer to the JSON's ``answer`` and the logits to ``logits``.
+takes the arguments of :func:`measure`, and writes the measurements to the file ``answer``, the logits to ``logits``.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def measure(
     found = {"ms": ms, "peak_mb": peak_memory() / 1e6}
     if images is None:
         return found, None
-    return found, answers(run, np.load(images, mmap_mode="r"))
+    return found, run_batches(run, np.load(images, mmap_mode="r"))
 
 
-def answers(run: Run, images: np.ndarray) -> np.ndarray:
+def run_batches(run: Run, images: np.ndarray) -> np.ndarray:
     """Logits (N, K) of all images, in the largest batches that are measured too, else one by one."""
     size = BATCH_SIZES[-1] if fits((BATCH_SIZES[-1], *images.shape[1:])) else 1
     return np.concatenate([run(np.array(images[i : i + size])) for i in range(0, len(images), size)])
