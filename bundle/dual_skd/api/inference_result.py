@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What predicting wrote, read from its table."""
+"""The result of predicting, read from its table."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ class InferenceResult(Result):
 
     @cached_property
     def problems(self) -> dict[str, int]:
-        """Why images can't be used -> how many; of reasons that differ in names and numbers only the first stands."""
-        said: dict[str, str] = {}
+        """Why images can't be used -> how many; reasons that differ in names and numbers alone are one."""
+        first: dict[str, str] = {}
         found: Counter[str] = Counter()
         for row in rows_of(self.table):
             if problem := row.get("problem"):
                 image = row["image"]
                 kind = re.sub(r"\d+", "n", problem.replace(image, "").replace(Path(image).name, ""))
                 found[kind] += 1
-                said.setdefault(kind, problem.replace(image, Path(image).name))
-        return {said[kind]: count for kind, count in found.most_common()}
+                first.setdefault(kind, problem.replace(image, Path(image).name))
+        return {first[kind]: count for kind, count in found.most_common()}
 
     def title(self) -> str:
         return f"Predicted: {self.table}"

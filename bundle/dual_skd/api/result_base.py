@@ -25,15 +25,15 @@ class Result(ABC):
 
     @abstractmethod
     def title(self) -> str:
-        """What was made, and where."""
+        """The first line: what was made, and where."""
 
     @abstractmethod
     def rows(self) -> list[tuple[str, str | Path]]:
-        """Name and text of what else is to be said; "" for what isn't known."""
+        """Name and text of each further line; "" for what isn't known."""
 
     @abstractmethod
     def next_command(self) -> str:
-        """What is done next; "" for nothing."""
+        """The command that comes next; "" for none."""
 
     def __repr__(self) -> str:
         return closing(self.title(), self.rows())
@@ -72,7 +72,7 @@ class RunResult(Result):
 
 
 def last_words(result: Result) -> str:
-    """What a command ends with: what was made, where, the main numbers, and the next command, ready to paste."""
+    """The end of a command: what was made, where, the main numbers, and the next command, ready to paste."""
     return closing(result.title(), result.rows(), result.next_command())
 
 

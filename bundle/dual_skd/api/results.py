@@ -66,7 +66,7 @@ class TrainingResult(RunResult):
 
     @property
     def kept_because(self) -> str:
-        """By what rule this epoch is kept."""
+        """The rule by which this epoch is kept."""
         key = self._key
         if not self._best:
             return "the last one, as there were no validation images"
@@ -212,18 +212,18 @@ class EvaluationResult(RunResult):
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Metrics of the student as it is."""
+        """Metrics of the student without its temperature."""
         return dict(self._entry["student"])
 
     @property
     def calibrated(self) -> dict[str, float | None] | None:
-        """The same with its temperature, as it answers; None where none was fitted."""
+        """The same with its temperature, as in its predictions; None where none was fitted."""
         found = self._entry.get("calibrated")
         return None if found is None else dict(found)
 
     @property
     def temperature(self) -> float | None:
-        """By which the logits were divided for the predictions; None where they are as the network gives them."""
+        """Temperature by which the logits were divided for the predictions; None without one."""
         return self._entry.get("temperature")
 
     @property
@@ -294,12 +294,12 @@ class EvaluationResult(RunResult):
         after, before = answered.get("ece"), self.metrics.get("ece")
         if after is None or before is None:
             return ""
-        said = f"probabilities and the share that is right differ by {100 * after:.1f} points (ECE)"
+        found = f"probabilities and the share that is right differ by {100 * after:.1f} points (ECE)"
         if self.temperature is None:
-            return f"{said}; as the network gives them, without a temperature"
+            return f"{found}; as the network gives them, without a temperature"
         if self.temperature == 1:
-            return f"{said}, with a temperature of 1"
-        return f"{said}; by {100 * before:.1f} without the temperature of {self.temperature:.2f}"
+            return f"{found}, with a temperature of 1"
+        return f"{found}; by {100 * before:.1f} without the temperature of {self.temperature:.2f}"
 
     def next_command(self) -> str:
         if self.unfinished:
@@ -312,7 +312,7 @@ class EvaluationResult(RunResult):
 
 
 def say(result: Callable[..., Result], *arguments: Any) -> None:
-    """Prints the last words, in the first process only, and where what is logged as information is shown.
+    """Prints the last words of a result, in the first process alone, and if the log shows information.
 
     Args:
         result: class of the result.

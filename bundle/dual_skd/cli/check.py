@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dual_skd.data.checking.findings import Findings, Group
     from dual_skd.data.records.datalist import DataList
 
-OF_NETWORK = ("image_size", "window", "spacing", "fit")  # options that a list of images doesn't answer
+NETWORK_INPUT = ("image_size", "window", "spacing", "fit")  # options that no list of images answers
 OFFENDERS_SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
 REPORT_COLUMNS = 120
 
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     of_images, of_reading = given(args, Images), given(args, Reading)
     options = read(Training, of_images | of_reading)
     reading = {name: getattr(options, name) for name in Reading.model_fields}
-    with _without_log("dual_skd.data.records.datalist"):  # the report says it all
+    with _without_log("dual_skd.data.records.datalist"):  # the report has it all
         data, known = load_for_check(
             args.dataset_dir, spatial_dims=options.spatial_dims, frame=options.frame, **reading
         )
@@ -125,9 +125,9 @@ def next_command(
     output = free_folder()
     start = f"dual-skd train {quoted(table or args.dataset_dir)} -o {output}"
     preset = "volume" if values.pop("spatial_dims", 2) == 3 else None
-    if table is not None:  # which has a column per class or one named label, and says all else of the data itself
+    if table is not None:  # a clean list, which has a column per class or one named label, and needs no other options
         columns = {"label_column": list(data.class_names)} if data.multi_label else {}
-        seen = {name: value for name, value in values.items() if name in OF_NETWORK}
+        seen = {name: value for name, value in values.items() if name in NETWORK_INPUT}
         values = seen | columns | ({"class_map": class_map} if (class_map := like_empty_cells(data)) else {})
     if args.dataset_dir not in DEMO_NAMES:
         defaults = TRAIN.gather({"dataset_dir": args.dataset_dir, "output_dir": output}, preset, None).options
@@ -145,20 +145,20 @@ def more_epochs(images: Mapping[str, int], options: Training) -> dict[str, int]:
     from dual_skd.training.schedule import LEAST_STEPS, advised_epochs
 
     count: float = images["train"]
-    if not images["val"]:  # which is divided from them then, and the test where no split is given at all
+    if not images["val"]:  # training divides it from them, and the test where no split is given at all
         count *= (1 - options.val_fraction) * (1 if images["test"] else 1 - options.test_fraction)
     steps = max(int(count) // options.batch_size, 1)
     return {"epochs": advised_epochs(steps)} if options.epochs * steps < LEAST_STEPS else {}
 
 
 def free_folder() -> str:
-    """A name for the folder of a run that nothing here has yet: ``output``, ``output2`` ..."""
+    """The first of ``output``, ``output2`` ... that doesn't exist here."""
     names = ("output" if number == 1 else f"output{number}" for number in count(1))
     return next(name for name in names if not Path(name).exists())
 
 
 def check_again(args: argparse.Namespace, values: Mapping[str, Any]) -> str:
-    """The same check with other dimensions; sizes and spacings are left out, as they were meant for the former ones."""
+    """The command of the same check with other dimensions; sizes and spacings were meant for the former ones."""
     values = {name: value for name, value in values.items() if name not in ("image_size", "spacing")}
     files = {"--page": args.page, "--json": args.json, "--fix-list": args.fix_list, "--clean-list": args.clean_list}
     own = [f"{name} {quoted(path)}" for name, path in files.items() if path is not None]
@@ -167,7 +167,7 @@ def check_again(args: argparse.Namespace, values: Mapping[str, Any]) -> str:
 
 
 def report(data: DataList, findings: Findings) -> Iterator[str]:
-    """What was read and what was found, line by line, the gravest first."""
+    """Lines of the report: what was read, then what was found, the gravest first."""
     yield f"Data: {data.source}"
     yield from _table_of_counts(data, findings)
     for note in notes_on(data, findings):
@@ -184,7 +184,7 @@ def report(data: DataList, findings: Findings) -> Iterator[str]:
 
 
 def notes_on(data: DataList, findings: Findings) -> list[str]:
-    """What is good to know of the set."""
+    """Notes on the data set."""
     given = [] if data.val or data.test else ["no split is given: training makes one"]
     return [*given, *(note for note in data.notes if note not in data.doubts), *findings.notes]  # doubts are warnings
 
@@ -216,7 +216,7 @@ def _group(group: Group) -> Iterator[str]:
         image = f"{offender['image']}{f' ({where})' if where else ''}"
         lines = _wrapped(f"{image}: {offender['detail']}", "    ")
         detail = offender["detail"].replace(Path(offender["image"]).name, "")
-        # a long sentence is said once
+        # a long sentence stands once
         yield from _wrapped(f"{image}: the same", "    ") if detail == before and len(lines) > 1 else lines
         before = detail
     if len(named) > OFFENDERS_SHOWN:
@@ -246,7 +246,7 @@ def _write_page(
     from dual_skd.cli.check_page import check_page
 
     name, notes = Path(args.dataset_dir).resolve().name, notes_on(data, findings)
-    with _without_log("dual_skd.data"), _without_remarks_of_decoders():  # the findings say it all
+    with _without_log("dual_skd.data"), _without_remarks_of_decoders():  # the findings have it all
         page = check_page(name, data, findings, options, notes=notes, verdict=verdict, following=following)
     write_text(args.page, page)
 

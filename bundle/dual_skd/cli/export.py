@@ -15,7 +15,7 @@ from dual_skd.options.shared import Reading
 from dual_skd.serving.export.formats import FORMATS
 from dual_skd.utils.wording import closing, quoted
 
-OF_DATA = {"label_column", "class_map", "image_column"}  # of those with which data are read
+OPTIONS_OF_DATA = {"label_column", "class_map", "image_column"}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -40,14 +40,14 @@ def add_arguments(parser: Parser) -> None:
         "--timeout", type=float, default=900, metavar="X",
         help="seconds that one conversion or measurement may take (default: 900)",
     )  # fmt: skip
-    add_options(parser, Reading, OF_DATA)
+    add_options(parser, Reading, OPTIONS_OF_DATA)
 
 
 def main(args: argparse.Namespace) -> int:
     """Exports; returns 0 if at least one artefact passed, else 1."""
-    from dual_skd.serving.export.export import export  # brings PyTorch and MONAI, of which help has no need
+    from dual_skd.serving.export.export import export  # brings PyTorch and MONAI, which help doesn't need
 
-    reading = read(Reading, given(args, Reading, OF_DATA)).model_dump(include=OF_DATA)
+    reading = read(Reading, given(args, Reading, OPTIONS_OF_DATA)).model_dump(include=OPTIONS_OF_DATA)
     report = export(
         args.run_dir, args.output, formats=args.formats, data=args.data, images=args.images, threads=args.threads,
         seconds=args.seconds, timeout=args.timeout, **reading,

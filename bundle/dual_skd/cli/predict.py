@@ -21,7 +21,7 @@ from dual_skd.options.arguments import Parser, add_options, given
 if TYPE_CHECKING:
     from dual_skd.serving.prediction import Prediction
 
-OF_PREDICTION = ("calibrate", "alpha", "unexpected_input", "image_column", "allow_outside")
+OPTIONS = ("calibrate", "alpha", "unexpected_input", "image_column", "allow_outside")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1 or auto (default: cpu)")
     parser.add_argument("--json", action="store_true", help="a JSON object per line")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table in place of lines")
-    add_options(parser, options.Prediction, OF_PREDICTION)
+    add_options(parser, options.Prediction, OPTIONS)
     parser.epilog = (
         "Maps of what an answer rests on and DICOM Structured Reports are written by `python -m monai.bundle run "
         "inference`, see docs/deployment.md."
@@ -42,7 +42,7 @@ def add_arguments(parser: Parser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prints the predictions; returns 1 if an image could not be used, else 0."""
-    asked = options.read(options.Prediction, given(args, options.Prediction, OF_PREDICTION))
+    asked = options.read(options.Prediction, given(args, options.Prediction, OPTIONS))
     from dual_skd.serving.prediction import Prediction, PredictionTable
     from dual_skd.serving.predictor import load_predictor, predict_iter
 
@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def line_of(found: Prediction, runtime: str = "") -> str:
-    """One line for a reader: the answer, how sure it is, and every class; where it is given, also what computed."""
+    """One line for a reader: the predicted class, how sure it is, and every class; and the runtime if it is given."""
     if found.problem:
         path = Path(found.image)  # stands at the beginning of the line
         problem = found.problem.replace(str(path.absolute()), path.name).replace(found.image, path.name)

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Runs the selection and returns the exit status."""
-    from dual_skd.networks.weight_files import (  # bring PyTorch, of which help has no need
+    from dual_skd.networks.weight_files import (  # bring PyTorch, which help doesn't need
         ENDINGS,
         load_state_file,
         write_weights,

@@ -10,10 +10,10 @@ statement                        code
 ===============================  ==================================================================================
 the number                       (122157, DCM, "Probability"), unit (1, UCUM, "no units")
 of which class it is             concept modifier (121071, DCM, "Finding"), its value the class
-the answer                       (predicted-class, 99DUALSKD, "Predicted class"): the standard has no code that says no
-                                 more than this; a Finding would be the claim that it is there
+the predicted class              (predicted-class, 99DUALSKD, "Predicted class"): the standard has no code for just
+                                 this; a Finding would claim that it is there
 a class                          the caller's code, such as (233604007, SCT, "Pneumonia"); without one its name in
-                                 99DUALSKD, as a name alone doesn't tell what those who labelled meant by it
+                                 99DUALSKD, as a name alone leaves open what those who labelled meant
 ===============================  ==================================================================================
 """
 

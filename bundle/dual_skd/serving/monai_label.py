@@ -31,17 +31,17 @@ MAX_LABEL_BYTES = 2**20  # a larger label file is an image or a mask
 
 
 def served() -> bool:
-    """Whether this is MONAI Label's server, or training that it has started: both have its settings as variables."""
+    """Whether this is MONAI Label's server, or training that it has started: both have its environment variables."""
     return bool(os.environ.get("MONAI_LABEL_APP_DIR"))
 
 
 def model_home(output_dir: str, bundle_root: str | Path) -> str:
-    """Folder whose ``models`` inference looks into first: ``output_dir``; where it is served, the bundle's."""
+    """The folder whose ``models`` inference uses first: ``output_dir``, or the bundle's where it is served."""
     return str(bundle_root) if served() and output_dir == DEFAULT_OUTPUT_DIR else os.path.expanduser(output_dir)
 
 
 def run_home(output_dir: str, bundle_root: str | Path) -> str:
-    """Where training writes: ``output_dir``; where MONAI Label has started it, a folder for each run in the bundle."""
+    """The folder of a run: ``output_dir``, or a new one in the bundle where MONAI Label has started it."""
     if served() and output_dir == DEFAULT_OUTPUT_DIR:
         return str(Path(bundle_root) / "runs" / time.strftime("%Y%m%d-%H%M%S"))
     return os.path.expanduser(output_dir)

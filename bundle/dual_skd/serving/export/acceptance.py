@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an artefact may be given away: its answers against those of the network in PyTorch, on the same images."""
+"""The acceptance check of an artefact: its outputs against those of the network in PyTorch, on the same images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_CHANGED = 0.005  # share of the decisions
 
 @dataclass(frozen=True)
 class Comparison:
-    """An artefact's answers beside the reference's.
+    """An artefact's outputs beside the reference's.
 
     Attributes:
         images: how many were compared.

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that is needed to use an artefact without this package: the steps from a file to the input, and from the output
-to probabilities. The steps are those of :func:`dual_skd.data.image_transforms`, in its order."""
+"""The specification of a model, by which an artefact is used without this package.
+
+It has the steps from a file to the input, those of :func:`dual_skd.data.image_transforms` in its order, and from the
+output to probabilities.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ REFUSALS = (
 
 
 def model_spec(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What an artefact takes and gives.
+    """Describes what an artefact takes and gives.
 
     Args:
         info: of the model, from :func:`dual_skd.runs.model_file.load_model`.
@@ -59,7 +62,7 @@ def model_spec(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def preprocessing_steps(preprocessing: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The steps of preprocessing, each with ``step``, its parameters, and ``text`` that says exactly what is done."""
+    """The steps of preprocessing, each with ``step``, its parameters, and ``text``, its exact definition."""
     dims = preprocessing.get("spatial_dims", 2)
     size = list(ensure_tuple_rep(preprocessing.get("image_size", 96), dims))
     window, spacing = preprocessing.get("window") or "percentile", preprocessing.get("spacing")
