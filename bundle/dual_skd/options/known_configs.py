@@ -11,7 +11,7 @@ KNOWN = {
     "corruption.json": "68ee77ef21920600126ef16ff8a42c71e0faa95dc719acfd605e9161bc022a0b",
     "evaluate.json": "162dda7b0aab5352589a44367072cc34d94f6713e582dd397be5ac81b19aacff",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
-    "inference.json": "ffc3aad4af5c378e9a13eab2ca4bc57b2c4e58ecde4b6f79f84e83fd9ebcfafd",
+    "inference.json": "14f8f3eb955d849f0f86a7d9bfb58e66b68c0aa4a11c00df225b0515ceeabd67",
     "multi_gpu_train.json": "0e3acbea1de77db3d0917bd8790d979a16cf82bb213a3751702439f7d89cb600",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
     "train.json": "61783e2e4ac55f5e4b16683590923ee705d0c9c1e6414c252287270b4986d38b",

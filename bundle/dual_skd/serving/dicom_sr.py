@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pydicom
 from ignite.engine import Engine, Events
@@ -34,6 +34,8 @@ from dual_skd.utils.files import replace_file
 
 if TYPE_CHECKING:
     from highdicom.sr import ComprehensiveSR
+
+    from dual_skd.serving.torch_predictor import TorchPredictor
 
 logger = logging.getLogger(__name__)
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # it logs every module that it copies
@@ -177,24 +179,20 @@ class StructuredReportWriter:
     Args:
         folder: of the reports.
         images: locators in the order of the loader.
-        info: of the model, see :func:`dual_skd.runs.model_file.load_model`.
-        weights: the model's file.
-        logit_divisor: temperature by which logits were divided.
-        class_codes: see :class:`Classifier`.
+        predictor: the model.
+        class_codes: see :class:`~dual_skd.serving.dicom_sr_content.Classifier`.
         seed: see :func:`measurement_report`.
 
     Raises:
-        InputError: highdicom isn't installed; see :class:`Classifier`.
+        InputError: highdicom isn't installed; a class code can't be used.
     """
 
     def __init__(
         self,
         folder: str | Path,
         images: Sequence[str],
-        info: Mapping[str, Any],
-        weights: str | Path,
+        predictor: TorchPredictor,
         *,
-        logit_divisor: float = 1.0,
         class_codes: Mapping[str, Sequence[str]] | None = None,
         seed: str | None = None,
     ) -> None:
@@ -206,19 +204,14 @@ class StructuredReportWriter:
         self.folder = Path(folder)
         self.images = images
         self.seed = seed
-        self.classifier = Classifier(
-            info["class_names"],
-            weights,
-            info.get("multi_label", False),
-            parameters=[
-                f"network: {json.dumps(info['architecture'])}",
-                f"preprocessing: {json.dumps(info.get('preprocessing', {}))}",
-                f"logits divided by the temperature {logit_divisor:.6g}",
-            ],
-            class_codes=class_codes or {},
-        )
-
-        self._rows: list[list[float]] = []  # empty for an image that couldn't be used
+        info = predictor.info
+        parameters = [
+            f"network: {json.dumps(info['architecture'])}",
+            f"preprocessing: {json.dumps(info.get('preprocessing', {}))}",
+            f"logits divided by the temperature {predictor.temperature or 1:.6g}",
+        ]
+        multi_label = info.get("multi_label", False)
+        self.classifier = Classifier(info["class_names"], predictor.path, multi_label, parameters, class_codes or {})
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler; postprocessing has to turn logits into probabilities before."""
@@ -227,7 +220,7 @@ class StructuredReportWriter:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
 
     def _start(self, engine: Engine) -> None:
-        self._rows = []
+        self._rows: list[list[float]] = []  # empty for an image that couldn't be used
 
     def _collect(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
