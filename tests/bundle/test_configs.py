@@ -283,9 +283,11 @@ def test_the_network_takes_and_gives_what_the_metadata_say(demo, tmp_path, monke
 def test_the_fit_of_a_run_is_in_its_model_and_in_every_use_of_it(workflow, run, tiny, tmp_path):
     run("train.json", **tiny, output_dir=str(tmp_path), fit="crop")
     assert load_model(tmp_path / "models" / "model.pt")[1]["preprocessing"]["fit"] == "crop"
-    for name in WORKFLOWS[1:]:
-        parser = workflow(name, output_dir=str(tmp_path), dataset_dir=tiny["dataset_dir"]).parser
-        assert parser.get_parsed_content("preprocessing", instantiate=False).get_config()["fit"] == "crop"
+    evaluate, inference = (
+        workflow(name, output_dir=str(tmp_path), dataset_dir=tiny["dataset_dir"]).parser for name in WORKFLOWS[1:]
+    )
+    assert evaluate.get_parsed_content("preprocessing", instantiate=False).get_config()["fit"] == "crop"
+    assert inference.get_parsed_content("predictor").preprocessing["fit"] == "crop"
 
 
 def test_images_resampled_to_a_spacing_have_no_fit(workflow, tiny, tmp_path):
