@@ -32,7 +32,7 @@ _HOME = {
     "train": "api.functions",
     "evaluate": "api.functions",
     "show_batch": "api.shown_images",
-    "Prediction": "serving.outcome",
+    "Prediction": "serving.prediction",
     "predict": "serving.predictor",
     "predict_iter": "serving.predictor",
 }

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
@@ -62,6 +63,18 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def input_error_behind(error: BaseException | None) -> InputError | None:
     """Returns the ``InputError`` that caused ``error``, or None."""
     return next((one for one in causes(error) if isinstance(one, InputError)), None)
+
+
+@contextmanager
+def plain_input_errors() -> Iterator[None]:
+    """Raises an ``InputError`` that other libraries have wrapped as it was."""
+    try:
+        yield
+    except Exception as error:
+        cause = input_error_behind(error)
+        if cause is None:
+            raise
+        raise InputError(str(cause)) from error
 
 
 def sentence_of(error: BaseException) -> str | None:

@@ -25,9 +25,9 @@ import torch
 
 from dual_skd.networks.build import build_network
 from dual_skd.runs.model_file import save_model
-from dual_skd.serving.export.child import ChildFailed, run_module
 from dual_skd.serving.export.export import machine
-from dual_skd.serving.export.formats import CALIBRATION, FORMATS, RECIPE, definition
+from dual_skd.serving.export.formats import CALIBRATION, FORMATS, SPEC, definition
+from dual_skd.serving.export.worker import WorkerFailed, run_module
 from dual_skd.utils.files import read_json
 from scripts import TRAIN
 
@@ -55,7 +55,7 @@ def candidates(size: int, work: Path) -> Candidates:
     )
     densenet = {"_target_": "monai.networks.nets.DenseNet121", "spatial_dims": 2, "in_channels": 1}
     np.save(work / CALIBRATION, np.random.default_rng(0).uniform(-1, 1, (16, 1, size, size)).astype(np.float32))
-    (work / RECIPE).write_text(json.dumps(preprocessing), encoding="utf-8")
+    (work / SPEC).write_text(json.dumps(preprocessing), encoding="utf-8")
     found: Candidates = {
         EAGER: ("eager", definition(large), None),
         DENSENET: ("eager", densenet | {"out_channels": CLASSES}, None),
@@ -64,11 +64,11 @@ def candidates(size: int, work: Path) -> Candidates:
     for name, known in FORMATS.items():
         try:
             if known.obstacle():
-                raise ChildFailed(known.obstacle())
+                raise WorkerFailed(known.obstacle())
             run_module(
                 "dual_skd.serving.export.formats", [name, str(model), str(work)], work=work, seconds=LIMIT_SECONDS
             )
-        except ChildFailed as error:
+        except WorkerFailed as error:
             sys.stderr.write(f"{name}: not measured ({error})\n")
             continue
         files = [work / file for file in known.files]

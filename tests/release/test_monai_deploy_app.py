@@ -22,7 +22,7 @@ from dual_skd.data import image_transforms, read_image
 from dual_skd.data.reading.dicom import in_hounsfield
 from scripts import ROOT
 
-recipe = pytest.importorskip("dual_skd.serving.export.recipe").recipe
+model_spec = pytest.importorskip("dual_skd.serving.export.model_spec").model_spec
 APP = ROOT / "scripts" / "release" / "monai_deploy_app"
 NAMES = ["a", "b"]
 
@@ -42,7 +42,7 @@ def about(**preprocessing) -> dict:
         "preprocessing": {"spatial_dims": 2, "image_size": 16, "window": "percentile"} | preprocessing,
         "calibration": {"temperature": 2.0},
     }  # fmt: skip
-    return json.loads(json.dumps(recipe(info) | {"model": {"file": "model.pt", "sha256": "0" * 64}}))
+    return json.loads(json.dumps(model_spec(info) | {"model": {"file": "model.pt", "sha256": "0" * 64}}))
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_our_own_configs_pass_and_are_mostly_plain_values():
         ("torch.os.system", "standard library"),
         ("torch.hub.load", "hub can run code"),
         ("run_cmd", "can run code"),
-        ("dual_skd.serving.export.child.run_module", "child can run code"),
+        ("dual_skd.serving.export.worker.run_module", "worker can run code"),
         ("dual_skd.serving.export.runtimes.open_artefact", "runtimes can run code"),
         ("torch.distributed.launch.main", "launch can run code"),
         ("torch.fx.GraphModule", "fx can run code"),

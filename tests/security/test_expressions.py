@@ -67,7 +67,7 @@ def test_what_configs_need_is_taken(text):
         ("monai.utils.run_cmd(['id'])", "run_cmd can run code"),
         ("torch.hub.load('a/b', 'c')", "hub can run code"),
         ("torch.utils.cpp_extension.load_inline('a', 'b')", "cpp_extension can run code"),
-        ("dual_skd.serving.export.child.run_module('timeit', ['1'], @x, seconds=9)", "child can run code"),
+        ("dual_skd.serving.export.worker.run_module('timeit', ['1'], @x, seconds=9)", "worker can run code"),
         ("dual_skd.serving.export.runtimes.open_artefact('eager', @x, threads=1)", "runtimes can run code"),
         ("@x.run_module('timeit')", "run_module can run code"),
         ("@x.open_artefact('eager')", "open_artefact can run code"),

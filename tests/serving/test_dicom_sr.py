@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -20,7 +21,8 @@ import dual_skd
 from dual_skd.data import write_demo
 from dual_skd.errors import InputError
 from dual_skd.serving import dicom_sr
-from dual_skd.serving.dicom_sr import NOTICE, Classified, Classifier, StructuredReportWriter, measurement_report
+from dual_skd.serving.dicom_sr import Classified, Classifier, StructuredReportWriter, measurement_report
+from dual_skd.serving.dicom_sr_content import NOTICE
 
 sr = pytest.importorskip("highdicom.sr")
 
@@ -237,7 +239,8 @@ def test_headers_that_say_little_or_what_the_standard_has_no_word_for_are_enough
 def writer(tmp_path, images, **options) -> StructuredReportWriter:
     (tmp_path / "model.pt").write_bytes(b"weights")
     info = {"class_names": ["a", "b"], "architecture": {"name": "resnet18"}}
-    return StructuredReportWriter(tmp_path / "sr", list(map(str, images)), info, tmp_path / "model.pt", **options)
+    predictor = SimpleNamespace(info=info, path=tmp_path / "model.pt", temperature=None)
+    return StructuredReportWriter(tmp_path / "sr", list(map(str, images)), predictor, **options)
 
 
 def predict(handler: StructuredReportWriter, rows: list[list[float]], problems: list[str]) -> None:

@@ -11,7 +11,9 @@ from PIL import Image
 
 from dual_skd.metrics.uncertainty import Conformal
 from dual_skd.networks.build import build_network
+from dual_skd.serving.prediction import PredictionRules
 from dual_skd.serving.writers import ExplanationWriter, PredictionWriter, picture
+from dual_skd.utils.files import draft_of
 
 NAMES = ["normal", "nodule"]
 
@@ -23,7 +25,7 @@ NAMES = ["normal", "nodule"]
 def test_predictions_are_a_row_per_image_and_a_column_per_class(tmp_path, multi_label, second, predicted):
     path = tmp_path / "out" / "predictions.csv"
     engine = Engine(lambda engine, batch: [{"pred": row} for row in batch])
-    PredictionWriter(path, ["a.png", "b.png"], NAMES, multi_label=multi_label).attach(engine)
+    PredictionWriter(path, ["a.png", "b.png"], PredictionRules(NAMES, multi_label)).attach(engine)
     for _ in range(2):  # a second evaluation starts anew
         engine.run([torch.tensor([[first, float(other)]]) for first, other in zip((0.75, 0.25), second, strict=True)])
     with path.open() as file:
@@ -35,7 +37,7 @@ def test_predictions_are_a_row_per_image_and_a_column_per_class(tmp_path, multi_
 
 def test_an_image_that_could_not_be_used_has_a_row_without_numbers_and_is_counted(tmp_path, caplog):
     engine = Engine(lambda engine, batch: [{"pred": torch.tensor([0.75, 0.25])} for _ in batch])
-    PredictionWriter(tmp_path / "predictions.csv", ["a.png", "b.png"], NAMES).attach(engine)
+    PredictionWriter(tmp_path / "predictions.csv", ["a.png", "b.png"], PredictionRules(NAMES)).attach(engine)
     with caplog.at_level("INFO"):
         engine.run([[{"problem": ""}, {"problem": "b.png is cut off."}]])
     with (tmp_path / "predictions.csv").open() as file:
@@ -50,7 +52,7 @@ def test_fewer_predictions_than_images_leave_the_former_table(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text("former")
     engine = Engine(lambda engine, batch: [{"pred": row} for row in batch])
-    PredictionWriter(path, ["a.png", "b.png"], NAMES).attach(engine)
+    PredictionWriter(path, ["a.png", "b.png"], PredictionRules(NAMES)).attach(engine)
     with pytest.raises(ValueError, match="1 predictions for 2 images"):
         engine.run([torch.tensor([[0.75, 0.25]])])
     assert path.read_text() == "former"
@@ -58,21 +60,21 @@ def test_fewer_predictions_than_images_leave_the_former_table(tmp_path):
 
 def test_rows_are_on_disk_after_each_batch_and_none_is_kept(tmp_path):
     engine = Engine(lambda engine, batch: [{"pred": row} for row in batch])
-    writer = PredictionWriter(tmp_path / "predictions.csv", ["a", "b", "c"], NAMES)
+    writer = PredictionWriter(tmp_path / "predictions.csv", ["a", "b", "c"], PredictionRules(NAMES))
     writer.attach(engine)
     lines = []
     engine.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda: lines.append(len(writer.draft.read_text().splitlines()))
+        Events.ITERATION_COMPLETED, lambda: lines.append(len(draft_of(writer.path).read_text().splitlines()))
     )
     engine.run([torch.full((1, 2), 0.5)] * 3)
-    assert lines == [2, 3, 4] and not writer.draft.exists()
+    assert lines == [2, 3, 4] and not draft_of(writer.path).exists()
 
 
 def test_an_auxiliary_and_calibrated_sets_have_columns(tmp_path):
-    item = {"pred": torch.tensor([0.75, 0.25]), "auxiliary_pred": torch.tensor([0.0, 2 * np.log(3)])}
+    item = {"pred": torch.tensor([0.75, 0.25]), "auxiliary_pred": torch.tensor([0.25, 0.75])}
     engine = Engine(lambda engine, batch: [item])
-    sets = Conformal("lac", 0.1, 50, 0.3)
-    PredictionWriter(tmp_path / "p.csv", ["a"], NAMES, auxiliary_temperature=2.0, sets=sets).attach(engine)
+    rules = PredictionRules(NAMES, sets=Conformal("lac", 0.1, 50, 0.3), auxiliary=True)
+    PredictionWriter(tmp_path / "p.csv", ["a"], rules).attach(engine)
     engine.run([[{}]])
     with (tmp_path / "p.csv").open() as file:
         (row,) = csv.DictReader(file)

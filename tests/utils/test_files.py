@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from dual_skd.errors import InputError
-from dual_skd.utils.files import make_folder, replace_file, sha256_of
+from dual_skd.utils.files import make_folder, replace_file, sha256_of, write_csv, write_json, write_text
 
 WRITERS = {
     "text": lambda draft: draft.write_text("x" * 10_000),
@@ -84,6 +86,29 @@ def test_a_full_disk_is_named_where_the_writer_does_not(tmp_path, monkeypatch):
 def test_an_error_of_the_writer_itself_is_not_hidden(tmp_path):
     with pytest.raises(TypeError):
         replace_file(tmp_path / "a", lambda draft: draft.write_text(5))
+
+
+def test_what_ends_in_the_middle_leaves_what_was_there(tmp_path):
+    def rows():
+        yield ["a", "b"]
+        raise KeyboardInterrupt
+
+    write_csv(tmp_path / "a.csv", [["a", "b"], [1, "x,y"]])
+    with pytest.raises(KeyboardInterrupt):
+        write_csv(tmp_path / "a.csv", rows())
+    assert (tmp_path / "a.csv").read_bytes() == b'a,b\r\n1,"x,y"\r\n'
+
+
+def test_a_link_stays_one_and_a_pipe_is_written_to(tmp_path):
+    write_text(tmp_path / "a.txt", "former")
+    (tmp_path / "link").symlink_to(tmp_path / "a.txt")
+    write_text(tmp_path / "link", "ä")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "a.txt").read_text(encoding="utf-8") == "ä"
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    write_json(tmp_path / "pipe", {"a": 1}, indent=2)
+    assert json.loads(reader.communicate(timeout=60)[0]) == {"a": 1}
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_the_sum_of_a_file_is_that_of_its_bytes(tmp_path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands ``dual-skd train`` and ``evaluate`` do, for Python."""
+"""The commands ``dual-skd train`` and ``evaluate`` as Python functions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def train(
     config: str | Path | Sequence[str | Path] | None = None,
     **options: Any,
 ) -> TrainingResult:
-    """Trains as ``dual-skd train`` does, and ``monai.bundle run training`` on the same config.
+    """Trains a light classifier, as ``dual-skd train`` does.
 
-    A run that was stopped goes on where it is given the same ``output_dir`` again. A script shows what the command
-    shows, on stderr, unless it has set up a log of its own; a notebook shows nothing.
+    A run that was stopped goes on if it is given the same ``output_dir`` again. A script shows the command's log on
+    stderr, unless it has set up a log of its own; a notebook shows nothing.
 
     Args:
         dataset_dir: your data, in any form of docs/user_guide.md; "demo" and "demo3d" generate images.
@@ -34,7 +34,7 @@ def train(
         options: those of docs/options.md, such as ``output_dir="output"``, ``epochs=24``, ``image_size=[48, 48, 24]``.
 
     Returns:
-        what the run made, read from its folder.
+        the result, read from the run's folder.
 
     Raises:
         InputError: an option or the data can't be used.
@@ -55,7 +55,7 @@ def evaluate(
     config: str | Path | Sequence[str | Path] | None = None,
     **options: Any,
 ) -> EvaluationResult:
-    """Measures a run's model as ``dual-skd evaluate`` does, and ``monai.bundle run evaluating`` on the same config.
+    """Measures a run's model, as ``dual-skd evaluate`` does.
 
     Args:
         output_dir: of the run, "output" by default.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What predicting wrote, read from its table."""
+"""The result of predicting, read from its table."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dual_skd.api.results import Result, rows_of
+from dual_skd.api.result_base import Result, rows_of
 from dual_skd.errors import InputError
 from dual_skd.utils.files import expanded
 from dual_skd.utils.wording import quoted
 
-MOST = 5  # classes, and kinds of problems, in the text
-LONGEST = 240  # characters of a problem in the text
+MAX_LINES = 5  # classes, and kinds of problems, in the text
+MAX_PROBLEM_CHARACTERS = 240  # characters of a problem in the text
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,16 +49,16 @@ class InferenceResult(Result):
 
     @cached_property
     def problems(self) -> dict[str, int]:
-        """Why images can't be used -> how many; of reasons that differ in names and numbers only the first stands."""
-        said: dict[str, str] = {}
+        """Why images can't be used -> how many; reasons that differ in names and numbers alone are one."""
+        first: dict[str, str] = {}
         found: Counter[str] = Counter()
         for row in rows_of(self.table):
             if problem := row.get("problem"):
                 image = row["image"]
                 kind = re.sub(r"\d+", "n", problem.replace(image, "").replace(Path(image).name, ""))
                 found[kind] += 1
-                said.setdefault(kind, problem.replace(image, Path(image).name))
-        return {said[kind]: count for kind, count in found.most_common()}
+                first.setdefault(kind, problem.replace(image, Path(image).name))
+        return {first[kind]: count for kind, count in found.most_common()}
 
     def title(self) -> str:
         return f"Predicted: {self.table}"
@@ -66,14 +66,14 @@ class InferenceResult(Result):
     def rows(self) -> list[tuple[str, str | Path]]:
         answered, unused = sum(self.answers.values()), sum(self.problems.values())
         shown = [f"{name or 'none'} {count}" for name, count in self.answers.items()]
-        rest = ["..."] if len(shown) > MOST else []
+        rest = ["..."] if len(shown) > MAX_LINES else []
         rows: list[tuple[str, str | Path]] = [
             ("images", f"{answered + unused}, {answered} answered" + (f", {unused} not" if unused else "")),
-            ("answers", ", ".join(shown[:MOST] + rest)),
+            ("answers", ", ".join(shown[:MAX_LINES] + rest)),
         ]
         kinds = [f"{count}: {_shortened(problem)}" for problem, count in self.problems.items()]
-        rest = [f"{len(kinds) - MOST} more reasons, in the column problem"] if len(kinds) > MOST else []
-        return rows + [("" if place else "not used", kind) for place, kind in enumerate(kinds[:MOST] + rest)]
+        rest = [f"{len(kinds) - MAX_LINES} more reasons, in the column problem"] if len(kinds) > MAX_LINES else []
+        return rows + [("" if place else "not used", kind) for place, kind in enumerate(kinds[:MAX_LINES] + rest)]
 
     def next_command(self) -> str:
         run = self.table.parent
@@ -81,4 +81,4 @@ class InferenceResult(Result):
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+    return text if len(text) <= MAX_PROBLEM_CHARACTERS else f"{text[: MAX_PROBLEM_CHARACTERS - 4]} ..."

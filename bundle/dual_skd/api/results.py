@@ -1,57 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run made, read from its files: for Python and notebooks, and as the last words of the commands."""
+"""Results of training and evaluation, read from a run's files: for Python, notebooks, and the end of a command."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dual_skd.api.result_base import Result, RunResult, last_words, rows_of
 from dual_skd.errors import InputError, did_you_mean
-from dual_skd.utils.files import expanded, read_json
-from dual_skd.utils.wording import closing, counted, metric_rows, metric_words, quoted
+from dual_skd.utils.files import read_json
+from dual_skd.utils.wording import counted, metric_rows, metric_words, quoted
 
 if TYPE_CHECKING:
-    from torch import nn
+    from dual_skd.evaluation.pages.markup import Markup
 
 logger = logging.getLogger(__name__)
 
-SHOWN = ("macro_auc", "balanced_accuracy", "nll", "ece")  # of all metrics, in the text
-
-
-class Result(ABC):
-    """What all results have: a text, which a notebook shows as HTML."""
-
-    @abstractmethod
-    def title(self) -> str:
-        """What was made, and where."""
-
-    @abstractmethod
-    def rows(self) -> list[tuple[str, str | Path]]:
-        """Name and text of what else is to be said; "" for what isn't known."""
-
-    @abstractmethod
-    def next_command(self) -> str:
-        """What is done next; "" for nothing."""
-
-    def __repr__(self) -> str:
-        return closing(self.title(), self.rows())
-
-    def _repr_html_(self) -> str:
-        from dual_skd.api.notebook import shown
-
-        return shown(self)
+MAIN_METRICS = ("macro_auc", "balanced_accuracy", "nll", "ece")  # of all metrics, in the text
 
 
 @dataclass(frozen=True, repr=False)
-class TrainingResult(Result):
+class TrainingResult(RunResult):
     """A training run, read from its folder.
 
     Args:
@@ -61,20 +36,10 @@ class TrainingResult(Result):
         InputError: there is no run in this folder.
     """
 
-    output_dir: Path
-
     def __post_init__(self) -> None:
-        object.__setattr__(self, "output_dir", expanded(self.output_dir))
+        super().__post_init__()
         if not self._run and not self._record:
             raise InputError(f"{self.output_dir} has no run.json, so no run was trained there; give its output_dir.")
-
-    @cached_property
-    def _run(self) -> dict[str, Any]:
-        return read_json(self.output_dir / "run.json")
-
-    @cached_property
-    def _record(self) -> dict[str, Any]:
-        return read_json(self.output_dir / "metrics.json")
 
     @cached_property
     def _best(self) -> dict[str, Any]:
@@ -101,7 +66,7 @@ class TrainingResult(Result):
 
     @property
     def kept_because(self) -> str:
-        """By what rule this epoch is kept."""
+        """The rule by which this epoch is kept."""
         key = self._key
         if not self._best:
             return "the last one, as there were no validation images"
@@ -153,16 +118,10 @@ class TrainingResult(Result):
         """The report of the test images, None before there is one."""
         return _report(self.output_dir, "test", self._record.get("test") or {})
 
-    def model(self) -> tuple[nn.Module, dict[str, Any]]:
-        """The kept student and what describes it, see :func:`dual_skd.load_model`."""
-        from dual_skd.runs.model_file import load_model
+    def _html_parts(self) -> Iterable[Markup]:
+        from dual_skd.api.notebook import training_parts
 
-        return load_model(self.model_file)
-
-    def _repr_html_(self) -> str:
-        from dual_skd.api.notebook import shown, training_parts
-
-        return shown(self, training_parts(self))
+        return training_parts(self)
 
     def title(self) -> str:
         if self.finished:
@@ -200,7 +159,7 @@ class TrainingResult(Result):
 
 
 @dataclass(frozen=True, repr=False)
-class EvaluationResult(Result):
+class EvaluationResult(RunResult):
     """An evaluation, read from the folder of its run.
 
     Args:
@@ -211,14 +170,12 @@ class EvaluationResult(Result):
         InputError: there is no such evaluation.
     """
 
-    output_dir: Path
     name: str = "test"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "output_dir", expanded(self.output_dir))
+        super().__post_init__()
         if not self._entry:
-            record = read_json(self.output_dir / "metrics.json")
-            known = [name for name, entry in record.items() if isinstance(entry, dict) and "source" in entry]
+            known = [name for name, entry in self._record.items() if isinstance(entry, dict) and "source" in entry]
             remedy = (
                 f"there are {', '.join(known)}" if known else f"`dual-skd evaluate {quoted(self.output_dir)}` makes one"
             )
@@ -227,7 +184,7 @@ class EvaluationResult(Result):
 
     @cached_property
     def _entry(self) -> dict[str, Any]:
-        entry = read_json(self.output_dir / "metrics.json").get(self.name)
+        entry = self._record.get(self.name)
         return entry if isinstance(entry, dict) and "source" in entry else {}
 
     @cached_property
@@ -255,18 +212,18 @@ class EvaluationResult(Result):
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Metrics of the student as it is."""
+        """Metrics of the student without its temperature."""
         return dict(self._entry["student"])
 
     @property
     def calibrated(self) -> dict[str, float | None] | None:
-        """The same with its temperature, as it answers; None where none was fitted."""
+        """The same with its temperature, as in its predictions; None where none was fitted."""
         found = self._entry.get("calibrated")
         return None if found is None else dict(found)
 
     @property
     def temperature(self) -> float | None:
-        """By which the logits were divided for the predictions; None where they are as the network gives them."""
+        """Temperature by which the logits were divided for the predictions; None without one."""
         return self._entry.get("temperature")
 
     @property
@@ -296,19 +253,9 @@ class EvaluationResult(Result):
         """The page, None where none was written."""
         return _report(self.output_dir, self.name, self._entry)
 
-    def model(self) -> tuple[nn.Module, dict[str, Any]]:
-        """The run's student and what describes it, see :func:`dual_skd.load_model`."""
-        from dual_skd.runs.model_file import load_model
-
-        return load_model(self.output_dir)
-
     @property
     def _table(self) -> Path:
         return self.output_dir / f"predictions_{self.name}.csv"
-
-    @cached_property
-    def _run(self) -> dict[str, Any]:
-        return read_json(self.output_dir / "run.json")
 
     @property
     def unfinished(self) -> str:
@@ -317,10 +264,10 @@ class EvaluationResult(Result):
 
         return unfinished(self._run, "the command below")
 
-    def _repr_html_(self) -> str:
-        from dual_skd.api.notebook import evaluation_parts, shown
+    def _html_parts(self) -> Iterable[Markup]:
+        from dual_skd.api.notebook import evaluation_parts
 
-        return shown(self, evaluation_parts(self))
+        return evaluation_parts(self)
 
     def title(self) -> str:
         return f"Evaluated: {self.output_dir}, kept as {self.name!r}"
@@ -336,8 +283,8 @@ class EvaluationResult(Result):
             ("measured", f"{_counted(self.images, self.patients)}: {self.data}{left_out}"),
         ]
         own = bool(self._measured[0])
-        home = ({}, "") if own else at_home(read_json(self.output_dir / "metrics.json"), self.name)
-        rows += metric_rows(estimates(self._entry), SHOWN[:2], home, self._level)
+        home = ({}, "") if own else at_home(self._record, self.name)
+        rows += metric_rows(estimates(self._entry), MAIN_METRICS[:2], home, self._level)
         return [
             *rows, ("calibration", self._calibration(answered)), ("per image", self._table),
             ("report", self.report or ""),
@@ -347,12 +294,12 @@ class EvaluationResult(Result):
         after, before = answered.get("ece"), self.metrics.get("ece")
         if after is None or before is None:
             return ""
-        said = f"probabilities and the share that is right differ by {100 * after:.1f} points (ECE)"
+        found = f"probabilities and the share that is right differ by {100 * after:.1f} points (ECE)"
         if self.temperature is None:
-            return f"{said}; as the network gives them, without a temperature"
+            return f"{found}; as the network gives them, without a temperature"
         if self.temperature == 1:
-            return f"{said}, with a temperature of 1"
-        return f"{said}; by {100 * before:.1f} without the temperature of {self.temperature:.2f}"
+            return f"{found}, with a temperature of 1"
+        return f"{found}; by {100 * before:.1f} without the temperature of {self.temperature:.2f}"
 
     def next_command(self) -> str:
         if self.unfinished:
@@ -364,13 +311,8 @@ class EvaluationResult(Result):
         return "dual-skd train DATA -o OUT"  # measured was the model that comes with the bundle
 
 
-def last_words(result: Result) -> str:
-    """What a command ends with: what was made, where, the main numbers, and the next command, ready to paste."""
-    return closing(result.title(), result.rows(), result.next_command())
-
-
 def say(result: Callable[..., Result], *arguments: Any) -> None:
-    """Prints the last words, in the first process only, and where what is logged as information is shown.
+    """Prints the last words of a result, in the first process alone, and if the log shows information.
 
     Args:
         result: class of the result.
@@ -382,7 +324,7 @@ def say(result: Callable[..., Result], *arguments: Any) -> None:
 
 
 def _in_words(metrics: Mapping[str, float | None]) -> str:
-    known = {name: value for name in SHOWN if (value := metrics.get(name)) is not None}
+    known = {name: value for name in MAIN_METRICS if (value := metrics.get(name)) is not None}
     return ", ".join(f"{metric_words(name)} {value:.3f}" for name, value in known.items())
 
 
@@ -398,10 +340,3 @@ def _report(output_dir: Path, name: str, entry: Mapping[str, Any]) -> Path | Non
     """The page of an evaluation; one from before it isn't its own."""
     path = output_dir / ("report" if name == "test" else f"report_{name}") / "report.html"
     return path if entry.get("analysis") and path.is_file() else None
-
-
-def rows_of(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a CSV table with a header; none without the file."""
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(file)

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dual_skd.errors import InputError
+from dual_skd.cli.shared import add_findings_file, write_lines
 from dual_skd.security.audit import Audit, Finding, audit_bundle
+from dual_skd.utils.files import write_json
 from dual_skd.utils.wording import closing, counted, quoted
 
 
@@ -18,13 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of ``audit``."""
     parser.add_argument("bundle_dir", type=Path, metavar="BUNDLE", help="folder of a MONAI bundle")
     parser.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
+        "--allow", action="append", default=[], metavar="PACKAGE",
         help="a package that configs may use beside monai, torch, timm, ignite and dual_skd; can be repeated",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
+    )  # fmt: skip
+    add_findings_file(parser)
     parser.add_argument(
         "--quiet", action="store_true", help="problems and counts only, not every target and expression"
     )
@@ -34,12 +30,8 @@ def main(args: argparse.Namespace) -> int:
     """Looks through the bundle, prints what it would do, and returns 0 when all of it is allowed, else 1."""
     audit = audit_bundle(args.bundle_dir, allow=args.allow)
     if args.json is not None:
-        try:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(audit.as_dict(), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{args.json} can't be written ({error.strerror}); choose another file.") from error
-    sys.stdout.write("\n".join([*report(audit, quiet=args.quiet), last_words(args, audit)]) + "\n")
+        write_json(args.json, audit.as_dict(), indent=2)
+    write_lines(*report(audit, quiet=args.quiet), last_words(args, audit))
     return 0 if audit.ok else 1
 
 

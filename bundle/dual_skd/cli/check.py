@@ -4,49 +4,47 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import logging
 import os
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
+from dual_skd.cli.shared import add_findings_file, write_lines
 from dual_skd.errors import InputError
 from dual_skd.options import Training, command, read
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Reading
 from dual_skd.options.training import Images
 from dual_skd.runs.workflow import TRAIN
-from dual_skd.utils.files import replace_file
+from dual_skd.utils.files import replace_file, write_csv, write_json, write_text
 from dual_skd.utils.wording import closing, counted, quoted
 
 if TYPE_CHECKING:
     from dual_skd.data.checking.findings import Findings, Group
     from dual_skd.data.records.datalist import DataList
 
-OF_NETWORK = ("image_size", "window", "spacing", "fit")  # options that a list of images doesn't answer
-SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
-WIDTH = 120
+NETWORK_INPUT = ("image_size", "window", "spacing", "fit")  # options that no list of images answers
+OFFENDERS_SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
+REPORT_COLUMNS = 120
 
 
 def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``check``."""
     parser.add_argument("dataset_dir", metavar="DATA", help="what training would take as DATA")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page: images of each class, findings")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
+    add_findings_file(parser)
     parser.add_argument("--fix-list", type=Path, metavar="FILE", help="write a CSV table of all images to look at")
     parser.add_argument(
-        "--clean-list",
-        type=Path,
-        metavar="FILE",
+        "--clean-list", type=Path, metavar="FILE",
         help="write a datalist.csv of what is left: one of every group of copies",
-    )
+    )  # fmt: skip
     parser.add_argument("--no-twins", action="store_true", help="don't look for copies among the images")
     add_options(parser, Images)
     add_options(parser, Reading)
@@ -60,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     of_images, of_reading = given(args, Images), given(args, Reading)
     options = read(Training, of_images | of_reading)
     reading = {name: getattr(options, name) for name in Reading.model_fields}
-    with _without_log("dual_skd.data.records.datalist"):  # the report says it all
+    with _without_log("dual_skd.data.records.datalist"):  # the report has it all
         data, known = load_for_check(
             args.dataset_dir, spatial_dims=options.spatial_dims, frame=options.frame, **reading
         )
@@ -69,10 +67,9 @@ def main(args: argparse.Namespace) -> int:
         findings = check_records(data, known=known, twins=not args.no_twins)
     if args.json is not None:
         content = {"data": str(args.dataset_dir), "hash": data.hash if data.source else "", **findings.as_dict()}
-        text = json.dumps(content, indent=2) + "\n"
-        _write(args.json, lambda file: file.write(text))
+        write_json(args.json, content, indent=2)
     if args.fix_list is not None:
-        _write(args.fix_list, lambda file: _write_table(file, COLUMNS, findings.offenders))
+        write_csv(args.fix_list, [COLUMNS, *([one.get(name, "") for name in COLUMNS] for one in findings.offenders)])
     if not data.source:  # nothing could be read at all
         sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
         return 1
@@ -85,10 +82,10 @@ def main(args: argparse.Namespace) -> int:
         ("fix list", args.fix_list or ""),
     ]
     if args.clean_list is not None:
-        from dual_skd.data.checking.clean_list import clean_records, write_clean_list
+        from dual_skd.data.checking.clean_list import clean_records
 
         records, notes = clean_records(data, findings)
-        _write(args.clean_list, lambda file: write_clean_list(data, records, file))
+        replace_file(args.clean_list, partial(_write_clean_list, data, records))
         kept = Counter(record["split"] for record in records)
         left = counted(len(records), "image is", "images are")
         rows += [("clean list", args.clean_list), ("", "; ".join([f"{left} left", *notes]))]
@@ -103,7 +100,7 @@ def main(args: argparse.Namespace) -> int:
         following = ""
     if args.page is not None:
         _write_page(args, data, findings, of_images, verdict, following)
-    sys.stdout.write("\n".join([*lines, closing(verdict, rows, following)]) + "\n")
+    write_lines(*lines, closing(verdict, rows, following))
     return 0 if findings.ok else 1
 
 
@@ -128,9 +125,9 @@ def next_command(
     output = free_folder()
     start = f"dual-skd train {quoted(table or args.dataset_dir)} -o {output}"
     preset = "volume" if values.pop("spatial_dims", 2) == 3 else None
-    if table is not None:  # which has a column per class or one named label, and says all else of the data itself
+    if table is not None:  # a clean list, which has a column per class or one named label, and needs no other options
         columns = {"label_column": list(data.class_names)} if data.multi_label else {}
-        seen = {name: value for name, value in values.items() if name in OF_NETWORK}
+        seen = {name: value for name, value in values.items() if name in NETWORK_INPUT}
         values = seen | columns | ({"class_map": class_map} if (class_map := like_empty_cells(data)) else {})
     if args.dataset_dir not in DEMO_NAMES:
         defaults = TRAIN.gather({"dataset_dir": args.dataset_dir, "output_dir": output}, preset, None).options
@@ -148,20 +145,20 @@ def more_epochs(images: Mapping[str, int], options: Training) -> dict[str, int]:
     from dual_skd.training.schedule import ADVISED_STEPS, advised_epochs
 
     count: float = images["train"]
-    if not images["val"]:  # which is divided from them then, and the test where no split is given at all
+    if not images["val"]:  # training divides it from them, and the test where no split is given at all
         count *= (1 - options.val_fraction) * (1 if images["test"] else 1 - options.test_fraction)
     steps = max(int(count) // options.batch_size, 1)
     return {"epochs": advised_epochs(steps)} if options.epochs * steps < ADVISED_STEPS else {}
 
 
 def free_folder() -> str:
-    """A name for the folder of a run that nothing here has yet: ``output``, ``output2`` ..."""
+    """The first of ``output``, ``output2`` ... that doesn't exist here."""
     names = ("output" if number == 1 else f"output{number}" for number in count(1))
     return next(name for name in names if not Path(name).exists())
 
 
 def check_again(args: argparse.Namespace, values: Mapping[str, Any]) -> str:
-    """The same check with other dimensions; sizes and spacings are left out, as they were meant for the former ones."""
+    """The command of the same check with other dimensions; sizes and spacings were meant for the former ones."""
     values = {name: value for name, value in values.items() if name not in ("image_size", "spacing")}
     files = {"--page": args.page, "--json": args.json, "--fix-list": args.fix_list, "--clean-list": args.clean_list}
     own = [f"{name} {quoted(path)}" for name, path in files.items() if path is not None]
@@ -170,7 +167,7 @@ def check_again(args: argparse.Namespace, values: Mapping[str, Any]) -> str:
 
 
 def report(data: DataList, findings: Findings) -> Iterator[str]:
-    """What was read and what was found, line by line, the gravest first."""
+    """Lines of the report: what was read, then what was found, the gravest first."""
     yield f"Data: {data.source}"
     yield from _table_of_counts(data, findings)
     for note in notes_on(data, findings):
@@ -187,7 +184,7 @@ def report(data: DataList, findings: Findings) -> Iterator[str]:
 
 
 def notes_on(data: DataList, findings: Findings) -> list[str]:
-    """What is good to know of the set."""
+    """Notes on the data set."""
     given = [] if data.val or data.test else ["no split is given: training makes one"]
     return [*given, *(note for note in data.notes if note not in data.doubts), *findings.notes]  # doubts are warnings
 
@@ -203,7 +200,7 @@ def _table_of_counts(data: DataList, findings: Findings) -> Iterator[str]:
         name = split if divided else "all"
         rows.append([name, *map(str, counts.values()), str(len(records)), str(patients) if patients else "unknown"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if sum(widths) + 2 * len(widths) > 2 * WIDTH:  # a table of very many classes can't be read in a terminal
+    if sum(widths) + 2 * len(widths) > 2 * REPORT_COLUMNS:  # a table of very many classes can't be read in a terminal
         rows = [[row[0], *row[-2:]] for row in rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -214,18 +211,18 @@ def _group(group: Group) -> Iterator[str]:
     yield from _wrapped(f"{group.headline}.", "- ")
     named = [offender for offender in group.offenders if offender["image"]]
     before = ""
-    for offender in named[:SHOWN]:
+    for offender in named[:OFFENDERS_SHOWN]:
         where = ", ".join(filter(None, (offender["split"], offender["label"])))
         image = f"{offender['image']}{f' ({where})' if where else ''}"
         lines = _wrapped(f"{image}: {offender['detail']}", "    ")
         detail = offender["detail"].replace(Path(offender["image"]).name, "")
-        # a long sentence is said once
+        # a long sentence stands once
         yield from _wrapped(f"{image}: the same", "    ") if detail == before and len(lines) > 1 else lines
         before = detail
-    if len(named) > SHOWN:
-        yield f"    ... and {len(named) - SHOWN} more (--fix-list FILE.csv or --json FILE writes all)"
+    if len(named) > OFFENDERS_SHOWN:
+        yield f"    ... and {len(named) - OFFENDERS_SHOWN} more (--fix-list FILE.csv or --json FILE writes all)"
     if not named and group.example:
-        yield from _wrapped("; ".join(offender["detail"] for offender in group.offenders[:SHOWN]), "    ")
+        yield from _wrapped("; ".join(offender["detail"] for offender in group.offenders[:OFFENDERS_SHOWN]), "    ")
     for remedy in group.remedies[:3]:
         yield from _wrapped(f"{remedy[0].upper()}{remedy[1:]}.", "  > ")
 
@@ -249,20 +246,22 @@ def _write_page(
     from dual_skd.cli.check_page import check_page
 
     name, notes = Path(args.dataset_dir).resolve().name, notes_on(data, findings)
-    with _without_log("dual_skd.data"), _without_remarks_of_decoders():  # the findings say it all
+    with _without_log("dual_skd.data"), _without_remarks_of_decoders():  # the findings have it all
         page = check_page(name, data, findings, options, notes=notes, verdict=verdict, following=following)
-    _write(args.page, lambda file: file.write(page))
+    write_text(args.page, page)
+
+
+def _write_clean_list(data: DataList, records: Sequence[dict], path: Path) -> None:
+    from dual_skd.data.checking.clean_list import write_clean_list
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write_clean_list(data, records, file)
 
 
 def _wrapped(text: str, mark: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=mark,
-        subsequent_indent=" " * len(mark) + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    deeper = " " * len(mark) + "  "
+    return textwrap.wrap(text, REPORT_COLUMNS, initial_indent=mark, subsequent_indent=deeper, break_long_words=False,
+                         break_on_hyphens=False)  # fmt: skip
 
 
 def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> None:
@@ -280,28 +279,6 @@ def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> Non
             raise InputError(f"{path} belongs to the data, and would be written over; give another file.")
     if len(set(written)) < len(written):
         raise InputError("Two of --page, --json, --fix-list and --clean-list name the same file; give each its own.")
-
-
-def _write(path: Path, write: Callable[[TextIO], object]) -> None:
-    """Writes a text file whole or not at all; what isn't an ordinary file, such as a pipe, is written as it comes."""
-
-    def into(place: Path) -> None:
-        with place.open("w", encoding="utf-8", newline="") as file:
-            write(file)
-
-    path = path.resolve()  # a link stays one
-    if path.is_file() or not path.exists():
-        return replace_file(path, into)
-    try:
-        into(path)
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}; give another file.") from error
-
-
-def _write_table(file: TextIO, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    table = csv.DictWriter(file, columns)
-    table.writeheader()
-    table.writerows(rows)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dual_skd.cli.shared import add_split
 from dual_skd.errors import InputError
 from dual_skd.utils.wording import WIDTH, closing, quoted
 
@@ -21,10 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of ``compare``."""
     parser.add_argument("output_dir", type=Path, metavar="OUT", help="folder of an evaluated run")
     parser.add_argument("other", type=Path, metavar="OTHER", help="folder of another one; differences are OUT - OTHER")
-    parser.add_argument(
-        "--split", default="test", metavar="NAME",
-        help="which evaluation: test, val, or the name given as report_as (default: test)",
-    )  # fmt: skip
+    add_split(parser)
 
 
 def main(args: argparse.Namespace) -> int:

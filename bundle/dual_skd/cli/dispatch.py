@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dual_skd.errors import did_you_mean, sentence_of
 from dual_skd.utils.log import set_up
@@ -17,75 +17,54 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """A command: its module has ``add_arguments(parser)`` and ``main(args) -> int``."""
+    """A command; its module, of the same name, has ``add_arguments(parser)`` and ``main(args) -> int``."""
 
-    module: str
     purpose: str
     examples: tuple[str, ...]
 
 
 COMMANDS = {  # in the order of use
     "check": Command(
-        "dual_skd.cli.check",
         "look through a data set before training: bad files, leaks",
         ("dual-skd check DATA --page check.html", "dual-skd check DATA --clean-list clean.csv"),
     ),
     "train": Command(
-        "dual_skd.cli.train",
         "train a light classifier on your images",
         ("dual-skd train DATA -o output", "dual-skd train VOLUMES -o output3d --preset volume --epochs 40"),
     ),
     "evaluate": Command(
-        "dual_skd.cli.evaluate",
         "measure a trained model on its test images, or on others",
         ("dual-skd evaluate output", "dual-skd evaluate output --dataset-dir OTHER_HOSPITAL"),
     ),
-    "report": Command(
-        "dual_skd.cli.report",
-        "write the report of an evaluated run again, otherwise",
-        ("dual-skd report output --no-images",),
-    ),
-    "compare": Command(
-        "dual_skd.cli.compare",
-        "compare two evaluated runs on the images that both have",
-        ("dual-skd compare output output2",),
-    ),
+    "report": Command("write the report of an evaluated run again, otherwise", ("dual-skd report output --no-images",)),
+    "compare": Command("compare two evaluated runs on the images that both have", ("dual-skd compare output output2",)),
     "predict": Command(
-        "dual_skd.cli.predict",
         "ask a trained model about images, a line each",
         ("dual-skd predict scan.dcm FOLDER --model output", "dual-skd predict FOLDER --model output --csv answers.csv"),
     ),
     "export": Command(
-        "dual_skd.cli.export",
         "make the model a file for other programs, verified",
         ("dual-skd export output", "dual-skd export output --formats onnx openvino_fp16"),
     ),
     "learning-curve": Command(
-        "dual_skd.cli.learning_curve",
-        "see how accuracy grows with the number of labelled images",
-        ("dual-skd learning-curve DATA -o curve",),
+        "see how accuracy grows with the number of labelled images", ("dual-skd learning-curve DATA -o curve",)
     ),
     "select": Command(
-        "dual_skd.cli.select",
         "select small weights from large ones, without training",
         ("dual-skd select --large large.pth --small small.pth --out new.safetensors",),
     ),
-    "audit": Command(
-        "dual_skd.cli.audit",
-        "see what a bundle's configs would run, before they are run",
-        ("dual-skd audit BUNDLE",),
-    ),
+    "audit": Command("see what a bundle's configs would run, before they are run", ("dual-skd audit BUNDLE",)),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code; what the user can mend is one sentence on stderr."""
+    """Runs one command and returns its exit code; an error that the user can mend is one sentence on stderr."""
     _open_closed_streams()
     name, *words = (sys.argv[1:] if argv is None else argv) or ["-h"]
     try:
         code = _run(name, words)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # as of `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
@@ -109,7 +88,7 @@ def _run(name: str, words: list[str]) -> int:
     try:
         args = parser_of(name).parse(words)
         set_up(verbose=args.verbose, quiet=args.quiet)
-        return import_module(COMMANDS[name].module).main(args)
+        return module_of(name).main(args)
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped by Ctrl-C.\n")
         return 130
@@ -130,13 +109,18 @@ def overview() -> str:
     return "\n".join([*lines, "", "`dual-skd COMMAND -h` shows what a command takes.", ""])
 
 
+def module_of(name: str) -> Any:
+    """The module of a command."""
+    return import_module(f"dual_skd.cli.{name.replace('-', '_')}")
+
+
 def parser_of(name: str) -> Parser:
     """The parser of a command."""
     from dual_skd.options.arguments import Parser  # with pydantic, which the overview does without
 
     command = COMMANDS[name]
     parser = Parser(f"dual-skd {name}", command.purpose, command.examples)
-    import_module(command.module).add_arguments(parser)  # which imports what it needs, and no other command's
+    module_of(name).add_arguments(parser)  # imports what it needs, and no other command's
     for option, meaning in (("--verbose", "say more"), ("--quiet", "say warnings and errors alone, and show no bars")):
         if not parser.knows(option):
             parser.add_argument(option, action="store_true", help=meaning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from dual_skd.cli.train import add_files
+from dual_skd.cli.shared import add_option_files
 from dual_skd.options import Evaluation
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.runs.workflow import EVALUATE
@@ -13,7 +13,7 @@ from dual_skd.runs.workflow import EVALUATE
 
 def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``evaluate``."""
-    add_files(parser, EVALUATE)
+    add_option_files(parser, EVALUATE)
     add_options(parser, Evaluation, everyday=True, places={"output_dir": "OUT"})
 
 

@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dual_skd.cli.shared import write_lines
 from dual_skd.options import read
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Reading
 from dual_skd.serving.export.formats import FORMATS
 from dual_skd.utils.wording import closing, quoted
 
-OF_DATA = {"label_column", "class_map", "image_column"}  # of those with which data are read
+OPTIONS_OF_DATA = {"label_column", "class_map", "image_column"}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -23,13 +23,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of a training run")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the files (default: OUT/export)")
     parser.add_argument(
-        "--formats",
-        nargs="+",
-        choices=list(FORMATS),
-        default=list(FORMATS),
-        metavar="NAME",
+        "--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS), metavar="NAME",
         help=f"{', '.join(FORMATS)} (default: all)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--data", metavar="DATA", help="labelled images to verify on (default: the run's validation images)"
     )
@@ -44,19 +40,19 @@ def add_arguments(parser: Parser) -> None:
         "--timeout", type=float, default=900, metavar="X",
         help="seconds that one conversion or measurement may take (default: 900)",
     )  # fmt: skip
-    add_options(parser, Reading, OF_DATA)
+    add_options(parser, Reading, OPTIONS_OF_DATA)
 
 
 def main(args: argparse.Namespace) -> int:
     """Exports; returns 0 if at least one artefact passed, else 1."""
-    from dual_skd.serving.export.export import export  # brings PyTorch and MONAI, of which help has no need
+    from dual_skd.serving.export.export import export  # brings PyTorch and MONAI, which help doesn't need
 
-    reading = read(Reading, given(args, Reading, OF_DATA)).model_dump(include=OF_DATA)
+    reading = read(Reading, given(args, Reading, OPTIONS_OF_DATA)).model_dump(include=OPTIONS_OF_DATA)
     report = export(
         args.run_dir, args.output, formats=args.formats, data=args.data, images=args.images, threads=args.threads,
         seconds=args.seconds, timeout=args.timeout, **reading,
     )  # fmt: skip
-    sys.stdout.write(last_words(report, args.run_dir, args.output or args.run_dir / "export") + "\n")
+    write_lines(last_words(report, args.run_dir, args.output or args.run_dir / "export"))
     return 0 if report["fastest"] else 1
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import re
 import shlex
 import signal
 import subprocess
@@ -22,17 +21,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dual_skd.cli.train import add_files
+from dual_skd.cli.shared import add_option_files
 from dual_skd.errors import InputError
 from dual_skd.evaluation.learning_curve import CONTROL, METRICS, Cell, Measured, by_share, last_words, write
 from dual_skd.options import Training, read, words_of
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Copies, Reading
 from dual_skd.runs.workflow import TRAIN
+from dual_skd.serving.export.worker import last_error
+from dual_skd.utils.files import make_folder, read_json, write_json
 from dual_skd.utils.wording import counted
 
-MOST = 8  # times the epochs of the whole set that the smallest share gets
-MADE_OF = "split_made_of.json"
+MAX_EPOCH_FACTOR = 8  # a share gets at most so many times the epochs of the whole set
+DIVISION_SOURCE = "split_made_of.json"
 BY_THE_RUN = ("dataset_dir", "output_dir", "epochs", "method", "seed", "train_fraction")  # set for each run
 OF_RUNS = [name for name in Training.model_fields if name not in (*BY_THE_RUN, "fresh", "resume_from")]
 # with which the shared division is made; the second, runs need as well
@@ -63,14 +64,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--minutes", type=float, default=600, metavar="X", help="no run is started after them (default: 600)"
     )
-    add_files(parser, TRAIN)
+    add_option_files(parser, TRAIN)
     add_options(parser, Training, OF_RUNS, everyday=True)
 
 
 def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
     """Makes the runs that are missing, writes table and plot, and returns 1 if a run failed, else 0."""
-    from dual_skd.utils.files import make_folder
-
     refuse_impossible(args)
     wanted = TRAIN.gather(given(args, Training, OF_RUNS) | {"dataset_dir": args.data}, args.preset, args.config)
     if taken := [name for name in wanted.values if name not in (*OF_RUNS, "dataset_dir")]:
@@ -106,7 +105,7 @@ def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
 
 
 def refuse_impossible(args: argparse.Namespace) -> None:
-    """Raises InputError for what no run can do, before anything is read."""
+    """Raises an InputError for arguments out of range, before anything is read."""
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise InputError(f"Fractions are above 0 and at most 1, found {' '.join(map(str, args.fractions))}.")
     read(Training, {"method": args.method})
@@ -120,14 +119,12 @@ def refuse_impossible(args: argparse.Namespace) -> None:
 
 
 def of_division(options: Training) -> dict[str, Any]:
-    """The options that the division is made with, as far as they aren't the usual ones."""
-    usual = Training()
-    found = {name: getattr(options, name) for name in OF_DIVISION}
-    return {name: value for name, value in found.items() if value != getattr(usual, name)}
+    """The options that the division is made with, without those at their default."""
+    return {name: getattr(options, name) for name in OF_DIVISION if getattr(options, name) != getattr(Training(), name)}
 
 
 def words_of_runs(values: Mapping[str, Any], presets: Sequence[str]) -> list[str]:
-    """The words that every run gets: all options that were given but those that the division has used up."""
+    """The options of every run as words: all that were given but those of the division."""
     left = {name: value for name, value in values.items() if name not in (*OF_DIVISION, "dataset_dir", "val_fraction")}
     left |= {name: value for name, value in values.items() if name in OF_BOTH}
     presets = [word for name in presets for word in ("--preset", name)]
@@ -149,12 +146,11 @@ def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
     """
     from dual_skd.data import load_records, save_split
     from dual_skd.data.records.datalist import DEMO_NAMES
-    from dual_skd.utils.files import read_json, write_json
 
     where = data if data in DEMO_NAMES else str(Path(data).expanduser().resolve())
     made_of = json.loads(json.dumps({"data": where, "options": options}))
     if path.is_file():
-        former = read_json(path.with_name(MADE_OF))
+        former = read_json(path.with_name(DIVISION_SOURCE))
         if former and former != made_of:
             words = shlex.join(words_of(former["options"], Training.model_fields, places=True))
             raise InputError(
@@ -170,7 +166,7 @@ def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
             f"{data} has no test images, on which all runs are measured; add a split of them, or give data without any "
             "split, of which a fifth is carved for it."
         )
-    write_json(path.with_name(MADE_OF), made_of)
+    write_json(path.with_name(DIVISION_SOURCE), made_of)
     save_split(found, path)
 
 
@@ -179,11 +175,11 @@ def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
 
 def epochs_of(fraction: float, epochs: int) -> int:
     """Epochs that give a share about the steps of the whole set."""
-    return round(epochs * min(1 / fraction, MOST))
+    return round(epochs * min(1 / fraction, MAX_EPOCH_FACTOR))
 
 
 class Runs:
-    """The runs of a curve: which are finished, and how the others are made.
+    """The runs of a curve, of which only those that are missing are made.
 
     Args:
         curve: folder of the curve.
@@ -195,40 +191,32 @@ class Runs:
     def __init__(self, curve: Path, epochs: int, options: Sequence[str], execute: Execute) -> None:
         self.curve, self.epochs, self.options, self.execute = curve, epochs, list(options), execute
 
-    def folder(self, cell: Cell) -> Path:
-        """``output_dir`` of a run."""
-        return self.curve / "runs" / cell.name
+    def place(self, cell: Cell, ending: str = "") -> Path:
+        """``output_dir`` of a run, or a file beside it."""
+        return self.curve / "runs" / f"{cell.name}{ending}"
 
     def options_of(self, cell: Cell) -> list[str]:
         """The words that make a run what it is, without places."""
         epochs = epochs_of(cell.fraction, self.epochs)
-        own = {"--method": cell.method, "--epochs": epochs, "--train-fraction": cell.fraction, "--seed": cell.seed}
-        return [*(str(word) for pair in own.items() for word in pair), *self.options]
+        own = ["--method", cell.method, "--epochs", epochs, "--train-fraction", cell.fraction, "--seed", cell.seed]
+        return [*map(str, own), *self.options]
 
     def commands_of(self, cell: Cell) -> list[list[str]]:
         """The commands of a run: training, and evaluating."""
-        program, out = [sys.executable, "-m", "dual_skd"], str(self.folder(cell).absolute())
+        program, out = [sys.executable, "-m", "dual_skd"], str(self.place(cell).absolute())
         split = str((self.curve / "split.json").absolute())
         return [
             [*program, "train", split, "-o", out, *self.options_of(cell)],
             [*program, "evaluate", out, "--report", "false"],
         ]
 
-    def _note(self, cell: Cell) -> Path:
-        """The file that says with which options a run was finished."""
-        return self.folder(cell).with_name(f"{cell.name}.json")
-
     def finished(self, cell: Cell) -> bool:
         """Whether a run has its test numbers, and was made with the options that are given now."""
-        from dual_skd.utils.files import read_json
-
-        measured = read_json(self.folder(cell) / "metrics.json").get("test")
-        return bool(measured) and read_json(self._note(cell)).get("options") == self.options_of(cell)
+        measured = read_json(self.place(cell) / "metrics.json").get("test")
+        return bool(measured) and read_json(self.place(cell, ".json")).get("options") == self.options_of(cell)
 
     def make(self, cells: Sequence[Cell], minutes: float) -> dict[Cell, str]:
-        """Makes the runs that aren't finished, says so line by line, and returns why some failed."""
-        from dual_skd.utils.files import write_json
-
+        """Makes the missing runs with a line for each, and returns why some failed."""
         began, failed = time.monotonic(), {}
         for number, cell in enumerate(cells, 1):
             if self.finished(cell):
@@ -239,12 +227,11 @@ class Runs:
             share = f"{100 * cell.fraction:.4g} % of the images"
             sys.stdout.write(f"Run {number} of {len(cells)}: {cell.method}, {share}, seed {cell.seed} ... ")
             sys.stdout.flush()
-            reason = self._make(cell)
-            if reason:
+            if reason := self._make(cell):
                 failed[cell] = reason
                 sys.stdout.write(f"failed: {reason}\n")
                 continue
-            write_json(self._note(cell), {"options": self.options_of(cell)})
+            write_json(self.place(cell, ".json"), {"options": self.options_of(cell)})
             value = self.measured(cell).metrics["balanced_accuracy"]
             shown, minutes_taken = "–" if value is None else f"{value:.3f}", (time.monotonic() - start) / 60
             sys.stdout.write(f"balanced accuracy {shown}, {minutes_taken:.1f} minutes\n")
@@ -252,26 +239,22 @@ class Runs:
 
     def _make(self, cell: Cell) -> str:
         """Trains and evaluates; returns why that failed, or ""."""
-        log = self.folder(cell).with_name(f"{cell.name}.log")
+        log = self.place(cell, ".log")
         log.unlink(missing_ok=True)
-        for command in self.commands_of(cell):
-            code = self.execute(command, log)
-            if code:
-                return last_error(log) or f"exit code {code}"
-        return ""
+        codes = (self.execute(command, log) for command in self.commands_of(cell))
+        code = next(filter(None, codes), 0)
+        return (last_error(log) or f"exit code {code}") if code else ""
 
     def measured(self, cell: Cell) -> Measured:
-        """What a finished run found."""
-        from dual_skd.utils.files import read_json
-
-        folder = self.folder(cell)
-        used, student = read_json(folder / "datalist.json"), read_json(folder / "metrics.json")["test"]["student"]
+        """The test metrics of a finished run."""
+        used, student = (read_json(self.place(cell) / name) for name in ("datalist.json", "metrics.json"))
+        student = student["test"]["student"]
         images = sum(len(used.get(section) or []) for section in ("training", "validation"))
         return Measured(cell, images, {name: student.get(name) for name in METRICS})
 
 
 def run_command(command: Sequence[str], log: Path) -> int:
-    """Runs a command with its output at the end of a file; returns its exit code. Told to end, it lets it save."""
+    """Runs a command with its output at the end of a file, and returns its exit code; a signal lets it save."""
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)  # noqa: S603
         try:
@@ -285,7 +268,7 @@ def run_command(command: Sequence[str], log: Path) -> int:
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Within it SIGTERM raises SystemExit, so that the run in progress is told, too."""
+    """Within it SIGTERM raises SystemExit, which ends the run in progress too."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -295,10 +278,3 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, former)
-
-
-def last_error(log: Path) -> str:
-    """The sentence of an error that the user can mend, else the last line that isn't empty."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-    return next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1] if lines else "")

@@ -4,22 +4,24 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dual_skd import options
+from dual_skd.api.inference_result import InferenceResult
+from dual_skd.api.result_base import last_words
+from dual_skd.cli.shared import write_lines
 from dual_skd.errors import InputError
 from dual_skd.options.arguments import Parser, add_options, given
 
 if TYPE_CHECKING:
-    from dual_skd.serving.outcome import Prediction
+    from dual_skd.serving.prediction import Prediction
 
-OF_PREDICTION = ("calibrate", "alpha", "unexpected_input", "image_column", "allow_outside")
+OPTIONS = ("calibrate", "alpha", "unexpected_input", "image_column", "allow_outside")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -31,7 +33,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1 or auto (default: cpu)")
     parser.add_argument("--json", action="store_true", help="a JSON object per line")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table in place of lines")
-    add_options(parser, options.Prediction, OF_PREDICTION)
+    add_options(parser, options.Prediction, OPTIONS)
     parser.epilog = (
         "Maps of what an answer rests on and DICOM Structured Reports are written by `python -m monai.bundle run "
         "inference`, see docs/deployment.md."
@@ -39,69 +41,41 @@ def add_arguments(parser: Parser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Prints the answers; returns 1 if an image could not be used, else 0."""
-    asked = options.read(options.Prediction, given(args, options.Prediction, OF_PREDICTION))
-    from dual_skd.data import find_images
-    from dual_skd.serving.outcome import Prediction, columns_of
+    """Prints the predictions; returns 1 if an image could not be used, else 0."""
+    asked = options.read(options.Prediction, given(args, options.Prediction, OPTIONS))
+    from dual_skd.serving.prediction import Prediction, PredictionTable
     from dual_skd.serving.predictor import load_predictor, predict_iter
 
-    how = {"model": args.model, "device": args.device}
-    how |= {name: getattr(asked, name) for name in ("calibrate", "alpha", "unexpected_input")}
-    predictor = load_predictor(**how)
-    dims, frame = predictor.preprocessing.get("spatial_dims", 2), predictor.preprocessing.get("frame")
+    loading = {"model": args.model, "device": args.device}
+    loading |= {name: getattr(asked, name) for name in ("calibrate", "alpha", "unexpected_input")}
+    reading = {"image_column": asked.image_column, "allow_outside": asked.allow_outside}
+    predictor = load_predictor(**loading)
+    table = None if args.csv is None else PredictionTable(args.csv, predictor.rules.columns())
     runtime = predictor.runtime if args.verbose else ""
-
-    failed = False
-    table: list[Prediction] = []
-
-    def say(found: Prediction) -> None:
-        nonlocal failed
-        failed |= bool(found.problem)
-        if args.csv is not None:
-            table.append(found)
-            return
-        sys.stdout.write((json.dumps(dataclasses.asdict(found)) if args.json else line_of(found, runtime)) + "\n")
-        sys.stdout.flush()
+    not_found: list[Prediction] = []
 
     def images() -> Iterator[str]:
-        reading = {"image_column": asked.image_column, "allow_outside": asked.allow_outside}
-        for one in args.images:
+        for path in args.images:
             try:
-                yield from find_images(Path(one).absolute(), dims, frame=frame, **reading)
-            except InputError as error:  # the others are answered
-                say(Prediction(one, problem=str(error)))
+                yield from predictor.images_in(Path(path).absolute(), **reading)
+            except InputError as error:  # the others are predicted
+                not_found.append(Prediction(path, problem=str(error)))
 
-    for found in predict_iter(images(), on_bad_file="skip", **how):
-        say(found)
-    if args.csv is not None:
-        classes, auxiliary = predictor.class_names, len(predictor.networks) > 1
-        write_table(args.csv, table, columns_of(classes, auxiliary=auxiliary, sets=predictor.sets is not None))
+    failed = False
+    for found in chain(predict_iter(images(), on_bad_file="skip", **loading), not_found):
+        failed |= bool(found.problem)
+        if table is not None:
+            table.append([found])
+        else:
+            write_lines(json.dumps(dataclasses.asdict(found)) if args.json else line_of(found, runtime))
+    if table is not None:
+        table.publish()
+        write_lines(last_words(InferenceResult(args.csv)))
     return int(failed)
 
 
-def write_table(path: Path, found: Sequence[Prediction], columns: Sequence[str]) -> None:
-    """Writes answers as ``run inference`` writes its predictions.csv, and prints the last words.
-
-    Raises:
-        InputError: the file can't be written.
-    """
-    from dual_skd.api.inference_result import InferenceResult
-    from dual_skd.api.results import last_words
-    from dual_skd.serving.outcome import row_of
-    from dual_skd.utils.files import replace_file
-
-    def write(draft: Path) -> None:
-        with draft.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.DictWriter(file, columns, restval="")
-            rows.writeheader()
-            rows.writerows(map(row_of, found))
-
-    replace_file(path, write)
-    sys.stdout.write(f"{last_words(InferenceResult(path))}\n")
-
-
 def line_of(found: Prediction, runtime: str = "") -> str:
-    """One line for a reader: the answer, how sure it is, and every class; where it is given, also what computed."""
+    """One line for a reader: the predicted class, how sure it is, and every class; and the runtime if it is given."""
     if found.problem:
         path = Path(found.image)  # stands at the beginning of the line
         problem = found.problem.replace(str(path.absolute()), path.name).replace(found.image, path.name)

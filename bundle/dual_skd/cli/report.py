@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from dual_skd.cli.shared import add_split, write_lines
 from dual_skd.utils.wording import closing, metric_rows, quoted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of ``report``."""
     parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of an evaluated run")
-    parser.add_argument(
-        "--split", default="test", metavar="NAME",
-        help="which evaluation: test, val, or the name given as report_as (default: test)",
-    )  # fmt: skip
+    add_split(parser)
     parser.add_argument("--show-names", action="store_true", help="show names of files and the data's description")
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures of single images")
     parser.add_argument("--no-speed", action="store_true", help="don't measure the time per image")
@@ -25,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Writes the report, prints where it is with the main numbers, and returns 0."""
-    from dual_skd.api.results import SHOWN
+    from dual_skd.api.results import MAIN_METRICS
     from dual_skd.evaluation.report.writer import write_report
     from dual_skd.evaluation.run_files import unfinished
     from dual_skd.options import training_command
@@ -45,12 +42,12 @@ def main(args: argparse.Namespace) -> int:
     warning = unfinished(run, "the command below")
     rows: list[tuple[str, str | Path]] = [("warning", warning), ("images", str(analysis["images"]))]
     home = analysis["home"] or {"metrics": {}, "reason": ""}
-    rows += metric_rows(overall, SHOWN, (home["metrics"], home["reason"]), level)
+    rows += metric_rows(overall, MAIN_METRICS, (home["metrics"], home["reason"]), level)
     rows += [("model card", path.with_name("model_card.md")), ("plots", path.with_name("plots"))]
     following = f"dual-skd predict IMAGES --model {quoted(args.run_dir)}"
     if warning:
         following = training_command(run.get("config") or {}, args.run_dir)
     elif not (folder / "models" / "model.pt").is_file():
         following = ""
-    sys.stdout.write(closing(f"Report: {path}", rows, following) + "\n")
+    write_lines(closing(f"Report: {path}", rows, following))
     return 0

@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from dual_skd.cli.shared import write_lines
 from dual_skd.errors import InputError
+from dual_skd.options.choices import ElementRule, LayerRule
 from dual_skd.selection.axes import FAMILIES
 from dual_skd.utils.wording import as_word, closing
-
-from ..options.choices import ElementRule, LayerRule
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Runs the selection and returns the exit status."""
-    from dual_skd.networks.weight_files import (  # bring PyTorch, of which help has no need
+    from dual_skd.networks.weight_files import (  # bring PyTorch, which help doesn't need
         ENDINGS,
         load_state_file,
         write_weights,
@@ -85,26 +84,15 @@ def main(args: argparse.Namespace) -> int:
     large = load_state_file(args.large)
     small = _small_network(args.small, _json(args.small_options, "--small-options"), args.seed)
     layers = _json(args.layers, "--layers") if args.layers[:1] in "[{" else args.layers
-    plan = plan_selection(
-        large,
-        small,
-        elements=args.elements,
-        layers=layers,
-        seed=args.seed,
-        mode=args.mode,
-        family=args.family,
-        large_heads=args.large_heads,
-        small_heads=args.small_heads,
-        large_grid=args.large_grid,
-        small_grid=args.small_grid,
-    )
+    same = ("elements", "seed", "mode", "family", "large_heads", "small_heads", "large_grid", "small_grid")
+    plan = plan_selection(large, small, layers=layers, **{name: getattr(args, name) for name in same})
     selected = plan.apply()
     rest = {} if args.selected_only else dict(small if isinstance(small, dict) else small.state_dict())
     write_weights(out, rest | selected)
     if args.report:
         plan.write_report(args.report)
     rows = [*plan.summary(), ("table", Path(args.report) if args.report else "")]
-    sys.stdout.write(closing(f"Selected: {out}", rows, _next_command(args)) + "\n")
+    write_lines(closing(f"Selected: {out}", rows, _next_command(args)))
     return 0
 
 

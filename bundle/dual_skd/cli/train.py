@@ -5,26 +5,16 @@ from __future__ import annotations
 
 import argparse
 
+from dual_skd.cli.shared import add_option_files
 from dual_skd.options import Training
 from dual_skd.options.arguments import Parser, add_options, given
-from dual_skd.runs.workflow import TRAIN, Workflow
+from dual_skd.runs.workflow import TRAIN
 
 
 def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``train``."""
-    add_files(parser, TRAIN)
+    add_option_files(parser, TRAIN)
     add_options(parser, Training, everyday=True, short={"output_dir": "-o"}, places={"dataset_dir": "DATA"})
-
-
-def add_files(parser: Parser, workflow: Workflow) -> None:
-    """Declares what options may be taken from."""
-    presets = ", ".join(workflow.presets())
-    parser.add_argument(
-        "--preset", action="append", default=[], metavar="NAME", help=f"options for a purpose, one of: {presets}"
-    )
-    parser.add_argument(
-        "--config", action="append", default=[], metavar="FILE", help="your own options by name, in a JSON or YAML file"
-    )
 
 
 def main(args: argparse.Namespace) -> int:

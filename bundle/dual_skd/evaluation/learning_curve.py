@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dual_skd.utils.files import replace_file, write_csv, write_text
 from dual_skd.utils.wording import aligned, quoted
 
 CONTROL = "single"
@@ -78,13 +78,11 @@ def write(curves: Curves, curve: Path) -> None:
     head, *body = rows(curves)
     lines = [head, ["---"] * len(head), *body]
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    (curve / "learning_curve.md").write_text(text, encoding="utf-8")
-    with (curve / "learning_curve.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow([*Cell._fields, "images", *METRICS])
-        for shares in curves.values():
-            table.writerows([*one.cell, one.images, *one.metrics.values()] for runs in shares.values() for one in runs)
-    plot(curves, curve / "learning_curve.png")
+    write_text(curve / "learning_curve.md", text)
+    measured = [one for shares in curves.values() for runs in shares.values() for one in runs]
+    body = ([*one.cell, one.images, *one.metrics.values()] for one in measured)
+    write_csv(curve / "learning_curve.csv", [[*Cell._fields, "images", *METRICS], *body])
+    replace_file(curve / "learning_curve.png", lambda draft: plot(curves, draft))
 
 
 def plot(curves: Curves, path: Path) -> None:
@@ -111,7 +109,7 @@ def plot(curves: Curves, path: Path) -> None:
             panel.set_xticks(ticks, [f"{fraction:g}" for fraction in ticks])
             panel.minorticks_off()
         panels[0].legend()
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, format="png", dpi=150)
 
 
 def last_words(curves: Curves, curve: Path) -> list[str]:

@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.split_file import SECTIONS, save_split
 from dual_skd.errors import InputError
-from dual_skd.utils.files import read_json
+from dual_skd.utils.files import read_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +126,6 @@ class MeasuredImages:
         if not self.datalist.train:
             save_split(self.datalist, self.path)
         elif self.name != self.split:
-            self.path.write_text(json.dumps({"own": SECTIONS[self.split]}) + "\n", encoding="utf-8")
+            write_text(self.path, json.dumps({"own": SECTIONS[self.split]}) + "\n")
         else:  # of a former evaluation under this name
             self.path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dual_skd.errors import InputError
-from dual_skd.utils.files import replace_file
+from dual_skd.utils.files import write_csv
 from dual_skd.utils.wording import quoted
 
 
@@ -71,17 +71,15 @@ def write_predictions(
     extra = extra or {}
     predicted = probabilities > 0.5 if multi_label else probabilities.argmax(axis=1)
 
-    def write(draft: Path) -> None:
-        with draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "label", "predicted", *(f"p_{name}" for name in class_names), *extra])
-            for image, label, chosen, row, *others in zip(
-                images, labels, predicted, probabilities, *extra.values(), strict=True
-            ):
-                numbers = (f"{value:.9g}" for value in row)  # not decimals: NLL lives on the smallest ones
-                writer.writerow([image, named(label, class_names), named(chosen, class_names), *numbers, *others])
-
-    replace_file(path, write)
+    header = ["image", "label", "predicted", *(f"p_{name}" for name in class_names), *extra]
+    rows = (
+        # not decimals: NLL lives on the smallest probabilities
+        [image, named(label, class_names), named(chosen, class_names), *(f"{value:.9g}" for value in row), *others]
+        for image, label, chosen, row, *others in zip(
+            images, labels, predicted, probabilities, *extra.values(), strict=True
+        )
+    )
+    write_csv(path, [header, *rows])
 
 
 def read_predictions(path: str | Path, *, multi_label: bool = False) -> PredictionTable:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dual_skd.errors import InputError, did_you_mean
-from dual_skd.utils.files import expanded
+from dual_skd.utils.files import expanded, replace_file
 
 ENDINGS = (".safetensors", ".pt", ".pth")
 
@@ -60,13 +60,9 @@ def load_state_file(path: str | Path, *, words: Sequence[str] = ()) -> dict[str,
 
 def write_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
     """Writes a state dict as .safetensors or, by the suffix, with torch.save."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().clone().contiguous() for name, value in state.items()}
-    if path.suffix == ".safetensors":
-        save_file(state, path)
-    else:
-        torch.save(state, path)
+    save: Any = save_file if Path(path).suffix == ".safetensors" else torch.save
+    replace_file(path, lambda draft: save(state, draft))
 
 
 def read_info(path: str | Path) -> dict[str, Any]:

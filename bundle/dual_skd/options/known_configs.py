@@ -11,7 +11,7 @@ KNOWN = {
     "corruption.json": "68ee77ef21920600126ef16ff8a42c71e0faa95dc719acfd605e9161bc022a0b",
     "evaluate.json": "162dda7b0aab5352589a44367072cc34d94f6713e582dd397be5ac81b19aacff",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
-    "inference.json": "ad6fd157cd3d79d58a8623bf4bfe156fcbc22282f3633e23ca088fbda5d7b2be",
+    "inference.json": "14f8f3eb955d849f0f86a7d9bfb58e66b68c0aa4a11c00df225b0515ceeabd67",
     "multi_gpu_train.json": "b4b0869b9e42103c5ac520964fd1305e0120a32cff4813371305316ddbeb5f81",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
     "train.json": "b1c491aab889492c47f775421dcef0267e4b02e13678db8a5d33560396476d1b",

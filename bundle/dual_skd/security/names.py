@@ -22,7 +22,7 @@ _REFUSED = {
     *("Popen", "check_output", "check_call", "getoutput", "getstatusoutput", "attrgetter", "methodcaller"),
     "allow_network",
     *("load_module", "exec_module", "benchmark", "Timer", "bottleneck", "elastic", "launcher", "sympy", "fire", "yaml"),
-    *("run_module", "open_artefact", "child", "runtimes", "latency", "launch", "fx", "GraphModule"),
+    *("run_module", "open_artefact", "worker", "runtimes", "latency", "launch", "fx", "GraphModule"),
     # unpickle without weights_only
     *("load_url", "load_state_dict_from_url", "model_zoo", "load_checkpoint", "resume_checkpoint", "PackageImporter"),
     *("joblib", "dill", "cloudpickle", "read_pickle", "pd", "pandas"),
@@ -32,6 +32,7 @@ _REFUSED = {
     # write, move and delete files
     *("open", "save", "unlink", "rmdir", "rmtree", "remove_file", "removedirs", "rename", "renames", "chmod"),
     *("symlink_to", "hardlink_to", "write_text", "write_bytes", "extractall", "tofile", "write_bundle"),
+    *("write_csv", "write_json", "replace_file"),
 }
 _REFUSED_PACKAGES = {
     "monai.bundle": "runs other configs",

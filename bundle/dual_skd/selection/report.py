@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +10,8 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from dual_skd.utils.files import write_csv
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,9 @@ class SelectionReport(list[SelectionRow]):
     def write(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> Path:
         """Writes the report as CSV; ``extra`` columns (constant) come first. Returns the path."""
         extra = dict(extra or {})
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*extra, *(column.name for column in fields(SelectionRow)), "verified"])
-            writer.writerows([*extra.values(), *cells, self.verified] for cells in map(_cells, self))
-        return path
+        header = [*extra, *(column.name for column in fields(SelectionRow)), "verified"]
+        write_csv(path, [header, *([*extra.values(), *cells, self.verified] for cells in map(_cells, self))])
+        return Path(path)
 
 
 def as_table(rows: Sequence[Sequence[str]]) -> str:

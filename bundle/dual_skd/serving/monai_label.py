@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs when MONAI Label's server runs the bundle: where the model lies, and where images and labels come from.
+"""Places of the model, and labels, where MONAI Label's server runs the bundle.
 
 MONAI Label 0.8.5 serves ``models/model.pt`` of the bundle's folder, takes it anew when it has changed, and expects
 training to change it. For training it puts ``{"image": path, "label": path}`` in place of ``train#dataset#data`` and
@@ -15,50 +15,49 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dual_skd.errors import InputError
 from dual_skd.options import Training
+from dual_skd.utils.files import replace_file, write_json
 from dual_skd.utils.spelling import key_of
 
 logger = logging.getLogger(__name__)
 
-OUTPUT = Training.model_fields["output_dir"].default  # where a run is, unless somebody says otherwise
-LARGEST = 2**20  # bytes of a label file; more is an image or a mask
+DEFAULT_OUTPUT_DIR = Training.model_fields["output_dir"].default
+MAX_LABEL_BYTES = 2**20  # a larger label file is an image or a mask
 
 
 def served() -> bool:
-    """Whether this is MONAI Label's server, or training that it has started: both have its settings as variables."""
+    """Whether this is MONAI Label's server, or training that it has started: both have its environment variables."""
     return bool(os.environ.get("MONAI_LABEL_APP_DIR"))
 
 
 def model_home(output_dir: str, bundle_root: str | Path) -> str:
-    """Folder whose ``models`` inference looks into first: ``output_dir``; where it is served, the bundle's."""
-    return str(bundle_root) if served() and output_dir == OUTPUT else os.path.expanduser(output_dir)
+    """The folder whose ``models`` inference uses first: ``output_dir``, or the bundle's where it is served."""
+    return str(bundle_root) if served() and output_dir == DEFAULT_OUTPUT_DIR else os.path.expanduser(output_dir)
 
 
 def run_home(output_dir: str, bundle_root: str | Path) -> str:
-    """Where training writes: ``output_dir``; where MONAI Label has started it, a folder for each run in the bundle."""
-    if served() and output_dir == OUTPUT:
+    """The folder of a run: ``output_dir``, or a new one in the bundle where MONAI Label has started it."""
+    if served() and output_dir == DEFAULT_OUTPUT_DIR:
         return str(Path(bundle_root) / "runs" / time.strftime("%Y%m%d-%H%M%S"))
     return os.path.expanduser(output_dir)
 
 
 def publish(output_dir: str | Path, bundle_root: str | Path) -> None:
-    """Puts the model of a finished run in place of the bundle's, where MONAI Label has started it; else does nothing.
+    """Puts the model of a finished run in place of the bundle's, if MONAI Label has started the run.
 
     Each file is replaced in one step, ``model.pt`` last, since the server looks at its time.
     """
     if not served():
         return
     made, target = Path(output_dir) / "models", Path(bundle_root) / "models"
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "model.json").unlink(missing_ok=True)  # tells of the weights that came with the bundle
+    (target / "model.json").unlink(missing_ok=True)  # describes the weights that came with the bundle
     for path in sorted(made.iterdir(), key=lambda path: path.name == "model.pt"):
-        draft = target / f"{path.name}.tmp"
-        shutil.copyfile(path, draft)
-        os.replace(draft, target / path.name)
+        replace_file(target / path.name, partial(shutil.copyfile, path))
     logger.info("%s is now what MONAI Label serves: %s.", made / "model.pt", target)
 
 
@@ -95,8 +94,7 @@ def dataset_of(
     given = [*train, *(validation or [])]
     records = [{"image": str(record["image"]), "label": _name(record["label"], names, path)} for record in given]
     target = Path(output_dir) / "monai_label.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"labels": names, "training": records}, indent=1), encoding="utf-8")
+    write_json(target, {"labels": names, "training": records})
     logger.info("MONAI Label gives %d labelled images; val_fraction divides them, not its val_split.", len(records))
     return str(target)
 
@@ -116,7 +114,7 @@ def class_in(label: Any) -> str:
         return str(label).strip()
     expected = 'a class name, {"label": "name"}, or an answer of MONAI Label with "prediction"'
     try:
-        if path.stat().st_size > LARGEST:
+        if path.stat().st_size > MAX_LABEL_BYTES:
             raise ValueError("it is too large")
         text = path.read_text(encoding="utf-8-sig").strip()
         content = json.loads(text) if path.suffix.lower() == ".json" else text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model without the framework around it: ``dual_skd.predict("scan.dcm")``."""
+"""Predictions without a config: ``dual_skd.predict("scan.dcm")``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dual_skd.data.records.asked_images import find_images
 from dual_skd.data.records.bad_files import require_policy
 from dual_skd.errors import InputError
 from dual_skd.runs.places import bundle_root, model_file, refuse_demo_model
-from dual_skd.serving.answering import Image, Predictor
-from dual_skd.serving.exported import ExportedPredictor, find_export, sidecar_of
-from dual_skd.serving.outcome import Prediction
+from dual_skd.serving.onnx_predictor import OnnxPredictor, find_export, sidecar_of
+from dual_skd.serving.prediction import Prediction
+from dual_skd.serving.predictor_base import Image, Predictor
 from dual_skd.utils.files import expanded
 
 if TYPE_CHECKING:
@@ -36,10 +35,10 @@ def predict(
     on_bad_file: str = "error",
     unexpected_input: str = "refuse",
 ) -> Prediction | list[Prediction]:
-    """What a trained model says of an image, as ``run inference`` would write it into ``predictions.csv``.
+    """Predicts the classes of an image, as ``run inference`` writes it into ``predictions.csv``.
 
     Files are read and prepared as in training. The model is loaded with the first call and kept for the next ones.
-    Where ``export`` made an ONNX file of this very model, ONNX Runtime answers on the CPU: the same to 1e-5, without
+    Where ``export`` made an ONNX file of this very model, ONNX Runtime computes on the CPU: the same to 1e-5, without
     waiting for PyTorch and MONAI.
 
     Args:
@@ -61,7 +60,7 @@ def predict(
             :mod:`dual_skd.data.reading.expectation`.
 
     Returns:
-        a :class:`~dual_skd.serving.outcome.Prediction`; for several images, or a folder of them, a list in their
+        a :class:`~dual_skd.serving.prediction.Prediction`; for several images, or a folder of them, a list in their
         order.
 
     Raises:
@@ -73,18 +72,15 @@ def predict(
         >>> sorted(predict(np.zeros((64, 64)), model="demo").probabilities)
         ['interstitial', 'nodule', 'normal']
     """
+    loading = {
+        "model": model, "device": device, "calibrate": calibrate, "alpha": alpha, "unexpected_input": unexpected_input,
+    }  # fmt: skip
     several = isinstance(image, list | tuple)
     images: Any = image if several else [image]
     if isinstance(image, str | Path) and (folder := expanded(image).absolute()).is_dir():
-        trained = load_predictor(
-            model, device=device, calibrate=calibrate, alpha=alpha, unexpected_input=unexpected_input
-        ).preprocessing
-        images = find_images(folder, trained.get("spatial_dims", 2), frame=trained.get("frame"))
+        images = load_predictor(**loading).images_in(folder)
         several = images != [str(folder)]  # else the slices of one volume
-    found = predict_iter(
-        images, model=model, device=device, spacing=spacing, hu=hu, calibrate=calibrate,
-        alpha=alpha, on_bad_file=on_bad_file, unexpected_input=unexpected_input,
-    )  # fmt: skip
+    found = predict_iter(images, spacing=spacing, hu=hu, on_bad_file=on_bad_file, **loading)
     return list(found) if several else next(found)
 
 
@@ -92,28 +88,23 @@ def predict_iter(
     images: Iterable[Image],
     *,
     model: str | Path | None = None,
-    device: str | torch.device = "cpu",
     spacing: float | Sequence[float] | None = None,
     hu: bool = False,
-    calibrate: bool = True,
-    alpha: float = 0.1,
     on_bad_file: str = "error",
-    unexpected_input: str = "refuse",
     batch_size: int = 8,
+    **loading: Any,
 ) -> Iterator[Prediction]:
-    """:func:`predict` for many images, one after the other: no more than ``batch_size`` are held at a time.
+    """Predicts many images one after the other; no more than ``batch_size`` are held at a time.
 
-    The arguments are looked at when the first answer is asked for.
+    The other arguments are those of :func:`predict`. They are looked at when the first prediction is asked for.
     """
     require_policy(on_bad_file)
-    predictor = load_predictor(
-        model, device=device, calibrate=calibrate, alpha=alpha, unexpected_input=unexpected_input
-    )
+    predictor = load_predictor(model, **loading)
     remaining = iter(images)
-    while some := list(islice(remaining, batch_size)):
+    while batch := list(islice(remaining, batch_size)):
         if model is None:
-            refuse_demo_model(predictor.path, some, "Give model: the output_dir or model file of a run")
-        yield from predictor(some, spacing=spacing, hu=hu, on_bad_file=on_bad_file)
+            refuse_demo_model(predictor.path, batch, "Give model: the output_dir or model file of a run")
+        yield from predictor(batch, spacing=spacing, hu=hu, on_bad_file=on_bad_file)
 
 
 def load_predictor(
@@ -129,9 +120,9 @@ def load_predictor(
     Raises:
         InputError: there is no such model, or it can't be used.
     """
-    own = model is None or str(model) == DEMO_MODEL
-    path = model_file(bundle_root() if model is None or own else model).absolute()
-    if own and not path.is_file():
+    shipped = model is None or str(model) == DEMO_MODEL
+    path = model_file(bundle_root() if model is None or shipped else model).absolute()
+    if shipped and not path.is_file():
         raise InputError(
             f"The bundle has no model of its own, {path}; give model: output_dir, model.pt or model.safetensors of a "
             "run."
@@ -145,7 +136,7 @@ def _loaded(
     path: Path, changed: tuple[int, ...], device: str, calibrate: bool, alpha: float, unexpected_input: str
 ) -> Predictor:
     if device == "cpu" and calibrate and (export := find_export(path, alpha=alpha)):
-        return ExportedPredictor(path, export, unexpected_input=unexpected_input)
-    from dual_skd.serving.pytorch import TorchPredictor  # brings PyTorch and MONAI
+        return OnnxPredictor(path, export, unexpected_input=unexpected_input)
+    from dual_skd.serving.torch_predictor import TorchPredictor  # brings PyTorch and MONAI
 
     return TorchPredictor(path, device=device, calibrate=calibrate, alpha=alpha, unexpected_input=unexpected_input)

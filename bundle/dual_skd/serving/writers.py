@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handlers of ``run inference``: the table of predictions, and pictures of what spoke for them."""
+"""Handlers of ``run inference`` that write the table of predictions, and maps of what they rest on."""
 
 from __future__ import annotations
 
-import csv
 import logging
-import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,102 +15,65 @@ from PIL import Image
 from torch import nn
 
 from dual_skd.evaluation.explanation import explain, panels
-from dual_skd.metrics.probabilities import probabilities
-from dual_skd.metrics.uncertainty import Conformal
-from dual_skd.serving.outcome import columns_of, predictions_of, row_of
+from dual_skd.serving.prediction import PredictionRules, PredictionTable
+from dual_skd.utils.files import replace_file
 
 logger = logging.getLogger(__name__)
 
 
 class PredictionWriter:
-    """Handler of an evaluator without labels: a CSV row per image with the probability of every class.
+    """Handler of an evaluator without labels that writes predictions.csv, a row per image.
 
-    Further columns are those of :class:`~dual_skd.serving.outcome.Prediction`: ``uncertainty``, and
-    ``disagreement`` and ``prediction_set`` where there are an auxiliary and calibrated sets. An image that
-    :class:`dual_skd.data.TolerantDataset` marked as unusable has a row too, with the problem instead of numbers, and
-    the log counts such images: nothing is left out silently.
-
-    Rows are written batch by batch, so that memory doesn't grow, to a file beside that takes the name at the end: a
-    table under its name is complete.
+    An image that :class:`dual_skd.data.TolerantDataset` marked as unusable has a row too, with the problem instead of
+    numbers, and the log counts such images: nothing is left out silently.
 
     Args:
-        path: the CSV file.
+        path: the CSV file, see :class:`~dual_skd.serving.prediction.PredictionTable`.
         images: paths of the images in the order of the loader.
-        class_names: in the order of the predictions.
-        multi_label: name every class above one half, joined by "|", instead of the most probable one.
-        auxiliary_temperature: of the logits that the engine's output may have as ``auxiliary_pred``; ``pred`` are
-            probabilities already.
-        sets: rule of the prediction sets.
+        rules: of the model.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        images: Sequence[str],
-        class_names: Sequence[str],
-        *,
-        multi_label: bool = False,
-        auxiliary_temperature: float | None = None,
-        sets: Conformal | None = None,
-    ) -> None:
-        self.path = Path(path)
-        self.draft = self.path.with_name(self.path.name + ".tmp")
+    def __init__(self, path: str | Path, images: Sequence[str], rules: PredictionRules) -> None:
+        self.path = path
         self.images = images
-        self.class_names = class_names
-        self.multi_label = multi_label
-        self.auxiliary_temperature = auxiliary_temperature
-        self.sets = sets
-        self._rows = self._bad = 0
+        self.rules = rules
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler; postprocessing has to turn logits into probabilities before."""
+        """Registers the handler; postprocessing has to turn both networks' logits into probabilities before."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._append)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        self._rows = self._bad = 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.draft.unlink(missing_ok=True)
+        self._rows = self._unusable = 0
+        self._table = PredictionTable(self.path, self.rules.columns())
 
     def _append(self, engine: Engine) -> None:
         output = engine.state.output
-        auxiliary = None
-        if output[0].get("auxiliary_pred") is not None:
-            logits = torch.stack([item["auxiliary_pred"] for item in output]).float().cpu()
-            auxiliary = probabilities(logits, self.auxiliary_temperature, multi_label=self.multi_label).numpy()
-        found = predictions_of(
+        keys = ["pred", *["auxiliary_pred"] * self.rules.auxiliary]
+        found = self.rules.predictions(
             self.images[self._rows : self._rows + len(output)],
-            torch.stack([item["pred"] for item in output]).float().cpu().numpy(),
-            self.class_names,
-            auxiliary=auxiliary,
-            sets=self.sets,
-            multi_label=self.multi_label,
+            *(torch.stack([item[key] for item in output]).float().cpu().numpy() for key in keys),
             problems=[problem_of(item) for item in engine.state.batch],
         )
-        with self.draft.open("a", newline="", encoding="utf-8") as file:
-            columns = columns_of(self.class_names, auxiliary=auxiliary is not None, sets=self.sets is not None)
-            table = csv.DictWriter(file, columns, restval="")
-            if not self._rows:
-                table.writeheader()
-            table.writerows(map(row_of, found))
+        self._table.append(found)
         self._rows += len(found)
-        self._bad += sum(bool(one.problem) for one in found)
+        self._unusable += sum(bool(one.problem) for one in found)
 
     def _finish(self, engine: Engine) -> None:
         if self._rows != len(self.images):
-            raise ValueError(f"{self._rows} predictions for {len(self.images)} images; {self.draft} holds them.")
-        os.replace(self.draft, self.path)
-        if self._bad:
-            logger.warning("%d images could not be used; the column problem of %s says why.", self._bad, self.path)
+            raise ValueError(f"{self._rows} predictions for {len(self.images)} images; {self.path} isn't written.")
+        self._table.publish()
+        if self._unusable:
+            logger.warning("%d images could not be used; the column problem of %s says why.", self._unusable, self.path)
 
 
 class ExplanationWriter:
-    """Handler of an evaluator that writes, for each image, what spoke for its most probable class, as a PNG.
+    """Handler of an evaluator that writes a PNG per image: the image, and beside it the same with its map.
 
-    Beside each other stand the image as the network took it and the same with the map of
-    :func:`dual_skd.evaluation.explain`; of a volume three slices through the map's maximum, one below the other. They
-    are pictures of patients, called by the row of the image in the table of predictions: ``000001.png`` is the first.
+    The map of :func:`dual_skd.evaluation.explain` shows what speaks for the most probable class; of a volume there are
+    three slices through its maximum. These are pictures of patients, named by their row in the table of predictions:
+    ``000001.png`` is the first.
 
     Args:
         folder: made where it doesn't exist.
@@ -123,7 +85,6 @@ class ExplanationWriter:
         self.folder = Path(folder)
         self.network = network
         self.multi_label = multi_label
-        self._row = 0
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler; postprocessing has to turn logits into probabilities before."""
@@ -132,7 +93,6 @@ class ExplanationWriter:
 
     def _start(self, engine: Engine) -> None:
         self._row = 0
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     def _explain(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -140,7 +100,8 @@ class ExplanationWriter:
             if problem_of(item):
                 continue
             relevance = explain(self.network, item["image"], int(output["pred"].argmax()), multi_label=self.multi_label)
-            picture(item["image"].cpu().numpy(), relevance).save(self.folder / f"{self._row:06d}.png")
+            side_by_side = picture(item["image"].cpu().numpy(), relevance)
+            replace_file(self.folder / f"{self._row:06d}.png", partial(side_by_side.save, format="PNG"))
 
 
 def picture(image: np.ndarray, relevance: np.ndarray) -> Image.Image:

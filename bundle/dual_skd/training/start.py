@@ -16,6 +16,7 @@ from dual_skd.networks.inspect import classifier_of, unwrap
 from dual_skd.networks.pretrained import former_size, load_pretrained, skeleton
 from dual_skd.selection import SelectionReport, plan_selection
 from dual_skd.selection.view import View, view_of
+from dual_skd.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -152,5 +153,4 @@ def _write_reports(path: Path, reports: Mapping[str, SelectionReport | None]) ->
         if report is not None:
             table = report.write(path, extra={"network": role}).read_text(encoding="utf-8").splitlines(keepends=True)
             lines += table[1:] if lines else table
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines) or "network,name,source,reason\n", encoding="utf-8")
+    write_text(path, "".join(lines) or "network,name,source,reason\n")

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there whole or not at all, whenever the process, or the machine, ends; and what tells them apart."""
+"""The one place that writes files: each is there whole or not at all, whenever the process or the machine ends."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from safetensors import SafetensorError
 
 from dual_skd.errors import InputError, causes
 
-FULL_DISK_BYTES = 2**16  # bytes, of which a disk is called full
+FULL_DISK_BYTES = 2**16  # a disk with less free space counts as full
 
 
 def replace_file(path: str | Path, write: Callable[[Path], object], *, former: Path | None = None) -> None:
-    """Writes a file anew, so that it is the former one until the new one is on the disk.
+    """Writes a file so that the former one stays until the new one is on the disk.
 
-    The new content goes to a file beside, which is synchronised and then takes the name; the folder, which holds the
-    names, is synchronised too.
+    The content goes to a draft beside it, which is synchronised and then renamed; the folder is synchronised too. A
+    link stays a link. A pipe or a device is written directly.
 
     Args:
         path: the file; its folder is made where it doesn't exist.
@@ -35,22 +36,43 @@ def replace_file(path: str | Path, write: Callable[[Path], object], *, former: P
         InputError: it can't be written, for want of space for instance; what was there is unchanged.
     """
     path = Path(path)
-    draft = path.with_name(path.name + ".tmp")
-    try:
+    if path.is_symlink() and path.is_file():
+        path = path.resolve()
+    with write_errors_named(path):
+        if path.exists() and not path.is_file():
+            write(path)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(draft)
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())
-        if former is not None and path.is_file():
-            os.replace(path, former)
-        os.replace(draft, path)
-        _synchronise_folder(path.parent)
+        write(draft_of(path))
+        publish(path, former)
+
+
+def draft_of(path: Path) -> Path:
+    """The file beside ``path`` that holds its content until it is complete."""
+    return path.with_name(path.name + ".tmp")
+
+
+def publish(path: Path, former: Path | None = None) -> None:
+    """Gives the draft of a file its name, when it is on the disk; see :func:`replace_file`."""
+    with draft_of(path).open("rb+") as file:
+        os.fsync(file.fileno())
+    if former is not None and path.is_file():
+        os.replace(path, former)
+    os.replace(draft_of(path), path)
+    _synchronise_folder(path.parent)
+
+
+@contextlib.contextmanager
+def write_errors_named(path: Path) -> Iterator[None]:
+    """Removes the draft of a file that can't be written, and raises an InputError that says why."""
+    try:
+        yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
         reason = next((cause.strerror for cause in causes(error) if isinstance(cause, OSError)), None) or str(error)
         with contextlib.suppress(OSError):
             if shutil.disk_usage(path.parent).free < FULL_DISK_BYTES:  # torch doesn't tell
                 reason = os.strerror(errno.ENOSPC)
-            draft.unlink(missing_ok=True)
+            draft_of(path).unlink(missing_ok=True)
         raise InputError(
             f"{path} can't be written ({reason.splitlines()[0]}); what was there before is unchanged. Make room, or "
             "mend the reason, and give the same command again."
@@ -76,10 +98,24 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} isn't JSON ({error}); remove it or choose another output_dir.") from error
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file at once: a reader, or a run that is killed, sees the old file or the new one."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+def write_json(path: str | Path, content: Mapping[str, Any], *, indent: int = 1) -> None:
+    """Writes a JSON file, see :func:`replace_file`."""
+    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file in UTF-8, see :func:`replace_file`."""
     replace_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a CSV table, whose first row is the header; see :func:`replace_file`."""
+
+    def write(draft: Path) -> None:
+        with draft.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+
+    replace_file(path, write)
 
 
 def make_folder(path: str | Path) -> Path:

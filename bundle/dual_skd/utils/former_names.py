@@ -40,6 +40,7 @@ MODULES = {  # former name -> present name, within the package
     "outputs": "runs.model_file",
     "pair": "training.start",
     "prediction": "serving",
+    "prediction.outcome": "serving.prediction",
     "pretrained": "networks.pretrained",
     "results": "api.results",
     "run_progress": "training.progress",

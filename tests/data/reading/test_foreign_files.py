@@ -26,7 +26,7 @@ from dual_skd.data.records.bad_files import usable_rows
 from dual_skd.data.records.rows import Row
 from dual_skd.data.tolerant_dataset import TolerantDataset
 from dual_skd.errors import InputError
-from dual_skd.serving.outcome import Prediction
+from dual_skd.serving.prediction import Prediction
 
 
 def zipped(*names: str, content: bytes = b"x", kind: int = zipfile.ZIP_DEFLATED) -> bytes:

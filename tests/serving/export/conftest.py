@@ -10,7 +10,7 @@ import pytest
 from tiny_run import picture, save_tiny
 
 from dual_skd.runs.model_file import load_model
-from dual_skd.serving.export.recipe import recipe
+from dual_skd.serving.export.model_spec import model_spec
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def run_dir(tmp_path_factory):
 
 @pytest.fixture
 def work_dir(tmp_path):
-    """Makes a working directory for a model: what it is calibrated on, and its recipe."""
+    """Makes a working directory for a model: what it is calibrated on, and its specification."""
 
     def make(model):
         _, info = load_model(model)
@@ -37,7 +37,7 @@ def work_dir(tmp_path):
         work.mkdir()
         shape = (6, 1, *info["preprocessing"]["image_size"])
         np.save(work / "calibration.npy", np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))
-        (work / "recipe.json").write_text(json.dumps(recipe(info)))
+        (work / "spec.json").write_text(json.dumps(model_spec(info)))
         return work
 
     return make

@@ -19,10 +19,10 @@ from dual_skd.cli.dispatch import main
 from dual_skd.data import image_transforms
 from dual_skd.errors import InputError
 from dual_skd.runs.model_file import load_model
-from dual_skd.serving.export import export as module
+from dual_skd.serving.export import builder
 from dual_skd.serving.export.export import export, markdown
 from dual_skd.serving.export.formats import FORMATS
-from dual_skd.serving.export.recipe import steps
+from dual_skd.serving.export.model_spec import preprocessing_steps
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "deployment.md"
 
@@ -34,8 +34,8 @@ def in_process(monkeypatch):
     def run_module(name, arguments, **options):
         importlib.import_module(name).main(arguments)
 
-    monkeypatch.setattr(module, "run_module", run_module)
-    return lambda change: monkeypatch.setattr(module, "run_module", change(run_module))
+    monkeypatch.setattr(builder, "run_module", run_module)
+    return lambda change: monkeypatch.setattr(builder, "run_module", change(run_module))
 
 
 def test_an_artefact_that_passes_is_described_down_to_its_hash(tmp_path, run_dir, in_process):
@@ -84,7 +84,7 @@ def test_a_converter_that_crashes_is_one_line_and_the_others_finish(tmp_path, ru
         package.write_text("import os\nos.abort()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
     monkeypatch.setattr("dual_skd.serving.export.formats.find_spec", lambda name: None if name == "openvino" else 1)
-    monkeypatch.setattr(module.Bench, "baselines", lambda self, run: [])
+    monkeypatch.setattr(builder.ArtefactBuilder, "baselines", lambda self, run: [])
     formats = ["torchscript", "onnx", "onnx_int8", "openvino_fp16"]
     found = export(run_dir, tmp_path / "out", formats=formats, seconds=0.01)
     rows = {row["format"]: (row["status"], row["reason"]) for row in found["artefacts"]}
@@ -107,7 +107,9 @@ def test_the_sidecar_alone_gives_the_probabilities_of_inference(tmp_path, run_di
     about = json.loads((tmp_path / "out" / "export.json").read_text())
     for mode, fit in (("L", "stretch"), ("RGB", "stretch"), ("L", "pad"), ("L", "crop")):
         given = info["preprocessing"] | {"fit": fit}
-        (tmp_path / "out" / "export.json").write_text(json.dumps(about | {"preprocessing": {"steps": steps(given)}}))
+        (tmp_path / "out" / "export.json").write_text(
+            json.dumps(about | {"preprocessing": {"steps": preprocessing_steps(given)}})
+        )
         path = picture(tmp_path / f"{mode}.png", 5, size=(61, 47), mode=mode)
         # -I: no environment, no site of the user, no working directory
         command = [sys.executable, "-I", tmp_path / "example.py", tmp_path / "out", path]

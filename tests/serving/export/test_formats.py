@@ -10,7 +10,7 @@ from tiny_run import ARCHITECTURE, PREPROCESSING, save_tiny
 
 from dual_skd.runs.model_file import load_model
 from dual_skd.serving.export import formats
-from dual_skd.serving.export.formats import FORMATS, Format, convert
+from dual_skd.serving.export.formats import FORMATS, Format
 from dual_skd.serving.export.runtimes import open_artefact
 
 needs_onnx = pytest.mark.skipif(bool(FORMATS["onnx"].obstacle()), reason=FORMATS["onnx"].obstacle())
@@ -44,7 +44,7 @@ def assert_same(model, path, runtime, *, atol):
 def test_torchscript_takes_any_batch_and_knows_its_classes(tmp_path, work_dir, architecture, preprocessing):
     model = save_tiny(tmp_path, architecture, preprocessing=preprocessing)
     work = work_dir(model)
-    convert("torchscript", model, work)
+    FORMATS["torchscript"].convert(model, work)
     assert_same(model, work / "model.ts", "torchscript", atol=1e-6)
     extra = {"metadata.json": ""}
     torch.jit.load(work / "model.ts", _extra_files=extra)
@@ -57,13 +57,13 @@ def test_onnx_takes_any_batch_and_int8_of_a_convolutional_network_keeps_its_answ
 
     model = save_tiny(tmp_path)
     work = work_dir(model)
-    convert("onnx", model, work)
+    FORMATS["onnx"].convert(model, work)
     assert_same(model, work / "model.onnx", "onnxruntime", atol=1e-5)
     graph = onnx.load(work / "model.onnx").graph
     kinds = {node.op_type for node in graph.node}
     assert "BatchNormalization" not in kinds and "Pad" not in kinds  # folded into the convolutions
     assert graph.input[0].name == "image" and graph.output[0].name == "logits"
-    convert("onnx_int8", model, work)
+    FORMATS["onnx_int8"].convert(model, work)
     assert_same(model, work / "model_int8.onnx", "onnxruntime", atol=0.1)
     kinds = {node.op_type for node in onnx.load(work / "model_int8.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
@@ -76,9 +76,9 @@ def test_transformers_are_quantised_without_calibration(tmp_path, work_dir):
 
     model = save_tiny(tmp_path, VIT)
     work = work_dir(model)
-    convert("onnx", model, work)
+    FORMATS["onnx"].convert(model, work)
     (work / "calibration.npy").unlink()
-    convert("onnx_int8", model, work)
+    FORMATS["onnx_int8"].convert(model, work)
     assert_same(model, work / "model_int8.onnx", "onnxruntime", atol=0.1)
     assert "MatMulInteger" in {node.op_type for node in onnx.load(work / "model_int8.onnx").graph.node}
 
@@ -97,6 +97,6 @@ def test_what_is_missing_is_named_with_its_remedy(monkeypatch):
 def test_openvino_takes_any_batch(tmp_path, work_dir):
     model = save_tiny(tmp_path)
     work = work_dir(model)
-    convert("onnx", model, work)
-    convert("openvino_fp16", model, work)
+    FORMATS["onnx"].convert(model, work)
+    FORMATS["openvino_fp16"].convert(model, work)
     assert_same(model, work / "model_fp16.xml", "openvino", atol=0.02)

@@ -11,7 +11,7 @@ from tiny_run import ARCHITECTURE
 
 from dual_skd.networks.build import build_network
 from dual_skd.serving.export import latency
-from dual_skd.serving.export.child import run_module
+from dual_skd.serving.export.worker import run_module
 
 
 def test_the_median_is_of_the_processor_with_one_thread_and_of_the_clock_with_more():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a trained student becomes outside of training: files for other runtimes, and reports for archives."""
+"""Files of a trained student for other runtimes."""
 
 from __future__ import annotations
 

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained student for other runtimes, verified, measured and described."""
+"""Exports a trained student to files for other runtimes, each of them verified and measured."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,23 +19,19 @@ import torch
 from dual_skd.data import image_transforms, load_records, load_split
 from dual_skd.data.reading.facts import spread
 from dual_skd.data.records.datalist import DataList
-from dual_skd.errors import InputError, choose, input_error_behind
+from dual_skd.errors import InputError, choose, plain_input_errors
 from dual_skd.networks.weight_files import read_info
 from dual_skd.runs.model_file import conformal_rule, load_model
 from dual_skd.runs.places import find_model
-from dual_skd.serving.export.child import ChildFailed, run_module
-from dual_skd.serving.export.formats import CALIBRATION, FORMATS, RECIPE, definition
-from dual_skd.serving.export.gate import compare
-from dual_skd.serving.export.latency import answers
-from dual_skd.serving.export.recipe import recipe
-from dual_skd.serving.export.runtimes import open_artefact
-from dual_skd.utils.files import expanded, make_folder, read_json, sha256_of, write_json
+from dual_skd.serving.export.builder import ArtefactBuilder, Row, finite, remove_earlier, with_sources
+from dual_skd.serving.export.formats import CALIBRATION, FORMATS, SPEC
+from dual_skd.serving.export.model_spec import model_spec
+from dual_skd.utils.files import expanded, make_folder, read_json, sha256_of, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES = 64
-MOST_BYTES = 2**30  # of images to verify on, held in memory
-Row = dict[str, Any]
+IMAGES_BYTES = 2**30  # images to verify on, held in memory, are at most so large
 
 
 def export(
@@ -61,13 +54,11 @@ def export(
         run_dir: ``output_dir`` of a training run.
         output: folder of the artefacts, default ``run_dir/export``; those of an earlier export are removed from it.
         formats: of :data:`dual_skd.serving.export.formats.FORMATS`.
-        data: labelled images to verify on, in any form that training takes: its validation images, or all where it has
-            none. Default: those of the run.
+        data: labelled images to verify on, of which the validation images are taken if there are any; those of the run.
         label_column, class_map, image_column: of ``data``, see :func:`dual_skd.data.load_records`.
         images: verify on so many at most, evenly spread; on fewer where they would take more than 1 GiB.
-        threads: for the measurement of times.
-        seconds: for the time of one batch size.
-        timeout: seconds that one conversion or measurement may take.
+        threads, seconds: for the time of one batch size.
+        timeout: seconds that one step may take.
 
     Returns:
         the content of ``export.json``.
@@ -75,81 +66,92 @@ def export(
     Raises:
         InputError: no model, no such format, or no images to verify on; an earlier export stays as it was.
     """
-    for name in formats:
-        choose(FORMATS, name, "format")
-    for name, value in (("images", images), ("threads", threads)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; give a number from 1 on.")
+    _refuse_impossible(formats, images=images, threads=threads)
     run_dir = expanded(run_dir)
     output = run_dir / "export" if output is None else expanded(output)
     model = Path(find_model(run_dir)).absolute()
-    _, info = load_model(model)
+    info = load_model(model)[1]
     make_folder(output)  # before the work, which takes minutes
+    spec = model_spec(info)
+    fitting = max(IMAGES_BYTES // (4 * math.prod(spec["input"]["shape"][1:])), 1)  # one, however large an image is
     read_as = {"label_column": label_column, "class_map": class_map, "image_column": image_column}
-    about = recipe(info)
-    fitting = MOST_BYTES // (4 * math.prod(about["input"]["shape"][1:]))
-    most = max(min(images, fitting), 1)  # one, however large an image is
-    records, source, calibration = _images_of(run_dir, data, read_as, info, most)
+    used = _images_of(run_dir, data, read_as, info, min(images, fitting))
     with tempfile.TemporaryDirectory(prefix="dual_skd_export_") as folder:
         work = Path(folder).resolve()
-        transforms = image_transforms(**info["preprocessing"] | {"expected": None})
-        np.save(work / "images.npy", _arrays(records, transforms))
-        np.save(work / CALIBRATION, _arrays(calibration, transforms) if calibration is not None
-                else _arrays(_spread(records, CALIBRATION_IMAGES), transforms))  # fmt: skip
-        write_json(work / RECIPE, about)
-        _remove_earlier(output)
-        bench = Bench(model, work, about, threads=threads, seconds=seconds, timeout=timeout)
-        labels = torch.tensor([record["label"] for record in records])
-        baselines = bench.baselines(read_json(run_dir / "run.json"))
-        rows = [bench.artefact(name, labels, output, wanted=name in formats) for name in _with_sources(formats)]
-        auxiliary = _auxiliary(bench, labels, output) if "onnx" in formats else None
-    rows = [row for row in rows if row["format"] in formats]
-    passed = [row for row in rows if row["status"] == "passed" and row["ms"]["1"] is not None]
+        _prepare(work, used, spec, image_transforms(**info["preprocessing"] | {"expected": None}))
+        builder = ArtefactBuilder(model, work, spec, threads=threads, seconds=seconds, timeout=timeout)
+        made = _made(builder, used, output, formats, read_json(run_dir / "run.json"))
     report = {
         "made_with": _versions(),
         "model": {"file": model.name, "sha256": sha256_of(model)},
-        **about,
+        **spec,
         "prediction_sets": _prediction_sets(run_dir, info),
-        "auxiliary": auxiliary,
-        "verified_on": {"data": source, "images": len(records), "reference": "PyTorch, float32"},
-        "measured": {
-            "machine": machine(), "threads": threads,
-            "clock": "processor time" if threads == 1 else "clock time",
-        },
+        "auxiliary": made.pop("auxiliary"),
+        "verified_on": {"data": used.source, "images": len(used.records), "reference": "PyTorch, float32"},
+        "measured": _conditions(threads),
+        **made,
+    }
+    write_json(output / "export.json", report)
+    write_text(output / "export.md", markdown(report))
+    return report
+
+
+def _refuse_impossible(formats: Sequence[str], **counts: int) -> None:
+    for name in formats:
+        choose(FORMATS, name, "format")
+    for name, value in counts.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}; give a number from 1 on.")
+
+
+def _made(builder: ArtefactBuilder, used: Images, output: Path, formats: Sequence[str], run: Mapping[str, Any]) -> Row:
+    """Makes the artefacts, and returns their entries of ``export.json``."""
+    remove_earlier(output)
+    labels = torch.tensor([record["label"] for record in used.records])
+    baselines = builder.baselines(run)
+    rows = [builder.artefact(name, labels, output, wanted=name in formats) for name in with_sources(formats)]
+    rows = [row for row in rows if row["format"] in formats]
+    passed = [row for row in rows if row["status"] == "passed" and row["ms"]["1"] is not None]
+    return {
+        "auxiliary": _auxiliary(builder, labels, output) if "onnx" in formats else None,
         "baselines": baselines,
         "artefacts": rows,
         "fastest": min(passed, key=lambda row: row["ms"]["1"])["format"] if passed else None,
-    }  # fmt: skip
-    write_json(output / "export.json", report)
-    (output / "export.md").write_text(markdown(report), encoding="utf-8")
-    return report
+    }
 
 
 def _prediction_sets(run_dir: Path, info: Mapping[str, Any]) -> Row | None:
     """The rule of the prediction sets in plain values; its threshold is None where every set is full."""
     rule = conformal_rule(run_dir, info)
-    return None if rule is None else {**rule._asdict(), "threshold": _finite(rule.threshold)}
+    return None if rule is None else {**rule._asdict(), "threshold": finite(rule.threshold)}
 
 
-def _auxiliary(bench: Bench, labels: torch.Tensor, output: Path) -> Row | None:
+def _auxiliary(builder: ArtefactBuilder, labels: torch.Tensor, output: Path) -> Row | None:
     """The auxiliary as ONNX, for the disagreement that ``predict`` states; None where the run left none."""
-    path = bench.model.with_name("auxiliary.pt")
+    path = builder.model.with_name("auxiliary.pt")
     if not path.is_file():
         return None
-    about = recipe(read_info(path))
-    other = Bench(path, bench.work, about, threads=bench.threads, seconds=0, timeout=bench.timeout)
+    spec = model_spec(read_info(path))
+    other = ArtefactBuilder(path, builder.work, spec, threads=builder.threads, seconds=0, timeout=builder.timeout)
     row = other.artefact("onnx", labels, output)
-    about_model = {"model": {"file": path.name, "sha256": sha256_of(path)}, "temperature": about["temperature"]}
-    return about_model | row
+    return {"model": {"file": path.name, "sha256": sha256_of(path)}, "temperature": spec["temperature"]} | row
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
+class Images(NamedTuple):
+    """Records to verify on, their source in words, and records to calibrate quantisation on."""
+
+    records: list[dict]
+    source: str
+    calibration: list[dict]
+
+
 def _images_of(
     run_dir: Path, data: str | Path | None, read_as: Mapping[str, Any], info: Mapping[str, Any], most: int
-) -> tuple[list[dict], str, list[dict] | None]:
-    """Records to verify on, where they are from, and training records to calibrate on (None where they are gone)."""
+) -> Images:
+    """At most ``most`` images of the data, or of the run; calibrated is on training images where they are there."""
     own: DataList | None = None
     try:
         own = load_split(run_dir / "datalist.json")
@@ -162,10 +164,18 @@ def _images_of(
     records = given.val or [record for split in given.splits.values() for record in split]
     which = "validation images" if given.val else "all images"
     source = f"{which} of {(run_dir if data is None else Path(data)).resolve().name}"
-    if own is not None and own.train:
-        return _spread(records, most), source, _spread(own.train, CALIBRATION_IMAGES)
-    logger.warning("The training images aren't there; quantisation is calibrated on images it is verified on.")
-    return _spread(records, most), source, None
+    records = _spread(records, most)
+    calibration = own.train if own is not None else []
+    if not calibration:
+        logger.warning("The training images aren't there; quantisation is calibrated on images it is verified on.")
+    return Images(records, source, _spread(calibration or records, CALIBRATION_IMAGES))
+
+
+def _prepare(work: Path, used: Images, spec: Mapping[str, Any], transforms: Any) -> None:
+    """Writes what the processes of the conversion need."""
+    np.save(work / "images.npy", _arrays(used.records, transforms))
+    np.save(work / CALIBRATION, _arrays(used.calibration, transforms))
+    write_json(work / SPEC, spec)
 
 
 def _labelled(data: str | Path, read_as: Mapping[str, Any], info: Mapping[str, Any]) -> DataList:
@@ -188,126 +198,8 @@ def _spread(records: Sequence[dict], most: int) -> list[dict]:
 
 
 def _arrays(records: Sequence[Mapping[str, Any]], transforms: Any) -> np.ndarray:
-    try:
+    with plain_input_errors():
         return np.stack([transforms({"image": record["image"]})["image"].numpy() for record in records])
-    except Exception as error:
-        cause = input_error_behind(error)
-        if cause is None:
-            raise
-        raise InputError(str(cause)) from error
-
-
-# --- one artefact after the other -------------------------------------------------------------------------------------
-
-
-class Bench:
-    """Converts, measures and judges, each in a process of its own.
-
-    Args:
-        model: the student's file.
-        work: with ``images.npy``, ``calibration.npy`` and ``recipe.json``.
-        about: see :func:`dual_skd.serving.export.recipe.recipe`.
-        threads, seconds, timeout: see :func:`export`.
-    """
-
-    def __init__(
-        self, model: Path, work: Path, about: Mapping[str, Any], *, threads: int, seconds: float, timeout: float
-    ) -> None:
-        self.model, self.work, self.about = model, work, about
-        self.threads, self.seconds, self.timeout = threads, seconds, timeout
-        self.multi_label = about["activation"] == "sigmoid"
-        run = open_artefact("eager", model, torch.get_num_threads())
-        self.reference = torch.from_numpy(answers(run, np.load(work / "images.npy", mmap_mode="r")))
-
-    def baselines(self, run: Mapping[str, Any]) -> list[Row]:
-        """Rows of the large network (its weights don't matter for its time) and of the student, in eager PyTorch."""
-        large = run.get("networks", {}).get("large", {}).get("architecture")
-        sources = ([("large network, eager PyTorch", definition(large))] if large else []) + [
-            ("student, eager PyTorch", str(self.model))
-        ]
-        rows = []
-        for name, source in sources:
-            row: Row = {"name": name, "ms": {}, "peak_mb": None}
-            try:
-                row |= self._measured("eager", source)
-            except ChildFailed as error:
-                row["reason"] = str(error)
-            rows.append(row)
-        return rows
-
-    def artefact(self, name: str, labels: torch.Tensor, output: Path, *, wanted: bool = True) -> Row:
-        """Makes one artefact; what passes is moved to ``output``, nothing else is.
-
-        Returns:
-            ``format``, ``status`` (passed, refused, failed, skipped), ``reason``, and as far as it came ``files``,
-            ``ms``, ``peak_mb``, ``verification``.
-        """
-        known = FORMATS[name]
-        row: Row = {"format": name, "runtime": known.runtime, "status": "skipped", "reason": known.obstacle()}
-        files = [self.work / file for file in known.files]
-        if row["reason"]:
-            return row
-        if known.source and not (self.work / FORMATS[known.source].files[0]).is_file():
-            return row | {"status": "failed", "reason": f"is made from {known.source}, which failed"}
-        logger.info("Export to %s ...", name)
-        try:
-            run_module(
-                "dual_skd.serving.export.formats", [name, str(self.model), str(self.work)], work=self.work,
-                seconds=self.timeout, threads=self.threads,
-            )  # fmt: skip
-            if not wanted:
-                return row
-            logits = self.work / "logits.npy"
-            row |= self._measured(known.runtime, str(files[0]), logits)
-        except ChildFailed as error:
-            return row | {"status": "failed", "reason": str(error)}
-        compared = compare(
-            self.reference, torch.from_numpy(np.load(logits)), labels, temperature=self.about["temperature"],
-            multi_label=self.multi_label,
-        )  # fmt: skip
-        row["verification"] = {key: _finite(value) for key, value in asdict(compared).items()}
-        row["reason"] = compared.refusal(reduced=known.reduced)
-        row["status"] = "refused" if row["reason"] else "passed"
-        row["bytes"] = sum(file.stat().st_size for file in files)
-        if row["status"] == "passed":
-            row["files"] = []
-            for file in files:
-                name = file.name.replace("model", self.model.stem, 1)
-                shutil.copyfile(file, output / name)
-                row["files"].append({"name": name, "bytes": file.stat().st_size, "sha256": sha256_of(file)})
-        return row
-
-    def _measured(self, runtime: str, source: Any, logits: Path | None = None) -> Row:
-        answer = self.work / "answer.json"
-        images = None if logits is None else str(self.work / "images.npy")
-        given = {
-            "runtime": runtime, "source": source, "images": images, "logits": str(logits), "answer": str(answer),
-            "shape": self.about["input"]["shape"][1:], "threads": self.threads, "seconds": self.seconds,
-        }  # fmt: skip
-        run_module(
-            "dual_skd.serving.export.latency",
-            [json.dumps(given)],
-            work=self.work,
-            seconds=self.timeout,
-            threads=self.threads,
-        )
-        return read_json(answer)
-
-
-def _with_sources(formats: Sequence[str]) -> list[str]:
-    wanted = {*formats, *(FORMATS[name].source for name in formats if not FORMATS[name].obstacle())}
-    return [name for name in FORMATS if name in wanted]
-
-
-def _remove_earlier(output: Path) -> None:
-    """What an earlier export left must not be taken for what this one verifies."""
-    made = (file for known in FORMATS.values() for file in known.files)
-    for name in ("export.json", "export.md", "auxiliary.onnx", *made):
-        (output / name).unlink(missing_ok=True)
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else value
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -354,6 +246,11 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _conditions(threads: int) -> Row:
+    clock = "processor time" if threads == 1 else "clock time"
+    return {"machine": machine(), "threads": threads, "clock": clock}
 
 
 def machine() -> str:

@@ -3,7 +3,8 @@
 
     python -m dual_skd.serving.export.formats FORMAT MODEL WORK_DIR
 
-converts in a process of its own; see :func:`convert`.
+converts a model file in a process of its own. The working directory holds ``calibration.npy``, ``spec.json`` and the
+files of the format's ``source``; it gets ``files``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 INPUT, OUTPUT = "image", "logits"
 CALIBRATION = "calibration.npy"  # images (N, C, H, W[, D]), float32, that static quantisation sees
-RECIPE = "recipe.json"  # what goes into the file's metadata, where the format has any
+SPEC = "spec.json"  # what goes into the file's metadata, where the format has any
 ATTENTION = {"Softmax", "Attention"}  # operators that a convolutional network doesn't have
 
 
@@ -32,10 +33,10 @@ class Format:
         files: what is written; the first is the one to open.
         runtime: who opens it, see :mod:`dual_skd.serving.export.runtimes`.
         convert: takes the model file and the working directory and writes ``files`` there.
-        packages: that have to be installed, as pip and as Python call them.
-        reduced: whether numbers have less than the 32 bits they had in training.
-        source: format that has to be there before.
-        cuda: whether a GPU is needed.
+        packages: that have to be installed, as pip calls them.
+        reduced: numbers have less than the 32 bits of training.
+        source: the format it is made from.
+        cuda: a GPU is needed.
     """
 
     files: tuple[str, ...]
@@ -56,17 +57,6 @@ class Format:
 
             return "" if torch.cuda.is_available() else "needs a CUDA device"
         return ""
-
-
-def convert(name: str, model: Path, work: Path) -> None:
-    """Converts a model file to a format.
-
-    Args:
-        name: of :data:`FORMATS`.
-        model: what :func:`dual_skd.runs.model_file.load_model` takes.
-        work: holds ``calibration.npy``, ``recipe.json`` and the files of the format's ``source``; gets ``files``.
-    """
-    FORMATS[name].convert(model, work)
 
 
 def _torchscript(model: Path, work: Path) -> None:
@@ -95,7 +85,7 @@ def _as_bundle(model: Path, work: Path) -> dict[str, str]:
     torch.save(network.state_dict(), weights)
     config.write_text(json.dumps({"network_def": definition(info["architecture"])}), encoding="utf-8")
     return {
-        "net_id": "network_def", "ckpt_file": str(weights), "config_file": str(config), "meta_file": str(work / RECIPE),
+        "net_id": "network_def", "ckpt_file": str(weights), "config_file": str(config), "meta_file": str(work / SPEC),
     }  # fmt: skip
 
 
@@ -195,7 +185,7 @@ FORMATS = {
 def main(arguments: Sequence[str]) -> None:
     """Converts: format, model file, working directory."""
     name, model, work = arguments
-    convert(name, Path(model), Path(work))
+    FORMATS[name].convert(Path(model), Path(work))
 
 
 if __name__ == "__main__":

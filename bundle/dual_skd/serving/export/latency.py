@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time, memory and logits of one artefact in a process of its own, so that nothing else is measured with it.
+"""Time, memory and logits of one artefact, measured in a process of its own.
 
     python -m dual_skd.serving.export.latency JSON
 
-with the arguments of :func:`measure`; writes its answer to the JSON's ``answer`` and the logits to ``logits``.
+takes the arguments of :func:`measure`, and writes the measurements to the file ``answer``, the logits to ``logits``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 
 from dual_skd.serving.export.runtimes import Run, open_artefact
 
-BATCHES = (1, 32)
-LARGEST = 2**25  # values of a batch beyond which it isn't measured: volumes of 1 MB and more would fill the memory
-RUNS = 100
-FEWEST = 5
+BATCH_SIZES = (1, 32)
+MAX_BATCH_VALUES = 2**25  # larger batches, as of volumes of 1 MB, would fill the memory, and aren't measured
+MAX_TIMED_RUNS = 100
+MIN_TIMED_RUNS = 5
 
 
 def measure(
@@ -33,7 +33,7 @@ def measure(
     shape: Sequence[int],
     threads: int,
     seconds: float,
-    batches: Sequence[int] = BATCHES,
+    batches: Sequence[int] = BATCH_SIZES,
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """Measures one artefact.
 
@@ -53,18 +53,18 @@ def measure(
     found = {"ms": ms, "peak_mb": peak_memory() / 1e6}
     if images is None:
         return found, None
-    return found, answers(run, np.load(images, mmap_mode="r"))
+    return found, run_batches(run, np.load(images, mmap_mode="r"))
 
 
-def answers(run: Run, images: np.ndarray) -> np.ndarray:
+def run_batches(run: Run, images: np.ndarray) -> np.ndarray:
     """Logits (N, K) of all images, in the largest batches that are measured too, else one by one."""
-    size = BATCHES[-1] if fits((BATCHES[-1], *images.shape[1:])) else 1
+    size = BATCH_SIZES[-1] if fits((BATCH_SIZES[-1], *images.shape[1:])) else 1
     return np.concatenate([run(np.array(images[i : i + size])) for i in range(0, len(images), size)])
 
 
 def fits(shape: Sequence[int]) -> bool:
     """Whether a batch of this shape is small enough to be run."""
-    return shape[0] == 1 or np.prod(shape, dtype=float) <= LARGEST
+    return shape[0] == 1 or np.prod(shape, dtype=float) <= MAX_BATCH_VALUES
 
 
 def milliseconds(run: Run, shape: Sequence[int], threads: int, seconds: float) -> float | None:
@@ -81,7 +81,7 @@ def milliseconds(run: Run, shape: Sequence[int], threads: int, seconds: float) -
         run(images)
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < FEWEST or (len(times) < RUNS and time.perf_counter() - began < seconds):
+    while len(times) < MIN_TIMED_RUNS or (len(times) < MAX_TIMED_RUNS and time.perf_counter() - began < seconds):
         start = clock()
         run(images)
         times.append(clock() - start)

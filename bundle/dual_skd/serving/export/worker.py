@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules of this package run in processes of their own, so that what crashes or hangs there is one line here."""
+"""Runs modules of this package in worker processes: one that crashes or hangs is one line here."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 PACKAGES = Path(__file__).resolve().parents[3]  # where dual_skd is found, installed or not
 
 
-class ChildFailed(Exception):
-    """The process didn't do its work; the message is one line that says why."""
+class WorkerFailed(Exception):
+    """A worker process failed; the message is one line that says why."""
 
 
 def run_module(module: str, arguments: Sequence[str], *, work: Path, seconds: float, threads: int = 1) -> None:
@@ -29,7 +29,7 @@ def run_module(module: str, arguments: Sequence[str], *, work: Path, seconds: fl
         threads: for OpenMP, which PyTorch uses.
 
     Raises:
-        ChildFailed: it ended with an error, by a signal, or took too long.
+        WorkerFailed: it ended with an error, by a signal, or took too long.
     """
     paths = os.pathsep.join(filter(None, (str(PACKAGES), os.environ.get("PYTHONPATH", ""))))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
@@ -42,15 +42,16 @@ def run_module(module: str, arguments: Sequence[str], *, work: Path, seconds: fl
                 stdout=file, stderr=subprocess.STDOUT, timeout=seconds,
             )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise ChildFailed(f"took more than {seconds:g} s and was ended") from None
+        raise WorkerFailed(f"took more than {seconds:g} s and was ended") from None
     if done.returncode < 0:
-        raise ChildFailed(f"crashed ({signal.Signals(-done.returncode).name})")
+        raise WorkerFailed(f"crashed ({signal.Signals(-done.returncode).name})")
     if done.returncode:
-        raise ChildFailed(reason_in(log.read_text(encoding="utf-8", errors="replace")))
+        raise WorkerFailed(last_error(log)[:300] or "ended without a message")
 
 
-def reason_in(text: str) -> str:
-    """The line of a process's output that says why it failed: the last error, else the last line."""
+def last_error(log: Path) -> str:
+    """The line of a process's output that says why it failed: the last error, else the last line; "" without any."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Failure)\b", line)]
-    return (errors or lines or ["ended without a message"])[-1][:300]
+    return (errors or lines or [""])[-1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers by ONNX Runtime from what ``export`` made and verified, without PyTorch and MONAI."""
+"""Predictions by ONNX Runtime from what ``export`` made and verified, without PyTorch and MONAI."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from dual_skd.data.reading.expectation import ExpectedInput
 from dual_skd.data.reading.reader import channels_first, read_image
 from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.uncertainty import Conformal
-from dual_skd.serving.answering import Image, Predictor
-from dual_skd.serving.export.follow import can_follow, follow
+from dual_skd.serving.export.numpy_preprocessing import can_preprocess, preprocess
 from dual_skd.serving.export.runtimes import open_artefact
+from dual_skd.serving.prediction import PredictionRules
+from dual_skd.serving.predictor_base import Image, Predictor
 from dual_skd.utils.files import read_json, sha256_of
 
 
 @dataclass(frozen=True)
-class Export:
-    """What is used of an export.
+class OnnxExport:
+    """The parts of an export that predictions need.
 
     Args:
         about: content of ``export.json``, see :func:`dual_skd.serving.export.export.export`.
@@ -37,25 +38,25 @@ class Export:
 
 
 def sidecar_of(model: Path) -> Path:
-    """Where ``export`` describes what it made of a run's model file."""
+    """The file in which ``export`` describes what it made of a run's model file."""
     return model.parent.parent / "export" / "export.json"
 
 
-def find_export(model: Path, *, alpha: float) -> Export | None:
-    """The ONNX files that give a model's answers; None unless they give all of them.
+def find_export(model: Path, *, alpha: float) -> OnnxExport | None:
+    """The ONNX files that give a model's predictions; None unless they give all of them.
 
     Model and files have to be those of the export, by their SHA-256: the model may have been trained anew since. An
-    auxiliary has to be exported too, as answers state the disagreement with it.
+    auxiliary has to be exported too, as predictions state the disagreement with it.
 
     Args:
         model: the model file.
         alpha: of the prediction sets that are wanted.
     """
     about = read_json(sidecar_of(model))
-    if "prediction_sets" not in about or find_spec("onnxruntime") is None:  # exports of before lack it
+    if "prediction_sets" not in about or find_spec("onnxruntime") is None:  # older exports lack it
         return None
     sets = about["prediction_sets"]
-    if not can_follow(about["preprocessing"]["steps"]) or (sets is not None and sets["alpha"] != alpha):
+    if not can_preprocess(about["preprocessing"]["steps"]) or (sets is not None and sets["alpha"] != alpha):
         return None
     row: dict[str, Any] = next((row for row in about["artefacts"] if row["format"] == "onnx"), {})
     wanted = [(model, {**row, "model": about["model"], "temperature": about["temperature"]})]
@@ -63,40 +64,39 @@ def find_export(model: Path, *, alpha: float) -> Export | None:
         wanted.append((auxiliary, about["auxiliary"] or {}))
     networks = []
     for source, made in wanted:
-        if made.get("status") != "passed" or not _is(source, made["model"]):
+        if made.get("status") != "passed" or not _has_sum(source, made["model"]):
             return None
         (file,) = made["files"]
         artefact = sidecar_of(model).with_name(file["name"])
-        if not _is(artefact, file):
+        if not _has_sum(artefact, file):
             return None
         networks.append((artefact, made["temperature"]))
-    return Export(about, networks)
+    return OnnxExport(about, networks)
 
 
-def _is(path: Path, described: Mapping[str, Any]) -> bool:
+def _has_sum(path: Path, described: Mapping[str, Any]) -> bool:
     return path.is_file() and sha256_of(path) == described["sha256"]
 
 
-class ExportedPredictor(Predictor):
-    """A run's model by ONNX Runtime.
+class OnnxPredictor(Predictor):
+    """A run's model in ONNX Runtime.
 
     Args:
         path: the model file.
-        export: what was made of it.
+        export: the ONNX files made of it.
         unexpected_input: see :func:`dual_skd.serving.predictor.predict`.
     """
 
     runtime = "ONNX Runtime"
 
-    def __init__(self, path: Path, export: Export, *, unexpected_input: str = "refuse") -> None:
+    def __init__(self, path: Path, export: OnnxExport, *, unexpected_input: str = "refuse") -> None:
         about = export.about
         preprocessing, sets = dict(about["preprocessing"]), about["prediction_sets"]
         if sets is not None:
             sets = Conformal(**{**sets, "threshold": inf if sets["threshold"] is None else sets["threshold"]})
-        super().__init__(
-            path, class_names=about["class_names"], preprocessing=preprocessing,
-            multi_label=about["activation"] == "sigmoid", sets=sets,
-        )  # fmt: skip
+        several = len(export.networks) > 1
+        rules = PredictionRules(about["class_names"], about["activation"] == "sigmoid", sets, several)
+        super().__init__(path, preprocessing, rules)
         self.steps = preprocessing.pop("steps")
         window, frame = preprocessing.get("window"), preprocessing.get("frame")
         self.reading = {
@@ -114,14 +114,14 @@ class ExportedPredictor(Predictor):
         if isinstance(image, str | Path):
             array, meta = read_image(image, **self.reading)
         else:
-            array, meta = self.in_memory(image, spacing, hu)
+            array, meta = self.read_array(image, spacing, hu)
         if self.expected is not None:
             self.expected.judge(channels_first(array, meta), meta)
-        return follow(self.steps, array, meta)
+        return preprocess(self.steps, array, meta)
 
     def probabilities(self, prepared: Sequence[np.ndarray]) -> list[np.ndarray]:
         batch = np.stack(prepared)
         return [
-            probabilities((run(batch) / temperature).astype(float), multi_label=self.multi_label)
+            probabilities((run(batch) / temperature).astype(float), multi_label=self.rules.multi_label)
             for run, temperature in self.networks
         ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How images become answers, whichever runtime computes."""
+"""What every predictor does, whichever runtime computes: images in, predictions out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 
 from dual_skd.data.reading.reader import image_from_array
+from dual_skd.data.records.asked_images import find_images
 from dual_skd.errors import InputError
-from dual_skd.metrics.uncertainty import Conformal
-from dual_skd.serving.outcome import Prediction, predictions_of
+from dual_skd.serving.prediction import Prediction, PredictionRules
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,33 +22,20 @@ Image: TypeAlias = Union[str, Path, np.ndarray, "Tensor"]
 
 
 class Predictor(ABC):
-    """A loaded model with all that its answers need; ``load_predictor`` keeps the last ones.
+    """A loaded model with all that its predictions need.
 
     Args:
         path: the model file.
-        class_names: in the order of the probabilities.
         preprocessing: arguments of :func:`dual_skd.data.image_transforms`.
-        multi_label: each class has a probability of its own.
-        sets: rule of the prediction sets, None without one.
+        rules: how its probabilities become predictions.
     """
 
     runtime: str  # what computes, in words
-    networks: Sequence[Any]  # the student's, and where there is an auxiliary its own
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        class_names: Sequence[str],
-        preprocessing: Mapping[str, Any],
-        multi_label: bool,
-        sets: Conformal | None,
-    ) -> None:
+    def __init__(self, path: Path, preprocessing: Mapping[str, Any], rules: PredictionRules) -> None:
         self.path = path
-        self.class_names = class_names
         self.preprocessing = preprocessing
-        self.multi_label = multi_label
-        self.sets = sets
+        self.rules = rules
 
     @abstractmethod
     def prepare(self, image: Image, *, spacing: float | Sequence[float] | None = None, hu: bool = False) -> Any:
@@ -60,7 +47,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def probabilities(self, prepared: Sequence[Any]) -> list[np.ndarray]:
-        """Probabilities (N, K) of N prepared images: the student's, and where there is an auxiliary its own."""
+        """Probabilities (N, K) of N prepared images: the student's, and with an auxiliary its own."""
 
     def __call__(
         self,
@@ -70,7 +57,7 @@ class Predictor(ABC):
         hu: bool = False,
         on_bad_file: str = "error",
     ) -> list[Prediction]:
-        """Answers for a few images, which go through the network together; see
+        """Predictions for a few images, which go through the network together; see
         :func:`~dual_skd.serving.predictor.predict`."""
         names = [str(image) if isinstance(image, str | Path) else "array" for image in images]
         prepared, problems = [], []
@@ -82,24 +69,23 @@ class Predictor(ABC):
                 if on_bad_file == "error":
                     raise
                 problems.append(str(error))
-        classes = len(self.class_names)
-        student, auxiliary = np.full((len(images), classes), 1 / classes), None
-        good = [not problem for problem in problems]
-        if prepared:
-            answers = self.probabilities(prepared)
-            student[good] = answers[0]
-            if len(answers) > 1:
-                auxiliary = student.copy()
-                auxiliary[good] = answers[1]
-        return predictions_of(
-            names, student, self.class_names, auxiliary=auxiliary, sets=self.sets,
-            multi_label=self.multi_label, problems=problems,
-        )  # fmt: skip
+        usable = [not problem for problem in problems]
+        classes = len(self.rules.class_names)
+        both = []
+        for found in self.probabilities(prepared) if prepared else [np.empty((0, classes))]:
+            both.append(np.full((len(images), classes), 1 / classes))  # of the others nothing is used
+            both[-1][usable] = found
+        return self.rules.predictions(names, *both, problems=problems)
 
-    def in_memory(
+    def images_in(self, path: str | Path, **reading: Any) -> list[str]:
+        """Locators of the images in a file, folder or table, see :func:`dual_skd.data.find_images`."""
+        options = self.preprocessing
+        return find_images(path, options.get("spatial_dims", 2), frame=options.get("frame"), **reading)
+
+    def read_array(
         self, image: np.ndarray | Tensor, spacing: float | Sequence[float] | None, hu: bool
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """An array as :func:`~dual_skd.data.reading.reader.read_image` gives files."""
+        """An array in the form in which :func:`~dual_skd.data.reading.reader.read_image` gives files."""
         window = self.preprocessing.get("window")
         if not isinstance(window, str | None) and not hu:
             raise InputError(

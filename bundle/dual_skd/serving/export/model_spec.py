@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that is needed to use an artefact without this package: the steps from a file to the input, and from the output
-to probabilities. The steps are those of :func:`dual_skd.data.image_transforms`, in its order."""
+"""The specification of a model, by which an artefact is used without this package.
+
+It has the steps from a file to the input, those of :func:`dual_skd.data.image_transforms` in its order, and from the
+output to probabilities.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from dual_skd.runs.model_file import temperature_of
 from dual_skd.serving.export.formats import INPUT, OUTPUT
 
 PERCENTILES = [0.5, 99.5]
-MEAN = "pixel i of m is the mean of pixels floor(i * n / m) to ceil((i + 1) * n / m) - 1 of n"
+AREA_MEAN = "pixel i of m is the mean of pixels floor(i * n / m) to ceil((i + 1) * n / m) - 1 of n"
 REFUSALS = (
     "refuse an image that isn't in Hounsfield units where hounsfield is true and the step scale has a range of "
     "numbers; one of another DICOM Modality where modalities are given without an empty one (X-ray: CR, DX, DR, RG); "
@@ -23,8 +26,8 @@ REFUSALS = (
 )
 
 
-def recipe(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What an artefact takes and gives.
+def model_spec(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Describes what an artefact takes and gives.
 
     Args:
         info: of the model, from :func:`dual_skd.runs.model_file.load_model`.
@@ -46,7 +49,7 @@ def recipe(info: Mapping[str, Any]) -> dict[str, Any]:
             "name": INPUT, "dtype": "float32", "shape": ["batch", info["architecture"].get("in_channels", 1), *size],
             "axes": ["batch", "channel", *(["row", "column"] if dims == 2 else ["x", "y", "z"])],
         },
-        "preprocessing": {**given, "steps": steps(given)},
+        "preprocessing": {**given, "steps": preprocessing_steps(given)},
         "output": {
             "name": OUTPUT, "dtype": "float32", "shape": ["batch", len(names)],
             "meaning": f"probabilities in the order of class_names are {activation}(logits / temperature)"
@@ -58,8 +61,8 @@ def recipe(info: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def steps(preprocessing: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The steps of preprocessing, each with ``step``, its parameters, and ``text`` that says exactly what is done."""
+def preprocessing_steps(preprocessing: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The steps of preprocessing, each with ``step``, its parameters, and ``text``, its exact definition."""
     dims = preprocessing.get("spatial_dims", 2)
     size = list(ensure_tuple_rep(preprocessing.get("image_size", 96), dims))
     window, spacing = preprocessing.get("window") or "percentile", preprocessing.get("spacing")
@@ -130,7 +133,7 @@ def _scale(window: Any) -> dict[str, Any]:
 
 
 def _resize(size: list[int]) -> dict[str, Any]:
-    return {"step": "resize", "size": size, "text": f"per axis from n to m pixels: {MEAN}"}
+    return {"step": "resize", "size": size, "text": f"per axis from n to m pixels: {AREA_MEAN}"}
 
 
 def _fit(size: list[int], fit: str) -> dict[str, Any]:
@@ -139,7 +142,7 @@ def _fit(size: list[int], fit: str) -> dict[str, Any]:
         "the first two axes, of n pixels of s mm (where the file doesn't state them, 1 and 1, or what DICOM's "
         "PixelAspectRatio or the densities of a picture give as their quotient), are scaled by one factor: k is the "
         f"{which} of their size / (n * s), and each gets m = round(n * s * k) pixels (halves to even, at least 1); a "
-        f"third axis gets its size; {MEAN}"
+        f"third axis gets its size; {AREA_MEAN}"
     )
     return {"step": "fit", "fit": fit, "size": size, "text": text}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an artefact may be given away: its answers against those of the network in PyTorch, on the same images."""
+"""The acceptance check of an artefact: its outputs against those of the network in PyTorch, on the same images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from dual_skd.metrics.classification import classification_metrics
 from dual_skd.metrics.probabilities import probabilities
 
-FULL_PRECISION = 1e-5  # largest difference of a probability that another order of summation explains
-AUC_DROP = 0.002
-CHANGED = 0.005
+MAX_DIFFERENCE = 1e-5  # largest difference of a probability that another order of summation explains
+MAX_AUC_DROP = 0.002
+MAX_CHANGED = 0.005  # share of the decisions
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An artefact's answers beside the reference's.
+    """An artefact's outputs beside the reference's.
 
     Attributes:
         images: how many were compared.
@@ -45,20 +45,22 @@ class Comparison:
             reduced: whether the format keeps less than 32 bits: then AUC and decisions count, else each probability.
         """
         if not reduced:
-            passed = self.max_difference <= FULL_PRECISION
-            return "" if passed else f"a probability differs by {self.max_difference:.2g}, more than {FULL_PRECISION:g}"
+            passed = self.max_difference <= MAX_DIFFERENCE
+            return "" if passed else f"a probability differs by {self.max_difference:.2g}, more than {MAX_DIFFERENCE:g}"
         reasons = []
-        if self.auc_drop is not None and self.auc_drop > AUC_DROP:
-            reasons.append(f"AUC falls from {self.auc_reference:.4f} to {self.auc:.4f}, by more than {AUC_DROP:g}")
-        if self.changed > CHANGED:
+        if self.auc_drop is not None and self.auc_drop > MAX_AUC_DROP:
+            reasons.append(f"AUC falls from {self.auc_reference:.4f} to {self.auc:.4f}, by more than {MAX_AUC_DROP:g}")
+        if self.changed > MAX_CHANGED:
             count = round(self.changed * self.images)
-            reasons.append(f"{count} of {self.images} decisions change ({self.changed:.2%}), more than {CHANGED:.1%}")
+            reasons.append(
+                f"{count} of {self.images} decisions change ({self.changed:.2%}), more than {MAX_CHANGED:.1%}"
+            )
         if not self.max_difference < float("inf"):
             reasons.append("probabilities are not finite numbers")
         return "; ".join(reasons)
 
 
-def compare(
+def compare_logits(
     reference: Tensor, logits: Tensor, labels: Tensor, *, temperature: float = 1.0, multi_label: bool = False
 ) -> Comparison:
     """Compares logits (N, K) of an artefact with those of the reference.

@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 
 from dual_skd.metrics.uncertainty import Conformal
-from dual_skd.serving.outcome import Prediction, predictions_of
+from dual_skd.serving.prediction import Prediction, PredictionRules
 
 NAMES = ["normal", "nodule"]
 
 
 def test_label_entropy_disagreement_and_set_are_those_of_the_probabilities():
-    (found,) = predictions_of(
-        ["a.png"], np.array([[0.75, 0.25]]), NAMES, auxiliary=np.array([[0.25, 0.75]]),
-        sets=Conformal("lac", 0.1, 50, 0.8),
-    )  # fmt: skip
+    rules = PredictionRules(NAMES, sets=Conformal("lac", 0.1, 50, 0.8), auxiliary=True)
+    (found,) = rules.predictions(["a.png"], np.array([[0.75, 0.25]]), np.array([[0.25, 0.75]]))
     entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
     assert found.label == "normal" and found.probabilities == {"normal": 0.75, "nodule": 0.25}
     assert found.uncertainty == pytest.approx(entropy)
@@ -28,12 +26,14 @@ def test_label_entropy_disagreement_and_set_are_those_of_the_probabilities():
 
 
 def test_several_labels_are_all_above_one_half():
-    both, none = predictions_of(["a", "b"], np.array([[0.75, 0.625], [0.25, 0.5]]), NAMES, multi_label=True)
+    both, none = PredictionRules(NAMES, multi_label=True).predictions(
+        ["a", "b"], np.array([[0.75, 0.625], [0.25, 0.5]])
+    )
     assert both.label == "normal|nodule" and none.label == ""
     assert both.disagreement is None and both.prediction_set is None
 
 
 def test_an_unusable_image_has_a_problem_and_no_numbers():
-    good, bad = predictions_of(["a", "b"], np.full((2, 2), 0.5), NAMES, problems=["", "b is cut off."])
+    good, bad = PredictionRules(NAMES).predictions(["a", "b"], np.full((2, 2), 0.5), problems=["", "b is cut off."])
     assert good.problem == "" and good.uncertainty == pytest.approx(1)
     assert bad == Prediction("b", problem="b is cut off.")

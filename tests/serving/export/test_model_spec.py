@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a recipe, followed with NumPy as their text says, give what the package's own transforms give."""
+"""The steps of preprocessing, computed with NumPy as their text says, give what the package's own transforms give."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from tiny_run import ARCHITECTURE, PREPROCESSING, picture
 
 from dual_skd.data import image_transforms, read_image
 from dual_skd.errors import InputError, input_error_behind
-from dual_skd.serving.export.follow import can_follow, follow
-from dual_skd.serving.export.recipe import recipe, steps
+from dual_skd.serving.export.model_spec import model_spec, preprocessing_steps
+from dual_skd.serving.export.numpy_preprocessing import can_preprocess, preprocess
 
 
 def check(path, options, **tolerance):
     """Asserts that the steps give what the transforms give, of a file."""
     expected = image_transforms(**options)({"image": str(path)})["image"].numpy()
     array, meta = read_image(path, spatial_dims=options["spatial_dims"], voi_lut=options["window"] == "file")
-    found = follow(steps(options), array, meta)
+    found = preprocess(preprocessing_steps(options), array, meta)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, **{"rtol": 0, "atol": 2e-5} | tolerance)
     return expected
 
 
 def names(options):
-    return [step["step"] for step in steps(options)]
+    return [step["step"] for step in preprocessing_steps(options)]
 
 
 @pytest.mark.parametrize("window", ["percentile", "zscore", "file", [100.0, 120.0]])
@@ -79,8 +79,10 @@ def test_a_volume_is_resampled_cropped_and_padded_to_the_same_input(tmp_path):
     options = {"spatial_dims": 3, "image_size": [12, 16, 10], "window": [0.0, 2000.0], "spacing": [1.2, 1.0, 2.5]}
     assert names(options) == ["read", "grey", "orient", "resample", "scale", "crop_or_pad"]
     check(tmp_path / "a.nii", options)
-    assert not can_follow(steps(options)), "of slanted volumes the text says too little"
-    assert can_follow(steps(options | {"spacing": None})) and can_follow(steps(PREPROCESSING | {"spacing": [1, 1]}))
+    assert not can_preprocess(preprocessing_steps(options)), "of slanted volumes the text says too little"
+    assert can_preprocess(preprocessing_steps(options | {"spacing": None})) and can_preprocess(
+        preprocessing_steps(PREPROCESSING | {"spacing": [1, 1]})
+    )
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop"])
@@ -111,9 +113,12 @@ def test_padding_is_filled_and_an_inverted_image_mirrored_to_the_same_input(tmp_
         "WindowWidth": "500",
     }  # fmt: skip
     check(write_ct(tmp_path / "a.dcm", values, **tags), PREPROCESSING | {"window": window})
-    text = steps(PREPROCESSING)[0]["text"]
+    text = preprocessing_steps(PREPROCESSING)[0]["text"]
     assert "PixelPaddingValue" in text and "lowest value of the other pixels" in text and "MONOCHROME1 the high" in text
-    assert "then the file's own VOI" in steps(PREPROCESSING | {"window": "file"})[0]["text"].split("MONOCHROME1")[1]
+    assert (
+        "then the file's own VOI"
+        in preprocessing_steps(PREPROCESSING | {"window": "file"})[0]["text"].split("MONOCHROME1")[1]
+    )
 
 
 def test_an_image_that_no_network_takes_is_refused_in_the_same_words(tmp_path):
@@ -121,7 +126,7 @@ def test_an_image_that_no_network_takes_is_refused_in_the_same_words(tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
     for name, options in (("a.npy", PREPROCESSING), ("a.png", PREPROCESSING | {"spacing": [1.0, 1.0]})):
         with pytest.raises(InputError) as found:
-            follow(steps(options), *read_image(tmp_path / name, spatial_dims=2))
+            preprocess(preprocessing_steps(options), *read_image(tmp_path / name, spatial_dims=2))
         with pytest.raises(Exception) as expected:
             image_transforms(**options)({"image": str(tmp_path / name)})
         assert str(found.value) == str(input_error_behind(expected.value))
@@ -132,20 +137,20 @@ def test_input_and_output_are_described():
         "architecture": ARCHITECTURE, "class_names": ["a", "b"], "preprocessing": PREPROCESSING, "multi_label": True,
         "calibration": {"temperature": 2.5},
     }  # fmt: skip
-    found = recipe(info)
+    found = model_spec(info)
     assert found["input"] == {
         "name": "image", "dtype": "float32", "shape": ["batch", 1, 32, 32],
         "axes": ["batch", "channel", "row", "column"],
     }  # fmt: skip
     assert found["output"]["shape"] == ["batch", 2] and found["activation"] == "sigmoid"
     assert found["temperature"] == 2.5 and "above 0.5" in found["output"]["meaning"]
-    single = recipe({**info, "multi_label": False, "calibration": None})
+    single = model_spec({**info, "multi_label": False, "calibration": None})
     assert single["activation"] == "softmax" and single["temperature"] == 1.0
 
 
 def test_the_sidecar_says_which_images_to_refuse():
     expected = {"hounsfield": True, "modalities": ["CT"], "colour": False}
     info = {"architecture": ARCHITECTURE, "class_names": ["a", "b"], "preprocessing": PREPROCESSING}
-    found = recipe(info | {"preprocessing": PREPROCESSING | {"expected": expected}})["preprocessing"]["expected"]
+    found = model_spec(info | {"preprocessing": PREPROCESSING | {"expected": expected}})["preprocessing"]["expected"]
     assert "Hounsfield units" in found.pop("text") and found == expected
-    assert "expected" not in recipe(info)["preprocessing"]  # of a model of before
+    assert "expected" not in model_spec(info)["preprocessing"]  # of a model of before

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from dual_skd.serving.export.child import ChildFailed, run_module
+from dual_skd.serving.export.worker import WorkerFailed, run_module
 
 PROGRAMS = {
     "import os; os.abort()": "crashed (SIGABRT)",
@@ -19,7 +19,7 @@ PROGRAMS = {
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_whatever_ends_a_process_is_one_line(tmp_path, program):
     (tmp_path / "program.py").write_text(program)
-    with pytest.raises(ChildFailed, match=re.escape(PROGRAMS[program])) as found:
+    with pytest.raises(WorkerFailed, match=re.escape(PROGRAMS[program])) as found:
         run_module("program", [], work=tmp_path, seconds=5)
     assert "\n" not in str(found.value)
 

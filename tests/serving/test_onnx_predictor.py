@@ -22,13 +22,14 @@ import dual_skd
 from dual_skd.data import image_transforms
 from dual_skd.metrics import write_predictions
 from dual_skd.runs.model_file import load_model, save_model
-from dual_skd.serving import exported
+from dual_skd.serving import onnx_predictor
+from dual_skd.serving.export import builder
 from dual_skd.serving.export import export as module
 from dual_skd.serving.export.formats import FORMATS
-from dual_skd.serving.export.recipe import steps
-from dual_skd.serving.exported import ExportedPredictor, find_export
+from dual_skd.serving.export.model_spec import preprocessing_steps
+from dual_skd.serving.onnx_predictor import OnnxPredictor, find_export
 from dual_skd.serving.predictor import load_predictor, predict
-from dual_skd.serving.pytorch import TorchPredictor
+from dual_skd.serving.torch_predictor import TorchPredictor
 
 pytestmark = pytest.mark.skipif(bool(FORMATS["onnx"].obstacle()), reason=FORMATS["onnx"].obstacle())
 EXPECTED = {"images": 24, "colour": False, "modalities": ["CT"]}
@@ -60,7 +61,7 @@ def exported_run(tmp_path_factory):
     content = {"labels": dict(enumerate(NAMES)), "spatial_dims": 2, "test": [], "training": seen, "validation": listed}
     (folder / "datalist.json").write_text(json.dumps(content))
     with pytest.MonkeyPatch.context() as patch:  # in this process, which takes a tenth of the time
-        patch.setattr(module, "run_module", lambda name, words, **options: importlib.import_module(name).main(words))
+        patch.setattr(builder, "run_module", lambda name, words, **options: importlib.import_module(name).main(words))
         module.export(folder, formats=["onnx"], seconds=0.01)
     return folder
 
@@ -87,7 +88,7 @@ def test_the_answers_are_those_of_pytorch_whatever_the_format(exported_run, tmp_
     ]  # fmt: skip
     model = exported_run / "models" / "model.pt"
     one, other = load_predictor(exported_run), TorchPredictor(model)
-    assert isinstance(one, ExportedPredictor) and one.runtime != other.runtime
+    assert isinstance(one, OnnxPredictor) and one.runtime != other.runtime
     answers, wanted = one(images, on_bad_file="skip"), other(images, on_bad_file="skip")
     assert [bool(found.problem) for found in answers] == [False] * 3 + [True] + [False] * 2 + [True] * 3 + [False, True]
     for found, expected in zip(answers, wanted, strict=True):
@@ -121,7 +122,7 @@ def test_one_image_is_answered_without_pytorch_and_monai(exported_run):
 
 
 def test_what_an_export_does_not_give_is_answered_by_pytorch(run_dir):
-    assert isinstance(load_predictor(run_dir), ExportedPredictor)
+    assert isinstance(load_predictor(run_dir), OnnxPredictor)
     assert isinstance(load_predictor(run_dir, alpha=0.2), TorchPredictor)
     assert isinstance(load_predictor(run_dir, calibrate=False), TorchPredictor)
     assert isinstance(load_predictor(run_dir / "models" / "model.safetensors"), TorchPredictor)
@@ -149,7 +150,7 @@ def test_an_export_of_another_model_or_a_changed_file_is_not_used(run_dir, chang
         lambda about: about["artefacts"][0].update(status="refused"),
         lambda about: about.update(artefacts=[]),
         lambda about: about.update(auxiliary=None),
-        lambda about: about["preprocessing"].update(steps=steps({"spatial_dims": 3, "spacing": 1.0})),
+        lambda about: about["preprocessing"].update(steps=preprocessing_steps({"spatial_dims": 3, "spacing": 1.0})),
     ],
 )
 def test_an_export_that_lacks_something_is_not_used(run_dir, change):
@@ -161,7 +162,7 @@ def test_an_export_that_lacks_something_is_not_used(run_dir, change):
 
 
 def test_without_onnxruntime_or_an_export_nothing_is_used(run_dir, monkeypatch):
-    monkeypatch.setattr(exported, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_predictor, "find_spec", lambda name: None)
     assert export_of(run_dir) is None
     monkeypatch.undo()
     shutil.rmtree(run_dir / "export")
@@ -172,4 +173,4 @@ def test_a_new_export_is_taken_by_a_process_that_goes_on(run_dir):
     shutil.move(run_dir / "export", run_dir / "later")
     assert isinstance(load_predictor(run_dir), TorchPredictor)
     shutil.move(run_dir / "later", run_dir / "export")
-    assert isinstance(load_predictor(run_dir), ExportedPredictor)
+    assert isinstance(load_predictor(run_dir), OnnxPredictor)

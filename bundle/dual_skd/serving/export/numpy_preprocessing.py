@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a recipe, followed with NumPy alone as their text says: from an image to what an artefact takes.
+"""Preprocessing with NumPy alone, by the steps of a model's specification: from an image to what an artefact takes.
 
 :func:`dual_skd.data.image_transforms` computes the same, up to rounding, by PyTorch and MONAI, whose start takes longer
-than an answer.
+than a prediction.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from dual_skd.data.reading.reader import PHOTOMETRIC, VOI_RANGE, channels_first
 Step = Mapping[str, Any]
 
 
-def can_follow(steps: Sequence[Step]) -> bool:
+def can_preprocess(steps: Sequence[Step]) -> bool:
     """Whether these steps hold for every image: volumes whose axes are slanted are resampled by MONAI alone."""
     return not {"orient", "resample"} <= {step["step"] for step in steps}
 
 
-def follow(steps: Sequence[Step], array: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
+def preprocess(steps: Sequence[Step], array: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
     """Prepares an image.
 
     Args:
-        steps: of :func:`dual_skd.serving.export.recipe.steps`; the first one, "read", is done.
+        steps: of :func:`dual_skd.serving.export.model_spec.preprocessing_steps`; the first one, "read", is done.
         array, meta: what :func:`dual_skd.data.reading.reader.read_image` gave.
 
     Returns:

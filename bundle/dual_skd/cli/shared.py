@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands share: arguments, and how lines reach the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dual_skd.runs.workflow import Workflow
+
+
+def add_option_files(parser: argparse.ArgumentParser, workflow: Workflow) -> None:
+    """Declares ``--preset`` and ``--config``, files that options are read from."""
+    presets = ", ".join(workflow.presets())
+    parser.add_argument(
+        "--preset", action="append", default=[], metavar="NAME", help=f"options for a purpose, one of: {presets}"
+    )
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="your own options by name, in a JSON or YAML file"
+    )
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Declares ``--split``, the name of an evaluation."""
+    parser.add_argument(
+        "--split", default="test", metavar="NAME",
+        help="which evaluation: test, val, or the name given as report_as (default: test)",
+    )  # fmt: skip
+
+
+def add_findings_file(parser: argparse.ArgumentParser) -> None:
+    """Declares ``--json FILE`` of a command that looks for problems."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
+
+
+def write_lines(*lines: str) -> None:
+    """Writes lines to the terminal, at once."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
