@@ -18,7 +18,8 @@ from torch import nn
 from wiring import Wiring, kept_indices
 
 from dual_skd.selection import ELEMENT_RULES, LAYER_RULES, plan_selection
-from dual_skd.selection.axes import FAMILIES, describe, find_family, is_classifier
+from dual_skd.selection.axes import describe, find_family, is_classifier
+from dual_skd.selection.families import FAMILIES
 
 EXAMPLES = settings(
     max_examples=90,

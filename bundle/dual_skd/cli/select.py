@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from dual_skd.errors import InputError
-from dual_skd.selection.axes import FAMILIES
+from dual_skd.selection.families import FAMILIES
 from dual_skd.utils.wording import as_word, closing
 
 from ..options.choices import ElementRule, LayerRule

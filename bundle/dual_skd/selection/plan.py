@@ -23,16 +23,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from dual_skd.errors import SelectionError
-from dual_skd.selection.axes import FAMILIES
-from dual_skd.selection.builder import LayerRule, Part, PlanBuilder, common_family
+from dual_skd.options.choices import SelectionMode
+from dual_skd.selection.builder import PlanBuilder
+from dual_skd.selection.families import FAMILIES
+from dual_skd.selection.family_builder import FamilyBuilder, common_family
+from dual_skd.selection.parts import Part
 from dual_skd.selection.report import SelectionReport, SelectionRow, as_table
-from dual_skd.selection.rules import check_element_rule
+from dual_skd.selection.rules import ELEMENT_RULES, Layers, check_word
 from dual_skd.selection.view import Network, View, view_of
 from dual_skd.utils.wording import closing
 
@@ -57,16 +60,19 @@ class SelectionPlan:
         large: View,
         small: View,
         family: str,
-        verified: bool,
-        doubts: Sequence[str] = (),
+        doubts: Sequence[str],
     ) -> None:
         self._parts = list(parts)
         self._indices = dict(indices)
         self._large = large
         self._small = replace(small, state={})  # its tensors are the caller's
         self.family = family
-        self.verified = verified
         self.doubts = list(doubts)
+
+    @property
+    def verified(self) -> bool:
+        """Whether nothing speaks against consistent axes."""
+        return not self.doubts
 
     @property
     def axes(self) -> dict[str, list[int]]:
@@ -144,7 +150,7 @@ class SelectionPlan:
                 if axis.name in self._indices
             }
             share = None if part.source is None else self._norm_share(part, self._large.state[part.source])
-        notes = [text for text, _ in part.adapt]
+        notes = [text for text, _ in part.steps]
         if part.neutral is not None:
             notes.append(f"absent in the large network, which equals {part.neutral:g}")
         if part.add_first:
@@ -177,8 +183,8 @@ class SelectionPlan:
                 "make a new plan for these weights"
             )
         result = self._pick(part, source)
-        for _, adapt in part.adapt:
-            result = adapt(result)
+        for _, step in part.steps:
+            result = step(result)
         if part.add_first:
             result = result + self._pick(part, state[part.add_first].detach()[:, :1])
         shares_memory = result.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
@@ -215,7 +221,7 @@ def plan_selection(
     small: Network,
     *,
     elements: str = "uniform",
-    layers: LayerRule = "first",
+    layers: Layers = "first",
     seed: int = 0,
     mode: str = "structured",
     family: str | None = None,
@@ -253,28 +259,23 @@ def plan_selection(
     Raises:
         SelectionError: when a rule is unknown, the small network is wider than the large one, or nothing corresponds.
     """
-    check_element_rule(elements)
-    _check_word("mode", mode, ("structured", "reference"))
-    _check_word("family", family, (None, "generic", *FAMILIES))
-    big, little = view_of(large, large_grid), view_of(small, small_grid)
-    builder = PlanBuilder(big, little, elements, mode, large_heads, small_heads)
-    found = common_family(big, little, family)
-    if found is None:
-        builder.plan_generic(layers)
-    else:
-        builder.plan_family(*found, layers)
-    if not any(part.source and not part.reason and part.dims for part in builder.parts):
-        raise SelectionError(
-            "nothing can be selected: no tensor of the small network has a counterpart in the large one "
-            f"(large: {_summary(big)}; small: {_summary(little)}); take both from one family"
-        )
-    indices = builder.choose_indices(elements, seed)
-    verified = builder.verified and mode == "structured"
-    name = found[0].family.name if found else "generic"
+    check_word("elements", elements, ELEMENT_RULES)
+    check_word("mode", mode, get_args(SelectionMode))
+    check_word("family", family, (None, "generic", *FAMILIES))
+    views = view_of(large, large_grid), view_of(small, small_grid)
+    axes = common_family(*views, family)
+    heads = large_heads, small_heads
+    builder = FamilyBuilder(*views, elements, mode, axes, heads) if axes else PlanBuilder(*views, elements, mode)
+    parts = builder.parts(layers)
+    _require_selected(parts, *views)
     plan = SelectionPlan(
-        builder.parts, indices, large=big, small=little, family=name, verified=verified,
-        doubts=builder.doubts if mode == "structured" else ["the published index rule has no named axes"],
-    )  # fmt: skip
+        parts,
+        builder.axes.choose(elements, seed, parts, builder.large),
+        large=builder.large,
+        small=builder.small,
+        family=builder.family,
+        doubts=["the published index rule has no named axes"] if builder.reference else builder.axes.doubts,
+    )
     _log(plan, builder)
     return plan
 
@@ -299,9 +300,12 @@ def select_weights(large: Network, small: nn.Module, **options: Any) -> Selectio
     return report
 
 
-def _check_word(argument: str, word: Any, choices: Sequence[Any]) -> None:
-    if word not in choices:
-        raise SelectionError(f"{argument}={word!r} is unknown; choose one of {', '.join(map(str, choices))}")
+def _require_selected(parts: Sequence[Part], large: View, small: View) -> None:
+    if not any(part.source and not part.reason and part.dims for part in parts):
+        raise SelectionError(
+            "nothing can be selected: no tensor of the small network has a counterpart in the large one "
+            f"(large: {_summary(large)}; small: {_summary(small)}); take both from one family"
+        )
 
 
 def _summary(view: View) -> str:
@@ -315,5 +319,5 @@ def _log(plan: SelectionPlan, builder: PlanBuilder) -> None:
     logger.debug("Weight selection (%s): %d of %d tensors selected.", plan.family, total - left, total)
     for reason, names in skipped.items():
         logger.debug("Not selected, %s: %s%s", reason, ", ".join(names[:3]), " ..." if len(names) > 3 else "")
-    if not plan.verified and builder.mode == "structured":
-        logger.warning("Consistency of the axes is not verified: %s.", "; ".join(builder.doubts[:3]))
+    if plan.doubts and not builder.reference:
+        logger.warning("Consistency of the axes is not verified: %s.", "; ".join(plan.doubts[:3]))
