@@ -33,6 +33,11 @@ class PlanBuilder:
         self.reference = mode == "reference"
         self.axes = PlanAxes()
 
+    @property
+    def doubts(self) -> list[str]:
+        """Why the axes may be inconsistent."""
+        return ["the published index rule has no named axes"] if self.reference else self.axes.doubts
+
     def parts(self, layers: Layers) -> list[Part]:
         """One part per tensor of the small network.
 

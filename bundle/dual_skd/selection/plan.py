@@ -233,8 +233,8 @@ def plan_selection(
     """Plans the selection of a small network's weights from a large one.
 
     Classifier heads are never selected, not even for equal architectures: they belong to the old classes. Of a network
-    without a known family nothing tells which layer that is: start it anew where the classes are others.
-    A tensor of the small network without a counterpart of the same form is left alone, with the reason in the report.
+    without a known family nothing tells which layer that is: start it anew where the classes are others. A tensor
+    without a counterpart of the same form is left alone, with the reason in the report.
 
     Args:
         large: module or state dict to take weights from.
@@ -244,8 +244,8 @@ def plan_selection(
         layers: ``first``, ``last``, ``even``, or explicit: a list of blocks, for staged networks one list per stage
             (or a dictionary from stage number to list; absent stages take the first ones).
         seed: seed of ``random``.
-        mode: ``structured``, or ``reference``, which is kept for comparison with the published code alone: its index
-            rule on every dimension on its own, without named axes and without regard to attention heads.
+        mode: ``structured``, or ``reference`` for comparison with the published code: its index rule on every dimension
+            on its own, without named axes and attention heads.
         family: efficientnet, convnext, vit, resnet or generic; None recognises it from the tensor names.
         large_heads: attention heads of the large network, where only a state dict is given (else 64 channels a head).
         small_heads: the same of the small network (else the large network's channels per head).
@@ -254,7 +254,7 @@ def plan_selection(
         small_grid: the same of the small network.
 
     Returns:
-        The plan. It refers to the large network's tensors but copies none.
+        A plan that refers to the large network's tensors but copies none.
 
     Raises:
         SelectionError: when a rule is unknown, the small network is wider than the large one, or nothing corresponds.
@@ -268,14 +268,8 @@ def plan_selection(
     builder = FamilyBuilder(*views, elements, mode, axes, heads) if axes else PlanBuilder(*views, elements, mode)
     parts = builder.parts(layers)
     _require_selected(parts, *views)
-    plan = SelectionPlan(
-        parts,
-        builder.axes.choose(elements, seed, parts, builder.large),
-        large=builder.large,
-        small=builder.small,
-        family=builder.family,
-        doubts=["the published index rule has no named axes"] if builder.reference else builder.axes.doubts,
-    )
+    indices = builder.axes.choose(elements, seed, parts, views[0])
+    plan = SelectionPlan(parts, indices, large=views[0], small=views[1], family=builder.family, doubts=builder.doubts)
     _log(plan, builder)
     return plan
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks.inspect import classifier_of, unwrap
-from dual_skd.networks.pretrained import former_size, load_pretrained, skeleton
+from dual_skd.networks.pretrained import load_network
 from dual_skd.selection import SelectionReport, plan_selection
 from dual_skd.selection.view import View, view_of
 
@@ -69,11 +68,10 @@ def initialise_pair(
     if auxiliary is not None and selection_auxiliary not in (None, "teacher"):
         of_auxiliary = layers if layers_auxiliary is None else layers_auxiliary
         rules["auxiliary"] = (auxiliary, selection_auxiliary, of_auxiliary, seed + 1)
-    options = dict(large_options or {})
     view = None
     if any(rule != SCRATCH for _, rule, _, _ in rules.values()):
-        state = load_pretrained(large, pretrained, **options)
-        view = None if state is None else _large_view(large, pretrained, state, options)
+        found = load_network(large, pretrained, large_options or {})
+        view = found and view_of(found[0]).with_values(found[1])
     summary: dict[str, dict[str, Any]] = {}
     reports: dict[str, Any] = {}
     for who, (network, rule, blocks, rule_seed) in rules.items():
@@ -108,16 +106,6 @@ def _say(summary: Mapping[str, Mapping[str, Any]], large: str, report_path: str 
         logger.info("First weights, from %s: %s; the table of all tensors is %s.", large, ", ".join(parts), report_path)
     else:
         logger.info("First weights: %s.", ", ".join(parts))
-
-
-def _large_view(large: str, pretrained: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> View:
-    """The large network with the weights of a file, and what their shapes don't tell: heads, and the token grid.
-
-    A model.pt of this package says the size of its images; without it the network is built for its usual size.
-    """
-    with torch.device("meta"):
-        network = skeleton(large, state, former_size(pretrained) | dict(options))
-    return view_of(network).with_values(state)
 
 
 def _select_into(network: nn.Module, large: View, **options: Any) -> SelectionReport:
