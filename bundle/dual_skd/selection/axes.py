@@ -85,10 +85,10 @@ def describe(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> NetworkAx
         stage = place["s"] if family.staged else ""
         depths[stage] = max(depths[stage], int(place["b"]) + 1)
     kinds = {
-        block: next((kind for kind, (marker, _) in family.blocks.items() if marker in names), "")
+        block: next((kind for kind, marker in family.blocks if marker in names), "")
         for block, names in names_in.items()
     }
-    rows = {kind: _compiled(table) for kind, (_, table) in family.blocks.items()}
+    rows = {kind: _compiled(table) for (kind, _), table in family.blocks.items()}
     outer_rows = _compiled(family.tensors)
     stages = sorted(depths, key=int) if family.staged else []
 

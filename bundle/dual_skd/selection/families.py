@@ -20,18 +20,8 @@ from dataclasses import dataclass
 
 FIXED_SIZES = {"qkv": 3, "gate": 2}  # axes that are never selected
 
-# First part of the name of a classifier, in the libraries that we know.
-CLASSIFIERS = (
-    "head",
-    "heads",
-    "head_dist",
-    "fc",
-    "classifier",
-    "classification_head",
-    "class_layers",
-    "last_linear",
-    "_fc",
-)
+# first part of a classifier's name, by library
+CLASSIFIERS = "head heads head_dist fc classifier classification_head class_layers last_linear _fc".split()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +33,7 @@ class Family:
         signature: regular expression of a tensor name that only this family has; group 1 is a prefix to strip
             (a wrapper module's name).
         tensors: tensor name -> dimensions, outside of blocks.
-        blocks: kind of block -> (name that marks the kind, {tensor name -> dimensions}); the first marker decides.
+        blocks: (kind of block, name that marks the kind) -> {tensor name -> dimensions}; the first marker decides.
         block: path of a block with ``{s}`` (staged families) and ``{b}``.
         stream: name of a stage's residual axis with ``{s}``, or the only stream's name.
         stem: axis in front of the first stage.
@@ -54,7 +44,7 @@ class Family:
     name: str
     signature: str
     tensors: Mapping[str, str]
-    blocks: Mapping[str, tuple[str, Mapping[str, str]]]
+    blocks: Mapping[tuple[str, str], Mapping[str, str]]
     block: str
     stream: str
     stem: str
@@ -98,43 +88,34 @@ _TABLES = (
             "bn2.*|norm_head.*": "head",
         },
         blocks={
-            "fused": (
-                "conv_exp.weight",
-                {
-                    "conv_exp.weight": "{block}.mid {in} *",
-                    "bn1.*": "{block}.mid",
-                    **SQUEEZE_EXCITE,
-                    "conv_pwl.weight": "{out} {block}.mid *",
-                    "bn2.*": "{out}",
-                },
-            ),
-            "inverted": (
-                "conv_pwl.weight",
-                {
-                    "conv_pw.weight": "{block}.mid {in} *",
-                    "bn1.*": "{block}.mid",
-                    "conv_dw.weight": "{block}.mid 1 *",
-                    "bn2.*": "{block}.mid",
-                    **SQUEEZE_EXCITE,
-                    "conv_pwl.weight": "{out} {block}.mid *",
-                    "bn3.*": "{out}",
-                    "layer_scale.gamma": "{out}",
-                },
-            ),
-            "separable": (
-                "conv_dw.weight",
-                {
-                    "conv_dw.weight": "{in} 1 *",
-                    "bn1.*": "{in}",
-                    "se.conv_reduce.weight": "{block}.se {in} *",
-                    "se.conv_reduce.bias": "{block}.se",
-                    "se.conv_expand.weight": "{in} {block}.se *",
-                    "se.conv_expand.bias": "{in}",
-                    "conv_pw.weight": "{out} {in} *",
-                    "bn2.*": "{out}",
-                },
-            ),
-            "plain": ("conv.weight", {"conv.weight": "{out} {in} *", "bn1.*": "{out}"}),
+            ("fused", "conv_exp.weight"): {
+                "conv_exp.weight": "{block}.mid {in} *",
+                "bn1.*": "{block}.mid",
+                **SQUEEZE_EXCITE,
+                "conv_pwl.weight": "{out} {block}.mid *",
+                "bn2.*": "{out}",
+            },
+            ("inverted", "conv_pwl.weight"): {
+                "conv_pw.weight": "{block}.mid {in} *",
+                "bn1.*": "{block}.mid",
+                "conv_dw.weight": "{block}.mid 1 *",
+                "bn2.*": "{block}.mid",
+                **SQUEEZE_EXCITE,
+                "conv_pwl.weight": "{out} {block}.mid *",
+                "bn3.*": "{out}",
+                "layer_scale.gamma": "{out}",
+            },
+            ("separable", "conv_dw.weight"): {
+                "conv_dw.weight": "{in} 1 *",
+                "bn1.*": "{in}",
+                "se.conv_reduce.weight": "{block}.se {in} *",
+                "se.conv_reduce.bias": "{block}.se",
+                "se.conv_expand.weight": "{in} {block}.se *",
+                "se.conv_expand.bias": "{in}",
+                "conv_pw.weight": "{out} {in} *",
+                "bn2.*": "{out}",
+            },
+            ("plain", "conv.weight"): {"conv.weight": "{out} {in} *", "bn1.*": "{out}"},
         },
     ),
     Family(
@@ -156,21 +137,18 @@ _TABLES = (
             "head.pre_logits.fc.bias": "hidden",
         },
         blocks={
-            "convnext": (
-                "conv_dw.weight",
-                {
-                    "gamma": "{out}",
-                    "ls.gamma": "{out}",
-                    "conv_dw.weight": "{out} 1 *",
-                    "conv_dw.bias": "{out}",
-                    "norm.*": "{out}",
-                    "mlp.fc1.weight": "{block}.mlp {out} *",
-                    "mlp.fc1.bias": "{block}.mlp",
-                    "mlp.grn.*": "{block}.mlp",
-                    "mlp.fc2.weight": "{out} {block}.mlp *",
-                    "mlp.fc2.bias": "{out}",
-                },
-            ),
+            ("convnext", "conv_dw.weight"): {
+                "gamma": "{out}",
+                "ls.gamma": "{out}",
+                "conv_dw.weight": "{out} 1 *",
+                "conv_dw.bias": "{out}",
+                "norm.*": "{out}",
+                "mlp.fc1.weight": "{block}.mlp {out} *",
+                "mlp.fc1.bias": "{block}.mlp",
+                "mlp.grn.*": "{block}.mlp",
+                "mlp.fc2.weight": "{out} {block}.mlp *",
+                "mlp.fc2.bias": "{out}",
+            },
         },
     ),
     Family(
@@ -193,30 +171,27 @@ _TABLES = (
             "fc_norm.*": "embed",
         },
         blocks={
-            "transformer": (
-                "attn.qkv.weight",
-                {
-                    "norm1.*": "embed",
-                    "attn.qkv.weight": "(qkv {block}.head {block}.head_dim) embed",
-                    "attn.qkv.bias": "(qkv {block}.head {block}.head_dim)",
-                    "attn.q_norm.*": "{block}.head_dim",
-                    "attn.k_norm.*": "{block}.head_dim",
-                    "attn.proj.weight|attn.out_proj.weight": "embed ({block}.head {block}.head_dim)",
-                    "attn.proj.bias|attn.out_proj.bias": "embed",
-                    "ls1.gamma": "embed",
-                    "norm2.*": "embed",
-                    "norm_cross_attn.*": "embed",
-                    "mlp.fc1.weight|mlp.linear1.weight": "{block}.mlp embed",
-                    "mlp.fc1.bias|mlp.linear1.bias": "{block}.mlp",
-                    "mlp.fc2.weight|mlp.linear2.weight": "embed {block}.mlp",
-                    "mlp.fc2.bias|mlp.linear2.bias": "embed",
-                    "mlp.w12.weight": "(gate {block}.mlp) embed",
-                    "mlp.w12.bias": "(gate {block}.mlp)",
-                    "mlp.w3.weight": "embed {block}.mlp",
-                    "mlp.w3.bias": "embed",
-                    "ls2.gamma": "embed",
-                },
-            ),
+            ("transformer", "attn.qkv.weight"): {
+                "norm1.*": "embed",
+                "attn.qkv.weight": "(qkv {block}.head {block}.head_dim) embed",
+                "attn.qkv.bias": "(qkv {block}.head {block}.head_dim)",
+                "attn.q_norm.*": "{block}.head_dim",
+                "attn.k_norm.*": "{block}.head_dim",
+                "attn.proj.weight|attn.out_proj.weight": "embed ({block}.head {block}.head_dim)",
+                "attn.proj.bias|attn.out_proj.bias": "embed",
+                "ls1.gamma": "embed",
+                "norm2.*": "embed",
+                "norm_cross_attn.*": "embed",
+                "mlp.fc1.weight|mlp.linear1.weight": "{block}.mlp embed",
+                "mlp.fc1.bias|mlp.linear1.bias": "{block}.mlp",
+                "mlp.fc2.weight|mlp.linear2.weight": "embed {block}.mlp",
+                "mlp.fc2.bias|mlp.linear2.bias": "embed",
+                "mlp.w12.weight": "(gate {block}.mlp) embed",
+                "mlp.w12.bias": "(gate {block}.mlp)",
+                "mlp.w3.weight": "embed {block}.mlp",
+                "mlp.w3.bias": "embed",
+                "ls2.gamma": "embed",
+            },
         },
     ),
     Family(
@@ -236,28 +211,22 @@ _TABLES = (
             "bn1.*": "stem",
         },
         blocks={
-            "bottleneck": (
-                "conv3.weight",
-                {
-                    "conv1.weight": "{block}.mid1 {in} *",
-                    "bn1.*": "{block}.mid1",
-                    "conv2.weight": "{block}.mid2 {block}.mid1 *",
-                    "bn2.*": "{block}.mid2",
-                    "conv3.weight": "{out} {block}.mid2 *",
-                    "bn3.*": "{out}",
-                    **RESNET_DOWNSAMPLE,
-                },
-            ),
-            "basic": (
-                "conv2.weight",
-                {
-                    "conv1.weight": "{block}.mid1 {in} *",
-                    "bn1.*": "{block}.mid1",
-                    "conv2.weight": "{out} {block}.mid1 *",
-                    "bn2.*": "{out}",
-                    **RESNET_DOWNSAMPLE,
-                },
-            ),
+            ("bottleneck", "conv3.weight"): {
+                "conv1.weight": "{block}.mid1 {in} *",
+                "bn1.*": "{block}.mid1",
+                "conv2.weight": "{block}.mid2 {block}.mid1 *",
+                "bn2.*": "{block}.mid2",
+                "conv3.weight": "{out} {block}.mid2 *",
+                "bn3.*": "{out}",
+                **RESNET_DOWNSAMPLE,
+            },
+            ("basic", "conv2.weight"): {
+                "conv1.weight": "{block}.mid1 {in} *",
+                "bn1.*": "{block}.mid1",
+                "conv2.weight": "{out} {block}.mid1 *",
+                "bn2.*": "{out}",
+                **RESNET_DOWNSAMPLE,
+            },
         },
     ),
 )

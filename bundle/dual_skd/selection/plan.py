@@ -140,24 +140,21 @@ class SelectionPlan:
         return self.report().write(path)
 
     def _row(self, part: Part) -> SelectionRow:
-        source_shape = self._large.shapes.get(part.source) if part.source else None
-        kept, share = {}, None
-        if not part.reason:
-            kept = {
-                axis.name: self._indices[axis.name].tolist()
-                for dim in part.dims
-                for axis in dim or ()
-                if axis.name in self._indices
-            }
-            share = None if part.source is None else self._norm_share(part, self._large.state[part.source])
+        named = [axis.name for dim in part.dims for axis in dim or () if axis.name in self._indices]
         notes = [text for text, _ in part.steps]
         if part.neutral is not None:
             notes.append(f"absent in the large network, which equals {part.neutral:g}")
         if part.add_first:
             notes.append(f"first entry of {part.add_first} added")
-        note = "; ".join(notes)
         return SelectionRow(
-            part.name, part.source, self._small.shapes[part.name], source_shape, kept, share, part.reason, note
+            part.name,
+            part.source,
+            self._small.shapes[part.name],
+            self._large.shapes.get(part.source) if part.source else None,
+            {name: self._indices[name].tolist() for name in named},
+            None if part.reason or part.source is None else self._norm_share(part, self._large.state[part.source]),
+            part.reason,
+            "; ".join(notes),
         )
 
     def _norm_share(self, part: Part, source: Tensor) -> float | None:
@@ -270,7 +267,9 @@ def plan_selection(
     _require_selected(parts, *views)
     indices = builder.axes.choose(elements, seed, parts, views[0])
     plan = SelectionPlan(parts, indices, large=views[0], small=views[1], family=builder.family, doubts=builder.doubts)
-    _log(plan, builder)
+    logger.debug("%r", plan)
+    if plan.doubts and not builder.reference:
+        logger.warning("Consistency of the axes is not verified: %s.", "; ".join(plan.doubts[:3]))
     return plan
 
 
@@ -287,10 +286,7 @@ def select_weights(large: Network, small: nn.Module, **options: Any) -> Selectio
     """
     plan = plan_selection(large, small, **options)
     report = plan.report()
-    target = small.state_dict()
-    with torch.no_grad():
-        for name, value in plan.apply().items():
-            target[name].copy_(value)
+    small.load_state_dict(plan.apply(), strict=False)
     return report
 
 
@@ -305,13 +301,3 @@ def _require_selected(parts: Sequence[Part], large: View, small: View) -> None:
 def _summary(view: View) -> str:
     names = list(view.shapes)
     return f"{len(names)} tensors, {names[0]} first" if names else "no tensors"
-
-
-def _log(plan: SelectionPlan, builder: PlanBuilder) -> None:
-    skipped = plan.skipped
-    total, left = len(plan._parts), sum(map(len, skipped.values()))
-    logger.debug("Weight selection (%s): %d of %d tensors selected.", plan.family, total - left, total)
-    for reason, names in skipped.items():
-        logger.debug("Not selected, %s: %s%s", reason, ", ".join(names[:3]), " ..." if len(names) > 3 else "")
-    if plan.doubts and not builder.reference:
-        logger.warning("Consistency of the axes is not verified: %s.", "; ".join(plan.doubts[:3]))
