@@ -14,7 +14,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from dual_skd.errors import did_you_mean
-from dual_skd.options.kinds import Options, choices_of, items_of, literal, marks_of, takes, takes_several
+from dual_skd.options.kinds import Options, choices_of, is_switch, items_of, literal, marks_of, takes, takes_several
 from dual_skd.options.table import default_of, groups
 from dual_skd.options.words import value_of
 
@@ -113,7 +113,7 @@ class Parser(argparse.ArgumentParser):
         return option in self._option_string_actions
 
     def _is_switch(self, name: str) -> bool:
-        return name in self.fields and _is_switch(self.fields[name])
+        return name in self.fields and is_switch(self.fields[name])
 
     def _words_of(self, name: str, words: list[str]) -> list[str]:
         """Takes away the words after an option that are its own."""
@@ -203,7 +203,7 @@ def add_options(
                 continue
             option = f"--{name.replace('_', '-')}"
             letters = [short[name]] if name in short else []
-            how: dict[str, Any] = {"action": "store_true"} if _is_switch(field) else {"metavar": _metavar(field)}
+            how: dict[str, Any] = {"action": "store_true"} if is_switch(field) else {"metavar": _metavar(field)}
             action = group.add_argument(*letters, option, default=None, help=help_of(field, option), **how)
             parser.fields[option] = field
             parser.short |= dict.fromkeys(letters, option)
@@ -225,16 +225,12 @@ def given(args: argparse.Namespace, kind: type[Options], names: Iterable[str] | 
 def help_of(field: FieldInfo, option: str) -> str:
     """What an option means, takes and is by default, for a terminal."""
     choices = choices_of(field)
-    valid = f"{', '.join(choices)}; " if choices and not _is_switch(field) else ""
+    valid = f"{', '.join(choices)}; " if choices and not is_switch(field) else ""
     off = f"; --no-{option[2:]} turns it off" if field.default is True else ""
     text = f"{field.description} ({valid}default: {default_of(field)}{off})"
     text = re.sub(r"\s*\(\[[^\]]*\]\([^)]*\)\)", "", text)  # a link alone in brackets
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return text.replace("`", "").replace("%", "%%")
-
-
-def _is_switch(field: FieldInfo) -> bool:
-    return choices_of(field) == ON_OR_OFF
 
 
 def _metavar(field: FieldInfo) -> str:

@@ -92,20 +92,12 @@ def _as_text(value: object) -> object:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def literal(word: str) -> Any:
-    """What a word of a command line means in Python, itself where it is none of its values."""
+def literal(word: Any) -> Any:
+    """The Python value of a word of a command line; anything else as it is."""
     try:
         return ast.literal_eval(word)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return word
-
-
-def _as_map(value: object) -> object:
-    return literal(value) if isinstance(value, str) else value
-
-
-def _as_device(value: object) -> object:
-    return str(value)  # a torch.device, as other programs put it into a config
 
 
 def network_options(value: Any) -> dict[str, Any]:
@@ -130,7 +122,7 @@ Text = Annotated[str, BeforeValidator(_as_text)]
 Texts = Annotated[
     str | list[str], BeforeValidator(_as_list), Takes("a text, or a list of names in quotes such as \"['a','b']\"")
 ]
-Device = Annotated[str, BeforeValidator(_as_device)]
+Device = Annotated[str, BeforeValidator(str)]  # also a torch.device, as other programs put it into a config
 Switch = Annotated[bool, BeforeValidator(switch), Takes("true or false")]
 Whole = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
@@ -155,7 +147,7 @@ Place = Annotated[str, BeforeValidator(_as_text), MinLen(1), Takes("a path")]
 Chance = Annotated[float, Gt(0), Lt(1)]
 Strength = Annotated[int, Ge(1), Le(5)]
 Layers = Annotated[list[Whole] | list[list[Whole]], BeforeValidator(_as_list), Takes("a list of blocks per stage")]
-Map = Annotated[dict[Any, Any], BeforeValidator(_as_map), Takes("a dictionary such as \"{'1': 'ill', '0': 'well'}\"")]
+Map = Annotated[dict[Any, Any], BeforeValidator(literal), Takes("a dictionary such as \"{'1': 'ill', '0': 'well'}\"")]
 Axes = Annotated[list[Whole], BeforeValidator(_as_list_of_one), Takes("a list of axes, such as [1]")]
 Strengths = Annotated[
     list[Strength], BeforeValidator(_as_list_of_one), Len(1), Takes("some of the whole numbers 1, 2, 3, 4, 5")
@@ -192,40 +184,45 @@ def parts_of(annotation: Any, metadata: Sequence[Any] = ()) -> list[tuple[Any, l
     return [(annotation, list(metadata))]
 
 
+def _kinds(field: FieldInfo) -> list[Any]:
+    return [kind for kind, _ in parts_of(field.annotation, field.metadata)]
+
+
 def words_in(field: FieldInfo) -> tuple[str, ...]:
-    """The words among what an option takes: "true" and "false", or those of a choice."""
-    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata)]
-    found = [
-        word
-        for kind in kinds
-        for one in (kind, *get_args(kind))
-        if get_origin(one) is Literal
-        for word in get_args(one)
-    ]
-    return tuple(str(word) for word in found) if bool not in kinds else ("true", "false")
+    """The words among the values of an option: "true" and "false", or those of a choice."""
+    kinds = _kinds(field)
+    if bool in kinds:
+        return ("true", "false")
+    literals = [one for kind in kinds for one in (kind, *get_args(kind)) if get_origin(one) is Literal]
+    return tuple(str(word) for one in literals for word in get_args(one))
 
 
 def choices_of(field: FieldInfo) -> tuple[str, ...] | None:
-    """The words that an option takes where it takes nothing else, as "true" and "false"; None for others."""
-    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata)]
-    closed = all(kind is bool or (get_origin(kind) is Literal and isinstance(get_args(kind)[0], str)) for kind in kinds)
+    """The words of an option that takes words alone, as "true" and "false"; None for others."""
+    closed = all(kind is bool or (get_origin(kind) is Literal and isinstance(get_args(kind)[0], str))
+                 for kind in _kinds(field))  # fmt: skip
     return words_in(field) if closed else None
+
+
+def is_switch(field: FieldInfo) -> bool:
+    """Whether an option is on or off."""
+    return _kinds(field) == [bool]
 
 
 def is_text(field: FieldInfo) -> bool:
     """Whether an option takes any text, as paths and names are."""
-    return any(kind in (str, str | list[str]) for kind, _ in parts_of(field.annotation, field.metadata))
+    return any(kind in (str, str | list[str]) for kind in _kinds(field))
 
 
 def takes_several(field: FieldInfo) -> bool:
-    """Whether an option takes a list of what it takes."""
-    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata) if get_origin(kind) is not dict]
+    """Whether an option takes a list."""
+    kinds = [kind for kind in _kinds(field) if get_origin(kind) is not dict]
     return any(get_origin(one) is list for kind in kinds for one in (kind, *get_args(kind)))
 
 
 def items_of(field: FieldInfo) -> set[Any]:
-    """What stands in the lists that an option takes: types, and words where it takes only so many."""
-    return {item for kind, _ in parts_of(field.annotation, field.metadata) for item in _leaves(kind)}
+    """The items of an option's lists: types, and words where only some are valid."""
+    return {item for kind in _kinds(field) for item in _leaves(kind)}
 
 
 def _leaves(kind: Any) -> list[Any]:
@@ -238,25 +235,23 @@ def _leaves(kind: Any) -> list[Any]:
 
 
 def takes(field: FieldInfo) -> str:
-    """What an option takes, in words: "a whole number of at least 1"."""
+    """The values of an option in words: "a whole number of at least 1"."""
     return " or ".join(_in_words(kind, limits) for kind, limits in parts_of(field.annotation, field.metadata))
 
 
 def _in_words(kind: Any, metadata: Sequence[Any]) -> str:
-    said = [one.words for one in metadata if isinstance(one, Takes)]
-    if said:
-        return said[0]
+    stated = next((one.words for one in metadata if isinstance(one, Takes)), None)
+    if stated:
+        return stated
     if get_origin(kind) is Literal:
         return ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is list:
         return "a list of " + " or ".join(_in_words(*part) for part in parts_of(get_args(kind)[0]))
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    return names[kind] + _limits(metadata)
-
-
-def _limits(metadata: Sequence[Any]) -> str:
-    low = next((f" of at least {one.ge}" for one in metadata if isinstance(one, Ge)), "")
-    low = next((f" above {one.gt}" for one in metadata if isinstance(one, Gt)), low)
-    high = next((f"at most {one.le}" for one in metadata if isinstance(one, Le)), "")
-    high = next((f"below {one.lt}" for one in metadata if isinstance(one, Lt)), high)
-    return f"{low} and {high}" if low and high else low or (f" of {high}" if high else "")
+    limits = {}
+    for one in metadata:
+        if isinstance(one, Ge | Gt):
+            limits["low"] = f"of at least {one.ge}" if isinstance(one, Ge) else f"above {one.gt}"
+        elif isinstance(one, Le | Lt):
+            limits["high"] = f"at most {one.le}" if isinstance(one, Le) else f"below {one.lt}"
+    return " ".join([names[kind], " and ".join(limits.values())]).rstrip()
