@@ -217,7 +217,7 @@ def require_architecture(network: nn.Module, architecture: Mapping[str, Any]) ->
     """Refuses to train a network that its description doesn't give, since ``model.pt`` could not be loaded again.
 
     Args:
-        network: what is to be trained.
+        network: the network to train.
         architecture: arguments of :func:`build_network`.
 
     Raises:

@@ -37,7 +37,7 @@ WHEEL_VERSION = "0.1.0"
 
 
 def require_files(pretrained: str, teacher_checkpoint: str | None) -> None:
-    """Raises an ``InputError`` before anything is read where weights are to come from a file that isn't there."""
+    """Raises an ``InputError`` for a missing file of weights, before anything is read."""
     if pretrained not in WORDS:
         require_file(pretrained, words=WORDS)
     if teacher_checkpoint is not None:
@@ -60,16 +60,16 @@ def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[st
 
     Raises:
         InputError: there is no such source, it can't be reached, or its tensors aren't those of the network. Random
-            weights are never put in their place.
+            weights never replace them.
     """
     found = load_network(name, source, options)
     return found and found[1]
 
 
 def load_network(name: str, source: str, options: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Tensor]] | None:
-    """Returns the network itself, which may be on the meta device, and the state dict of :func:`load_pretrained`.
+    """Returns the network, possibly on the meta device, and the state dict of :func:`load_pretrained`.
 
-    The network tells what the shapes of its tensors don't, such as the number of attention heads.
+    The network has what a state dict lacks, such as the number of attention heads.
     """
     if source in (None, "none"):
         logger.warning("pretrained is 'none': no weights are loaded for %s, everything starts at random.", name)
@@ -191,7 +191,7 @@ def _hub_answers(name: str) -> bool:
     repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
     proxies = urllib.request.getproxies()
     if not repository or "https" in proxies or "all" in proxies:
-        return True  # can't be told beforehand
+        return True  # unknown before trying
     if any(try_to_load_from_cache(repository, file) for file in ("model.safetensors", "pytorch_model.bin")):
         return True
     host = urllib.parse.urlsplit(huggingface_constants.ENDPOINT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kinds of values that options have, each with what it takes in words, and what is to be known of an option besides."""
+"""The kinds of values of options, each with its words for messages, and the marks of an option."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ BY_THE_RUN = ("name", "num_classes", "in_channels", "spatial_dims", "image_size"
 
 @dataclass(frozen=True)
 class Takes:
-    """What a kind of value is in words, for messages, help and the table of options."""
+    """A kind of value in words, for messages, help and the table of options."""
 
     words: str
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What is to be known of an option beside its value.
+    """Properties of an option besides its value.
 
     Args:
-        free: it has no influence on the numbers of a run (or none on those so far), so that a run may go on with
-            another value.
-        path: its value is a place of this computer, or tells of one: documents that travel name the option alone.
-        words: of a path: values that are words and no place.
-        empty: what None, the default, stands for.
-        everyday: it stands in the short help.
-        config: how its default stands in a config; None as it is.
-        at: the entry of the configs that its value is read from; None: that of its name.
+        free: it doesn't change the numbers of a run, or those so far: a run may continue with another value.
+        path: its value may name a place of this computer, so shared documents leave it out.
+        words: values of a path that are words.
+        empty: meaning of the default None.
+        everyday: shown in the short help.
+        config: its default in a config; None for the default itself.
+        at: entry of the configs that holds its value; None for its name.
     """
 
     free: bool = False
@@ -62,7 +61,7 @@ def marks_of(field: FieldInfo) -> Marks:
 
 
 def switch(value: object) -> bool:
-    """True or False, also as a word of the command line, in small or capital letters: Python takes "false" for true.
+    """True or False, also as a word of the command line, in any case.
 
     Raises:
         InputError: it is neither.
@@ -105,14 +104,14 @@ def network_options(value: Any) -> dict[str, Any]:
 
     Raises:
         ValueError: it is something else.
-        InputError: it sets what the run itself decides.
+        InputError: it sets an argument that the run decides.
     """
     if not isinstance(value, Mapping | None):
         raise ValueError("no dictionary")
     taken = [key for key in BY_THE_RUN if key in (value or {})]
     if taken:
         raise InputError(
-            f"{{name}} sets {' and '.join(taken)}, which the run decides by its images and options of its own (large, "
+            f"{{name}} sets {' and '.join(taken)}, which the run decides by its images and other options (large, "
             f"small, spatial_dims, image_size); leave that out of {{name}}."
         )
     return dict(value or {})
@@ -169,7 +168,7 @@ NetworkOptions = Annotated[
 
 
 class Options(BaseModel):
-    """Options of a command; nothing but its fields is taken, and no value is turned into one of another type."""
+    """Options of a command. Unknown names are refused, and no value is converted to another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=False)
 

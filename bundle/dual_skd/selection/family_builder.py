@@ -174,7 +174,7 @@ class FamilyBuilder(PlanBuilder):
             # a network that is fine-tuned again has the grid it had
             if old != new and new is not None:
                 logger.warning(
-                    "%s: nothing tells the grid of its %d positions in the large network, so it is taken to be that of "
+                    "%s: the grid of its %d positions in the large network is unknown, so it is taken to be that of "
                     "the small one, %s; %s.", name, old_tokens, by(new[0]), GRID_REMEDY.format("large")
                 )  # fmt: skip
             return ()
@@ -227,7 +227,7 @@ class FamilyBuilder(PlanBuilder):
             block = self.small_axes.prefix + family.block.format(s=stage, b=0)
             if a.large == b.large:
                 self.axes.join(after, before)
-            elif family.skips_by_width and self.small.skips.get(block, True):  # a state dict doesn't tell
+            elif family.skips_by_width and self.small.skips.get(block, True):  # unknown of a state dict
                 self.axes.doubts.append(f"{block} may add its input, which the large network's block can't")
 
     def _warn_of_absent(self) -> None:
@@ -245,7 +245,7 @@ class FamilyBuilder(PlanBuilder):
                     )
         if absent:
             logger.warning(
-                "The small network has no counterpart of %s%s: without it, it computes otherwise than the large one.",
+                "The small network has no counterpart of %s%s: so it computes something else than the large one.",
                 ", ".join(absent[:3]),
                 f" and {len(absent) - 3} others" if len(absent) > 3 else "",
             )

@@ -47,8 +47,6 @@ class SelectionPlan:
 
     Attributes:
         family: name of the family, or ``"generic"``.
-        verified: True where the family is known and every axis was found consistent. False for networks without a
-            table (indices then follow from sizes alone) and for mode ``reference``.
         doubts: why it isn't verified.
     """
 
@@ -71,7 +69,10 @@ class SelectionPlan:
 
     @property
     def verified(self) -> bool:
-        """Whether nothing speaks against consistent axes."""
+        """Whether the family is known and every axis is consistent.
+
+        False for networks without a table (indices then follow from sizes alone) and for mode ``reference``.
+        """
         return not self.doubts
 
     @property
@@ -97,7 +98,7 @@ class SelectionPlan:
         return f"<div>{title}{as_table(self.summary())}{details}</div>"
 
     def summary(self) -> list[tuple[str, str]]:
-        """Name and text of what is to be known of the plan, for the reader."""
+        """The main facts of the plan in words, as (name, text)."""
         chosen = [part.name for part in self._parts if not part.reason]
         numbers = sum(math.prod(self._small.shapes[name]) for name in chosen if name not in self._small.buffers)
         checked = "the axes are consistent" if self.verified else "consistency of the axes is not verified"
@@ -229,9 +230,9 @@ def plan_selection(
 ) -> SelectionPlan:
     """Plans the selection of a small network's weights from a large one.
 
-    Classifier heads are never selected, not even for equal architectures: they belong to the old classes. Of a network
-    without a known family nothing tells which layer that is: start it anew where the classes are others. A tensor
-    without a counterpart of the same form is left alone, with the reason in the report.
+    Classifier heads are never selected, not even for equal architectures: they belong to the old classes. In a network
+    of no known family the classifier can't be recognised: initialise it yourself if the classes differ. A tensor
+    without a counterpart of the same form keeps its values, with the reason in the report.
 
     Args:
         large: module or state dict to take weights from.
