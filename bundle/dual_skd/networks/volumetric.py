@@ -227,14 +227,13 @@ def _batch_norm(layer: nn.BatchNorm2d) -> nn.BatchNorm3d:
 
 
 def _max_pool(layer: nn.MaxPool2d, kind: type[nn.MaxPool3d]) -> nn.MaxPool3d:
-    sizes = map(_deepen, (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
-    return kind(*sizes, ceil_mode=layer.ceil_mode)
+    size, stride = _deepen(layer.kernel_size), _deepen(layer.stride)
+    return kind(size, stride, _deepen(layer.padding), _deepen(layer.dilation), ceil_mode=layer.ceil_mode)
 
 
 def _avg_pool(layer: nn.AvgPool2d, kind: type[nn.AvgPool3d]) -> nn.AvgPool3d:
-    return kind(
-        *map(_deepen, (layer.kernel_size, layer.stride, layer.padding)), layer.ceil_mode, layer.count_include_pad
-    )
+    size, stride = _deepen(layer.kernel_size), _deepen(layer.stride)
+    return kind(size, stride, _deepen(layer.padding), layer.ceil_mode, layer.count_include_pad)
 
 
 _COUNTERPARTS: dict[type[nn.Module], Callable[..., nn.Module]] = {

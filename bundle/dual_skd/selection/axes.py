@@ -80,10 +80,10 @@ def describe(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> NetworkAx
     places = {name: pattern.fullmatch(name[len(prefix) :]) for name in shapes if name.startswith(prefix)}
     names_in: dict[str, set[str]] = defaultdict(set)
     depths: dict[str, int] = defaultdict(int)
-    for place in filter(None, places.values()):
-        names_in[place["block"]].add(place["rest"])
-        stage = place["s"] if family.staged else ""
-        depths[stage] = max(depths[stage], int(place["b"]) + 1)
+    for found in filter(None, places.values()):
+        names_in[found["block"]].add(found["rest"])
+        stage = found["s"] if family.staged else ""
+        depths[stage] = max(depths[stage], int(found["b"]) + 1)
     kinds = {
         block: next((kind for kind, marker in family.blocks if marker in names), "")
         for block, names in names_in.items()
@@ -95,14 +95,14 @@ def describe(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> NetworkAx
     tensors: dict[str, TensorAxes] = {}
     unknown: list[str] = []
     for name, shape in shapes.items():
-        place, kind, found = places.get(name), "", None
+        place, kind, row_found = places.get(name), "", None
         if place:
             kind = kinds[place["block"]]
-            found = _first_match(rows.get(kind, []), place["rest"], shape)
+            row_found = _first_match(rows.get(kind, []), place["rest"], shape)
         elif name in places:
-            found = _first_match(outer_rows, name[len(prefix) :], shape)
-        if found:
-            match, row = found
+            row_found = _first_match(outer_rows, name[len(prefix) :], shape)
+        if row_found:
+            match, row = row_found
             words = match.groupdict() | (place.groupdict() if place else {})
             tensors[name] = _axes(family, row, words, kind, stages, shape)
         elif not is_classifier(name.removeprefix(prefix)):
