@@ -244,7 +244,7 @@ def plan_selection(
         seed: seed of ``random``.
         mode: ``structured``, or ``reference`` for comparison with the published code: its index rule on every dimension
             on its own, without named axes and attention heads.
-        family: efficientnet, convnext, vit, resnet or generic; None recognises it from the tensor names.
+        family: a key of ``families.FAMILIES``, or ``generic``; None recognises it from the tensor names.
         large_heads: attention heads of the large network, where only a state dict is given (else 64 channels a head).
         small_heads: the same of the small network (else the large network's channels per head).
         large_grid: token grid (h, w[, d]) of the large network's position embedding; None reads it from the module, or
