@@ -22,8 +22,8 @@ WITHIN_PYTHON = """
     data.near_duplicates.search data.near_duplicates.signatures data.reading.grey data.reading.monai_reader
     data.reading.preprocessing evaluation.explanation evaluation.robustness metrics.bootstrap metrics.definitions
     metrics.mcnemar metrics.operating_point metrics.paired metrics.reliability_diagram metrics.resampling
-    metrics.subgroups metrics.validation networks.inspect selection.rules selection.view training.ema
-    training.former_arguments training.label_free training.losses training.schedule training.task training.teacher
+    metrics.subgroups metrics.validation selection.rules selection.view training.ema training.former_arguments
+    training.label_free training.losses training.schedule training.task training.teacher
 """.split()  # of arguments of functions, by whoever calls them; serving.torch_predictor hands on what the readers say
 
 

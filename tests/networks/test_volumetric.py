@@ -10,6 +10,7 @@ from torch import nn
 from dual_skd.errors import InputError
 from dual_skd.networks.build import build_network
 from dual_skd.networks.volumetric import AvgPool3dSame, Conv3dSame, MaxPool3dSame, to_volumetric
+from dual_skd.selection.resample import inflate_kernel
 
 
 @pytest.mark.parametrize("size", [7, 8, 9, 12])
@@ -59,10 +60,11 @@ def test_every_family_keeps_its_names_and_runs_on_volumes(name):
     assert deep(torch.randn(2, 1, 32, 40, 48)).shape == (2, 3)
 
 
-def test_inflated_convolution_of_a_constant_depth_gives_the_2d_response():
+def test_pools_and_norms_of_an_inflated_network_give_the_2d_response_at_constant_depth():
     flat = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1),
                          nn.Flatten(), nn.Linear(4, 3)).eval()  # fmt: skip
-    deep = to_volumetric(flat, weights="inflate").eval()
+    deep = to_volumetric(flat).eval()
+    deep[0].weight.data = inflate_kernel(flat[0].weight.data, 3)
     x = torch.randn(2, 2, 12, 12)
     torch.testing.assert_close(deep(x.unsqueeze(-1).expand(-1, -1, -1, -1, 12)), flat(x))
 
@@ -129,7 +131,7 @@ class PerSlice(nn.Module):
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (PerSlice(), "doesn't treat height, width and depth alike"),
+        (PerSlice(), "treats height, width and depth differently"),
         (nn.Sequential(StdConv2d(1, 4, 3)), "layer '0' is a StdConv2d"),
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.PixelShuffle(2), nn.Conv2d(1, 1, 1)), "fails on volumes"),
     ],
@@ -137,8 +139,3 @@ class PerSlice(nn.Module):
 def test_networks_without_a_3d_form_are_refused(network, words):
     with pytest.raises(InputError, match=words):
         to_volumetric(network)
-
-
-def test_an_unknown_way_of_weights_is_refused():
-    with pytest.raises(InputError, match="fresh or inflate"):
-        to_volumetric(nn.Sequential(nn.Conv2d(1, 1, 1)), weights="copy")

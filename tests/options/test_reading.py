@@ -96,7 +96,7 @@ def test_a_value_out_of_range_is_named_with_what_is_expected(name, value, expect
                        "mediastinum, brain, bone, soft_tissue, wide or [centre, width] in HU."),
     ("tempature", 3, "Unknown option tempature (did you mean temperature?)."),
     ("small_options", {"in_channels": 3}, "small_options sets in_channels, which the run decides by its images and "
-     "options of its own (large, small, spatial_dims, image_size); leave that out of small_options."),
+     "other options (large, small, spatial_dims, image_size); leave that out of small_options."),
 ])  # fmt: skip
 def test_a_word_is_refused_with_the_one_that_is_near(name, value, words):
     with pytest.raises(InputError) as caught:

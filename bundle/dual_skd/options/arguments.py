@@ -14,7 +14,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from dual_skd.errors import did_you_mean
-from dual_skd.options.kinds import Options, choices_of, items_of, literal, marks_of, takes, takes_several
+from dual_skd.options.kinds import Options, choices_of, is_switch, items_of, literal, marks_of, takes, takes_several
 from dual_skd.options.table import default_of, groups
 from dual_skd.options.words import value_of
 
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         self.rare: list[tuple[argparse.Action, str]] = []  # options that the short help leaves out, with their help
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """As ``parse_args``; the words of an option of a model are a list under its name, None where it isn't given."""
+        """As ``parse_args``; a model's option is the list of its words, or None if it isn't given."""
         found, rest = self._sorted(list(words))
         parsed = self.parse_args(rest)
         for option, field in self.fields.items():
@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"Error: {message[0].upper()}{message[1:].rstrip('.')}; `{self.prog} {everything}` shows all.\n")
 
     def _sorted(self, words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-        """The words of the models' options, and what is left for argparse: options first, then the other words."""
+        """The values of the models' options, and the words left for argparse, options first."""
         found: dict[str, list[str]] = {}
         options: list[str] = []
         others: list[str] = []
@@ -105,7 +105,7 @@ class Parser(argparse.ArgumentParser):
             return switch, "false"
         if word[1] != "-" and word[:2] in self._option_string_actions:  # -oOUT
             return self.short.get(word[:2], word[:2]), word[2:]
-        known = [option.lstrip("-") for option in self._option_string_actions]  # dashes would make all alike
+        known = [option.lstrip("-") for option in self._option_string_actions]  # dashes would make all similar
         return self.error(f"unknown option {typed}{did_you_mean(name.lstrip('-'), known)}")
 
     def knows(self, option: str) -> bool:
@@ -113,10 +113,10 @@ class Parser(argparse.ArgumentParser):
         return option in self._option_string_actions
 
     def _is_switch(self, name: str) -> bool:
-        return name in self.fields and _is_switch(self.fields[name])
+        return name in self.fields and is_switch(self.fields[name])
 
     def _words_of(self, name: str, words: list[str]) -> list[str]:
-        """Takes away the words after an option that are its own."""
+        """Takes the values of an option from the words after it."""
         if self._is_switch(name):
             return [words.pop(0)] if words and words[0].lower() in ON_OR_OFF else ["true"]
         if not words or self._begins_an_option(words[0]):
@@ -128,7 +128,7 @@ class Parser(argparse.ArgumentParser):
         return taken
 
     def _words_of_argparse(self, name: str, value: str | None, words: list[str]) -> list[str]:
-        """The same of an option that argparse knows: itself and its words, as argparse can't mistake them."""
+        """An option of argparse and its values, written so that argparse can't mistake them."""
         action = self._option_string_actions[name]
         if action.nargs is None and value is None and words and not self._begins_an_option(words[0]):
             value = words.pop(0)
@@ -140,7 +140,7 @@ class Parser(argparse.ArgumentParser):
         return taken
 
     def _begins_an_option(self, word: str) -> bool:
-        """Whether a word is none that an option takes; one that begins with two dashes is a mistyped option at best."""
+        """Whether a word can't be a value; two dashes begin an option, perhaps a mistyped one."""
         return word[:2] == "--" or (word[:1] == "-" and word[:2] in self._option_string_actions)
 
     def _give_back(self, found: dict[str, list[str]], others: list[str]) -> None:
@@ -162,7 +162,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class HelpAll(argparse.Action):
-    """Shows the options that the short help leaves out, too."""
+    """Shows all options, also those that the short help leaves out."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str = "show all options and exit") -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
@@ -203,7 +203,7 @@ def add_options(
                 continue
             option = f"--{name.replace('_', '-')}"
             letters = [short[name]] if name in short else []
-            how: dict[str, Any] = {"action": "store_true"} if _is_switch(field) else {"metavar": _metavar(field)}
+            how: dict[str, Any] = {"action": "store_true"} if is_switch(field) else {"metavar": _metavar(field)}
             action = group.add_argument(*letters, option, default=None, help=help_of(field, option), **how)
             parser.fields[option] = field
             parser.short |= dict.fromkeys(letters, option)
@@ -217,24 +217,20 @@ def add_options(
 
 
 def given(args: argparse.Namespace, kind: type[Options], names: Iterable[str] | None = None) -> dict[str, Any]:
-    """The options of a model that were given, by name; their values aren't looked at yet."""
+    """The given options of a model, by name; their values aren't checked yet."""
     wanted = {name: getattr(args, name, None) for name in (kind.model_fields if names is None else names)}
     return {name: value_of(kind.model_fields[name], words) for name, words in wanted.items() if words is not None}
 
 
 def help_of(field: FieldInfo, option: str) -> str:
-    """What an option means, takes and is by default, for a terminal."""
+    """The help of an option: its meaning, values and default, for a terminal."""
     choices = choices_of(field)
-    valid = f"{', '.join(choices)}; " if choices and not _is_switch(field) else ""
+    valid = f"{', '.join(choices)}; " if choices and not is_switch(field) else ""
     off = f"; --no-{option[2:]} turns it off" if field.default is True else ""
     text = f"{field.description} ({valid}default: {default_of(field)}{off})"
     text = re.sub(r"\s*\(\[[^\]]*\]\([^)]*\)\)", "", text)  # a link alone in brackets
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return text.replace("`", "").replace("%", "%%")
-
-
-def _is_switch(field: FieldInfo) -> bool:
-    return choices_of(field) == ON_OR_OFF
 
 
 def _metavar(field: FieldInfo) -> str:
@@ -247,7 +243,7 @@ _METAVARS = {"a whole number": "N", "a number": "X", "a text": "TEXT", "a dictio
 
 
 def _goes_on(field: FieldInfo, word: str) -> bool:
-    """Whether a word after the first one may be another of a list."""
+    """Whether a word may continue the list of an option."""
     kinds = items_of(field)
     if str in kinds:
         return not _is_option(word)
@@ -255,7 +251,7 @@ def _goes_on(field: FieldInfo, word: str) -> bool:
 
 
 def _fits(action: argparse.Action, word: str) -> bool:
-    """Whether a word may be another of a list that argparse reads."""
+    """Whether a word may continue a list that argparse reads."""
     if action.choices is not None:
         return word in action.choices or not Path(word).exists()
     return action.type not in (int, float) or isinstance(literal(word), int | float)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows from the options that were given: the values of others, and which ones the user chose."""
+"""Options that follow from others, and which ones the user chose."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ FORMER = {"selection_rescale": False, "compensate": 0, "freeze_norm": False}
 
 
 def resolved(options: Training, *, multi_label: bool | None = None) -> Training:
-    """The options of a run with those filled in that follow from others.
+    """The options of a run, with those filled in that follow from others.
 
     Args:
-        options: as they were given; None where one was not.
-        multi_label: whether images may have several labels; None where that isn't known yet, which leaves ``loss``.
+        options: as given; None for what wasn't.
+        multi_label: whether images may have several labels; None if unknown, which leaves ``loss``.
     """
     follows = _follows(options, multi_label)
     return options.model_copy(update={name: value for name, value in follows.items() if getattr(options, name) is None})
 
 
 def _follows(options: Training, multi_label: bool | None) -> dict[str, Any]:
-    """What every option is that follows from others, where it isn't given."""
+    """The values of options that follow from others."""
     row = method(options.method)
     return {
         "selection_student": row.student,
@@ -43,15 +43,15 @@ def _follows(options: Training, multi_label: bool | None) -> dict[str, Any]:
 
 
 def settings(options: Training, *, multi_label: bool) -> dict[str, Any]:
-    """All that a run is made with, by name, as run.json and checkpoints keep it; without what the machine decides."""
+    """The settings of a run by name, as in run.json and checkpoints; without those that the machine decides."""
     values = resolved(options, multi_label=multi_label).model_dump()
     return {name: value for name, value in values.items() if marks(Training)[name].config is None}
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run or a model's preprocessing, with what those mean that were saved before an option existed."""
+    """Settings of a run or a model's preprocessing, with values for options that came later."""
     found = {"fit": "stretch" if settings.get("spacing") is None else None, **settings}
-    if found.get("cache_dir") == f"{found.get('output_dir')}/cache":  # once written out where it wasn't given
+    if found.get("cache_dir") == f"{found.get('output_dir')}/cache":  # former versions wrote the default out
         found["cache_dir"] = None
     return found
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kinds of values that options have, each with what it takes in words, and what is to be known of an option besides."""
+"""The kinds of values of options, each with its words for messages, and the marks of an option."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ BY_THE_RUN = ("name", "num_classes", "in_channels", "spatial_dims", "image_size"
 
 @dataclass(frozen=True)
 class Takes:
-    """What a kind of value is in words, for messages, help and the table of options."""
+    """A kind of value in words, for messages, help and the table of options."""
 
     words: str
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What is to be known of an option beside its value.
+    """Properties of an option besides its value.
 
     Args:
-        free: it has no influence on the numbers of a run (or none on those so far), so that a run may go on with
-            another value.
-        path: its value is a place of this computer, or tells of one: documents that travel name the option alone.
-        words: of a path: values that are words and no place.
-        empty: what None, the default, stands for.
-        everyday: it stands in the short help.
-        config: how its default stands in a config; None as it is.
-        at: the entry of the configs that its value is read from; None: that of its name.
+        free: it doesn't change the numbers of a run, or those so far: a run may continue with another value.
+        path: its value may name a place of this computer, so shared documents leave it out.
+        words: values of a path that are words.
+        empty: meaning of the default None.
+        everyday: shown in the short help.
+        config: its default in a config; None for the default itself.
+        at: entry of the configs that holds its value; None for its name.
     """
 
     free: bool = False
@@ -62,7 +61,7 @@ def marks_of(field: FieldInfo) -> Marks:
 
 
 def switch(value: object) -> bool:
-    """True or False, also as a word of the command line, in small or capital letters: Python takes "false" for true.
+    """True or False, also as a word of the command line, in any case.
 
     Raises:
         InputError: it is neither.
@@ -92,20 +91,12 @@ def _as_text(value: object) -> object:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def literal(word: str) -> Any:
-    """What a word of a command line means in Python, itself where it is none of its values."""
+def literal(word: Any) -> Any:
+    """The Python value of a word of a command line; anything else as it is."""
     try:
         return ast.literal_eval(word)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return word
-
-
-def _as_map(value: object) -> object:
-    return literal(value) if isinstance(value, str) else value
-
-
-def _as_device(value: object) -> object:
-    return str(value)  # a torch.device, as other programs put it into a config
 
 
 def network_options(value: Any) -> dict[str, Any]:
@@ -113,14 +104,14 @@ def network_options(value: Any) -> dict[str, Any]:
 
     Raises:
         ValueError: it is something else.
-        InputError: it sets what the run itself decides.
+        InputError: it sets an argument that the run decides.
     """
     if not isinstance(value, Mapping | None):
         raise ValueError("no dictionary")
     taken = [key for key in BY_THE_RUN if key in (value or {})]
     if taken:
         raise InputError(
-            f"{{name}} sets {' and '.join(taken)}, which the run decides by its images and options of its own (large, "
+            f"{{name}} sets {' and '.join(taken)}, which the run decides by its images and other options (large, "
             f"small, spatial_dims, image_size); leave that out of {{name}}."
         )
     return dict(value or {})
@@ -130,7 +121,7 @@ Text = Annotated[str, BeforeValidator(_as_text)]
 Texts = Annotated[
     str | list[str], BeforeValidator(_as_list), Takes("a text, or a list of names in quotes such as \"['a','b']\"")
 ]
-Device = Annotated[str, BeforeValidator(_as_device)]
+Device = Annotated[str, BeforeValidator(str)]  # also a torch.device, as other programs put it into a config
 Switch = Annotated[bool, BeforeValidator(switch), Takes("true or false")]
 Whole = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
@@ -155,7 +146,7 @@ Place = Annotated[str, BeforeValidator(_as_text), MinLen(1), Takes("a path")]
 Chance = Annotated[float, Gt(0), Lt(1)]
 Strength = Annotated[int, Ge(1), Le(5)]
 Layers = Annotated[list[Whole] | list[list[Whole]], BeforeValidator(_as_list), Takes("a list of blocks per stage")]
-Map = Annotated[dict[Any, Any], BeforeValidator(_as_map), Takes("a dictionary such as \"{'1': 'ill', '0': 'well'}\"")]
+Map = Annotated[dict[Any, Any], BeforeValidator(literal), Takes("a dictionary such as \"{'1': 'ill', '0': 'well'}\"")]
 Axes = Annotated[list[Whole], BeforeValidator(_as_list_of_one), Takes("a list of axes, such as [1]")]
 Strengths = Annotated[
     list[Strength], BeforeValidator(_as_list_of_one), Len(1), Takes("some of the whole numbers 1, 2, 3, 4, 5")
@@ -177,7 +168,7 @@ NetworkOptions = Annotated[
 
 
 class Options(BaseModel):
-    """Options of a command; nothing but its fields is taken, and no value is turned into one of another type."""
+    """Options of a command. Unknown names are refused, and no value is converted to another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=False)
 
@@ -192,40 +183,45 @@ def parts_of(annotation: Any, metadata: Sequence[Any] = ()) -> list[tuple[Any, l
     return [(annotation, list(metadata))]
 
 
+def _kinds(field: FieldInfo) -> list[Any]:
+    return [kind for kind, _ in parts_of(field.annotation, field.metadata)]
+
+
 def words_in(field: FieldInfo) -> tuple[str, ...]:
-    """The words among what an option takes: "true" and "false", or those of a choice."""
-    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata)]
-    found = [
-        word
-        for kind in kinds
-        for one in (kind, *get_args(kind))
-        if get_origin(one) is Literal
-        for word in get_args(one)
-    ]
-    return tuple(str(word) for word in found) if bool not in kinds else ("true", "false")
+    """The words among the values of an option: "true" and "false", or those of a choice."""
+    kinds = _kinds(field)
+    if bool in kinds:
+        return ("true", "false")
+    literals = [one for kind in kinds for one in (kind, *get_args(kind)) if get_origin(one) is Literal]
+    return tuple(str(word) for one in literals for word in get_args(one))
 
 
 def choices_of(field: FieldInfo) -> tuple[str, ...] | None:
-    """The words that an option takes where it takes nothing else, as "true" and "false"; None for others."""
-    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata)]
-    closed = all(kind is bool or (get_origin(kind) is Literal and isinstance(get_args(kind)[0], str)) for kind in kinds)
+    """The words of an option that takes words alone, as "true" and "false"; None for others."""
+    closed = all(kind is bool or (get_origin(kind) is Literal and isinstance(get_args(kind)[0], str))
+                 for kind in _kinds(field))  # fmt: skip
     return words_in(field) if closed else None
+
+
+def is_switch(field: FieldInfo) -> bool:
+    """Whether an option is on or off."""
+    return _kinds(field) == [bool]
 
 
 def is_text(field: FieldInfo) -> bool:
     """Whether an option takes any text, as paths and names are."""
-    return any(kind in (str, str | list[str]) for kind, _ in parts_of(field.annotation, field.metadata))
+    return any(kind in (str, str | list[str]) for kind in _kinds(field))
 
 
 def takes_several(field: FieldInfo) -> bool:
-    """Whether an option takes a list of what it takes."""
-    kinds = [kind for kind, _ in parts_of(field.annotation, field.metadata) if get_origin(kind) is not dict]
+    """Whether an option takes a list."""
+    kinds = [kind for kind in _kinds(field) if get_origin(kind) is not dict]
     return any(get_origin(one) is list for kind in kinds for one in (kind, *get_args(kind)))
 
 
 def items_of(field: FieldInfo) -> set[Any]:
-    """What stands in the lists that an option takes: types, and words where it takes only so many."""
-    return {item for kind, _ in parts_of(field.annotation, field.metadata) for item in _leaves(kind)}
+    """The items of an option's lists: types, and words where only some are valid."""
+    return {item for kind in _kinds(field) for item in _leaves(kind)}
 
 
 def _leaves(kind: Any) -> list[Any]:
@@ -238,25 +234,23 @@ def _leaves(kind: Any) -> list[Any]:
 
 
 def takes(field: FieldInfo) -> str:
-    """What an option takes, in words: "a whole number of at least 1"."""
+    """The values of an option in words: "a whole number of at least 1"."""
     return " or ".join(_in_words(kind, limits) for kind, limits in parts_of(field.annotation, field.metadata))
 
 
 def _in_words(kind: Any, metadata: Sequence[Any]) -> str:
-    said = [one.words for one in metadata if isinstance(one, Takes)]
-    if said:
-        return said[0]
+    stated = next((one.words for one in metadata if isinstance(one, Takes)), None)
+    if stated:
+        return stated
     if get_origin(kind) is Literal:
         return ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is list:
         return "a list of " + " or ".join(_in_words(*part) for part in parts_of(get_args(kind)[0]))
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    return names[kind] + _limits(metadata)
-
-
-def _limits(metadata: Sequence[Any]) -> str:
-    low = next((f" of at least {one.ge}" for one in metadata if isinstance(one, Ge)), "")
-    low = next((f" above {one.gt}" for one in metadata if isinstance(one, Gt)), low)
-    high = next((f"at most {one.le}" for one in metadata if isinstance(one, Le)), "")
-    high = next((f"below {one.lt}" for one in metadata if isinstance(one, Lt)), high)
-    return f"{low} and {high}" if low and high else low or (f" of {high}" if high else "")
+    limits = {}
+    for one in metadata:
+        if isinstance(one, Ge | Gt):
+            limits["low"] = f"of at least {one.ge}" if isinstance(one, Ge) else f"above {one.gt}"
+        elif isinstance(one, Le | Lt):
+            limits["high"] = f"at most {one.le}" if isinstance(one, Le) else f"below {one.lt}"
+    return " ".join([names[kind], " and ".join(limits.values())]).rstrip()

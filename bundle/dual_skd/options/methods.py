@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The method and its controls by one word each.
 
-Every row fixes which weights of the large network the two light ones start from, and how the auxiliary moves. A rule
-is an element rule of :mod:`dual_skd.selection` (``uniform``, ``complement``, ...), or ``scratch``: random
-initialisation, chosen on purpose. The rows are the ones that a claim about the method has to be compared with.
+Every row fixes the weights of the large network that the two light ones start from, and how the auxiliary moves. A
+rule is an element rule of :mod:`dual_skd.selection` (``uniform``, ``complement``, ...), or ``scratch`` for random
+initialisation. A claim about the method has to be compared with these rows.
 """
 
 from __future__ import annotations

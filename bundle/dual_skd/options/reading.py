@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a user gave to options: validated before anything is read, and refused in words."""
+"""Validates what a user gave before any data is read, and refuses it in words."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Kind = TypeVar("Kind", bound=Options)
 
 
 def read(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """The options that a user gave, all others at their defaults.
+    """Validated options; those that weren't given have their defaults.
 
     Args:
         kind: :class:`Training`, :class:`Evaluation` or :class:`Prediction`.
         values: by name.
 
     Raises:
-        InputError: one is unknown, or isn't what it takes; the message names each.
+        InputError: an unknown option or an invalid value; the message names each.
     """
     try:
         return kind(**values)
@@ -38,9 +38,9 @@ def read(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def of_config(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """The same of a config's entries, of which texts are read as they were typed, see :func:`text`.
+    """The same of a config's entries, with texts as they were typed, see :func:`text`.
 
-    Of an option that the config itself turns into something else, such as ``device``, it isn't known what was typed.
+    Options that the config itself converts, such as ``device``, stay as they are.
     """
     given = dict(values)
     for name, field in kind.model_fields.items():

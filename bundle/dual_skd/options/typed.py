@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the configs, as the command line hands them on."""
+"""Options of ``monai.bundle run`` as they were typed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dual_skd.errors import InputError
 
 
 def words_of_monai() -> list[str]:
-    """What was typed after ``python -m monai.bundle``; nothing in other programs, whose arguments are their own."""
+    """The words after ``python -m monai.bundle``; none in other programs."""
     return sys.argv[1:] if re.search(r"monai[./\\]bundle([/\\]__main__\.py)?$", sys.argv[0]) else []
 
 
 def options_typed(words: Sequence[str]) -> dict[str, str]:
-    """The options among the words of a command line, as they stand there; the last of several counts, as for fire."""
+    """The options among the words of a command line, as typed; the last of several counts, as in fire."""
     typed: dict[str, str] = {}
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         if re.match("--|-[A-Za-z]", word):
@@ -29,16 +29,16 @@ def options_typed(words: Sequence[str]) -> dict[str, str]:
 
 
 def text(value: object, name: str, *, several: bool = False) -> Any:
-    """Reads an option that is a text, such as a path, as it was typed.
+    """A text, such as a path, as it was typed.
 
-    ``monai.bundle run`` reads the command line with fire, to which a word is Python's where it can be: ``2024_06`` is
-    the number 202406, ``site,b`` a tuple, ``None`` nothing, and ``scan#3`` is ``scan`` with a comment. Where the value
-    is what fire makes of the word, the word is meant. A text in quotes of its own is what stands between them.
+    ``monai.bundle run`` reads the command line with fire, which evaluates words as Python: ``2024_06`` becomes the
+    number 202406, ``site,b`` a tuple, ``None`` nothing, and ``scan#3`` is ``scan`` with a comment. If the value is what
+    fire makes of the word, the word counts. Quotes around a text are removed.
 
     Args:
-        value: of the config's entry, as it was resolved.
-        name: of the option.
-        several: whether it may be a list of texts, too: ``"['a','b']"``.
+        value: resolved entry of the config.
+        name: name of the option.
+        several: whether it may also be a list of texts: ``"['a','b']"``.
 
     Returns:
         the text, or the list; None where the option isn't given.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options as words of a command line: from words to values, and back."""
+"""Options as words of a command line, in both directions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dual_skd.options.kinds import Marks, Options, is_text, literal, marks_of, t
 from dual_skd.options.training import Training
 from dual_skd.utils.wording import quoted
 
-POSITIONAL = ("dataset_dir", "output_dir")  # which a command has in a place of their own
+POSITIONAL = ("dataset_dir", "output_dir")  # arguments of commands without a name
 
 
 def value_of(field: FieldInfo, words: Sequence[str]) -> Any:
-    """What the words after an option mean: ``["48", "48", "24"]`` is [48, 48, 24]; a text is taken as it was typed.
+    """The value of an option by its words: ``["48", "48", "24"]`` is [48, 48, 24]; a text stays as typed.
 
     Several names, numbers or words come one after the other, or as one word with Python's list: ``"['a','b']"``.
-    Whether the option takes such a value is not looked at here.
+    The value isn't checked here.
     """
     if is_text(field):
         texts = literal(words[0]) if takes_several(field) and len(words) == 1 and words[0][:1] == "[" else None
@@ -37,9 +37,9 @@ def words_of(values: Mapping[str, Any], fields: Mapping[str, FieldInfo], *, plac
     """The words that give options their values.
 
     Args:
-        values: by name, those that are to be given.
+        values: by name.
         fields: of the model of options.
-        places: write paths as they are; else they are capital words that stand for the reader's own.
+        places: write paths as they are, not as capital words that stand for the reader's paths.
     """
     words: list[str] = []
     for name, value in values.items():

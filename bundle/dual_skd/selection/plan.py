@@ -23,16 +23,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from dual_skd.errors import SelectionError
-from dual_skd.selection.axes import FAMILIES
-from dual_skd.selection.builder import LayerRule, Part, PlanBuilder, common_family
+from dual_skd.options.choices import SelectionMode
+from dual_skd.selection.builder import PlanBuilder
+from dual_skd.selection.families import FAMILIES
+from dual_skd.selection.family_builder import FamilyBuilder, common_family
+from dual_skd.selection.parts import Part
 from dual_skd.selection.report import SelectionReport, SelectionRow, as_table
-from dual_skd.selection.rules import check_element_rule
+from dual_skd.selection.rules import ELEMENT_RULES, Layers, check_word
 from dual_skd.selection.view import Network, View, view_of
 from dual_skd.utils.wording import closing
 
@@ -44,8 +47,6 @@ class SelectionPlan:
 
     Attributes:
         family: name of the family, or ``"generic"``.
-        verified: True where the family is known and every axis was found consistent. False for networks without a
-            table (indices then follow from sizes alone) and for mode ``reference``.
         doubts: why it isn't verified.
     """
 
@@ -57,16 +58,22 @@ class SelectionPlan:
         large: View,
         small: View,
         family: str,
-        verified: bool,
-        doubts: Sequence[str] = (),
+        doubts: Sequence[str],
     ) -> None:
         self._parts = list(parts)
         self._indices = dict(indices)
         self._large = large
         self._small = replace(small, state={})  # its tensors are the caller's
         self.family = family
-        self.verified = verified
         self.doubts = list(doubts)
+
+    @property
+    def verified(self) -> bool:
+        """Whether the family is known and every axis is consistent.
+
+        False for networks without a table (indices then follow from sizes alone) and for mode ``reference``.
+        """
+        return not self.doubts
 
     @property
     def axes(self) -> dict[str, list[int]]:
@@ -91,7 +98,7 @@ class SelectionPlan:
         return f"<div>{title}{as_table(self.summary())}{details}</div>"
 
     def summary(self) -> list[tuple[str, str]]:
-        """Name and text of what is to be known of the plan, for the reader."""
+        """The main facts of the plan in words, as (name, text)."""
         chosen = [part.name for part in self._parts if not part.reason]
         numbers = sum(math.prod(self._small.shapes[name]) for name in chosen if name not in self._small.buffers)
         checked = "the axes are consistent" if self.verified else "consistency of the axes is not verified"
@@ -134,24 +141,21 @@ class SelectionPlan:
         return self.report().write(path)
 
     def _row(self, part: Part) -> SelectionRow:
-        source_shape = self._large.shapes.get(part.source) if part.source else None
-        kept, share = {}, None
-        if not part.reason:
-            kept = {
-                axis.name: self._indices[axis.name].tolist()
-                for dim in part.dims
-                for axis in dim or ()
-                if axis.name in self._indices
-            }
-            share = None if part.source is None else self._norm_share(part, self._large.state[part.source])
-        notes = [text for text, _ in part.adapt]
+        named = [axis.name for dim in part.dims for axis in dim or () if axis.name in self._indices]
+        notes = [text for text, _ in part.steps]
         if part.neutral is not None:
             notes.append(f"absent in the large network, which equals {part.neutral:g}")
         if part.add_first:
             notes.append(f"first entry of {part.add_first} added")
-        note = "; ".join(notes)
         return SelectionRow(
-            part.name, part.source, self._small.shapes[part.name], source_shape, kept, share, part.reason, note
+            part.name,
+            part.source,
+            self._small.shapes[part.name],
+            self._large.shapes.get(part.source) if part.source else None,
+            {name: self._indices[name].tolist() for name in named},
+            None if part.reason or part.source is None else self._norm_share(part, self._large.state[part.source]),
+            part.reason,
+            "; ".join(notes),
         )
 
     def _norm_share(self, part: Part, source: Tensor) -> float | None:
@@ -177,8 +181,8 @@ class SelectionPlan:
                 "make a new plan for these weights"
             )
         result = self._pick(part, source)
-        for _, adapt in part.adapt:
-            result = adapt(result)
+        for _, step in part.steps:
+            result = step(result)
         if part.add_first:
             result = result + self._pick(part, state[part.add_first].detach()[:, :1])
         shares_memory = result.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
@@ -215,7 +219,7 @@ def plan_selection(
     small: Network,
     *,
     elements: str = "uniform",
-    layers: LayerRule = "first",
+    layers: Layers = "first",
     seed: int = 0,
     mode: str = "structured",
     family: str | None = None,
@@ -226,9 +230,9 @@ def plan_selection(
 ) -> SelectionPlan:
     """Plans the selection of a small network's weights from a large one.
 
-    Classifier heads are never selected, not even for equal architectures: they belong to the old classes. Of a network
-    without a known family nothing tells which layer that is: start it anew where the classes are others.
-    A tensor of the small network without a counterpart of the same form is left alone, with the reason in the report.
+    Classifier heads are never selected, not even for equal architectures: they belong to the old classes. In a network
+    of no known family the classifier can't be recognised: initialise it yourself if the classes differ. A tensor
+    without a counterpart of the same form keeps its values, with the reason in the report.
 
     Args:
         large: module or state dict to take weights from.
@@ -238,9 +242,9 @@ def plan_selection(
         layers: ``first``, ``last``, ``even``, or explicit: a list of blocks, for staged networks one list per stage
             (or a dictionary from stage number to list; absent stages take the first ones).
         seed: seed of ``random``.
-        mode: ``structured``, or ``reference``, which is kept for comparison with the published code alone: its index
-            rule on every dimension on its own, without named axes and without regard to attention heads.
-        family: efficientnet, convnext, vit, resnet or generic; None recognises it from the tensor names.
+        mode: ``structured``, or ``reference`` for comparison with the published code: its index rule on every dimension
+            on its own, without named axes and attention heads.
+        family: a key of ``families.FAMILIES``, or ``generic``; None recognises it from the tensor names.
         large_heads: attention heads of the large network, where only a state dict is given (else 64 channels a head).
         small_heads: the same of the small network (else the large network's channels per head).
         large_grid: token grid (h, w[, d]) of the large network's position embedding; None reads it from the module, or
@@ -248,34 +252,25 @@ def plan_selection(
         small_grid: the same of the small network.
 
     Returns:
-        The plan. It refers to the large network's tensors but copies none.
+        A plan that refers to the large network's tensors but copies none.
 
     Raises:
         SelectionError: when a rule is unknown, the small network is wider than the large one, or nothing corresponds.
     """
-    check_element_rule(elements)
-    _check_word("mode", mode, ("structured", "reference"))
-    _check_word("family", family, (None, "generic", *FAMILIES))
-    big, little = view_of(large, large_grid), view_of(small, small_grid)
-    builder = PlanBuilder(big, little, elements, mode, large_heads, small_heads)
-    found = common_family(big, little, family)
-    if found is None:
-        builder.plan_generic(layers)
-    else:
-        builder.plan_family(*found, layers)
-    if not any(part.source and not part.reason and part.dims for part in builder.parts):
-        raise SelectionError(
-            "nothing can be selected: no tensor of the small network has a counterpart in the large one "
-            f"(large: {_summary(big)}; small: {_summary(little)}); take both from one family"
-        )
-    indices = builder.choose_indices(elements, seed)
-    verified = builder.verified and mode == "structured"
-    name = found[0].family.name if found else "generic"
-    plan = SelectionPlan(
-        builder.parts, indices, large=big, small=little, family=name, verified=verified,
-        doubts=builder.doubts if mode == "structured" else ["the published index rule has no named axes"],
-    )  # fmt: skip
-    _log(plan, builder)
+    check_word("elements", elements, ELEMENT_RULES)
+    check_word("mode", mode, get_args(SelectionMode))
+    check_word("family", family, (None, "generic", *FAMILIES))
+    views = view_of(large, large_grid), view_of(small, small_grid)
+    axes = common_family(*views, family)
+    heads = large_heads, small_heads
+    builder = FamilyBuilder(*views, elements, mode, axes, heads) if axes else PlanBuilder(*views, elements, mode)
+    parts = builder.parts(layers)
+    _require_selected(parts, *views)
+    indices = builder.axes.choose(elements, seed, parts, views[0])
+    plan = SelectionPlan(parts, indices, large=views[0], small=views[1], family=builder.family, doubts=builder.doubts)
+    logger.debug("%r", plan)
+    if plan.doubts and not builder.reference:
+        logger.warning("Consistency of the axes is not verified: %s.", "; ".join(plan.doubts[:3]))
     return plan
 
 
@@ -292,28 +287,18 @@ def select_weights(large: Network, small: nn.Module, **options: Any) -> Selectio
     """
     plan = plan_selection(large, small, **options)
     report = plan.report()
-    target = small.state_dict()
-    with torch.no_grad():
-        for name, value in plan.apply().items():
-            target[name].copy_(value)
+    small.load_state_dict(plan.apply(), strict=False)
     return report
 
 
-def _check_word(argument: str, word: Any, choices: Sequence[Any]) -> None:
-    if word not in choices:
-        raise SelectionError(f"{argument}={word!r} is unknown; choose one of {', '.join(map(str, choices))}")
+def _require_selected(parts: Sequence[Part], large: View, small: View) -> None:
+    if not any(part.source and not part.reason and part.dims for part in parts):
+        raise SelectionError(
+            "nothing can be selected: no tensor of the small network has a counterpart in the large one "
+            f"(large: {_summary(large)}; small: {_summary(small)}); take both from one family"
+        )
 
 
 def _summary(view: View) -> str:
     names = list(view.shapes)
     return f"{len(names)} tensors, {names[0]} first" if names else "no tensors"
-
-
-def _log(plan: SelectionPlan, builder: PlanBuilder) -> None:
-    skipped = plan.skipped
-    total, left = len(plan._parts), sum(map(len, skipped.values()))
-    logger.debug("Weight selection (%s): %d of %d tensors selected.", plan.family, total - left, total)
-    for reason, names in skipped.items():
-        logger.debug("Not selected, %s: %s%s", reason, ", ".join(names[:3]), " ..." if len(names) > 3 else "")
-    if not plan.verified and builder.mode == "structured":
-        logger.warning("Consistency of the axes is not verified: %s.", "; ".join(builder.doubts[:3]))

@@ -5,10 +5,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from dual_skd.selection.parts import NotSelected, Step, by
+
+
+def channel_steps(old: int, new: int) -> tuple[Step, ...]:
+    """The step from one number of input channels to another."""
+    if old == new:
+        return ()
+    how = "summed" if new == 1 else "summed and shared"
+    return ((f"input channels {old} -> {new}, {how}", partial(match_input_channels, channels=new)),)
+
+
+def kernel_steps(old: tuple[int, ...], new: tuple[int, ...], *, patch: bool = False) -> tuple[Step, ...]:
+    """The step from one kernel to another; ``patch`` as in :func:`resize_kernel`.
+
+    Raises:
+        NotSelected: there is no way from one to the other.
+    """
+    if old == new:
+        return ()
+    is_patch = patch and len(old) == 2 and len(new) in (2, 3)
+    if not is_patch and resize_kernel(torch.empty(1, 1, *old, device="meta"), new) is None:
+        raise NotSelected(f"other kernel: {by(new)} here, {by(old)} in the large network")
+    step: Any = partial(resize_kernel, size=new, patch=patch)  # None was ruled out above
+    return ((f"kernel {by(old)} -> {by(new)}", step),)
+
+
+def window_steps(old: int, new: int) -> tuple[Step, ...]:
+    """The step from one table of relative positions to that of another window, by their numbers of rows.
+
+    Raises:
+        NotSelected: a window isn't square.
+    """
+    windows = bias_windows(old, new)
+    if windows is None:
+        raise NotSelected(f"other window: {new} relative positions here, {old} in the large network")
+    (old_window, new_window), special = windows
+    text = f"relative positions of windows {by((old_window,) * 2)} -> {by((new_window,) * 2)}"
+    return ((text, partial(resize_bias_table, window=new_window, special=special)),)
 
 
 def match_input_channels(weight: Tensor, channels: int) -> Tensor:

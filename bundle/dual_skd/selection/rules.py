@@ -7,18 +7,18 @@ Every rule returns sorted, distinct indices, so that equal sizes always give the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from dual_skd.errors import SelectionError
-
-from ..options.choices import ElementRule, LayerRule
+from dual_skd.options.choices import ElementRule, LayerRule
 
 ELEMENT_RULES = get_args(ElementRule)
 LAYER_RULES = get_args(LayerRule)
+Layers = str | Sequence[int] | Sequence[Sequence[int]] | Mapping[Any, Sequence[int]]  # a rule, or the blocks themselves
 
 
 def uniform(large: int, small: int) -> Tensor:
@@ -85,7 +85,7 @@ def choose_elements(
     Raises:
         SelectionError: on an unknown rule, or when the small network is wider than the large one.
     """
-    check_element_rule(rule)
+    check_word("elements", rule, ELEMENT_RULES)
     if small > large:
         raise SelectionError(f"axis {axis!r}: {small} indices can't be kept of {large} (rule {rule!r})")
     if rule == "uniform":
@@ -103,10 +103,10 @@ def choose_elements(
     return importance(small, strength=strength)
 
 
-def check_element_rule(rule: str) -> None:
-    """Raises a ``SelectionError`` that lists the valid words unless ``rule`` is an element rule."""
-    if rule not in ELEMENT_RULES:
-        raise SelectionError(f"elements={rule!r} is unknown; choose one of {', '.join(ELEMENT_RULES)}")
+def check_word(argument: str, word: object, words: Sequence[object], otherwise: str = "") -> None:
+    """Raises a ``SelectionError`` that lists the valid words unless ``word`` is one of them."""
+    if word not in words:
+        raise SelectionError(f"{argument}={word!r} is unknown; choose one of {', '.join(map(str, words))}{otherwise}")
 
 
 def choose_layers(
@@ -141,8 +141,7 @@ def choose_layers(
                 f"layers={chosen} for {place}: block 0 changes width and stride, so the list must begin with 0"
             )
         return list(chosen)
-    if rule not in LAYER_RULES:
-        raise SelectionError(f"layers={rule!r} is unknown; choose one of {', '.join(LAYER_RULES)}, or list the blocks")
+    check_word("layers", rule, LAYER_RULES, ", or list the blocks")
     if small >= large or rule == "first":
         return [block if block < large else None for block in range(small)]
     if rule == "even":
@@ -150,3 +149,40 @@ def choose_layers(
     if keep_first:
         return [0, *range(large - small + 1, large)]
     return list(range(large - small, large))
+
+
+def map_blocks(
+    layers: Layers, large: Mapping[str, int], small: Mapping[str, int], *, staged: bool, keep_first: bool
+) -> dict[str, dict[int, int | None]]:
+    """Stage -> block of the small network -> block of the large one, as :func:`choose_layers` has it.
+
+    Args:
+        layers: one rule or list for all stages, or one per stage.
+        large: stage -> number of blocks.
+        small: the same of the small network.
+        staged: whether the networks have stages.
+        keep_first: see :func:`choose_layers`.
+
+    Raises:
+        SelectionError: ``layers`` doesn't fit the stages.
+    """
+    stages = sorted(small, key=lambda stage: int(stage or 0))
+    rules: dict[str, Any] = dict.fromkeys(stages, layers)
+    if not staged and not isinstance(layers, str):
+        if isinstance(layers, Mapping) or any(isinstance(block, Sequence) for block in layers):
+            raise SelectionError(f"layers={layers}: this network has no stages; list its blocks alone, as [0, 2, 5]")
+    elif isinstance(layers, Mapping):
+        given = {str(stage): rule for stage, rule in layers.items()}
+        if strange := set(given) - set(stages):
+            raise SelectionError(f"layers names stages {sorted(strange)}; the small network has {', '.join(stages)}")
+        rules = {stage: given.get(stage, "first") for stage in stages}
+    elif not isinstance(layers, str):
+        if len(layers) != len(stages) or any(isinstance(rule, int) for rule in layers):
+            raise SelectionError(f"layers={layers}: expected one list of blocks for each of the {len(stages)} stages")
+        rules = dict(zip(stages, layers, strict=True))
+    mapped = {}
+    for stage in stages:
+        depth = large.get(stage, 0)
+        chosen = choose_layers(rules[stage], depth, small[stage], stage=stage, keep_first=keep_first) if depth else []
+        mapped[stage] = dict(enumerate(chosen))
+    return mapped

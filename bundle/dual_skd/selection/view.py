@@ -23,9 +23,9 @@ class View:
         buffers: names of those that aren't parameters.
         heads: path of a module -> its attention heads.
         skips: path of a block -> whether it adds its input, for timm's blocks that say so.
-        grid: tokens per axis of the position embedding; None where nothing tells.
-        leading: tokens of a position embedding of unknown grid that have no place in it; None where nothing tells.
-        name: of the network, for the reader.
+        grid: tokens per axis of the position embedding; None if unknown.
+        leading: tokens in front of the grid of a position embedding, if only they are known.
+        name: name of the network in messages.
     """
 
     state: Mapping[str, Tensor]
@@ -47,7 +47,7 @@ class View:
 
         A position embedding may have another length; its grid isn't known then.
         """
-        view = replace(self, state=state, shapes={name: tuple(value.shape) for name, value in state.items()})
+        view = replace(self, state=state, shapes=_shapes(state))
         name = self.position_name
         if self.grid is None or name is None or view.shapes.get(name) == self.shapes[name]:
             return view
@@ -55,11 +55,11 @@ class View:
         return replace(view, grid=None, leading=leading if leading >= 0 else None)
 
     def head_count(self, name: str, given: int | None) -> int | None:
-        """Heads of the attention that a tensor belongs to, unless they were given; None where nothing tells."""
+        """Heads of the attention that a tensor belongs to, unless they were given; None if unknown."""
         if given is not None:
             return given
         parts = name.split(".")
-        # the attention itself first, then what is around it
+        # from the attention itself outwards
         paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
         return next((self.heads[path] for path in paths if path in self.heads), None)
 
@@ -69,7 +69,7 @@ class View:
         return next((name for name in self.shapes if name.endswith(("pos_embed", "position_embeddings"))), None)
 
     def token_grid(self, name: str, spatial_dims: int) -> tuple[tuple[int, ...], int] | None:
-        """(token grid, leading tokens without a place in it) of a position embedding; None where nothing tells.
+        """(token grid, leading tokens without a place in it) of a position embedding; None if unknown.
 
         An unknown grid is taken as square or cubic.
         """
@@ -88,24 +88,32 @@ Network = nn.Module | Mapping[str, Tensor] | View
 
 
 def view_of(network: Network, grid: Sequence[int] | None = None) -> View:
-    """Looks at a network; ``grid`` are the positions per axis of its embedding, where the network doesn't tell.
+    """The view of a network.
+
+    Args:
+        network: module, state dict, or view.
+        grid: tokens per axis of its position embedding; None for those of the module.
 
     Raises:
         SelectionError: it is neither a module nor a state dict.
     """
     if isinstance(network, View):
-        return network if grid is None else replace(network, grid=tuple(grid))
-    if not isinstance(network, nn.Module):
-        if not isinstance(network, Mapping) or not all(isinstance(value, Tensor) for value in network.values()):
-            raise SelectionError(f"expected a module or a state dict of tensors, got {type(network).__name__}")
+        view = network
+    elif isinstance(network, nn.Module):
+        view = _of_module(network)
+    elif isinstance(network, Mapping) and all(isinstance(value, Tensor) for value in network.values()):
         statistics = ("running_mean", "running_var", "num_batches_tracked")
         buffers = frozenset(name for name in network if name.endswith(statistics))
-        shapes = {name: tuple(value.shape) for name, value in network.items()}
-        return View(network, shapes, buffers, {}, {}, tuple(grid) if grid else None)
-    state = network.state_dict()
+        view = View(network, _shapes(network), buffers, {}, {}, None)
+    else:
+        raise SelectionError(f"expected a module or a state dict of tensors, got {type(network).__name__}")
+    return view if grid is None else replace(view, grid=tuple(grid))
+
+
+def _of_module(network: nn.Module) -> View:
     heads: dict[str, int] = {}
     skips: dict[str, bool] = {}
-    found_grid: tuple[int, ...] | None = None
+    grid: tuple[int, ...] | None = None
     for path, module in network.named_modules():
         for name in ("num_heads", "heads"):  # timm's Hiera says heads
             if isinstance(number := getattr(module, name, None), int):
@@ -113,9 +121,12 @@ def view_of(network: Network, grid: Sequence[int] | None = None) -> View:
         if isinstance(skip := getattr(module, "has_skip", None), bool):
             skips[path] = skip
         if isinstance(size := getattr(module, "grid_size", None), tuple):
-            found_grid = size
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
+            grid = size
+    state = network.state_dict()
     buffers = frozenset(name for name, _ in network.named_buffers())
     named = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")  # timm's
-    name = str(named or type(network).__name__)
-    return View(state, shapes, buffers, heads, skips, tuple(grid) if grid else found_grid, name=name)
+    return View(state, _shapes(state), buffers, heads, skips, grid, name=str(named or type(network).__name__))
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks.inspect import classifier_of, unwrap
-from dual_skd.networks.pretrained import former_size, load_pretrained, skeleton
+from dual_skd.networks.pretrained import load_network
 from dual_skd.selection import SelectionReport, plan_selection
 from dual_skd.selection.view import View, view_of
 from dual_skd.utils.files import write_text
@@ -78,7 +77,8 @@ def initialise_pair(
         own_layers = layers if layers_auxiliary is None else layers_auxiliary
         choices["auxiliary"] = _Choice(auxiliary, selection_auxiliary, own_layers, seed + 1)
     selects = any(choice.rule != SCRATCH for choice in choices.values())
-    view = _large_view(large, pretrained, dict(large_options or {})) if selects else None
+    found = load_network(large, pretrained, large_options or {}) if selects else None
+    view = found and view_of(found[0]).with_values(found[1])
     reports = _select(choices, view, mode)
     summary = {role: _summary(role, choices[role], report, large) for role, report in reports.items()}
     if report_path is not None:
@@ -131,19 +131,6 @@ def _log(summary: Mapping[str, Mapping[str, Any]], large: str, report_path: str 
         logger.info("First weights, from %s: %s; the table of all tensors is %s.", large, ", ".join(parts), report_path)
     else:
         logger.info("First weights: %s.", ", ".join(parts))
-
-
-def _large_view(large: str, pretrained: str, options: dict[str, Any]) -> View | None:
-    """The large network with its weights, and what their shapes don't tell: heads, and the token grid.
-
-    A model.pt of this package says the size of its images; without it the network is built for its usual size.
-    """
-    state = load_pretrained(large, pretrained, **options)
-    if state is None:
-        return None
-    with torch.device("meta"):
-        network = skeleton(large, state, former_size(pretrained) | options)
-    return view_of(network).with_values(state)
 
 
 def _write_reports(path: Path, reports: Mapping[str, SelectionReport | None]) -> None:

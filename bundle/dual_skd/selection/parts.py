@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a plan: how each tensor of the small network is taken from one of the large network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Step = tuple[str, Callable[[Tensor], Tensor]]  # an adaptation: its note in the report, and its function
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One named axis: its size in both networks."""
+
+    name: str
+    large: int
+    small: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """The plan of one tensor.
+
+    Args:
+        name: name in the small network.
+        source: name in the large network.
+        dims: axes of each dimension that is index-selected; None for a dimension that is not.
+        steps: adaptations after the selection.
+        reason: why nothing is selected, ``""`` for selected tensors.
+        neutral: value of a tensor that the large network computes without.
+        add_first: a position embedding whose first entry is added, for a class token that has no position of its own in
+            the small network.
+    """
+
+    name: str
+    source: str | None
+    dims: tuple[tuple[Axis, ...] | None, ...] = ()
+    steps: tuple[Step, ...] = ()
+    reason: str = ""
+    neutral: float | None = None
+    add_first: str | None = None
+
+
+class NotSelected(Exception):
+    """A tensor can't be selected; the message is the reason in the report."""
+
+
+def other_form(small: Sequence[int], large: Sequence[int]) -> NotSelected:
+    """The refusal of a tensor by its shapes."""
+    return NotSelected(f"other form: {by(small)} here, {by(large)} in the large network")
+
+
+def by(shape: Sequence[int]) -> str:
+    """A shape in words, "8x3x7x7"."""
+    return "x".join(map(str, shape)) or "scalar"
