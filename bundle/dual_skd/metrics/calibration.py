@@ -24,6 +24,7 @@ _SMALLEST = 5e-7  # what a probability written as 0 is taken for: files of six d
 _HALVINGS = 60  # of the interval of log(1/T): far below what a double can tell apart
 __getattr__ = renamed(
     __name__,
+    ReliabilityBin="dual_skd.metrics.reliability_diagram.ReliabilityBin",
     reliability="dual_skd.metrics.reliability_diagram.reliability",
     wilson_interval="dual_skd.metrics.estimates.wilson_interval",
 )

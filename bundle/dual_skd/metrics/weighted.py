@@ -16,6 +16,14 @@ import numpy as np
 from dual_skd.metrics.definitions import METRICS, TABLE, TINY, check_names, divided
 from dual_skd.metrics.reliability_diagram import bin_edges, bin_numbers
 from dual_skd.metrics.uncertainty import decisions
+from dual_skd.utils.former_names import renamed
+
+__getattr__ = renamed(
+    __name__,
+    CALIBRATION_ERRORS="dual_skd.metrics.definitions.CALIBRATION_ERRORS",
+    CLASS_METRICS="dual_skd.metrics.definitions.CLASS_METRICS",
+    OVERALL_METRICS="dual_skd.metrics.definitions.OVERALL_METRICS",
+)
 
 
 class Values(NamedTuple):
