@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
     of_images, of_reading = given(args, Images), given(args, Reading)
     options = read(Training, of_images | of_reading)
     reading = {name: getattr(options, name) for name in Reading.model_fields}
-    with _without_log("dual_skd.data.records.datalist"):  # the report says it all
+    with _without_log("dual_skd.data.records.training_records"):  # the report says it all
         data, known = load_for_check(
             args.dataset_dir, spatial_dims=options.spatial_dims, frame=options.frame, **reading
         )
@@ -87,12 +87,13 @@ def main(args: argparse.Namespace) -> int:
     if args.clean_list is not None:
         from dual_skd.data.checking.clean_list import clean_records, write_clean_list
 
-        records, notes = clean_records(data, findings)
-        _write(args.clean_list, lambda file: write_clean_list(data, records, file))
-        kept = Counter(record["split"] for record in records)
+        splits, notes = clean_records(data, findings)
+        _write(args.clean_list, lambda file: write_clean_list(data, splits, file))
+        records = [record for some in splits.values() for record in some]
+        kept = Counter({split: len(some) for split, some in splits.items()})
         left = counted(len(records), "image is", "images are")
         rows += [("clean list", args.clean_list), ("", "; ".join([f"{left} left", *notes]))]
-        trains = bool(records) if data.multi_label else len({record["label"] for record in records}) > 1
+        trains = bool(records) if data.multi_label else len({record.label for record in records}) > 1
     elif not (findings.ok or dimensions):
         rows.append(("clean list", "--clean-list FILE.csv writes one of what is left to train on."))
     if dimensions:
@@ -199,7 +200,7 @@ def _table_of_counts(data: DataList, findings: Findings) -> Iterator[str]:
         records = data.splits[split]
         if not records:
             continue
-        patients = len({record["patient"] for record in records if record["patient"]})
+        patients = len({record.patient for record in records if record.patient})
         name = split if divided else "all"
         rows.append([name, *map(str, counts.values()), str(len(records)), str(patients) if patients else "unknown"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -272,7 +273,7 @@ def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> Non
         InputError: a file that is to be written is part of the data, or is named twice.
     """
     written = [path.resolve() for path in outputs if path is not None]
-    taken = {Path(record["image"]).resolve() for split in data.splits.values() for record in split}
+    taken = {Path(record.image).resolve() for split in data.splits.values() for record in split}
     taken.add(Path(given_as).resolve())
     for path in written:
         named = path in taken or str(path) in data.source  # which names the table in a folder

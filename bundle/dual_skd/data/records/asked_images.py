@@ -126,7 +126,7 @@ def refuse_demo(trained: DataList, trained_on: str | Path) -> None:
     Raises:
         InputError: the run's training images aren't the demo's.
     """
-    if not of_demo(trained.train[0]["image"]):
+    if not of_demo(trained.train[0].image):
         raise InputError(
             f"The model in {Path(trained_on).parent} wasn't trained on the demo data; give images of the kind that it "
             "was trained on as --dataset_dir."

@@ -17,6 +17,7 @@ from dual_skd.data.records.rows import Row, Source, cell_text, some
 from dual_skd.data.records.table_rows import labelled_entries, refuse_contradiction
 from dual_skd.data.records.tables import Table, require_columns
 from dual_skd.errors import InputError
+from dual_skd.options.data import ReadOptions
 from dual_skd.utils.spelling import bare, key_of, known_patient
 from dual_skd.utils.wording import counted
 
@@ -69,22 +70,14 @@ def key_by_content(table: Table) -> tuple[str, str] | None:
     return None
 
 
-def read_dicom_tree(
-    table: Table,
-    key: tuple[str, str],
-    *,
-    spatial_dims: int = 2,
-    label_column: str | Sequence[str] = "label",
-    words: LabelWords | None = None,
-) -> Source:
+def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, words: LabelWords) -> Source:
     """Gives every DICOM file (2D) or series (3D) beside a table the label that the table has for its id.
 
     Args:
         table: in the folder that holds the DICOM files, at any depth.
         key: from :func:`key_column`.
-        spatial_dims: 2 for images, 3 for volumes.
-        label_column: see :func:`dual_skd.data.load_records`.
-        words: what labels stand for; default: themselves.
+        options: with ``spatial_dims`` and ``label_column``.
+        words: what labels stand for.
 
     Raises:
         InputError: entries contradict each other, or no file matches any of them.
@@ -95,12 +88,12 @@ def read_dicom_tree(
     dicom = [file for file in files if is_dicom(file)]
     if not dicom:  # so the table names no patients of DICOM files, but images of another kind
         require_columns(table, ["image"])
-    labelled = labelled_entries(table, label_column, words or LabelWords())
+    labelled = labelled_entries(table, options.label_column, words)
     by_id = _rows_by_id(table, column, labelled.entries)
     ignored = [file for file in [*others, *set(files).difference(dicom)] if Path(file) != table.path]
     logger.debug("Reading the headers of %d DICOM files in %s.", len(dicom), root)
-    headers, broken, no_images = headers_of(dicom, only_ids=spatial_dims == 2)
-    images, single_slices = _images(headers, spatial_dims)
+    headers, broken, no_images = headers_of(dicom, only_ids=options.spatial_dims == 2)
+    images, single_slices = _images(headers, options.spatial_dims)
     ignored += no_images
     matched: set[str] = set()
     strangers: list[str] = []

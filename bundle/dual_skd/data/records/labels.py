@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from dual_skd.data.records.image_files import IMAGE_SUFFIXES
+from dual_skd.data.records.record import Record
 from dual_skd.data.records.rows import Row, Source, some
 from dual_skd.errors import InputError
 from dual_skd.utils.spelling import alike, bare, is_empty_cell, is_missing, key_of
@@ -272,11 +273,11 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
 
 
-def record_of(row: Row, names: Sequence[str], source: Source) -> dict:
+def record_of(row: Row, names: Sequence[str], source: Source) -> Record:
     """The record of a row: its label as a place in the names, or flags of all of them."""
     several = source.multi_label
     label = [float(name in row.labels) for name in names] if several else names.index(row.labels[0])
-    return {"image": row.image, "label": label, "patient": row.patient, "site": row.site, **dict(row.groups)}
+    return Record(row.image, label, row.patient, row.site, row.groups)
 
 
 # ------------------------------------------------------------------------------------------------ what can't be a class

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dual_skd.data.records.record import LeftOut
+
 SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -61,7 +63,7 @@ class Source:
         notes: decisions that the user should know of.
         doubts: those of them that are to be looked at, as they may not be meant.
         ignored: files that lie in the data set and are none of its images.
-        left_out: records that an earlier division left out as twins, from a split file.
+        left_out: images that an earlier division left out as near duplicates, from a split file.
         twins_searched: whether that division looked for twins.
     """
 
@@ -73,7 +75,7 @@ class Source:
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    left_out: tuple[dict, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     twins_searched: bool = False
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from dual_skd.data.records.rows import Source
 from dual_skd.data.records.table_rows import read_image_table
 from dual_skd.data.records.tables import Table, other_names, read_table
 from dual_skd.errors import InputError
+from dual_skd.options.data import ReadOptions
 from dual_skd.utils.spelling import bare
 from dual_skd.utils.wording import counted
 
@@ -24,46 +24,36 @@ TABLE_NAMES = ("datalist.csv", "datalist.json", "dataset.json", "labels.csv")
 WORKBOOK_NAMES = tuple(f"{name}{end}" for name in ("datalist", "labels") for end in (".xlsx", ".xls", ".ods"))
 
 
-def read_source(
-    location: Path,
-    *,
-    spatial_dims: int = 2,
-    label_column: str | Sequence[str] = "label",
-    image_column: str | None = None,
-    words: LabelWords | None = None,
-    allow_outside: bool = False,
-) -> Source:
+def read_source(location: Path, options: ReadOptions | None = None, words: LabelWords | None = None) -> Source:
     """Reads a data set in any of its forms.
 
     Args:
         location: a folder of class folders; a folder with a table of one of :data:`TABLE_NAMES`; a .csv, .tsv or .json
             table of images, or of ids beside a DICOM tree; or an .npz file in MedMNIST's layout.
-        spatial_dims: with 3, the slices of a DICOM series are one image.
-        label_column: the column (CSV) or key (JSON) of the label; several names mean one 0/1 column per label.
-        image_column: the column that names the images, see :func:`dual_skd.data.records.tables.read_table`.
+        options: default: those of a training.
         words: what labels stand for; default: themselves.
-        allow_outside: take images outside the folder of a table, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: when the path is absent, holds no images, or a table can't be understood.
     """
-    words = words or LabelWords()
+    options, words = options or ReadOptions(), words or LabelWords()
     if not location.exists():
         raise InputError(f"The data set {location} does not exist{_near_match(location)}")
-    table = None if location.suffix.lower() == ".npz" and location.is_file() else find_table(location, image_column)
+    is_npz = location.suffix.lower() == ".npz" and location.is_file()
+    table = None if is_npz else find_table(location, options.image_column)
     if table is None:
         for name in filter(lambda name: (location / name).is_file(), WORKBOOK_NAMES):
             read_table(location / name)  # refuses it: labels of the folders' names may not be what is meant
         if location.is_file():
-            source = read_medmnist(location, spatial_dims=spatial_dims)
+            source = read_medmnist(location, spatial_dims=options.spatial_dims)
         else:
-            source = read_class_folders(location, spatial_dims)
+            source = read_class_folders(location, options.spatial_dims)
             source = replace(source, notes=(*source.notes, *_tables_beside(location)))
         source = _named(source, words)
     elif (key := id_column(table)) is not None:
-        source = read_dicom_tree(table, key, spatial_dims=spatial_dims, label_column=label_column, words=words)
+        source = read_dicom_tree(table, key, options, words)
     else:
-        source = read_image_table(table, label_column, words=words, allow_outside=allow_outside)
+        source = read_image_table(table, options, words)
     return with_notes_on(words, source, is_table=table is not None)
 
 

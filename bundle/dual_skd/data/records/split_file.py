@@ -7,7 +7,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from dual_skd.data.records.datalist import DataList, load_records
+from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.training_records import load_records
 from dual_skd.errors import InputError
 from dual_skd.utils.files import make_folder
 
@@ -32,8 +33,8 @@ def save_split(data: DataList, path: str | Path) -> Path:
         "labels": {str(index): name for index, name in enumerate(data.class_names)},
         "class_map": data.class_map,
         "spatial_dims": data.spatial_dims,
-        **{SECTIONS[split]: records for split, records in data.splits.items()},
-        "left_out": data.left_out,
+        **{SECTIONS[split]: [record.as_dict() for record in records] for split, records in data.splits.items()},
+        "left_out": [record.as_dict() for record in data.left_out],
         "twins_searched": data.twins_searched,
         "unusable": data.unusable,
     }

@@ -13,6 +13,7 @@ from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, cell_text, some
 from dual_skd.data.records.table_images import Places, locate_images
 from dual_skd.data.records.tables import Table, other_names, require_columns, same_name
 from dual_skd.errors import InputError
+from dual_skd.options.data import ReadOptions
 from dual_skd.utils.spelling import bare, key_of, known, known_group, known_patient, one_spelling
 from dual_skd.utils.wording import counted
 
@@ -39,28 +40,21 @@ class Labelled:
     notes: tuple[str, ...]
 
 
-def read_image_table(
-    table: Table,
-    label_column: str | Sequence[str] = "label",
-    *,
-    words: LabelWords | None = None,
-    allow_outside: bool = False,
-) -> Source:
+def read_image_table(table: Table, options: ReadOptions, words: LabelWords) -> Source:
     """Makes rows of a table whose column ``image`` names files, relative to the table or absolute.
 
     Args:
         table: with a column ``image``.
-        label_column: the label's column; several names mean one 0/1 column per label.
-        words: what labels stand for; default: themselves.
-        allow_outside: take images from anywhere.
+        options: with ``label_column`` and ``allow_outside``.
+        words: what labels stand for.
 
     Raises:
         InputError: columns are missing, files don't exist or lie outside, or entries contradict each other.
     """
     require_columns(table, ["image"])
-    labelled = labelled_entries(table, label_column, words or LabelWords())
+    labelled = labelled_entries(table, options.label_column, words)
     numbered = [(number, entry) for number, entry, _ in labelled.entries]
-    located = locate_images(table, numbered, allow_outside=allow_outside)
+    located = locate_images(table, numbered, allow_outside=options.allow_outside)
     rows: dict[str, tuple[int, Row]] = {}
     place = Places()
     repeated: list[str] = []

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dual_skd.data.reading.formats import TEXT, UNKNOWN, WORKBOOKS, content_of
 from dual_skd.data.records.image_files import IMAGE_SUFFIXES
+from dual_skd.data.records.record import LeftOut
 from dual_skd.data.records.rows import SPLIT_WORDS, cell_text
 from dual_skd.data.records.table_images import names_a_file
 from dual_skd.errors import InputError
@@ -52,7 +53,7 @@ class Table:
     path: Path
     entries: list[dict]
     numbers: Mapping[str, str] = field(default_factory=dict)
-    left_out: tuple[dict, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     twins_searched: bool = False
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
@@ -296,7 +297,7 @@ def _read_json(path: Path) -> Table:
         path,
         entries,
         _declared_numbers(content.get("labels")),
-        tuple(_entries(left_out, path)),
+        tuple(map(LeftOut.from_entry, _entries(left_out, path))),
         content.get("twins_searched") is True,
     )
 

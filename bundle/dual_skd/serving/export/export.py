@@ -22,6 +22,7 @@ import torch
 from dual_skd.data import image_transforms, load_records, load_split
 from dual_skd.data.reading.facts import spread
 from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.record import Record
 from dual_skd.errors import InputError, choose, input_error_behind
 from dual_skd.networks.weight_files import read_info
 from dual_skd.runs.model_file import conformal_rule, load_model
@@ -99,7 +100,7 @@ def export(
         write_json(work / RECIPE, about)
         _remove_earlier(output)
         bench = Bench(model, work, about, threads=threads, seconds=seconds, timeout=timeout)
-        labels = torch.tensor([record["label"] for record in records])
+        labels = torch.tensor([record.label for record in records])
         baselines = bench.baselines(read_json(run_dir / "run.json"))
         rows = [bench.artefact(name, labels, output, wanted=name in formats) for name in _with_sources(formats)]
         auxiliary = _auxiliary(bench, labels, output) if "onnx" in formats else None
@@ -148,7 +149,7 @@ def _auxiliary(bench: Bench, labels: torch.Tensor, output: Path) -> Row | None:
 
 def _images_of(
     run_dir: Path, data: str | Path | None, read_as: Mapping[str, Any], info: Mapping[str, Any], most: int
-) -> tuple[list[dict], str, list[dict] | None]:
+) -> tuple[list[Record], str, list[Record] | None]:
     """Records to verify on, where they are from, and training records to calibrate on (None where they are gone)."""
     own: DataList | None = None
     try:
@@ -183,13 +184,13 @@ def _labelled(data: str | Path, read_as: Mapping[str, Any], info: Mapping[str, A
     return found
 
 
-def _spread(records: Sequence[dict], most: int) -> list[dict]:
+def _spread(records: Sequence[Record], most: int) -> list[Record]:
     return [records[place] for place in spread(len(records), most)]
 
 
-def _arrays(records: Sequence[Mapping[str, Any]], transforms: Any) -> np.ndarray:
+def _arrays(records: Sequence[Record], transforms: Any) -> np.ndarray:
     try:
-        return np.stack([transforms({"image": record["image"]})["image"].numpy() for record in records])
+        return np.stack([transforms({"image": record.image})["image"].numpy() for record in records])
     except Exception as error:
         cause = input_error_behind(error)
         if cause is None:
