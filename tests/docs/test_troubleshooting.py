@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
 TABLES = re.findall(r"^\| message \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
 QUOTED = [quote for table in TABLES for quote in re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)]
 WITHIN_PYTHON = """
-    data.augment data.cache data.corruptions data.demo data.near_duplicates.finder data.near_duplicates.search
+    data.augment data.cache data.corruptions data.demo data.near_duplicates.finder
     data.near_duplicates.signatures data.reading.grey data.reading.monai_reader data.reading.preprocessing
     evaluation.explanation evaluation.robustness metrics.bootstrap metrics.calibration metrics.delong
     metrics.mcnemar metrics.operating_point metrics.paired metrics.resampling metrics.subgroups metrics.validation

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a file that can't be used: an error that names it, or a listed gap in the result."""
+"""Files that can't be used: an error that names the first, or a list of those that were skipped."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def usable_rows(
 
 
 def _skipped(unusable: Sequence[dict]) -> list[str]:
-    """A note that counts the files that were skipped, by problem."""
+    """At most one note, which counts the files that were skipped by problem."""
     if not unusable:
         return []
     counts = Counter(one["problem"] for one in unusable).most_common(3)

@@ -29,14 +29,14 @@ class DataList:
         splits: "train", "val" and "test" -> records.
         source: what was read.
         notes: every decision taken on the way, in plain sentences.
-        doubts: those notes that are to be looked at, as what they say may not be meant.
-        class_map: what labels of the data were named by the user, as far as the data have them.
+        doubts: those notes that the user should look at, as they may be wrong.
+        class_map: class names that the user gave to labels of these data.
         multi_label: whether an image may have any number of labels.
         spatial_dims: 2 for images, 3 for volumes.
         left_out: validation and test images that are in no split, as training has a near duplicate of them.
         twins_searched: whether near duplicates were searched for, now or by the division that a split file holds.
-        ignored: files that lie in the data set and are none of its images.
-        unusable: images that were skipped as they can't be used: "image", "problem" and "remedy".
+        ignored: files of the data set that are none of its images.
+        unusable: "image", "problem" and "remedy" of the images that were skipped.
     """
 
     root: Path

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dual_skd.data.records.class_folders import ignored_note, single_slice_note
 from dual_skd.data.records.image_files import ImageFile, headers_of, is_dicom, list_files, volumes
 from dual_skd.data.records.labels import LabelWords
-from dual_skd.data.records.rows import Row, Source, cell_text, some
+from dual_skd.data.records.rows import Row, Source, cell_text, first_few
 from dual_skd.data.records.table_rows import labelled_entries, refuse_contradiction
 from dual_skd.data.records.tables import Table, require_columns
 from dual_skd.errors import InputError
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # attribute of a header -> how a column of its ids may be called, finest first
-KEYS = {
+ID_COLUMNS = {
     "series": ("seriesinstanceuid", "seriesuid"),
     "study": ("studyinstanceuid", "studyuid"),
     "patient": ("patientid", "patient"),
 }
-SAMPLE = 64  # files whose ids tell which column has them
+SAMPLED_FILES = 64  # files whose ids tell which column has them
 
 
 def key_column(table: Table) -> tuple[str, str] | None:
     """Returns (attribute of a header, column) that a table labels DICOM files by, or None; the finest id wins."""
     columns = {bare(name): name for name in table.columns}
-    for attribute, names in KEYS.items():
+    for attribute, names in ID_COLUMNS.items():
         for name in names:
             if name in columns:
                 return attribute, columns[name]
@@ -55,15 +55,15 @@ def key_by_content(table: Table) -> tuple[str, str] | None:
     files = [file for file in list_files(table.path.parent)[0] if is_dicom(file)]
     if not files:
         return None
-    headers = headers_of(files[:: -(-len(files) // SAMPLE)], only_ids=True)[0]
+    headers = headers_of(files[:: -(-len(files) // SAMPLED_FILES)], only_ids=True)[0]
     words = {name: {key_of(cell_text(entry.get(name))) for entry in table.entries} for name in table.columns}
-    for attribute in KEYS:
+    for attribute in ID_COLUMNS:
         ids = {key_of(known_patient(getattr(header, attribute))) for header in headers} - {""}
         found = [name for name, cells in words.items() if ids and 2 * len(ids & cells) > len(ids)]
         if len(found) > 1:
             raise InputError(
                 f"{table.path} has several columns with the {attribute} ids of the DICOM files beside it "
-                f"({', '.join(found)}); rename the right one to {KEYS[attribute][0]}."
+                f"({', '.join(found)}); rename the right one to {ID_COLUMNS[attribute][0]}."
             )
         if found:
             return attribute, found[0]
@@ -96,12 +96,12 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
     images, single_slices = _images(headers, options.spatial_dims)
     ignored += no_images
     matched: set[str] = set()
-    strangers: list[str] = []
+    unlabelled: list[str] = []
     rows: list[Row] = []
     for image, header in images:
         identity = key_of(getattr(header, attribute))
         if identity not in by_id:
-            strangers.append(image.image)
+            unlabelled.append(image.image)
             continue
         matched.add(identity)
         rows.append(replace(by_id[identity][1], image=image.image, header=header.patient))
@@ -111,21 +111,13 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
             f"No DICOM image below {root} has a {column} of {table.path.name}: the table has, for example, "
             f"{next(iter(by_id.values()))[0]!r}, {found}; correct the ids or the folder."
         )
-    notes = [*labelled.notes, *ignored_note(ignored, root), *single_slice_note(single_slices)]
-    if broken:
-        unread = counted(len(broken), "DICOM file can't be read and was", "DICOM files can't be read and were")
-        notes.append(f"{unread} left out: {broken[0][1]}".rstrip("."))
     unmatched = [written for identity, (written, _) in by_id.items() if identity not in matched]
-    if unmatched:
-        notes.append(
-            f"{len(unmatched)} of {len(by_id)} ids in {table.path.name} match no DICOM image, "
-            f"for example {some(unmatched)}"
-        )
-    if strangers:
-        names = [os.path.relpath(image, root) for image in sorted(strangers)]
-        of = f"without a label in {table.path.name}"
-        subject = counted(len(names), f"DICOM image {of} was", f"DICOM images {of} were")
-        notes.append(f"{subject} left out, for example {some(names)}")
+    notes = [
+        *labelled.notes,
+        *ignored_note(ignored, root),
+        *single_slice_note(single_slices),
+        *_notes(table, broken, unmatched, len(by_id), unlabelled),
+    ]
     return Source(
         root=root,
         description=f"DICOM files in {root}, labelled by {column} in {table.path.name}",
@@ -133,8 +125,28 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
         class_names=labelled.class_names,
         multi_label=labelled.multi_label,
         notes=tuple(notes),
-        ignored=tuple(ignored + single_slices + strangers + [file for file, _ in broken]),
+        ignored=tuple(ignored + single_slices + unlabelled + [file for file, _ in broken]),
     )
+
+
+def _notes(
+    table: Table, broken: Sequence[tuple[str, InputError]], unmatched: list[str], ids: int, unlabelled: list[str]
+) -> list[str]:
+    """Sentences on files that can't be read, ids without files, and images without a label."""
+    notes, name = [], table.path.name
+    if broken:
+        unread = counted(len(broken), "DICOM file can't be read and was", "DICOM files can't be read and were")
+        notes.append(f"{unread} left out: {broken[0][1]}".rstrip("."))
+    if unmatched:
+        notes.append(
+            f"{len(unmatched)} of {ids} ids in {name} match no DICOM image, for example {first_few(unmatched)}"
+        )
+    if unlabelled:
+        names = [os.path.relpath(image, table.path.parent) for image in sorted(unlabelled)]
+        of = f"without a label in {name}"
+        subject = counted(len(names), f"DICOM image {of} was", f"DICOM images {of} were")
+        notes.append(f"{subject} left out, for example {first_few(names)}")
+    return notes
 
 
 def _rows_by_id(table: Table, column: str, entries: Sequence[tuple[int, dict, Row]]) -> dict[str, tuple[str, Row]]:

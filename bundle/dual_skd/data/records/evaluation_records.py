@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a trained model is measured on, and that it has not seen them."""
+"""The images that a trained model is measured on: its own test images, or an external data set that it hasn't seen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dual_skd.data.records.labels import LabelWords, as_option, record_of, refus
 from dual_skd.data.records.near_duplicate_filter import NearDuplicateFilter
 from dual_skd.data.records.patients import rows_with_patients
 from dual_skd.data.records.record import Record
-from dual_skd.data.records.rows import Row, Source, some
+from dual_skd.data.records.rows import Row, Source, first_few
 from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.split_file import load_split
 from dual_skd.errors import InputError
@@ -132,7 +132,7 @@ def _refuse_known_patients(rows: Sequence[Row], seen: Sequence[Record], source: 
     here = {row.patient: trained[key_of(row.patient)] for row in rows if key_of(row.patient) in trained}
     if here:
         people = [name if name == known else f"{name}, there {known}" for name, known in sorted(here.items())]
-        those = f"(for example {some(people)})"
+        those = f"(for example {first_few(people)})"
         raise InputError(
             f"{source.description}: {counted(len(here), f'patient {those} was', f'patients {those} were')} in the "
             "training data of this model; remove their images, or, if they are other people, rename the ids or pass "
@@ -158,7 +158,7 @@ def _real(image: str) -> tuple[str, str]:
 
 
 def _new(records: list[Record], seen: Sequence[Record], source: Source, notes: list[str]) -> list[Record]:
-    """The records whose files the model wasn't trained on; options of twins decide on copies alone."""
+    """The records of files that the model wasn't trained on."""
     known = {_real(record.image) for record in seen}
     own: list[str] = []
     new: list[Record] = []
@@ -172,7 +172,7 @@ def _new(records: list[Record], seen: Sequence[Record], source: Source, notes: l
     if own:
         seen_before = ("image was left out, as this model was trained on it",
                        "images were left out, as this model was trained on them")  # fmt: skip
-        notes.append(f"{counted(len(own), *seen_before)}, for example {some(own)}")
+        notes.append(f"{counted(len(own), *seen_before)}, for example {first_few(own)}")
     return new
 
 

@@ -18,7 +18,7 @@ from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
 
 SECTIONS = ("train", "val", "test")
-MOST_LABELS = 50_000_000  # a record is made of each
+MAX_LABELS = 50_000_000  # a record is made of each
 
 
 def read_medmnist(path: Path, *, spatial_dims: int = 2) -> Source:
@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]
                     shapes[section] = _shape(path, members, f"{section}_images.npy")
                     if f"{section}_labels.npy" in names:
                         count = prod(_shape(path, members, f"{section}_labels.npy"))
-                        if count > MOST_LABELS:
+                        if count > MAX_LABELS:
                             raise InputError(f"{path}: {section}_labels has {count} values; expected one per image.")
                         with members.open(f"{section}_labels.npy") as member:
                             array = np.lib.format.read_array(member, allow_pickle=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what a user has (class folders, a table, a DICOM tree, an .npz file) into one kind of row."""
+"""Reads class folders, a table, a DICOM tree or an .npz file into one kind of row."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_source(location: Path, options: ReadOptions | None = None, words: Label
 
 
 def with_notes_on(words: LabelWords, source: Source, *, is_table: bool) -> Source:
-    """The source with what is to be said of its labels; whoever calls a folder "unknown" means a class.
+    """The source with notes on its labels; doubtful ones are those of tables, as a folder "unknown" is a class.
 
     Raises:
         InputError: see :meth:`LabelWords.notes`.
@@ -83,8 +83,8 @@ def _named(source: Source, words: LabelWords) -> Source:
             rows.append(replace(row, labels=names))
     class_names = dict.fromkeys(filter(None, map(words.name, source.class_names)))
     left_out = len(source.rows) - len(rows)
-    said = counted(left_out, "image without a label was left out", "images without a label were left out")
-    notes = (*source.notes, said) if left_out else source.notes
+    note = counted(left_out, "image without a label was left out", "images without a label were left out")
+    notes = (*source.notes, note) if left_out else source.notes
     return replace(source, rows=tuple(rows), class_names=tuple(class_names), notes=notes)
 
 
@@ -106,10 +106,9 @@ def find_table(location: Path, image_column: str | None = None) -> Table | None:
 
 
 def id_column(table: Table) -> tuple[str, str] | None:
-    """Returns (attribute of a header, column) that a table without a column of images labels DICOM files by, or None.
+    """Returns (attribute of a header, column) by which a table without a column of images labels DICOM files, or None.
 
-    A column such as ``filename`` is meant for images too, and labels one of perhaps several files of a patient; a
-    ``name`` may be the patient's.
+    A column such as ``filename`` counts as one of images; a ``name`` may be the patient's.
     """
     of_images = [name for name in other_names("image", table.columns) if bare(name) != "name"]
     if "image" in table.columns or of_images:
@@ -118,7 +117,7 @@ def id_column(table: Table) -> tuple[str, str] | None:
 
 
 def _near_match(location: Path) -> str:
-    """The end of a sentence that names the most similar neighbour, or word for demo data, of what doesn't exist."""
+    """The end of a sentence on a missing path, with the most similar neighbour or word for demo data."""
     named = location.name
     parent = location.parent
     while not parent.is_dir() and parent != parent.parent:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_skd.data.demo import DEMO_NAMES, write_demo
+from dual_skd.data.records import patients
 from dual_skd.data.records.bad_files import usable_rows
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.labels import (
@@ -24,7 +25,6 @@ from dual_skd.data.records.labels import (
 )
 from dual_skd.data.records.near_duplicate_filter import NearDuplicateFilter
 from dual_skd.data.records.patients import large_patients, rows_with_patients
-from dual_skd.data.records.patients import refuse_shared_patients as refuse_patients_in_two_splits
 from dual_skd.data.records.record import Record
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.data.records.sources import read_source
@@ -50,28 +50,23 @@ def load_records(
 ) -> DataList:
     """Reads a data set and divides it into training, validation and test records.
 
-    A given split is kept as it is. A missing validation set is carved from the training set; a missing test set too,
-    but only where the source gives no split at all. Carving is seeded, stratified by label and by site, and keeps the
-    images of a patient together where patients are known.
+    A given split is kept. A missing validation set is carved from the training set, a missing test set only where the
+    source gives no split. Carving is seeded, stratified by label and site, and keeps patients together.
 
     Args:
-        dataset_dir: folder per class; train / val / test folders of class folders; a folder with datalist.csv,
-            datalist.json, dataset.json or labels.csv; such a file itself, with a column of images, or of PatientIDs,
-            StudyInstanceUIDs or SeriesInstanceUIDs of the DICOM files beside it; an .npz file in MedMNIST's layout; or
-            "demo" / "demo3d" for the generated data.
+        dataset_dir: class folders, also below train / val / test folders; a table (datalist.csv, datalist.json,
+            dataset.json, labels.csv) or its folder, with a column of images, or of PatientIDs, StudyInstanceUIDs or
+            SeriesInstanceUIDs of the DICOM files beside it; an .npz file in MedMNIST's layout; "demo" or "demo3d".
         class_names: names in label order; default: sorted names found (numbers in numeric order).
-        numbers_are_places: whole numbers that are no names themselves are places in ``class_names``, counted from 0.
-            Only who has put the names in order for these data can say so.
-        refuse_shared_patients: refuse given splits that share patients; only a check, which reports them, turns it off.
+        numbers_are_places: whole numbers that are no class names count as places in ``class_names``, from 0.
+        refuse_shared_patients: refuse given splits that share patients.
         demo_dir: where "demo" data are written; default: the user's cache folder.
-        title: what the log calls the data. Data of another title are logged for debugging only.
-        options: those of a training that concern the data, see docs/options.md: ``spatial_dims``, ``frame``,
-            ``label_column``, ``class_map``, ``image_column``, ``allow_outside``, ``patient_pattern``, ``keep_twins``,
-            ``twin_search``, ``twin_similarity``, ``on_bad_file``, ``train_fraction``, ``val_fraction``,
-            ``test_fraction``, ``folds``, ``fold``, ``seed``. With ``on_bad_file=None`` no file is looked at.
+        title: name of the data in the log; only "Data" are logged at the level INFO.
+        options: :class:`~dual_skd.options.data.DataOptions`, with the names, defaults and meanings of docs/options.md,
+            such as ``label_column`` and ``test_fraction``; besides, ``on_bad_file=None`` looks at no file.
 
     Raises:
-        InputError: when anything of the above can't be found or contradicts itself.
+        InputError: the data or an option can't be used.
     """
     asked = read(DataOptions, options)
     if str(dataset_dir) in DEMO_NAMES:
@@ -82,7 +77,7 @@ def load_records(
         source = with_places_named(source, class_names)
     found = _read(source, asked, class_names, dataset_dir)
     if refuse_shared_patients and found.is_divided:
-        refuse_patients_in_two_splits(found.rows, source.description)
+        patients.refuse_shared_patients(found.rows, source.description)
     copies = found.divide()
     data = DataList(
         root=source.root,
@@ -101,9 +96,7 @@ def load_records(
     )
     _require_trainable(data)
     data.notes.extend(data.absent_classes())
-    logger.log(logging.INFO if title == "Data" else logging.DEBUG, data.describe(title))
-    for doubt in data.doubts:
-        logger.warning("%s%s.", doubt[0].upper(), doubt[1:])
+    _log(data, title)
     return data
 
 
@@ -127,9 +120,7 @@ class _Division:
         rows: the images that can be used.
         options: how they are divided.
         dataset_dir: what the user gave, for remedies.
-        notes: every decision so far.
-        doubts: decisions that the user should look at.
-        unusable: images that were skipped.
+        notes, doubts, unusable: see :class:`DataList`.
     """
 
     source: Source
@@ -183,10 +174,10 @@ class _Division:
     def _carve(self, split: str, note: str) -> None:
         """Takes the images of a split from the training images."""
         train, options = self.splits["train"], self.options
-        patients = {record.patient for record in train}
-        if len(train) > 1 and len(patients) == 1 and "" not in patients:
+        names = {record.patient for record in train}
+        if len(train) > 1 and len(names) == 1 and "" not in names:
             raise InputError(
-                f"{self.source.description}: all {len(train)} images are of one patient ({patients.pop()}), so no "
+                f"{self.source.description}: all {len(train)} images are of one patient ({names.pop()}), so no "
                 f"{split} images can be divided from them; if that is no patient, empty the column or correct "
                 f"--patient-pattern, else give a split or set {split}_fraction to 0."
             )
@@ -217,11 +208,7 @@ class _Division:
 def _read(
     source: Source, options: DataOptions, class_names: Sequence[str] | None, dataset_dir: str | Path
 ) -> _Division:
-    """Finds classes and patients, and the images that can be used.
-
-    Raises:
-        InputError: labels can't be classes, patients can't be found as asked for, or a file can't be used.
-    """
+    """Finds classes and patients, and the images that can be used."""
     names = class_names_of(source, class_names)
     rows, of_patients = rows_with_patients(source, options.patient_pattern)
     refuse_no_classes(rows, source, class_names)
@@ -230,6 +217,12 @@ def _read(
     rows, unusable, of_files = usable_rows(rows, options, dataset_dir)
     notes = [*source.notes, *of_patients, *unknown, *of_files]
     return _Division(source, names, rows, options, dataset_dir, notes, [*doubts, *offered], unusable)
+
+
+def _log(data: DataList, title: str) -> None:
+    logger.log(logging.INFO if title == "Data" else logging.DEBUG, data.describe(title))
+    for doubt in data.doubts:
+        logger.warning("%s%s.", doubt[0].upper(), doubt[1:])
 
 
 def _require_trainable(data: DataList) -> None:
