@@ -27,19 +27,8 @@ def data(directory: Path, *, multi_label: bool = False) -> DataList:
         Record(path, label, f"p{place:02}", "AB"[place % 2], (("sex", "fm"[place // 8]),))
         for place, (path, label) in enumerate(zip(images(directory / "images", 16), labels * 4, strict=True))
     ]
-    left_out = [
-        LeftOut(
-            "/gone.png",
-            labels[0],
-            "p00",
-            "A",
-            (("sex", "f"),),
-            twin="/t.png",
-            similarity=0.9,
-            exact=False,
-            split="test",
-        )
-    ]
+    gone = replace(records[0], image="/gone.png")
+    left_out = [LeftOut(**vars(gone), twin="/t.png", similarity=0.9, exact=False, split="test")]
     return DataList(
         root=directory, class_names=("well", "ill"), source="a folder", notes=["carved"], multi_label=multi_label,
         splits={"train": records[:10], "val": records[10:13], "test": records[13:]}, left_out=left_out,

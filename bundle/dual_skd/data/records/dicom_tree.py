@@ -104,7 +104,7 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
             unlabelled.append(image.image)
             continue
         matched.add(identity)
-        rows.append(replace(by_id[identity][1], image=image.image, header=header.patient))
+        rows.append(replace(by_id[identity][1][1], image=image.image, header=header.patient))
     if not rows:
         found = f"the files have, for example, {getattr(images[0][1], attribute)!r}" if images else "there are none"
         raise InputError(
@@ -149,17 +149,17 @@ def _notes(
     return notes
 
 
-def _rows_by_id(table: Table, column: str, entries: Sequence[tuple[int, dict, Row]]) -> dict[str, tuple[str, Row]]:
-    """Key of an id -> (the id as the table has it, its row)."""
-    by_id: dict[str, tuple[str, Row]] = {}
-    first: dict[str, tuple[int, Row]] = {}
+def _rows_by_id(
+    table: Table, column: str, entries: Sequence[tuple[int, dict, Row]]
+) -> dict[str, tuple[str, tuple[int, Row]]]:
+    """Key of an id -> (the id as the table has it, (number of the entry, its row))."""
+    by_id: dict[str, tuple[str, tuple[int, Row]]] = {}
     for number, entry, row in entries:
         identity = cell_text(entry.get(column))
         if not known_patient(identity):
             found = f"{identity!r}, which names nobody" if identity else "empty"
             raise InputError(f"{table.path}, entry {number}: the {column} is {found}; fill it in or remove the entry.")
-        by_id.setdefault(key_of(identity), (identity, row))
-        before = first.setdefault(key_of(identity), (number, row))
+        _, before = by_id.setdefault(key_of(identity), (identity, (number, row)))
         refuse_contradiction(f"{table.path} has the {column} {identity} twice", before, (number, row))
     return by_id
 

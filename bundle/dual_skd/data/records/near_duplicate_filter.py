@@ -17,12 +17,9 @@ class NearDuplicateFilter:
 
     Args:
         images: locators of all images.
-        options: whether and when near duplicates are searched for, and from which similarity on two images are ones.
+        options: with ``keep_twins``, ``twin_search`` and ``twin_similarity``.
         dataset_dir: what the user gave, for the remedy in a note.
         notes: gets a sentence for each decision.
-
-    Attributes:
-        left_out: the images that were left out so far.
 
     Raises:
         InputError: an image can't be read.

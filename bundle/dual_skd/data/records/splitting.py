@@ -50,21 +50,15 @@ def divide(records: Sequence[Record], *, fraction: float, seed: int, purpose: st
 
 
 def far_from_asked(taken: Sequence[Record], left: Sequence[Record], *, fraction: float, split: str) -> list[str]:
-    """A sentence on a part that is much larger or smaller than asked for, as patients stay together; else nothing.
+    """At most one sentence, about a part that is much larger or smaller than asked for, as patients stay together.
 
     Much is half of what was asked for, and more than a patient of each class makes.
-
-    Args:
-        taken, left: from :func:`divide`.
-        fraction: what was asked for.
-        split: name of the part.
     """
     images = len(taken) + len(left)
     groups = _by_patient([*taken, *left])
     classes = {label for record in (*taken, *left) for label in record.positive_labels}
-    if not groups or abs(len(taken) - fraction * images) <= max(
-        fraction * images / 2, len(classes) * images / len(groups)
-    ):
+    wanted = fraction * images
+    if not groups or abs(len(taken) - wanted) <= max(wanted / 2, len(classes) * images / len(groups)):
         return []
     return [
         f"{len(taken)} of {images} images are {split} images ({len(taken) / images:.0%}), where {fraction:.0%} were "
