@@ -7,6 +7,7 @@ import pytest
 from ignite.engine import Engine, Events
 
 from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.record import Record
 from dual_skd.data.records.split_file import save_split
 from dual_skd.errors import InputError
 from dual_skd.evaluation.measured_images import MeasuredImages, evaluation_name
@@ -20,7 +21,7 @@ def ended(handler: MeasuredImages, event: Events = Events.COMPLETED) -> None:
 
 
 def data(root, image="/clinic/new.png", source="", **splits) -> DataList:
-    record = {"image": image, "label": 0, "patient": "new", "site": ""}
+    record = Record(image, 0, "new")
     empty = {"train": [], "val": [], "test": []}
     return DataList(
         root=root, spatial_dims=2, class_names=("normal", "nodule", "mass"), source=source,

@@ -13,7 +13,6 @@ import torch
 
 from dual_skd.data.cache import CACHES
 from dual_skd.data.corruptions import CORRUPTIONS
-from dual_skd.data.near_duplicates.search import SEARCHES
 from dual_skd.data.reading.expectation import POLICIES as UNEXPECTED
 from dual_skd.data.reading.intensity import WORDS
 from dual_skd.data.reading.preprocessing import FITS
@@ -32,7 +31,7 @@ EVERY = [(kind, name) for kind in KINDS for name in kind.model_fields]
 @pytest.mark.parametrize("words, table", [
     (choices.Method, METHODS), (choices.Update, UPDATES), (choices.ElementRule, ELEMENT_RULES),
     (choices.LayerRule, LAYER_RULES), (choices.Loss, LOSSES), (choices.Metric, METRICS), (choices.Window, WORDS),
-    (choices.Fit, FITS), (choices.Cache, CACHES), (choices.TwinSearch, SEARCHES), (choices.BadFile, BAD_FILES),
+    (choices.Fit, FITS), (choices.Cache, CACHES), (choices.BadFile, BAD_FILES),
     (choices.UnexpectedInput, UNEXPECTED), (choices.Corruption, CORRUPTIONS),
 ])  # fmt: skip
 def test_the_words_of_an_option_are_those_that_something_stands_for(words, table):

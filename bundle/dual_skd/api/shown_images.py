@@ -103,7 +103,7 @@ def show_batch(
         else:
             transform = parser.get_parsed_content("preprocessing")
             chosen = [data.splits[split][place] for place in spread(len(data.splits[split]), count)]
-            images, labels = [transform(dict(one))["image"] for one in chosen], [one["label"] for one in chosen]
+            images, labels = [transform(one.as_dict())["image"] for one in chosen], [one.label for one in chosen]
     if not labels:
         raise InputError(f"{data.source} has no {split} images; choose another split.")
     return ShownImages(torch.stack(images), [named(label, data.class_names) for label in labels])

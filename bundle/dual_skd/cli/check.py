@@ -29,6 +29,7 @@ from dual_skd.utils.wording import closing, counted, quoted
 if TYPE_CHECKING:
     from dual_skd.data.checking.findings import Findings, Group
     from dual_skd.data.records.datalist import DataList
+    from dual_skd.data.records.record import Record
 
 NETWORK_INPUT = ("image_size", "window", "spacing", "fit")  # options that no list of images answers
 OFFENDERS_SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
@@ -58,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
     of_images, of_reading = given(args, Images), given(args, Reading)
     options = read(Training, of_images | of_reading)
     reading = {name: getattr(options, name) for name in Reading.model_fields}
-    with _without_log("dual_skd.data.records.datalist"):  # the report has it all
+    with _without_log("dual_skd.data.records.training_records"):  # the report says it all
         data, known = load_for_check(
             args.dataset_dir, spatial_dims=options.spatial_dims, frame=options.frame, **reading
         )
@@ -84,12 +85,13 @@ def main(args: argparse.Namespace) -> int:
     if args.clean_list is not None:
         from dual_skd.data.checking.clean_list import clean_records
 
-        records, notes = clean_records(data, findings)
-        replace_file(args.clean_list, partial(_write_clean_list, data, records))
-        kept = Counter(record["split"] for record in records)
+        splits, notes = clean_records(data, findings)
+        replace_file(args.clean_list, partial(_write_clean_list, data, splits))
+        records = [record for of_split in splits.values() for record in of_split]
+        kept = Counter({split: len(of_split) for split, of_split in splits.items()})
         left = counted(len(records), "image is", "images are")
         rows += [("clean list", args.clean_list), ("", "; ".join([f"{left} left", *notes]))]
-        trains = bool(records) if data.multi_label else len({record["label"] for record in records}) > 1
+        trains = bool(records) if data.multi_label else len({record.label for record in records}) > 1
     elif not (findings.ok or dimensions):
         rows.append(("clean list", "--clean-list FILE.csv writes one of what is left to train on."))
     if dimensions:
@@ -196,7 +198,7 @@ def _table_of_counts(data: DataList, findings: Findings) -> Iterator[str]:
         records = data.splits[split]
         if not records:
             continue
-        patients = len({record["patient"] for record in records if record["patient"]})
+        patients = len({record.patient for record in records if record.patient})
         name = split if divided else "all"
         rows.append([name, *map(str, counts.values()), str(len(records)), str(patients) if patients else "unknown"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -251,11 +253,11 @@ def _write_page(
     write_text(args.page, page)
 
 
-def _write_clean_list(data: DataList, records: Sequence[dict], path: Path) -> None:
+def _write_clean_list(data: DataList, splits: Mapping[str, Sequence[Record]], path: Path) -> None:
     from dual_skd.data.checking.clean_list import write_clean_list
 
     with path.open("w", encoding="utf-8", newline="") as file:
-        write_clean_list(data, records, file)
+        write_clean_list(data, splits, file)
 
 
 def _wrapped(text: str, mark: str) -> list[str]:
@@ -271,7 +273,7 @@ def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> Non
         InputError: a file that is to be written is part of the data, or is named twice.
     """
     written = [path.resolve() for path in outputs if path is not None]
-    taken = {Path(record["image"]).resolve() for split in data.splits.values() for record in split}
+    taken = {Path(record.image).resolve() for split in data.splits.values() for record in split}
     taken.add(Path(given_as).resolve())
     for path in written:
         named = path in taken or str(path) in data.source  # which names the table in a folder

@@ -19,7 +19,7 @@ from dual_skd.data.checking.findings import Findings, Group
 from dual_skd.data.reading.facts import spread
 from dual_skd.data.reading.inspection import FileFacts
 from dual_skd.data.records.datalist import SPLITS, DataList
-from dual_skd.data.records.splitting import positive_labels
+from dual_skd.data.records.record import Record
 from dual_skd.errors import input_error_behind
 from dual_skd.evaluation.pages.frame import document, gallery, how, sections
 from dual_skd.evaluation.pages.markup import Markup, element, join, paragraph, picture, table
@@ -74,7 +74,7 @@ def check_page(
             parts.append((severity, heading, join(_finding(group, album) for group in groups)))
     parts += [
         ("counts", "Images and patients", _counts(data, notes)),
-        ("files", "Files", _files([findings.facts[one["image"]] for one in album.records.values()])),
+        ("files", "Files", _files([findings.facts[one.image] for one in album.records.values()])),
     ]
     written = datetime.now(timezone.utc).date().isoformat()
     body = [
@@ -99,9 +99,9 @@ class Album:
     """
 
     def __init__(self, data: DataList, facts: Mapping[str, FileFacts], options: Mapping[str, Any]) -> None:
-        splits = {split: [one for one in data.splits[split] if not facts[one["image"]].problem] for split in SPLITS}
+        splits = {split: [one for one in data.splits[split] if not facts[one.image].problem] for split in SPLITS}
         self.splits = splits
-        self.records = {data.relative(one["image"]): one for split in SPLITS for one in splits[split]}
+        self.records = {data.relative(one.image): one for split in SPLITS for one in splits[split]}
         self.left = PICTURES
         self.settings: dict[str, Any] = {}
         if self.records:
@@ -114,7 +114,7 @@ class Album:
         if record is None or not self.left:
             return []
         try:
-            image = self._transform(dict(record))["image"]
+            image = self._transform(record.as_dict())["image"]
         except Exception as error:
             if input_error_behind(error) is None:
                 raise
@@ -136,8 +136,8 @@ def _seen(data: DataList, album: Album) -> Markup:
     for label, name in enumerate(names):
         parts.append(element("h3", name))
         for split in divided:
-            members = [one for one in album.splits[split] if label in positive_labels(one)]
-            shown = [members[place]["image"] for place in spread(len(members), share)]
+            members = [one for one in album.splits[split] if label in one.positive_labels]
+            shown = [members[place].image for place in spread(len(members), share)]
             said = counted(len(members), f"{split} image") if len(divided) > 1 else counted(len(members), "image")
             pictures = [one for image in shown for one in album.picture(data.relative(image))]
             strip = element("div", *pictures, class_="strip")
@@ -207,14 +207,14 @@ def _counts(data: DataList, notes: Sequence[str]) -> Markup:
         columns = {"all": data.train}
     rows = []
     for label, name in enumerate(data.class_names):
-        rows.append([name, *(_tally([r for r in of if label in positive_labels(r)]) for of in columns.values())])
+        rows.append([name, *(_tally([r for r in of if label in r.positive_labels]) for of in columns.values())])
     rows.append(["all classes", *(_tally(of) for of in columns.values())])
     said = (paragraph(f"{note[0].upper()}{note[1:]}.") for note in notes)
     return join([table(["", *columns], rows), *said])
 
 
-def _tally(records: Sequence[Mapping[str, Any]]) -> str:
-    patients = {one["patient"] for one in records if one["patient"]}
+def _tally(records: Sequence[Record]) -> str:
+    patients = {one.patient for one in records if one.patient}
     return f"{len(records)} ({counted(len(patients), 'patient')})" if patients else str(len(records))
 
 

@@ -144,8 +144,7 @@ def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
         InputError: the data can't be read, its images have several labels or no test split, or the file was made of
             other data or with other options.
     """
-    from dual_skd.data import load_records, save_split
-    from dual_skd.data.records.datalist import DEMO_NAMES
+    from dual_skd.data import DEMO_NAMES, load_records, save_split
 
     where = data if data in DEMO_NAMES else str(Path(data).expanduser().resolve())
     made_of = json.loads(json.dumps({"data": where, "options": options}))

@@ -10,7 +10,8 @@ from dual_skd.utils.lazy import on_first_use
 
 _HOME = {
     "DataList": "records.datalist",
-    "load_records": "records.datalist",
+    "Record": "records.record",
+    "load_records": "records.training_records",
     "find_images": "records.asked_images",
     "load_evaluation_records": "records.evaluation_records",
     "paths_of": "records.evaluation_records",

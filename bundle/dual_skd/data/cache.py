@@ -65,7 +65,7 @@ def cached_dataset(
     """
     if cache not in CACHES:
         raise InputError(f"cache is {cache!r}; use one of {', '.join(CACHES)}.")
-    records = list(records)
+    records = [dict(record) for record in records]
     if cache == "auto":
         cache = _choose(records, transform, max(num_workers, 1))
     if cache == "none":

@@ -82,7 +82,7 @@ def _slug(name: str) -> str:
 def _same_images(datalist: DataList, note: dict[str, Any]) -> bool:
     """Whether an earlier evaluation measured some of these images: the same data set, perhaps changed since."""
     before = {record["image"] for section in SECTIONS.values() for record in note.get(section) or []}
-    return any(record["image"] in before for records in datalist.splits.values() for record in records)
+    return any(record.image in before for records in datalist.splits.values() for record in records)
 
 
 def note_path(directory: str | Path, name: str) -> Path:

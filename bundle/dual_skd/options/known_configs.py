@@ -9,7 +9,7 @@ from pathlib import Path
 KNOWN = {
     "convnext.json": "ff56ada4fa6f044f22463ff0b72687d077fb570e4d81c3800ecd13bdfdd3fde8",
     "corruption.json": "68ee77ef21920600126ef16ff8a42c71e0faa95dc719acfd605e9161bc022a0b",
-    "evaluate.json": "162dda7b0aab5352589a44367072cc34d94f6713e582dd397be5ac81b19aacff",
+    "evaluate.json": "bf2dfad5114592be7d63acc8b35188d64a5c782c4c443360aebabbc1e82e149d",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
     "inference.json": "14f8f3eb955d849f0f86a7d9bfb58e66b68c0aa4a11c00df225b0515ceeabd67",
     "multi_gpu_train.json": "b4b0869b9e42103c5ac520964fd1305e0120a32cff4813371305316ddbeb5f81",

@@ -240,6 +240,13 @@ class Division(Options):
     folds: Folds | None = option(None, "cross-validation: number of folds", empty="no cross-validation")
     fold: Whole = option(0, "cross-validation: number of the fold that is the validation set")
 
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Division:
+        if not self.fold < (self.folds or 1):
+            wanted = f"0 to {self.folds - 1} for {self.folds} folds" if self.folds else "0 without folds"
+            raise InputError(f"fold is {self.fold}; expected {wanted}.")
+        return self
+
 
 class Running(Machine):
     """Starting, resuming, and the computer"""
@@ -301,9 +308,6 @@ class Training(
                 )
         if self.fit is not None and self.spacing is not None:
             raise InputError(f"fit is {self.fit!r}, but with a spacing images aren't fitted; leave out one of the two.")
-        if not self.fold < (self.folds or 1):
-            wanted = f"0 to {self.folds - 1} for {self.folds} folds" if self.folds else "0 without folds"
-            raise InputError(f"fold is {self.fold}; expected {wanted}.")
         if self.loss == "focal" and self.label_smoothing:
             raise InputError(
                 "The focal loss takes no label smoothing; set label_smoothing to 0, or choose another loss."

@@ -7,13 +7,14 @@ from pathlib import Path
 from dual_skd.data.checking.clean_list import clean_records, groups_of_copies, write_clean_list
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.record import Record
 
 
-def record(name: str, label: int | list[float] = 0, patient: str = "") -> dict:
-    return {"image": f"/d/{name}", "label": label, "patient": patient, "site": ""}
+def record(name: str, label: int | list[float] = 0, patient: str = "") -> Record:
+    return Record(f"/d/{name}", label, patient)
 
 
-def data(train: list[dict], test: list[dict], **options) -> DataList:
+def data(train: list[Record], test: list[Record], **options) -> DataList:
     return DataList(Path("/d"), ("well", "ill"), {"train": train, "val": [], "test": test}, "d", **options)
 
 
@@ -23,8 +24,8 @@ def found(*pairs: str, unreadable: str = "") -> Findings:
     return Findings(counts={}, offenders=offenders, twins=twins)
 
 
-def kept(records: list[dict]) -> str:
-    return "".join(Path(one["image"]).name for one in records)
+def kept(splits: dict[str, list[Record]]) -> str:
+    return "".join(Path(one.image).name for records in splits.values() for one in records)
 
 
 def test_groups_are_closed_under_being_copies():
@@ -37,7 +38,7 @@ def test_of_copies_the_test_image_stays_and_else_the_first():
     records, notes = clean_records(given, found("xa", "ab", "cd", "yz"))
     assert kept(records) == "cxy"
     assert notes == ["4 images are copies"]
-    assert [one["split"] for one in records] == ["train", "test", "test"]
+    assert {split: len(members) for split, members in records.items()} == {"train": 1, "val": 0, "test": 2}
 
 
 def test_copies_with_different_labels_go_together():
@@ -63,7 +64,7 @@ def test_a_patient_of_two_splits_stays_in_the_test_split_only():
 
 def test_the_list_is_a_table_that_training_reads():
     file = io.StringIO()
-    write_clean_list(data([record("a", 1, "p")], [record("x")]), [{**record("a", 1, "p"), "split": "train"}], file)
+    write_clean_list(data([record("a", 1, "p")], [record("x")]), {"train": [record("a", 1, "p")]}, file)
     assert file.getvalue().splitlines() == ["image,label,split,patient,site", "/d/a,ill,train,p,"]
 
 
@@ -71,7 +72,7 @@ def test_the_list_of_a_set_with_several_labels_has_a_column_per_class():
     file = io.StringIO()
     several = data([record("a")], [], multi_label=True)
     labels = {"a": [1.0, 0.0], "b": [0.0, 0.0], "c": [0.0, 1.0]}
-    write_clean_list(several, [{**record(k, label), "split": "train"} for k, label in labels.items()], file)
+    write_clean_list(several, {"train": [record(k, label) for k, label in labels.items()]}, file)
     assert file.getvalue().splitlines() == [
         "image,well,ill,split,patient,site", "/d/a,1,0,,,", "/d/b,0,0,,,", "/d/c,0,1,,,"
     ]  # fmt: skip

@@ -18,6 +18,7 @@ from dual_skd.data.near_duplicates.finder import Twin
 from dual_skd.data.reading import reader
 from dual_skd.data.reading.inspection import FileFacts
 from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.record import Record
 
 
 def xray(seed: int, label: str = "normal") -> Image.Image:
@@ -157,7 +158,7 @@ def data_of(counts: dict[str, dict[str, int]], tmp_path: Path, multi_label: bool
                 path = tmp_path / f"{split}_{name}_{index}.png"
                 path.symlink_to(tmp_path / "a.png")
                 label = [float(other == place) for other in range(len(names))] if multi_label else place
-                splits[split].append({"image": str(path), "label": label, "patient": "", "site": ""})
+                splits[split].append(Record(str(path), label))
     return DataList(tmp_path, names, splits, "made here", multi_label=multi_label)
 
 

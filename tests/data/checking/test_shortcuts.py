@@ -10,13 +10,14 @@ from sklearn.metrics import roc_auc_score
 
 from dual_skd.data.checking.shortcuts import area_under_curve, find_shortcuts, lower_bound
 from dual_skd.data.reading.inspection import FileFacts, inspect
+from dual_skd.data.records.record import Record
 
 NAMES = ("covid", "noncovid")
 
 
-def records_of(labels, patients=None) -> list[dict]:
+def records_of(labels, patients=None) -> list[Record]:
     patients = patients or [""] * len(labels)
-    return [{"image": str(i), "label": y, "patient": p} for i, (y, p) in enumerate(zip(labels, patients, strict=True))]
+    return [Record(str(i), y, p) for i, (y, p) in enumerate(zip(labels, patients, strict=True))]
 
 
 def facts_of(count: int, **columns) -> list[FileFacts]:
@@ -75,16 +76,13 @@ def test_the_best_class_of_several_is_named():
 def test_a_site_that_goes_with_a_label_is_found_in_multi_label_sets():
     rng = np.random.default_rng(0)
     flags = rng.integers(0, 2, (300, 2))
-    records = [
-        {"image": str(i), "label": [float(a), float(b)], "patient": "", "site": f"site {b}"}
-        for i, (a, b) in enumerate(flags)
-    ]
+    records = [Record(str(i), [float(a), float(b)], site=f"site {b}") for i, (a, b) in enumerate(flags)]
     (found,) = find_shortcuts(records, facts_of(300), ("oedema", "effusion"))
     assert (found.property, found.label) == ("site", "effusion") and found.auc > 0.99
 
 
 def test_a_site_that_is_the_label_is_no_news():
-    records = [{"image": str(i), "label": i % 2, "patient": "", "site": NAMES[i % 2]} for i in range(60)]
+    records = [Record(str(i), i % 2, site=NAMES[i % 2]) for i in range(60)]
     assert find_shortcuts(records, facts_of(60), NAMES) == []
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 
 from dual_skd.data.demo import chest_xray, head_volume
 from dual_skd.data.near_duplicates import signatures
-from dual_skd.data.near_duplicates.finder import SIMILARITY, TwinFinder, count_cached
+from dual_skd.data.near_duplicates.finder import SIMILARITY, Twin, TwinFinder, count_cached
 from dual_skd.errors import InputError
 
 
@@ -43,23 +43,18 @@ def decoded(monkeypatch) -> list[str]:
     return names
 
 
-def test_records_with_a_twin_are_left_out_and_say_of_which(tmp_path):
-    known = [{"image": saved(xray(seed), tmp_path / f"known{seed}.png")} for seed in (1, 2)]
-    copy = {"image": saved(xray(2), tmp_path / "copy.png"), "label": 0}
-    other = {"image": saved(xray(3), tmp_path / "other.png"), "label": 0}
-    small = {"image": saved(xray(1).resize((100, 100)), tmp_path / "small.png"), "label": 0}
-    finder = TwinFinder([record["image"] for record in [*known, copy, other, small]])
-    kept, left_out = finder.drop_twins([copy, other, small], known)
-    assert kept == [other]
-    assert left_out[0] == {**copy, "twin": known[1]["image"], "similarity": 1.0, "exact": True}
-    assert left_out[1]["twin"] == known[0]["image"] and not left_out[1]["exact"]
-    assert SIMILARITY <= left_out[1]["similarity"] < 1
+def test_each_image_has_its_most_similar_known_one(tmp_path):
+    known = [saved(xray(seed), tmp_path / f"known{seed}.png") for seed in (1, 2)]
+    copy, other = saved(xray(2), tmp_path / "copy.png"), saved(xray(3), tmp_path / "other.png")
+    small = saved(xray(1).resize((100, 100)), tmp_path / "small.png")
+    best = TwinFinder([*known, copy, other, small]).best_twins([copy, other, small], known)
+    assert best.keys() == {copy, small} and best[copy] == Twin(copy, known[1], True, 1.0)
+    assert best[small].twin == known[0] and not best[small].exact and SIMILARITY <= best[small].similarity < 1
 
 
-def test_a_file_that_is_itself_among_the_known_ones_is_left_out(tmp_path):
-    record = {"image": saved(xray(1), tmp_path / "a.png")}
-    kept, left_out = TwinFinder([record["image"]]).drop_twins([record], [record])
-    assert kept == [] and left_out == [{**record, "twin": record["image"], "similarity": 1.0, "exact": True}]
+def test_a_file_that_is_itself_among_the_known_ones_is_its_own_copy(tmp_path):
+    image = saved(xray(1), tmp_path / "a.png")
+    assert TwinFinder([image]).best_twins([image], [image]) == {image: Twin(image, image, True, 1.0)}
 
 
 CHANGES = {

@@ -26,6 +26,7 @@ from dual_skd.data.records.bad_files import usable_rows
 from dual_skd.data.records.rows import Row
 from dual_skd.data.tolerant_dataset import TolerantDataset
 from dual_skd.errors import InputError
+from dual_skd.options.data import ReadOptions
 from dual_skd.serving.prediction import Prediction
 
 
@@ -127,7 +128,7 @@ def test_training_inference_and_predict_name_it_too_and_its_path_once(tmp_path, 
     path.write_bytes(FOREIGN[kind][0])
     problem = f"the content is {FOREIGN[kind][1]}, which isn't read; "
     with pytest.raises(InputError, match=f"befund.jpg: {problem}"):
-        usable_rows([Row(str(path), ("a",))], spatial_dims=2, on_bad_file="error", dataset_dir="D")
+        usable_rows([Row(str(path), ("a",))], ReadOptions(), "D")
     (gap,) = TolerantDataset([{"image": str(path)}], image_transforms(2, 8), shape=(1, 8, 8))
     assert gap["problem"].startswith(f"{path} can't be read: {problem}")
     line = line_of(Prediction(str(path), problem=gap["problem"]))

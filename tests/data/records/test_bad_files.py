@@ -14,6 +14,7 @@ from dual_skd.data.records.bad_files import usable_rows
 from dual_skd.data.records.rows import Row
 from dual_skd.data.tolerant_dataset import TolerantDataset
 from dual_skd.errors import InputError, input_error_behind
+from dual_skd.options.data import ReadOptions
 
 
 @pytest.fixture
@@ -52,10 +53,9 @@ def test_before_training_only_files_that_look_damaged_are_decoded(records, monke
     rows = [Row(record["image"], ("a",)) for record in records]
     decoded, inspect = [], inspection.inspect
     monkeypatch.setattr(inspection, "inspect", lambda image, dims: decoded.append(image) or inspect(image, dims))
-    options = {"spatial_dims": 2, "dataset_dir": "D"}
-    assert usable_rows(rows[:1], on_bad_file="error", **options) == (rows[:1], []) and decoded == []
+    assert usable_rows(rows[:1], ReadOptions(), "D") == (rows[:1], [], []) and decoded == []
     with pytest.raises(InputError, match=r"bad.png: .*; .*or --on-bad-file skip; `dual-skd check D`"):
-        usable_rows(rows, on_bad_file="error", **options)
+        usable_rows(rows, ReadOptions(), "D")
     assert decoded == [rows[1].image]
 
 
@@ -67,6 +67,6 @@ def test_the_command_that_lists_the_others_can_be_pasted(tmp_path, bad, said):
         (folder / f"{number}.png").write_bytes(b"%PDF-1.7")
     rows = [Row(str(folder / f"{number}.png"), ("a",)) for number in range(bad)]
     with pytest.raises(InputError) as caught:
-        usable_rows(rows, spatial_dims=2, on_bad_file="error", dataset_dir=folder)
+        usable_rows(rows, ReadOptions(), folder)
     command = str(caught.value).split("`")[1]
     assert shlex.split(command) == ["dual-skd", "check", str(folder)] and said in str(caught.value)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 
 from dual_skd.data import load_records
 from dual_skd.data.near_duplicates.finder import TwinFinder
-from dual_skd.data.records.datalist import MOST_NAMED
+from dual_skd.data.records.datalist import MAX_CLASSES_COUNTED
 from dual_skd.data.records.labels import in_order
+from dual_skd.data.records.record import LeftOut, Record
 from dual_skd.errors import InputError
 from dual_skd.utils.spelling import alike
 
@@ -41,7 +43,7 @@ def load(where: Path, **options):
     return load_records(where, **{"keep_twins": True, **options})
 
 
-def images(records: list[dict]) -> set[str]:
+def images(records: list[Record]) -> set[str]:
     return {record["image"] for record in records}
 
 
@@ -223,7 +225,7 @@ def test_the_description_has_no_empty_parts(tmp_path):
 
 
 def test_very_many_classes_are_not_counted_one_by_one(tmp_path):
-    folders = {f"c{k:02d}": 2 + (k == 0) for k in range(MOST_NAMED + 1)}
+    folders = {f"c{k:02d}": 2 + (k == 0) for k in range(MAX_CLASSES_COUNTED + 1)}
     data = load(class_folders(tmp_path / "train", folders).parent, val_fraction=0)
     assert data.counted("train") == "23 images (2 to 3 of each of 11 classes)"
 
@@ -410,14 +412,14 @@ def test_images_of_one_patient_are_not_divided(tmp_path):
 
 def test_options_that_cannot_be_used_say_why(tmp_path):
     class_folders(tmp_path, {"a": 5, "b": 5})
-    fails(tmp_path, "between 0 and 1", train_fraction=0)
-    fails(tmp_path, "between 0 and 1", val_fraction=1.0)
+    fails(tmp_path, "train_fraction is 0; expected a number above 0 and at most 1", train_fraction=0)
+    fails(tmp_path, "val_fraction is 1.0; expected", val_fraction=1.0)
     fails(tmp_path, "2 or 3", spatial_dims=4)
-    fails(tmp_path, "fold must be 0 to 4 for 5 folds, found 5", folds=5, fold=5)
-    fails(tmp_path, "fold must be 0 without folds, found 1", fold=1)
-    fails(tmp_path, "folds must be 2 or more", folds=1)
+    fails(tmp_path, "fold is 5; expected 0 to 4 for 5 folds", folds=5, fold=5)
+    fails(tmp_path, "fold is 1; expected 0 without folds", fold=1)
+    fails(tmp_path, "folds is 1; expected a whole number of at least 2", folds=1)
     fails(tmp_path, "9 folds need as many patients of every class, but there are 4 of a", folds=9)
-    fails(tmp_path, "twin_search is 'no'", twin_search="no", keep_twins=False)
+    fails(tmp_path, "Unknown twin_search 'no'; valid: auto, always, never", twin_search="no", keep_twins=False)
     fails(tmp_path, "needs one group", patient_pattern="person")
     fails(tmp_path, "matches no image", patient_pattern=r"person(\d)")
     fails(tmp_path, "not a regular expression", patient_pattern="(")
@@ -434,7 +436,7 @@ def test_a_file_that_can_not_be_used_ends_the_run_or_is_skipped_and_listed(tmp_p
     assert [one["image"] for one in data.unusable] == [str(bad)] and str(bad) in caplog.text
     assert any("1 file that can't be used was skipped" in note for note in data.notes)
     assert len(data.train + data.val + data.test) == 11
-    fails(tmp_path, "on_bad_file is 'ignore'", on_bad_file="ignore")
+    fails(tmp_path, "Unknown on_bad_file 'ignore'; valid: error, skip", on_bad_file="ignore")
 
 
 def test_the_likeness_of_a_twin_is_the_users_to_choose(tmp_path, monkeypatch):
@@ -449,7 +451,7 @@ def test_the_likeness_of_a_twin_is_the_users_to_choose(tmp_path, monkeypatch):
     monkeypatch.setattr(TwinFinder, "twins", twins)
     load(tmp_path, keep_twins=False, twin_similarity=0.8)
     assert set(asked) == {0.8}
-    fails(tmp_path, "twin_similarity must be above 0", keep_twins=False, twin_similarity=80)
+    fails(tmp_path, "twin_similarity is 80; expected a number above 0", keep_twins=False, twin_similarity=80)
 
 
 def test_frames_of_a_file_are_divided_together(tmp_path):
@@ -471,9 +473,9 @@ def test_the_measured_images_of_a_split_are_its_own_and_then_its_twins(tmp_path)
     class_folders(tmp_path / "train", {"a": 8, "b": 8})
     class_folders(tmp_path / "test", {"a": 2, "b": 2})
     data = load(tmp_path)
-    twin = {**data.test[0], "image": "twin.png", "split": "test", "twin": "other.png"}
+    twin = LeftOut("twin.png", 0, twin="other.png", split="test")
     data.left_out.append(twin)
-    data.left_out.append({**twin, "split": "val"})
+    data.left_out.append(replace(twin, split="val"))
     assert data.measured("test") == [*data.test, twin]
 
 

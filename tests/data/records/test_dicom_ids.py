@@ -26,7 +26,7 @@ def one(path: Path) -> Ids | InputError:
 
 
 def test_the_ids_of_many_files_come_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom_ids, "AHEAD", 2)
+    monkeypatch.setattr(dicom_ids, "FILES_AHEAD", 2)
     paths = [str(write(tmp_path / f"{number}.dcm", PatientID=f"P{number}")) for number in range(5)]
     assert list(read_ids(paths)) == [Ids(path, f"P{number}", "1.2", "1.2.3") for number, path in enumerate(paths)]
 
@@ -44,7 +44,7 @@ def test_ids_beyond_the_first_bytes_and_files_without_the_mark_are_found(tmp_pat
     path = write(tmp_path / "a.dcm")
     (tmp_path / "bare").write_bytes(path.read_bytes()[132:])
     assert one(tmp_path / "bare") == Ids(str(tmp_path / "bare"), "P1", "1.2", "1.2.3")
-    monkeypatch.setattr(dicom_ids, "HEAD", 400)
+    monkeypatch.setattr(dicom_ids, "HEADER_BYTES", 400)
     assert one(path) == Ids(str(path), "P1", "1.2", "1.2.3")
 
 

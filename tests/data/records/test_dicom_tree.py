@@ -10,6 +10,7 @@ from dicom_files import write_ct
 from dual_skd.data.records.rows import Source
 from dual_skd.data.records.sources import read_source
 from dual_skd.errors import InputError
+from dual_skd.options.data import ReadOptions
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_studies_are_matched_by_their_uid(tree, column):
 
 def test_the_finest_id_decides_and_a_series_is_a_volume_in_3d(tree):
     labels(tree, "patient_id,series_uid,grade", "P1,1.1.1,2", "P1,1.1.2,3", "P2,1.2.1,2", "P3,1.3.1,3")
-    source = read_source(tree, spatial_dims=3, label_column="grade")
+    source = read_source(tree, ReadOptions(spatial_dims=3, label_column="grade"))
     assert found(source) == {
         "P1/1.1#1.1.1": ("2", "P1"),
         "P1/1.1#1.1.2": ("3", "P1"),
@@ -68,7 +69,7 @@ def test_the_finest_id_decides_and_a_series_is_a_volume_in_3d(tree):
 def test_what_matches_nothing_is_counted_and_named_on_both_sides(tree):
     (tree / "cut.dcm").write_bytes(b"\0" * 500)
     labels(tree, "PatientID,label", "P1,ill", "P2,well", "P8,ill", "P9,well", "P7,")
-    source = read_source(tree, spatial_dims=3)
+    source = read_source(tree, ReadOptions(spatial_dims=3))
     notes = " / ".join(source.notes)
     assert "1 image without a label in labels.csv was left out" in notes
     assert "2 of 4 ids in labels.csv match no DICOM image, for example P8, P9" in notes
@@ -84,7 +85,7 @@ def test_the_name_of_a_patient_is_none_of_a_file(tree):
 
 def test_multi_label_tables_work_too(tree):
     labels(tree, "PatientID,x,y", "P1,1,1", "P2,0,1", "P3,0,0")
-    source = read_source(tree, label_column=["x", "y"])
+    source = read_source(tree, ReadOptions(label_column=["x", "y"]))
     assert source.multi_label and found(source)["P1/1.1/1.1.1_0"] == ("x", "y", "P1")
 
 

@@ -14,6 +14,8 @@ from dual_skd.data import load_evaluation_records, load_records, save_split
 from dual_skd.data.records.labels import LabelWords, as_option, doubtful_words, map_offered, refuse_no_classes
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
+from dual_skd.options import read
+from dual_skd.options.data import ReadOptions
 
 ARABIC = {ord("0") + n: 0x660 + n for n in range(10)}  # digits of the Arabic script
 
@@ -186,8 +188,8 @@ def test_words_that_differ_in_a_number_or_letter_are_other_classes_and_no_typing
 
 @pytest.mark.parametrize("given", ["abnormal", "[1, 2]", "{'a': None}", "{'a': 'b|c'}", {"a": ["b"]}, "{'a': "])
 def test_what_is_no_class_map_is_refused(given):
-    with pytest.raises(InputError, match="class_map is .* such as --class-map"):
-        LabelWords(given)
+    with pytest.raises(InputError, match="class_map is .* such as "):
+        LabelWords(read(ReadOptions, {"class_map": given}).class_map)
 
 
 def test_two_names_for_one_word_are_refused():

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import DataList, load_records, load_split, save_split
+from dual_skd.data.records.record import LeftOut, Record
 from dual_skd.errors import InputError
 
 
@@ -23,12 +24,11 @@ def images(directory: Path, number: int) -> list[str]:
 def data(directory: Path, *, multi_label: bool = False) -> DataList:
     labels = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]] if multi_label else [0, 1, 0, 1]
     records = [
-        {"image": path, "label": label, "patient": f"p{place:02}", "site": "AB"[place % 2], "sex": "fm"[place // 8]}
+        Record(path, label, f"p{place:02}", "AB"[place % 2], (("sex", "fm"[place // 8]),))
         for place, (path, label) in enumerate(zip(images(directory / "images", 16), labels * 4, strict=True))
     ]
-    left_out = [
-        {**records[0], "image": "/gone.png", "split": "test", "twin": "/t.png", "similarity": 0.9, "exact": False}
-    ]
+    gone = replace(records[0], image="/gone.png")
+    left_out = [LeftOut(**vars(gone), twin="/t.png", similarity=0.9, exact=False, split="test")]
     return DataList(
         root=directory, class_names=("well", "ill"), source="a folder", notes=["carved"], multi_label=multi_label,
         splits={"train": records[:10], "val": records[10:13], "test": records[13:]}, left_out=left_out,
@@ -88,7 +88,7 @@ def test_a_search_for_twins_is_remembered_as_long_as_the_division_is_kept(tmp_pa
 
 def test_images_of_one_patient_in_two_splits_are_refused(tmp_path):
     before = data(tmp_path)
-    before.test[0]["patient"] = before.train[3]["patient"]
+    before.test[0] = replace(before.test[0], patient=before.train[3].patient)
     with pytest.raises(InputError, match="1 patient has images in both train and test .for example p03."):
         load_split(save_split(before, tmp_path / "datalist.json"))
 
@@ -98,8 +98,7 @@ def test_no_dicom_header_is_read_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(patients, "_by_header", lambda rows: pytest.fail("looked for patients"))
     before = data(tmp_path)
-    for record in before.train:
-        record["patient"] = ""
+    before.splits["train"] = [replace(record, patient="") for record in before.train]
     load_split(save_split(before, tmp_path / "datalist.json"))
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from dual_skd.data.records.labels import LabelWords
+from dual_skd.data.records.record import LeftOut
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.data.records.table_rows import read_image_table
 from dual_skd.data.records.tables import read_table
 from dual_skd.errors import InputError
+from dual_skd.options.data import ReadOptions
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def csv(here: Path, *lines: str, encoding: str = "utf-8", name: str = "t.csv") -
 
 
 def read(path: Path, label_column="label", image_column=None) -> Source:
-    return read_image_table(read_table(path, image_column), label_column)
+    return read_image_table(read_table(path, image_column), ReadOptions(label_column=label_column), LabelWords())
 
 
 def refused(path: Path, words: str, label_column="label") -> None:
@@ -197,7 +200,7 @@ def test_images_outside_the_folder_of_the_table_are_taken_on_request(here):
     (here / "lists").mkdir()
     table = csv(here / "lists", "image,label", "../img/0.png,a", f"{here}/img/1.png,b")
     refused(table, "entry 1: the image ../img/0.png lies outside .*lists.* give --allow-outside")
-    source = read_image_table(read_table(table), allow_outside=True)
+    source = read_image_table(read_table(table), ReadOptions(allow_outside=True), LabelWords())
     assert [Path(row.image).resolve().name for row in source.rows] == ["0.png", "1.png"]
 
 
@@ -278,7 +281,9 @@ def test_a_json_list_keeps_its_classes_splits_and_what_was_left_out(here):
     }
     (here / "d.json").write_text(json.dumps(content))
     source = read(here / "d.json")
-    assert source.class_names == ("well", "ill") and source.left_out == tuple(left_out)
+    assert source.class_names == ("well", "ill") and source.left_out == (
+        LeftOut(str(here / "img/5.png"), 1, twin="t", exact=True, split="test"),
+    )
     assert [(row.labels, row.split, row.site) for row in source.rows] == [
         (("well",), "train", ""),
         (("ill",), "train", ""),

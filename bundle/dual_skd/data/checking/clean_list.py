@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import SPLITS, DataList
+from dual_skd.data.records.record import Record
 from dual_skd.utils.spelling import is_empty_cell
 from dual_skd.utils.wording import counted
 
@@ -21,7 +22,7 @@ OTHER_SPLIT = "image is of a patient in another split too", "images are of patie
 KEPT_FIRST = ("test", "val", "train")  # test images are fewer and dearer: their copies leave the training set
 
 
-def clean_records(data: DataList, findings: Findings) -> tuple[list[dict], list[str]]:
+def clean_records(data: DataList, findings: Findings) -> tuple[dict[str, list[Record]], list[str]]:
     """Chooses the images that may stay.
 
     Files that can't be used go. Of images that are copies of each other, over all splits, one stays, of the test
@@ -32,28 +33,32 @@ def clean_records(data: DataList, findings: Findings) -> tuple[list[dict], list[
         findings: of the whole check, with the search for copies.
 
     Returns:
-        (records with "split", in the order of the data; sentences that count what goes).
+        (records per split, in the order of the data; sentences that count what goes).
     """
-    records = [{**record, "split": split} for split in SPLITS for record in data.splits[split]]
-    names = {data.relative(record["image"]): record for record in records}
+    records = {data.relative(record.image): record for split in SPLITS for record in data.splits[split]}
+    split_of = {data.relative(record.image): split for split in SPLITS for record in data.splits[split]}
     unusable = {one["image"] for one in findings.unreadable}
     gone = dict.fromkeys(unusable, UNUSABLE)
     for group in groups_of_copies([(twin["image"], twin["twin"]) for twin in findings.twins]):
-        members = sorted(group - unusable, key=lambda name: (KEPT_FIRST.index(names[name]["split"]), name))
-        labels = {str(names[name]["label"]) for name in members}
+        members = sorted(group - unusable, key=lambda name: (KEPT_FIRST.index(split_of[name]), name))
+        labels = {str(records[name].label) for name in members}
         first = 0 if len(labels) > 1 else 1
         gone |= dict.fromkeys(members[first:], COPY if first else OTHER_LABEL)
     home: dict[str, str] = {}
     for split in KEPT_FIRST:
         for record in data.splits[split]:
-            if record["patient"] and data.relative(record["image"]) not in gone:
-                home.setdefault(record["patient"], split)
-    for name, record in names.items():
-        if name not in gone and home.get(record["patient"], record["split"]) != record["split"]:
+            if record.patient and data.relative(record.image) not in gone:
+                home.setdefault(record.patient, split)
+    for name, record in records.items():
+        if name not in gone and home.get(record.patient, split_of[name]) != split_of[name]:
             gone[name] = OTHER_SPLIT
     reasons = list(gone.values())
     notes = [counted(reasons.count(reason), *reason) for reason in dict.fromkeys(reasons)]
-    return [record for name, record in names.items() if name not in gone], notes
+    kept: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    for name, record in records.items():
+        if name not in gone:
+            kept[split_of[name]].append(record)
+    return kept, notes
 
 
 def groups_of_copies(pairs: Sequence[tuple[str, str]]) -> list[set[str]]:
@@ -65,7 +70,7 @@ def groups_of_copies(pairs: Sequence[tuple[str, str]]) -> list[set[str]]:
     return list({id(group): group for group in group_of.values()}.values())
 
 
-def write_clean_list(data: DataList, records: Sequence[dict], file: TextIO) -> None:
+def write_clean_list(data: DataList, splits: Mapping[str, Sequence[Record]], file: TextIO) -> None:
     """Writes records as a CSV table that training takes, with a 0/1 column per class where an image may have several.
 
     Names joined in one column would say neither the order of the classes nor which images have none. Paths are
@@ -75,18 +80,19 @@ def write_clean_list(data: DataList, records: Sequence[dict], file: TextIO) -> N
     labels = data.class_names if data.multi_label else ("label",)
     table = csv.DictWriter(file, ("image", *labels, "split", "patient", "site"))
     table.writeheader()
-    for record in records:
-        label = record["label"]
-        values = [int(flag) for flag in label] if data.multi_label else [data.class_names[label]]
-        table.writerow(
-            {
-                "image": str(Path(record["image"])),
-                **dict(zip(labels, values, strict=True)),
-                "split": record["split"] if divided else "",
-                "patient": record["patient"],
-                "site": record["site"],
-            }
-        )
+    for split, records in splits.items():
+        for record in records:
+            positive = [data.class_names[label] for label in record.positive_labels]
+            values = [int(name in positive) for name in labels] if data.multi_label else positive
+            table.writerow(
+                {
+                    "image": str(Path(record.image)),
+                    **dict(zip(labels, values, strict=True)),
+                    "split": split if divided else "",
+                    "patient": record.patient,
+                    "site": record.site,
+                }
+            )
 
 
 def like_empty_cells(data: DataList) -> dict[str, str]:

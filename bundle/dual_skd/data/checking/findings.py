@@ -169,30 +169,30 @@ def check_records(
         twins: look for copies among the images.
     """
     records = [record for split in SPLITS for record in data.splits[split]]
-    images = [record["image"] for record in records]
+    images = [record.image for record in records]
     signatures = Signatures(images, spatial_dims=data.spatial_dims) if twins and finder is None else None
     if facts is None:
         also = signatures.add if signatures else None
         facts = inspect_all(images, data.spatial_dims, also=also)
-    usable = [record for record in records if not facts[record["image"]].problem]
+    usable = [record for record in records if not facts[record.image].problem]
     reports = _Reports(data)
     for oddity in known:
         reports.add(oddity.kind, oddity.image, oddity.detail)
-    reports.add_files(facts[record["image"]] for record in records)
+    reports.add_files(facts[record.image] for record in records)
     for doubt in [*data.doubts, *_share_to_expect(data)]:
         reports.add("doubt", "", doubt)
     shared = reports.add_labels_and_patients()
     pairs = []
     if twins and usable:
-        images = [record["image"] for record in usable]
+        images = [record.image for record in usable]
         finder = finder or TwinFinder(images, spatial_dims=data.spatial_dims, signatures=signatures)
         pairs = reports.add_twins(finder, images)
-    for oddity in find_oddities([facts[record["image"]] for record in records]):
+    for oddity in find_oddities([facts[record.image] for record in records]):
         reports.add(oddity.kind, oddity.image, oddity.detail)
-    for shortcut in find_shortcuts(usable, [facts[record["image"]] for record in usable], data.class_names):
+    for shortcut in find_shortcuts(usable, [facts[record.image] for record in usable], data.class_names):
         reports.add("shortcut", "", shortcut.sentence, label=shortcut.label, remedy=shortcut.remedy)
     reports.add_leftovers()
-    note = stretching([facts[record["image"]] for record in usable])
+    note = stretching([facts[record.image] for record in usable])
     return replace(reports.findings(pairs, shared), notes=[note] if note else [], facts=facts)
 
 
@@ -220,8 +220,8 @@ class _Reports:
     def __init__(self, data: DataList) -> None:
         self.data = data
         self.offenders: list[dict] = []
-        self.record_of = {record["image"]: record for split in SPLITS for record in data.splits[split]}
-        self.split_of = {record["image"]: split for split in SPLITS for record in data.splits[split]}
+        self.record_of = {record.image: record for split in SPLITS for record in data.splits[split]}
+        self.split_of = {record.image: split for split in SPLITS for record in data.splits[split]}
 
     def add(self, kind: str, image: str, detail: str, *, label: str = "", remedy: str = "", twin: str = "") -> None:
         record = self.record_of.get(image)
@@ -239,7 +239,7 @@ class _Reports:
         )
 
     def label(self, image: str) -> str:
-        label = self.record_of[image]["label"]
+        label = self.record_of[image].label
         if isinstance(label, list):
             return "|".join(name for name, flag in zip(self.data.class_names, label, strict=True) if flag)
         return self.data.class_names[label]
@@ -267,7 +267,7 @@ class _Reports:
                 self.add("class_imbalance", "", detail, label=name)
         for name in data.class_names if not data.splits["val"] and not data.splits["test"] else ():
             records = {image: one for image, one in self.record_of.items() if name in self.label(image).split("|")}
-            patients = {record["patient"] or image for image, record in records.items()}  # unknown: one each
+            patients = {record.patient or image for image, record in records.items()}  # unknown: one each
             if 0 < len(patients) < len(SPLITS):
                 self.add(
                     "class_too_small",
@@ -277,14 +277,14 @@ class _Reports:
                 )
         splits_of: dict[str, list[str]] = {}
         for image, record in self.record_of.items():
-            if record["patient"]:
-                splits = splits_of.setdefault(record["patient"], [])
+            if record.patient:
+                splits = splits_of.setdefault(record.patient, [])
                 if self.split_of[image] not in splits:
                     splits.append(self.split_of[image])
         shared = {patient: splits for patient, splits in sorted(splits_of.items()) if len(splits) > 1}
         for image, record in self.record_of.items():
-            if both := shared.get(record["patient"]):
-                self.add("shared_patient", image, f"patient {record['patient']} is in {' and '.join(both)}")
+            if both := shared.get(record.patient):
+                self.add("shared_patient", image, f"patient {record.patient} is in {' and '.join(both)}")
         return [{"patient": patient, "splits": splits} for patient, splits in shared.items()]
 
     def add_twins(self, finder: TwinFinder, images: list[str]) -> list[dict]:
@@ -298,7 +298,7 @@ class _Reports:
                 if self.split_of[one] != self.split_of[other] and twin.similarity > probable.get(one, ("", 0.0))[1]:
                     probable[one] = other, twin.similarity
                 continue
-            patients = {self.record_of[one]["patient"], self.record_of[other]["patient"]}
+            patients = {self.record_of[one].patient, self.record_of[other].patient}
             # neighbouring slices and registered sequences of one patient are alike and no copies
             if not twin.exact and len(patients) == 1 and patients != {""}:
                 continue

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dual_skd.data.checking.outliers import Oddity
-from dual_skd.data.records.datalist import SPLITS, DataList, load_records
+from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.data.records.labels import LabelWords, in_order, record_of, refuse_no_classes
 from dual_skd.data.records.patients import rows_with_patients
@@ -17,74 +16,52 @@ from dual_skd.data.records.rows import Source
 from dual_skd.data.records.sources import find_table, id_column, read_source, with_notes_on
 from dual_skd.data.records.table_images import OutsideError, locate_images
 from dual_skd.data.records.table_rows import read_image_table
+from dual_skd.data.records.training_records import load_records
 from dual_skd.data.records.unknown_patients import unknown_patients
 from dual_skd.errors import InputError
+from dual_skd.options import read
+from dual_skd.options.data import ReadOptions
 from dual_skd.utils.files import expanded
 
 
-def load_for_check(
-    dataset_dir: str | Path,
-    *,
-    spatial_dims: int,
-    label_column: str | Sequence[str],
-    patient_pattern: str | None,
-    frame: int | str | None = None,
-    class_map: Mapping[Any, Any] | str | None = None,
-    image_column: str | None = None,
-    allow_outside: bool = False,
-) -> tuple[DataList, list[Oddity]]:
+def load_for_check(dataset_dir: str | Path, **options: Any) -> tuple[DataList, list[Oddity]]:
     """Reads a data set as it is given: nothing carved, nothing left out.
 
     Args:
-        dataset_dir, spatial_dims, label_column, patient_pattern, frame, class_map, image_column, allow_outside: see
-            :func:`dual_skd.data.load_records`.
+        dataset_dir: see :func:`dual_skd.data.load_records`.
+        options: how images, labels and patients are found, see :func:`dual_skd.data.load_records`.
 
     Returns:
         (the data set, what was wrong on the way). A set that training refuses comes back with all the records that
         can be made of it, and with none and an empty ``source`` when there are none.
     """
-    options: dict[str, Any] = {
-        "spatial_dims": spatial_dims,
-        "label_column": label_column,
-        "image_column": image_column,
-        "allow_outside": allow_outside,
-    }
+    asked = read(ReadOptions, options)
+    whole: dict[str, Any] = {"val_fraction": 0.0, "test_fraction": 0.0, "keep_twins": True, "on_bad_file": None}
     try:
-        data = load_records(
-            dataset_dir,
-            **options,
-            class_map=class_map,
-            patient_pattern=patient_pattern,
-            frame=frame,
-            val_fraction=0.0,
-            test_fraction=0.0,
-            keep_twins=True,
-            on_bad_file=None,
-            refuse_shared_patients=False,
-        )
-        return data, []
+        return load_records(dataset_dir, **options, **whole, refuse_shared_patients=False), []
     except InputError as error:
         refusal = Oddity("", "data_set", str(error))
     location = expanded(dataset_dir).absolute()
     try:
-        source, missing = _present_part(location, LabelWords(class_map), **options)
+        source, missing = _present_part(location, asked)
     except InputError:
-        return DataList(location, (), {split: [] for split in SPLITS}, "", spatial_dims=spatial_dims), [refusal]
-    data, others = _records_of(source, patient_pattern, spatial_dims, frame)
+        nothing = DataList(location, (), {split: [] for split in SPLITS}, "", spatial_dims=asked.spatial_dims)
+        return nothing, [refusal]
+    data, others = _records_of(source, asked)
     # the refusal is told in full by the images behind it, where there are any
     return data, missing + others or [refusal]
 
 
-def _present_part(location: Path, words: LabelWords, **options: Any) -> tuple[Source, list[Oddity]]:
+def _present_part(location: Path, options: ReadOptions) -> tuple[Source, list[Oddity]]:
     """The source without the entries whose image doesn't exist, and these."""
-    label_column, allow_outside = options["label_column"], options["allow_outside"]
-    table = find_table(location, options["image_column"]) if location.exists() else None
+    words = LabelWords(options.class_map)
+    table = find_table(location, options.image_column) if location.exists() else None
     if table is None or id_column(table) is not None or "image" not in table.columns:
-        return read_source(location, words=words, **options), []
+        return read_source(location, options, words), []
     present, missing = [], []
     for number, entry in enumerate(table.entries, start=1):
         try:
-            locate_images(table, [(number, entry)], allow_outside=allow_outside)
+            locate_images(table, [(number, entry)], allow_outside=options.allow_outside)
             present.append(entry)
         except OutsideError as error:
             missing.append(Oddity(str(table.path.parent / str(entry["image"]).strip()), "outside", str(error)))
@@ -94,19 +71,17 @@ def _present_part(location: Path, words: LabelWords, **options: Any) -> tuple[So
             missing.append(Oddity(str(table.path.parent / name), "missing", detail))
     kept = replace(table, entries=present)
     # what is left was looked at entry by entry, with all entries of the table in view
-    source = read_image_table(kept, label_column, words=words, allow_outside=True)
+    source = read_image_table(kept, options.model_copy(update={"allow_outside": True}), words)
     return with_notes_on(words, source, is_table=True), missing
 
 
-def _records_of(
-    source: Source, patient_pattern: str | None, spatial_dims: int, frame: int | str | None
-) -> tuple[DataList, list[Oddity]]:
+def _records_of(source: Source, options: ReadOptions) -> tuple[DataList, list[Oddity]]:
     try:
-        rows, notes = rows_with_patients(source, patient_pattern)
+        rows, notes = rows_with_patients(source, options.patient_pattern)
     except InputError:
         rows, notes = list(source.rows), []
-    unknown, offered = unknown_patients(rows, source.root, patient_pattern)
-    rows, of_frames = rows_of_frames(rows, frame if spatial_dims == 2 else None)
+    unknown, offered = unknown_patients(rows, source.root, options.patient_pattern)
+    rows, of_frames = rows_of_frames(rows, options.frame_in_2d)
     names = source.class_names or tuple(in_order({label for row in rows for label in row.labels}))
     known, oddities = [], []
     try:
@@ -129,7 +104,7 @@ def _records_of(
         notes=[*source.notes, *notes, *unknown, *of_frames],
         doubts=[*source.doubts, *offered],
         multi_label=source.multi_label,
-        spatial_dims=spatial_dims,
+        spatial_dims=options.spatial_dims,
         ignored=source.ignored,
     )
     return data, oddities

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from dual_skd.data.reading.inspection import FileFacts
-from dual_skd.data.records.splitting import positive_labels
+from dual_skd.data.records.record import Record
 
 FOLDS = 5
 BINS = 8  # ranges into which a number is cut; as many quantiles
@@ -36,7 +36,7 @@ _SHAPE = (
 )
 # The size of a file is none of them: it follows from the picture and, without loss, from what no picture shows.
 # property -> (what to read, what to do)
-PROPERTIES: dict[str, tuple[Callable[[Any, dict], object], str]] = {
+PROPERTIES: dict[str, tuple[Callable[[Any, Record], object], str]] = {
     "mode": (lambda facts, record: facts.mode or None, _STORAGE),
     "bit depth": (lambda facts, record: facts.bits, _STORAGE),
     "format": (lambda facts, record: facts.format or None, _STORAGE),
@@ -53,7 +53,7 @@ PROPERTIES: dict[str, tuple[Callable[[Any, dict], object], str]] = {
     "modality": (lambda facts, record: facts.modality or None, _ACQUISITION),
     "manufacturer": (lambda facts, record: facts.manufacturer or None, _ACQUISITION),
     "institution": (lambda facts, record: facts.institution or None, _ACQUISITION),
-    "site": (lambda facts, record: record.get("site") or None, _ACQUISITION),
+    "site": (lambda facts, record: record.site or None, _ACQUISITION),
 }
 
 
@@ -86,7 +86,7 @@ class Shortcut:
 
 
 def find_shortcuts(
-    records: Sequence[dict], facts: Sequence[FileFacts], class_names: Sequence[str], *, seed: int = 0
+    records: Sequence[Record], facts: Sequence[FileFacts], class_names: Sequence[str], *, seed: int = 0
 ) -> list[Shortcut]:
     """Tries every property against every class, one against the rest.
 
@@ -96,7 +96,7 @@ def find_shortcuts(
     correction over all properties and classes that were tried) lies above 0.5.
 
     Args:
-        records: dicts with "image", "label" (int, or list of 0/1) and "patient".
+        records: images with labels and patients.
         facts: of the same images, in the same order.
         class_names: in label order.
         seed: of the division into folds.
@@ -104,13 +104,13 @@ def find_shortcuts(
     Returns:
         At most one entry per property, the best class of each, highest AUC first.
     """
-    flags = np.array([[index in positive_labels(r) for r in records] for index in range(len(class_names))], dtype=bool)
-    if len(class_names) == 2 and not any(isinstance(record["label"], list) for record in records):
+    flags = np.array([[index in r.positive_labels for r in records] for index in range(len(class_names))], dtype=bool)
+    if len(class_names) == 2 and not any(isinstance(record.label, list) for record in records):
         flags = flags[1:]  # the other class is the mirror image
     first = len(class_names) - len(flags)
     folds, shrink = _folds(records, flags, seed)
     values = {name: [read(f, r) for f, r in zip(facts, records, strict=True)] for name, (read, _) in PROPERTIES.items()}
-    labels = ["|".join(class_names[index] for index in positive_labels(record)) for record in records]
+    labels = ["|".join(class_names[index] for index in record.positive_labels) for record in records]
     # a property that is the label itself, such as the site where sites are the classes, is no news
     values = {name: column for name, column in values.items() if len(set(column)) > 1 and column != labels}
     enough = [place for place, flag in enumerate(flags) if _enough(flag, shrink)]
@@ -157,11 +157,11 @@ def lower_bound(auc: float, positives: int, negatives: int, confidence: float) -
     return auc - NormalDist().inv_cdf(0.5 + confidence / 2) * error
 
 
-def _folds(records: Sequence[dict], flags: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+def _folds(records: Sequence[Record], flags: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
     """Fold of every record, whole patients at a time and stratified, and independent cases per image."""
     groups: dict[str, list[int]] = defaultdict(list)
     for place, record in enumerate(records):
-        groups[f"patient {record['patient']}" if record.get("patient") else f"image {place}"].append(place)
+        groups[f"patient {record.patient}" if record.patient else f"image {place}"].append(place)
     strata: dict[bytes, list[str]] = defaultdict(list)
     for name, members in groups.items():
         strata[flags[:, members[0]].tobytes()].append(name)

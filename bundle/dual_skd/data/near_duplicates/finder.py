@@ -189,34 +189,23 @@ class TwinFinder:
             self._views.popitem(last=False)
         return torch.from_numpy(views)
 
-    def drop_twins(
-        self, records: Sequence[dict], known: Sequence[dict], *, similarity: float = SIMILARITY
-    ) -> tuple[list[dict], list[dict]]:
-        """Separates the records with a twin among ``known`` ones from the rest.
+    def best_twins(
+        self, images: Sequence[str], known: Sequence[str], *, similarity: float = SIMILARITY
+    ) -> dict[str, Twin]:
+        """The most similar known image of each image that has one.
 
         Args:
-            records: dicts with the path "image".
-            known: the same, of what must not be met again (the training set).
+            images: locators.
+            known: locators of what must not be met again, the training set.
             similarity: see :meth:`twins`.
-
-        Returns:
-            (kept, left_out): the records without a twin as they are, and the others with the keys "twin" (path of the
-            most similar known image), "similarity" and "exact" added; the order is kept in both.
         """
-        images, known_images = ([record["image"] for record in some] for some in (records, known))
         best: dict[str, Twin] = {}
-        for each in self.twins(images, known_images, similarity=similarity):
+        for each in self.twins(images, known, similarity=similarity):
             if each.image not in best or each.similarity > best[each.image].similarity:
                 best[each.image] = each
-        # the same file in both lists is the plainest twin of all
-        best.update({image: Twin(image, image, True, 1.0) for image in set(images) & set(known_images)})
-        kept = [record for record in records if record["image"] not in best]
-        left_out = [
-            {**record, "twin": twin.twin, "similarity": twin.similarity, "exact": twin.exact}
-            for record in records
-            if (twin := best.get(record["image"]))
-        ]
-        return kept, left_out
+        # the same file in both lists is the plainest near duplicate
+        best.update({image: Twin(image, image, True, 1.0) for image in set(images) & set(known)})
+        return best
 
     def refuse_unreadable(self) -> None:
         """Raises :class:`InputError` when any image can't be read."""

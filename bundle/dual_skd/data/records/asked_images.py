@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a trained model is asked about."""
+"""The images that a trained model is asked about."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-UNREAD = {*PIXEL_FORMATS, NIFTI, NPY, *CONVERTIBLE}  # of files that aren't images by their names: these hold one
+IMAGE_CONTENTS = {
+    *PIXEL_FORMATS,
+    NIFTI,
+    NPY,
+    *CONVERTIBLE,
+}  # of files that aren't images by their names: these hold one
 
 
 def find_images(
@@ -40,7 +45,7 @@ def find_images(
     image_column: str | None = None,
     allow_outside: bool = False,
 ) -> list[str]:
-    """Returns the locators of all images to predict: labels, where there are any, are not used.
+    """Returns the locators of all images to predict. Labels are not used.
 
     Args:
         dataset_dir: an image (or one series or frame: see :mod:`dual_skd.data.reading.locators`), a folder with images
@@ -48,10 +53,9 @@ def find_images(
         spatial_dims: 2 for images, 3 for volumes (the slices of a DICOM series in one folder are one).
         demo_dir: where "demo" data are written.
         frame: which frames of files with several a 2D task takes, see :func:`dual_skd.data.load_records`.
-        trained_on: ``datalist.json`` of the model's run, if there is one: with other data than the demo's, "demo" is
-            refused; and other data than the demo's, where the run was given none of its own.
-        image_column: of a table, see :func:`dual_skd.data.load_records`.
-        allow_outside: where images of a table may lie, see :func:`dual_skd.data.load_records`.
+        trained_on: ``datalist.json`` of the model's run, if there is one. A model of the demo's images is asked about
+            no others, and a model of others not about the demo's.
+        image_column, allow_outside: see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: there is no such path, or no image in it.
@@ -93,9 +97,11 @@ def _find_images(
         found = [str(location)] if is_image(location) else []
     else:
         files = find_image_files(location, spatial_dims)
-        # a picture of another format, or under a name that says nothing: whoever reads it says what to do
+        # a picture of another format, or with an unusual name: reading it says what to do
         unread = [
-            file for file in files.others if not is_junk(os.path.basename(file)) and content_of(Path(file)) in UNREAD
+            file
+            for file in files.others
+            if not is_junk(os.path.basename(file)) and content_of(Path(file)) in IMAGE_CONTENTS
         ]
         found = sorted([*(file.image for file in files.images), *unread])
         for note in ignored_note(sorted({*files.others} - {*unread}), location):
@@ -110,7 +116,7 @@ def _find_images(
 
 
 def _refuse_patients(trained_on: Path, demo_dir: Path, dataset_dir: str | Path) -> None:
-    """The default output folder holds the run of the first command, which knows phantoms only."""
+    """Raises :class:`InputError` for a model of the demo's phantoms, which is in the default output folder."""
     first = (read_json(trained_on).get("training") or [{"image": ""}])[0]["image"]
     if Path(first).is_relative_to(demo_dir.absolute()):
         raise InputError(
@@ -121,12 +127,8 @@ def _refuse_patients(trained_on: Path, demo_dir: Path, dataset_dir: str | Path) 
 
 
 def refuse_demo(trained: DataList, trained_on: str | Path) -> None:
-    """A model of other images isn't asked about the demo's, which are generated.
-
-    Raises:
-        InputError: the run's training images aren't the demo's.
-    """
-    if not of_demo(trained.train[0]["image"]):
+    """Raises :class:`InputError` where the run's training images aren't the demo's."""
+    if not of_demo(trained.train[0].image):
         raise InputError(
             f"The model in {Path(trained_on).parent} wasn't trained on the demo data; give images of the kind that it "
             "was trained on as --dataset_dir."

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a file that can't be used: an error that names it, or a listed gap in the result."""
+"""Files that can't be used: an error that names the first, or a list of those that were skipped."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from dual_skd.data.records.frames import rows_of_frames
 from dual_skd.errors import InputError
 from dual_skd.options.choices import BadFile
 from dual_skd.utils.wording import check_command, counted
 
 if TYPE_CHECKING:
     from dual_skd.data.records.rows import Row
+    from dual_skd.options.data import ReadOptions
 
 logger = logging.getLogger(__name__)
 
@@ -28,35 +30,37 @@ def require_policy(on_bad_file: str) -> None:
 
 
 def usable_rows(
-    rows: Sequence[Row], *, spatial_dims: int, on_bad_file: str | None, dataset_dir: str | Path
-) -> tuple[list[Row], list[dict]]:
-    """The rows whose file can be used, and what is wrong with the others.
+    rows: Iterable[Row], options: ReadOptions, dataset_dir: str | Path
+) -> tuple[list[Row], list[dict[str, str]], list[str]]:
+    """The images that can be used, of files with several frames the chosen ones, and what is wrong with the others.
+
+    With ``on_bad_file`` "error" the beginning and the end of every file are looked at, some 10,000 in a second, and
+    a bad one is refused. With "skip" every file is decoded, so that damage in the middle is found too. With None all
+    images are taken.
 
     Args:
         rows: images of a data set.
-        spatial_dims: 2 for images, 3 for volumes.
-        on_bad_file: "error" looks at the beginning and the end of every file, some 10,000 in a second, and refuses
-            bad ones; "skip" decodes every file, so that damage in the middle is found too; None takes all rows.
+        options: with ``frame``, ``spatial_dims`` and ``on_bad_file``.
         dataset_dir: what the user gave, for the remedy.
 
     Returns:
-        (usable rows, {"image", "problem", "remedy"} of the others).
+        (usable rows, {"image", "problem", "remedy"} of the others, notes on both).
 
     Raises:
-        InputError: with "error", for the first bad file; for another ``on_bad_file``.
+        InputError: with "error", for the first bad file; for a frame that a file doesn't have.
     """
-    if on_bad_file is None:
-        return list(rows), []
-    require_policy(on_bad_file)
+    rows, notes = rows_of_frames(rows, options.frame_in_2d)
+    if options.on_bad_file is None:
+        return rows, [], notes
     from dual_skd.data.reading import inspection  # loads the readers, so only where files are looked at
 
     images = [row.image for row in rows]
-    if on_bad_file == "error":
-        facts = inspection.quick_facts_of_all(images, spatial_dims)
+    if options.on_bad_file == "error":
+        facts = inspection.quick_facts_of_all(images, options.spatial_dims)
     else:
-        facts = list(inspection.inspect_all(images, spatial_dims).values())
+        facts = list(inspection.inspect_all(images, options.spatial_dims).values())
     bad = {one.image: one for one in facts if one.problem}
-    if bad and on_bad_file == "error":
+    if bad and options.on_bad_file == "error":
         first = next(iter(bad.values()))
         others = f" (and {counted(len(bad) - 1, 'other file')} can't be used)" if len(bad) > 1 else ""
         raise InputError(
@@ -66,11 +70,11 @@ def usable_rows(
     unusable = [{"image": image, "problem": one.detail, "remedy": one.remedy} for image, one in bad.items()]
     for one in unusable:
         logger.warning("Skipped: %s: %s; %s.", one["image"], one["problem"], one["remedy"])
-    return [row for row in rows if row.image not in bad], unusable
+    return [row for row in rows if row.image not in bad], unusable, [*notes, *_skipped(unusable)]
 
 
-def skipped(unusable: Sequence[dict]) -> list[str]:
-    """A note that counts the files that were skipped, by problem."""
+def _skipped(unusable: Sequence[dict]) -> list[str]:
+    """At most one note, which counts the files that were skipped by problem."""
     if not unusable:
         return []
     counts = Counter(one["problem"] for one in unusable).most_common(3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a folder per class, with or without train / val / test folders above and folders of patients below."""
+"""Class folders, with or without train / val / test folders above and folders of patients below."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from dual_skd.data.reading.formats import WORKBOOKS, content_of
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.image_files import (
     IMAGE_SUFFIXES,
-    LEFTOVERS,
+    JUNK_NAMES,
     Found,
     find_image_files,
     is_image,
     is_junk,
     list_files,
 )
-from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, some
+from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, first_few
 from dual_skd.errors import InputError
 from dual_skd.utils.spelling import key_of
 from dual_skd.utils.wording import counted
 
 
 @dataclass
-class _Tally:
-    """What is met on the way and isn't a row."""
+class _OtherFiles:
+    """The files of a data set that are none of its images."""
 
     ignored: list[str] = field(default_factory=list)
     set_aside: dict[str, list[str]] = field(default_factory=dict)  # folder -> its files
@@ -37,90 +37,98 @@ class _Tally:
 
 
 def read_class_folders(root: Path, spatial_dims: int) -> Source:
-    """Reads ``class/...`` or ``train|val|test/class/...``; images may lie at any depth below the class folder.
+    """Reads ``class/...`` or ``train|val|test/class/...``, with images at any depth below the class folder.
 
-    A class is called like its folder, without spaces at the ends, and with accents in one piece (NFC).
+    A class has the name of its folder, without spaces at the ends, and with accents in one piece (NFC).
 
     Raises:
         InputError: there are no images, a class has none, or folders contradict each other or can't name a class.
     """
-    tally = _Tally()
-    folders = _class_folders(root, tally)
-    split_folders = [folder for folder in folders if _split(folder)]
-    if split_folders:
-        by_split: dict[str, Path] = {}
-        for folder in split_folders:
-            split = _split(folder)
-            if split in by_split:
-                names = f"{by_split[split].name} and {folder.name}"
-                raise InputError(f"{root} has two folders for the {split} split, {names}; keep one of them.")
-            by_split[split] = folder
-        if "train" not in by_split:
-            raise InputError(
-                f"{root} has a folder {split_folders[0].name} but no train folder; add one or give a data list."
-            )
-        classes = {split: _class_folders(folder, tally) for split, folder in by_split.items()}
-        doubts = _spaced(root, [folder for folders in classes.values() for folder in folders])
-        rows = []
-        for split, folder in by_split.items():
-            rows += _rows_of_classes(folder, classes[split], split, spatial_dims, tally)
-        description = f"{' / '.join(by_split)} folders of class folders in {root}"
-    else:
-        doubts = _spaced(root, folders)
-        rows = _rows_of_classes(root, folders, "", spatial_dims, tally)
-        description = f"class folders in {root}"
+    others = _OtherFiles()
+    folders = _class_folders(root, others)
+    by_split = _split_folders(root, folders)
     notes = []
-    unused = [folder for folder in folders if split_folders and not _split(folder)]
+    if by_split:
+        description = f"{' / '.join(by_split)} folders of class folders in {root}"
+        classes = {split: _class_folders(folder, others) for split, folder in by_split.items()}
+    else:
+        description = f"class folders in {root}"
+        by_split, classes = {"": root}, {"": folders}
+    doubts = _spaced(root, [folder for members in classes.values() for folder in members])
+    rows = [
+        row
+        for split, parent in by_split.items()
+        for row in _rows_of_classes(parent, classes[split], split, spatial_dims, others)
+    ]
+    unused = [folder for folder in folders if "" not in by_split and not _split(folder)]
     if unused:
         notes.append(f"folders left out, as they name no split: {', '.join(folder.name for folder in unused)}")
-        tally.outside += [file for folder in unused for file in list_files(folder)[0]]
-    set_aside = [file for files in tally.set_aside.values() for file in files]
+        others.outside += [file for folder in unused for file in list_files(folder)[0]]
+    set_aside = [file for files in others.set_aside.values() for file in files]
     return Source(
         root=root,
         description=description,
         rows=tuple(rows),
-        notes=(*notes, *doubts, *_notes(tally, root)),
+        notes=(*notes, *doubts, *_notes(others, root)),
         doubts=tuple(doubts),
-        ignored=tuple(tally.ignored + set_aside + tally.outside + tally.single_slices),
+        ignored=tuple(others.ignored + set_aside + others.outside + others.single_slices),
     )
 
 
+def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
+    """Split -> its folder; empty where no folder is named after a split.
+
+    Raises:
+        InputError: two folders stand for one split, or there is none for training.
+    """
+    by_split: dict[str, Path] = {}
+    for folder in filter(_split, folders):
+        other = by_split.setdefault(_split(folder), folder)
+        if other is not folder:
+            raise InputError(
+                f"{root} has two folders for the {_split(folder)} split, {other.name} and {folder.name}; keep one of "
+                "them."
+            )
+    if by_split and "train" not in by_split:
+        first = next(iter(by_split.values()))
+        raise InputError(f"{root} has a folder {first.name} but no train folder; add one or give a data list.")
+    return by_split
+
+
 def ignored_note(files: list[str], root: Path) -> list[str]:
-    """One sentence about the files that are no images, or none."""
+    """At most one sentence, about the files that are no images."""
     if not files:
         return []
     names = sorted(os.path.relpath(file, root) for file in files)
     subject = counted(len(files), "file that is no image was", "files that are no images were")
-    return [f"{subject} left out, for example {some(names)}"]
+    return [f"{subject} left out, for example {first_few(names)}"]
 
 
 def workbook_note(files: list[str], root: Path) -> list[str]:
-    """One sentence about the workbooks beside the class folders, which may have been meant as the table, or none."""
+    """At most one sentence, about workbooks beside the class folders: they may have been meant as the table."""
     names = [Path(file).name for file in files if Path(file).parent == root and content_of(Path(file)) in WORKBOOKS]
     if not names:
         return []
-    return [f"the labels are the names of the folders; for those of {some(names)}, save the sheet as datalist.csv"]
+    return [f"the labels are the names of the folders; for those of {first_few(names)}, save the sheet as datalist.csv"]
 
 
 def single_slice_note(files: list[str]) -> list[str]:
-    """One sentence about DICOM files that are no volume, or none."""
-    return (
-        [f"{counted(len(files), 'DICOM file was', 'DICOM files were')} left out, as a single slice is no volume"]
-        if files
-        else []
-    )
+    """At most one sentence, about DICOM files that are no volume."""
+    if not files:
+        return []
+    return [f"{counted(len(files), 'DICOM file was', 'DICOM files were')} left out, as a single slice is no volume"]
 
 
-def _notes(tally: _Tally, root: Path) -> list[str]:
-    notes = [*ignored_note(tally.ignored, root), *workbook_note(tally.ignored, root)]
-    if tally.set_aside:
-        folders = ", ".join(os.path.relpath(folder, root) for folder in tally.set_aside)
+def _notes(others: _OtherFiles, root: Path) -> list[str]:
+    notes = [*ignored_note(others.ignored, root), *workbook_note(others.ignored, root)]
+    if others.set_aside:
+        folders = ", ".join(os.path.relpath(folder, root) for folder in others.set_aside)
         notes.append(f"folders left out, as their names begin with _ or a dot: {folders}")
-    if tally.outside:
-        names = sorted(os.path.relpath(file, root) for file in tally.outside)
+    if others.outside:
+        names = sorted(os.path.relpath(file, root) for file in others.outside)
         subject = counted(len(names), "image outside the class folders was", "images outside the class folders were")
-        notes.append(f"{subject} left out, for example {some(names)}")
-    return notes + single_slice_note(tally.single_slices)
+        notes.append(f"{subject} left out, for example {first_few(names)}")
+    return notes + single_slice_note(others.single_slices)
 
 
 def _split(folder: Path) -> str:
@@ -132,7 +140,7 @@ def _class_of(folder: Path) -> str:
 
 
 def _spaced(root: Path, folders: Iterable[Path]) -> list[str]:
-    """A sentence on all class folders with spaces at an end of their names, if there are any.
+    """At most one sentence, about class folders with a space at an end of their names.
 
     Raises:
         InputError: names hold a |.
@@ -149,35 +157,37 @@ def _spaced(root: Path, folders: Iterable[Path]) -> list[str]:
     return [f"class folders with a space at an end of their names count as if they had none: {', '.join(spaced)}"]
 
 
-def _class_folders(parent: Path, tally: _Tally) -> list[Path]:
+def _class_folders(parent: Path, others: _OtherFiles) -> list[Path]:
     """The folders inside a folder; loose files and hidden folders are counted as left out."""
     folders = []
     for entry in sorted(parent.iterdir()):
         if not entry.is_dir():
-            (tally.outside if is_image(entry) else tally.ignored).append(str(entry))
+            (others.outside if is_image(entry) else others.ignored).append(str(entry))
         elif is_junk(entry.name) or entry.name.startswith("_"):
             files = list_files(entry, junk=True)[1]
-            if entry.name.lower() not in LEFTOVERS and any(file.lower().endswith(IMAGE_SUFFIXES) for file in files):
-                tally.set_aside[str(entry)] = files
+            if entry.name.lower() not in JUNK_NAMES and any(file.lower().endswith(IMAGE_SUFFIXES) for file in files):
+                others.set_aside[str(entry)] = files
             else:
-                tally.ignored += files
+                others.ignored += files
         else:
             folders.append(entry)
     return folders
 
 
-def _rows_of_classes(parent: Path, classes: list[Path], split: str, spatial_dims: int, tally: _Tally) -> list[Row]:
+def _rows_of_classes(
+    parent: Path, classes: list[Path], split: str, spatial_dims: int, others: _OtherFiles
+) -> list[Row]:
     rows: list[Row] = []
     empty: list[str] = []
     for folder in classes:
         found = find_image_files(folder, spatial_dims)
-        tally.ignored += found.others
-        tally.single_slices += found.single_slices
+        others.ignored += found.others
+        others.single_slices += found.single_slices
         if not found.images:
             empty.append(folder.name)
         rows += _rows_of_class(folder, found, split)
     if not rows:
-        raise InputError(_why_nothing(parent, classes, tally))
+        raise InputError(_why_nothing(parent, classes, others))
     if empty and split in ("", "train"):
         raise InputError(
             f"Class folders without images in {parent}: {', '.join(empty)}; add images there or remove the folders."
@@ -206,10 +216,10 @@ def _below(folder: Path, image: str) -> list[str]:
     return [*str(path)[len(str(folder)) + 1 :].split(os.sep), *([fragment] if fragment else [])]
 
 
-def _why_nothing(parent: Path, classes: list[Path], tally: _Tally) -> str:
-    if tally.single_slices:
+def _why_nothing(parent: Path, classes: list[Path], others: _OtherFiles) -> str:
+    if others.single_slices:
         return (
-            f"No volumes found in {parent}, only {len(tally.single_slices)} single DICOM slices; expected series of "
+            f"No volumes found in {parent}, only {len(others.single_slices)} single DICOM slices; expected series of "
             "two or more slices for spatial_dims 3, --spatial-dims 2 is for single images."
         )
     files = [entry for entry in sorted(parent.iterdir()) if entry.is_file()]

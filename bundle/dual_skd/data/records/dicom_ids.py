@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose DICOM files these are: the ids near the beginning of their headers, much faster than whole headers."""
+"""PatientID, study and series of DICOM files, from the beginning of their headers: much faster than whole headers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from dual_skd.data.reading.dicom_file import NotAnImage, open_dicom
 from dual_skd.data.reading.loading import failures_named
 from dual_skd.errors import InputError
 
-HEAD = 2**16  # bytes that are read at first; most headers are shorter
-AHEAD = 256  # files that are read while others are parsed
+HEADER_BYTES = 2**16  # bytes that are read at first; most headers are shorter
+FILES_AHEAD = 256  # files that are read while others are parsed
 _TAGS = ["SOPClassUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
 _WANTED: list[Any] = [Tag(name) for name in _TAGS]
 _LAST = Tag("SeriesInstanceUID")  # of them; elements come in the order of their tags
@@ -49,17 +49,17 @@ def read_ids(paths: Iterable[str]) -> Iterator[Ids | InputError]:
     """
     paths = list(paths)
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
-        for start in range(0, len(paths), AHEAD):
-            some = paths[start : start + AHEAD]
-            for path, head in zip(some, pool.map(_head, some), strict=True):
+        for start in range(0, len(paths), FILES_AHEAD):
+            batch = paths[start : start + FILES_AHEAD]
+            for path, head in zip(batch, pool.map(_head, batch), strict=True):
                 yield _ids(path, head)
 
 
 def _head(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(HEAD)
-    except OSError:  # said by whoever opens it as a whole
+            return file.read(HEADER_BYTES)
+    except OSError:  # opening it as a whole says what is wrong
         return b""
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from dual_skd.data.records.class_folders import ignored_note, single_slice_note
 from dual_skd.data.records.image_files import ImageFile, headers_of, is_dicom, list_files, volumes
 from dual_skd.data.records.labels import LabelWords
-from dual_skd.data.records.rows import Row, Source, cell_text, some
+from dual_skd.data.records.rows import Row, Source, cell_text, first_few
 from dual_skd.data.records.table_rows import labelled_entries, refuse_contradiction
 from dual_skd.data.records.tables import Table, require_columns
 from dual_skd.errors import InputError
+from dual_skd.options.data import ReadOptions
 from dual_skd.utils.spelling import bare, key_of, known_patient
 from dual_skd.utils.wording import counted
 
@@ -27,18 +28,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # attribute of a header -> how a column of its ids may be called, finest first
-KEYS = {
+ID_COLUMNS = {
     "series": ("seriesinstanceuid", "seriesuid"),
     "study": ("studyinstanceuid", "studyuid"),
     "patient": ("patientid", "patient"),
 }
-SAMPLE = 64  # files whose ids tell which column has them
+SAMPLED_FILES = 64  # files whose ids tell which column has them
 
 
 def key_column(table: Table) -> tuple[str, str] | None:
     """Returns (attribute of a header, column) that a table labels DICOM files by, or None; the finest id wins."""
     columns = {bare(name): name for name in table.columns}
-    for attribute, names in KEYS.items():
+    for attribute, names in ID_COLUMNS.items():
         for name in names:
             if name in columns:
                 return attribute, columns[name]
@@ -54,37 +55,29 @@ def key_by_content(table: Table) -> tuple[str, str] | None:
     files = [file for file in list_files(table.path.parent)[0] if is_dicom(file)]
     if not files:
         return None
-    headers = headers_of(files[:: -(-len(files) // SAMPLE)], only_ids=True)[0]
+    headers = headers_of(files[:: -(-len(files) // SAMPLED_FILES)], only_ids=True)[0]
     words = {name: {key_of(cell_text(entry.get(name))) for entry in table.entries} for name in table.columns}
-    for attribute in KEYS:
+    for attribute in ID_COLUMNS:
         ids = {key_of(known_patient(getattr(header, attribute))) for header in headers} - {""}
         found = [name for name, cells in words.items() if ids and 2 * len(ids & cells) > len(ids)]
         if len(found) > 1:
             raise InputError(
                 f"{table.path} has several columns with the {attribute} ids of the DICOM files beside it "
-                f"({', '.join(found)}); rename the right one to {KEYS[attribute][0]}."
+                f"({', '.join(found)}); rename the right one to {ID_COLUMNS[attribute][0]}."
             )
         if found:
             return attribute, found[0]
     return None
 
 
-def read_dicom_tree(
-    table: Table,
-    key: tuple[str, str],
-    *,
-    spatial_dims: int = 2,
-    label_column: str | Sequence[str] = "label",
-    words: LabelWords | None = None,
-) -> Source:
+def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, words: LabelWords) -> Source:
     """Gives every DICOM file (2D) or series (3D) beside a table the label that the table has for its id.
 
     Args:
         table: in the folder that holds the DICOM files, at any depth.
         key: from :func:`key_column`.
-        spatial_dims: 2 for images, 3 for volumes.
-        label_column: see :func:`dual_skd.data.load_records`.
-        words: what labels stand for; default: themselves.
+        options: with ``spatial_dims`` and ``label_column``.
+        words: what labels stand for.
 
     Raises:
         InputError: entries contradict each other, or no file matches any of them.
@@ -95,44 +88,36 @@ def read_dicom_tree(
     dicom = [file for file in files if is_dicom(file)]
     if not dicom:  # so the table names no patients of DICOM files, but images of another kind
         require_columns(table, ["image"])
-    labelled = labelled_entries(table, label_column, words or LabelWords())
+    labelled = labelled_entries(table, options.label_column, words)
     by_id = _rows_by_id(table, column, labelled.entries)
     ignored = [file for file in [*others, *set(files).difference(dicom)] if Path(file) != table.path]
     logger.debug("Reading the headers of %d DICOM files in %s.", len(dicom), root)
-    headers, broken, no_images = headers_of(dicom, only_ids=spatial_dims == 2)
-    images, single_slices = _images(headers, spatial_dims)
+    headers, broken, no_images = headers_of(dicom, only_ids=options.spatial_dims == 2)
+    images, single_slices = _images(headers, options.spatial_dims)
     ignored += no_images
     matched: set[str] = set()
-    strangers: list[str] = []
+    unlabelled: list[str] = []
     rows: list[Row] = []
     for image, header in images:
         identity = key_of(getattr(header, attribute))
         if identity not in by_id:
-            strangers.append(image.image)
+            unlabelled.append(image.image)
             continue
         matched.add(identity)
-        rows.append(replace(by_id[identity][1], image=image.image, header=header.patient))
+        rows.append(replace(by_id[identity][1][1], image=image.image, header=header.patient))
     if not rows:
         found = f"the files have, for example, {getattr(images[0][1], attribute)!r}" if images else "there are none"
         raise InputError(
             f"No DICOM image below {root} has a {column} of {table.path.name}: the table has, for example, "
             f"{next(iter(by_id.values()))[0]!r}, {found}; correct the ids or the folder."
         )
-    notes = [*labelled.notes, *ignored_note(ignored, root), *single_slice_note(single_slices)]
-    if broken:
-        unread = counted(len(broken), "DICOM file can't be read and was", "DICOM files can't be read and were")
-        notes.append(f"{unread} left out: {broken[0][1]}".rstrip("."))
     unmatched = [written for identity, (written, _) in by_id.items() if identity not in matched]
-    if unmatched:
-        notes.append(
-            f"{len(unmatched)} of {len(by_id)} ids in {table.path.name} match no DICOM image, "
-            f"for example {some(unmatched)}"
-        )
-    if strangers:
-        names = [os.path.relpath(image, root) for image in sorted(strangers)]
-        of = f"without a label in {table.path.name}"
-        subject = counted(len(names), f"DICOM image {of} was", f"DICOM images {of} were")
-        notes.append(f"{subject} left out, for example {some(names)}")
+    notes = [
+        *labelled.notes,
+        *ignored_note(ignored, root),
+        *single_slice_note(single_slices),
+        *_notes(table, broken, unmatched, len(by_id), unlabelled),
+    ]
     return Source(
         root=root,
         description=f"DICOM files in {root}, labelled by {column} in {table.path.name}",
@@ -140,21 +125,41 @@ def read_dicom_tree(
         class_names=labelled.class_names,
         multi_label=labelled.multi_label,
         notes=tuple(notes),
-        ignored=tuple(ignored + single_slices + strangers + [file for file, _ in broken]),
+        ignored=tuple(ignored + single_slices + unlabelled + [file for file, _ in broken]),
     )
 
 
-def _rows_by_id(table: Table, column: str, entries: Sequence[tuple[int, dict, Row]]) -> dict[str, tuple[str, Row]]:
-    """Key of an id -> (the id as the table has it, its row)."""
-    by_id: dict[str, tuple[str, Row]] = {}
-    first: dict[str, tuple[int, Row]] = {}
+def _notes(
+    table: Table, broken: Sequence[tuple[str, InputError]], unmatched: list[str], ids: int, unlabelled: list[str]
+) -> list[str]:
+    """Sentences on files that can't be read, ids without files, and images without a label."""
+    notes, name = [], table.path.name
+    if broken:
+        unread = counted(len(broken), "DICOM file can't be read and was", "DICOM files can't be read and were")
+        notes.append(f"{unread} left out: {broken[0][1]}".rstrip("."))
+    if unmatched:
+        notes.append(
+            f"{len(unmatched)} of {ids} ids in {name} match no DICOM image, for example {first_few(unmatched)}"
+        )
+    if unlabelled:
+        names = [os.path.relpath(image, table.path.parent) for image in sorted(unlabelled)]
+        of = f"without a label in {name}"
+        subject = counted(len(names), f"DICOM image {of} was", f"DICOM images {of} were")
+        notes.append(f"{subject} left out, for example {first_few(names)}")
+    return notes
+
+
+def _rows_by_id(
+    table: Table, column: str, entries: Sequence[tuple[int, dict, Row]]
+) -> dict[str, tuple[str, tuple[int, Row]]]:
+    """Key of an id -> (the id as the table has it, (number of the entry, its row))."""
+    by_id: dict[str, tuple[str, tuple[int, Row]]] = {}
     for number, entry, row in entries:
         identity = cell_text(entry.get(column))
         if not known_patient(identity):
             found = f"{identity!r}, which names nobody" if identity else "empty"
             raise InputError(f"{table.path}, entry {number}: the {column} is {found}; fill it in or remove the entry.")
-        by_id.setdefault(key_of(identity), (identity, row))
-        before = first.setdefault(key_of(identity), (number, row))
+        _, before = by_id.setdefault(key_of(identity), (identity, (number, row)))
         refuse_contradiction(f"{table.path} has the {column} {identity} twice", before, (number, row))
     return by_id
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a trained model is measured on, and that it has not seen them."""
+"""The images that a trained model is measured on: its own test images, or an external data set that it hasn't seen."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,24 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from dual_skd.data.demo import DEMO_NAMES
-from dual_skd.data.near_duplicates.search import find_twins, leave_out_twins
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.asked_images import refuse_demo
-from dual_skd.data.records.bad_files import skipped, usable_rows
-from dual_skd.data.records.datalist import SPLITS, DataList, absent_classes
-from dual_skd.data.records.frames import rows_of_frames
+from dual_skd.data.records.bad_files import usable_rows
+from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.labels import LabelWords, as_option, record_of, refuse_unknown
+from dual_skd.data.records.near_duplicate_filter import NearDuplicateFilter
 from dual_skd.data.records.patients import rows_with_patients
-from dual_skd.data.records.rows import Row, Source, some
+from dual_skd.data.records.record import Record
+from dual_skd.data.records.rows import Row, Source, first_few
 from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.split_file import load_split
 from dual_skd.errors import InputError
-from dual_skd.options.shared import SIMILARITY
+from dual_skd.options import read
+from dual_skd.options.data import ReadOptions
 from dual_skd.utils.files import expanded
 from dual_skd.utils.spelling import key_of
 from dual_skd.utils.wording import counted
-
-logger = logging.getLogger(__name__)
 
 
 def load_evaluation_records(
@@ -37,17 +35,7 @@ def load_evaluation_records(
     *,
     class_names: Sequence[str],
     split: str = "test",
-    spatial_dims: int = 2,
-    class_map: Mapping[Any, Any] | str | None = None,
-    label_column: str | Sequence[str] = "label",
-    image_column: str | None = None,
-    patient_pattern: str | None = None,
-    keep_twins: bool = False,
-    twin_search: str = "auto",
-    twin_similarity: float = SIMILARITY,
-    on_bad_file: str = "error",
-    frame: int | str | None = None,
-    allow_outside: bool = False,
+    **options: Any,
 ) -> DataList:
     """Returns the images to evaluate on, under ``splits[split]``, and those with a twin in training in ``left_out``.
 
@@ -60,20 +48,14 @@ def load_evaluation_records(
         dataset_dir: another data set, in any form that training takes.
         class_names: the model's classes; the labels have to be among them, numbers too.
         split: "test" or "val".
-        spatial_dims: 2 for images, 3 for volumes.
-        class_map: label as it stands in these data -> class name, see :func:`dual_skd.data.load_records`. That of the
-            run holds for the run's own data only.
-        label_column, image_column: see :func:`dual_skd.data.load_records`.
-        patient_pattern: see :func:`dual_skd.data.load_records`.
-        keep_twins: keep external images with a twin in the run's training data.
-        twin_search, twin_similarity: see :func:`dual_skd.data.load_records`.
-        on_bad_file: what becomes of bad files of an external set, see :func:`dual_skd.data.load_records`.
-        frame: which frames of its files are taken, see :func:`dual_skd.data.load_records`.
-        allow_outside: where images of a table may lie, see :func:`dual_skd.data.load_records`.
+        options: of an external data set, see docs/options.md: ``spatial_dims``, ``frame``, ``label_column``,
+            ``class_map``, ``image_column``, ``allow_outside``, ``patient_pattern``, ``keep_twins``, ``twin_search``,
+            ``twin_similarity``, ``on_bad_file``. The class map of the run holds for the run's own data only.
 
     Raises:
         InputError: there are no such images, or they share patients with the training data.
     """
+    asked = read(ReadOptions, options)
     trained = load_split(trained_on)
     if trained.class_names != tuple(class_names):
         raise InputError(
@@ -83,58 +65,51 @@ def load_evaluation_records(
         )
     if split not in SPLITS[1:]:
         raise InputError(f"split is {split!r}; evaluate on 'test' or 'val'.")
-    if dataset_dir is None or str(dataset_dir) in DEMO_NAMES:
-        if dataset_dir is not None:
-            refuse_demo(trained, trained_on)
+    if dataset_dir is None:
         return _own_images(trained, split)
-    names = trained.class_names
-    given = class_map is not None
-    words = LabelWords(class_map if given else trained.class_map, names, given=given)
-    source = read_source(
-        expanded(dataset_dir).absolute(),
-        spatial_dims=spatial_dims,
-        label_column=label_column,
-        image_column=image_column,
-        words=words,
-        allow_outside=allow_outside,
-    )
+    if str(dataset_dir) in DEMO_NAMES:
+        refuse_demo(trained, trained_on)
+        return _own_images(trained, split)
+    given = asked.class_map is not None
+    words = LabelWords(asked.class_map if given else trained.class_map, trained.class_names, given=given)
+    source = read_source(expanded(dataset_dir).absolute(), asked, words)
     if _holds(source, trained.train):
         return _own_images(trained, split)
-    if not given and words.used:
+    _refuse_other_labels(source, words, trained)
+    external = replace(source, multi_label=trained.multi_label)
+    return replace(_external_images(external, split, trained, asked, dataset_dir), class_map=words.used)
+
+
+def _refuse_other_labels(source: Source, words: LabelWords, trained: DataList) -> None:
+    """Raises :class:`InputError` for labels of an external data set that the model doesn't answer with."""
+    if not words.given and words.used:
         raise InputError(
             f"{source.description} isn't the data of this run, and has labels that the run's class_map names; if they "
             f"mean the same here, say so: {as_option(words.used)}."
         )
-    refuse_unknown(source, names, words.class_map if words.given else None)
+    refuse_unknown(source, trained.class_names, words.class_map if words.given else None)
     if source.multi_label and not trained.multi_label:
         raise InputError(
             f"{source.description} has images with several labels, but this model gives one; give one label per image."
         )
-    source = replace(source, multi_label=trained.multi_label)
+
+
+def _external_images(
+    source: Source, split: str, trained: DataList, options: ReadOptions, dataset_dir: str | Path
+) -> DataList:
+    """The images of an external data set that are new to the model, less near duplicates of its training images."""
     divided = any(row.split for row in source.rows)
-    rows, of_patients = rows_with_patients(source, patient_pattern)
-    rows, of_frames = rows_of_frames(
-        (row for row in rows if row.split == split or not divided), frame if spatial_dims == 2 else None
-    )
-    rows, unusable = usable_rows(rows, spatial_dims=spatial_dims, on_bad_file=on_bad_file, dataset_dir=dataset_dir)
-    records = [record_of(row, names, source) for row in rows]
-    if not records:
+    rows, of_patients = rows_with_patients(source, options.patient_pattern)
+    rows = [row for row in rows if row.split == split or not divided]
+    rows, unusable, of_files = usable_rows(rows, options, dataset_dir)
+    if not rows:
         raise InputError(f"{source.description} has splits but no {split} images; add some or choose another split.")
     seen = trained.train + trained.val
     _refuse_known_patients(rows, seen, source)
-    notes = [*source.notes, *of_patients, *of_frames, *skipped(unusable)]
-    records = _new(records, seen, source, notes)
-    finder = None
-    left_out: list[dict] = []
-    if not keep_twins:
-        finder = find_twins(
-            [record["image"] for record in records + seen],
-            spatial_dims=spatial_dims, search=twin_search, dataset_dir=dataset_dir, notes=notes,
-        )  # fmt: skip
-    if finder is not None:
-        records = leave_out_twins(
-            finder, records, seen, similarity=twin_similarity, split=split, notes=notes, left_out=left_out
-        )
+    notes = [*source.notes, *of_patients, *of_files]
+    records = _new([record_of(row, trained.class_names, source) for row in rows], seen, source, notes)
+    copies = NearDuplicateFilter([record.image for record in records + seen], options, dataset_dir, notes)
+    records = copies.without_copies(records, seen, split)
     data = replace(
         trained,
         root=source.root,
@@ -142,23 +117,22 @@ def load_evaluation_records(
         source=source.description,
         notes=notes,
         doubts=list(source.doubts),
-        class_map=words.used,
-        left_out=left_out,
-        twins_searched=finder is not None,
+        left_out=copies.left_out,
+        twins_searched=copies.searched,
         ignored=source.ignored,
         unusable=unusable,
     )
-    notes += absent_classes(data)
+    notes += data.absent_classes()
     return data
 
 
-def _refuse_known_patients(rows: Sequence[Row], seen: Sequence[dict], source: Source) -> None:
+def _refuse_known_patients(rows: Sequence[Row], seen: Sequence[Record], source: Source) -> None:
     """Raises :class:`InputError` when a patient, in any spelling, is among those that the model was trained on."""
-    trained = {key_of(record["patient"]): record["patient"] for record in seen if record["patient"]}
+    trained = {key_of(record.patient): record.patient for record in seen if record.patient}
     here = {row.patient: trained[key_of(row.patient)] for row in rows if key_of(row.patient) in trained}
     if here:
         people = [name if name == known else f"{name}, there {known}" for name, known in sorted(here.items())]
-        those = f"(for example {some(people)})"
+        those = f"(for example {first_few(people)})"
         raise InputError(
             f"{source.description}: {counted(len(here), f'patient {those} was', f'patients {those} were')} in the "
             "training data of this model; remove their images, or, if they are other people, rename the ids or pass "
@@ -166,11 +140,11 @@ def _refuse_known_patients(rows: Sequence[Row], seen: Sequence[dict], source: So
         )
 
 
-def _holds(source: Source, records: Sequence[dict]) -> bool:
+def _holds(source: Source, records: Sequence[Record]) -> bool:
     """Tells whether a source has the images of all records, or the files and series that they are frames of."""
     listed = {_real(row.image) for row in source.rows}
     paths = {path for path, _ in listed}
-    images = (_real(record["image"]) for record in records)
+    images = (_real(record.image) for record in records)
     return all(
         (path, fragment) in listed or (path, "") in listed or os.path.dirname(path) in paths
         for path, fragment in images
@@ -183,14 +157,14 @@ def _real(image: str) -> tuple[str, str]:
     return os.path.realpath(path), fragment
 
 
-def _new(records: list[dict], seen: Sequence[dict], source: Source, notes: list[str]) -> list[dict]:
-    """The records whose files the model wasn't trained on; options of twins decide on copies alone."""
-    known = {_real(record["image"]) for record in seen}
+def _new(records: list[Record], seen: Sequence[Record], source: Source, notes: list[str]) -> list[Record]:
+    """The records of files that the model wasn't trained on."""
+    known = {_real(record.image) for record in seen}
     own: list[str] = []
-    new: list[dict] = []
+    new: list[Record] = []
     for record in records:
-        if _real(record["image"]) in known:
-            own.append(record["image"])
+        if _real(record.image) in known:
+            own.append(record.image)
         else:
             new.append(record)
     if not new:
@@ -198,11 +172,11 @@ def _new(records: list[dict], seen: Sequence[dict], source: Source, notes: list[
     if own:
         seen_before = ("image was left out, as this model was trained on it",
                        "images were left out, as this model was trained on them")  # fmt: skip
-        notes.append(f"{counted(len(own), *seen_before)}, for example {some(own)}")
+        notes.append(f"{counted(len(own), *seen_before)}, for example {first_few(own)}")
     return new
 
 
-def paths_of(records: Sequence[dict]) -> list[str]:
+def paths_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns the images of records, in order."""
     return [record["image"] for record in records]
 
@@ -218,4 +192,4 @@ def _own_images(trained: DataList, split: str) -> DataList:
             f"The data of this run has no {split} images; give another data set as --dataset_dir, "
             "or --split val for the images that chose the model (an optimistic number)."
         )
-    return replace(trained, left_out=[record for record in trained.left_out if record.get("split") == split])
+    return replace(trained, left_out=[record for record in trained.left_out if record.split == split])

@@ -15,7 +15,7 @@ from dual_skd.errors import InputError
 if TYPE_CHECKING:
     from dual_skd.data.records.rows import Row
 
-SINGLE = (".png", ".jpg", ".jpeg", ".bmp", ".npz")  # these hold one picture, or name it already
+SINGLE_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".npz")  # these hold one picture, or name it already
 
 
 def frames_of(images: Iterable[str], frame: int | str | None) -> list[list[str]]:
@@ -41,9 +41,9 @@ def frames_of(images: Iterable[str], frame: int | str | None) -> list[list[str]]
 
 
 def rows_of_frames(rows: Iterable[Row], frame: int | str | None) -> tuple[list[Row], list[str]]:
-    """The rows with the chosen frames as images, and notes that say what was taken apart.
+    """The rows with the chosen frames as images, and notes on the files that have several.
 
-    All frames of a file whose patient is unknown count as one patient, so that no division separates them.
+    The frames of a file whose patient is unknown count as one patient, so no division separates them.
     """
     rows = list(rows)
     found: list[Row] = []
@@ -62,10 +62,7 @@ def rows_of_frames(rows: Iterable[Row], frame: int | str | None) -> tuple[list[R
 
 
 def all_frames(image: str) -> list[str]:
-    """Locators of the frames, pages or slices of an image, by its headers.
-
-    What can't be read counts as one picture: whoever opens it says what is wrong.
-    """
+    """Locators of the frames, pages or slices of an image; a file that can't be read counts as one picture."""
     path, fragment = split_locator(image)
     if path.is_dir():
         try:
@@ -81,7 +78,7 @@ def all_frames(image: str) -> list[str]:
 
 def _count(path: Path) -> int:
     name = path.name.lower()
-    if name.endswith(SINGLE):
+    if name.endswith(SINGLE_PICTURE_SUFFIXES):
         return 1
     try:
         if name.endswith((".tif", ".tiff")):

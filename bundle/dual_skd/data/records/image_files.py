@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from dual_skd.data.records.dicom_ids import Ids
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".npy")
-IMAGE_SUFFIXES = (*OTHER_SUFFIXES, *DICOM_SUFFIXES)
+PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".npy")
+IMAGE_SUFFIXES = (*PLAIN_SUFFIXES, *DICOM_SUFFIXES)
 # in small letters: files of macOS, Windows and DICOM media; thumbnails, bins and the like of network drives and disks
-LEFTOVERS = (
+JUNK_NAMES = (
     *("__macosx", "thumbs.db", "desktop.ini", "dicomdir"),
     *("@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
 )
@@ -63,13 +63,13 @@ def is_image(path: str | Path) -> bool:
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Tells whether an image file is a DICOM file: every image without one of the other formats' suffixes is."""
-    return not str(path).lower().endswith((*OTHER_SUFFIXES, ".npz"))
+    """Tells whether an image file is a DICOM file: one without the suffix of another format."""
+    return not str(path).lower().endswith((*PLAIN_SUFFIXES, ".npz"))
 
 
 def is_junk(name: str) -> bool:
-    """Names of what operating systems, drives and viewers leave in folders, and of the index of a DICOM medium."""
-    return name.startswith(".") or name.lower() in LEFTOVERS
+    """Tells whether a name is one that systems, drives and viewers leave behind, or the index of a DICOM medium."""
+    return name.startswith(".") or name.lower() in JUNK_NAMES
 
 
 def find_image_files(folder: str | Path, spatial_dims: int) -> Found:
@@ -89,7 +89,7 @@ def find_image_files(folder: str | Path, spatial_dims: int) -> Found:
     if spatial_dims == 2:
         return Found([ImageFile(file) for file in files], others)
     headers, broken, no_images = headers_of([file for file in files if is_dicom(file)])
-    # what can't be read is listed on its own, so that it is named when it is opened
+    # a file that can't be read counts as an image: reading it says what is wrong
     plain = [file for file in files if not is_dicom(file)] + [file for file, _ in broken]
     images, single_slices = volumes(headers, beside=plain)
     images += [ImageFile(file) for file in plain]
@@ -169,7 +169,7 @@ def list_files(folder: str | Path, *, junk: bool = False) -> tuple[list[str], li
 
 
 def _refuse_unwritable(path: str) -> None:
-    """Raises InputError for a name that no table or report could hold, as an old system has left it."""
+    """Raises InputError for a name that no table or report can hold."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -207,7 +207,7 @@ def volumes(headers: Iterable[Any], *, beside: Iterable[str] = ()) -> tuple[list
     for folder, found in series_of.items():
         alone = len(found) == 1 and folder not in shared
         for series in found:
-            if len(series.headers) > 1 or series.headers[0].mosaic:  # whoever opens a mosaic says what it is
+            if len(series.headers) > 1 or series.headers[0].mosaic:  # reading a mosaic says what it is
                 locator = folder if alone or not series.uid else f"{folder}#{series.uid}"
                 images.append(ImageFile(locator, series.headers[0].patient))
             else:  # a localiser, or a picture
@@ -242,5 +242,5 @@ def _has_dicom_mark(path: str | Path) -> bool:
     try:
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
-    except OSError:  # whoever may not read a file is told that it was left out
+    except OSError:  # it counts as a file that was left out
         return False

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the words of a data set to its classes: missing labels, a class map, their order, and what can't be a class."""
+"""The classes of a data set: missing labels, the class map, their order, and labels that can't be classes."""
 
 from __future__ import annotations
 
-import ast
 import difflib
 import re
 import shlex
@@ -13,37 +12,40 @@ from dataclasses import replace
 from typing import Any
 
 from dual_skd.data.records.image_files import IMAGE_SUFFIXES
-from dual_skd.data.records.rows import Row, Source, some
+from dual_skd.data.records.record import Record
+from dual_skd.data.records.rows import Row, Source, first_few
 from dual_skd.errors import InputError
 from dual_skd.utils.spelling import alike, bare, is_empty_cell, is_missing, key_of
 
-FEW = 10  # classes that may have a patient each, as tiny sets have, and patients that a class of numbers should have
-MANY = 20  # classes that may be decimal numbers, such as scores in half steps; labels that a sentence lists
-TO_WRITE = "..."  # in an offered class map, where the user has to say which class is meant
+MIN_CLASSES_TO_DOUBT = 10  # fewer may have one patient each, as in tiny sets
+IMAGES_PER_NUMBER = 10  # that a class should have whose name is a number
+MAX_NUMBERS = 20  # classes that may be numbers, such as scores in half steps
+MAX_LISTED = 20  # labels that a sentence lists
+PLACEHOLDER = "..."  # in an offered class map, where the user has to say which class is meant
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".nrrd", ".mha", ".mhd", ".npz", ".gif", ".svg", ".txt", ".json", ".xml")
 
 
 class LabelWords:
-    """What the words for labels in a data set stand for; it remembers which ones it was asked about.
+    """The classes that the words of a data set stand for; it keeps the words that it has met.
 
-    A word stands for the class that the class map gives its spelling, else for itself. A cell of a table has no label
-    where it is empty or holds what Excel and pandas write for an empty one (``#N/A``, ``NaN``, ``None`` ...), unless
-    the map or the class names have that word.
+    A word stands for the class that the class map gives it, else for itself. A cell of a table has no label where it
+    is empty or holds what Excel and pandas write for an empty one (``#N/A``, ``NaN``, ``None`` ...), unless the map or
+    the class names have that word.
 
     Args:
-        class_map: word as it stands in the data -> class name, "" for no label; compared as
-            :func:`dual_skd.utils.spelling.key_of` compares. Also as text, as a command line gives it.
+        class_map: word in the data -> class name, "" for no label, in any spelling
+            (:func:`dual_skd.utils.spelling.key_of`).
         class_names: classes that are known before anything is read.
-        given: whether the user gave the map for these data, so that there is something to say of it.
+        given: whether the user gave the map for these data; notes tell of such a map alone.
 
     Raises:
         InputError: the map is none, or gives one word two classes.
     """
 
     def __init__(
-        self, class_map: Mapping[Any, Any] | str | None = None, class_names: Iterable[str] = (), *, given: bool = True
+        self, class_map: Mapping[Any, Any] | None = None, class_names: Iterable[str] = (), *, given: bool = True
     ) -> None:
-        self.class_map = _as_map(class_map)
+        self.class_map = _as_text(class_map)
         self.given = given
         self.class_names = set(class_names)
         self.seen: Counter[str] = Counter()
@@ -72,17 +74,14 @@ class LabelWords:
         return {word: name for word, name in self.class_map.items() if key_of(word) in seen}
 
     def notes(self, what: str) -> list[str]:
-        """What the user should know of the map.
-
-        Args:
-            what: the data set, for the sentences.
+        """Sentences on the map, which name the data set ``what``.
 
         Raises:
             InputError: a word of the map that no label has is nearly one that the map doesn't name.
         """
         if not self.given:
             return []
-        found = []
+        notes = []
         unused = [word for word in self.class_map if word not in self.used]
         left = [word for word in self.seen if key_of(word) not in self._name_of]
         for word in unused:
@@ -93,11 +92,11 @@ class LabelWords:
                     f"class_map names {word!r}, which no label of {what} is, but {near[0]!r} is one; correct the word."
                 )
         if unused:
-            found.append(f"no label of {what} is {_or(map(repr, unused))}, which --class-map names")
+            notes.append(f"no label of {what} is {' or '.join(map(repr, unused))}, which --class-map names")
         if used := self.used:
             meant = (f"{word!r} is {name or 'no label'}" for word, name in used.items())
-            found.append(f"by --class-map {', '.join(meant)}")
-        return found
+            notes.append(f"by --class-map {', '.join(meant)}")
+        return notes
 
     def doubts(self, what: str) -> list[str]:
         """A sentence on words that count as classes and may stand for a missing label, or none."""
@@ -116,29 +115,21 @@ def _numbering(word: str) -> list[str]:
     return re.findall(r"[0-9]+[a-z]*|\b[ivx]+\b|\b[a-z]\b", key_of(word))
 
 
-def _as_map(given: Mapping[Any, Any] | str | None) -> dict[str, str]:
-    """A class map of text, from a dictionary or the text of one."""
-    content: Any = given
-    if isinstance(given, str):
-        try:
-            content = ast.literal_eval(given)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            content = given
-    if content is None:
-        return {}
-    words = [*content, *content.values()] if isinstance(content, Mapping) else [None]
-    if not all(isinstance(word, str | int | float) and "|" not in str(word) for word in words):
+def _as_text(given: Mapping[Any, Any] | None) -> dict[str, str]:
+    """A class map whose words and names are text."""
+    given = given or {}
+    if not all(isinstance(word, str | int | float) and "|" not in str(word) for word in [*given, *given.values()]):
         raise InputError(
             f"class_map is {given!r}; expected labels as they stand in the data with their class names, such as "
             f"{as_option({'1': 'abnormal', '0': 'normal'})}."
         )
-    found = {str(word): str(name).strip() for word, name in content.items()}
-    if unwritten := [word for word, name in found.items() if name == TO_WRITE]:
+    class_map = {str(word): str(name).strip() for word, name in given.items()}
+    if unwritten := [word for word, name in class_map.items() if name == PLACEHOLDER]:
         raise InputError(
-            f"class_map has {TO_WRITE} for {', '.join(map(repr, unwritten))}, where a class name is still to be "
+            f"class_map has {PLACEHOLDER} for {', '.join(map(repr, unwritten))}, where a class name is still to be "
             "written, or '' for no label."
         )
-    return found
+    return class_map
 
 
 def as_option(class_map: Mapping[str, str]) -> str:
@@ -148,22 +139,17 @@ def as_option(class_map: Mapping[str, str]) -> str:
 
 
 def map_offered(unknown: Iterable[str], names: Sequence[str], given: Mapping[str, str] | None = None) -> str:
-    """A class map for labels that are no class names, as an option to paste: a name that is the same word, or "...".
+    """A class map to paste for labels that are no class names: the name that is the same word, or "...".
 
-    Words that are only near are no offer: hypertension is near to hypotension, and abnormal to normal. Behind numbers,
-    where there are as many as names, the names stand in order, for the user to look at.
-
-    Args:
-        unknown: the labels.
-        names: the classes.
-        given: the map that the user gave, which the offer keeps, as it takes its place.
+    A word that is only near is not offered: hypertension is near to hypotension. Where there are as many numbers as
+    names, the names are offered in order. The offer keeps the map that the user gave.
     """
-    unknown, given = sorted(unknown)[:MANY], dict(given or {})
+    unknown, given = sorted(unknown)[:MAX_LISTED], dict(given or {})
     if _numbers_for_words(unknown, names) and len(unknown) == len(names) and not given:
         unknown = sorted(unknown, key=lambda word: -int(key_of(word)))
         return as_option(dict(zip(unknown, names, strict=True)))
     meant = {bare(name): name for name in names}
-    return as_option(given | {word: meant.get(bare(word), TO_WRITE) for word in unknown})
+    return as_option(given | {word: meant.get(bare(word), PLACEHOLDER) for word in unknown})
 
 
 def _numbers_for_words(labels: Iterable[str], names: Iterable[str]) -> bool:
@@ -171,13 +157,7 @@ def _numbers_for_words(labels: Iterable[str], names: Iterable[str]) -> bool:
 
 
 def refuse_unknown(source: Source, names: Sequence[str], given: Mapping[str, str] | None = None) -> None:
-    """Raises :class:`InputError` for labels that a model doesn't know, such as numbers where its classes are words.
-
-    Args:
-        source: images to evaluate on.
-        names: the model's classes.
-        given: the class map that the user gave.
-    """
+    """Raises :class:`InputError` for labels of a source that are none of the names of a model's classes."""
     found = {label for row in source.rows for label in row.labels}
     _refuse_file_names(found, source)
     unknown = sorted(found - set(names))
@@ -200,11 +180,7 @@ def refuse_unknown(source: Source, names: Sequence[str], given: Mapping[str, str
 
 
 def class_names_of(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the classes, in the order of the labels.
-
-    Args:
-        source: what was read; its labels are class names.
-        given: names in label order; default: those that the source declares, else the sorted labels.
+    """The names of the classes, in label order: those given, else those that the source declares, else sorted.
 
     Raises:
         InputError: names and labels don't agree, there is one class only, two differ only in spelling, or all are names
@@ -252,10 +228,7 @@ def as_code(word: str) -> str:
 
 
 def with_places_named(source: Source, names: Sequence[str]) -> Source:
-    """The source with class names in place of the numbers that a user has put in order, counted from 0.
-
-    A number that is a name itself stays, and so do all where any name is a number.
-    """
+    """The source with class names in place of numbers, counted from 0; as it is where any name is a number."""
     if any(key_of(name).isdecimal() for name in names):
         return source
     places = {str(place): name for place, name in enumerate(names)}
@@ -267,16 +240,16 @@ def with_places_named(source: Source, names: Sequence[str]) -> Source:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Class names that nobody has put in order: numbers by their value, else by letters."""
+    """Class names in order: numbers by their value, else by letters."""
     names = sorted(names)
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
 
 
-def record_of(row: Row, names: Sequence[str], source: Source) -> dict:
-    """The record of a row: its label as a place in the names, or flags of all of them."""
-    several = source.multi_label
-    label = [float(name in row.labels) for name in names] if several else names.index(row.labels[0])
-    return {"image": row.image, "label": label, "patient": row.patient, "site": row.site, **dict(row.groups)}
+def record_of(row: Row, names: Sequence[str], source: Source) -> Record:
+    """The record of a row, with its label as a place in the names, or as flags for all of them."""
+    labels = row.labels
+    label = [float(name in labels) for name in names] if source.multi_label else names.index(labels[0])
+    return Record(row.image, label, row.patient, row.site, row.groups)
 
 
 # ------------------------------------------------------------------------------------------------ what can't be a class
@@ -285,16 +258,15 @@ def record_of(row: Row, names: Sequence[str], source: Source) -> dict:
 def refuse_no_classes(rows: Sequence[Row], source: Source, given: Sequence[str] | None = None) -> None:
     """Raises :class:`InputError` for labels that can't be classes.
 
-    These are names of files, all of them; decimal numbers, when there are more than 20 of them; of ten or more labels,
-    numbers with less than two patients each on the average (an image of an unknown patient counts as one), a
-    measurement, words with less than two images each, and words that are the ids of the patients themselves. So a large
-    set may have classes of one image, and a tiny one nothing else. Classes that the source or the user declares are
-    taken, unless they are files.
+    These are names of files; more than 20 decimal numbers; and of ten or more labels, numbers with less than two
+    patients each on the average (an image of an unknown patient counts as one), words with less than two images each,
+    and words that are the ids of the patients. Classes that the source or the user declares are taken, unless they are
+    files.
 
     Args:
         rows: of the source, with their patients.
-        source: its description is for the sentence.
-        given: the classes that the user names, none if nobody did.
+        source: it may declare classes.
+        given: the classes that the user names.
     """
     _refuse_file_names({label for row in rows for label in row.labels}, source)
     patients = {} if source.multi_label or source.class_names or given else _patients_of(rows)
@@ -302,19 +274,19 @@ def refuse_no_classes(rows: Sequence[Row], source: Source, given: Sequence[str] 
         return
     labels = in_order(patients)
     units = sum(map(len, patients.values()))
-    scarce = len(labels) >= FEW and units < 2 * len(labels)
+    scarce = len(labels) >= MIN_CLASSES_TO_DOUBT and units < 2 * len(labels)
     numbers = [_number(label) for label in labels]
     if None in numbers:
         their_own = all({key_of(label)} == set(map(key_of, of)) for label, of in patients.items())
         if scarce and (their_own or len(rows) < 2 * len(labels)):
             raise InputError(
-                f"{source.description}: the labels look like names of single images or patients ({some(labels)} ...): "
-                f"{len(labels)} different ones for {units} patients or images; name another --label-column, give "
+                f"{source.description}: the labels look like names of single images or patients ({first_few(labels)} "
+                f"...): {len(labels)} different ones for {units} patients or images; name another --label-column, give "
                 "images of a class the same label, or list the classes in class_names if they are ones."
             )
         return
     decimals = any(number != int(number) for number in numbers if number is not None)
-    if scarce or (decimals and len(labels) > MANY):
+    if scarce or (decimals and len(labels) > MAX_NUMBERS):
         values = sorted(number for number in numbers if number is not None)
         raise InputError(
             f"{source.description}: the labels look like a measurement or a count, with {len(labels)} values from "
@@ -335,11 +307,11 @@ def doubtful_words(rows: Sequence[Row], source: Source) -> list[str]:
     """A sentence for ten or more labels that have about one patient each, which a model can't tell from the class."""
     patients = {} if source.multi_label else _patients_of(rows)
     units = sum(map(len, patients.values()))
-    if len(patients) < FEW or units >= 2 * len(patients) or len(rows) < 2 * len(patients):
+    if len(patients) < MIN_CLASSES_TO_DOUBT or units >= 2 * len(patients) or len(rows) < 2 * len(patients):
         return []
     return [
-        f"the {len(patients)} classes ({some(in_order(patients))} ...) have {units} patients in all, so a model may "
-        "learn the patient for the class; if they are no classes but names of patients, give another --label-column"
+        f"the {len(patients)} classes ({first_few(in_order(patients))} ...) have {units} patients in all, so a model "
+        "may learn the patient for the class; if they are no classes but names of patients, give another --label-column"
     ]
 
 
@@ -354,15 +326,19 @@ def _refuse_file_names(labels: Iterable[str], source: Source) -> None:
 
 
 def _listed(words: Sequence[str]) -> str:
-    return f"{some(words, MANY)} and {len(words) - MANY} more" if len(words) > MANY else ", ".join(words)
+    return (
+        f"{first_few(words, MAX_LISTED)} and {len(words) - MAX_LISTED} more"
+        if len(words) > MAX_LISTED
+        else ", ".join(words)
+    )
 
 
 def doubtful_numbers(rows: Sequence[Row], source: Source) -> list[str]:
     """A sentence for many whole numbers with few images each, which may be classes or a measurement; else nothing."""
     counts = Counter(label for row in rows for label in row.labels)
-    if source.multi_label or len(counts) <= MANY or any(_number(label) is None for label in counts):
+    if source.multi_label or len(counts) <= MAX_NUMBERS or any(_number(label) is None for label in counts):
         return []
-    if len(rows) >= FEW * len(counts):
+    if len(rows) >= IMAGES_PER_NUMBER * len(counts):
         return []
     return [
         f"the labels are {len(counts)} different numbers, with {len(rows) / len(counts):.0f} images each on the "
@@ -373,7 +349,3 @@ def doubtful_numbers(rows: Sequence[Row], source: Source) -> list[str]:
 def _number(label: str) -> float | None:
     label = key_of(label)
     return float(label.replace(",", ".")) if re.fullmatch(r"[-+]?[0-9]+([.,][0-9]+)?", label) else None
-
-
-def _or(words: Iterable[str]) -> str:
-    return " or ".join(words)

@@ -18,7 +18,7 @@ from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
 
 SECTIONS = ("train", "val", "test")
-MOST_LABELS = 50_000_000  # a record is made of each
+MAX_LABELS = 50_000_000  # a record is made of each
 
 
 def read_medmnist(path: Path, *, spatial_dims: int = 2) -> Source:
@@ -36,10 +36,10 @@ def read_medmnist(path: Path, *, spatial_dims: int = 2) -> Source:
     if "train" not in labels:
         raise InputError(f"{path} has no train_images and train_labels; found the arrays {_listed(path)}.")
     rows: list[Row] = []
-    kinds = {flags.shape[1] > 1 for flags in labels.values()}
-    if len(kinds) > 1 or len({flags.shape[1] for flags in labels.values()}) > 1:
+    columns = labels["train"].shape[1]
+    if any(flags.shape[1] != columns for flags in labels.values()):
         raise InputError(f"{path}: the labels of train, val and test have different numbers of columns.")
-    multi_label = kinds.pop()
+    multi_label = columns > 1
     for section, flags in labels.items():
         _require_shape(path, section, shapes[section], spatial_dims)
         if len(flags) != shapes[section][0]:
@@ -52,7 +52,6 @@ def read_medmnist(path: Path, *, spatial_dims: int = 2) -> Source:
         for place, values in enumerate(flags.tolist()):
             positive = [k for k, flag in enumerate(values) if flag] if multi_label else values
             rows.append(Row(f"{path}#{section}/{place}", tuple(map(str, positive)), section))
-    columns = labels["train"].shape[1]
     return Source(
         root=path.parent,
         description=str(path),
@@ -90,7 +89,7 @@ def _read(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]
                     shapes[section] = _shape(path, members, f"{section}_images.npy")
                     if f"{section}_labels.npy" in names:
                         count = prod(_shape(path, members, f"{section}_labels.npy"))
-                        if count > MOST_LABELS:
+                        if count > MAX_LABELS:
                             raise InputError(f"{path}: {section}_labels has {count} values; expected one per image.")
                         with members.open(f"{section}_labels.npy") as member:
                             array = np.lib.format.read_array(member, allow_pickle=False)

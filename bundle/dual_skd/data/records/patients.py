@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose image it is: from the source, a pattern, the DICOM header or the folder; and that no split shares a patient."""
+"""The patient of each image: from the source, a pattern, the DICOM header or the folder; none in two splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.image_files import is_dicom, is_junk
-from dual_skd.data.records.rows import Row, Source, some
+from dual_skd.data.records.rows import Row, Source, first_few
 from dual_skd.errors import InputError
 from dual_skd.utils.spelling import known_patient, one_spelling
 from dual_skd.utils.wording import counted
@@ -22,24 +22,22 @@ if TYPE_CHECKING:
     from dual_skd.data.records.dicom_ids import Ids
 
 
-LEAST = 10  # images of which a third says something
+MIN_IMAGES_FOR_SHARE = 10  # images of which a third says something
 
 
 def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list[Row], list[str]]:
     """Fills in the patients of the rows, sorted by image.
 
-    A patient that the source states stays. For the others, ``pattern`` decides; without one the PatientID of a DICOM
-    file, unless all files have the same, which then is a placeholder; else the folder inside the class folder, if any
-    class has several; else the study of a DICOM file. An empty pattern turns all of this off.
+    A patient that the source states stays. The others come from ``pattern``; without one from the PatientID of a DICOM
+    file, unless all files have the same; else from the folder inside the class folder, if any class has several; else
+    from the study of a DICOM file. An empty pattern turns all of this off.
 
-    A word for an unknown patient, such as NA or ANONYMOUS, is none wherever it stands: such an image counts as a
-    patient of its own. Spellings of one patient become the commonest of them
-    (:func:`dual_skd.utils.spelling.key_of`), and the row keeps its own in ``written``.
+    A word for an unknown patient, such as NA or ANONYMOUS, counts as none. Spellings of one patient become the
+    commonest of them, and the row keeps its own in ``written``.
 
     Args:
         source: of the rows.
-        pattern: regular expression with one group, for the path relative to the source's root; not used where the
-            source states patients.
+        pattern: regular expression with one group, for the path relative to the source's root.
 
     Returns:
         (rows, notes that say where the patients come from).
@@ -77,8 +75,8 @@ def refuse_shared_patients(rows: Iterable[Row], what: str) -> None:
         if shared:
             raise InputError(
                 f"{what}: {counted(len(shared), 'patient has', 'patients have')} images in both {first} and {second} "
-                f"(for example {some(shared)}); move each patient to one split or leave the split out; if these are no "
-                'patients, say with --patient-pattern where in the path the patient stands ("" for nowhere).'
+                f"(for example {first_few(shared)}); move each patient to one split or leave the split out; if these "
+                'are no patients, say with --patient-pattern where in the path the patient stands ("" for nowhere).'
             )
 
 
@@ -86,7 +84,7 @@ def large_patients(rows: Sequence[Row]) -> list[str]:
     """A sentence on a patient with more than a third of the images, which no division can part; else nothing."""
     counts = Counter(row.patient for row in rows if row.patient)
     name, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
-    if len(rows) < LEAST or 3 * count <= len(rows):
+    if len(rows) < MIN_IMAGES_FOR_SHARE or 3 * count <= len(rows):
         return []
     return [
         f"{count} of {len(rows)} images are of one patient ({name}) and stay together; if that is nobody's id, empty "
@@ -118,7 +116,7 @@ def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], l
 
 
 def _in_one_spelling(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]:
-    # a file whose frames stay together as if of one patient is no word
+    # frames of one file have its path as their patient
     joined = one_spelling(row.patient for row in rows if row.patient and not os.path.isabs(row.patient))
     for place, row in enumerate(rows):
         if joined.get(row.patient, row.patient) != row.patient:
@@ -177,7 +175,7 @@ def _by_study(rows: list[Row], notes: list[str], known: Mapping[int, Ids]) -> tu
 
 
 def _ids_of(rows: Sequence[Row], places: Sequence[int]) -> dict[int, Ids]:
-    """The ids of a DICOM file of each image; images without one that can be read are left to whoever opens them."""
+    """The ids of a DICOM file of each image that has a readable one."""
     series_of: dict[int, tuple[str, str]] = {}  # one of several series in a folder
     path_of: dict[int, str] = {}
     for place in places:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every kind of source is read into: one row per image, before labels become numbers."""
+"""Rows, which every kind of source is read into: one per image, before labels become numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from dual_skd.data.records.record import LeftOut
 
 SPLIT_WORDS = {
     "train": "train",
@@ -59,9 +61,9 @@ class Source:
         class_names: classes in the order that the source declares, empty when it declares none.
         multi_label: whether an image may have any number of labels.
         notes: decisions that the user should know of.
-        doubts: those of them that are to be looked at, as they may not be meant.
+        doubts: those of them that the user should look at, as they may be wrong.
         ignored: files that lie in the data set and are none of its images.
-        left_out: records that an earlier division left out as twins, from a split file.
+        left_out: images that an earlier division left out as near duplicates, from a split file.
         twins_searched: whether that division looked for twins.
     """
 
@@ -73,7 +75,7 @@ class Source:
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    left_out: tuple[dict, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     twins_searched: bool = False
 
 
@@ -82,6 +84,6 @@ def cell_text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def some(items: Sequence[str], most: int = 3) -> str:
+def first_few(items: Sequence[str], most: int = 3) -> str:
     """The first few of many names, for a sentence."""
     return ", ".join(items[:most])

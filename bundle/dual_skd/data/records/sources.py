@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what a user has (class folders, a table, a DICOM tree, an .npz file) into one kind of row."""
+"""Reads class folders, a table, a DICOM tree or an .npz file into one kind of row."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from dual_skd.data.records.rows import Source
 from dual_skd.data.records.table_rows import read_image_table
 from dual_skd.data.records.tables import Table, other_names, read_table
 from dual_skd.errors import InputError
+from dual_skd.options.data import ReadOptions
 from dual_skd.utils.spelling import bare
 from dual_skd.utils.wording import counted
 
@@ -24,51 +24,41 @@ TABLE_NAMES = ("datalist.csv", "datalist.json", "dataset.json", "labels.csv")
 WORKBOOK_NAMES = tuple(f"{name}{end}" for name in ("datalist", "labels") for end in (".xlsx", ".xls", ".ods"))
 
 
-def read_source(
-    location: Path,
-    *,
-    spatial_dims: int = 2,
-    label_column: str | Sequence[str] = "label",
-    image_column: str | None = None,
-    words: LabelWords | None = None,
-    allow_outside: bool = False,
-) -> Source:
+def read_source(location: Path, options: ReadOptions | None = None, words: LabelWords | None = None) -> Source:
     """Reads a data set in any of its forms.
 
     Args:
         location: a folder of class folders; a folder with a table of one of :data:`TABLE_NAMES`; a .csv, .tsv or .json
             table of images, or of ids beside a DICOM tree; or an .npz file in MedMNIST's layout.
-        spatial_dims: with 3, the slices of a DICOM series are one image.
-        label_column: the column (CSV) or key (JSON) of the label; several names mean one 0/1 column per label.
-        image_column: the column that names the images, see :func:`dual_skd.data.records.tables.read_table`.
+        options: default: those of a training.
         words: what labels stand for; default: themselves.
-        allow_outside: take images outside the folder of a table, see :func:`dual_skd.data.load_records`.
 
     Raises:
         InputError: when the path is absent, holds no images, or a table can't be understood.
     """
-    words = words or LabelWords()
+    options, words = options or ReadOptions(), words or LabelWords()
     if not location.exists():
         raise InputError(f"The data set {location} does not exist{_near_match(location)}")
-    table = None if location.suffix.lower() == ".npz" and location.is_file() else find_table(location, image_column)
+    is_npz = location.suffix.lower() == ".npz" and location.is_file()
+    table = None if is_npz else find_table(location, options.image_column)
     if table is None:
         for name in filter(lambda name: (location / name).is_file(), WORKBOOK_NAMES):
             read_table(location / name)  # refuses it: labels of the folders' names may not be what is meant
         if location.is_file():
-            source = read_medmnist(location, spatial_dims=spatial_dims)
+            source = read_medmnist(location, spatial_dims=options.spatial_dims)
         else:
-            source = read_class_folders(location, spatial_dims)
+            source = read_class_folders(location, options.spatial_dims)
             source = replace(source, notes=(*source.notes, *_tables_beside(location)))
         source = _named(source, words)
     elif (key := id_column(table)) is not None:
-        source = read_dicom_tree(table, key, spatial_dims=spatial_dims, label_column=label_column, words=words)
+        source = read_dicom_tree(table, key, options, words)
     else:
-        source = read_image_table(table, label_column, words=words, allow_outside=allow_outside)
+        source = read_image_table(table, options, words)
     return with_notes_on(words, source, is_table=table is not None)
 
 
 def with_notes_on(words: LabelWords, source: Source, *, is_table: bool) -> Source:
-    """The source with what is to be said of its labels; whoever calls a folder "unknown" means a class.
+    """The source with notes on its labels; doubtful ones are those of tables, as a folder "unknown" is a class.
 
     Raises:
         InputError: see :meth:`LabelWords.notes`.
@@ -93,8 +83,8 @@ def _named(source: Source, words: LabelWords) -> Source:
             rows.append(replace(row, labels=names))
     class_names = dict.fromkeys(filter(None, map(words.name, source.class_names)))
     left_out = len(source.rows) - len(rows)
-    said = counted(left_out, "image without a label was left out", "images without a label were left out")
-    notes = (*source.notes, said) if left_out else source.notes
+    note = counted(left_out, "image without a label was left out", "images without a label were left out")
+    notes = (*source.notes, note) if left_out else source.notes
     return replace(source, rows=tuple(rows), class_names=tuple(class_names), notes=notes)
 
 
@@ -116,10 +106,9 @@ def find_table(location: Path, image_column: str | None = None) -> Table | None:
 
 
 def id_column(table: Table) -> tuple[str, str] | None:
-    """Returns (attribute of a header, column) that a table without a column of images labels DICOM files by, or None.
+    """Returns (attribute of a header, column) by which a table without a column of images labels DICOM files, or None.
 
-    A column such as ``filename`` is meant for images too, and labels one of perhaps several files of a patient; a
-    ``name`` may be the patient's.
+    A column such as ``filename`` counts as one of images; a ``name`` may be the patient's.
     """
     of_images = [name for name in other_names("image", table.columns) if bare(name) != "name"]
     if "image" in table.columns or of_images:
@@ -128,7 +117,7 @@ def id_column(table: Table) -> tuple[str, str] | None:
 
 
 def _near_match(location: Path) -> str:
-    """The end of a sentence that names the most similar neighbour, or word for demo data, of what doesn't exist."""
+    """The end of a sentence on a missing path, with the most similar neighbour or word for demo data."""
     named = location.name
     parent = location.parent
     while not parent.is_dir() and parent != parent.parent:

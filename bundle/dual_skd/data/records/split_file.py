@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from dual_skd.data.records.datalist import DataList, load_records
+from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.training_records import load_records
 from dual_skd.errors import InputError
 from dual_skd.utils.files import make_folder
 
@@ -17,13 +19,9 @@ SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # names o
 def save_split(data: DataList, path: str | Path) -> Path:
     """Writes a Decathlon data list: classes, and per section image (absolute locator), label, patient and site.
 
-    A section "left_out" holds the validation and test images that have a twin in training, with the twin, and
-    "twins_searched" whether they were looked for; a section "unusable" the files that were skipped, and why. Labels
-    have their final names; "class_map" holds those that the user gave.
-
-    Args:
-        data: what a run trains on.
-        path: the JSON file; its folder is made.
+    "left_out" holds the validation and test images with a near duplicate in training, "twins_searched" whether they
+    were searched for, "unusable" the files that were skipped. Labels have their final names; "class_map" holds those
+    that the user gave. The folder of the file is made.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -32,8 +30,8 @@ def save_split(data: DataList, path: str | Path) -> Path:
         "labels": {str(index): name for index, name in enumerate(data.class_names)},
         "class_map": data.class_map,
         "spatial_dims": data.spatial_dims,
-        **{SECTIONS[split]: records for split, records in data.splits.items()},
-        "left_out": data.left_out,
+        **{SECTIONS[split]: [record.as_dict() for record in records] for split, records in data.splits.items()},
+        "left_out": [record.as_dict() for record in data.left_out],
         "twins_searched": data.twins_searched,
         "unusable": data.unusable,
     }
@@ -61,14 +59,8 @@ def load_split(path: str | Path) -> DataList:
             f"{path} is not the division that a training run wrote ({type(error).__name__}: {error}); give the "
             "output_dir of a finished training run."
         ) from error
+    as_written: dict[str, Any] = {"val_fraction": 0.0, "test_fraction": 0.0, "keep_twins": True, "patient_pattern": ""}
     data = load_records(
-        path,
-        spatial_dims=spatial_dims,
-        val_fraction=0.0,
-        test_fraction=0.0,
-        keep_twins=True,
-        patient_pattern="",
-        on_bad_file=None,
-        title="The model was trained on",
+        path, title="The model was trained on", spatial_dims=spatial_dims, on_bad_file=None, **as_written
     )
     return replace(data, class_map=content.get("class_map") or {})

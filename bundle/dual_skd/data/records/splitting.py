@@ -7,17 +7,18 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from dual_skd.data.records.record import Record
 from dual_skd.errors import InputError
 
 
-def divide(records: Sequence[dict], *, fraction: float, seed: int, purpose: str) -> tuple[list[dict], list[dict]]:
+def divide(records: Sequence[Record], *, fraction: float, seed: int, purpose: str) -> tuple[list[Record], list[Record]]:
     """Takes about ``fraction`` of every class, whole patients at a time, and of the sites in the same proportion.
 
     The order in which patients are taken depends on ``seed`` and ``purpose`` alone, so the share taken at a small
     fraction is contained in the one at a larger fraction (what a learning curve needs).
 
     Args:
-        records: dicts with "image", "label" (int, or a list of 0/1), "patient" ("" when unknown) and, if known, "site".
+        records: an image of an unknown patient counts as a patient of its own.
         fraction: share of images to take, 0 to 1. A class with two or more patients gives at least one, and keeps
             at least one, for any fraction strictly between.
         seed: seed of the random order.
@@ -48,22 +49,16 @@ def divide(records: Sequence[dict], *, fraction: float, seed: int, purpose: str)
     return [r for r in records if id(r) in chosen], [r for r in records if id(r) not in chosen]
 
 
-def far_from_asked(taken: Sequence[dict], left: Sequence[dict], *, fraction: float, split: str) -> list[str]:
-    """A sentence on a part that is much larger or smaller than asked for, as patients stay together; else nothing.
+def far_from_asked(taken: Sequence[Record], left: Sequence[Record], *, fraction: float, split: str) -> list[str]:
+    """At most one sentence, about a part that is much larger or smaller than asked for, as patients stay together.
 
     Much is half of what was asked for, and more than a patient of each class makes.
-
-    Args:
-        taken, left: from :func:`divide`.
-        fraction: what was asked for.
-        split: name of the part.
     """
     images = len(taken) + len(left)
     groups = _by_patient([*taken, *left])
-    classes = {label for record in (*taken, *left) for label in positive_labels(record)}
-    if not groups or abs(len(taken) - fraction * images) <= max(
-        fraction * images / 2, len(classes) * images / len(groups)
-    ):
+    classes = {label for record in (*taken, *left) for label in record.positive_labels}
+    wanted = fraction * images
+    if not groups or abs(len(taken) - wanted) <= max(wanted / 2, len(classes) * images / len(groups)):
         return []
     return [
         f"{len(taken)} of {images} images are {split} images ({len(taken) / images:.0%}), where {fraction:.0%} were "
@@ -72,13 +67,13 @@ def far_from_asked(taken: Sequence[dict], left: Sequence[dict], *, fraction: flo
 
 
 def divide_into_folds(
-    records: Sequence[dict], *, folds: int, seed: int, class_names: Sequence[str]
-) -> list[list[dict]]:
+    records: Sequence[Record], *, folds: int, seed: int, class_names: Sequence[str]
+) -> list[list[Record]]:
     """Divides records into disjoint folds with equal shares of every class and site, whole patients each.
 
     Args:
         records: as for :func:`divide`.
-        folds: how many.
+        folds: how many, at least 2.
         seed: seed of the random order.
         class_names: names of the labels, for errors.
 
@@ -86,13 +81,11 @@ def divide_into_folds(
         ``folds`` lists, each in the order of ``records``.
 
     Raises:
-        InputError: fewer than 2 folds, or more folds than patients of a class.
+        InputError: more folds than patients of a class.
     """
-    if folds < 2:
-        raise InputError(f"folds must be 2 or more, found {folds}; leave it out (null) for one validation set.")
     groups = _by_patient(records)
     for label, name in enumerate(class_names):
-        count = sum(any(label in positive_labels(r) for r in members) for members in groups.values())
+        count = sum(any(label in r.positive_labels for r in members) for members in groups.values())
         if count < folds:
             raise InputError(
                 f"{folds} folds need as many patients of every class, but there are {count} of {name} in the training "
@@ -112,50 +105,42 @@ def divide_into_folds(
             fold_of[name] = fold
             for key in ((stratum, site), stratum, "images"):
                 held[fold][key] += len(groups[name])
-    parts: list[list[dict]] = [[] for _ in range(folds)]
+    parts: list[list[Record]] = [[] for _ in range(folds)]
     for record in records:
         parts[fold_of[_patient(record)]].append(record)
     return parts
 
 
-def positive_labels(record: dict) -> list[int]:
-    """Class indices that a record has: one, or those with flag 1 in a multi-label record."""
-    label = record["label"]
-    if isinstance(label, list):
-        return [index for index, flag in enumerate(label) if flag]
-    return [label]
-
-
-def _patient(record: dict) -> str:
+def _patient(record: Record) -> str:
     """The patient of a record; an image of an unknown patient is a patient of its own."""
-    return f"patient {record['patient']}" if record["patient"] else f"image {record['image']}"
+    return f"patient {record.patient}" if record.patient else f"image {record.image}"
 
 
-def _by_patient(records: Sequence[dict]) -> dict[str, list[dict]]:
-    groups: dict[str, list[dict]] = defaultdict(list)
+def _by_patient(records: Sequence[Record]) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         groups[_patient(record)].append(record)
     return groups
 
 
-def _strata(records: Sequence[dict], groups: dict[str, list[dict]]) -> list[tuple[int, list[str]]]:
+def _strata(records: Sequence[Record], groups: dict[str, list[Record]]) -> list[tuple[int, list[str]]]:
     """(label, its patients), by the rarest label a patient has: rare classes are the ones a division could lose.
 
     Patients without any label have the label -1.
     """
-    counts = Counter(label for record in records for label in positive_labels(record))
+    counts = Counter(label for record in records for label in record.positive_labels)
     strata: dict[int, list[str]] = defaultdict(list)
     for name, members in groups.items():
-        labels = {label for record in members for label in positive_labels(record)}
+        labels = {label for record in members for label in record.positive_labels}
         strata[min(labels, key=lambda label: (counts[label], label), default=-1)].append(name)
     return sorted(strata.items())
 
 
-def _site(members: Sequence[dict]) -> str:
-    return min(record.get("site", "") for record in members)
+def _site(members: Sequence[Record]) -> str:
+    return min(record.site for record in members)
 
 
-def _shuffled(names: Sequence[str], groups: dict[str, list[dict]], seed: str) -> list[str]:
+def _shuffled(names: Sequence[str], groups: dict[str, list[Record]], seed: str) -> list[str]:
     """Patients in random order, in which every beginning has the sites in about the proportion of the whole."""
     sites: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names):

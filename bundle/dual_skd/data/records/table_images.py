@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images that a table names, on this computer: where they are, and that they lie beside the table."""
+"""Finds the images that a table names, and refuses those outside the table's folder."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ class OutsideError(InputError):
 
 
 class Places:
-    """Says where an image lies once ".." and links in its folder are followed; every folder is looked up once.
+    """The place of an image once ".." and links in its folder are followed; every folder is looked up once.
 
-    Two names of one place are one image. A file that is itself a link keeps its name: it may stand for a copy.
+    A file that is itself a link keeps its name: it may stand for a copy.
     """
 
     def __init__(self) -> None:
@@ -140,8 +140,8 @@ def _found(root: str, name: str) -> str | None:
             return image
         path, mark, fragment = spelling.rpartition("#")
         for file, rest in ((spelling, ""), (path, mark + fragment)):
-            if file and (alike := _walk(root, file, _composed)) is not None:
-                return alike + rest
+            if file and (same := _walk(root, file, _composed)) is not None:
+                return same + rest
     return None
 
 
@@ -169,10 +169,10 @@ def _walk(root: str, name: str, key: Callable[[str], str]) -> str | None:
 
 @lru_cache(maxsize=256)
 def _entries(folder: str, changed: int, key: Callable[[str], str]) -> dict[str, str]:
-    """Key -> name of the entries of a folder as it was at some time."""
+    """Key -> name of the entries of a folder, as it was when it was last changed."""
     try:
         return {key(name): name for name in sorted(os.listdir(folder))}
-    except OSError:  # a folder that may not be listed has nothing that could be found so
+    except OSError:  # in a folder that may not be listed nothing is found
         return {}
 
 

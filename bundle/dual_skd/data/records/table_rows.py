@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dual_skd.data.records.labels import LabelWords
-from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, cell_text, some
+from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, cell_text, first_few
 from dual_skd.data.records.table_images import Places, locate_images
-from dual_skd.data.records.tables import Table, other_names, require_columns, same_name
+from dual_skd.data.records.tables import KNOWN_COLUMNS, Table, other_names, require_columns, same_name, words_in
 from dual_skd.errors import InputError
+from dual_skd.options.data import ReadOptions
 from dual_skd.utils.spelling import bare, key_of, known, known_group, known_patient, one_spelling
 from dual_skd.utils.wording import counted
 
-OWN_COLUMNS = ("image", "split", "patient", "site")
-RESERVED = (*OWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something
-MOST_GROUPS = 12
-FOLDS = ("fold", "folds", "kfold", "cvfold", "foldid")  # bare names of columns that number folds
+RESERVED_COLUMNS = (*KNOWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something
+MAX_GROUPS = 12
+FOLD_COLUMNS = ("fold", "folds", "kfold", "cvfold", "foldid")  # bare names of columns that number folds
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class Labelled:
 
     Args:
         entries: (number of the entry, the entry, a :class:`Row` without an image).
-        class_names: classes in the order that the table declares, empty when it declares none.
-        multi_label: whether an entry may have any number of labels.
-        notes: decisions that the user should know of.
+        class_names, multi_label, notes: see :class:`Source`.
     """
 
     entries: list[tuple[int, dict, Row]]
@@ -39,28 +37,21 @@ class Labelled:
     notes: tuple[str, ...]
 
 
-def read_image_table(
-    table: Table,
-    label_column: str | Sequence[str] = "label",
-    *,
-    words: LabelWords | None = None,
-    allow_outside: bool = False,
-) -> Source:
+def read_image_table(table: Table, options: ReadOptions, words: LabelWords) -> Source:
     """Makes rows of a table whose column ``image`` names files, relative to the table or absolute.
 
     Args:
         table: with a column ``image``.
-        label_column: the label's column; several names mean one 0/1 column per label.
-        words: what labels stand for; default: themselves.
-        allow_outside: take images from anywhere.
+        options: with ``label_column`` and ``allow_outside``.
+        words: what labels stand for.
 
     Raises:
         InputError: columns are missing, files don't exist or lie outside, or entries contradict each other.
     """
     require_columns(table, ["image"])
-    labelled = labelled_entries(table, label_column, words or LabelWords())
+    labelled = labelled_entries(table, options.label_column, words)
     numbered = [(number, entry) for number, entry, _ in labelled.entries]
-    located = locate_images(table, numbered, allow_outside=allow_outside)
+    located = locate_images(table, numbered, allow_outside=options.allow_outside)
     rows: dict[str, tuple[int, Row]] = {}
     place = Places()
     repeated: list[str] = []
@@ -76,7 +67,7 @@ def read_image_table(
         entries = counted(
             len(repeated), f"repeated entry of {table.path.name} counts", f"repeated entries of {table.path.name} count"
         )
-        notes.append(f"{entries} once, for example {some(repeated)}")
+        notes.append(f"{entries} once, for example {first_few(repeated)}")
     return Source(
         root=table.path.parent,
         description=str(table.path),
@@ -110,7 +101,7 @@ def labelled_entries(table: Table, label_column: str | Sequence[str], words: Lab
     words.class_names.update(table.class_names)
     labels_of, multi_label = _reader_of_labels(table, found, wanted, words)
     patients, splits = (_column_of(name, table, found) for name in ("patient", "split"))
-    cells = {name: _Cells(table, name) for name in ("site", *_further_columns(table, [*found, patients, splits]))}
+    cells = {name: _GroupColumn(table, name) for name in ("site", *_further_columns(table, [*found, patients, splits]))}
     grouping = [name for name in cells if name != "site" and cells[name].divides]
     labelled: list[tuple[int, dict, Row]] = []
     nobody: Counter[str] = Counter()
@@ -136,11 +127,11 @@ def labelled_entries(table: Table, label_column: str | Sequence[str], words: Lab
         if column != name
     ]
     if splits not in table.columns:
-        folds = [name for name in table.columns if bare(name) in FOLDS]
+        folds = [name for name in table.columns if bare(name) in FOLD_COLUMNS]
         notes += [f"the column {name} of {path.name} doesn't divide the images; only a split does" for name in folds]
-    if told := [word for word, count in nobody.items() if word and count]:
-        count = sum(nobody[word] for word in told)
-        notes.append(f"{', '.join(told)} as patient in {path.name} stands for none ({counted(count, 'image')})")
+    if named := [word for word, count in nobody.items() if word and count]:
+        count = sum(nobody[word] for word in named)
+        notes.append(f"{', '.join(named)} as patient in {path.name} stands for none ({counted(count, 'image')})")
     notes += [cells[name].note for name in ("site", *grouping) if cells[name].note]
     with_split = sum(bool(row.split) for _, _, row in labelled)
     if 0 < with_split < len(labelled):
@@ -179,14 +170,13 @@ def _column_of(wanted: str, table: Table, labels: Sequence[str]) -> str:
 
 
 def _columns_of_splits(table: Table) -> list[str]:
-    """The columns that divide the images, known by their words, as their names may mean anything.
+    """The columns that divide the images, recognised by two of three signs.
 
-    Two of three signs are enough: two different splits, no other words, a name that others use for a split. So a word
-    that is none, beside two that are, is an error of its own.
+    The signs are two different splits, no other words, and a name that others use for a split.
     """
     meant = []
     for name in table.columns:
-        words = {key_of(known(cell_text(entry.get(name)))) for entry in table.entries} - {""}
+        words = words_in(table, name)
         splits = {SPLIT_WORDS[word] for word in words & set(SPLIT_WORDS)}
         signs = (
             len(splits) > 1,
@@ -200,12 +190,14 @@ def _columns_of_splits(table: Table) -> list[str]:
 
 def _further_columns(table: Table, used: Sequence[str]) -> list[str]:
     """The columns that may sort images into groups."""
-    names = [name for name in table.columns if key_of(name) not in RESERVED and name not in used and name.strip()]
-    return [name for name in names if len({str(entry.get(name)) for entry in table.entries}) <= 10 * MOST_GROUPS]
+    names = [
+        name for name in table.columns if key_of(name) not in RESERVED_COLUMNS and name not in used and name.strip()
+    ]
+    return [name for name in names if len({str(entry.get(name)) for entry in table.entries}) <= 10 * MAX_GROUPS]
 
 
-class _Cells:
-    """The words of a column that sorts images: "" for an unknown one, and one spelling of each."""
+class _GroupColumn:
+    """The words of a column that groups images: "" for an unknown one, and one spelling of each."""
 
     def __init__(self, table: Table, name: str) -> None:
         given = [entry.get(name) for entry in table.entries]
@@ -215,13 +207,15 @@ class _Cells:
         words = [named[text] for text in texts]
         joined = one_spelling(filter(None, words))
         self.values = [joined.get(word, word) for word in words]
-        self.note = f"spellings of one {name} in {table.path.name} are joined: {some(sorted(joined))}" if joined else ""
+        self.note = (
+            f"spellings of one {name} in {table.path.name} are joined: {first_few(sorted(joined))}" if joined else ""
+        )
 
     @property
     def divides(self) -> bool:
-        """Whether they are two to ``MOST_GROUPS`` words or whole numbers, such as sex, and not one value per image."""
+        """Whether they are two to ``MAX_GROUPS`` words or whole numbers, such as sex, and not one value per image."""
         distinct = set(self.values) - {""}
-        return self._plain and 2 <= len(distinct) <= MOST_GROUPS and 2 * len(distinct) <= len(self.values)
+        return self._plain and 2 <= len(distinct) <= MAX_GROUPS and 2 * len(distinct) <= len(self.values)
 
 
 # ---------------------------------------------------------------------------------------------------------------- cells

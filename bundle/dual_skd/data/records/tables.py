@@ -15,17 +15,18 @@ from pathlib import Path
 
 from dual_skd.data.reading.formats import TEXT, UNKNOWN, WORKBOOKS, content_of
 from dual_skd.data.records.image_files import IMAGE_SUFFIXES
+from dual_skd.data.records.record import LeftOut
 from dual_skd.data.records.rows import SPLIT_WORDS, cell_text
 from dual_skd.data.records.table_images import names_a_file
 from dual_skd.errors import InputError
 from dual_skd.utils.spelling import bare, key_of, known
 from dual_skd.utils.wording import counted
 
-MOST_CLASSES = 20  # words of a column that is offered as that of the labels
+MAX_LABEL_WORDS = 20  # words of a column that is offered as that of the labels
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
-OWN_COLUMNS = ("image", "split", "patient", "site")
-OWN_LISTS = ("left_out", "unusable")  # what a split file lists beside its splits
-SAMPLE = 100  # entries that tell which column names the images
+KNOWN_COLUMNS = ("image", "split", "patient", "site")
+LISTS_OF_SPLIT_FILES = ("left_out", "unusable")  # what a split file lists beside its splits
+SAMPLED_ENTRIES = 100  # entries that tell which column names the images
 # what others call these columns, without case, spaces and underscores: for image and label only ever a hint in an error
 OTHER_NAMES = {
     "image": ("path", "file", "filename", "filepath", "imagepath", "imagefile", "img", "name"),
@@ -41,18 +42,16 @@ class Table:
 
     Args:
         path: the file.
-        entries: one dict per row, with the package's own column names in small letters.
+        entries: one dictionary per row; the known columns have their names in small letters.
         numbers: number of a label, as text -> class name, in the order of the numbers, where the file declares them.
-        left_out: the section "left_out" of a split file.
-        twins_searched: whether a split file says that twins were looked for.
-        notes: decisions that the user should know of.
-        doubts: those that are to be looked at, as they may not be meant.
+        left_out, twins_searched: see :class:`Source`, of a split file.
+        notes, doubts: see :class:`Source`.
     """
 
     path: Path
     entries: list[dict]
     numbers: Mapping[str, str] = field(default_factory=dict)
-    left_out: tuple[dict, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     twins_searched: bool = False
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
@@ -85,14 +84,14 @@ def read_table(path: Path, image_column: str | None = None) -> Table:
     table = _read_json(path) if path.suffix.lower() == ".json" else Table(path, _read_csv(path))
     if not table.entries:
         raise InputError(f"{path} lists no images.")
-    own = {name: same_name(name, table.columns) for name in OWN_COLUMNS}
+    columns = {name: same_name(name, table.columns) for name in KNOWN_COLUMNS}
     if image_column is not None:
-        found = own["image"] = same_name(image_column, table.columns) or image_column
+        found = columns["image"] = same_name(image_column, table.columns) or image_column
         require_columns(table, [found])
-    elif own["image"] is None and (of_files := _column_of_files(table)) is not None:
-        own["image"] = of_files
+    elif columns["image"] is None and (of_files := _column_of_files(table)) is not None:
+        columns["image"] = of_files
         table = replace(table, doubts=_other_file_names(table, of_files))
-    rename = {found: name for name, found in own.items() if found and found != name}
+    rename = {found: name for name, found in columns.items() if found and found != name}
     if not rename:
         return table
     entries = [
@@ -100,8 +99,8 @@ def read_table(path: Path, image_column: str | None = None) -> Table:
         for entry in table.entries
     ]
     notes = table.notes
-    if own["image"] in rename and key_of(own["image"]) != "image":
-        notes += (f"the column {own['image']} of {path.name} counts as image",)
+    if columns["image"] in rename and key_of(columns["image"]) != "image":
+        notes += (f"the column {columns['image']} of {path.name} counts as image",)
     return replace(table, entries=entries, notes=notes)
 
 
@@ -122,13 +121,13 @@ def _column_of_files(table: Table) -> str | None:
 
 
 def _sample(table: Table, name: str) -> list:
-    """The known cells of a column among at most ``SAMPLE`` entries."""
-    step = max(-(-len(table.entries) // SAMPLE), 1)
+    """The known cells of a column among at most ``SAMPLED_ENTRIES`` entries."""
+    step = max(-(-len(table.entries) // SAMPLED_ENTRIES), 1)
     return [entry.get(name) for entry in table.entries[::step] if known(cell_text(entry.get(name)))]
 
 
 def _other_file_names(table: Table, chosen: str) -> tuple[str, ...]:
-    """A sentence for each further column that looks like file names beside the one whose files exist."""
+    """A sentence for each further column that looks like file names."""
     return tuple(
         f"the column {chosen} of {table.path.name} counts as image as its files exist, and {name} looks like file "
         f"names too; if that one has the images, correct its paths and give --image-column {name}"
@@ -138,14 +137,14 @@ def _other_file_names(table: Table, chosen: str) -> tuple[str, ...]:
 
 
 def _looks_like_files(table: Table, name: str) -> bool:
-    """Whether half of a sample of the cells end as image files do, or begin with a folder that is there."""
+    """Whether half of a sample of cells end as image files do, or begin with a folder that exists."""
     cells = [cell_text(cell).replace("\\", "/") for cell in _sample(table, name)]
-    parts = [(cell, *os.path.split(cell)) for cell in cells]
-    likely = [
-        cell.lower().endswith(IMAGE_SUFFIXES) or (folder and file and (table.path.parent / folder).is_dir())
-        for cell, folder, file in parts
-    ]
-    return bool(cells) and 2 * sum(map(bool, likely)) >= len(cells)
+    likely = 0
+    for cell in cells:
+        folder, file = os.path.split(cell)
+        in_folder = bool(folder and file) and (table.path.parent / folder).is_dir()
+        likely += cell.lower().endswith(IMAGE_SUFFIXES) or in_folder
+    return bool(cells) and 2 * likely >= len(cells)
 
 
 def require_columns(table: Table, wanted: Sequence[str]) -> None:
@@ -182,18 +181,19 @@ def _remedies(table: Table, name: str) -> list[str]:
 
 def _columns_of_few_words(table: Table) -> list[str]:
     """Up to three columns that may hold a class: two to twenty words, each on the average at least twice."""
-    found = []
-    for name in table.columns:
-        words = {key_of(cell_text(entry.get(name))) for entry in table.entries if known(cell_text(entry.get(name)))}
-        if name not in OWN_COLUMNS and 2 <= len(words) <= MOST_CLASSES and 2 * len(words) <= len(table.entries):
-            found.append(name)
-    return found[:3]
+    most = min(MAX_LABEL_WORDS, len(table.entries) // 2)
+    columns = [name for name in table.columns if name not in KNOWN_COLUMNS]
+    return [name for name in columns if 2 <= len(words_in(table, name)) <= most][:3]
 
 
 def _flag_columns(table: Table) -> list[str]:
     """The columns that hold 0 and 1 alone."""
-    words = {name: {key_of(known(cell_text(entry.get(name)))) for entry in table.entries} for name in table.columns}
-    return [name for name, found in words.items() if found - {""} == {"0", "1"} and name not in OWN_COLUMNS]
+    return [name for name in table.columns if name not in KNOWN_COLUMNS and words_in(table, name) == {"0", "1"}]
+
+
+def words_in(table: Table, column: str) -> set[str]:
+    """The keys of the known words of a column."""
+    return {key_of(known(cell_text(entry.get(column)))) for entry in table.entries} - {""}
 
 
 def _columns_of_file_names(table: Table) -> list[str]:
@@ -222,8 +222,8 @@ def _read_csv(path: Path) -> list[dict]:
         text = path.read_text(encoding="utf-8-sig")
         first_line, _, rest = text.partition("\n")
         delimiter = max(",;\t", key=first_line.count)
-        if said := re.fullmatch(r'"?sep=(.)"?\r?', first_line, re.IGNORECASE):  # a line that Excel wants and writes
-            delimiter, text = said[1], rest
+        if declared := re.fullmatch(r'"?sep=(.)"?\r?', first_line, re.IGNORECASE):  # as Excel writes it
+            delimiter, text = declared[1], rest
         lines = _csv_lines(text, delimiter, path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} isn't in UTF-8: Excel's plain CSV isn't either; save it as CSV UTF-8.") from error
@@ -290,14 +290,10 @@ def _read_json(path: Path) -> Table:
     if {SPLIT_WORDS[key_of(entry["split"])] for entry in entries} == {"train"}:
         # one list only: no split was made, so validation and test sets are to be carved
         entries = [{key: value for key, value in entry.items() if key != "split"} for entry in entries]
-    left_out = content.get("left_out")
-    left_out = left_out if isinstance(left_out, list) else []
+    given = content.get("left_out")
+    left_out = tuple(map(LeftOut.from_entry, _entries(given, path))) if isinstance(given, list) else ()
     return Table(
-        path,
-        entries,
-        _declared_numbers(content.get("labels")),
-        tuple(_entries(left_out, path)),
-        content.get("twins_searched") is True,
+        path, entries, _declared_numbers(content.get("labels")), left_out, content.get("twins_searched") is True
     )
 
 
@@ -308,7 +304,7 @@ def _refuse_other_lists(content: dict, entries: Sequence[dict], path: Path) -> N
         is_split = key_of(name) in SPLIT_WORDS
         if is_split and isinstance(members, dict) and members:
             raise InputError(f"{path}: {name} must be a list of images, found an object with keys; make a list of it.")
-        if is_split or name in OWN_LISTS or not isinstance(members, list):
+        if is_split or name in LISTS_OF_SPLIT_FILES or not isinstance(members, list):
             continue
         images = [
             member

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of a set without known patients, and which part of the file names may name them."""
+"""Data sets without known patients, and the part of the file names that may name them."""
 
 from __future__ import annotations
 

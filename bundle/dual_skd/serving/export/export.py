@@ -19,6 +19,7 @@ import torch
 from dual_skd.data import image_transforms, load_records, load_split
 from dual_skd.data.reading.facts import spread
 from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.record import Record
 from dual_skd.errors import InputError, choose, plain_input_errors
 from dual_skd.networks.weight_files import read_info
 from dual_skd.runs.model_file import conformal_rule, load_model
@@ -107,7 +108,7 @@ def _refuse_impossible(formats: Sequence[str], **counts: int) -> None:
 def _made(builder: ArtefactBuilder, used: Images, output: Path, formats: Sequence[str], run: Mapping[str, Any]) -> Row:
     """Makes the artefacts, and returns their entries of ``export.json``."""
     remove_earlier(output)
-    labels = torch.tensor([record["label"] for record in used.records])
+    labels = torch.tensor([record.label for record in used.records])
     baselines = builder.baselines(run)
     rows = [builder.artefact(name, labels, output, wanted=name in formats) for name in with_sources(formats)]
     rows = [row for row in rows if row["format"] in formats]
@@ -143,9 +144,9 @@ def _auxiliary(builder: ArtefactBuilder, labels: torch.Tensor, output: Path) -> 
 class Images(NamedTuple):
     """Records to verify on, their source in words, and records to calibrate quantisation on."""
 
-    records: list[dict]
+    records: list[Record]
     source: str
-    calibration: list[dict]
+    calibration: list[Record]
 
 
 def _images_of(
@@ -193,13 +194,13 @@ def _labelled(data: str | Path, read_as: Mapping[str, Any], info: Mapping[str, A
     return found
 
 
-def _spread(records: Sequence[dict], most: int) -> list[dict]:
+def _spread(records: Sequence[Record], most: int) -> list[Record]:
     return [records[place] for place in spread(len(records), most)]
 
 
-def _arrays(records: Sequence[Mapping[str, Any]], transforms: Any) -> np.ndarray:
+def _arrays(records: Sequence[Record], transforms: Any) -> np.ndarray:
     with plain_input_errors():
-        return np.stack([transforms({"image": record["image"]})["image"].numpy() for record in records])
+        return np.stack([transforms({"image": record.image})["image"].numpy() for record in records])
 
 
 # --- the report -------------------------------------------------------------------------------------------------------

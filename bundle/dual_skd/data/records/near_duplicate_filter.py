@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leaves out the validation and test images that have a near duplicate in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dual_skd.data.near_duplicates.search import find_twins
+from dual_skd.data.records.record import LeftOut, Record
+from dual_skd.options.data import ReadOptions
+from dual_skd.utils.wording import counted
+
+
+class NearDuplicateFilter:
+    """Decodes images once, and then takes those out of a split that training has a near duplicate of.
+
+    Args:
+        images: locators of all images.
+        options: with ``keep_twins``, ``twin_search`` and ``twin_similarity``.
+        dataset_dir: what the user gave, for the remedy in a note.
+        notes: gets a sentence for each decision.
+
+    Raises:
+        InputError: an image can't be read.
+    """
+
+    def __init__(self, images: Sequence[str], options: ReadOptions, dataset_dir: str | Path, notes: list[str]) -> None:
+        self.left_out: list[LeftOut] = []
+        self._similarity = options.twin_similarity
+        self._notes = notes
+        self._finder = None
+        if not options.keep_twins:
+            self._finder = find_twins(
+                images, spatial_dims=options.spatial_dims, search=options.twin_search, dataset_dir=dataset_dir,
+                notes=notes,
+            )  # fmt: skip
+
+    @property
+    def searched(self) -> bool:
+        """Whether near duplicates are searched for at all."""
+        return self._finder is not None
+
+    def without_copies(self, records: list[Record], known: Sequence[Record], split: str) -> list[Record]:
+        """The records of a split without those that have a near duplicate among the known ones."""
+        if self._finder is None:
+            return records
+        images, known_images = [record.image for record in records], [record.image for record in known]
+        best = self._finder.best_twins(images, known_images, similarity=self._similarity)
+        found = [
+            LeftOut(**vars(record), twin=twin.twin, similarity=twin.similarity, exact=twin.exact, split=split)
+            for record in records
+            if (twin := best.get(record.image))
+        ]
+        if found:
+            exact = sum(one.exact for one in found)
+            those = f"{len(records)} {split} images"
+            self._notes.append(
+                f"{counted(len(found), f'of {those} was', f'of {those} were')} left out because of a twin in training "
+                f"({exact} exact, {counted(len(found) - exact, 'near copy', 'near copies')})"
+            )
+        self.left_out += found
+        return [record for record in records if record.image not in best]

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from dual_skd.errors import InputError
+from dual_skd.options import Training, read
+from dual_skd.options.data import DataOptions, ReadOptions
+
+
+def test_options_of_the_data_have_the_defaults_of_a_training():
+    whole = Training()
+    assert {name: getattr(whole, name) for name in DataOptions.model_fields} == DataOptions().model_dump()
+
+
+def test_a_volume_has_no_frame():
+    assert ReadOptions(frame="middle").frame_in_2d == "middle"
+    assert ReadOptions(frame="middle", spatial_dims=3).frame_in_2d is None
+
+
+def test_options_of_a_division_are_no_options_of_an_evaluation():
+    with pytest.raises(InputError, match="Unknown option val_fraction"):
+        read(ReadOptions, {"val_fraction": 0.1})
