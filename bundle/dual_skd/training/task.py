@@ -115,7 +115,7 @@ class DualModelTask:
         output["pred"] = batch.infer(self.student)
         return output
 
-    def loss(self, output: Mapping[str, Any], label: Tensor, now: ScheduleValues) -> dict[str, Any]:
+    def loss(self, output: Mapping[str, Tensor], label: Tensor, now: ScheduleValues) -> dict[str, Any]:
         """Returns the loss and its parts by name.
 
         Args:
@@ -127,10 +127,10 @@ class DualModelTask:
             ``loss``, which is differentiated. ``loss_label`` and ``loss_skd`` of the student, unweighted, and
             ``loss_auxiliary`` (``mutual``), all detached. ``skd_weight`` and ``momentum`` of this iteration.
         """
-        z_S, z_A, w = output["pred"], output.get("auxiliary_pred"), now.skd_weight
-        loss_label = self._label_loss(z_S, label)
+        w = now.skd_weight
+        loss_label = self._label_loss(output["pred"], label)
         loss_skd = self.distill(output) if w > 0 else torch.zeros_like(loss_label)
-        parts = {
+        parts: dict[str, Any] = {
             "loss": loss_label + w * loss_skd,
             "loss_label": loss_label.detach(),
             "loss_skd": loss_skd.detach(),
@@ -138,6 +138,7 @@ class DualModelTask:
             "momentum": now.momentum,
         }
         if self.update == "mutual":
+            z_S, z_A = output["pred"], output["auxiliary_pred"]
             loss_auxiliary = self._label_loss(z_A, label)
             if w > 0:
                 loss_auxiliary = loss_auxiliary + w * self.distillation(z_A, z_S)
