@@ -18,8 +18,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dual_skd.errors import InputError
-from dual_skd.runs.bad_numbers import POLICIES, Buffers, anywhere, files_of, gradient_norm, in_words, is_finite
-from dual_skd.runs.distributed import average_statistics, equalise, others_needed, several_processes
+from dual_skd.runs.bad_numbers import (
+    BAD_NUMBER_POLICIES,
+    Buffers,
+    files_of,
+    first_names,
+    gradient_norm,
+    in_any_process,
+    is_finite,
+)
+from dual_skd.runs.distributed import average_statistics, broadcast_networks, lost_process_named, several_processes
 from dual_skd.training.former_arguments import task_of
 from dual_skd.training.task import Batch
 
@@ -96,8 +104,8 @@ class DualModelTrainer(SupervisedTrainer):
             **kwargs,
         )
         self.task.check(epochs=max_epochs, epoch_length=self.state.epoch_length, optimizer=optimizer)
-        if on_bad_number not in POLICIES:
-            raise InputError(f"on_bad_number is {on_bad_number!r}; use one of {', '.join(POLICIES)}.")
+        if on_bad_number not in BAD_NUMBER_POLICIES:
+            raise InputError(f"on_bad_number is {on_bad_number!r}; use one of {', '.join(BAD_NUMBER_POLICIES)}.")
         self.on_bad_number = on_bad_number
         self.skipped = 0
         self._skipped_in_a_row = 0
@@ -111,9 +119,9 @@ class DualModelTrainer(SupervisedTrainer):
         Raises:
             InputError: bad numbers, a batch too small for batch normalisation, or another process was lost.
         """
-        with others_needed():
+        with lost_process_named():
             if several_processes():
-                equalise(self.task.networks)
+                broadcast_networks(self.task.networks)
             try:
                 Workflow.run(self)
             except ValueError as error:
@@ -212,7 +220,7 @@ class DualModelTrainer(SupervisedTrainer):
             self._skipped_in_a_row = 0
 
     def _is_bad(self, good: Tensor) -> bool:
-        return anywhere(not good.item(), self.state.device)
+        return in_any_process(not good.item(), self.state.device)
 
     def _leave_out(self, batchdata: Any, image: Tensor, where: str, buffers: Buffers | None) -> None:
         """Takes the batch out of the running statistics, and stops, or goes on without it."""
@@ -220,7 +228,7 @@ class DualModelTrainer(SupervisedTrainer):
             buffers.restore()
         names = files_of(batchdata, image, getattr(self.data_loader, "dataset", None))
         place = f"epoch {self.state.epoch}, iteration {self.state.iteration}"
-        files = f" (files: {in_words(names)})" if names else ""
+        files = f" (files: {first_names(names)})" if names else ""
         self._skipped_in_a_row += 1
         endless = self._skipped_in_a_row >= (self.state.epoch_length or MAX_SKIPPED_BATCHES)
         if self.on_bad_number == "stop" or endless:
