@@ -11,35 +11,33 @@ from dual_skd.training.label_free import LabelFreeTask
 from dual_skd.training.schedule import Schedule
 from dual_skd.training.task import DualModelTask
 
-FORMER = (
-    "network", "loss_function", "auxiliary", "distillation", "update", "schedule", "auxiliary_optimizer",
-    "label_free_heads",
-)  # fmt: skip
+FORMER = """
+    network loss_function auxiliary distillation update schedule auxiliary_optimizer label_free_heads
+""".split()
 
 
 def task_of(task: Any, arguments: dict[str, Any], *, epochs: int) -> Any:
-    """Returns ``task``, or the one that the former arguments describe, which are taken out of ``arguments``.
+    """Returns ``task``, or builds it from the former arguments, which it takes out of ``arguments``.
 
     Raises:
         InputError: there is neither, or both, or they don't fit together.
     """
     found = {name: arguments.pop(name) for name in FORMER if name in arguments}
+    names = ", ".join(found)
+    if task is not None and found:
+        raise InputError(
+            f"the trainer has a task, so {names} belong there; give them to DualModelTask, in a config under `task#`."
+        )
     if task is not None:
-        if found:
-            raise InputError(
-                f"the trainer has a task, so {', '.join(found)} belong there; give them to DualModelTask, in a config "
-                "under `task#`."
-            )
         return task
     if not {"network", "loss_function"} <= found.keys():
         raise InputError("the trainer needs a task; build a DualModelTask of the student and the loss on the labels.")
-    names = ", ".join(found)
     warnings.warn(
         f"The trainer takes a task=DualModelTask(...) in place of {names}; these arguments go with version 0.3.",
         FutureWarning,
         stacklevel=3,
     )
-    heads = found.pop("label_free_heads", None)
+    student, criterion, heads = (found.pop(name, None) for name in ("network", "loss_function", "label_free_heads"))
     schedule = found.pop("schedule", None) or Schedule(epochs)
-    made = DualModelTask(found.pop("network"), found.pop("loss_function"), schedule=schedule, **found)
-    return LabelFreeTask(made, heads) if heads is not None and schedule.label_free_epochs else made
+    former = DualModelTask(student, criterion, schedule=schedule, **found)
+    return LabelFreeTask(former, heads) if heads is not None and schedule.label_free_epochs else former

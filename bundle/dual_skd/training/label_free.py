@@ -124,7 +124,7 @@ class LabelFreeTask:
             output[f"prediction_{n}"] = heads.predictor(heads.projector(features))
         return output
 
-    def loss(self, output: Mapping[str, Tensor], label: Tensor, now: ScheduleValues) -> dict[str, Tensor | float]:
+    def loss(self, output: Mapping[str, Any], label: Tensor, now: ScheduleValues) -> dict[str, Any]:
         """Returns the parts of :meth:`DualModelTask.loss`; ``loss_skd`` is the loss of the views."""
         if now.stage != "label_free":
             return self.task.loss(output, label, now)

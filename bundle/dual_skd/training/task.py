@@ -27,12 +27,12 @@ UPDATES = get_args(Update)
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and what a task may ask about them.
+    """The images of an iteration.
 
     Attributes:
         image: (N, C, H, W[, D]).
-        infer: gives a network's logits (N, K) of these images.
-        another_view: prepares the same images once more, with other random changes.
+        infer: network -> its logits (N, K) for these images.
+        another_view: () -> the same images with other random changes.
     """
 
     image: Tensor
@@ -115,39 +115,42 @@ class DualModelTask:
         output["pred"] = batch.infer(self.student)
         return output
 
-    def loss(self, output: Mapping[str, Tensor], label: Tensor, now: ScheduleValues) -> dict[str, Tensor | float]:
-        """Returns the loss and its parts.
+    def loss(self, output: Mapping[str, Tensor], label: Tensor, now: ScheduleValues) -> dict[str, Any]:
+        """Returns the loss and its parts by name.
 
         Args:
             output: what :meth:`predict` returned.
             label: (N,) or (N, K), as the criterion takes them.
-            now: weight and momentum of this iteration.
+            now: the schedule's values.
 
         Returns:
-            ``loss``, which is differentiated. Detached and unweighted: ``loss_label`` and ``loss_skd`` of the student,
-            and ``loss_auxiliary`` (``mutual``). ``skd_weight`` and ``momentum`` as they were applied.
+            ``loss``, which is differentiated. ``loss_label`` and ``loss_skd`` of the student, unweighted, and
+            ``loss_auxiliary`` (``mutual``), all detached. ``skd_weight`` and ``momentum`` of this iteration.
         """
-        weight = now.skd_weight
-        loss = self._label_loss(output["pred"], label)
-        parts: dict[str, Tensor | float] = {"loss_label": loss.detach(), "loss_skd": torch.zeros_like(loss.detach())}
-        if weight > 0:
-            loss_skd = self.distill(output)
-            parts["loss_skd"] = loss_skd.detach()
-            loss = loss + weight * loss_skd
+        w = now.skd_weight
+        loss_label = self._label_loss(output["pred"], label)
+        loss_skd = self.distill(output) if w > 0 else torch.zeros_like(loss_label)
+        parts: dict[str, Any] = {
+            "loss": loss_label + w * loss_skd,
+            "loss_label": loss_label.detach(),
+            "loss_skd": loss_skd.detach(),
+            "skd_weight": w,
+            "momentum": now.momentum,
+        }
         if self.update == "mutual":
-            loss_auxiliary = self._label_loss(output["auxiliary_pred"], label)
-            if weight > 0:
-                loss_auxiliary = loss_auxiliary + weight * self.distillation(output["auxiliary_pred"], output["pred"])
-            parts["loss_auxiliary"] = loss_auxiliary.detach()
-            loss = loss + loss_auxiliary
-        return parts | {"loss": loss, "skd_weight": weight, "momentum": now.momentum}
+            z_S, z_A = output["pred"], output["auxiliary_pred"]
+            loss_auxiliary = self._label_loss(z_A, label)
+            if w > 0:
+                loss_auxiliary = loss_auxiliary + w * self.distillation(z_A, z_S)
+            parts |= {"loss": parts["loss"] + loss_auxiliary, "loss_auxiliary": loss_auxiliary.detach()}
+        return parts
 
     def distill(self, output: Mapping[str, Tensor]) -> Tensor:
-        """Returns what the student loses against the auxiliary, a scalar."""
+        """Returns the student's SKD loss, a scalar; called while w(t) is above 0."""
         return self.distillation(output["pred"], output["auxiliary_pred"])
 
     def before_step(self, optimizer: Optimizer, now: ScheduleValues) -> None:
-        """Called when the gradients of a step are complete."""
+        """Does nothing; called when the gradients of a step are complete."""
 
     def after_step(self, now: ScheduleValues) -> None:
         """Moves the auxiliary after every optimiser step: theta_A <- m theta_A + (1 - m) theta_S."""
