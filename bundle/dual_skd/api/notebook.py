@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from dual_skd.evaluation.analysis import training_of
+from dual_skd.evaluation.analysis.run_facts import training_of
 from dual_skd.evaluation.pages.markup import Markup, element, number, table
 from dual_skd.evaluation.report.plots import inline, training_plots
 from dual_skd.utils.files import read_json

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 
 import dual_skd
 from dual_skd.errors import InputError
-from dual_skd.evaluation.analysis import analyse
+from dual_skd.evaluation.analysis import analyse, to_json
 from dual_skd.evaluation.report.cases import explained_cases
 from dual_skd.evaluation.report.content import Content
 from dual_skd.evaluation.report.model_card import model_card
@@ -67,7 +67,8 @@ def write_report(
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
     with bar(None, "Writing the report", 4) as steps:
-        analysis = analyse(files, resamples=resamples)
+        measured = analyse(files, resamples=resamples)
+        analysis = to_json(measured)
         steps.update()
         analysis["efficiency"]["speed"] = _speed(network, files, files.metrics.get("speed"), measure=speed)
         steps.update()
@@ -78,7 +79,7 @@ def write_report(
         elif images and network is not None:
             cases, reason = explained_cases(files, network, info["preprocessing"])
         steps.update()
-        plots = all_plots(analysis)
+        plots = all_plots(measured)
         folder = report_folder(directory, split)
         for plot in (plot for several in plots.values() for plot in several):
             save(plot, folder / "plots")
