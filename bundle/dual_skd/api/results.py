@@ -45,9 +45,9 @@ class Result(ABC):
         return closing(self.title(), self.rows())
 
     def _repr_html_(self) -> str:
-        from dual_skd.api.notebook import shown
+        from dual_skd.api.notebook import result_html
 
-        return shown(self)
+        return result_html(self)
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,9 +160,9 @@ class TrainingResult(Result):
         return load_model(self.model_file)
 
     def _repr_html_(self) -> str:
-        from dual_skd.api.notebook import shown, training_parts
+        from dual_skd.api.notebook import training_html
 
-        return shown(self, training_parts(self))
+        return training_html(self)
 
     def title(self) -> str:
         if self.finished:
@@ -318,9 +318,9 @@ class EvaluationResult(Result):
         return unfinished(self._run, "the command below")
 
     def _repr_html_(self) -> str:
-        from dual_skd.api.notebook import evaluation_parts, shown
+        from dual_skd.api.notebook import evaluation_html
 
-        return shown(self, evaluation_parts(self))
+        return evaluation_html(self)
 
     def title(self) -> str:
         return f"Evaluated: {self.output_dir}, kept as {self.name!r}"

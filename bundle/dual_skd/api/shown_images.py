@@ -19,7 +19,7 @@ from PIL import Image
 from dual_skd.data.reading.facts import spread
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.errors import InputError, choose
-from dual_skd.evaluation.pages.markup import element, picture
+from dual_skd.evaluation.pages.rendering import render
 from dual_skd.metrics.predictions import named
 from dual_skd.runs.workflow import TRAIN
 from dual_skd.utils.wording import counted
@@ -56,12 +56,11 @@ class ShownImages:
         return f"{counted(len(self.images), 'image')} of {size} pixels, values {values}; a notebook shows them"
 
     def _repr_html_(self) -> str:
-        figures = []
-        for pixels, title in zip(self.pictures(), self.titles, strict=True):
-            width = pixels.shape[1] * max(SHOWN_WIDTH // pixels.shape[0], 1)
-            shown = picture(_png(pixels), title, width)
-            figures.append(element("figure", shown, element("figcaption", title), style="margin:0"))
-        return element("div", *figures, style="display:flex;flex-wrap:wrap;gap:.75rem")
+        pictures = [
+            (_png(pixels), title, pixels.shape[1] * max(SHOWN_WIDTH // pixels.shape[0], 1))
+            for pixels, title in zip(self.pictures(), self.titles, strict=True)
+        ]
+        return render("pictures.html", pictures=pictures)
 
 
 def show_batch(

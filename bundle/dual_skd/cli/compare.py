@@ -50,10 +50,9 @@ def compare(directory: Path, other: Path, split: str = "test", *, resamples: int
     import dual_skd
     from dual_skd.evaluation.comparison import compare_runs, different_options
     from dual_skd.evaluation.report.comparison_page import comparison_page, terminal_lines
-    from dual_skd.evaluation.report.words import warnings_of
     from dual_skd.evaluation.run_files import read_run, report_folder, unfinished
     from dual_skd.metrics.bootstrap import RESAMPLES
-    from dual_skd.utils.files import expanded, replace_file
+    from dual_skd.utils.files import expanded, write_text
 
     names = names_of(expanded(directory), expanded(other))
     one, two = read_run(directory, split), read_run(other, split)
@@ -63,12 +62,12 @@ def compare(directory: Path, other: Path, split: str = "test", *, resamples: int
     runs = zip(names, (one, two), strict=True)
     stopped = (unfinished(run.run, f"the training command of {name}") for name, run in runs)
     early = " ".join(filter(None, stopped))
-    warnings = warnings_of(optimistic="validation" in (one.section, two.section), unfinished=early)
     page = comparison_page(
-        found, names, options, split=split, written=written, version=dual_skd.__version__, warnings=warnings
-    )
+        found, names, options, split=split, written=written, version=dual_skd.__version__, unfinished=early,
+        optimistic="validation" in (one.section, two.section),
+    )  # fmt: skip
     path = report_folder(expanded(directory), split) / f"compared_with_{names[1].replace('/', '_')}.html"
-    replace_file(path, lambda draft: draft.write_text(page, encoding="utf-8"))
+    write_text(path, page)
     yield from textwrap.wrap(early, WIDTH)
     yield from terminal_lines(found, names, options)
     rows, following = [("adds", "the AUC of each class, and p before Holm's correction")], ""

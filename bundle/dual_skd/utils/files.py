@@ -76,10 +76,14 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} isn't JSON ({error}); remove it or choose another output_dir.") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all, see :func:`replace_file`."""
+    replace_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file at once: a reader, or a run that is killed, sees the old file or the new one."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    replace_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def make_folder(path: str | Path) -> Path:

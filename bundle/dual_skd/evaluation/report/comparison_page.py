@@ -4,29 +4,24 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dual_skd.evaluation.comparison import shared_images
-from dual_skd.evaluation.pages.frame import document, how
-from dual_skd.evaluation.pages.markup import Notes, element, estimate, number, paragraph, table
-from dual_skd.evaluation.report.words import METRICS
+from dual_skd.evaluation.pages.rendering import Table, number, render
+from dual_skd.evaluation.report.metric_names import METRICS
+from dual_skd.metrics.estimates import Estimate
 from dual_skd.runs.recorder import LOWER_IS_BETTER
 from dual_skd.utils.wording import WIDTH, aligned, counted, metric_words
 
 LEVEL = 0.05  # of p values after Holm that are called beyond chance
-HOW = (
-    "Paired on the shared images: metrics by a bootstrap over patients, areas by DeLong's test, right or wrong by "
-    "McNemar's test, which takes images for independent. p says how often chance alone would make a difference "
-    "as large; all p values are one family, corrected by Holm."
-)
 
 Options = Mapping[str, tuple[Any, Any]]
 
 
 def comparison_page(
     found: Mapping[str, Any], names: tuple[str, str], options: Options, *, split: str, written: str, version: str,
-    warnings: Sequence[str] = (),
+    unfinished: str = "", optimistic: bool = False,
 ) -> str:  # fmt: skip
     """The whole HTML document.
 
@@ -37,33 +32,30 @@ def comparison_page(
         split: which evaluation.
         written: date of the page.
         version: of this package.
-        warnings: of :func:`dual_skd.evaluation.report.words.warnings_of`.
+        unfinished: the warning that a training hasn't come to its end.
+        optimistic: whether the images chose one of the models.
     """
-    marks = Notes()
-    rows = [
+    entries = [
         [label, f"{better} is better", number(one["one"]), number(one["other"]),
-         estimate(_difference(one), notes=marks), p_value(one["p"]), p_value(one["p_holm"])]
+         Estimate(one["difference"], one["low"], one["high"], one["reason"]), p_value(one["p"]), p_value(one["p_holm"])]
         for label, better, one in _entries(found, METRICS.__getitem__)
     ]  # fmt: skip
     head = ["metric", "direction", *names, f"{names[0]} − {names[1]}", "p", "p (Holm)"]
-    title = f"{names[0]} and {names[1]} compared on {found['shared']} images ({split})"
-    body = [
-        paragraph(verdict(found, names), class_="lead"),
-        paragraph(shared_images(found, names), found["reason"]),
-        element("h2", "Differences"),
-        table(head, rows),
-        marks.paragraphs(),
-        how("A difference comes with its interval: where that holds 0, chance may have made it.", HOW),
-        paragraph(right_and_wrong(found, names)),
-        element("h2", "Options of training that differ"),
-        table(["option", *names], [[name, *map(str, values)] for name, values in options.items()])
-        if options
-        else paragraph("None that both runs know, apart from paths."),
-    ]
-    return document(
-        f"{title}, {written}", body, version=version, heading=title,
-        about=f"Written {written} by dual-skd {version}.", warnings=warnings,
-    )  # fmt: skip
+    different = [[name, *map(str, values)] for name, values in options.items()]
+    return render(
+        "comparison.html",
+        title=f"{names[0]} and {names[1]} compared on {found['shared']} images ({split})",
+        version=version,
+        written=written,
+        unfinished=unfinished,
+        optimistic=optimistic,
+        verdict=verdict(found, names),
+        shared_images=shared_images(found, names),
+        reason=found["reason"],
+        differences=Table(head, entries),
+        right_and_wrong=right_and_wrong(found, names),
+        options=Table(["option", *names], different),
+    )
 
 
 def terminal_lines(found: Mapping[str, Any], names: tuple[str, str], options: Options) -> Iterator[str]:
@@ -138,10 +130,6 @@ def _entries(
         yield name_of(name), "lower" if name in LOWER_IS_BETTER else "higher", one
     for area in found["areas"] if areas else ():
         yield f"AUC of {area['class']}", "higher", area
-
-
-def _difference(one: Mapping[str, Any]) -> dict[str, Any]:
-    return {"value": one["difference"], "low": one["low"], "high": one["high"], "reason": one["reason"]}
 
 
 def _signed(value: float | None) -> str:

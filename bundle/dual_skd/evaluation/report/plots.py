@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.analysis.decisions import ClassCurve
 from dual_skd.evaluation.analysis.run_facts import Training
-from dual_skd.evaluation.pages.frame import figure as framed
-from dual_skd.evaluation.pages.markup import Markup, clean, text
+from dual_skd.evaluation.pages.rendering import clean
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.runs.recorder import LOWER_IS_BETTER
 from dual_skd.utils.wording import metric_words
@@ -73,6 +73,27 @@ class Plot(NamedTuple):
     reading: str = ""
     svg: str = ""
 
+    def inline(self) -> Markup:
+        """The drawing as part of a page: with title and description, without links, its ids its own.
+
+        It takes the colours of the page (``pages/templates/style.css``), so it can be read in the dark.
+        """
+        drawn = self.svg[self.svg.index("<svg") :]
+        drawn = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawn, flags=re.DOTALL)
+        opening, rest = drawn.split(">", 1)
+        box = opening.split('viewBox="', 1)[1].split('"', 1)[0]
+        rest = rest.replace("xlink:href", "href")
+        rest = re.sub(r'\bid="', f'id="{self.name}-', rest)
+        rest = re.sub(r'url\(#|href="#', lambda found: f"{found[0]}{self.name}-", rest)
+        rest = re.sub(r'style="[^"]*"', lambda found: _of_the_page(found[0]), rest)
+        head = Markup(
+            '<svg viewBox="{box}" role="img" aria-labelledby="{name}-title {name}-desc" '
+            'style="fill:currentColor;stroke-linejoin:round;stroke-linecap:butt">'
+            '<title id="{name}-title">{title}</title><desc id="{name}-desc">{description}</desc>'
+        )
+        words = {"title": clean(self.title), "description": clean(self.description)}
+        return head.format(box=box, name=self.name, **words) + Markup(rest.strip())  # noqa: S704 # matplotlib's own
+
 
 def all_plots(analysis: Analysis) -> dict[str, list[Plot]]:
     """Every plot that the analysis has the numbers for, by section: an empty list where it has none."""
@@ -102,28 +123,6 @@ def save(plot: Plot, folder: Path) -> None:
     (folder / f"{plot.name}.svg").write_text(plot.svg, encoding="utf-8")
     with _style():
         plot.figure.savefig(folder / f"{plot.name}.png", format="png", dpi=150)
-
-
-def inline(plot: Plot) -> Markup:
-    """The plot as a figure of a page: with title and description, without links, its ids its own.
-
-    It takes the colours of the page (:mod:`dual_skd.evaluation.pages.style`), so it can be read in the dark.
-    """
-    drawn = plot.svg[plot.svg.index("<svg") :]
-    drawn = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawn, flags=re.DOTALL)
-    opening, rest = drawn.split(">", 1)
-    box = opening.split('viewBox="', 1)[1].split('"', 1)[0]
-    rest = rest.replace("xlink:href", "href")
-    rest = re.sub(r'\bid="', f'id="{plot.name}-', rest)
-    rest = re.sub(r'url\(#|href="#', lambda found: f"{found[0]}{plot.name}-", rest)
-    rest = re.sub(r'style="[^"]*"', lambda found: _of_the_page(found[0]), rest)
-    head = (
-        f'<svg viewBox="{box}" role="img" aria-labelledby="{plot.name}-title {plot.name}-desc" '
-        'style="fill:currentColor;stroke-linejoin:round;stroke-linecap:butt">'
-        f'<title id="{plot.name}-title">{text(plot.title)}</title>'
-        f'<desc id="{plot.name}-desc">{text(plot.description)}</desc>'
-    )
-    return framed(Markup(head + rest.strip()), plot.title, plot.reading)
 
 
 def _of_the_page(style: str) -> str:
