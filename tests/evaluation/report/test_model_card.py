@@ -16,8 +16,8 @@ def card_of(directory, **options):
 
 def test_the_card_has_the_numbers_with_their_intervals(run_folder):
     analysis, card = card_of(run_folder())
-    one = analysis["metrics"]["overall"]["accuracy"]
-    assert f"| accuracy | {one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f}) |" in card
+    one = analysis.metrics.overall["accuracy"]
+    assert f"| accuracy | {one.value:.3f} ({one.low:.3f} to {one.high:.3f}) |" in card
     assert "Twins of training images left out: 1. Files skipped: 1." in card
     assert "| student | small | 1,000 | 5,000 |" in card
     assert "dual-skd train DATA -o OUT --epochs 2 --fit stretch\n" in card
