@@ -6,10 +6,9 @@
     dual-skd evaluate OUT
     python scripts/example_report.py OUT --output SITE/example
 
-The picture of it that the README shows, ``docs/example/report.png``, is a screenshot:
+The picture of it that the README shows, ``docs/example/report.png``, is a screenshot, reduced to 128 colours:
 
     chromium --headless --hide-scrollbars --window-size=1200,1700 --screenshot=shot.png SITE/example/report.html
-    python -c "from PIL import Image; Image.open('shot.png').convert('RGB').quantize(128).save('docs/example/report.png')"
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,6 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from dual_skd import __version__
 from dual_skd.api.shown_images import ShownImages, preprocessing_for
@@ -21,7 +19,7 @@ from dual_skd.data.reading.inspection import FileFacts
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.splitting import positive_labels
 from dual_skd.errors import input_error_behind
-from dual_skd.evaluation.pages.rendering import Table, render
+from dual_skd.evaluation.pages.rendering import Table, image_file, render
 from dual_skd.utils.wording import counted
 
 PICTURE_SIDE = 128  # pixels along the longer side of a picture; of a volume's slices together three times as many
@@ -61,7 +59,7 @@ def check_page(
         data: as given, nothing left out.
         findings: of the whole check, with the facts of its files.
         options: of the images, as they were given: those that training would get.
-        notes: what else is to be said of the set.
+        notes: remarks on the whole set.
         verdict: whether the set can be trained on, in a sentence.
         following: the next command; "" for none.
     """
@@ -137,8 +135,9 @@ class Album:
         self.left -= 1
         (pixels,) = ShownImages(image[None], [name]).pictures()
         wide = image.ndim == 4
-        file, width = _jpeg(pixels, PICTURE_SIDE * (3 if wide else 1))
-        return [Picture(file, name, width, wide)]
+        side = PICTURE_SIDE * (3 if wide else 1)
+        width = pixels.shape[1] * min(1, side / max(pixels.shape))
+        return [Picture(image_file(pixels, side=side, kind="JPEG"), name, max(round(width), side * 3 // 4), wide)]
 
 
 def _seen(data: DataList, album: Album) -> Iterator[tuple[str, list[tuple[str, list[Picture]]]]]:
@@ -152,8 +151,8 @@ def _seen(data: DataList, album: Album) -> Iterator[tuple[str, list[tuple[str, l
         for split in divided:
             members = [one for one in album.splits[split] if label in positive_labels(one)]
             shown = [members[place]["image"] for place in spread(len(members), share)]
-            said = counted(len(members), f"{split} image" if len(divided) > 1 else "image")
-            strips.append((said, [one for image in shown for one in album.picture(data.relative(image))]))
+            count = counted(len(members), f"{split} image" if len(divided) > 1 else "image")
+            strips.append((count, [one for image in shown for one in album.picture(data.relative(image))]))
         yield name, strips
 
 
@@ -251,8 +250,8 @@ def _files(facts: Sequence[FileFacts]) -> Table | None:
 
 def _commonest(found: Sequence[str]) -> str:
     counts = Counter(one or "not stated" for one in found).most_common()
-    said = ", ".join(f"{name} ({count})" for name, count in counts[:MAX_VALUES])
-    return f"{said} and {len(counts) - MAX_VALUES} more" if len(counts) > MAX_VALUES else said
+    shown = ", ".join(f"{name} ({count})" for name, count in counts[:MAX_VALUES])
+    return f"{shown} and {len(counts) - MAX_VALUES} more" if len(counts) > MAX_VALUES else shown
 
 
 def _range(found: Sequence[Sequence[float]]) -> str:
@@ -262,11 +261,3 @@ def _range(found: Sequence[Sequence[float]]) -> str:
         " x ".join(f"{value:.4g}" for value in row) for row in (values.min(0), np.median(values, 0), values.max(0))
     )
     return low if low == high else f"{low} to {high}, median {middle}"
-
-
-def _jpeg(pixels: np.ndarray, largest: int) -> tuple[bytes, int]:
-    """A JPEG file of a grey picture, and how wide it is shown."""
-    shown, buffer = Image.fromarray(pixels), io.BytesIO()
-    shown.thumbnail((largest, largest))
-    shown.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue(), max(shown.width, largest * 3 // 4)

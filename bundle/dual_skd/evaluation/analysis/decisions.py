@@ -88,7 +88,7 @@ def _threshold(
     name = predictions.class_names[k]
     if forms.validation is None or files.validation is None:
         return ClassThreshold(name, wanted, reason=f"no threshold: {forms.reason}")
-    asked = {} if wanted is None else {"sensitivity": wanted}
+    asked: dict[str, Any] = {} if wanted is None else {"sensitivity": wanted}
     validation, truth = forms.validation, files.validation.labels
     p, labels, names, positive = predictions.probabilities, predictions.labels, predictions.class_names, k
     if predictions.multi_label:  # each label is a question of its own, with the answers no and yes

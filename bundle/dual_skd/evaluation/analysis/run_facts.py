@@ -159,7 +159,7 @@ def data_of(files: RunFiles) -> Data:
     )
 
 
-def _split(records: Sequence[Mapping[str, Any]], classes: int) -> Split:
+def _split(records: Sequence[dict[str, Any]], classes: int) -> Split:
     counts = Counter(k for record in records if record.get("label") is not None for k in positive_labels(record))
     patients = [record.get("patient") for record in records]
     without = sum(not patient for patient in patients)

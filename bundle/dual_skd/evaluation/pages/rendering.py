@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.utils.wording import metric_words
@@ -35,7 +38,7 @@ class Table(NamedTuple):
 
 
 class Notes:
-    """Footnotes of a table: the reasons why numbers are missing or special, each said once.
+    """Footnotes of a table: the reasons why numbers are missing or special, each given once.
 
     Reasons that differ only in their counts are one note, with the smallest and the largest of each count.
     """
@@ -93,6 +96,15 @@ def sentence(words: str) -> str:
     """Words with a capital letter and a full stop; the name of a file in front stays as it is."""
     first = words.split(" ")[0]
     return f"{words if '.' in first else words[:1].upper() + words[1:]}." if words else ""
+
+
+def image_file(pixels: np.ndarray, *, side: int | None = None, kind: str = "PNG") -> bytes:
+    """Pixels (H, W) or (H, W, 3), uint8, as a PNG or JPEG file, reduced to ``side`` pixels along the longer side."""
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    if side is not None:
+        image.thumbnail((side, side))
+    image.save(buffer, kind, optimize=True, quality=85)
+    return buffer.getvalue()
 
 
 def data_uri(file: bytes) -> str:

@@ -14,7 +14,7 @@ from dual_skd.metrics.estimates import Estimate
 from dual_skd.runs.recorder import LOWER_IS_BETTER
 from dual_skd.utils.wording import WIDTH, aligned, counted, metric_words
 
-LEVEL = 0.05  # of p values after Holm that are called beyond chance
+SIGNIFICANCE = 0.05  # p values after Holm below it are called beyond chance
 
 Options = Mapping[str, tuple[Any, Any]]
 
@@ -89,20 +89,20 @@ def verdict(found: Mapping[str, Any], names: tuple[str, str]) -> str:
     """The sentence that says which differences are beyond chance."""
     better: dict[str, list[str]] = {name: [] for name in names}
     for label, direction, one in _entries(found, metric_words):
-        if one["p_holm"] is not None and one["p_holm"] < LEVEL:
+        if one["p_holm"] is not None and one["p_holm"] < SIGNIFICANCE:
             first = (one["difference"] > 0) == (direction == "higher")
             better[names[0 if first else 1]].append(label)
-    said = [f"{name} is better in {', '.join(labels)}" for name, labels in better.items() if labels]
+    better_in = [f"{name} is better in {', '.join(labels)}" for name, labels in better.items() if labels]
     wrong = found["mcnemar"]
-    if wrong is not None and wrong["p_holm"] < LEVEL:
-        said.append(f"{names[0 if wrong['only_one'] > wrong['only_other'] else 1]} is right more often")
-    if said:
-        return f"Beyond chance (p below {LEVEL} after Holm): {'; '.join(said)}."
+    if wrong is not None and wrong["p_holm"] < SIGNIFICANCE:
+        better_in.append(f"{names[0 if wrong['only_one'] > wrong['only_other'] else 1]} is right more often")
+    if better_in:
+        return f"Beyond chance (p below {SIGNIFICANCE} after Holm): {'; '.join(better_in)}."
     if all(one["p_holm"] is None for _, _, one in _entries(found, metric_words)):
         units = counted(found["patients"], "patient") if found["patients"] else counted(found["shared"], "image")
         why = f": {units} are too few" if found["few"] else ""
         return f"No metric could be tested for chance{why}."
-    return f"No difference is beyond chance (p below {LEVEL} after Holm)."
+    return f"No difference is beyond chance (p below {SIGNIFICANCE} after Holm)."
 
 
 def right_and_wrong(found: Mapping[str, Any], names: tuple[str, str]) -> str:

@@ -33,9 +33,9 @@ GRID = "#e3e3e3"
 PAGE_COLOURS = {colour.lower(): f"var(--c{place},{colour})" for place, colour in enumerate(PALETTE[:6], 1)} | {
     "#000000": "currentColor", GREY: f"var(--soft,{GREY})", GRID: f"var(--line,{GRID})", "#ffffff": "var(--page,#fff)",
 }  # fmt: skip
-WIDTH = 4.4  # inches: at its own size on a phone, two beside each other on a screen
-TOGETHER = 4  # classes in one plot; more bands can't be told apart
-LONGEST = 24  # characters of a name in a plot
+FIGURE_WIDTH = 4.4  # inches: at its own size on a phone, two beside each other on a screen
+CURVES_PER_PLOT = 4  # classes in one plot; more bands can't be distinguished
+MAX_NAME_LENGTH = 24  # characters of a name in a plot
 STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
@@ -61,7 +61,7 @@ class Plot(NamedTuple):
         name: of its files.
         figure: the drawing.
         title: short.
-        description: what is to be seen, for who can't see it.
+        description: what there is to see, for readers who can't.
         reading: how it is read; "" where it stands on no page.
         svg: the drawing as an SVG document.
     """
@@ -141,13 +141,13 @@ def _style() -> Iterator[None]:
 
 
 def _figure(height: float, rows: int = 1, **options: Any):
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, 1, **options)
 
 
 def _cut(name: str) -> str:
     name = " ".join(clean(name).split())
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -165,9 +165,9 @@ def _training(training: Training) -> Plot:
     names = list(next(iter(training.series.values())))
     figure, axes = _figure(2.0 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
     for axis, name in zip(axes[:, 0], names, strict=True):
-        for place, (who, series) in enumerate(training.series.items()):
+        for place, (network, series) in enumerate(training.series.items()):
             values = [np.nan if value is None else value for value in series[name]]
-            axis.plot(training.epochs, values, color=PALETTE[place], linestyle=DASHES[place], label=who,
+            axis.plot(training.epochs, values, color=PALETTE[place], linestyle=DASHES[place], label=network,
                       marker="o" if len(values) == 1 else None)  # fmt: skip
         if training.best_epoch is not None:
             axis.axvline(training.best_epoch, color=GREY, linewidth=0.8, linestyle=":")
@@ -181,12 +181,12 @@ def _training(training: Training) -> Plot:
     axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
     if len(training.epochs) == 1:
         axes[-1, 0].set_xlim(training.epochs[0] - 1, training.epochs[0] + 1)
-    said = f"{metric_words(names[0])} on the validation images over {len(training.epochs)} epochs"
+    description = f"{metric_words(names[0])} on the validation images over {len(training.epochs)} epochs"
     reading = (
         "Measured on the validation images after each epoch, a turn through the training images. The student is the "
         "network that is kept, the auxiliary its twin, the mean that of both answers."
     )
-    return Plot("training", figure, "Validation during training", said, reading)
+    return Plot("training", figure, "Validation during training", description, reading)
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -225,10 +225,10 @@ def _curve_plots(
 ) -> list[Plot]:  # fmt: skip
     name, title, reading = words
     drawn, plots = [curve for curve in curves if curve.x], []
-    for start in range(0, len(drawn), TOGETHER):
-        part = drawn[start : start + TOGETHER]
+    for start in range(0, len(drawn), CURVES_PER_PLOT):
+        part = drawn[start : start + CURVES_PER_PLOT]
         figure, axis = _figure(3.9)
-        said, lines, labels = [], [], []
+        named, lines, labels = [], [], []
         for place, curve in enumerate(part):
             area = areas.get(curve.class_name)
             value = "" if area is None or area.value is None else f" {area.value:.3f}"
@@ -237,7 +237,7 @@ def _curve_plots(
             if curve.grid:
                 axis.fill_between(curve.grid, curve.low, curve.high, color=PALETTE[place], alpha=0.15,
                                   linewidth=0)  # fmt: skip
-            said.append(f"{curve.class_name} area{value or ' unknown'}")
+            named.append(f"{curve.class_name} area{value or ' unknown'}")
         if diagonal:
             axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=x, ylabel=y)
@@ -248,8 +248,8 @@ def _curve_plots(
             loc="outside lower center",
             ncols=2 if max(len(curve.class_name) for curve in part) < 14 else 1,
         )
-        number = f"_{start // TOGETHER + 1}" if len(drawn) > TOGETHER else ""
-        plots.append(Plot(name + number, figure, title, f"{title} of {', '.join(said)}",
+        number = f"_{start // CURVES_PER_PLOT + 1}" if len(drawn) > CURVES_PER_PLOT else ""
+        plots.append(Plot(name + number, figure, title, f"{title} of {', '.join(named)}",
                           "The next classes, read as the first ones." if start else reading))  # fmt: skip
     return plots
 
@@ -281,7 +281,7 @@ def _confusion(analysis: Analysis) -> list[Plot]:
 def _reliability(analysis: Analysis) -> list[Plot]:
     figure, (axis, below) = _figure(4.9, 2, sharex=True, height_ratios=(3, 1))
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfectly calibrated")
-    said, width = [], 0.1
+    errors_named, width = [], 0.1
     for name, label, place in (("before", "as the network gives them", 1), ("after", "with the temperature", 0)):
         one = getattr(analysis.calibration, name)
         bins = [bin for bin in one.bins if bin.count]
@@ -296,7 +296,7 @@ def _reliability(analysis: Analysis) -> list[Plot]:
         below.bar([bin.low + width * (0.29 if place else 0.71) for bin in one.bins], [bin.count for bin in one.bins],
                   width=0.4 * width, color=PALETTE[place])  # fmt: skip
         ece = one.metrics["ece"].value
-        said.append(f"{label}: expected calibration error {'undefined' if ece is None else f'{ece:.3f}'}")
+        errors_named.append(f"{label}: expected calibration error {'undefined' if ece is None else f'{ece:.3f}'}")
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right")
     figure.legend(loc="outside lower center")
     below.set(xlabel="confidence", ylabel="labels" if analysis.multi_label else "images")
@@ -305,7 +305,7 @@ def _reliability(analysis: Analysis) -> list[Plot]:
         "it is as sure as it may be, below it too sure, above it too careful. The lower part counts the answers. The "
         "95% bars take images as independent, not patients."
     )
-    return [Plot("reliability", figure, "Reliability diagram", "; ".join(said), reading)]
+    return [Plot("reliability", figure, "Reliability diagram", "; ".join(errors_named), reading)]
 
 
 def _risk_coverage(analysis: Analysis) -> list[Plot]:
@@ -317,12 +317,12 @@ def _risk_coverage(analysis: Analysis) -> list[Plot]:
     axis.set(xlim=(0, 1.01), xlabel="share of images answered", ylabel="error among them")
     axis.set_ylim(bottom=0, top=max(max(curve.risk) * 1.1, 0.02))
     figure.legend(loc="outside lower center", ncols=2)
-    said = ", ".join(f"{risk:.3f} at {share}" for share, risk in curve.risk_at.items())
+    description = ", ".join(f"{risk:.3f} at {share}" for share, risk in curve.risk_at.items())
     reading = (
         "To the left the network answers only where it is surest, at the right end everywhere. The height is the share "
         "of wrong answers. Where the curve falls to the left, its sureness tells right from wrong."
     )
-    return [Plot("risk_coverage", figure, "Risk-coverage curve", f"error {said} of the images", reading)]
+    return [Plot("risk_coverage", figure, "Risk-coverage curve", f"error {description} of the images", reading)]
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ def _forest(analysis: Analysis) -> list[Plot]:
         axis.set_ylim(len(drawn) - 0.5, -0.5)
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set(xlabel=title)
-        said = ", ".join(f"{label} {one.value:.3f}" for label, one in drawn)
-        words = (f"Subgroups: {title} with {level} intervals", said, reading)
+        description = ", ".join(f"{label} {one.value:.3f}" for label, one in drawn)
+        words = (f"Subgroups: {title} with {level} intervals", description, reading)
         plots.append(Plot(f"subgroups_{name}", figure, *words))
     return plots

@@ -29,7 +29,7 @@ from dual_skd.utils.progress import bar
 
 logger = logging.getLogger(__name__)
 
-LARGEST_TIMED = 2e8  # parameters of a network that is built to be timed
+MAX_TIMED_PARAMETERS = 2e8  # of the large network; a larger one isn't built to be timed
 
 
 def write_report(
@@ -123,7 +123,7 @@ def _speed(network: nn.Module | None, files: RunFiles, *, measure: bool) -> dict
         return None
     found = {"run": run.get("started"), "student": cpu_milliseconds(network, shape)}
     large = (run.get("networks") or {}).get("large") or {}
-    if 0 < (large.get("parameters") or 0) < LARGEST_TIMED:
+    if 0 < (large.get("parameters") or 0) < MAX_TIMED_PARAMETERS:
         try:
             found["large"] = cpu_milliseconds(build_network(**large["architecture"]).eval(), shape)
         except InputError as error:  # a network of the user's own that isn't allowed here; the report goes without
@@ -134,7 +134,7 @@ def _speed(network: nn.Module | None, files: RunFiles, *, measure: bool) -> dict
 class ReportWriter:
     """Handler of the evaluator that writes the report when the evaluation has ended; attach it last.
 
-    What can't be said is said so in the report, and where there can't be one, in the log: the evaluation counts.
+    Where there can't be a report, the log gives the reason: the evaluation counts.
 
     Args:
         output_dir: of the run.
