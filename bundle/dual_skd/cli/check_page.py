@@ -6,12 +6,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dual_skd import __version__
 from dual_skd.api.shown_images import ShownImages, preprocessing_for
 from dual_skd.data.checking.findings import Findings, Group
 from dual_skd.data.reading.facts import spread
@@ -75,10 +73,8 @@ def check_page(
     ]
     return render(
         "check.html",
-        version=__version__,
         name=name,
         source=data.source.replace(str(data.root), data.root.name),  # folders above may be named after somebody
-        written=datetime.now(timezone.utc).date().isoformat(),
         verdict=verdict,
         following=following,
         sections=sections,

@@ -45,9 +45,6 @@ def compare(directory: Path, other: Path, split: str = "test", *, resamples: int
     Raises:
         InputError: no such run, one that wasn't evaluated, twice the same, or runs that can't be compared.
     """
-    from datetime import datetime, timezone
-
-    import dual_skd
     from dual_skd.evaluation.comparison import compare_runs, different_options
     from dual_skd.evaluation.report.comparison_page import comparison_page, terminal_lines
     from dual_skd.evaluation.run_files import read_run, report_folder, unfinished
@@ -58,14 +55,11 @@ def compare(directory: Path, other: Path, split: str = "test", *, resamples: int
     one, two = read_run(directory, split), read_run(other, split)
     found = compare_runs(one, two, resamples=resamples or RESAMPLES, names=names)
     options = different_options(one, two)
-    written = datetime.now(timezone.utc).date().isoformat()
     runs = zip(names, (one, two), strict=True)
     stopped = (unfinished(run.run, f"the training command of {name}") for name, run in runs)
     early = " ".join(filter(None, stopped))
-    page = comparison_page(
-        found, names, options, split=split, written=written, version=dual_skd.__version__, unfinished=early,
-        optimistic="validation" in (one.section, two.section),
-    )  # fmt: skip
+    optimistic = "validation" in (one.section, two.section)
+    page = comparison_page(found, names, options, split=split, unfinished=early, optimistic=optimistic)
     path = report_folder(expanded(directory), split) / f"compared_with_{names[1].replace('/', '_')}.html"
     write_text(path, page)
     yield from textwrap.wrap(early, WIDTH)

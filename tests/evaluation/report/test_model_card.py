@@ -11,7 +11,7 @@ from dual_skd.evaluation.run_files import read_run
 
 def card_of(directory, **options):
     analysis = analyse(read_run(directory), resamples=50)
-    return analysis, model_card(analysis, version="1.2.3", written="2026-01-02", **options)
+    return analysis, model_card(analysis, **options)
 
 
 def test_the_card_has_the_numbers_with_their_intervals(run_folder):

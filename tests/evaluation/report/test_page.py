@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from dual_skd import __version__
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.report.cases import Case
 from dual_skd.evaluation.report.commands import commands
@@ -52,7 +53,7 @@ class Reader(HTMLParser):
 def rendered(directory, split="test", **options):
     files = read_run(directory, split)
     analysis = analyse(files, resamples=20)
-    given = {"cases_reason": "Images were left out.", "written": "2026-01-02", "version": "1.2.3", **options}
+    given = {"cases_reason": "Images were left out.", **options}
     content = ReportContent(analysis, all_plots(analysis), selection=files.selection, **given)
     source = page(content)
     reader = Reader(source)
@@ -70,7 +71,7 @@ def test_the_page_is_one_file_without_scripts_links_or_repeated_ids(run_folder):
     assert dict(reader.tags)["html"] == {"lang": "en"}
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     assert any(given.get("content") == policy for tag, given in reader.tags if tag == "meta")
-    assert any(given.get("content") == "dual-skd 1.2.3" for tag, given in reader.tags if tag == "meta")
+    assert any(given.get("content") == f"dual-skd {__version__}" for tag, given in reader.tags if tag == "meta")
     assert any(given.get("name") == "viewport" for _, given in reader.tags)
 
 
@@ -185,7 +186,7 @@ def test_no_twin_is_known_only_where_twins_were_looked_for(run_folder, searched)
     _, _, words = rendered(directory)
     assert ("No image that is kept has a known twin in training." in words) == bool(searched)
     assert ("No search for images with a twin in training is recorded." in words) == (not searched)
-    card = model_card(analyse(read_run(directory), resamples=5), version="1", written="2026-01-02")
+    card = model_card(analyse(read_run(directory), resamples=5))
     assert f"left out: {'0' if searched else 'unknown, as no search for them is recorded'}. " in card
 
 
@@ -272,7 +273,7 @@ def test_a_training_that_was_stopped_is_said_before_the_numbers_and_on_the_card(
     assert source.index(warning) < source.index('class="lead"') and "/clinic" not in source
     assert "after epoch 2 of 12, or still runs; “dual-skd train DATA -o OUT --fit stretch” goes on." in words
     assert "The model of epoch 2 was kept, the last so far, whatever its validation." in words
-    card = model_card(analyse(read_run(directory), resamples=5), version="1", written="2026-01-02")
+    card = model_card(analyse(read_run(directory), resamples=5))
     assert card.index(warning) < card.index("## Intended use") and "epoch 2, the last so far" in card
 
 

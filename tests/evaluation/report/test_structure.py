@@ -11,6 +11,7 @@ import pytest
 
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.analysis.predictions import Patients
+from dual_skd.evaluation.pages import rendering
 from dual_skd.evaluation.report.cases import KINDS, Case
 from dual_skd.evaluation.report.headline import measured_images, question
 from dual_skd.evaluation.report.page import SECTIONS, ReportContent, page
@@ -19,14 +20,14 @@ from dual_skd.evaluation.run_files import read_run
 
 
 @pytest.fixture
-def source(run_folder) -> str:
+def source(run_folder, monkeypatch) -> str:
     """The page of a run with all that a page can have."""
     names = ("normal", "nodule", "mass")
     files = read_run(run_folder(np.arange(60) % 3, class_names=names, columns={"site": ["one", "two"] * 30}))
     analysis = analyse(files, resamples=20, speed={"student": {"milliseconds": 2.0, "runs": 15}})
     cases = [Case(kind, 1, "", "normal", "normal", "normal", 0.9, (("image", b"1", b"2"),)) for kind in KINDS]
-    content = ReportContent(analysis, all_plots(analysis), run="first_try", selection=files.selection, cases=cases,
-                            written="2026-01-02", version="1.2.3")  # fmt: skip
+    monkeypatch.setattr(rendering, "today", lambda: "2026-01-02")
+    content = ReportContent(analysis, all_plots(analysis), run="first_try", selection=files.selection, cases=cases)
     return page(content)
 
 

@@ -8,6 +8,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from dual_skd import __version__
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.utils.wording import metric_words
 
@@ -113,13 +115,24 @@ def data_uri(file: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(file).decode('ascii')}"
 
 
+def today() -> str:
+    """The date in UTC."""
+    return datetime.now(timezone.utc).date().isoformat()
+
+
 def render(template: str, **context: Any) -> str:
     """A page, or a part of one, from a template in the folder ``templates``; a Markdown file where it ends in ``.md``.
+
+    All of them know the ``version`` of this package, and the date when the page is ``written``.
 
     Raises:
         jinja2.UndefinedError: the template needs a name that the context lacks.
     """
-    return (_MARKDOWN if template.endswith(".md") else _HTML).get_template(template).render(**context)
+    return (
+        (_MARKDOWN if template.endswith(".md") else _HTML)
+        .get_template(template)
+        .render(version=__version__, written=today(), **context)
+    )
 
 
 def _environment(as_text: Callable[[Any], Any]) -> Environment:

@@ -20,8 +20,8 @@ Options = Mapping[str, tuple[Any, Any]]
 
 
 def comparison_page(
-    found: Mapping[str, Any], names: tuple[str, str], options: Options, *, split: str, written: str, version: str,
-    unfinished: str = "", optimistic: bool = False,
+    found: Mapping[str, Any], names: tuple[str, str], options: Options, *, split: str, unfinished: str = "",
+    optimistic: bool = False,
 ) -> str:  # fmt: skip
     """The whole HTML document.
 
@@ -30,8 +30,6 @@ def comparison_page(
         names: of the two runs.
         options: of training that differ, see :func:`dual_skd.evaluation.comparison.different_options`.
         split: which evaluation.
-        written: date of the page.
-        version: of this package.
         unfinished: the warning that a training hasn't come to its end.
         optimistic: whether the images chose one of the models.
     """
@@ -45,8 +43,6 @@ def comparison_page(
     return render(
         "comparison.html",
         title=f"{names[0]} and {names[1]} compared on {found['shared']} images ({split})",
-        version=version,
-        written=written,
         unfinished=unfinished,
         optimistic=optimistic,
         verdict=verdict(found, names),

@@ -14,13 +14,11 @@ from dual_skd.evaluation.report.commands import commands
 from dual_skd.evaluation.report.metric_names import METRICS
 
 
-def model_card(analysis: Analysis, *, version: str, written: str, explained: bool = False) -> str:
+def model_card(analysis: Analysis, explained: bool = False) -> str:
     """The card of an analysis, in Markdown; it names no file and no patient.
 
     Args:
         analysis: of :func:`dual_skd.evaluation.analysis.analyse`.
-        version: of this package.
-        written: date.
         explained: whether the page shows single images with maps.
     """
     sizes = [(role, one.architecture or "", f"{one.parameters or 0:,}", f"{one.macs or 0:,}")
@@ -36,8 +34,6 @@ def model_card(analysis: Analysis, *, version: str, written: str, explained: boo
     return render(
         "model_card.md",
         analysis=analysis,
-        version=version,
-        written=written,
         explained=explained,
         small_groups=small_groups,
         selected=[one for one in analysis.selection.stages if one.network == "student"],

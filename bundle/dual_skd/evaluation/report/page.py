@@ -49,8 +49,6 @@ class ReportContent:
         cases_reason: why there are fewer or none; "" where nothing is missing.
         description: of the data set, where names may be shown; else "".
         show_names: whether names of files may stand on the page.
-        written: date of the page.
-        version: of this package.
         skipped: files of the data set that can't be used.
     """
 
@@ -62,8 +60,6 @@ class ReportContent:
     cases_reason: str = ""
     description: str = ""
     show_names: bool = False
-    written: str = ""
-    version: str = ""
     skipped: Sequence[Mapping[str, Any]] = ()
 
     def drawn(self, *sections: str) -> list[Plot]:
@@ -80,7 +76,6 @@ def page(content: ReportContent) -> str:
         report=content,
         analysis=analysis,
         tables=tables,
-        version=content.version,
         question=question(analysis.class_names, analysis.multi_label),
         images=measured_images(analysis),
         headline=headline(analysis),

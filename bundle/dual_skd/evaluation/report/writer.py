@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import nn
 
-import dual_skd
 from dual_skd.errors import InputError
 from dual_skd.evaluation.analysis import Analysis, analyse, to_json
 from dual_skd.evaluation.report.cases import Case, explained_cases
@@ -77,7 +75,6 @@ def write_report(
         for plot in chain.from_iterable(plots.values()):
             save(plot, folder / "plots")
         steps.update()
-    written = datetime.now(timezone.utc).date().isoformat()
     content = ReportContent(
         analysis,
         plots,
@@ -87,13 +84,10 @@ def write_report(
         cases_reason=cases_reason,
         description=str(files.datalist.get("description") or ""),
         show_names=show_names,
-        written=written,
-        version=dual_skd.__version__,
         skipped=tuple(files.datalist.get("unusable") or ()),
     )
     write_text(folder / "report.html", page(content))
-    card = model_card(analysis, version=dual_skd.__version__, written=written, explained=bool(cases))
-    write_text(folder / "model_card.md", card)
+    write_text(folder / "model_card.md", model_card(analysis, explained=bool(cases)))
     _record(directory / "metrics.json", analysis)
     return folder / "report.html"
 
