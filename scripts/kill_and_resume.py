@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from dual_skd.runs.checkpoint import BEFORE, NEWEST, read_checkpoint
+from dual_skd.runs.checkpoint import NEWEST, PREVIOUS, read_checkpoint
 from dual_skd.utils.files import sha256_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def start(data: str, output: Path, options: list[str]) -> subprocess.Popen:
 
 def progress(output: Path) -> tuple[int, int]:
     """Iterations that the newest whole checkpoint has had, and those of an epoch."""
-    for path in (output / NEWEST, output / BEFORE):
+    for path in (output / NEWEST, output / PREVIOUS):
         with contextlib.suppress(ValueError):  # not there, or just being replaced
             state = read_checkpoint(path)["trainer"]
             return state["iteration"], state["epoch_length"]

@@ -2,7 +2,7 @@
 """Runs the tutorials of docs/tutorials, each in a new folder; --write stores what their cells show.
 
 Without --write nothing changes: it only proves that they run. What is stored has no times, so that the same outputs
-give the same file, and says which version and which code were run: tests/test_notebooks.py compares them.
+give the same file, and says which version and which code were run: tests/docs/test_notebooks.py compares them.
 """
 
 from __future__ import annotations

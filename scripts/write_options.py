@@ -31,17 +31,18 @@ METADATA = "metadata.json"  # not run
 WIDTH = 120
 PAGE = """# Options
 
-Written by `python scripts/write_options.py` from `dual_skd.options`, where every option stands once.
+`python scripts/write_options.py` writes this page from `dual_skd.options`, which defines every option once.
 
-* On the command line of `dual-skd`: `--image-size 128` or `--image_size 128`, lists as words one after the other
-  (`--image-size 48 48 24`), those that are on or off as `--amp`, `--amp true` or `--amp false`.
-* With `python -m monai.bundle run`: entries of the config, `--image_size "[48,48,24]"`, `--amp true`.
-* In Python: keywords, `dual_skd.train("DATA", image_size=[48, 48, 24], amp=True)`.
+* On the command line of `dual-skd`, write `--image-size 128` or `--image_size 128`. A list is several words
+  (`--image-size 48 48 24`). A switch is `--amp`, `--amp true` or `--amp false`.
+* With `python -m monai.bundle run`, options are entries of the config: `--image_size "[48,48,24]"`, `--amp true`.
+* In Python, options are keyword arguments: `dual_skd.train("DATA", image_size=[48, 48, 24], amp=True)`.
 """
 COMMANDS_PAGE = """# Commands
 
-What `dual-skd -h` and `dual-skd COMMAND -h` show, written by `python scripts/write_options.py`. Lists, switches,
-presets and files of options: [user guide](user_guide.md#commands). All options: [options.md](options.md).
+`python scripts/write_options.py` writes this page. It shows what `dual-skd -h` and `dual-skd COMMAND -h` print.
+The [user guide](user_guide.md#commands) explains lists, switches, presets and files of options.
+[options.md](options.md) lists all options.
 """
 
 

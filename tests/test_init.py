@@ -61,6 +61,6 @@ def test_every_name_that_an_expression_of_a_config_uses_is_found_after_one_impor
         for expression in re.findall(r'"\$[^"]*"', path.read_text(encoding="utf-8"))
         for name in re.findall(r"(?<!import )(dual_skd(?:\.\w+)+)", expression)
     }
-    assert {"dual_skd.runs.checkpoint.ResumableSampler", "dual_skd.data.paths_of"} <= named
+    assert {"dual_skd.runs.random_state.ResumableSampler", "dual_skd.data.paths_of"} <= named
     code = f"import dual_skd; {'; '.join(sorted(named))}"
     assert imported(code, ("monai",)) == ["monai"]

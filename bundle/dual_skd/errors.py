@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 # no space, a user's share of it used up, a file larger than it may be
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_MEMORY = "The memory of this computer is full; give a smaller batch_size, fewer num_workers, or cache disk."
 # what MONAI and PyTorch say, and what a command says for it
 SENTENCES = {
@@ -79,7 +79,7 @@ def sentence_of(error: BaseException) -> str | None:
 def _sentence(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return "Stopped by Ctrl-C."
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
         return f"The disk is full{_named(error)}; make room and give the same command again."
     if isinstance(error, PermissionError) and error.filename:
         return f"{error.filename} can't be opened ({error.strerror}); mend its permissions, or give another one."

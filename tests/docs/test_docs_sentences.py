@@ -16,6 +16,9 @@ PAGES = sorted(
     if path.name not in WRITTEN
 )
 LONGEST, MEAN = 35, 20  # words
+TRANSLATED = re.compile(
+    r"\b(?:(?:is|are) (?:told|said)|whoever|alike|for who|of one's own|anew|but for)\b", re.IGNORECASE
+)
 
 
 def sentences(page: str) -> list[str]:
@@ -39,3 +42,8 @@ def test_no_sentence_is_long_and_most_are_short(page):
     lengths = {one: len(one.split()) for one in sentences(page.read_text(encoding="utf-8"))}
     assert not [one for one, words in lengths.items() if words > LONGEST]
     assert sum(lengths.values()) / max(len(lengths), 1) < MEAN
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_has_no_words_that_sound_translated(page):
+    assert not TRANSLATED.findall(re.sub(r"`[^`]*`", "code", page.read_text(encoding="utf-8")))

@@ -11,7 +11,7 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from dual_skd.errors import InputError
-from dual_skd.runs.bad_numbers import Buffers, curves, files_of, gradient_norm, in_words, is_finite
+from dual_skd.runs.bad_numbers import Buffers, files_of, first_names, gradient_norm, is_finite, tensorboard_scalars
 from dual_skd.runs.checkpoint import Checkpoints
 from dual_skd.training.schedule import Schedule
 from dual_skd.training.trainer import DualModelTrainer
@@ -187,7 +187,7 @@ def test_the_files_are_named_that_have_the_bad_numbers():
     assert files_of({"image": meta}, image) == ["b.png"]
     assert files_of({"image": meta}, torch.zeros(3, 1, 2, 2)) == ["a.png", "b.png", "c.png"]
     assert files_of({"image": image}, image) == files_of([image], image) == []
-    assert in_words(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert first_names(list("abcdefg")) == "a, b, c, d, e and 2 more"
 
 
 def test_files_of_plain_images_are_found_in_the_data_set():
@@ -214,8 +214,11 @@ def test_the_norm_is_that_of_all_gradients_and_goes_to_the_curves():
     optimizers = [torch.optim.SGD([a], 1.0), torch.optim.SGD([b, nn.Parameter(torch.zeros(1))], 1.0)]
     norm = gradient_norm(optimizers)
     assert norm.item() == 5.0
-    assert curves({"loss": torch.tensor(0.5), "gradient_norm": norm}) == {"train_loss": 0.5, "gradient_norm": 5.0}
-    assert curves({"loss": torch.tensor(0.5)}) == {"train_loss": 0.5}
+    assert tensorboard_scalars({"loss": torch.tensor(0.5), "gradient_norm": norm}) == {
+        "train_loss": 0.5,
+        "gradient_norm": 5.0,
+    }
+    assert tensorboard_scalars({"loss": torch.tensor(0.5)}) == {"train_loss": 0.5}
 
 
 def test_buffers_come_back_as_they_were():

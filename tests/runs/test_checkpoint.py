@@ -27,18 +27,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dual_skd.data import AugmentBatch, BatchAugment
 from dual_skd.errors import InputError
-from dual_skd.runs.checkpoint import (
-    BEFORE,
-    NEWEST,
-    Checkpoints,
-    ResumableSampler,
-    StopSignals,
-    find_checkpoint,
-    random_state,
-    read_checkpoint,
-    set_random_state,
-    write_checkpoint,
-)
+from dual_skd.runs.checkpoint import NEWEST, PREVIOUS, Checkpoints, find_checkpoint, read_checkpoint, write_checkpoint
+from dual_skd.runs.random_state import ResumableSampler, random_state, set_random_state
+from dual_skd.runs.signals import StopSignals
 from dual_skd.training.label_free import LabelFreeHeads
 from dual_skd.training.schedule import Schedule
 from dual_skd.training.trainer import DualModelTrainer
@@ -347,7 +338,7 @@ def test_a_finished_run_is_left_as_it_is(stopped, caplog):
     assert run.seen == [] and (stopped / NEWEST).read_bytes() == before
     assert f"{stopped} holds this run, finished after 7 iterations: nothing is left to train." in caplog.text
     (stopped / NEWEST).unlink()
-    (stopped / BEFORE).unlink()
+    (stopped / PREVIOUS).unlink()
     with pytest.raises(InputError, match="holds a finished run without its checkpoint; give another --output_dir"):
         find(stopped)
 
@@ -428,16 +419,16 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(stopped, whole, damag
     run = Run(stopped)
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(lines) == 1 and f"{stopped / NEWEST} is damaged" in lines[0]
-    assert lines[0].endswith(f"going on from the one before, {stopped / BEFORE}.")
+    assert lines[0].endswith(f"going on from the one before, {stopped / PREVIOUS}.")
     assert run.checkpoints.found.iteration == 6
     with pytest.raises(Killed):  # the next checkpoint replaces the damaged one, not the good one
         run.at(8, kill).go()
-    assert [read_checkpoint(stopped / name)["trainer"]["iteration"] for name in (NEWEST, BEFORE)] == [7, 6]
+    assert [read_checkpoint(stopped / name)["trainer"]["iteration"] for name in (NEWEST, PREVIOUS)] == [7, 6]
     assert Run(stopped).go().digest() == whole.digest()
 
 
 def test_two_damaged_checkpoints_are_an_error_that_says_what_to_do(stopped):
-    for name in (NEWEST, BEFORE):
+    for name in (NEWEST, PREVIOUS):
         flip(stopped / name)
     with pytest.raises(InputError) as caught:
         find(stopped)
@@ -467,8 +458,8 @@ def test_no_flipped_bit_gives_other_content(tmp_path):
 def test_the_last_two_are_kept(tmp_path):
     for number in range(3):
         write_checkpoint(tmp_path / NEWEST, {"number": number})
-    assert [read_checkpoint(tmp_path / name)["number"] for name in (NEWEST, BEFORE)] == [2, 1]
-    assert sorted(os.listdir(tmp_path)) == [NEWEST, BEFORE]
+    assert [read_checkpoint(tmp_path / name)["number"] for name in (NEWEST, PREVIOUS)] == [2, 1]
+    assert sorted(os.listdir(tmp_path)) == [NEWEST, PREVIOUS]
 
 
 def written(path: Path) -> int:
@@ -499,7 +490,7 @@ def test_a_kill_while_checkpoints_are_written_leaves_a_whole_one(tmp_path):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         whole = []
-        for name in (NEWEST, BEFORE):
+        for name in (NEWEST, PREVIOUS):
             if (tmp_path / name).exists():
                 states = read_checkpoint(tmp_path / name)  # raises where it is damaged
                 assert (states["a"] == states["number"]).all()

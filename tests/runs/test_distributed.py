@@ -19,14 +19,14 @@ from dual_skd.errors import InputError
 from dual_skd.networks.build import build_network
 from dual_skd.networks.inspect import unwrap
 from dual_skd.runs.distributed import (
-    DrawnPerProcess,
+    RandomPerProcess,
     average_statistics,
-    by_first,
-    equalise,
-    meet,
-    others_needed,
-    own_places,
-    own_share,
+    broadcast_networks,
+    indices_of_rank,
+    init_processes,
+    items_of_rank,
+    lost_process_named,
+    on_rank_zero,
     parallel,
 )
 from dual_skd.training.label_free import LabelFreeHeads
@@ -131,15 +131,15 @@ def pieces(rank: int, directory: str) -> dict:
     average_statistics([norms, None])
     linear = nn.Linear(2, 2).requires_grad_(False)
     linear.weight.copy_(torch.full((2, 2), float(rank + 5)))
-    equalise([None, linear])
-    answer = by_first(only_first, where=f"{directory}/calls")
+    broadcast_networks([None, linear])
+    answer = on_rank_zero(only_first, where=f"{directory}/calls")
     with pytest.raises(InputError, match="no such data"):
-        by_first(refuse)
+        on_rank_zero(refuse)
     with pytest.raises(ValueError, match="SyncBatchNorm"):  # so `parallel` uses it on CUDA alone
         nn.SyncBatchNorm(4)(torch.zeros(2, 4, 3, 3))
     with pytest.raises(InputError, match="1 validation images can't be divided among 2 processes"):
-        own_places(1)
-    assert list(own_places(0)) == []
+        indices_of_rank(1)
+    assert list(indices_of_rank(0)) == []
     vit = parallel(build_network("monai_vit", num_classes=2, image_size=32, hidden_size=8, mlp_dim=8, num_layers=1,
                                  num_heads=2))  # fmt: skip
     for _ in range(2):  # PyTorch finds in the second step that a parameter has had no gradient in the first
@@ -150,7 +150,7 @@ def pieces(rank: int, directory: str) -> dict:
         "vars": norms[0].running_var.tolist(),
         "weight": linear.weight,
         "answer": answer,
-        "places": list(own_places(5)),
+        "places": list(indices_of_rank(5)),
     }
 
 
@@ -215,7 +215,7 @@ def test_all_start_with_the_weights_of_the_first_process_and_know_what_it_found(
 
 
 def test_one_process_calls_by_itself():
-    assert by_first(lambda a: a + 1, a=1) == 2
+    assert on_rank_zero(lambda a: a + 1, a=1) == 2
 
 
 def test_synchronised_normalisation_keeps_names_and_activations():
@@ -232,7 +232,7 @@ def test_processes_draw_different_numbers_from_generators_that_stay_alike():
     drawn, after = [], []
     for rank in (0, 1, 0):
         torch.manual_seed(3)
-        drawn.append(DrawnPerProcess(nn.Dropout(), rank)(torch.ones(64)))
+        drawn.append(RandomPerProcess(nn.Dropout(), rank)(torch.ones(64)))
         after.append(torch.rand(4))
     assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
     assert torch.equal(after[0], after[1])
@@ -244,7 +244,7 @@ def test_processes_draw_different_numbers_from_generators_that_stay_alike():
 def lose(rank: int, port: int, how: str, path: str) -> None:
     """The second process dies, or falls silent, in the third iteration; the first writes what it is told, and when."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    meet("cpu", timeout_minutes=0.05)
+    init_processes("cpu", timeout_minutes=0.05)
     student = parallel(net(0))
     trainer = DualModelTrainer(
         device="cpu",
@@ -286,7 +286,7 @@ def test_a_lost_process_ends_the_others_soon_with_a_sentence(tmp_path, how):
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="out of memory"), others_needed():
+    with pytest.raises(RuntimeError, match="out of memory"), lost_process_named():
         raise RuntimeError("out of memory")
 
 
@@ -294,7 +294,7 @@ def test_without_a_launcher_the_command_that_has_one_is_named(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(InputError, match="RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT not set.*torchrun"):
-        meet("cpu")
+        init_processes("cpu")
 
 
 # --- shares -----------------------------------------------------------------------------------------------------------
@@ -302,8 +302,8 @@ def test_without_a_launcher_the_command_that_has_one_is_named(monkeypatch):
 
 def test_every_process_knows_the_items_that_it_reads():
     items = list("abcde")
-    assert own_share(items, None) == own_share(items, own_places(5)) == items
-    assert own_share(items, range(1, 5, 2)) == ["b", "d"]
+    assert items_of_rank(items, None) == items_of_rank(items, indices_of_rank(5)) == items
+    assert items_of_rank(items, range(1, 5, 2)) == ["b", "d"]
 
 
 @forked

@@ -12,9 +12,9 @@ KNOWN = {
     "evaluate.json": "162dda7b0aab5352589a44367072cc34d94f6713e582dd397be5ac81b19aacff",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
     "inference.json": "ad6fd157cd3d79d58a8623bf4bfe156fcbc22282f3633e23ca088fbda5d7b2be",
-    "multi_gpu_train.json": "0e3acbea1de77db3d0917bd8790d979a16cf82bb213a3751702439f7d89cb600",
+    "multi_gpu_train.json": "b4b0869b9e42103c5ac520964fd1305e0120a32cff4813371305316ddbeb5f81",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "61783e2e4ac55f5e4b16683590923ee705d0c9c1e6414c252287270b4986d38b",
+    "train.json": "8662dc3179cd3b0c6ad8ab03bc2ad556093d4f8505f276b309144e52e489e15b",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

@@ -11,33 +11,33 @@ DEVICE = "$dual_skd.runs.devices.pick_device('auto')"  # how a config says "auto
 
 
 class Finding(Options):
-    """How images are found"""
+    """Images"""
 
     image_column: Text | None = option(
-        None, "column that names the images", empty="`image`, else the one whose cells are image files"
+        None, "column with the paths of the images", empty="`image`, or else the column whose cells are image files"
     )
     allow_outside: Switch = option(
-        False, "take images that a list with relative paths names outside its folder, see [security.md](security.md)"
+        False, "let a list with relative paths name images outside its folder, see [security.md](security.md)"
     )
 
 
 class Reading(Finding):
-    """How labels and patients are found"""
+    """Labels and patients"""
 
     label_column: Texts = option(
-        "label", "column of the label; several columns of 0 and 1 where an image may have several labels", everyday=True
+        "label", "column of the label, or several columns of 0 and 1 if an image may have several labels", everyday=True
     )
     class_map: Map | None = option(
         None,
-        "class name of each label as it stands in the data, such as \"{'1': 'abnormal', '0': 'normal'}\" or "
-        "\"{'Normal': 'normal', 'gesund': 'normal'}\"; `''` leaves its images out",
+        "class name of each label in the data, such as \"{'1': 'abnormal', '0': 'normal'}\" or "
+        "\"{'Normal': 'normal', 'gesund': 'normal'}\"; `''` leaves out the images of a label",
         empty="labels are class names",
         everyday=True,
     )
     patient_pattern: Text | None = option(
         None,
-        'regular expression with one group that finds the patient in the path; "" for no patients',
-        empty="patients as the data state them",
+        'regular expression with one group that finds the patient in the path; "" for none',
+        empty="patients as stated in the data",
         path=True,
         words=("",),
         everyday=True,
@@ -45,36 +45,37 @@ class Reading(Finding):
 
 
 class Copies(Options):
-    """Copies of images, and files that can't be used"""
+    """Duplicates and bad files"""
 
-    keep_twins: Switch = option(False, "keep validation and test images that have a copy in training")
+    keep_twins: Switch = option(False, "keep validation and test images that have a duplicate in training")
     twin_search: TwinSearch = option(
-        "auto", "when copies are searched for ([data.md](data.md#copies)); `auto` leaves out very large sets"
+        "auto", "when to search for duplicates ([data.md](data.md#duplicates)); `auto` skips very large data sets"
     )
-    twin_similarity: Fraction = option(SIMILARITY, "from which likeness on two images count as copies")
+    twin_similarity: Fraction = option(SIMILARITY, "similarity from which two images count as duplicates")
     on_bad_file: BadFile = option(
-        "error", "a file that can't be used is an error; `skip` leaves it out, lists and counts it"
+        "error", "`error` stops at a file that can't be used; `skip` leaves it out, and lists and counts it"
     )
 
 
 class Unexpected(Options):
-    """Images of another kind than those of training"""
+    """Images of another kind than the training images"""
 
     unexpected_input: UnexpectedInput = option(
-        "refuse", "images of another kind than those of training: modality, colour, no Hounsfield units"
+        "refuse",
+        "what to do with images of another kind than the training images: modality, colour, no Hounsfield units",
     )
 
 
 class Answers(Options):
-    """What is said of an image"""
+    """Probabilities and prediction sets"""
 
-    calibrate: Switch = option(True, "divide logits by the temperature fitted on the validation images")
+    calibrate: Switch = option(True, "divide the logits by the temperature fitted on the validation images")
     alpha: Chance = option(0.1, "share of images whose prediction set may miss the label")
 
 
 class Machine(Options):
     """The computer"""
 
-    device: Device = option("auto", "where networks compute: `cpu`, `cuda`, `cuda:1`", free=True, config=DEVICE)
+    device: Device = option("auto", "device that computes: `cpu`, `cuda`, `cuda:1`", free=True, config=DEVICE)
     num_workers: Whole = option(2, "threads or processes that decode images", free=True)
     amp: Switch = option(False, "automatic mixed precision: float16 on CUDA, bfloat16 on a CPU")

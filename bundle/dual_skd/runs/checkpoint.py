@@ -1,45 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run that is stopped, whenever and however, goes on to the same weights, bit by bit, as if it had not been."""
+"""Checkpoints of a run: however it is stopped, it goes on to the same weights, bit by bit."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import random
 import signal
-import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
-from itertools import count, islice
+from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
-from torch.utils.data import Sampler
 
-from dual_skd.errors import FULL, InputError
+from dual_skd.errors import FULL_DISK_ERRORS, InputError
 from dual_skd.networks.inspect import unwrap
 from dual_skd.options import Training, chosen, completed, marks, removed
-from dual_skd.runs.bad_numbers import anywhere
+from dual_skd.runs.bad_numbers import in_any_process
+from dual_skd.runs.random_state import ResumableSampler, random_state, set_random_state
+from dual_skd.runs.signals import StopSignals
 from dual_skd.utils.files import expanded, read_json, replace_file
 from dual_skd.utils.wording import counted, quoted
 
 logger = logging.getLogger(__name__)
 
-NEWEST, BEFORE = "last.pt", "previous.pt"
-PASSED_ON = 5.0  # seconds within which SIGTERM may come again by another way
+NEWEST, PREVIOUS = "last.pt", "previous.pt"
 # what a run leaves in its folder, apart from caches and generated data
-OF_A_RUN = (NEWEST, BEFORE, "models", "tensorboard", "metrics.json", "run.json", "datalist.json",
+FILES_OF_A_RUN = (NEWEST, PREVIOUS, "models", "tensorboard", "metrics.json", "run.json", "datalist.json",
             "selection_report.csv", "predictions*.csv", "report", "report_*")  # fmt: skip
-# settings without influence on the numbers (the data hash speaks for the data), or on those so far
-FREE = [name for name, one in marks(Training).items() if one.free]
+# settings that change no number, or none so far; the data hash stands for the data
+WITHOUT_INFLUENCE = [name for name, one in marks(Training).items() if one.free]
 
 
 class Found(NamedTuple):
@@ -68,7 +63,7 @@ def find_checkpoint(
 
     Args:
         output_dir: folder of the run.
-        settings: of the run, plain values. Those not in :data:`FREE` have to be those of the checkpoint.
+        settings: of the run, plain values. Those not in :data:`WITHOUT_INFLUENCE` have to be those of the checkpoint.
         data_hash: of the run's data, see ``DataList.hash``.
         fresh: start anew. What a former run left is moved to a folder ``former_<number>`` in ``output_dir``.
         resume_from: ``last.pt`` of ``output_dir``, for a run that has to be there.
@@ -81,38 +76,27 @@ def find_checkpoint(
             finished one without its checkpoint, one whose checkpoints are damaged, or with ``resume_from`` none at all.
     """
     folder = Path(output_dir)
-    anew = f"give another --output_dir, or --fresh true to start anew (what is in {folder} is moved to a folder in it)"
     if fresh:
         _set_aside(folder)
         return None
-    if resume_from is not None and _where(resume_from, folder) != (folder / NEWEST).absolute():
-        raise InputError(
-            f"A run goes on in its own folder: resume_from is {resume_from}, but output_dir {folder}; give "
-            f"--output_dir {quoted(Path(resume_from).parent)} instead."
-        )
+    _require_own_folder(resume_from, folder)
+    remedy = (
+        f"give another --output_dir, or --fresh true to start anew (what is in {folder} is moved to a folder in it)"
+    )
     finished = bool(read_json(folder / "run.json").get("finished"))
-    places = [path for path in (folder / NEWEST, folder / BEFORE) if path.is_file()]
-    if not places:
+    files = [path for path in (folder / NEWEST, folder / PREVIOUS) if path.is_file()]
+    if not files:
         if resume_from is not None:
             raise InputError(f"No checkpoint {resume_from} to resume from; start the run without resume.json.")
         if finished:
-            raise InputError(f"{folder} holds a finished run without its checkpoint; {anew}.")
+            raise InputError(f"{folder} holds a finished run without its checkpoint; {remedy}.")
         return None
-    path, states = _newest_whole(places, anew)
+    path, states = _newest_whole(files, remedy)
     try:
         former, iteration, length = states["run"], states["trainer"]["iteration"], states["trainer"]["epoch_length"]
     except (KeyError, TypeError):
-        raise InputError(f"{path} isn't a checkpoint of this version of the bundle; {anew}.") from None
-    if lost := removed(former):
-        raise InputError(
-            f"{folder} holds a run with {lost}, which this version no longer has. Go on with the version of dual_skd "
-            f"that began it, or {anew}."
-        )
-    different = _differences(former, _plain_settings(settings, data_hash))
-    if different:
-        raise InputError(
-            f"{folder} holds a run with other settings: {'; '.join(different)}. Use the former, or {anew}."
-        )
+        raise InputError(f"{path} isn't a checkpoint of this version of the bundle; {remedy}.") from None
+    _require_same_run(former, _plain_settings(settings, data_hash), folder, remedy)
     if finished:
         logger.info("%s holds this run, finished after %d iterations: nothing is left to train.", folder, iteration)
     else:
@@ -192,7 +176,7 @@ class Checkpoints:
                     if self.writer is not None:
                         self.writer.close()
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in FULL_DISK_ERRORS:
                 raise
             raise InputError(
                 f"Nothing more can be written to {self.folder} ({error.strerror}). Make room and give the same command "
@@ -264,7 +248,7 @@ class Checkpoints:
 
     def _stops(self, trainer: Engine) -> bool:
         """Whether any process has had a signal: all stop after the same iteration."""
-        self._stop = anywhere(self._signals.number is not None, getattr(trainer.state, "device", None))
+        self._stop = in_any_process(self._signals.number is not None, getattr(trainer.state, "device", None))
         return self._stop
 
     def _save(self, trainer: Engine, epoch_random: Mapping[str, Any]) -> None:
@@ -298,7 +282,7 @@ def write_checkpoint(path: Path, states: Mapping[str, Any], *, keep: bool = True
         with draft.open("wb") as file:  # unlike a path, an open file tells why writing failed
             torch.save(states, file)
 
-    replace_file(path, write, former=path.with_name(BEFORE) if keep else None)
+    replace_file(path, write, former=path.with_name(PREVIOUS) if keep else None)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -312,13 +296,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             if file.testzip() is not None:
                 raise ValueError("its sums don't agree")
         return torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # a flipped byte may turn up anywhere in zipfile, torch or pickle
+    except Exception as error:  # a flipped byte may turn up in_any_process in zipfile, torch or pickle
         raise ValueError(str(error).split("\n")[0] or type(error).__name__) from error
 
 
-def _newest_whole(places: list[Path], anew: str) -> tuple[Path, dict[str, Any]]:
+def _newest_whole(files: list[Path], remedy: str) -> tuple[Path, dict[str, Any]]:
     problems = []
-    for path in places:
+    for path in files:
         try:
             states = read_checkpoint(path)
         except ValueError as error:
@@ -327,20 +311,27 @@ def _newest_whole(places: list[Path], anew: str) -> tuple[Path, dict[str, Any]]:
             for problem in problems:
                 logger.warning("%s: going on from the one before, %s.", problem, path)
             return path, states
-    raise InputError(f"{'; '.join(problems)}; there is no other checkpoint to go on from: {anew}.")
+    raise InputError(f"{'; '.join(problems)}; there is no other checkpoint to go on from: {remedy}.")
 
 
-def _where(checkpoint: str | Path, folder: Path) -> Path:
-    """The file that was asked for: a name alone is one of the run's folder."""
-    path = expanded(checkpoint)
-    return (folder / path if path.name == str(checkpoint) else path).absolute()
+def _require_own_folder(resume_from: str | Path | None, folder: Path) -> None:
+    """Refuses to resume from another folder; a name alone is a file of the run's own."""
+    if resume_from is None:
+        return
+    path = expanded(resume_from)
+    asked = folder / path if path.name == str(resume_from) else path
+    if asked.absolute() != (folder / NEWEST).absolute():
+        raise InputError(
+            f"A run goes on in its own folder: resume_from is {resume_from}, but output_dir {folder}; give "
+            f"--output_dir {quoted(Path(resume_from).parent)} instead."
+        )
 
 
 def _set_aside(folder: Path) -> None:
     """Moves what a former run left to a folder of its own; with several processes the first one does it."""
     several = dist.is_available() and dist.is_initialized()
     if not several or dist.get_rank() == 0:
-        found = sorted({path for pattern in OF_A_RUN for path in folder.glob(pattern)})
+        found = sorted({path for pattern in FILES_OF_A_RUN for path in folder.glob(pattern)})
         if found:
             aside = next(path for n in count(1) if not (path := folder / f"former_{n}").exists())
             aside.mkdir()
@@ -355,97 +346,22 @@ def _plain_settings(settings: Mapping[str, Any], data_hash: str) -> dict[str, An
     return json.loads(json.dumps({**settings, "data_hash": data_hash}, default=str))
 
 
-def _differences(former: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _require_same_run(former: Mapping[str, Any], now: Mapping[str, Any], folder: Path, remedy: str) -> None:
+    """Refuses to go on with a run of other settings or data."""
+    if lost := removed(former):
+        raise InputError(
+            f"{folder} holds a run with {lost}, which this version no longer has. Go on with the version of dual_skd "
+            f"that began it, or {remedy}."
+        )
     former = completed(former)
-    names = [name for name in now if name in former and name not in FREE and former[name] != now[name]]
-    follows = Training.model_fields.keys() - chosen(former).keys() - chosen(now).keys()  # from what is named, too
-    names = [name for name in names if name not in follows] or names
-    return ["the data (another data_hash)" if name == "data_hash" else f"{name} {former[name]}, now {now[name]}"
-            for name in names]  # fmt: skip
-
-
-# --- order and random numbers -----------------------------------------------------------------------------------------
-
-
-class ResumableSampler(Sampler[int]):
-    """Another sampler's order, of which the first ``start`` places of the next pass are left out.
-
-    Args:
-        sampler: for instance a ``RandomSampler``, or a ``DistributedSampler``.
-    """
-
-    def __init__(self, sampler: Any) -> None:
-        self.sampler = sampler
-        self.start = 0
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[int]:
-        start, self.start = self.start, 0
-        return islice(iter(self.sampler), start, None)
-
-
-def random_state() -> dict[str, Any]:
-    """States of the generators of Python, NumPy and PyTorch (CPU and all CUDA devices) as tensors and plain values."""
-    numpy = np.random.get_state(legacy=False)
-    key = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
-    return {
-        "python": random.getstate(),
-        "numpy": numpy | {"state": numpy["state"] | {"key": key}},
-        "cpu": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Sets the generators; those of CUDA only where the number of devices is the same."""
-    random.setstate(state["python"])
-    numpy = state["numpy"]
-    np.random.set_state(numpy | {"state": numpy["state"] | {"key": numpy["state"]["key"].numpy().astype(np.uint32)}})
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-# --- signals ----------------------------------------------------------------------------------------------------------
-
-
-class StopSignals:
-    """While it is entered, SIGINT and SIGTERM are noted in ``number``; a second one does what it did before.
-
-    A SIGTERM soon after the first isn't a second one: schedulers send it to all processes, and launchers pass it on.
-    Processes that are forked meanwhile, such as a loader's, leave both to this one. Outside the main thread, where
-    Python allows no handlers, and for signals that are ignored (``nohup``), nothing is changed.
-    """
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._former: dict[int, Any] = {}
-        self._process = 0
-        self._when = 0.0
-
-    def __enter__(self) -> StopSignals:
-        self.number, self._process = None, os.getpid()
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) != signal.SIG_IGN:
-                    self._former[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, former in self._former.items():
-            signal.signal(number, former if former is not None else signal.SIG_DFL)
-        self._former = {}
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            return
-        if self.number is not None:
-            if number == signal.SIGINT or time.monotonic() - self._when > PASSED_ON:
-                self.__exit__()
-                signal.raise_signal(number)
-            return
-        self.number, self._when = number, time.monotonic()
-        # not by logging, which this may have interrupted
-        os.write(2, b"\nStopping: what is in progress is finished and saved. Once more ends it at once, unsaved.\n")
+    names = [name for name in now if name in former and name not in WITHOUT_INFLUENCE and former[name] != now[name]]
+    derived = Training.model_fields.keys() - chosen(former).keys() - chosen(now).keys()  # from others that are named
+    names = [name for name in names if name not in derived] or names
+    different = [
+        "the data (another data_hash)" if name == "data_hash" else f"{name} {former[name]}, now {now[name]}"
+        for name in names
+    ]
+    if different:
+        raise InputError(
+            f"{folder} holds a run with other settings: {'; '.join(different)}. Use the former, or {remedy}."
+        )

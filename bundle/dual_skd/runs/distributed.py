@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several processes need beyond one: a meeting, one reader of the data, equal networks, an end without hanging."""
+"""Training in several processes: joins them, reads the data once, keeps networks equal, ends without hanging."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from torch.optim import Optimizer
 from torch.utils.data.distributed import DistributedSampler
 
 from dual_skd.errors import InputError
+from dual_skd.utils.former_names import renamed
 
 T = TypeVar("T")
 
-READING = timedelta(days=1)  # that the others wait for the process that reads the data; if it dies they end at once
+RANK_ZERO_TIMEOUT = timedelta(days=1)  # for reading the data; if rank 0 dies, the others end at once
 
 
 def several_processes() -> bool:
@@ -31,7 +32,7 @@ def several_processes() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def meet(device: str | torch.device, *, timeout_minutes: float = 10.0) -> None:
+def init_processes(device: str | torch.device, *, timeout_minutes: float = 10.0) -> None:
     """Joins the processes of a run, by NCCL on CUDA and by gloo elsewhere.
 
     Args:
@@ -50,13 +51,13 @@ def meet(device: str | torch.device, *, timeout_minutes: float = 10.0) -> None:
     device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with others_needed():
+    with lost_process_named():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=timeout_minutes))
 
 
 @contextmanager
-def others_needed() -> Iterator[None]:
-    """Says in one sentence that another process was lost, where PyTorch reports a broken or silent connection.
+def lost_process_named() -> Iterator[None]:
+    """Names a lost process in one sentence, where PyTorch reports a broken or silent connection.
 
     Raises:
         InputError: in place of the error of gloo or NCCL.
@@ -77,21 +78,21 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0].split("] ", 1)[-1].split(". ")[0]
 
 
-def by_first(function: Callable[..., T], **arguments: Any) -> T:
-    """Calls a function in the first process alone and gives all processes its result, or its ``InputError``.
+def on_rank_zero(function: Callable[..., T], **arguments: Any) -> T:
+    """Calls a function on rank 0 alone and gives all processes its result, or its ``InputError``.
 
-    The data are read, and the demo data and caches written, once, and all processes have the same lists.
+    So the data are read once, demo data and caches are written once, and all processes have the same lists.
     """
     if not several_processes():
         return function(**arguments)
-    patient: Any = dist.new_group(backend="gloo", timeout=READING)
+    patient: Any = dist.new_group(backend="gloo", timeout=RANK_ZERO_TIMEOUT)
     answer: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:
             answer[0] = function(**arguments)
         except InputError as error:
             answer[1] = error
-    with others_needed():
+    with lost_process_named():
         dist.broadcast_object_list(answer, 0, group=patient)
     dist.destroy_process_group(patient)
     if answer[1] is not None:
@@ -100,9 +101,9 @@ def by_first(function: Callable[..., T], **arguments: Any) -> T:
 
 
 class SetEpoch:
-    """Handler of the trainer that tells a distributed sampler the epoch; without it every epoch has the same order.
+    """Handler of the trainer that sets the epoch of a distributed sampler; without it every epoch has the same order.
 
-    MONAI's engines do so by themselves only where the loader holds the sampler itself, not inside another one.
+    MONAI's engines do this only where the loader holds the sampler itself, not inside another one.
 
     Args:
         sampler: the training loader's sampler.
@@ -119,11 +120,11 @@ class SetEpoch:
         self.sampler.set_epoch(engine.state.epoch)
 
 
-def own_places(count: int) -> range:
-    """The places, of ``count``, that this process evaluates: every one is in one process, and none is filled up.
+def indices_of_rank(count: int) -> range:
+    """Indices, of ``count`` images, that this process evaluates: each index in one process, none repeated.
 
     Raises:
-        InputError: there are fewer than processes.
+        InputError: there are fewer images than processes.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if several_processes() else (0, 1)
     if 0 < count < world:
@@ -134,19 +135,19 @@ def own_places(count: int) -> range:
     return range(rank, count, world)
 
 
-def own_share(items: Sequence[T], sampler: Iterable[int] | None) -> list[T]:
+def items_of_rank(items: Sequence[T], sampler: Iterable[int] | None) -> list[T]:
     """The items that this process reads, in the order in which it reads them; all of them without a sampler."""
     return list(items) if sampler is None else [items[place] for place in sampler]
 
 
-class DrawnPerProcess(nn.Module):
-    """Lets a module draw other random numbers in every process, while the global generators stay alike in all.
+class RandomPerProcess(nn.Module):
+    """Gives a module other random numbers in every process, while the global generators stay equal.
 
-    So no two processes augment alike, and the state of one generator, as a checkpoint keeps it, is that of all. It is
-    the CPU's generator; what a module draws on another device is alike.
+    So processes augment differently, and a checkpoint needs the state of one generator alone. Only the CPU's generator
+    differs between processes.
 
     Args:
-        module: what draws, from the CPU's global generator.
+        module: draws from the CPU's global generator.
         rank: number of the process.
     """
 
@@ -163,7 +164,7 @@ class DrawnPerProcess(nn.Module):
 
 
 def parallel(network: nn.Module, *, learns: bool = True, sync_batch_norm: bool | None = None) -> nn.Module:
-    """Makes a network one that several processes train together.
+    """Wraps a network for training in several processes.
 
     Args:
         network: on the device of this process.
@@ -227,9 +228,19 @@ def average_statistics(networks: Iterable[nn.Module | None]) -> None:
 
 
 @torch.no_grad()
-def equalise(networks: Iterable[nn.Module | None]) -> None:
-    """Gives all processes the parameters and buffers of the first: same seeds don't give same bits on every device."""
+def broadcast_networks(networks: Iterable[nn.Module | None]) -> None:
+    """Gives all processes rank 0's parameters and buffers: equal seeds don't give equal bits on every device."""
     for network in networks:
         if network is not None:
             for tensor in network.state_dict().values():
                 dist.broadcast(tensor, 0)
+
+
+__getattr__ = renamed(
+    __name__,
+    meet="init_processes",
+    by_first="on_rank_zero",
+    own_places="indices_of_rank",
+    own_share="items_of_rank",
+    DrawnPerProcess="RandomPerProcess",
+)

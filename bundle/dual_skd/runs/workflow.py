@@ -198,7 +198,7 @@ def _undisturbed() -> Iterator[None]:
     from monai.utils import set_determinism
     from monai.utils.misc import get_seed
 
-    from dual_skd.runs.checkpoint import random_state, set_random_state
+    from dual_skd.runs.random_state import random_state, set_random_state
 
     cudnn = torch.backends.cudnn
     before = get_seed(), cudnn.deterministic, cudnn.benchmark, random_state(), list(sys.path), sys.excepthook

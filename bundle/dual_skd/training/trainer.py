@@ -21,8 +21,22 @@ from torch.optim import Optimizer
 from dual_skd.errors import InputError
 from dual_skd.networks.inspect import penultimate, unwrap
 from dual_skd.options.choices import Update
-from dual_skd.runs.bad_numbers import POLICIES, Buffers, anywhere, files_of, gradient_norm, in_words, is_finite
-from dual_skd.runs.distributed import average_gradients, average_statistics, equalise, others_needed, several_processes
+from dual_skd.runs.bad_numbers import (
+    BAD_NUMBER_POLICIES,
+    Buffers,
+    files_of,
+    first_names,
+    gradient_norm,
+    in_any_process,
+    is_finite,
+)
+from dual_skd.runs.distributed import (
+    average_gradients,
+    average_statistics,
+    broadcast_networks,
+    lost_process_named,
+    several_processes,
+)
 from dual_skd.training.ema import check_same_architecture, update_auxiliary
 from dual_skd.training.label_free import LabelFreeHeads
 from dual_skd.training.losses import SelfDistillationLoss
@@ -148,9 +162,9 @@ class DualModelTrainer(SupervisedTrainer):
         Raises:
             InputError: bad numbers, a batch too small for batch normalisation, or another process was lost.
         """
-        with others_needed():
+        with lost_process_named():
             if several_processes():
-                equalise(self._networks())
+                broadcast_networks(self._networks())
             try:
                 Workflow.run(self)
             except ValueError as error:
@@ -167,8 +181,8 @@ class DualModelTrainer(SupervisedTrainer):
     def _check(self) -> None:
         if self.update not in UPDATES:
             raise InputError(f"unknown update {self.update!r}; choose one of {', '.join(UPDATES)}.")
-        if self.on_bad_number not in POLICIES:
-            raise InputError(f"on_bad_number is {self.on_bad_number!r}; use one of {', '.join(POLICIES)}.")
+        if self.on_bad_number not in BAD_NUMBER_POLICIES:
+            raise InputError(f"on_bad_number is {self.on_bad_number!r}; use one of {', '.join(BAD_NUMBER_POLICIES)}.")
         if self.update != "none" and self.auxiliary is None:
             raise InputError(f"update {self.update!r} needs an auxiliary network; pass one or set update to 'none'.")
         if (self.update == "mutual") != (self.auxiliary_optimizer is not None):
@@ -297,7 +311,7 @@ class DualModelTrainer(SupervisedTrainer):
             self._skipped_in_a_row = 0
 
     def _is_bad(self, good: Tensor) -> bool:
-        return anywhere(not good.item(), self.state.device)
+        return in_any_process(not good.item(), self.state.device)
 
     def _leave_out(self, batchdata: Any, image: Tensor, where: str, buffers: Buffers | None) -> None:
         """Takes the batch out of the running statistics, and stops, or goes on without it."""
@@ -305,7 +319,7 @@ class DualModelTrainer(SupervisedTrainer):
             buffers.restore()
         names = files_of(batchdata, image, getattr(self.data_loader, "dataset", None))
         place = f"epoch {self.state.epoch}, iteration {self.state.iteration}"
-        files = f" (files: {in_words(names)})" if names else ""
+        files = f" (files: {first_names(names)})" if names else ""
         self._skipped_in_a_row += 1
         endless = self._skipped_in_a_row >= (self.state.epoch_length or MOST_SKIPPED)
         if self.on_bad_number == "stop" or endless:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from dual_skd.errors import InputError, causes
 
-LITTLE = 2**16  # bytes, of which a disk is called full
+FULL_DISK_BYTES = 2**16  # bytes, of which a disk is called full
 
 
 def replace_file(path: str | Path, write: Callable[[Path], object], *, former: Path | None = None) -> None:
@@ -48,7 +48,7 @@ def replace_file(path: str | Path, write: Callable[[Path], object], *, former: P
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
         reason = next((cause.strerror for cause in causes(error) if isinstance(cause, OSError)), None) or str(error)
         with contextlib.suppress(OSError):
-            if shutil.disk_usage(path.parent).free < LITTLE:  # torch doesn't tell
+            if shutil.disk_usage(path.parent).free < FULL_DISK_BYTES:  # torch doesn't tell
                 reason = os.strerror(errno.ENOSPC)
             draft.unlink(missing_ok=True)
         raise InputError(
