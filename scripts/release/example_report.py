@@ -1,35 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes ``docs/example``: the report of a run on the demo data, and a picture of its beginning.
+"""Copies the report of a run on the demo data to the site, if it tells nothing of the computer that wrote it.
 
-A test fails where the example isn't what today's code writes (tests/evaluation/report/test_structure.py). Then:
+    dual-skd train demo -o OUT
+    dual-skd evaluate OUT
+    python -m scripts.release.example_report OUT --output SITE/example
 
-    dual-skd train demo -o /tmp/demo
-    dual-skd evaluate /tmp/demo
-    python -m scripts.release.example_report /tmp/demo
-    chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,1700 \
-        --screenshot=/tmp/demo/shot.png docs/example/report.html
-    python -m scripts.release.example_report /tmp/demo --picture /tmp/demo/shot.png
+The picture of it that the README shows, ``docs/example/report.png``, is a screenshot, reduced to 128 colours:
+
+    chromium --headless --hide-scrollbars --window-size=1200,1700 --screenshot=shot.png SITE/example/report.html
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
-from scripts import ROOT
-
-EXAMPLE = ROOT / "docs" / "example"
 
 
 def copy_report(run: Path, folder: Path) -> Path:
-    """Copies the report of a run, if it tells nothing of the computer that wrote it.
+    """Copies the report of a run.
 
     Raises:
         SystemExit: there is no report, or it names the folder of the run or the home of its user.
@@ -39,35 +29,20 @@ def copy_report(run: Path, folder: Path) -> Path:
         raise SystemExit(f"There is no {source}; make it: dual-skd evaluate {run}")
     page = source.read_text(encoding="utf-8")
     words = re.sub(r'base64,[^"]*', "", page)
-    if told := [place for place in (str(run.resolve().parent), str(Path.home())) if f"{place}/" in words]:
-        raise SystemExit(f"{source} names {told[0]}; write it again without --show-names: dual-skd report {run}")
+    if named := [place for place in (str(run.resolve().parent), str(Path.home())) if f"{place}/" in words]:
+        raise SystemExit(f"{source} names {named[0]}; write it again without --show-names: dual-skd report {run}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(page, encoding="utf-8")
     return folder / "report.html"
 
 
-def mark_picture(picture: Path, page: Path) -> Path:
-    """Saves a screenshot beside its page, with the page's generator and SHA-256 in its text."""
-    source = page.read_bytes()
-    marks = PngInfo()
-    marks.add_text("generator", re.findall(r'name="generator" content="([^"]*)"', source.decode())[0])
-    marks.add_text("page", hashlib.sha256(source).hexdigest())
-    with Image.open(picture) as shot:
-        shot.convert("RGB").quantize(128).save(page.with_suffix(".png"), pnginfo=marks, optimize=True)
-    return page.with_suffix(".png")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Copies the report, or adds its picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    """Copies the report and prints where it is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of an evaluated run on the demo data")
-    parser.add_argument("--picture", type=Path, help="a screenshot of the page that was copied before")
-    parser.add_argument("--output", type=Path, default=EXAMPLE, help="where to (default: docs/example)")
-    args = parser.parse_args(arguments)
-    made = (
-        mark_picture(args.picture, args.output / "report.html") if args.picture else copy_report(args.run, args.output)
-    )
-    sys.stdout.write(f"{made}\n")
+    parser.add_argument("--output", type=Path, required=True, help="folder to copy it to")
+    args = parser.parse_args()
+    sys.stdout.write(f"{copy_report(args.run, args.output)}\n")
     return 0
 
 

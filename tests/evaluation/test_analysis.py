@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from dual_skd.evaluation.analysis import analyse, group_columns, stage_of, tempered
+from dual_skd.evaluation.analysis import analyse, to_json
+from dual_skd.evaluation.analysis.calibration import tempered
+from dual_skd.evaluation.analysis.run_facts import stage_of
+from dual_skd.evaluation.analysis.subgroups import group_columns
 from dual_skd.evaluation.run_files import read_run
 from dual_skd.metrics.predictions import read_predictions
 
@@ -15,7 +18,7 @@ FEW = {"resamples": 100}
 
 
 def analysed(directory, *, calibration=None, **options):
-    found = analyse(read_run(directory, calibration=calibration), **FEW | options)
+    found = to_json(analyse(read_run(directory, calibration=calibration), **FEW | options))
     json.dumps(found, allow_nan=False)
     return found
 
@@ -260,8 +263,7 @@ def test_empty_files_beside_the_predictions_are_sentences(run_folder):
 
 def test_calibrated_probabilities_are_taken_for_such_without_the_model_file(run_folder):
     directory = run_folder(temperature=2.0)
-    files = read_run(directory)  # no calibration: of a model file that isn't there
-    unknown = analyse(files, resamples=5)
+    unknown = analysed(directory, resamples=5)  # no calibration: of a model file that isn't there
     assert unknown["calibration"]["predictions_are"] == "calibrated"
     assert unknown["calibration"]["before"]["metrics"] is None and unknown["calibration"]["after"]["metrics"]
     assert "without the model file" in unknown["operating_points"][0]["reason"]
@@ -270,7 +272,7 @@ def test_calibrated_probabilities_are_taken_for_such_without_the_model_file(run_
     metrics = json.loads((directory / "metrics.json").read_text())
     metrics["test"]["temperature"] = 2.0
     (directory / "metrics.json").write_text(json.dumps(metrics))
-    known = analyse(read_run(directory), resamples=5)
-    with_model = analyse(read_run(directory, calibration={"temperature": 2.0, "images": 30}), resamples=5)
+    known = analysed(directory, resamples=5)
+    with_model = analysed(directory, calibration={"temperature": 2.0, "images": 30}, resamples=5)
     assert known["operating_points"] == with_model["operating_points"] and known["operating_points"][0]["chosen"]
     assert known["prediction_sets"] == with_model["prediction_sets"]

@@ -71,6 +71,12 @@ def test_an_installed_package_has_the_files_of_its_bundle_and_no_others(installe
         assert (bundle / name).read_bytes() == (REPOSITORY / "bundle" / name).read_bytes()
 
 
+def test_an_installed_package_has_the_templates_of_its_pages(installed):
+    templates = Path("dual_skd", "evaluation", "pages", "templates")
+    for template in (REPOSITORY / "bundle" / templates).rglob("*.*"):
+        assert (installed / templates / template.relative_to(REPOSITORY / "bundle" / templates)).is_file()
+
+
 def test_an_installed_package_uses_the_clone_that_it_is_started_in_and_no_other_bundle(installed, tmp_path):
     own = installed / "dual_skd" / "bundle"
     assert said_in(REPOSITORY, installed) == [REPOSITORY / "bundle", own]

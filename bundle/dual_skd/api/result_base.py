@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,6 @@ from dual_skd.utils.wording import closing
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from dual_skd.evaluation.pages.markup import Markup
 
 
 class Result(ABC):
@@ -39,12 +37,9 @@ class Result(ABC):
         return closing(self.title(), self.rows())
 
     def _repr_html_(self) -> str:
-        from dual_skd.api.notebook import shown
+        from dual_skd.api.notebook import result_html
 
-        return shown(self, self._html_parts())
-
-    def _html_parts(self) -> Iterable[Markup]:
-        return ()
+        return result_html(self)
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,7 +18,6 @@ from dual_skd.utils.files import read_json
 from dual_skd.utils.wording import counted, metric_rows, metric_words, quoted
 
 if TYPE_CHECKING:
-    from dual_skd.evaluation.pages.markup import Markup
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +117,10 @@ class TrainingResult(RunResult):
         """The report of the test images, None before there is one."""
         return _report(self.output_dir, "test", self._record.get("test") or {})
 
-    def _html_parts(self) -> Iterable[Markup]:
-        from dual_skd.api.notebook import training_parts
+    def _repr_html_(self) -> str:
+        from dual_skd.api.notebook import training_html
 
-        return training_parts(self)
+        return training_html(self)
 
     def title(self) -> str:
         if self.finished:
@@ -264,10 +263,10 @@ class EvaluationResult(RunResult):
 
         return unfinished(self._run, "the command below")
 
-    def _html_parts(self) -> Iterable[Markup]:
-        from dual_skd.api.notebook import evaluation_parts
+    def _repr_html_(self) -> str:
+        from dual_skd.api.notebook import evaluation_html
 
-        return evaluation_parts(self)
+        return evaluation_html(self)
 
     def title(self) -> str:
         return f"Evaluated: {self.output_dir}, kept as {self.name!r}"

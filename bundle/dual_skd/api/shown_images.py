@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,17 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Compose
-from PIL import Image
 
 from dual_skd.data.reading.facts import spread
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.errors import InputError, choose
-from dual_skd.evaluation.pages.markup import element, picture
+from dual_skd.evaluation.pages.rendering import image_file, render
 from dual_skd.metrics.predictions import named
 from dual_skd.runs.workflow import TRAIN
 from dual_skd.utils.wording import counted
 
-SHOWN_WIDTH = 128  # pixels on a screen up to which small pictures are enlarged
+ENLARGED_HEIGHT = 128  # pixels on a screen, up to which small pictures are enlarged
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,12 +54,11 @@ class ShownImages:
         return f"{counted(len(self.images), 'image')} of {size} pixels, values {values}; a notebook shows them"
 
     def _repr_html_(self) -> str:
-        figures = []
-        for pixels, title in zip(self.pictures(), self.titles, strict=True):
-            width = pixels.shape[1] * max(SHOWN_WIDTH // pixels.shape[0], 1)
-            shown = picture(_png(pixels), title, width)
-            figures.append(element("figure", shown, element("figcaption", title), style="margin:0"))
-        return element("div", *figures, style="display:flex;flex-wrap:wrap;gap:.75rem")
+        pictures = [
+            (image_file(pixels), title, pixels.shape[1] * max(ENLARGED_HEIGHT // pixels.shape[0], 1))
+            for pixels, title in zip(self.pictures(), self.titles, strict=True)
+        ]
+        return render("pictures.html", pictures=pictures)
 
 
 def show_batch(
@@ -146,8 +143,8 @@ def _first_of_training(parser: Any, count: int) -> tuple[list[torch.Tensor], lis
     images: list[torch.Tensor] = []
     labels: list[Any] = []
     for batch in loader:
-        some, of_some = prepare(batch, torch.device("cpu"))
-        images, labels = [*images, *some], [*labels, *of_some.numpy()]
+        of_batch = prepare(batch, torch.device("cpu"))
+        images, labels = [*images, *of_batch[0]], [*labels, *of_batch[1].numpy()]
         if len(images) >= count:
             break
     return images[:count], labels[:count]
@@ -158,9 +155,3 @@ def _slices(volume: np.ndarray) -> np.ndarray:
     middle = [volume.take(size // 2, axis).T[::-1, ::-1] for axis, size in enumerate(volume.shape)][::-1]
     height = max(len(one) for one in middle)
     return np.hstack([np.pad(one, ((0, height - len(one)), (0, 0))) for one in middle])
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

@@ -3,17 +3,13 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from dual_skd import __version__
 from dual_skd.api.shown_images import ShownImages, preprocessing_for
 from dual_skd.data.checking.findings import Findings, Group
 from dual_skd.data.reading.facts import spread
@@ -21,18 +17,16 @@ from dual_skd.data.reading.inspection import FileFacts
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.record import Record
 from dual_skd.errors import input_error_behind
-from dual_skd.evaluation.pages.frame import document, gallery, how, sections
-from dual_skd.evaluation.pages.markup import Markup, element, join, paragraph, picture, table
+from dual_skd.evaluation.pages.rendering import Table, image_file, render
 from dual_skd.utils.wording import counted
 
-LARGEST = 128  # pixels along the longer side of a picture; of a volume's slices together three times as many
+PICTURE_SIDE = 128  # pixels along the longer side of a picture; of a volume's slices together three times as many
 PICTURES = 240  # on a page, of about 5 kB each
-PER_CLASS = {2: 8, 3: 6}  # images, or volumes, of a class in each split; fewer where there are many classes
-CLASSES = 20  # that are shown by images
-PER_FINDING = 6  # images, or pairs of copies
-NAMES = 10  # of files without a picture
-VALUES = 5  # of a property in the table of files
-PRIVATE = "This page holds pictures of patients and the names of their files: keep it where the images may be kept."
+PICTURES_PER_CLASS = {2: 8, 3: 6}  # images, or volumes, of a class in each split; fewer where there are many classes
+MAX_CLASSES = 20  # that are shown by images
+CASES_PER_FINDING = 6  # images, or pairs of copies
+MAX_NAMES = 10  # of files without a picture
+MAX_VALUES = 5  # of a property in the table of files
 FITS = {
     "pad": "the shape is kept, and what is left is filled with black",
     "crop": "the shape is kept, and what is too long is cut off on both sides",
@@ -63,30 +57,45 @@ def check_page(
         data: as given, nothing left out.
         findings: of the whole check, with the facts of its files.
         options: of the images, as they were given: those that training would get.
-        notes: what else is to be said of the set.
+        notes: remarks on the whole set.
         verdict: whether the set can be trained on, in a sentence.
         following: the next command; "" for none.
     """
     album = Album(data, findings.facts, options)
-    parts = [("seen", "What the network would see", _seen(data, album))]
-    for severity, heading in (("error", "Errors"), ("warning", "Warnings")):
-        if groups := findings.groups(severity):
-            parts.append((severity, heading, join(_finding(group, album) for group in groups)))
-    parts += [
-        ("counts", "Images and patients", _counts(data, notes)),
-        ("files", "Files", _files([findings.facts[one.image] for one in album.records.values()])),
+    classes = list(_seen(data, album))
+    severities = {"error": "Errors", "warning": "Warnings"}
+    found = {severity: [_finding(group, album) for group in findings.groups(severity)] for severity in severities}
+    sections = [
+        ("seen", "What the network would see"),
+        *((severity, heading) for severity, heading in severities.items() if found[severity]),
+        ("counts", "Images and patients"),
+        ("files", "Files"),
     ]
-    written = datetime.now(timezone.utc).date().isoformat()
-    body = [
-        paragraph(verdict, class_="lead"),
-        join(["Next:", element("pre", following)]) if following else Markup(""),
-        paragraph(PRIVATE, class_="warning"),
-        sections(parts),
-    ]
-    source = data.source.replace(str(data.root), data.root.name)  # folders above may be named after somebody
-    about = f"{source}. Written {written} by dual-skd {__version__}."
-    title, heading = f"Check of {name}, {written}", f"Check of {name}"
-    return document(title, body, version=__version__, heading=heading, about=about)
+    return render(
+        "check.html",
+        name=name,
+        source=data.source.replace(str(data.root), data.root.name),  # folders above may be named after somebody
+        verdict=verdict,
+        following=following,
+        sections=sections,
+        found=found,
+        readable=bool(album.records),
+        settings=_settings(album.settings) if album.records else "",
+        classes=classes,
+        class_count=len(data.class_names),
+        counts=_counts(data),
+        notes=notes,
+        files=_files([findings.facts[one.image] for one in album.records.values()]),
+    )
+
+
+class Picture(NamedTuple):
+    """A JPEG file, the name of its image, the width that it is shown in, and whether it is as wide as two."""
+
+    file: bytes
+    name: str
+    width: int
+    wide: bool
 
 
 class Album:
@@ -108,7 +117,7 @@ class Album:
             train = splits["train"] or [*self.records.values()]
             self._transform, self.settings = preprocessing_for(replace(data, splits=splits | {"train": train}), options)
 
-    def picture(self, name: str) -> list[Markup]:
+    def picture(self, name: str) -> list[Picture]:
         """The picture of an image by its name in reports; none of what can't be read, or when the page is full."""
         record = self.records.get(name)
         if record is None or not self.left:
@@ -122,29 +131,25 @@ class Album:
         self.left -= 1
         (pixels,) = ShownImages(image[None], [name]).pictures()
         wide = image.ndim == 4
-        file, width = _jpeg(pixels, LARGEST * (3 if wide else 1))
-        return [picture(file, name, width, title=name, class_="wide" if wide else "")]
+        side = PICTURE_SIDE * (3 if wide else 1)
+        width = pixels.shape[1] * min(1, side / max(pixels.shape))
+        return [Picture(image_file(pixels, side=side, kind="JPEG"), name, max(round(width), side * 3 // 4), wide)]
 
 
-def _seen(data: DataList, album: Album) -> Markup:
-    if not album.records:
-        return paragraph("No image can be read.")
-    names = data.class_names[:CLASSES]
+def _seen(data: DataList, album: Album) -> Iterator[tuple[str, list[tuple[str, list[Picture]]]]]:
+    """The classes with a few pictures of each split, above which stands how many images that has."""
     divided = [split for split in SPLITS if album.splits[split]]
-    share = max(min(PER_CLASS[data.spatial_dims], PICTURES // 2 // (len(names) * len(divided))), 1)
-    parts = [how(_settings(album.settings), "Training also turns, shifts and brightens its images a little at random.")]
+    names = data.class_names[:MAX_CLASSES] if divided else []
+    share = PICTURES // 2 // max(len(names) * len(divided), 1)
+    share = max(min(PICTURES_PER_CLASS[data.spatial_dims], share), 1)
     for label, name in enumerate(names):
-        parts.append(element("h3", name))
+        strips = []
         for split in divided:
             members = [one for one in album.splits[split] if label in one.positive_labels]
             shown = [members[place].image for place in spread(len(members), share)]
-            said = counted(len(members), f"{split} image") if len(divided) > 1 else counted(len(members), "image")
-            pictures = [one for image in shown for one in album.picture(data.relative(image))]
-            strip = element("div", *pictures, class_="strip")
-            parts.append(element("div", paragraph(said, class_="note"), strip, class_="whole"))
-    if len(data.class_names) > CLASSES:
-        parts.append(paragraph(f"These are the first {CLASSES} of {len(data.class_names)} classes."))
-    return join(parts)
+            count = counted(len(members), f"{split} image" if len(divided) > 1 else "image")
+            strips.append((count, [one for image in shown for one in album.picture(data.relative(image))]))
+        yield name, strips
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -160,32 +165,27 @@ def _settings(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _finding(group: Group, album: Album) -> Markup:
+def _finding(group: Group, album: Album) -> dict[str, Any]:
     """A kind of finding: what it is, what to do, and the images concerned."""
     named = list(_once_per_pair([one for one in group.offenders if one["image"]]))
-    shown: list[tuple[list[Markup], list[str]]] = []
-    listed: list[Markup] = []
+    shown: list[dict[str, Any]] = []
+    listed: list[Mapping[str, Any]] = []
     for one in named:
-        if len(shown) == PER_FINDING or len(listed) == NAMES:
+        if len(shown) == CASES_PER_FINDING or len(listed) == MAX_NAMES:
             break
         if pictures := album.picture(one["image"]):
             where = ", ".join(filter(None, (one["split"], one["label"])))
-            pictures += album.picture(one["twin"])
-            shown.append((pictures, [join([element("b", one["image"]), f" ({where})"]), one["detail"]]))
+            shown.append({**one, "pictures": pictures + album.picture(one["twin"]), "where": where})
         else:
-            listed.append(element("li", element("b", one["image"]), f": {one['detail']}"))
-    whole = [] if named or not group.example else [one["detail"] for one in group.offenders[:NAMES]]
-    more = len(named) - len(shown) - len(listed)
-    return element(
-        "div",
-        element("h3", f"{group.headline.removesuffix('.')}."),
-        *(paragraph(f"{remedy[0].upper()}{remedy[1:]}.") for remedy in group.remedies[:3]),
-        paragraph(f"{'; '.join(whole)}.") if whole else "",
-        gallery(shown) if shown else "",
-        element("ul", *listed) if listed else "",
-        paragraph(f"… and {more} more; --fix-list FILE.csv writes all.", class_="note") if more else "",
-        class_="whole",
-    )
+            listed.append(one)
+    return {
+        "headline": group.headline.removesuffix("."),
+        "remedies": group.remedies[:3],
+        "of_all": [] if named or not group.example else [one["detail"] for one in group.offenders[:MAX_NAMES]],
+        "shown": shown,
+        "listed": listed,
+        "more": len(named) - len(shown) - len(listed),
+    }
 
 
 def _once_per_pair(offenders: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -197,7 +197,7 @@ def _once_per_pair(offenders: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[s
         seen.add(pair)
 
 
-def _counts(data: DataList, notes: Sequence[str]) -> Markup:
+def _counts(data: DataList) -> Table:
     """Images and patients of each class and split."""
     present = [split for split in SPLITS if data.splits[split]]
     columns = {split: data.splits[split] for split in present}
@@ -209,8 +209,7 @@ def _counts(data: DataList, notes: Sequence[str]) -> Markup:
     for label, name in enumerate(data.class_names):
         rows.append([name, *(_tally([r for r in of if label in r.positive_labels]) for of in columns.values())])
     rows.append(["all classes", *(_tally(of) for of in columns.values())])
-    said = (paragraph(f"{note[0].upper()}{note[1:]}.") for note in notes)
-    return join([table(["", *columns], rows), *said])
+    return Table(["", *columns], rows)
 
 
 def _tally(records: Sequence[Record]) -> str:
@@ -218,10 +217,10 @@ def _tally(records: Sequence[Record]) -> str:
     return f"{len(records)} ({counted(len(patients), 'patient')})" if patients else str(len(records))
 
 
-def _files(facts: Sequence[FileFacts]) -> Markup:
-    """What the files are and hold, those without a problem."""
+def _files(facts: Sequence[FileFacts]) -> Table | None:
+    """What the files are and hold, those without a problem; None where there are none."""
     if not facts:
-        return paragraph("No file can be used.")
+        return None
     words = {
         "format": [one.format for one in facts],
         "pixels stored as": [one.mode for one in facts],
@@ -242,13 +241,13 @@ def _files(facts: Sequence[FileFacts]) -> Markup:
         ["lowest value", _range([(one,) for one in lowest])],
         ["highest value", _range([(one,) for one in highest])],
     ]
-    return table(["", f"{counted(len(facts), 'image')} that can be used"], rows)
+    return Table(["", f"{counted(len(facts), 'image')} that can be used"], rows)
 
 
 def _commonest(found: Sequence[str]) -> str:
     counts = Counter(one or "not stated" for one in found).most_common()
-    said = ", ".join(f"{name} ({count})" for name, count in counts[:VALUES])
-    return f"{said} and {len(counts) - VALUES} more" if len(counts) > VALUES else said
+    shown = ", ".join(f"{name} ({count})" for name, count in counts[:MAX_VALUES])
+    return f"{shown} and {len(counts) - MAX_VALUES} more" if len(counts) > MAX_VALUES else shown
 
 
 def _range(found: Sequence[Sequence[float]]) -> str:
@@ -258,11 +257,3 @@ def _range(found: Sequence[Sequence[float]]) -> str:
         " x ".join(f"{value:.4g}" for value in row) for row in (values.min(0), np.median(values, 0), values.max(0))
     )
     return low if low == high else f"{low} to {high}, median {middle}"
-
-
-def _jpeg(pixels: np.ndarray, largest: int) -> tuple[bytes, int]:
-    """A JPEG file of a grey picture, and how wide it is shown."""
-    shown, buffer = Image.fromarray(pixels), io.BytesIO()
-    shown.thumbnail((largest, largest))
-    shown.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue(), max(shown.width, largest * 3 // 4)

@@ -43,30 +43,23 @@ def compare(directory: Path, other: Path, split: str = "test", *, resamples: int
     Raises:
         InputError: no such run, one that wasn't evaluated, twice the same, or runs that can't be compared.
     """
-    from datetime import datetime, timezone
-
-    import dual_skd
     from dual_skd.evaluation.comparison import compare_runs, different_options
     from dual_skd.evaluation.report.comparison_page import comparison_page, terminal_lines
-    from dual_skd.evaluation.report.words import warnings_of
     from dual_skd.evaluation.run_files import read_run, report_folder, unfinished
     from dual_skd.metrics.bootstrap import RESAMPLES
-    from dual_skd.utils.files import expanded, replace_file
+    from dual_skd.utils.files import expanded, write_text
 
     names = names_of(expanded(directory), expanded(other))
     one, two = read_run(directory, split), read_run(other, split)
     found = compare_runs(one, two, resamples=resamples or RESAMPLES, names=names)
     options = different_options(one, two)
-    written = datetime.now(timezone.utc).date().isoformat()
     runs = zip(names, (one, two), strict=True)
     stopped = (unfinished(run.run, f"the training command of {name}") for name, run in runs)
     early = " ".join(filter(None, stopped))
-    warnings = warnings_of(optimistic="validation" in (one.section, two.section), unfinished=early)
-    page = comparison_page(
-        found, names, options, split=split, written=written, version=dual_skd.__version__, warnings=warnings
-    )
+    optimistic = "validation" in (one.section, two.section)
+    page = comparison_page(found, names, options, split=split, unfinished=early, optimistic=optimistic)
     path = report_folder(expanded(directory), split) / f"compared_with_{names[1].replace('/', '_')}.html"
-    replace_file(path, lambda draft: draft.write_text(page, encoding="utf-8"))
+    write_text(path, page)
     yield from textwrap.wrap(early, WIDTH)
     yield from terminal_lines(found, names, options)
     rows, following = [("adds", "the AUC of each class, and p before Holm's correction")], ""

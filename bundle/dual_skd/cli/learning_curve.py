@@ -23,7 +23,7 @@ from typing import Any
 
 from dual_skd.cli.shared import add_option_files
 from dual_skd.errors import InputError
-from dual_skd.evaluation.learning_curve import CONTROL, METRICS, Cell, Measured, by_share, last_words, write
+from dual_skd.evaluation.learning_curve import CONTROL, METRICS, Cell, Measured, by_share, closing_lines, write
 from dual_skd.options import Training, read, words_of
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Copies, Reading
@@ -96,7 +96,7 @@ def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
     found = by_share(runs.measured(cell) for cell in done)
     if found:
         write(found, curve)
-        sys.stdout.write("\n".join(last_words(found, curve)) + "\n")
+        sys.stdout.write("\n".join(closing_lines(found, curve)) + "\n")
     for cell, reason in failed.items():
         sys.stderr.write(f"Failed: {cell.name}: {reason} (all of it in {curve / 'runs' / cell.name}.log)\n")
     if len(done) < len(cells):

@@ -54,8 +54,8 @@ def by_share(found: Iterator[Measured]) -> Curves:
 
 def mean_and_spread(runs: Sequence[Measured], metric: str) -> tuple[float, float] | None:
     """Mean and standard deviation over the seeds, 0 of a single one; None where the metric isn't defined."""
-    some = [value for one in runs if (value := one.metrics[metric]) is not None]
-    return (statistics.fmean(some), statistics.stdev(some) if len(some) > 1 else 0.0) if some else None
+    values = [value for one in runs if (value := one.metrics[metric]) is not None]
+    return (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0) if values else None
 
 
 def rows(curves: Curves) -> list[list[str]]:
@@ -112,7 +112,7 @@ def plot(curves: Curves, path: Path) -> None:
         figure.savefig(path, format="png", dpi=150)
 
 
-def last_words(curves: Curves, curve: Path) -> list[str]:
+def closing_lines(curves: Curves, curve: Path) -> list[str]:
     """What was found and where it is, and what to do next."""
     lines = ["", *aligned(rows(curves)), ""]
     lines.append("On the test images, mean ± standard deviation over the seeds. ECE, the expected")

@@ -2,17 +2,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from dual_skd import __version__
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.report.cases import Case
-from dual_skd.evaluation.report.content import Content
+from dual_skd.evaluation.report.commands import commands
 from dual_skd.evaluation.report.model_card import model_card
-from dual_skd.evaluation.report.origin import commands
-from dual_skd.evaluation.report.page import page
+from dual_skd.evaluation.report.page import ReportContent, page
 from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.run_files import read_run
 
@@ -52,8 +53,8 @@ class Reader(HTMLParser):
 def rendered(directory, split="test", **options):
     files = read_run(directory, split)
     analysis = analyse(files, resamples=20)
-    content = Content(analysis, all_plots(analysis), selection=files.selection, written="2026-01-02", version="1.2.3",
-                      **{"cases_reason": "Images were left out."} | options)  # fmt: skip
+    given = {"cases_reason": "Images were left out.", **options}
+    content = ReportContent(analysis, all_plots(analysis), selection=files.selection, **given)
     source = page(content)
     reader = Reader(source)
     return source, reader, " ".join("".join(reader.words).split())
@@ -68,14 +69,17 @@ def test_the_page_is_one_file_without_scripts_links_or_repeated_ids(run_folder):
     for target in reader.targets:
         assert target.startswith("data:image/png") or target[1:] in reader.ids
     assert dict(reader.tags)["html"] == {"lang": "en"}
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert any(given.get("content") == policy for tag, given in reader.tags if tag == "meta")
+    assert any(given.get("content") == f"dual-skd {__version__}" for tag, given in reader.tags if tag == "meta")
     assert any(given.get("name") == "viewport" for _, given in reader.tags)
 
 
 def test_numbers_stand_with_their_intervals(run_folder):
     directory = run_folder()
     _, _, words = rendered(directory)
-    accuracy = analyse(read_run(directory), resamples=20)["metrics"]["overall"]["accuracy"]
-    assert f"accuracy{accuracy['value']:.3f} {accuracy['low']:.3f} to {accuracy['high']:.3f}" in words
+    accuracy = analyse(read_run(directory), resamples=20).metrics.overall["accuracy"]
+    assert f"accuracy{accuracy.value:.3f} {accuracy.low:.3f} to {accuracy.high:.3f}" in words
     assert "1 images were left out because a twin of them is in training (1 exact copies, 0 near copies)" in words
     assert "1 files could not be used and were skipped" in words
     assert "Thresholds were chosen on 30 validation images" in words
@@ -141,9 +145,9 @@ def test_means_over_classes_name_those_that_they_are_without(run_folder):
     p = np.where(np.eye(3)[labels] > 0, 0.8, 0.1)
     directory, said = run_folder(labels, p), " without mass: no image of it"
     _, _, words = rendered(directory)
-    overall = analyse(read_run(directory), resamples=20)["metrics"]["overall"]
-    assert overall["balanced_accuracy"]["value"] == overall["f1"]["value"] == 1
-    assert words.count(said) == 2 and f"{said}see aboveaccuracy" in words  # of balanced accuracy
+    overall = analyse(read_run(directory), resamples=20).metrics.overall
+    assert overall["balanced_accuracy"].value == overall["f1"].value == 1
+    assert words.count(said) == 2 and f"{said}see above accuracy" in words  # of balanced accuracy
     p[0] = [0.1, 0.1, 0.8]  # once predicted, it counts in F1
     _, _, words = rendered(run_folder(labels, p, name="predicted"))
     assert words.count(said) == 1
@@ -158,7 +162,7 @@ def test_of_many_classes_the_most_frequent_confusions_are_listed(run_folder):
     directory = run_folder(labels, np.eye(60)[called] * 0.9 + 0.1 / 60, class_names=[f"class {k}" for k in range(60)])
     source, _, words = rendered(directory)
     assert "these are the 2 most frequent of 2 confusions; 3 images are confused in all." in words
-    assert "truepredictedimagesclass 3class 72class 4class 91" in words
+    assert "truepredictedimages class 3class 72 class 4class 91" in words
     assert "true \\ predicted" not in source and len(source) < 1_000_000
 
 
@@ -166,11 +170,10 @@ def test_a_name_at_the_start_of_a_sentence_keeps_its_letters(run_folder):
     directory = run_folder(np.arange(60) % 2, class_names=("a", "b", "c"))
     _, _, words = rendered(directory)
     assert "c: no image of c." in words and "C: no" not in words
-    files = read_run(directory)
-    analysis = analyse(files, resamples=5)
-    analysis["subgroups"]["notes"] = ["room isn't used: 8 columns are shown at most"]
-    source = page(Content(analysis, {}))
-    assert "room isn&#x27;t used: 8 columns are shown at most." in source
+    analysis = analyse(read_run(directory), resamples=5)
+    notes = ["room isn't used: 8 columns are shown at most"]
+    source = page(ReportContent(replace(analysis, subgroups=replace(analysis.subgroups, notes=notes))))
+    assert "room isn&#39;t used: 8 columns are shown at most." in source
 
 
 @pytest.mark.parametrize("searched", [True, False, None])
@@ -183,7 +186,7 @@ def test_no_twin_is_known_only_where_twins_were_looked_for(run_folder, searched)
     _, _, words = rendered(directory)
     assert ("No image that is kept has a known twin in training." in words) == bool(searched)
     assert ("No search for images with a twin in training is recorded." in words) == (not searched)
-    card = model_card(analyse(read_run(directory), resamples=5), version="1", written="2026-01-02")
+    card = model_card(analyse(read_run(directory), resamples=5))
     assert f"left out: {'0' if searched else 'unknown, as no search for them is recorded'}. " in card
 
 
@@ -270,7 +273,7 @@ def test_a_training_that_was_stopped_is_said_before_the_numbers_and_on_the_card(
     assert source.index(warning) < source.index('class="lead"') and "/clinic" not in source
     assert "after epoch 2 of 12, or still runs; “dual-skd train DATA -o OUT --fit stretch” goes on." in words
     assert "The model of epoch 2 was kept, the last so far, whatever its validation." in words
-    card = model_card(analyse(read_run(directory), resamples=5), version="1", written="2026-01-02")
+    card = model_card(analyse(read_run(directory), resamples=5))
     assert card.index(warning) < card.index("## Intended use") and "epoch 2, the last so far" in card
 
 
@@ -283,8 +286,8 @@ def test_a_column_of_doubts_is_there_where_a_group_needs_it(run_folder):
 def test_a_temperature_of_1_was_not_needed(run_folder):
     analysis = analyse(read_run(run_folder()), resamples=5)
     for temperature in (1.0, 1.2):
-        analysis["calibration"]["temperature"] = temperature
-        assert ("At 1 it does nothing: none was needed." in page(Content(analysis, {}))) == (temperature == 1)
+        found = replace(analysis, calibration=replace(analysis.calibration, temperature=temperature))
+        assert ("At 1 it does nothing: none was needed." in page(ReportContent(found))) == (temperature == 1)
 
 
 def test_the_capital_words_of_the_commands_are_explained_and_no_others(run_folder):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.evaluation.analysis import analyse
-from dual_skd.evaluation.report.plots import all_plots, inline, save
+from dual_skd.evaluation.report.plots import all_plots, save
 from dual_skd.evaluation.run_files import read_run
 
 STRANGE = ("<script>alert(1)</script>", "$\\frac{", "結核\x00 and a name that is longer than a plot is wide")
@@ -76,7 +76,7 @@ def test_strange_names_are_text_in_every_drawing(run_folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plots = flat(all_plots(analysed(run_folder(labels, class_names=STRANGE))))
-        drawn = {name: inline(plot) for name, plot in plots.items()}
+        drawn = {name: plot.inline() for name, plot in plots.items()}
     for svg in drawn.values():
         ElementTree.fromstring(svg)
         assert "<script" not in svg and "\x00" not in svg
@@ -87,13 +87,12 @@ def test_inline_drawings_have_words_their_own_ids_and_no_links(run_folder):
     plots = flat(all_plots(analysed(run_folder())))
     ids = []
     for plot in plots.values():
-        svg = inline(plot)
-        root = ElementTree.fromstring(svg)
+        svg = plot.inline()
+        drawing = ElementTree.fromstring(svg)
         assert "http" not in svg and "<style" not in svg and "<metadata" not in svg
-        drawing = root.find("svg")
         assert drawing.find("title").text == plot.title and drawing.find("desc").text == plot.description
-        own = [node.get("id") for node in root.iter() if node.get("id")]
-        used = {node.get("href")[1:] for node in root.iter() if node.get("href")}
+        own = [node.get("id") for node in drawing.iter() if node.get("id")]
+        used = {node.get("href")[1:] for node in drawing.iter() if node.get("href")}
         assert used <= set(own)
         ids += own
     assert len(ids) == len(set(ids))

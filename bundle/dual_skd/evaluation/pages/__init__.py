@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all HTML pages of this package share: escaped pieces, one style, one frame. No scripts, no links outside."""
+"""What all pages of this package share: templates in which every value is escaped, and one style."""

@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from PIL import Image
 from torch import nn
 
 from dual_skd.data import image_transforms
 from dual_skd.data.reading.locators import path_of
 from dual_skd.errors import InputError, input_error_behind
 from dual_skd.evaluation.explanation import choose_cases, explain, panels
+from dual_skd.evaluation.pages.rendering import image_file
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.predictions import named
 from dual_skd.utils.progress import bar
@@ -27,7 +25,7 @@ KINDS = {  # in the order of the page
     "least_certain": "Least certain",
     "confident_right": "Surest, and right",
 }
-LARGEST = 256  # pixels of a picture in the page
+PICTURE_SIDE = 256  # pixels along the longer side of a picture in the page
 
 
 class Case(NamedTuple):
@@ -100,7 +98,9 @@ def _explained(image: str, map_of: Callable, transform: Callable, target: int) -
         found = panels(pixels, map_of(pixels, target))
     except InputError:  # a network without maps
         return "the network has no layer that a map could be made of"
-    return tuple((panel.name, _png(panel.picture), _png(panel.overlay)) for panel in found)
+    return tuple(
+        (panel.name, *(image_file(one, side=PICTURE_SIDE) for one in (panel.picture, panel.overlay))) for panel in found
+    )
 
 
 def _case(files: RunFiles, kind: str, row: int, pictures: tuple) -> Case:
@@ -111,10 +111,3 @@ def _case(files: RunFiles, kind: str, row: int, pictures: tuple) -> Case:
         kind, row + 1, Path(table.images[row]).name, named(table.labels[row], table.class_names) or "none",
         named(called, table.class_names) or "none", table.class_names[target], float(p[target]), pictures,
     )  # fmt: skip
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    image, buffer = Image.fromarray(pixels), io.BytesIO()
-    image.thumbnail((LARGEST, LARGEST))
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

@@ -4,29 +4,24 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dual_skd.evaluation.comparison import shared_images
-from dual_skd.evaluation.pages.frame import document, how
-from dual_skd.evaluation.pages.markup import Notes, element, estimate, number, paragraph, table
-from dual_skd.evaluation.report.words import METRICS
+from dual_skd.evaluation.pages.rendering import Table, number, render
+from dual_skd.evaluation.report.metric_names import METRICS
+from dual_skd.metrics.estimates import Estimate
 from dual_skd.runs.recorder import LOWER_IS_BETTER
 from dual_skd.utils.wording import WIDTH, aligned, counted, metric_words
 
-LEVEL = 0.05  # of p values after Holm that are called beyond chance
-HOW = (
-    "Paired on the shared images: metrics by a bootstrap over patients, areas by DeLong's test, right or wrong by "
-    "McNemar's test, which takes images for independent. p says how often chance alone would make a difference "
-    "as large; all p values are one family, corrected by Holm."
-)
+SIGNIFICANCE = 0.05  # p values after Holm below it are called beyond chance
 
 Options = Mapping[str, tuple[Any, Any]]
 
 
 def comparison_page(
-    found: Mapping[str, Any], names: tuple[str, str], options: Options, *, split: str, written: str, version: str,
-    warnings: Sequence[str] = (),
+    found: Mapping[str, Any], names: tuple[str, str], options: Options, *, split: str, unfinished: str = "",
+    optimistic: bool = False,
 ) -> str:  # fmt: skip
     """The whole HTML document.
 
@@ -35,35 +30,28 @@ def comparison_page(
         names: of the two runs.
         options: of training that differ, see :func:`dual_skd.evaluation.comparison.different_options`.
         split: which evaluation.
-        written: date of the page.
-        version: of this package.
-        warnings: of :func:`dual_skd.evaluation.report.words.warnings_of`.
+        unfinished: the warning that a training hasn't come to its end.
+        optimistic: whether the images chose one of the models.
     """
-    marks = Notes()
-    rows = [
+    entries = [
         [label, f"{better} is better", number(one["one"]), number(one["other"]),
-         estimate(_difference(one), notes=marks), p_value(one["p"]), p_value(one["p_holm"])]
+         Estimate(one["difference"], one["low"], one["high"], one["reason"]), p_value(one["p"]), p_value(one["p_holm"])]
         for label, better, one in _entries(found, METRICS.__getitem__)
     ]  # fmt: skip
     head = ["metric", "direction", *names, f"{names[0]} − {names[1]}", "p", "p (Holm)"]
-    title = f"{names[0]} and {names[1]} compared on {found['shared']} images ({split})"
-    body = [
-        paragraph(verdict(found, names), class_="lead"),
-        paragraph(shared_images(found, names), found["reason"]),
-        element("h2", "Differences"),
-        table(head, rows),
-        marks.paragraphs(),
-        how("A difference comes with its interval: where that holds 0, chance may have made it.", HOW),
-        paragraph(right_and_wrong(found, names)),
-        element("h2", "Options of training that differ"),
-        table(["option", *names], [[name, *map(str, values)] for name, values in options.items()])
-        if options
-        else paragraph("None that both runs know, apart from paths."),
-    ]
-    return document(
-        f"{title}, {written}", body, version=version, heading=title,
-        about=f"Written {written} by dual-skd {version}.", warnings=warnings,
-    )  # fmt: skip
+    different = [[name, *map(str, values)] for name, values in options.items()]
+    return render(
+        "comparison.html",
+        title=f"{names[0]} and {names[1]} compared on {found['shared']} images ({split})",
+        unfinished=unfinished,
+        optimistic=optimistic,
+        verdict=verdict(found, names),
+        shared_images=shared_images(found, names),
+        reason=found["reason"],
+        differences=Table(head, entries),
+        right_and_wrong=right_and_wrong(found, names),
+        options=Table(["option", *names], different),
+    )
 
 
 def terminal_lines(found: Mapping[str, Any], names: tuple[str, str], options: Options) -> Iterator[str]:
@@ -97,20 +85,20 @@ def verdict(found: Mapping[str, Any], names: tuple[str, str]) -> str:
     """The sentence that says which differences are beyond chance."""
     better: dict[str, list[str]] = {name: [] for name in names}
     for label, direction, one in _entries(found, metric_words):
-        if one["p_holm"] is not None and one["p_holm"] < LEVEL:
+        if one["p_holm"] is not None and one["p_holm"] < SIGNIFICANCE:
             first = (one["difference"] > 0) == (direction == "higher")
             better[names[0 if first else 1]].append(label)
-    said = [f"{name} is better in {', '.join(labels)}" for name, labels in better.items() if labels]
+    better_in = [f"{name} is better in {', '.join(labels)}" for name, labels in better.items() if labels]
     wrong = found["mcnemar"]
-    if wrong is not None and wrong["p_holm"] < LEVEL:
-        said.append(f"{names[0 if wrong['only_one'] > wrong['only_other'] else 1]} is right more often")
-    if said:
-        return f"Beyond chance (p below {LEVEL} after Holm): {'; '.join(said)}."
+    if wrong is not None and wrong["p_holm"] < SIGNIFICANCE:
+        better_in.append(f"{names[0 if wrong['only_one'] > wrong['only_other'] else 1]} is right more often")
+    if better_in:
+        return f"Beyond chance (p below {SIGNIFICANCE} after Holm): {'; '.join(better_in)}."
     if all(one["p_holm"] is None for _, _, one in _entries(found, metric_words)):
         units = counted(found["patients"], "patient") if found["patients"] else counted(found["shared"], "image")
         why = f": {units} are too few" if found["few"] else ""
         return f"No metric could be tested for chance{why}."
-    return f"No difference is beyond chance (p below {LEVEL} after Holm)."
+    return f"No difference is beyond chance (p below {SIGNIFICANCE} after Holm)."
 
 
 def right_and_wrong(found: Mapping[str, Any], names: tuple[str, str]) -> str:
@@ -138,10 +126,6 @@ def _entries(
         yield name_of(name), "lower" if name in LOWER_IS_BETTER else "higher", one
     for area in found["areas"] if areas else ():
         yield f"AUC of {area['class']}", "higher", area
-
-
-def _difference(one: Mapping[str, Any]) -> dict[str, Any]:
-    return {"value": one["difference"], "low": one["low"], "high": one["high"], "reason": one["reason"]}
 
 
 def _signed(value: float | None) -> str:

@@ -1,87 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page itself: one HTML file without scripts and without links, from an analysis, its plots and its pictures.
+"""The page of a report: one HTML file without scripts and without links, from an analysis, its plots and its pictures.
 
 What a reader wants to know first stands first: the result, the errors, the decisions, how far to trust them; then what
-the run was made of.
+the run was made of. The words are in the templates, ``pages/templates/report.html`` and ``report/``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from dual_skd.evaluation.pages.frame import cards, document, how, sections
-from dual_skd.evaluation.pages.markup import Markup, element, estimate, join, number, paragraph
-from dual_skd.evaluation.report.answers import all_numbers, right_and_wrong, single_images
-from dual_skd.evaluation.report.content import Content
-from dual_skd.evaluation.report.origin import data, efficiency, how_it_was_made, training, weight_selection
-from dual_skd.evaluation.report.trust import calibration, operating_points, subgroups
-from dual_skd.evaluation.report.words import KEY, headline, meaning, measured, task, warnings_of
+from dual_skd.evaluation.analysis import Analysis
+from dual_skd.evaluation.pages.rendering import render
+from dual_skd.evaluation.report import tables
+from dual_skd.evaluation.report.cases import KINDS, Case
+from dual_skd.evaluation.report.commands import capital_words, commands
+from dual_skd.evaluation.report.headline import headline, measured_images, question
+from dual_skd.evaluation.report.metric_names import KEY_METRICS, meaning
+from dual_skd.evaluation.report.plots import Plot
+from dual_skd.metrics.calibration import FEW
 
-PARTS = (
-    ("answers", "Right and wrong answers", right_and_wrong),
-    ("images", "Single images", single_images),
-    ("numbers", "All numbers", all_numbers),
-    ("thresholds", "Operating points", operating_points),
-    ("calibration", "Calibration and uncertainty", calibration),
-    ("subgroups", "Subgroups", subgroups),
-    ("data", "Data", data),
-    ("training", "Training", training),
-    ("efficiency", "Size and speed", efficiency),
-    ("selection", "Weight selection", weight_selection),
-    ("run", "How it was made", how_it_was_made),
-)
+SECTIONS = {
+    "answers": "Right and wrong answers",
+    "images": "Single images",
+    "numbers": "All numbers",
+    "thresholds": "Operating points",
+    "calibration": "Calibration and uncertainty",
+    "subgroups": "Subgroups",
+    "data": "Data",
+    "training": "Training",
+    "efficiency": "Size and speed",
+    "selection": "Weight selection",
+    "run": "How it was made",
+}
 
 
-def page(content: Content) -> str:
+@dataclass(frozen=True)
+class ReportContent:
+    """What a page is made of.
+
+    Attributes:
+        analysis: of :func:`dual_skd.evaluation.analysis.analyse`.
+        plots: of :func:`dual_skd.evaluation.report.plots.all_plots`.
+        run: name of the run, that of its folder.
+        selection: rows of ``selection_report.csv``.
+        cases: explained images.
+        cases_reason: why there are fewer or none; "" where nothing is missing.
+        description: of the data set, where names may be shown; else "".
+        show_names: whether names of files may stand on the page.
+        skipped: files of the data set that can't be used.
+    """
+
+    analysis: Analysis
+    plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
+    run: str = ""
+    selection: Sequence[Mapping[str, str]] = ()
+    cases: Sequence[Case] = ()
+    cases_reason: str = ""
+    description: str = ""
+    show_names: bool = False
+    skipped: Sequence[Mapping[str, Any]] = ()
+
+    def drawn(self, *sections: str) -> list[Plot]:
+        """The plots of some sections."""
+        return [plot for section in sections for plot in self.plots.get(section, ())]
+
+
+def page(content: ReportContent) -> str:
     """The whole HTML document."""
-    analysis = content.analysis
-    question, images = task(analysis["class_names"], analysis["multi_label"]), measured(analysis)
-    about = (
-        f"Run: {content.run}. Measured: {images}. Written {content.written} by dual-skd {content.version}. "
-        f"All intervals are {analysis['settings']['level']:.0%} intervals."
-    )
-    return document(
-        f"{question} {content.run}, {images}, {content.written}",
-        [
-            paragraph(*headline(analysis), class_="lead"),
-            _key_numbers(content),
-            _about_home(analysis["home"]),
-            sections([(key, name, make(content)) for key, name, make in PARTS]),
-        ],
-        version=content.version,
-        heading=question,
-        about=about,
-        warnings=warnings_of(optimistic=analysis["data"]["optimistic"], unfinished=analysis["run"]["unfinished"]),
-    )
-
-
-def _key_numbers(content: Content) -> Markup:
-    analysis = content.analysis
-    overall, classes = analysis["metrics"]["overall"], len(analysis["class_names"])
-    home = (analysis["home"] or {}).get("metrics") or {}
-    return cards((name, join([estimate(overall[key]), _beside(home.get(key))]),
-                  meaning(key, classes, analysis["multi_label"])) for key, name in KEY.items())  # fmt: skip
-
-
-def _beside(home: Mapping[str, Any] | None) -> Markup:
-    """The same number at home; nothing where it isn't known."""
-    if home is None or home["value"] is None:
-        return Markup("")
-    limits = "" if home["low"] is None else f" ({number(home['low'])} to {number(home['high'])})"
-    return element("div", element("small", f"at home {number(home['value'])}{limits}"))
-
-
-def _about_home(home: Mapping[str, Any] | None) -> Markup:
-    """What the numbers at home are, or how to have them; nothing for the run's own images."""
-    if home is None:
-        return Markup("")
-    if home["reason"]:
-        return how(
-            f"How the model does at home isn't shown: {home['reason']}. “dual-skd evaluate OUT” does that; evaluate "
-            "these images again after it."
-        )
-    return how(
-        f"At home are the {home['images']} test images of the data set that the model was trained on. The differences "
-        "aren't tested: other patients alone, or other shares of the classes, make some."
+    analysis, made_by = content.analysis, commands(content.analysis)
+    words, others = capital_words(made_by)
+    return render(
+        "report.html",
+        report=content,
+        analysis=analysis,
+        tables=tables,
+        question=question(analysis.class_names, analysis.multi_label),
+        images=measured_images(analysis),
+        headline=headline(analysis),
+        key_metrics=KEY_METRICS,
+        meaning=meaning,
+        sections=list(SECTIONS.items()),
+        case_kinds=KINDS,
+        few=FEW,
+        commands=made_by,
+        capital_words=words,
+        other_capital_words=others,
     )

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-RUNS = 15
-SECONDS = 3.0  # after which no further run begins
-FEWEST = 3
+MAX_RUNS = 15
+MAX_SECONDS = 3.0  # after which no further run begins
+MIN_RUNS = 3
 
 
 def cpu_milliseconds(network: nn.Module, shape: Sequence[int]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def cpu_milliseconds(network: nn.Module, shape: Sequence[int]) -> dict[str, Any]
             times: list[float] = []
             network(image)  # the first run allocates
             began = time.perf_counter()
-            while len(times) < FEWEST or (len(times) < RUNS and time.perf_counter() - began < SECONDS):
+            while len(times) < MIN_RUNS or (len(times) < MAX_RUNS and time.perf_counter() - began < MAX_SECONDS):
                 start = time.perf_counter()
                 network(image)
                 times.append(time.perf_counter() - start)

@@ -4,31 +4,30 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from torch import nn
 
-import dual_skd
 from dual_skd.errors import InputError
-from dual_skd.evaluation.analysis import analyse
-from dual_skd.evaluation.report.cases import explained_cases
-from dual_skd.evaluation.report.content import Content
+from dual_skd.evaluation.analysis import Analysis, analyse, to_json
+from dual_skd.evaluation.report.cases import Case, explained_cases
 from dual_skd.evaluation.report.model_card import model_card
-from dual_skd.evaluation.report.page import page
+from dual_skd.evaluation.report.page import ReportContent, page
 from dual_skd.evaluation.report.plots import all_plots, save
 from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.networks.build import build_network
 from dual_skd.runs.model_file import load_model
-from dual_skd.utils.files import expanded, read_json, replace_file, write_json
+from dual_skd.utils.files import expanded, read_json, write_json, write_text
 from dual_skd.utils.progress import bar
 
 logger = logging.getLogger(__name__)
 
-LARGEST_TIMED = 2e8  # parameters of a network that is built to be timed
+MAX_TIMED_PARAMETERS = 2e8  # of the large network; a larger one isn't built to be timed
 
 
 def write_report(
@@ -66,59 +65,59 @@ def write_report(
     model = Path(model) if model is not None else directory / "models" / "model.pt"
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
+    folder, preprocessing = report_folder(directory, split), info.get("preprocessing", {})
     with bar(None, "Writing the report", 4) as steps:
-        analysis = analyse(files, resamples=resamples)
-        steps.update()
-        analysis["efficiency"]["speed"] = _speed(network, files, files.metrics.get("speed"), measure=speed)
-        steps.update()
-        cases: list[Any] = []
-        reason = "Images were left out."
-        if images and network is None:
-            reason = "There are no pictures: the run has no model file."
-        elif images and network is not None:
-            cases, reason = explained_cases(files, network, info["preprocessing"])
+        analysis = analyse(files, resamples=resamples, speed=_speed(network, files, measure=speed))
+        steps.update(2)
+        cases, cases_reason = _cases(files, network, preprocessing) if images else ([], "Images were left out.")
         steps.update()
         plots = all_plots(analysis)
-        folder = report_folder(directory, split)
-        for plot in (plot for several in plots.values() for plot in several):
+        for plot in chain.from_iterable(plots.values()):
             save(plot, folder / "plots")
         steps.update()
-    written = datetime.now(timezone.utc).date().isoformat()
-    content = Content(
+    content = ReportContent(
         analysis,
         plots,
         run=directory.resolve().name,
         selection=files.selection,
         cases=cases,
-        cases_reason=reason,
+        cases_reason=cases_reason,
         description=str(files.datalist.get("description") or ""),
         show_names=show_names,
-        written=written,
-        version=dual_skd.__version__,
         skipped=tuple(files.datalist.get("unusable") or ()),
     )
-    path = folder / "report.html"
-    replace_file(path, lambda draft: draft.write_text(page(content), encoding="utf-8"))
-    card = model_card(analysis, version=dual_skd.__version__, written=written, explained=bool(cases))
-    replace_file(folder / "model_card.md", lambda draft: draft.write_text(card, encoding="utf-8"))
-    record = read_json(directory / "metrics.json")
-    record[split] = (record.get(split) or {}) | {"analysis": analysis}
-    if analysis["efficiency"]["speed"] is not None:
-        record["speed"] = analysis["efficiency"]["speed"]
-    write_json(directory / "metrics.json", record)
-    return path
+    write_text(folder / "report.html", page(content))
+    write_text(folder / "model_card.md", model_card(analysis, explained=bool(cases)))
+    _record(directory / "metrics.json", analysis)
+    return folder / "report.html"
 
 
-def _speed(network, files: RunFiles, former: dict[str, Any] | None, *, measure: bool) -> dict[str, Any] | None:
+def _record(path: Path, analysis: Analysis) -> None:
+    """Adds the analysis to ``metrics.json``, and the time per image where it is known."""
+    record = read_json(path)
+    record[analysis.split] = (record.get(analysis.split) or {}) | {"analysis": to_json(analysis)}
+    if analysis.efficiency.speed is not None:
+        record["speed"] = analysis.efficiency.speed
+    write_json(path, record)
+
+
+def _cases(files: RunFiles, network: nn.Module | None, preprocessing: dict[str, Any]) -> tuple[list[Case], str]:
+    """Single images with maps, and why there are fewer or none."""
+    if network is None:
+        return [], "There are no pictures: the run has no model file."
+    return explained_cases(files, network, preprocessing)
+
+
+def _speed(network: nn.Module | None, files: RunFiles, *, measure: bool) -> dict[str, Any] | None:
     """Milliseconds of student and large network, measured once per run."""
-    run, shape = files.run, files.run.get("input_shape")
+    run, shape, former = files.run, files.run.get("input_shape"), files.metrics.get("speed")
     if former and former.get("run") == run.get("started"):
         return former
     if not measure or network is None or shape is None:
         return None
     found = {"run": run.get("started"), "student": cpu_milliseconds(network, shape)}
     large = (run.get("networks") or {}).get("large") or {}
-    if 0 < (large.get("parameters") or 0) < LARGEST_TIMED:
+    if 0 < (large.get("parameters") or 0) < MAX_TIMED_PARAMETERS:
         try:
             found["large"] = cpu_milliseconds(build_network(**large["architecture"]).eval(), shape)
         except InputError as error:  # a network of the user's own that isn't allowed here; the report goes without
@@ -129,7 +128,7 @@ def _speed(network, files: RunFiles, former: dict[str, Any] | None, *, measure: 
 class ReportWriter:
     """Handler of the evaluator that writes the report when the evaluation has ended; attach it last.
 
-    What can't be said is said so in the report, and where there can't be one, in the log: the evaluation counts.
+    Where there can't be a report, the log gives the reason: the evaluation counts.
 
     Args:
         output_dir: of the run.

@@ -2,20 +2,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from dual_skd.evaluation.pages.frame import RESEARCH, cards, document, figure, figures, gallery, sections
-from dual_skd.evaluation.pages.markup import Markup, element, picture
-from dual_skd.evaluation.pages.style import STYLE
+from dual_skd.evaluation.pages import rendering
 
-
-def test_a_document_is_whole_and_says_what_wrote_it():
-    page = document("a < b", [element("p", "x")], version="1.2", about="of today", warnings=[RESEARCH, "Beware."])
-    assert page.startswith("<!DOCTYPE html>") and "<title>a &lt; b</title>" in page and "<h1>a &lt; b</h1>" in page
-    assert '<meta name="generator" content="dual-skd 1.2">' in page and f"{RESEARCH} Beware.</p>" in page
-    assert "default-src 'none'" in page
-    assert "warning" not in document("a", [], version="1").split("</style>")[1]
+STYLE = Path(rendering.__file__).with_name("templates").joinpath("style.css").read_text(encoding="utf-8")
 
 
 def test_the_style_knows_the_dark_and_paper():
@@ -54,13 +47,3 @@ def test_on_paper_long_tables_and_galleries_go_on_on_the_next_page():
     kept = [one for selectors in whole for one in selectors.split(",")]
     assert {"figure", "tr", ".case"} <= set(kept) and not {".scroll", ".cases", ".plots", "table"} & set(kept)
     assert "thead{display:table-header-group}" in printed
-
-
-def test_sections_are_linked_and_pieces_hold_what_they_are_given():
-    both = sections([("one", "One & only", Markup("<p>1</p>")), ("two", "Two", Markup(""))])
-    assert '<a href="#one">One &amp; only</a>' in both and '<section id="one"><h2>One &amp; only</h2><p>1</p>' in both
-    assert cards([("AUC", "0.9", ""), ("ECE", "0.1", "off by a tenth")]).count("<p>") == 1
-    assert "<b>ROC &lt;</b> up is better" in figure(Markup("<svg></svg>"), "ROC <", "up is better")
-    assert figures([]) == ""
-    three = gallery([([picture(b"", "a", 8)] * 3, ["words", ""])])
-    assert three.count('class="pair"') == 2 and three.count("<img") == 3 and three.count("<p>") == 1

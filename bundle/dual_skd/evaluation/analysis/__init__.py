@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a run's files say about it: what the report shows, and what ``metrics.json`` keeps of it.
+
+What isn't defined is None beside a ``reason``. No part holds the name of a file or of a patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from dual_skd.evaluation.analysis import decisions, run_facts
+from dual_skd.evaluation.analysis.calibration import Calibration, calibration_of, normalised, with_temperature
+from dual_skd.evaluation.analysis.predictions import Patients, Predictions, Settings
+from dual_skd.evaluation.analysis.subgroups import Subgroups, subgroups_of
+from dual_skd.evaluation.run_files import RunFiles
+from dual_skd.metrics.bootstrap import RESAMPLES, Intervals
+from dual_skd.metrics.calibration import ReliabilityBin
+from dual_skd.metrics.curves import precision_recall_curve, roc_curve
+from dual_skd.metrics.delong import class_auc_intervals, macro_auc_interval
+from dual_skd.metrics.estimates import LEVEL, Estimate
+
+SENSITIVITY = 0.9  # of the second operating point
+
+
+@dataclass(frozen=True)
+class DelongIntervals:
+    """Areas under the ROC curves with DeLong's intervals: their mean, and that of each class."""
+
+    macro: Estimate
+    per_class: list[Estimate]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The analysis of an evaluated run; its parts are described where they are made."""
+
+    split: str
+    images: int
+    class_names: list[str]
+    class_images: list[int]
+    multi_label: bool
+    patients: Patients
+    settings: Settings
+    metrics: Intervals
+    delong: DelongIntervals
+    operating_points: tuple[decisions.ClassThreshold, ...]  # two of every class
+    calibration: Calibration
+    prediction_sets: decisions.PredictionSets
+    risk_coverage: decisions.RiskCoverage
+    subgroups: Subgroups
+    confusion: list[list[int]]  # images by true class (rows) and predicted class; tn, fp, fn, tp of several labels
+    roc: tuple[decisions.ClassCurve, ...]
+    precision_recall: tuple[decisions.ClassCurve, ...]
+    data: run_facts.Data
+    training: run_facts.Training
+    efficiency: run_facts.Efficiency
+    selection: run_facts.Selection
+    run: run_facts.Run
+    home: run_facts.Home | None  # None for the run's own images
+
+
+def analyse(
+    files: RunFiles,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    alpha: float = 0.1,
+    sensitivity: float = SENSITIVITY,
+    speed: Mapping[str, Any] | None = None,
+) -> Analysis:
+    """Measures a run from its files.
+
+    Intervals are of bootstrap resamples of whole patients, those of areas also of DeLong's variance. Thresholds and
+    prediction sets are chosen on the validation images and applied to these.
+
+    Args:
+        files: from :func:`~dual_skd.evaluation.run_files.read_run`.
+        level: of the intervals.
+        resamples: number of bootstrap resamples; half as many for each subgroup, a quarter for curves.
+        seed: of the resampling.
+        alpha: share of images whose prediction set may miss the label; that of the evaluation, where it had sets.
+        sensitivity: of the second operating point; the first one has the largest sensitivity + specificity.
+        speed: time per image, where it was measured.
+    """
+    table, names, multi_label = files.table, files.table.class_names, files.multi_label
+    records_of = {record["image"]: record for record in files.records}
+    records = [records_of.get(image, {}) for image in table.images]
+    patients = [str(record.get("patient") or "") for record in records]
+    p, settings = normalised(table.probabilities, multi_label), Settings(level, resamples, seed)
+    predictions = Predictions(p, table.labels, patients, names, multi_label, settings)
+    forms = with_temperature(files, p)
+    delong: dict[str, Any] = {"patients": patients, "level": level, "class_names": names, "multi_label": multi_label}
+    return Analysis(
+        split=files.split,
+        images=len(table.images),
+        class_names=list(names),
+        class_images=predictions.class_images(),
+        multi_label=multi_label,
+        patients=predictions.known_patients(),
+        settings=settings,
+        metrics=predictions.intervals(),
+        delong=DelongIntervals(
+            macro_auc_interval(p, table.labels, **delong), class_auc_intervals(p, table.labels, **delong)
+        ),
+        operating_points=decisions.thresholds(predictions, forms, files, sensitivity),
+        calibration=calibration_of(predictions, forms),
+        prediction_sets=decisions.sets_of(predictions, forms, files, alpha),
+        risk_coverage=decisions.risk_coverage_of(predictions),
+        subgroups=subgroups_of(predictions, records),
+        confusion=decisions.confusion_of(predictions),
+        roc=decisions.curves_of(predictions, roc_curve),
+        precision_recall=decisions.curves_of(predictions, precision_recall_curve),
+        data=run_facts.data_of(files),
+        training=run_facts.training_of(files.metrics),
+        efficiency=run_facts.efficiency_of(files, speed),
+        selection=run_facts.selection_of(files.selection),
+        run=run_facts.run_of(files.run),
+        home=run_facts.home_of(files),
+    )
+
+
+def to_json(analysis: Analysis) -> dict[str, Any]:
+    """The analysis as ``metrics.json`` holds it: plain JSON, without nan."""
+    found = _plain(analysis)
+    if not analysis.training.epochs:
+        found["training"] = {"epochs": [], "reason": analysis.training.reason}
+    if analysis.prediction_sets.coverage is None:
+        found["prediction_sets"] = {key: found["prediction_sets"][key] for key in ("alpha", "coverage", "reason")}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return {"class" if name == "class_name" else name: _plain(part) for name, part in pairs}
+    if isinstance(value, ReliabilityBin):
+        return value._asdict()
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The predictions that an analysis measures, with the truth and the patient of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dual_skd.metrics.bootstrap import Intervals, bootstrap_intervals
+from dual_skd.metrics.estimates import Estimate, from_resamples, percentiles, proportion_at_its_end
+from dual_skd.metrics.resampling import drawn_weights, patient_numbers
+
+MAX_CLASSES = 12  # with curves and operating points of their own; of more, those with the most images
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the intervals are made: their level, the number of bootstrap resamples, and the seed of these."""
+
+    level: float
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Patients:
+    """How many patients are known, how many images have none, and what follows from that."""
+
+    known: int
+    images_without: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions of N images for K classes.
+
+    Attributes:
+        probabilities: (N, K); rows sum to 1, with ``multi_label`` each number stands for itself.
+        labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
+        patients: patient of each image, "" for an unknown one.
+        class_names: of the K classes.
+        multi_label: whether an image may have any number of the classes.
+        settings: of the intervals.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    patients: list[str]
+    class_names: Sequence[str]
+    multi_label: bool
+    settings: Settings
+
+    def options(self, *, share: int = 1) -> dict[str, Any]:
+        """Options of the bootstrap, with one ``share``-th of the resamples."""
+        resamples = max(self.settings.resamples // share, 1)
+        return {"level": self.settings.level, "resamples": resamples, "seed": self.settings.seed}
+
+    def intervals(self, probabilities: np.ndarray | None = None, **options: Any) -> Intervals:
+        """Metrics with their intervals, of these probabilities or of others of the same images."""
+        p = self.probabilities if probabilities is None else probabilities
+        given = {"class_names": self.class_names, "multi_label": self.multi_label, **self.options(), **options}
+        return bootstrap_intervals(p, self.labels, self.patients, **given)
+
+    def mean_interval(self, values: np.ndarray, *, proportion: bool = False) -> Estimate:
+        """The mean over images with percentiles of resampled patients; a proportion of 0 or 1 with its exact limit."""
+        values, units = np.asarray(values, dtype=float), patient_numbers(self.patients, len(values))
+        value, count = float(values.mean()), int(units.max()) + 1
+        if count < 2:
+            return Estimate(value, reason="no interval: all images are of one patient")
+        if proportion and value in (0, 1):
+            return proportion_at_its_end(value, count, self.settings.level)
+        random = np.random.default_rng(self.settings.seed)
+        drawn = [w @ values / w.sum(axis=1) for w in drawn_weights(random, units, self.settings.resamples)]
+        low, high, share = percentiles(np.concatenate(drawn), self.settings.level)
+        return from_resamples(value, float(low), float(high), float(share))
+
+    def positives(self, k: int) -> np.ndarray:
+        """Whether each image is of a class, (N,)."""
+        return self.labels[:, k] > 0 if self.multi_label else self.labels == k
+
+    def class_images(self) -> list[int]:
+        """Number of images of each class."""
+        return [int(self.positives(k).sum()) for k in range(len(self.class_names))]
+
+    def frequent_classes(self) -> list[int]:
+        """Indices of the classes with the most images, in their own order."""
+        return sorted(np.argsort(-np.array(self.class_images()), kind="stable")[:MAX_CLASSES].tolist())
+
+    def known_patients(self) -> Patients:
+        """How many patients these images are of."""
+        known = [name for name in self.patients if name]
+        unknown = len(self.patients) - len(known)
+        reason = (
+            f"the patients of {unknown} of {len(self.patients)} images aren't known; each of those images counts as a "
+            "patient of its own, which makes intervals too narrow where a patient has several"
+        )
+        return Patients(len(set(known)), unknown, reason if unknown else "")
