@@ -6,18 +6,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dual_skd.api.result_base import Result, RunResult, last_words, rows_of
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.utils.files import read_json
 from dual_skd.utils.wording import counted, metric_rows, metric_words, quoted
-
-if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
