@@ -22,9 +22,9 @@ WITHIN_PYTHON = """
     data.near_duplicates.signatures data.reading.grey data.reading.monai_reader data.reading.preprocessing
     evaluation.explanation evaluation.robustness metrics.bootstrap metrics.calibration metrics.delong
     metrics.mcnemar metrics.operating_point metrics.paired metrics.resampling metrics.subgroups metrics.validation
-    metrics.weighted selection.rules selection.view serving.torch_predictor training.ema training.label_free
-    training.losses training.schedule training.teacher
-""".split()  # of arguments of functions, by whoever calls them; serving.torch_predictor hands on what the readers say
+    metrics.weighted selection.rules selection.view training.ema training.label_free training.losses training.schedule
+    training.teacher
+""".split()  # of arguments of functions, by whoever calls them
 
 
 @cache
