@@ -80,8 +80,8 @@ def write(curves: Curves, curve: Path) -> None:
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     write_text(curve / "learning_curve.md", text)
     measured = [one for shares in curves.values() for runs in shares.values() for one in runs]
-    body = ([*one.cell, one.images, *one.metrics.values()] for one in measured)
-    write_csv(curve / "learning_curve.csv", [[*Cell._fields, "images", *METRICS], *body])
+    values = ([*one.cell, one.images, *one.metrics.values()] for one in measured)
+    write_csv(curve / "learning_curve.csv", [[*Cell._fields, "images", *METRICS], *values])
     replace_file(curve / "learning_curve.png", lambda draft: plot(curves, draft))
 
 

@@ -75,6 +75,7 @@ class PredictionRules:
         images: Sequence[str],
         probabilities: np.ndarray,
         auxiliary: np.ndarray | None = None,
+        *,
         problems: Sequence[str] | None = None,
     ) -> list[Prediction]:
         """Predictions for a batch.

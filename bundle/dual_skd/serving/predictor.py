@@ -72,7 +72,7 @@ def predict(
         >>> sorted(predict(np.zeros((64, 64)), model="demo").probabilities)
         ['interstitial', 'nodule', 'normal']
     """
-    loading = {
+    loading: dict[str, Any] = {
         "model": model, "device": device, "calibrate": calibrate, "alpha": alpha, "unexpected_input": unexpected_input,
     }  # fmt: skip
     several = isinstance(image, list | tuple)

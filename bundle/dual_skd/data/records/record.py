@@ -35,9 +35,7 @@ class Record(Mapping[str, Any]):
     @property
     def positive_labels(self) -> list[int]:
         """The classes of the image: one, or those with flag 1."""
-        if isinstance(self.label, list):
-            return [index for index, flag in enumerate(self.label) if flag]
-        return [self.label]
+        return positive_classes(self.label)
 
     def __getitem__(self, key: str) -> Any:
         return self.as_dict()[key]
@@ -75,3 +73,8 @@ class LeftOut(Record):
     def as_dict(self) -> dict[str, Any]:
         twin = {"twin": self.twin, "similarity": self.similarity, "exact": self.exact, "split": self.split}
         return {**super().as_dict(), **twin}
+
+
+def positive_classes(label: int | Sequence[int]) -> list[int]:
+    """The classes of a label: one, or those with flag 1."""
+    return [label] if isinstance(label, int) else [index for index, flag in enumerate(label) if flag]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dual_skd.data.records.splitting import positive_labels
+from dual_skd.data.records.record import positive_classes
 from dual_skd.evaluation.run_files import RunFiles, at_home, unfinished
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.options import Training as TrainingOptions
@@ -160,7 +160,8 @@ def data_of(files: RunFiles) -> Data:
 
 
 def _split(records: Sequence[dict[str, Any]], classes: int) -> Split:
-    counts = Counter(k for record in records if record.get("label") is not None for k in positive_labels(record))
+    labels = [label for record in records if (label := record.get("label")) is not None]
+    counts = Counter(k for label in labels for k in positive_classes(label))
     patients = [record.get("patient") for record in records]
     without = sum(not patient for patient in patients)
     return Split(len(records), len(set(filter(None, patients))), without, [counts[k] for k in range(classes)])
