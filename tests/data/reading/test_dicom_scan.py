@@ -19,8 +19,8 @@ from pydicom.uid import (
 )
 
 from dual_skd.data.reading import dicom_scan
-from dual_skd.data.reading.dicom import header_of, read_header, read_headers
 from dual_skd.data.reading.dicom_file import open_dicom
+from dual_skd.data.reading.dicom_header import header_of, read_header, read_headers
 from dual_skd.data.reading.dicom_scan import read_beginning, scan
 from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError

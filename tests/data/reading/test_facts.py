@@ -12,7 +12,7 @@ from PIL import Image
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from dual_skd.data.reading.dicom import plane_of
+from dual_skd.data.reading.dicom_header import plane_of
 from dual_skd.data.reading.facts import FEWEST, MOST, ImageFacts, facts_in, facts_of, in_colour, look_at_sample, spread
 from dual_skd.data.reading.reader import channels_first, hounsfield_of, image_from_array, read_image
 

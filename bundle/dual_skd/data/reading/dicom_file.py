@@ -24,7 +24,7 @@ from pydicom.uid import (
 
 from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning, scan
 from dual_skd.data.reading.formats import misnamed
-from dual_skd.data.reading.loading import MAX_BYTES, check_size, check_stored, quieten
+from dual_skd.data.reading.picture import MAX_BYTES, check_size, check_stored, quieten
 from dual_skd.errors import InputError
 
 Opened = TypeVar("Opened", bound=Dataset | Elements)
@@ -125,6 +125,11 @@ def groups_first(dataset: Opened, group: str, frame: int | None) -> Iterator[Dat
         if dataset.get("SharedFunctionalGroupsSequence"):
             yield first_item(first_item(dataset, "SharedFunctionalGroupsSequence"), group)
     yield dataset
+
+
+def text(dataset: Dataset | Elements, keyword: str) -> str:
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip()
 
 
 def number(dataset: Dataset | Elements, keyword: str) -> float | None:

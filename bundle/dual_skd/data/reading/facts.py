@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dual_skd.data.reading.dicom import Header, plane_of, read_header
+from dual_skd.data.reading.dicom_header import Header, plane_of, read_header
 from dual_skd.data.reading.formats import DICOM, format_of_suffix
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.data.reading.reader import channels_first, hounsfield_of, read_image
@@ -30,7 +30,7 @@ class ImageFacts:
         modality: DICOM Modality, "" for other formats.
         body_part: DICOM BodyPartExamined in capitals.
         hounsfield: whether its values are Hounsfield units, None where nothing tells, see
-            :class:`~dual_skd.data.reading.loading.Picture`.
+            :class:`~dual_skd.data.reading.picture.Picture`.
         colour: see :func:`in_colour`.
         plane: "axial", "coronal" or "sagittal" of DICOM slices, "" where that isn't known.
         size: columns and rows; of a volume those of its slices.

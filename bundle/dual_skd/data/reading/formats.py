@@ -15,41 +15,50 @@ from pathlib import Path
 HEAD = 2**16  # bytes that are looked at: the mark of every format, and most DICOM headers as a whole
 DICOM, NIFTI, NPY, NPZ = "DICOM", "NIfTI", "NPY", "NPZ"
 PIXEL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-IMAGE_FORMATS = (*PIXEL_FORMATS, DICOM, NIFTI, NPY, NPZ)  # those that training reads
+SUFFIXES = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".dcm": DICOM,
+    ".dicom": DICOM,
+    ".nii": NIFTI,
+    ".nii.gz": NIFTI,
+    ".npy": NPY,
+    ".npz": NPZ,
+}
+IMAGE_FORMATS = SUFFIXES.values()  # those that are read, with any that add_reader brings
 UNKNOWN, TEXT = "no known format", "plain text"  # "the content is ..." goes before every name
 
-_MARKS = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
-    (b"\x93NUMPY", NPY),
-    (b"GIF8", "GIF"),
-    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"8BPS", "a Photoshop picture"),
-    (b"NRRD000", "NRRD"),
-    (b"\x89HDF\r\n\x1a\n", "HDF5"),
-    (b"MATLAB 5.0 MAT-file", "a MATLAB file"),
-    (b"%PDF", "a PDF document"),
-    (b"%!PS", "a PostScript document"),
-    (b"{\\rtf", "an RTF document"),
-    (b"version https://git-lfs", "a Git LFS pointer"),
-    (b"L\x00\x00\x00\x01\x14\x02\x00", "a Windows shortcut"),
-    (b"[InternetShortcut]", "an Internet shortcut"),
-    (b"\x00\x05\x16\x07", "a side file of macOS"),
-    (b"SQLite format 3", "a database"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"Rar!\x1a\x07", "a RAR archive"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ\x00", "an xz archive"),
-    (b"\x1aE\xdf\xa3", "a video"),
-    (b"\x00\x00\x01\xba", "a video"),
-    (b"\x00\x00\x01\xb3", "a video"),
-    (b"0&\xb2u\x8ef\xcf\x11", "a video"),
-)
+# how files begin -> their format, or what else they are
+MARKS = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    **dict.fromkeys((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"), "TIFF"),
+    b"\x93NUMPY": NPY,
+    b"GIF8": "GIF",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"8BPS": "a Photoshop picture",
+    b"NRRD000": "NRRD",
+    b"\x89HDF\r\n\x1a\n": "HDF5",
+    b"MATLAB 5.0 MAT-file": "a MATLAB file",
+    b"%PDF": "a PDF document",
+    b"%!PS": "a PostScript document",
+    b"{\\rtf": "an RTF document",
+    b"version https://git-lfs": "a Git LFS pointer",
+    b"L\x00\x00\x00\x01\x14\x02\x00": "a Windows shortcut",
+    b"[InternetShortcut]": "an Internet shortcut",
+    b"\x00\x05\x16\x07": "a side file of macOS",
+    b"SQLite format 3": "a database",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a RAR archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ\x00": "an xz archive",
+    **dict.fromkeys((b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"0&\xb2u\x8ef\xcf\x11"), "a video"),
+}
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths of the second header, one for each version of the format
 _ZIP, _GZIP, _OLE = b"PK\x03\x04", b"\x1f\x8b", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # start of a member's name -> what the zip archive is (ECMA-376); arrays and OpenDocument are looked for before
@@ -100,31 +109,16 @@ _REMEDIES = {
     "an Internet shortcut": _TO_TARGET,
 }
 
-_SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".dcm": DICOM,
-    ".dicom": DICOM,
-    ".nii": NIFTI,
-    ".nii.gz": NIFTI,
-    ".npy": NPY,
-    ".npz": NPZ,
-}
 # Marks of programs. The 128 bytes before "DICM" are free (PS3.10, 7.1), so that one file can be both (CVE-2019-11687).
-_PROGRAMS = (
-    (b"MZ", "Windows program"),
-    (b"\x7fELF", "Linux program"),
-    (b"\xfe\xed\xfa\xce", "macOS program"),
-    (b"\xfe\xed\xfa\xcf", "macOS program"),
-    (b"\xce\xfa\xed\xfe", "macOS program"),
-    (b"\xcf\xfa\xed\xfe", "macOS program"),
-    (b"\xca\xfe\xba\xbe", "macOS or Java program"),
-    (b"#!", "script"),
-)
+_PROGRAMS = {
+    b"MZ": "Windows program",
+    b"\x7fELF": "Linux program",
+    **dict.fromkeys(
+        (b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe"), "macOS program"
+    ),
+    b"\xca\xfe\xba\xbe": "macOS or Java program",
+    b"#!": "script",
+}
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"  # the tag (7FE0,0010), little endian
 
 
@@ -141,7 +135,7 @@ def format_of(head: bytes, path: Path | None = None) -> str:
     """
     if head[128:132] == b"DICM":  # whatever stands before it: the beginning of a TIFF file, too, may (PS3.10, 7.1)
         return DICOM
-    for mark, name in _MARKS:
+    for mark, name in MARKS.items():
         if head.startswith(mark):
             return name
     if _nifti_header(head):
@@ -162,7 +156,7 @@ def format_of(head: bytes, path: Path | None = None) -> str:
         return _format_of_text(text)
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:  # "BM" alone begins many a text
         return "BMP"
-    return next((f"a {name}" for mark, name in _PROGRAMS if head.startswith(mark)), UNKNOWN)
+    return next((f"a {name}" for mark, name in _PROGRAMS.items() if head.startswith(mark)), UNKNOWN)
 
 
 def head_of(path: Path) -> bytes:
@@ -205,18 +199,18 @@ def misnamed(path: Path) -> str:
     if kind is None:
         return ""
     packed = kind == NIFTI and head_of(path).startswith(_GZIP)
-    suffix = ".nii.gz" if packed else next((end for end, name in _SUFFIXES.items() if name == kind), "")
+    suffix = ".nii.gz" if packed else next((end for end, name in SUFFIXES.items() if name == kind), "")
     problem, remedy = not_read(kind)
-    if path.name.lower().endswith(_VOLUMES):
+    if path.name.lower().endswith(_VOLUMES) and not format_of_suffix(path):
         problem, remedy = problem or f"the content is {kind}, which isn't read by this name", "convert it to .nii.gz"
-    elif kind in IMAGE_FORMATS and not alike(kind, announced):
+    elif kind in IMAGE_FORMATS and not same_reader(kind, announced):
         problem, remedy = f"the content is {kind}, its name says {announced}", f"let its name end with {suffix}"
     elif kind == NIFTI and packed != path.name.lower().endswith(".gz"):
         problem, remedy = f"it is {'' if packed else 'not '}compressed, against its name", f"let it end with {suffix}"
     return f"{path} can't be read: {problem}; {remedy}." if problem else ""
 
 
-def alike(kind: str, announced: str) -> bool:
+def same_reader(kind: str, announced: str) -> bool:
     """Tells whether one reader reads both formats: that of pictures looks at their content."""
     return kind == announced or (kind in PIXEL_FORMATS and announced in PIXEL_FORMATS)
 
@@ -227,13 +221,15 @@ def program_in(head: bytes) -> str:
     Args:
         head: its first bytes.
     """
-    return next((name for mark, name in _PROGRAMS if head.startswith(mark)), "") if head[128:132] == b"DICM" else ""
+    if head[128:132] != b"DICM":
+        return ""
+    return next((name for mark, name in _PROGRAMS.items() if head.startswith(mark)), "")
 
 
 def format_of_suffix(path: Path) -> str:
     """Names the format that a file name announces, "" for names without a known suffix."""
     name = path.name.lower()
-    return _SUFFIXES.get(".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower(), "")
+    return SUFFIXES.get(".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower(), "")
 
 
 def seems_whole(path: Path, kind: str, head: bytes, size: int) -> bool:

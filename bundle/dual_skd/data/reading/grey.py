@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dual_skd.data.reading.loading import Frame
+from dual_skd.data.reading.picture import Frame
 from dual_skd.data.reading.reader import PHOTOMETRIC, VOI_RANGE, channels_first, read_image
 from dual_skd.errors import InputError
 

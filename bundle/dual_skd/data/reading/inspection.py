@@ -17,18 +17,19 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from dual_skd.data.reading.dicom import Header, group_series, read_header, read_headers, volume_affine
+from dual_skd.data.reading.dicom_header import Header, read_header, read_headers
+from dual_skd.data.reading.dicom_series import group_series, volume_affine
 from dual_skd.data.reading.formats import (
     DICOM,
     NIFTI,
     PIXEL_FORMATS,
-    alike,
     format_of,
     format_of_suffix,
     head_of,
     nifti_axes,
     not_read,
     program_in,
+    same_reader,
     seems_whole,
 )
 from dual_skd.data.reading.grey import grey_of
@@ -238,7 +239,7 @@ def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]
     if program := program_in(head):
         return _bad(facts, "program", f"the file begins like a {program}, and is DICOM too"), True
     # readers go by the name, and take files without a known suffix for DICOM
-    suspicious = not alike(kind, format_of_suffix(path) or DICOM) or not seems_whole(path, kind, head, size)
+    suspicious = not same_reader(kind, format_of_suffix(path) or DICOM) or not seems_whole(path, kind, head, size)
     if spatial_dims == 3:
         suspicious |= kind in PIXEL_FORMATS
     if kind == NIFTI and spatial_dims:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from monai.data import ImageReader
 
-from dual_skd.data.reading.loading import Frame
+from dual_skd.data.reading.picture import Frame
 from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
 

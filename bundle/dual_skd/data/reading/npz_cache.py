@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dual_skd.data.reading.loading import DEFLATE_RATIO, check_stored, failures_named
+from dual_skd.data.reading.picture import DEFLATE_RATIO, check_stored, failures_named
 from dual_skd.errors import InputError
 
 # Pictures shrink to no less than a hundredth (the largest of MedMNIST to a seventh); what expands further was made to

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from dual_skd.errors import InputError
 
 if TYPE_CHECKING:
-    from dual_skd.data.reading.dicom import Header, Series
+    from dual_skd.data.reading.dicom_header import Header
+    from dual_skd.data.reading.dicom_series import Series
     from dual_skd.data.records.dicom_ids import Ids
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -108,8 +109,8 @@ def headers_of(
     Returns:
         (headers, files that can't be read with the reason, DICOM files that hold no image, such as reports).
     """
-    from dual_skd.data.reading.dicom import read_headers  # pydicom is only loaded where there is DICOM
     from dual_skd.data.reading.dicom_file import NotAnImage
+    from dual_skd.data.reading.dicom_header import read_headers  # pydicom is only loaded where there is DICOM
     from dual_skd.data.records.dicom_ids import read_ids
 
     headers: list[Header | Ids] = []
@@ -189,7 +190,7 @@ def volumes(headers: Iterable[Any], *, beside: Iterable[str] = ()) -> tuple[list
     Raises:
         InputError: the slices of one volume lie in several folders.
     """
-    from dual_skd.data.reading.dicom import group_series
+    from dual_skd.data.reading.dicom_series import group_series
 
     shared = {os.path.dirname(file) for file in beside}
     folders: dict[str, list[Header]] = {}
@@ -220,7 +221,7 @@ def _refuse_scattered(series_of: Mapping[str, Sequence[Series]]) -> None:
 
     Copies of a volume, time points at the same places, and series that an anonymiser gave one UID make no such stack.
     """
-    from dual_skd.data.reading.dicom import is_one_stack
+    from dual_skd.data.reading.dicom_series import is_one_stack
 
     parts: dict[str, dict[str, Series]] = {}
     for folder, found in series_of.items():

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from dual_skd.data.reading.loading import (
+from dual_skd.data.reading.picture import (
     MAX_BYTES,
     NamedFrame,
     OncePerKind,

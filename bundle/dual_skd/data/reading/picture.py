@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the readers of all formats share: the picture they return, its limits in memory, and how failures are told."""
+"""What every reader returns, and the limits and messages that all of them share."""
 
 from __future__ import annotations
 
@@ -19,14 +19,31 @@ from dual_skd.data.reading.formats import misnamed
 from dual_skd.data.reading.locators import path_of
 from dual_skd.errors import InputError
 
-# for the stored and the float32 values of one image: with nearly 0.9 GiB of libraries, a process that reads it stays
-# under 2 GB; a DICOM series of 1,024 slices of 512 x 512 is the largest that fits (its files are read one by one)
+# Of the stored and the float32 values of one image. With nearly 0.9 GiB of libraries, a process that reads it stays
+# under 2 GB. A DICOM series of 1,024 slices of 512 x 512 is the largest that fits: its files are read one by one.
 MAX_BYTES = 2**30
 AIR = -300.0  # HU: values below are air, which only CT has
 DEFLATE_RATIO = 1032  # zlib can't expand its input by more (zlib technical details, "maximum compression factor")
 
 Frame = int | Literal["middle"]
 _UNNAMED = re.compile(r"<_io\.\w+[^>]*>")  # an open file, as Pillow shows it
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What to read of a file; a reader ignores what its format doesn't have.
+
+    Args:
+        spatial_dims: 2 to insist on an image, 3 on a volume; None takes what the file holds.
+        frame: which frame, page or slice of several: "middle" or a number from 0; None takes all.
+        voi_lut: whether to apply the VOI LUT or window of DICOM files.
+        part: what stands behind the "#" of a locator: a series in a folder, an image in an .npz file.
+    """
+
+    spatial_dims: int | None = None
+    frame: Frame | None = None
+    voi_lut: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,8 +58,8 @@ class Picture:
         coloured: whether the last axis holds channels.
         photometric: DICOM PhotometricInterpretation of ``array``, "" for other formats.
         modality: DICOM Modality, "" for other formats.
-        hounsfield: whether the values are Hounsfield units, where the file says so; None where it doesn't, and values
-            below :data:`AIR` tell.
+        hounsfield: whether the file says that its values are Hounsfield units; None where it says nothing, and values
+            below :data:`AIR` decide.
         plane: "axial", "coronal" or "sagittal" of DICOM slices, "" where that isn't known.
         voi_range: lowest and highest value that the VOI LUT or window of the file can give, where it was applied.
     """
@@ -63,10 +80,16 @@ class Picture:
 
     @property
     def in_hounsfield(self) -> bool | None:
-        """As the file says, else True where there is air; None where nothing tells: CT need not show any."""
+        """As the file says, else True where there is air; None where nothing decides: CT need not show any."""
         if self.hounsfield is not None or self.array.dtype.kind not in "if":  # unsigned values are none
             return bool(self.hounsfield)
         return bool(np.fmin.reduce(self.array, axis=None) < AIR) or None
+
+    def slice(self, number: int) -> Picture:
+        """One slice of a volume along its last axis, as an image."""
+        spacing = np.linalg.norm(self.affine[:3, :2], axis=0)
+        array = np.ascontiguousarray(self.array[:, :, number])
+        return Picture(array, plane_affine(*spacing), self.spacing_known, self.coloured)
 
 
 def plane_affine(column: float = 1.0, row: float = 1.0) -> np.ndarray:
@@ -75,7 +98,7 @@ def plane_affine(column: float = 1.0, row: float = 1.0) -> np.ndarray:
 
 
 def check_size(path: str | Path, shape: Sequence[int], bytes_stored: float) -> None:
-    """Refuses, before anything is allocated, what is empty or would not fit into memory.
+    """Refuses an empty image, and one that would not fit into memory, before anything is allocated.
 
     Args:
         path: named in the error.
@@ -105,14 +128,11 @@ def check_stored(path: str | Path, expected: int, stored: int) -> None:
 
 
 class NamedFrame(int):
-    """The number of a frame that a record names: the file must have it, where a number for all files may not apply."""
+    """The number of a frame that a record names. The file must have it; a number for all files need not apply."""
 
 
 def chosen_frame(frame: Frame, count: int, path: str | Path) -> int:
-    """The number of the frame, counted from 0, that ``frame`` ("middle" or a number) stands for.
-
-    A number that was chosen for all files leaves single pictures as they are.
-    """
+    """The number of a frame, from 0, by "middle" or a number; one for all files leaves single pictures as they are."""
     if frame == "middle":
         return count // 2
     number = -1 if isinstance(frame, bool) or not isinstance(frame, int) else frame
@@ -123,30 +143,30 @@ def chosen_frame(frame: Frame, count: int, path: str | Path) -> int:
     return number
 
 
-def too_many_frames(path: str | Path, count: int, first: str = "") -> InputError:
-    """What a 2D task says of a file with several frames, or of a folder whose first slice is the file ``first``."""
-    example = first or f"{path}#frame=0"
+def too_many_frames(path: str | Path, count: int, example: str = "") -> InputError:
+    """The error of a 2D task that meets a file or folder with several frames; ``example`` is a locator of one."""
     return InputError(
-        f"Expected one image (spatial_dims 2), found {count} frames or slices in {path}: give --frame middle or "
-        f"a number, --preset volume (in check --spatial-dims 3), or name one of them in the record as {example}."
+        f"Expected one image (spatial_dims 2), found {count} frames or slices in {path}: give --frame middle or a "
+        "number, --preset volume (in check --spatial-dims 3), or name one of them in the record as "
+        f"{example or f'{path}#frame=0'}."
     )
 
 
 def not_finite(name: str) -> InputError:
-    """What is said of an image with values that no network takes."""
+    """The error of an image with values that no network takes."""
     return InputError(
         f"{name} has values that are NaN or infinite; mend or remove it (the command check lists all such files)."
     )
 
 
 def no_spacing(name: str) -> InputError:
-    """What is said of an image that is to be resampled, and doesn't state how large its pixels are."""
+    """The error of an image that is to be resampled and doesn't state the size of its pixels."""
     return InputError(f"{name} has no pixel spacing, so it can't be resampled to a spacing in mm; leave --spacing out.")
 
 
 @contextmanager
 def failures_named(path: str | Path) -> Iterator[None]:
-    """Turns whatever a library raises while it reads a file into one sentence that names the file, and what it is."""
+    """Turns whatever a library raises while it reads a file into an InputError that names the file and its problem."""
     try:
         yield
     except InputError:
