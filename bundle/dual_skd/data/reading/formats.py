@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file is by its content, and cheap signs that the end of it is missing."""
+"""File formats: the table of those that are read, what a file is by its content, and whether its end is missing."""
 
 from __future__ import annotations
 
@@ -7,40 +7,54 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from dual_skd.data.reading.picture import Picture, ReadOptions
 
 HEAD = 2**16  # bytes that are looked at: the mark of every format, and most DICOM headers as a whole
 DICOM, NIFTI, NPY, NPZ = "DICOM", "NIfTI", "NPY", "NPZ"
 PIXEL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".dcm": DICOM,
-    ".dicom": DICOM,
-    ".nii": NIFTI,
-    ".nii.gz": NIFTI,
-    ".npy": NPY,
-    ".npz": NPZ,
+
+
+class Format(NamedTuple):
+    """How files of a format are known, and what reads them.
+
+    Args:
+        suffixes: of their names, in small letters, the usual one first.
+        marks: how they begin; () where :func:`format_of` has to look deeper.
+        reader: a function from a path and :class:`~dual_skd.data.reading.picture.ReadOptions` to a
+            :class:`~dual_skd.data.reading.picture.Picture`, or "module:function", which the first file loads.
+    """
+
+    suffixes: tuple[str, ...]
+    marks: tuple[bytes, ...]
+    reader: Callable[[Path, ReadOptions], Picture] | str
+
+
+_READING = __package__
+_TIFF_MARKS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+# every format that is read; whoever adds a row adds a format
+FORMATS = {
+    "PNG": Format((".png",), (b"\x89PNG\r\n\x1a\n",), f"{_READING}.pictures:read_picture"),
+    "JPEG": Format((".jpg", ".jpeg"), (b"\xff\xd8\xff",), f"{_READING}.pictures:read_picture"),
+    "BMP": Format((".bmp",), (), f"{_READING}.pictures:read_picture"),
+    "TIFF": Format((".tif", ".tiff"), _TIFF_MARKS, f"{_READING}.pictures:read_picture"),
+    NIFTI: Format((".nii", ".nii.gz"), (), f"{_READING}.nifti:read_nifti"),
+    NPY: Format((".npy",), (b"\x93NUMPY",), f"{_READING}.numpy_files:read_npy"),
+    NPZ: Format((".npz",), (), f"{_READING}.numpy_files:read_npz"),
+    DICOM: Format((".dcm", ".dicom"), (), f"{_READING}.dicom_pixels:read_dicom"),  # also without a known suffix
 }
-IMAGE_FORMATS = SUFFIXES.values()  # those that are read, with any that add_reader brings
 UNKNOWN, TEXT = "no known format", "plain text"  # "the content is ..." goes before every name
 
-# how files begin -> their format, or what else they are
-MARKS = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    **dict.fromkeys((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"), "TIFF"),
-    b"\x93NUMPY": NPY,
+# how files begin that stand in an image's place -> what they are
+_OTHER_MARKS = {
     b"GIF8": "GIF",
-    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
-    b"\xff\x4f\xff\x51": "JPEG 2000",
+    **dict.fromkeys((b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"), "JPEG 2000"),
     b"8BPS": "a Photoshop picture",
     b"NRRD000": "NRRD",
     b"\x89HDF\r\n\x1a\n": "HDF5",
@@ -130,14 +144,15 @@ def format_of(head: bytes, path: Path | None = None) -> str:
         path: of the file, whose end lists the members of an archive; without it, those at the beginning are known.
 
     Returns:
-        One of :data:`IMAGE_FORMATS`; the name of something else that often stands in an image's place ("a PDF
+        One of :data:`FORMATS`; the name of something else that often stands in an image's place ("a PDF
         document", "a web page", :data:`TEXT`, ...); or :data:`UNKNOWN`.
     """
     if head[128:132] == b"DICM":  # whatever stands before it: the beginning of a TIFF file, too, may (PS3.10, 7.1)
         return DICOM
-    for mark, name in MARKS.items():
-        if head.startswith(mark):
-            return name
+    if name := next((name for name, one in FORMATS.items() if head.startswith(one.marks)), ""):
+        return name
+    if name := next((name for mark, name in _OTHER_MARKS.items() if head.startswith(mark)), ""):
+        return name
     if _nifti_header(head):
         return NIFTI
     if head[4:8] == b"ftyp" or head[:4] == b"RIFF":
@@ -182,9 +197,9 @@ def not_read(kind: str) -> tuple[str, str]:
         kind: from :func:`format_of`.
 
     Returns:
-        (problem, remedy), both "" for :data:`IMAGE_FORMATS`.
+        (problem, remedy), both "" for :data:`FORMATS`.
     """
-    if kind in IMAGE_FORMATS:
+    if kind in FORMATS:
         return "", ""
     remedy = "unpack it, or leave it out" if kind.endswith("archive") else "export the image again, or leave it out"
     return f"the content is {kind}, which isn't read", _REMEDIES.get(kind, remedy)
@@ -199,11 +214,11 @@ def misnamed(path: Path) -> str:
     if kind is None:
         return ""
     packed = kind == NIFTI and head_of(path).startswith(_GZIP)
-    suffix = ".nii.gz" if packed else next((end for end, name in SUFFIXES.items() if name == kind), "")
+    suffix = ".nii.gz" if packed else FORMATS[kind].suffixes[0] if kind in FORMATS else ""
     problem, remedy = not_read(kind)
     if path.name.lower().endswith(_VOLUMES) and not format_of_suffix(path):
         problem, remedy = problem or f"the content is {kind}, which isn't read by this name", "convert it to .nii.gz"
-    elif kind in IMAGE_FORMATS and not same_reader(kind, announced):
+    elif kind in FORMATS and not same_reader(kind, announced):
         problem, remedy = f"the content is {kind}, its name says {announced}", f"let its name end with {suffix}"
     elif kind == NIFTI and packed != path.name.lower().endswith(".gz"):
         problem, remedy = f"it is {'' if packed else 'not '}compressed, against its name", f"let it end with {suffix}"
@@ -226,10 +241,10 @@ def program_in(head: bytes) -> str:
     return next((name for mark, name in _PROGRAMS.items() if head.startswith(mark)), "")
 
 
-def format_of_suffix(path: Path) -> str:
+def format_of_suffix(path: str | Path) -> str:
     """Names the format that a file name announces, "" for names without a known suffix."""
-    name = path.name.lower()
-    return SUFFIXES.get(".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower(), "")
+    name = str(path).lower()
+    return next((kind for kind, one in FORMATS.items() if name.endswith(one.suffixes)), "")
 
 
 def seems_whole(path: Path, kind: str, head: bytes, size: int) -> bool:
@@ -260,7 +275,7 @@ def seems_whole(path: Path, kind: str, head: bytes, size: int) -> bool:
         if head[:2] == b"\x1f\x8b":
             return 0 <= struct.unpack("<I", _tail(path, 4))[0] - expected % 2**32 < 2**12
         return size >= expected
-    return kind in IMAGE_FORMATS
+    return kind in FORMATS
 
 
 def nifti_axes(head: bytes) -> int:

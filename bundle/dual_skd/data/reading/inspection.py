@@ -34,6 +34,7 @@ from dual_skd.data.reading.formats import (
 )
 from dual_skd.data.reading.grey import grey_of
 from dual_skd.data.reading.locators import path_of, split_locator
+from dual_skd.data.reading.nifti import load_nifti
 from dual_skd.data.reading.reader import hounsfield_of, read_image
 from dual_skd.errors import InputError
 from dual_skd.utils.progress import bar
@@ -275,7 +276,7 @@ def _with_header(facts: FileFacts) -> FileFacts:
             frames = getattr(picture, "n_frames", 1)
             return replace(facts, mode=picture.mode, bits=bits, frames=frames, jpeg_quality=quality)
     if facts.format == NIFTI:
-        image = nibabel.load(path)
+        image = load_nifti(path)
         kind, placed = image.get_data_dtype(), image.header["qform_code"] or image.header["sform_code"]
         plane = [code for code, size in zip(nibabel.aff2axcodes(image.affine), image.shape, strict=False) if size > 1]
         orientation = "".join(map(str, plane[:2])) if placed else ""

@@ -26,14 +26,20 @@ MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre and micrometre, by the code in xyzt
 quieten("nibabel.global", "nibabel")
 
 
+def load_nifti(path: Path) -> nibabel.Nifti1Image:
+    """Opens a NIfTI file, whose values are read when they are asked for."""
+    image = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Image):  # Nifti2Image is one, too
+        raise InputError(f"Expected a NIfTI file, found {type(image).__name__} in {path}; convert it to NIfTI.")
+    return image
+
+
 def read_nifti(path: Path, options: ReadOptions) -> Picture:
     """Reads a volume, or with ``spatial_dims`` 2 a single slice, whatever axis it is stored along."""
     planar = options.spatial_dims == 2
-    header_image = nibabel.load(path)
-    if not isinstance(header_image, nibabel.Nifti1Image):  # Nifti2Image is one, too
-        raise InputError(f"Expected a NIfTI file, found {type(header_image).__name__} in {path}; convert it to NIfTI.")
-    header, affine, stored = header_image.header, header_image.affine.copy(), header_image.get_data_dtype()
-    shape = tuple(int(size) for size in header_image.shape)
+    image = load_nifti(path)
+    header, affine, stored = image.header, image.affine.copy(), image.get_data_dtype()
+    shape = tuple(int(size) for size in image.shape)
     while len(shape) > 3 - planar and shape[-1] == 1:
         shape = shape[:-1]
     # a sagittal or coronal slice is stored as one of a volume
@@ -46,13 +52,13 @@ def read_nifti(path: Path, options: ReadOptions) -> Picture:
     if stored.kind == "c":
         raise InputError(f"Expected real numbers, found complex ones in {path}: write magnitudes.")
     check_size(path, shape, stored.itemsize)
-    start = header_image.dataobj.offset
+    start = image.dataobj.offset
     values = _values_of(path, start, shape, stored)
     coloured = stored.names is not None
     if coloured:  # RGB24 and RGBA32 are records of bytes
         values = np.stack([values[name] for name in stored.names], axis=-1)
     else:
-        slope, intercept = header_image.dataobj.slope, header_image.dataobj.inter
+        slope, intercept = image.dataobj.slope, image.dataobj.inter
         with np.errstate(over="ignore", invalid="ignore"):
             values = np.array(values, np.float32, order="C")
             if (slope, intercept) != (1, 0):

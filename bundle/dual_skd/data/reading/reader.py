@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads an image or a volume, whatever its format: one reader per format, in one table."""
+"""Reads an image or a volume, whatever its format, by the reader that the table of formats names."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
-import pydicom
 
-from dual_skd.data.reading.formats import DICOM, MARKS, NIFTI, NPY, NPZ, PIXEL_FORMATS, SUFFIXES, format_of_suffix
+from dual_skd.data.reading.formats import DICOM, FORMATS, NPZ, format_of_suffix
 from dual_skd.data.reading.locators import split_locator
-from dual_skd.data.reading.nifti import read_nifti
-from dual_skd.data.reading.numpy_files import picture_of_array, read_npy, read_npz
+from dual_skd.data.reading.numpy_files import picture_of_array
 from dual_skd.data.reading.picture import (
     Frame,
     NamedFrame,
@@ -27,49 +27,11 @@ from dual_skd.data.reading.picture import (
     plane_affine,
     too_many_frames,
 )
-from dual_skd.data.reading.pictures import read_picture
 from dual_skd.errors import InputError
 
 # names of meta data
 PHOTOMETRIC = "00280004"  # DICOM PhotometricInterpretation, as the JSON tag that MONAI's readers use
 VOI_RANGE = "voi_range"  # the ends of what the VOI LUT or window of a DICOM file gives, NaN without one
-
-Reader = Callable[[Path, ReadOptions], Picture]
-
-
-def _read_dicom(path: Path, options: ReadOptions) -> Picture:
-    try:  # with the first DICOM file: the other formats can be read beside pydicom 2, too
-        from dual_skd.data.reading.dicom_pixels import read_dicom
-    except ModuleNotFoundError as error:  # pydicom.pixels came with pydicom 3
-        raise InputError(
-            f"DICOM files need pydicom 3.0.2 or newer, found {pydicom.__version__} (MONAI Label's own choice of "
-            "packages brings 2): install a newer one, or convert the file to NIfTI or PNG."
-        ) from error
-    return read_dicom(path, options)
-
-
-READERS: dict[str, Reader] = {
-    **dict.fromkeys(PIXEL_FORMATS, read_picture),
-    NIFTI: read_nifti,
-    NPY: read_npy,
-    NPZ: read_npz,
-    DICOM: _read_dicom,  # also for files without a known suffix
-}
-
-
-def add_reader(name: str, suffixes: Sequence[str], mark: bytes, reader: Reader) -> None:
-    """Lets every command read one more format.
-
-    Args:
-        name: of the format, as messages give it.
-        suffixes: of its files, in small letters with the dot.
-        mark: the bytes that its files begin with: by these ``check`` knows them.
-        reader: from a path to a :class:`~dual_skd.data.reading.picture.Picture`. What it raises becomes one sentence
-            with the file's name. A 2D task takes one slice of a volume by itself.
-    """
-    READERS[name] = reader
-    SUFFIXES.update(dict.fromkeys(suffixes, name))
-    MARKS[mark] = name
 
 
 def read_image(
@@ -113,9 +75,9 @@ def _read(path: Path, options: ReadOptions) -> Picture:
     if not path.exists():
         raise InputError(f"{path} does not exist; correct the path in the records.")
     if path.is_dir():
-        return _read_dicom(path, options)
-    name = format_of_suffix(path) or DICOM
-    if name != NPZ:
+        return _reader_of(DICOM)(path, options)
+    kind = format_of_suffix(path) or DICOM
+    if kind != NPZ:
         if options.part:
             number = re.fullmatch(r"frame=(\d+)", options.part)
             if not number:
@@ -123,10 +85,23 @@ def _read(path: Path, options: ReadOptions) -> Picture:
             options = replace(options, frame=NamedFrame(number[1]))
         if not os.path.getsize(path):
             raise InputError(f"{path} is empty (0 bytes); copy the file again or leave it out.")
-    picture = READERS[name](path, options)
+    picture = _reader_of(kind)(path, options)
     if options.frame is None or picture.spatial_dims == 2:
         return picture
     return picture.slice(chosen_frame(options.frame, picture.array.shape[2], path))
+
+
+def _reader_of(kind: str) -> Callable[[Path, ReadOptions], Picture]:
+    reader = FORMATS[kind].reader
+    try:
+        return resolve_name(reader) if isinstance(reader, str) else reader
+    except ModuleNotFoundError as error:
+        if error.name != "pydicom.pixels":  # which came with pydicom 3; the other formats can be read beside 2
+            raise
+        raise InputError(
+            f"DICOM files need pydicom 3.0.2 or newer, found {version('pydicom')} (MONAI Label's own choice of "
+            "packages brings 2): install a newer one, or convert the file to NIfTI or PNG."
+        ) from error
 
 
 def image_from_array(

@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dual_skd.data.reading.formats import DICOM, FORMATS, NPZ, format_of_suffix
 from dual_skd.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from dual_skd.data.records.dicom_ids import Ids
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".npy")
-IMAGE_SUFFIXES = (*OTHER_SUFFIXES, *DICOM_SUFFIXES)
+_OTHERS = [one.suffixes for name, one in FORMATS.items() if name not in (DICOM, NPZ)]
+IMAGE_SUFFIXES = (*chain.from_iterable(_OTHERS), *DICOM_SUFFIXES)
 # in small letters: files of macOS, Windows and DICOM media; thumbnails, bins and the like of network drives and disks
 LEFTOVERS = (
     *("__macosx", "thumbs.db", "desktop.ini", "dicomdir"),
@@ -60,12 +62,12 @@ def is_image(path: str | Path) -> bool:
     if is_junk(name):
         return False
     # PACS exports often name slices by number or UID: DICOM part 10 has "DICM" after 128 bytes
-    return name.endswith(IMAGE_SUFFIXES) or _has_dicom_mark(path)
+    return name.endswith(".ima") or format_of_suffix(name) not in ("", NPZ) or _has_dicom_mark(path)
 
 
 def is_dicom(path: str | Path) -> bool:
     """Tells whether an image file is a DICOM file: every image without one of the other formats' suffixes is."""
-    return not str(path).lower().endswith((*OTHER_SUFFIXES, ".npz"))
+    return format_of_suffix(path) in ("", DICOM)
 
 
 def is_junk(name: str) -> bool:
