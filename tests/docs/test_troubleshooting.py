@@ -19,7 +19,7 @@ TABLES = re.findall(r"^\| message \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTIL
 QUOTED = [quote for table in TABLES for quote in re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)]
 WITHIN_PYTHON = """
     data.augment data.cache data.corruptions data.demo data.near_duplicates.finder data.near_duplicates.search
-    data.near_duplicates.signatures data.reading.grey data.reading.monai_reader data.reading.preprocessing
+    data.near_duplicates.signatures data.reading.grey data.reading.preprocessing
     evaluation.explanation evaluation.robustness metrics.bootstrap metrics.calibration metrics.delong
     metrics.mcnemar metrics.operating_point metrics.paired metrics.resampling metrics.subgroups metrics.validation
     metrics.weighted selection.rules selection.view serving.pytorch training.ema training.label_free

@@ -3,13 +3,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import zipfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from dual_skd.data.reading.npz_cache import npz_array
-from dual_skd.data.reading.picture import Picture, ReadOptions, check_size, plane_affine
+from dual_skd.data.reading.picture import (
+    DEFLATE_RATIO,
+    Picture,
+    ReadOptions,
+    check_size,
+    check_stored,
+    failures_named,
+    plane_affine,
+)
 from dual_skd.errors import InputError
+
+# Pictures shrink to no less than a hundredth (the largest of MedMNIST to a seventh); what expands further was made to
+# fill a disk. Small ones are let through, as they do no harm.
+MAX_RATIO = 100
+HARMLESS_BYTES = 2**30
+
+_LOCK = threading.Lock()
 
 
 def read_npy(path: Path, options: ReadOptions) -> Picture:
@@ -44,3 +65,57 @@ def picture_of_array(array: np.ndarray, path: str | Path, spatial_dims: int | No
         raise InputError(f"Expected 2 or 3 axes and at most one of channels, found shape {array.shape} in {path}.")
     kept = array.astype(np.uint8) if array.dtype.kind == "b" else np.array(array)
     return Picture(kept, plane_affine(), coloured=coloured)
+
+
+def npz_array(path: Path, member: str) -> np.ndarray:
+    """An array of an .npz file, memory-mapped and read-only.
+
+    The array is unpacked once into ``${XDG_CACHE_HOME:-~/.cache}/dual_skd`` under a name made from the path, size and
+    time of the file, whole or not at all, so that threads and processes can share it. The folder may be deleted at
+    any time that nothing is being read.
+
+    Raises:
+        InputError: if the file is damaged, lacks the array, holds Python objects, or the disk is too small.
+    """
+    facts = os.stat(path)
+    with _LOCK, failures_named(path):
+        return _mapped(str(path.resolve()), facts.st_size, facts.st_mtime_ns, member)
+
+
+@lru_cache(maxsize=16)
+def _mapped(path: str, size: int, changed: int, member: str) -> np.ndarray:
+    key = hashlib.blake2b(f"{path}\0{size}\0{changed}".encode(), digest_size=12).hexdigest()
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dual_skd" / "npz"
+    unpacked = root / key / f"{member}.npy"
+    if not unpacked.exists():
+        unpacked.parent.mkdir(parents=True, exist_ok=True)
+        _unpack(path, member, unpacked)
+    return np.load(unpacked, mmap_mode="r", allow_pickle=False)
+
+
+def _unpack(path: str, member: str, target: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if f"{member}.npy" not in archive.namelist():
+            names = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
+            raise InputError(f"Expected an array {member} in {path}, found {names or 'none'}.")
+        declared, packed = (getattr(archive.getinfo(f"{member}.npy"), name) for name in ("file_size", "compress_size"))
+        if declared > max(packed * MAX_RATIO, HARMLESS_BYTES):
+            raise InputError(
+                f"{member} of {path} expands from {packed / 2**20:.1f} MiB to {declared / 2**30:.1f} GiB, more than "
+                "images do: it may be made to fill the disk; if you trust it, save it again without compression."
+            )
+        check_stored(path, declared, os.path.getsize(path) * DEFLATE_RATIO)
+        free = shutil.disk_usage(target.parent).free
+        if declared > free:
+            raise InputError(
+                f"Unpacking {member} of {path} takes {declared / 2**30:.1f} GiB, {target.parent} has "
+                f"{free / 2**30:.1f}: free some space or set XDG_CACHE_HOME to a larger disk."
+            )
+        descriptor, name = tempfile.mkstemp(dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as copy, archive.open(f"{member}.npy") as file:
+                shutil.copyfileobj(file, copy, 2**20)
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from monai.data import MetaTensor
+from monai.data import ImageReader, MetaTensor
 from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
@@ -27,11 +31,15 @@ from monai.transforms import (
 from monai.utils import ensure_tuple_rep
 
 from dual_skd.data.reading.expectation import ExpectedInput
-from dual_skd.data.reading.grey import to_grey
+from dual_skd.data.reading.grey import name_of, to_grey
 from dual_skd.data.reading.intensity import scale_intensity, window_centre
-from dual_skd.data.reading.monai_reader import MedicalReader
-from dual_skd.data.reading.picture import no_spacing, not_finite
+from dual_skd.data.reading.picture import Frame, no_spacing, not_finite
+from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError, choose
+
+# LoadImage makes every reader that MONAI has, and one of them warns each time; none of them is used beside this one
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 # How an image of another shape becomes one of the wanted size: the factor of its two sides that both are scaled by.
 # "stretch" scales each axis on its own, so that a circle may become an ellipse. "pad" scales the image as a whole until
@@ -39,6 +47,33 @@ from dual_skd.errors import InputError, choose
 # large as the file states, as squares where it doesn't. Of volumes they scale the axial planes, and stretch the third
 # axis.
 FITS = {"stretch": None, "pad": min, "crop": max}
+
+
+class MedicalReader(ImageReader):
+    """:func:`~dual_skd.data.reading.reader.read_image` as MONAI's ``LoadImage`` takes readers.
+
+    ``read`` only remembers the name, because ``LoadImage`` swallows what it raises. The reader has no state, so that
+    the threads of a caching data set can share it.
+
+    Args:
+        spatial_dims: 2 for images, 3 for volumes; None takes what the file holds.
+        frame: which frame or slice of several to take as an image: "middle" or a number from 0.
+        voi_lut: whether to apply the VOI LUT or window of DICOM files; other formats have none.
+    """
+
+    def __init__(self, spatial_dims: int | None = None, *, frame: Frame | None = None, voi_lut: bool = False) -> None:
+        self.options: dict[str, Any] = {"spatial_dims": spatial_dims, "frame": frame, "voi_lut": voi_lut}
+
+    def verify_suffix(self, filename: str | Path | Sequence[str | Path]) -> bool:
+        return True
+
+    def read(self, data: str | Path | Sequence[str | Path], **kwargs: Any) -> list[str]:
+        return [str(data)] if isinstance(data, (str, Path)) else [str(name) for name in data]
+
+    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        if len(img) != 1:
+            raise InputError(f"Expected one file or folder per image, found {len(img)}: {', '.join(img)}.")
+        return read_image(img[0], **self.options)
 
 
 def image_transforms(
@@ -148,20 +183,16 @@ def scale_to_fit(image: MetaTensor, size: Sequence[int], factor: Callable[..., f
 def require_finite(image: torch.Tensor) -> torch.Tensor:
     """Returns the image, or raises InputError naming its file where a value is NaN or infinite."""
     if not torch.isfinite(image).all():
-        raise not_finite(_name_of(image))
+        raise not_finite(name_of(image))
     return image
 
 
 def require_spacing(image: MetaTensor) -> MetaTensor:
     """Returns the image, its affine fit for resampling, or raises InputError where its file has no spacing."""
     if not image.meta.get("spacing_known", True):
-        raise no_spacing(_name_of(image))
+        raise no_spacing(name_of(image))
     if image.ndim == 3:
         # the plane of a slice in the patient does not matter to a 2D task, the size of its pixels does
         lengths = image.affine[:3, :2].norm(dim=0).tolist()
         image.affine = torch.diag(torch.tensor([*lengths, 1.0, 1.0], dtype=torch.float64))
     return image
-
-
-def _name_of(image: torch.Tensor) -> str:
-    return str(getattr(image, "meta", {}).get("filename_or_obj", "An image"))
