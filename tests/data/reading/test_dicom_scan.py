@@ -65,7 +65,7 @@ def nested(depth: int) -> Dataset:
 @pytest.mark.parametrize("implicit", [False, True])
 @pytest.mark.parametrize("head", [160, 1000, 2**15])
 def test_sequences_are_passed_over_and_long_headers_read_on(tmp_path, dicom_file, monkeypatch, implicit, head):
-    monkeypatch.setattr(dicom_scan, "HEAD", head)
+    monkeypatch.setattr(dicom_scan, "FIRST_BYTES", head)
     path = dicom_file(tmp_path / "a.dcm", PIXELS, SliceThickness=2.5)
     dicom = pydicom.dcmread(path)
     for depth in range(4):

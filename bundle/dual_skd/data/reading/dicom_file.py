@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens DICOM files: which files are images, whether they fit into memory, and values of tags that may be anything."""
+"""Opens DICOM files: refuses what is no image or doesn't fit into memory, and reads tags."""
 
 from __future__ import annotations
 
@@ -108,10 +108,10 @@ def first_item(dataset: Dataset | Elements, keyword: str) -> Dataset:
 
 
 def groups_first(dataset: Opened, group: str, frame: int | None) -> Iterator[Dataset | Opened]:
-    """What may hold an attribute of a functional group, the most special first: its values are those of the frame.
+    """The data sets that may hold an attribute of a functional group, the most special first.
 
-    These are the group of the frame, that of all frames, and the top level, where other objects have the attribute and
-    converters leave one that no longer holds (PS3.3, C.7.6.16).
+    These are the group of the frame, that of all frames, and the top level. There, other objects have the attribute,
+    and converters leave one that no longer holds (PS3.3, C.7.6.16).
 
     Args:
         dataset: a parsed file.
@@ -190,7 +190,7 @@ def _check_pixels(dataset: Dataset | Elements, path: str | Path, stored: int) ->
 
 
 def unreadable_syntax(path: str | Path, syntax: UID) -> InputError:
-    """What is said of a compression that nothing here can read."""
+    """The error of a compression that nothing here can read."""
     return InputError(
         f"{path} is compressed as {syntax.name}, which can't be read; convert it to plain or JPEG 2000 DICOM."
     )
@@ -211,7 +211,7 @@ def _check_deflated(path: str | Path) -> None:
 
 
 def _guessed_syntax(dataset: Dataset) -> UID:
-    """Of a file without file meta information: pydicom has found out how it is encoded while it parsed it."""
+    """The syntax of a file without file meta information, as pydicom found it while parsing."""
     implicit, little = dataset.original_encoding
     if not little:
         return ExplicitVRBigEndian

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values of DICOM frames: which bits are stored, and the tables and windows that they go through."""
+"""Values of DICOM frames: stored bits, Modality LUT or rescale, palette, VOI LUT or window, padding."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from dual_skd.data.reading.picture import Picture, ReadOptions
 
-HEAD = 2**16  # bytes that are looked at: the mark of every format, and most DICOM headers as a whole
+HEAD_BYTES = 2**16  # bytes that are looked at: the mark of every format, and most DICOM headers as a whole
 DICOM, NIFTI, NPY, NPZ = "DICOM", "NIfTI", "NPY", "NPZ"
 PIXEL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 
@@ -137,10 +137,10 @@ _PIXEL_DATA = b"\xe0\x7f\x10\x00"  # the tag (7FE0,0010), little endian
 
 
 def format_of(head: bytes, path: Path | None = None) -> str:
-    """Names the format that the first bytes of a file announce.
+    """The format of a file by its first bytes.
 
     Args:
-        head: the first :data:`HEAD` bytes, or all there are.
+        head: the first :data:`HEAD_BYTES` bytes, or all there are.
         path: of the file, whose end lists the members of an archive; without it, those at the beginning are known.
 
     Returns:
@@ -175,9 +175,9 @@ def format_of(head: bytes, path: Path | None = None) -> str:
 
 
 def head_of(path: Path) -> bytes:
-    """The first :data:`HEAD` bytes of a file."""
+    """The first :data:`HEAD_BYTES` bytes of a file."""
     with path.open("rb") as file:
-        return file.read(HEAD)
+        return file.read(HEAD_BYTES)
 
 
 def content_of(path: Path) -> str | None:
@@ -191,14 +191,7 @@ def content_of(path: Path) -> str | None:
 
 
 def not_read(kind: str) -> tuple[str, str]:
-    """What is wrong with a file of a kind that training doesn't read, and what to do.
-
-    Args:
-        kind: from :func:`format_of`.
-
-    Returns:
-        (problem, remedy), both "" for :data:`FORMATS`.
-    """
+    """(problem, remedy) of a file that isn't read, by its :func:`format_of`; both "" for :data:`FORMATS`."""
     if kind in FORMATS:
         return "", ""
     remedy = "unpack it, or leave it out" if kind.endswith("archive") else "export the image again, or leave it out"
@@ -206,10 +199,7 @@ def not_read(kind: str) -> tuple[str, str]:
 
 
 def misnamed(path: Path) -> str:
-    """The sentence that refuses a file which isn't what readers take it for by its name, "" for others.
-
-    It says what the file is and what to do; "" too where the file can't be looked at.
-    """
+    """The message for a file whose content isn't what its name says; "" for others, and where it can't be opened."""
     kind, announced = content_of(path), format_of_suffix(path) or DICOM  # files without a known suffix count as DICOM
     if kind is None:
         return ""
@@ -226,36 +216,32 @@ def misnamed(path: Path) -> str:
 
 
 def same_reader(kind: str, announced: str) -> bool:
-    """Tells whether one reader reads both formats: that of pictures looks at their content."""
+    """Whether one reader reads both formats: that of pictures looks at their content."""
     return kind == announced or (kind in PIXEL_FORMATS and announced in PIXEL_FORMATS)
 
 
 def program_in(head: bytes) -> str:
-    """Names the kind of program that a file is beside a DICOM file, "" for none.
-
-    Args:
-        head: its first bytes.
-    """
+    """The kind of program that a DICOM file is at the same time, by its first bytes; "" for none."""
     if head[128:132] != b"DICM":
         return ""
     return next((name for mark, name in _PROGRAMS.items() if head.startswith(mark)), "")
 
 
 def format_of_suffix(path: str | Path) -> str:
-    """Names the format that a file name announces, "" for names without a known suffix."""
+    """The format that a file name announces, "" without a known suffix."""
     name = str(path).lower()
     return next((kind for kind, one in FORMATS.items() if name.endswith(one.suffixes)), "")
 
 
 def seems_whole(path: Path, kind: str, head: bytes, size: int) -> bool:
-    """Tells cheaply, from header and end of file, whether a file holds what its header promises.
+    """Whether a file holds what its header promises, by its beginning and its end.
 
-    False is a suspicion, not a verdict: decoding decides. True is no promise either: damage inside goes unseen.
+    It is a guess: decoding decides, and damage inside goes unseen.
 
     Args:
         path: the file.
         kind: its format, from :func:`format_of`.
-        head: its first :data:`HEAD` bytes.
+        head: its first :data:`HEAD_BYTES` bytes.
         size: its size in bytes.
     """
     if kind == "PNG":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image step that MONAI has no transform for: any picture as one grey channel."""
+"""Any picture as one grey channel in which bright means dense."""
 
 from __future__ import annotations
 
