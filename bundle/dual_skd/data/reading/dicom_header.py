@@ -128,12 +128,8 @@ def read_headers(paths: Iterable[str | Path], workers: int | None = None) -> Ite
     with ThreadPoolExecutor(workers or 2 * (os.cpu_count() or 1)) as pool:
         for start in range(0, len(reads), READS_AHEAD):
             ahead = reads[start : start + READS_AHEAD]
-            for files, beginnings in zip(ahead, pool.map(_beginnings, ahead), strict=True):
+            for files, beginnings in zip(ahead, pool.map(lambda files: [*map(_beginning, files)], ahead), strict=True):
                 yield from map(_header_or_error, files, beginnings)
-
-
-def _beginnings(paths: Sequence[str | Path]) -> list[Beginning | None]:
-    return [_beginning(path) for path in paths]
 
 
 def _beginning(path: str | Path) -> Beginning | None:

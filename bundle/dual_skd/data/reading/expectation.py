@@ -71,6 +71,11 @@ class InputExpectation:
     sizes: tuple[float, ...] = ()
     aspect_ratios: tuple[float, ...] = ()
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> InputExpectation:
+        """From what :meth:`as_dict` gave, also by way of JSON."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+
     def refusals(self, facts: ImageFacts, window: Window) -> dict[str, str]:
         """What makes an answer meaningless, by kind of difference.
 
@@ -136,7 +141,7 @@ class ExpectedInput:
 
     def __init__(self, expected: Mapping[str, Any], window: Window, unexpected_input: str = "refuse") -> None:
         self.accept = choose(UNEXPECTED_INPUT, unexpected_input, "unexpected_input")
-        self.expected = InputExpectation(**{name: _fixed(value) for name, value in expected.items()})
+        self.expected = InputExpectation.of(expected)
         self.window = window
         self._logged: set[str] = set()
 
@@ -224,7 +229,7 @@ def refuse_unexpected(
     expected = preprocessing.get("expected")
     if not expected:
         return {}
-    judge = InputExpectation(**{name: _fixed(value) for name, value in expected.items()})
+    judge = InputExpectation.of(expected)
     look = partial(facts_of, spatial_dims=preprocessing.get("spatial_dims", 2))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked_at = list(pool.map(look, images))
@@ -258,10 +263,6 @@ def kind_of(name: str) -> str:
 
 def _common(values: set[bool]) -> bool | None:
     return values.pop() if len(values) == 1 else None
-
-
-def _fixed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _range(known: Sequence[float]) -> str:

@@ -102,25 +102,18 @@ CONVERTIBLE = {
 # endings of volumes that other programs read, where one name has several contents or a file of its own for the header
 _VOLUMES = (".hdr", ".img", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc")
 WORKBOOKS = ("an Excel workbook", "an OpenDocument spreadsheet")
-_TO_TABLE = "save the sheet as CSV UTF-8 where it is the table of the data set, or leave it out"
-_TO_PICTURES = "save the images in it as PNG files, or leave it out"
-_TO_TARGET = "put the file that it leads to in its place"
+_DOCUMENTS = (
+    *("a PDF document", "a PostScript document", "a Word document", "an OpenDocument text", "an RTF document"),
+    *("a PowerPoint presentation", "an OpenDocument presentation", "a video"),
+)
 _REMEDIES = {
     **{kind: f"convert it to {target}, or leave it out" for kind, target in CONVERTIBLE.items()},
-    "a PDF document": _TO_PICTURES,
-    "a PostScript document": _TO_PICTURES,
-    "a Word document": _TO_PICTURES,
-    "an OpenDocument text": _TO_PICTURES,
-    "an RTF document": _TO_PICTURES,
-    "a PowerPoint presentation": _TO_PICTURES,
-    "an OpenDocument presentation": _TO_PICTURES,
-    "a video": _TO_PICTURES,
-    **dict.fromkeys(WORKBOOKS, _TO_TABLE),
+    **dict.fromkeys(_DOCUMENTS, "save the images in it as PNG files, or leave it out"),
+    **dict.fromkeys(WORKBOOKS, "save the sheet as CSV UTF-8 where it is the table of the data set, or leave it out"),
     "an Office file with a password": "save it without the password and in a form that is read, or leave it out",
     "a web page": "download the file again, since a server has sent a page in its place, or leave it out",
     "a Git LFS pointer": "fetch the file itself with `git lfs pull`",
-    "a Windows shortcut": _TO_TARGET,
-    "an Internet shortcut": _TO_TARGET,
+    **dict.fromkeys(("a Windows shortcut", "an Internet shortcut"), "put the file that it leads to in its place"),
 }
 
 # Marks of programs. The 128 bytes before "DICM" are free (PS3.10, 7.1), so that one file can be both (CVE-2019-11687).
