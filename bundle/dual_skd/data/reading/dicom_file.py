@@ -77,12 +77,9 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
 
 
 def open_header(path: str | Path, tags: Sequence[str], beginning: Beginning | None = None) -> Dataset | Elements:
-    """Reads ``tags`` as :func:`open_dicom` does, most files without pydicom, which is several times faster.
+    """Reads ``tags`` as :func:`open_dicom` does, of most files without pydicom, which is several times faster.
 
-    Args:
-        path: the file.
-        tags: keywords.
-        beginning: the first bytes of the file, where they were read before.
+    ``beginning`` are the first bytes of the file, where they were read before.
     """
     beginning = beginning or read_beginning(path)
     elements = scan(path, beginning, tags) if beginning.size <= MAX_BYTES else None

@@ -106,10 +106,6 @@ class Header:
 def read_header(path: str | Path, beginning: Beginning | None = None) -> Header:
     """Reads the header of a DICOM image, without its pixels.
 
-    Args:
-        path: the file.
-        beginning: its first bytes, where they were read before.
-
     Raises:
         NotAnImage: for other files, and DICOM objects without pixels.
         InputError: for damaged files; both name the file.

@@ -65,12 +65,9 @@ def read_beginning(path: str | Path) -> Beginning:
 
 
 def scan(path: str | Path, beginning: Beginning, keywords: Sequence[str]) -> Elements | None:
-    """The wanted elements of a file; None where pydicom has to read it.
+    """The elements of a file with these keywords; None where pydicom has to read it.
 
-    Args:
-        path: the file.
-        beginning: its first bytes; more is read where the header is longer.
-        keywords: of the wanted elements.
+    More than the ``beginning`` of the file is read where the header is longer.
     """
     if beginning.head[128:140] != _MARK:
         return None

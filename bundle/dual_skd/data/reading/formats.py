@@ -229,13 +229,8 @@ def format_of_suffix(path: str | Path) -> str:
 def seems_whole(path: Path, kind: str, head: bytes, size: int) -> bool:
     """Whether a file holds what its header promises, by its beginning and its end.
 
-    It is a guess: decoding decides, and damage inside goes unseen.
-
-    Args:
-        path: the file.
-        kind: its format, from :func:`format_of`.
-        head: its first :data:`HEAD_BYTES` bytes.
-        size: its size in bytes.
+    It is a guess: decoding decides, and damage inside goes unseen. ``head`` are the first :data:`HEAD_BYTES` bytes,
+    ``kind`` is their :func:`format_of`.
     """
     if kind == "PNG":
         return head[12:16] == b"IHDR" and b"IEND" in _tail(path, 64)

@@ -57,6 +57,7 @@ REMEDIES = {
     "constant": "remove it: there is nothing in it to learn from",
 }
 
+_OF_HEADER = ("modality", "manufacturer", "institution", "photometric", "transfer_syntax", "mosaic")
 _BITS = {"1": 1, "L": 8, "P": 8, "PA": 8, "LA": 8, "RGB": 8, "RGBA": 8, "CMYK": 8, "YCbCr": 8, "I": 32, "F": 32}
 # kind of problem -> how readers word it
 _PROBLEMS = (
@@ -164,14 +165,7 @@ def inspect_all(
     workers: int | None = None,
     also: Callable[[str, np.ndarray], None] | None = None,
 ) -> dict[str, FileFacts]:
-    """Facts of every image, decoded in parallel; only the facts stay in memory.
-
-    Args:
-        images: locators; each is opened once.
-        spatial_dims: 2 for images, 3 for volumes.
-        workers: threads; default one per processor.
-        also: see :func:`inspect`; called from several threads.
-    """
+    """:func:`inspect` of every image once, in ``workers`` threads, by default one per processor; they call ``also``."""
     inspect_one = partial(inspect, spatial_dims=spatial_dims, also=also)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # decoders warn of what is reported here, a line per file
@@ -214,7 +208,7 @@ def _in_parallel(
 
 
 def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]:
-    """Facts from the first and last bytes, and whether a decoder should have a look."""
+    """Facts from the first and last bytes, and whether these look wrong, so that a decoder has to decide."""
     path = path_of(image)
     facts = FileFacts(image=str(image))
     if not path.exists():
@@ -289,14 +283,9 @@ def _with_header(facts: FileFacts) -> FileFacts:
         mode=header.photometric,
         bits=header.bits_stored,
         frames=len(series.headers) if series else header.frames,
-        modality=header.modality,
-        manufacturer=header.manufacturer,
-        institution=header.institution,
-        photometric=header.photometric,
-        transfer_syntax=header.transfer_syntax,
+        **{name: getattr(header, name) for name in _OF_HEADER},
         orientation="".join(nibabel.aff2axcodes(volume_affine((header,))[0])[:2]) if header.orientation else "",
         series_problems=series.problems if series else (),
-        mosaic=header.mosaic,
     )
 
 

@@ -100,13 +100,7 @@ def plane_affine(column: float = 1.0, row: float = 1.0) -> np.ndarray:
 def check_size(path: str | Path, shape: Sequence[int], bytes_stored: float) -> None:
     """Refuses an empty image, and one that would not fit into memory, before anything is allocated.
 
-    Args:
-        path: named in the error.
-        shape: of the decoded array.
-        bytes_stored: bytes per value as stored in the file.
-
-    Raises:
-        InputError: for an empty shape, or more than ``MAX_BYTES`` for stored values and their float32 copy.
+    The limit is :data:`MAX_BYTES` for the stored values, of ``bytes_stored`` each, and their float32 copy.
     """
     if not shape or min(shape) <= 0:
         raise InputError(f"{path} is damaged or empty: its header declares a size of {_by(shape)}; leave it out.")
@@ -198,12 +192,7 @@ class OncePerKind(logging.Filter):
 
 
 def quieten(logger: str, package: str) -> None:
-    """Keeps the remarks that a library makes file by file from flooding a log: one of each kind, through logging.
-
-    Args:
-        logger: name of the library's logger.
-        package: whose ``warnings`` repeat what is logged, and are dropped.
-    """
+    """Logs one of each kind of remark that a library makes file by file; its ``warnings``, which repeat them, go."""
     target = logging.getLogger(logger)
     if not any(isinstance(known, OncePerKind) for known in target.filters):
         target.addFilter(OncePerKind())
