@@ -24,7 +24,7 @@ from pydicom.uid import (
 
 from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning, scan
 from dual_skd.data.reading.formats import misnamed
-from dual_skd.data.reading.picture import MAX_BYTES, check_size, check_stored, quieten
+from dual_skd.data.reading.refusals import MAX_BYTES, check_size, check_stored, quieten
 from dual_skd.errors import InputError
 
 Opened = TypeVar("Opened", bound=Dataset | Elements)

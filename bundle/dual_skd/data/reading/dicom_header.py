@@ -17,7 +17,7 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedE
 
 from dual_skd.data.reading.dicom_file import frames_of, groups_first, number, numbers, open_header, syntax_of, text
 from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning
-from dual_skd.data.reading.picture import failures_named
+from dual_skd.data.reading.refusals import failures_named
 from dual_skd.errors import InputError
 
 FILES_PER_READ = 16  # by a thread, while another thread parses

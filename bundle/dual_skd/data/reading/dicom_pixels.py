@@ -19,15 +19,8 @@ from dual_skd.data.reading.dicom_file import NotAnImage, first_item, groups_firs
 from dual_skd.data.reading.dicom_header import Header, geometry_of, header_of, plane_of, read_headers
 from dual_skd.data.reading.dicom_series import MOSAIC, Series, group_series, same_position, stack_of, volume_affine
 from dual_skd.data.reading.dicom_values import COLOURS, values_of_frames, voi_of
-from dual_skd.data.reading.picture import (
-    Picture,
-    ReadOptions,
-    check_size,
-    chosen_frame,
-    failures_named,
-    plane_affine,
-    too_many_frames,
-)
+from dual_skd.data.reading.picture import Picture, ReadOptions, chosen_frame, plane_affine
+from dual_skd.data.reading.refusals import check_size, failures_named, too_many_frames
 from dual_skd.errors import InputError
 
 logger = logging.getLogger(__name__)

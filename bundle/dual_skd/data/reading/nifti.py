@@ -10,15 +10,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from dual_skd.data.reading.picture import (
-    DEFLATE_RATIO,
-    Picture,
-    ReadOptions,
-    check_size,
-    check_stored,
-    plane_affine,
-    quieten,
-)
+from dual_skd.data.reading.picture import Picture, ReadOptions, plane_affine
+from dual_skd.data.reading.refusals import DEFLATE_RATIO, check_size, check_stored, quieten
 from dual_skd.errors import InputError
 
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre and micrometre, by the code in xyzt_units; 2 is mm, 0 not stated

@@ -14,15 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dual_skd.data.reading.picture import (
-    DEFLATE_RATIO,
-    Picture,
-    ReadOptions,
-    check_size,
-    check_stored,
-    failures_named,
-    plane_affine,
-)
+from dual_skd.data.reading.picture import Picture, ReadOptions, plane_affine
+from dual_skd.data.reading.refusals import DEFLATE_RATIO, check_size, check_stored, failures_named
 from dual_skd.errors import InputError
 
 # Pictures shrink to no less than a hundredth (the largest of MedMNIST to a seventh); what expands further was made to

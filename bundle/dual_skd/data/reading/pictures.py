@@ -10,16 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dual_skd.data.reading.formats import PIXEL_FORMATS
-from dual_skd.data.reading.picture import (
-    DEFLATE_RATIO,
-    Picture,
-    ReadOptions,
-    check_size,
-    check_stored,
-    chosen_frame,
-    plane_affine,
-    too_many_frames,
-)
+from dual_skd.data.reading.picture import Picture, ReadOptions, chosen_frame, plane_affine
+from dual_skd.data.reading.refusals import DEFLATE_RATIO, check_size, check_stored, too_many_frames
 from dual_skd.errors import InputError
 
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB

@@ -33,8 +33,9 @@ from monai.utils import ensure_tuple_rep
 from dual_skd.data.reading.expectation import ExpectedInput
 from dual_skd.data.reading.grey import name_of, to_grey
 from dual_skd.data.reading.intensity import scale_intensity, window_centre
-from dual_skd.data.reading.picture import Frame, no_spacing, not_finite
+from dual_skd.data.reading.picture import Frame
 from dual_skd.data.reading.reader import read_image
+from dual_skd.data.reading.refusals import no_spacing, not_finite
 from dual_skd.errors import InputError, choose
 
 # LoadImage makes every reader that MONAI has, and one of them warns each time; none of them is used beside this one

@@ -17,16 +17,8 @@ import numpy as np
 from dual_skd.data.reading.formats import DICOM, FORMATS, NPZ, format_of_suffix
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.reading.numpy_files import picture_of_array
-from dual_skd.data.reading.picture import (
-    Frame,
-    NamedFrame,
-    Picture,
-    ReadOptions,
-    chosen_frame,
-    failures_named,
-    plane_affine,
-    too_many_frames,
-)
+from dual_skd.data.reading.picture import Frame, NamedFrame, Picture, ReadOptions, chosen_frame, plane_affine
+from dual_skd.data.reading.refusals import failures_named, too_many_frames
 from dual_skd.errors import InputError
 
 # names of meta data
