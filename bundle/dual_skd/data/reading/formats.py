@@ -38,7 +38,7 @@ class Format(NamedTuple):
 
 _READING = __package__
 _TIFF_MARKS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-# every format that is read; whoever adds a row adds a format
+# every format that is read; a new row is a new format
 FORMATS = {
     "PNG": Format((".png",), (b"\x89PNG\r\n\x1a\n",), f"{_READING}.pictures:read_picture"),
     "JPEG": Format((".jpg", ".jpeg"), (b"\xff\xd8\xff",), f"{_READING}.pictures:read_picture"),
