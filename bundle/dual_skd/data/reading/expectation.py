@@ -74,7 +74,8 @@ class InputExpectation:
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> InputExpectation:
         """From what :meth:`as_dict` gave, also by way of JSON."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        return cls(**values)
 
     def refusals(self, facts: ImageFacts, window: Window) -> dict[str, str]:
         """What makes an answer meaningless, by kind of difference.

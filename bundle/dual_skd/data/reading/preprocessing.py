@@ -113,8 +113,8 @@ def image_transforms(
             ``unexpected_input``, a ``spacing`` that isn't positive, or ``fit`` and ``spacing`` together.
     """
     window = window or "percentile"
-    # with "all", the records name each frame
-    reader = MedicalReader(spatial_dims, frame=None if frame == "all" else frame, voi_lut=window == "file")
+    chosen: Any = None if frame == "all" else frame  # with "all", the records name each frame
+    reader = MedicalReader(spatial_dims, frame=chosen, voi_lut=window == "file")
     resampling, resizing = _size_steps(spatial_dims, image_size, spacing, fit)
     steps = [
         LoadImaged("image", reader=reader),
