@@ -20,7 +20,7 @@ import pydicom
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
-from dual_skd.data.reading.dicom import read_headers
+from dual_skd.data.reading.dicom_header import read_headers
 
 SLICES_PER_SERIES = 100
 

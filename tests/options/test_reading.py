@@ -13,8 +13,8 @@ import torch
 
 from dual_skd.data.cache import CACHES
 from dual_skd.data.corruptions import CORRUPTIONS
-from dual_skd.data.reading.expectation import POLICIES as UNEXPECTED
-from dual_skd.data.reading.intensity import WORDS
+from dual_skd.data.reading.expectation import UNEXPECTED_INPUT as UNEXPECTED
+from dual_skd.data.reading.intensity import WINDOW_WORDS
 from dual_skd.data.reading.preprocessing import FITS
 from dual_skd.data.records.bad_files import POLICIES as BAD_FILES
 from dual_skd.errors import InputError
@@ -30,7 +30,7 @@ EVERY = [(kind, name) for kind in KINDS for name in kind.model_fields]
 
 @pytest.mark.parametrize("words, table", [
     (choices.Method, METHODS), (choices.Update, UPDATES), (choices.ElementRule, ELEMENT_RULES),
-    (choices.LayerRule, LAYER_RULES), (choices.Loss, LOSSES), (choices.Metric, METRICS), (choices.Window, WORDS),
+    (choices.LayerRule, LAYER_RULES), (choices.Loss, LOSSES), (choices.Metric, METRICS), (choices.Window, WINDOW_WORDS),
     (choices.Fit, FITS), (choices.Cache, CACHES), (choices.BadFile, BAD_FILES),
     (choices.UnexpectedInput, UNEXPECTED), (choices.Corruption, CORRUPTIONS),
 ])  # fmt: skip

@@ -19,7 +19,7 @@ from pydicom.uid import SecondaryCaptureImageStorage as SC
 from torch import nn
 
 from dual_skd.data import image_transforms, read_image
-from dual_skd.data.reading.dicom import in_hounsfield
+from dual_skd.data.reading.dicom_header import in_hounsfield
 from scripts import ROOT
 
 model_spec = pytest.importorskip("dual_skd.serving.export.model_spec").model_spec

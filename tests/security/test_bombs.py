@@ -17,8 +17,8 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
-from dual_skd.data.reading import npz_cache
-from dual_skd.data.reading.npz_cache import npz_array
+from dual_skd.data.reading import numpy_files
+from dual_skd.data.reading.numpy_files import npz_array
 from dual_skd.data.reading.reader import read_image
 from dual_skd.data.records.medmnist import list_medmnist, read_medmnist
 from dual_skd.errors import InputError
@@ -31,7 +31,7 @@ MIB = 2**20
 def little_memory(tmp_path, monkeypatch):
     """What Python and NumPy allocate in a test stays below 100 MiB, and the disk below 1 MiB."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    npz_cache._mapped.cache_clear()
+    numpy_files._mapped.cache_clear()
     tracemalloc.start()
     yield
     peak = tracemalloc.get_traced_memory()[1]
@@ -70,7 +70,7 @@ def test_images_that_are_declared_and_not_there_are_refused(tmp_path, shape):
 
 
 def test_images_that_would_fill_the_disk_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(npz_cache, "HARMLESS_BYTES", 10 * MIB)
+    monkeypatch.setattr(numpy_files, "HARMLESS_BYTES", 10 * MIB)
     path = npz(tmp_path / "a.npz", train_images=((4, MIB, 16), 64), train_labels=((4,), 1))
     with pytest.raises(InputError, match="train_images of .*a.npz expands from 0.* MiB to 0.1 GiB"):
         npz_array(path, "train_images")

@@ -13,7 +13,7 @@ import torch
 from dual_skd import build_network, load_model
 from dual_skd.cli.dispatch import main
 from dual_skd.data import load_records
-from dual_skd.data.reading.npz_cache import npz_array
+from dual_skd.data.reading.numpy_files import npz_array
 from dual_skd.data.reading.reader import read_image
 from dual_skd.data.records.asked_images import find_images
 from dual_skd.errors import InputError

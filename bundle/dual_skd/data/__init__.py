@@ -20,7 +20,7 @@ _HOME = {
     "save_split": "records.split_file",
     "check_records": "checking.findings",
     "Findings": "checking.findings",
-    "MedicalReader": "reading.monai_reader",
+    "MedicalReader": "reading.preprocessing",
     "read_image": "reading.reader",
     "read_grey": "reading.grey",
     "to_grey": "reading.grey",

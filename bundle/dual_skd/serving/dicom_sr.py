@@ -24,8 +24,8 @@ from pydicom.dataset import Dataset
 import dual_skd
 from dual_skd.data.reading.dicom_file import open_dicom
 from dual_skd.data.reading.dicom_pixels import frame_in_file, series_in
-from dual_skd.data.reading.loading import failures_named
 from dual_skd.data.reading.locators import split_locator
+from dual_skd.data.reading.refusals import failures_named
 from dual_skd.data.records.dicom_ids import read_ids
 from dual_skd.data.records.image_files import is_dicom
 from dual_skd.errors import InputError

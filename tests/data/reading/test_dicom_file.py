@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
 from dual_skd.data.reading import dicom_file as module
-from dual_skd.data.reading.dicom import read_header
 from dual_skd.data.reading.dicom_file import NotAnImage
+from dual_skd.data.reading.dicom_header import read_header
 from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
 

@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_voi_lut
 from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage
 
-from dual_skd.data.reading.dicom import group_series, read_header
+from dual_skd.data.reading.dicom_header import read_header
+from dual_skd.data.reading.dicom_series import group_series
 from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
 

@@ -297,7 +297,7 @@ def test_a_file_of_frames_is_a_volume_or_one_frame(tmp_path, dicom_file, volume)
 
 
 def test_frames_of_a_file_that_states_one_position_are_a_volume_with_its_spacing(tmp_path, dicom_file, volume, caplog):
-    dicom_pixels._tell_once.cache_clear()
+    dicom_pixels._warn_once.cache_clear()
     place = {"ImagePositionPatient": [1, 2, 3], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
     tags = {"NumberOfFrames": 7, "PixelSpacing": [0.7, 0.5], "SpacingBetweenSlices": 2.5}
     array, meta = read_image(dicom_file(tmp_path / "a.dcm", volume, **tags, **place))

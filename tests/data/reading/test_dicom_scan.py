@@ -19,8 +19,8 @@ from pydicom.uid import (
 )
 
 from dual_skd.data.reading import dicom_scan
-from dual_skd.data.reading.dicom import header_of, read_header, read_headers
 from dual_skd.data.reading.dicom_file import open_dicom
+from dual_skd.data.reading.dicom_header import header_of, read_header, read_headers
 from dual_skd.data.reading.dicom_scan import read_beginning, scan
 from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
@@ -65,7 +65,7 @@ def nested(depth: int) -> Dataset:
 @pytest.mark.parametrize("implicit", [False, True])
 @pytest.mark.parametrize("head", [160, 1000, 2**15])
 def test_sequences_are_passed_over_and_long_headers_read_on(tmp_path, dicom_file, monkeypatch, implicit, head):
-    monkeypatch.setattr(dicom_scan, "HEAD", head)
+    monkeypatch.setattr(dicom_scan, "FIRST_BYTES", head)
     path = dicom_file(tmp_path / "a.dcm", PIXELS, SliceThickness=2.5)
     dicom = pydicom.dcmread(path)
     for depth in range(4):

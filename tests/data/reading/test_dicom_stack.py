@@ -13,8 +13,8 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from dual_skd.data.reading import dicom_pixels
-from dual_skd.data.reading.dicom import Header, stack_of, volume_affine
-from dual_skd.data.reading.dicom_stack import ACQUISITION
+from dual_skd.data.reading.dicom_header import ACQUISITION, Header
+from dual_skd.data.reading.dicom_series import stack_of, volume_affine
 from dual_skd.data.reading.reader import read_image
 from dual_skd.data.records.image_files import find_image_files
 from dual_skd.errors import InputError
@@ -236,7 +236,7 @@ def test_mosaics_are_named_in_3d_and_told_once_in_2d(tmp_path, dicom_file, caplo
     stored = np.arange(64, dtype=np.uint16).reshape(8, 8)
     tags = {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], "Modality": "MR"}
     paths = [dicom_file(tmp_path / "s" / f"{index}.dcm", stored, InstanceNumber=index, **tags) for index in range(2)]
-    dicom_pixels._tell_once.cache_clear()
+    dicom_pixels._warn_once.cache_clear()
     for path in paths:
         assert np.array_equal(read_image(path, spatial_dims=2)[0], stored.T)
         with pytest.raises(InputError, match=rf"{path.name}.*Siemens mosaic.*dcm2niix"):

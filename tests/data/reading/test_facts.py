@@ -12,8 +12,17 @@ from PIL import Image
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from dual_skd.data.reading.dicom import plane_of
-from dual_skd.data.reading.facts import FEWEST, MOST, ImageFacts, facts_in, facts_of, in_colour, look_at_sample, spread
+from dual_skd.data.reading.dicom_header import plane_of
+from dual_skd.data.reading.facts import (
+    MAX_SAMPLE_SIZE,
+    SAMPLE_SIZE,
+    ImageFacts,
+    facts_in,
+    facts_of,
+    in_colour,
+    look_at_sample,
+    spread,
+)
 from dual_skd.data.reading.reader import channels_first, hounsfield_of, image_from_array, read_image
 
 RNG = np.random.default_rng(0)
@@ -130,7 +139,7 @@ def test_a_sample_has_every_class_and_every_format_wherever_they_stand(monkeypat
     records[333]["label"] = 1  # one image of its class
     records[420]["image"] = "420.png"  # one of its format
     found = looked_at(monkeypatch, records)
-    assert {"333.dcm", "420.png", "0.dcm", "499.dcm"} <= set(found) and len(found) <= FEWEST
+    assert {"333.dcm", "420.png", "0.dcm", "499.dcm"} <= set(found) and len(found) <= SAMPLE_SIZE
     assert found == looked_at(monkeypatch, records)
     assert sorted(found) == sorted(looked_at(monkeypatch, records[::-1]))
 
@@ -138,7 +147,7 @@ def test_a_sample_has_every_class_and_every_format_wherever_they_stand(monkeypat
 def test_a_sample_stays_small_for_many_classes_and_whole_for_few_images(monkeypatch):
     many = [{"image": f"{place}.png", "label": place % 200} for place in range(1000)]
     found = looked_at(monkeypatch, many)
-    assert len(found) == MOST and len({int(name[:-4]) // 50 for name in found}) > 1
+    assert len(found) == MAX_SAMPLE_SIZE and len({int(name[:-4]) // 50 for name in found}) > 1
     assert looked_at(monkeypatch, many[:20]) == [record["image"] for record in many[:20]]
     assert looked_at(monkeypatch, []) == []
 

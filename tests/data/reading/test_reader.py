@@ -29,7 +29,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from dual_skd.data.reading.grey import read_grey, to_grey
-from dual_skd.data.reading.monai_reader import MedicalReader
+from dual_skd.data.reading.preprocessing import MedicalReader
 from dual_skd.data.reading.reader import read_image
 from dual_skd.data.records.frames import frames_of
 from dual_skd.errors import InputError, input_error_behind

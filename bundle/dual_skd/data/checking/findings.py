@@ -13,7 +13,7 @@ from dual_skd.data.checking.outliers import Oddity, find_oddities, stretching
 from dual_skd.data.checking.shortcuts import find_shortcuts
 from dual_skd.data.near_duplicates.finder import PROBABLE, SIMILARITY, TwinFinder
 from dual_skd.data.near_duplicates.signature_cache import Signatures
-from dual_skd.data.reading.formats import CONVERTIBLE, IMAGE_FORMATS, WORKBOOKS, content_of, not_read
+from dual_skd.data.reading.formats import CONVERTIBLE, FORMATS, WORKBOOKS, content_of, not_read
 from dual_skd.data.reading.inspection import FileFacts, inspect_all
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.image_files import is_junk
@@ -349,7 +349,7 @@ class _Reports:
             content = content_of(Path(name))
             is_left_over = any(map(is_junk, Path(self.data.relative(name)).parts))
             detail = "no file that can be read" if content is None else f"the content is {content}"
-            if content in (*IMAGE_FORMATS, *CONVERTIBLE) and not is_left_over:
+            if content in (*FORMATS, *CONVERTIBLE) and not is_left_over:
                 self.add("left_out_image", name, detail)
             else:
                 self.add("junk", name, detail, remedy=not_read(content)[1] if content in WORKBOOKS else "")

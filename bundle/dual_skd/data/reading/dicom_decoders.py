@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of pydicom's plugins decode a compressed file, and two more plugins.
+"""Decoders of compressed DICOM: the order of pydicom's plugins, and two more of them.
 
-One takes SimpleITK, for lossless and 12-bit JPEG, and for JPEG-LS that others can't decode. GDCM's Python module is
-not used: it ends the process on some damaged files. SimpleITK, which has the same decoders inside, raises an error.
+One uses SimpleITK for lossless and 12-bit JPEG, and for JPEG-LS that others can't decode. GDCM's Python module isn't
+used: it ends the process on some damaged files. SimpleITK has the same decoders inside, and raises an error.
 
-The other one takes Pillow for 8-bit JPEG, because pydicom's own goes wrong where the colours of a JPEG image are others
-than PhotometricInterpretation says.
+The other uses Pillow for 8-bit JPEG. pydicom's own goes wrong where a JPEG image has other colours than
+PhotometricInterpretation says.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens DICOM files: which files are images, whether they fit into memory, and values of tags that may be anything."""
+"""Opens DICOM files: refuses what is no image or doesn't fit into memory, and reads tags."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pydicom.uid import (
 
 from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning, scan
 from dual_skd.data.reading.formats import misnamed
-from dual_skd.data.reading.loading import MAX_BYTES, check_size, check_stored, quieten
+from dual_skd.data.reading.refusals import MAX_BYTES, check_size, check_stored, quieten
 from dual_skd.errors import InputError
 
 Opened = TypeVar("Opened", bound=Dataset | Elements)
@@ -77,12 +77,9 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
 
 
 def open_header(path: str | Path, tags: Sequence[str], beginning: Beginning | None = None) -> Dataset | Elements:
-    """Reads ``tags`` as :func:`open_dicom` does, most files without pydicom, which is several times faster.
+    """Reads ``tags`` as :func:`open_dicom` does, of most files without pydicom, which is several times faster.
 
-    Args:
-        path: the file.
-        tags: keywords.
-        beginning: the first bytes of the file, where they were read before.
+    ``beginning`` are the first bytes of the file, where they were read before.
     """
     beginning = beginning or read_beginning(path)
     elements = scan(path, beginning, tags) if beginning.size <= MAX_BYTES else None
@@ -108,10 +105,10 @@ def first_item(dataset: Dataset | Elements, keyword: str) -> Dataset:
 
 
 def groups_first(dataset: Opened, group: str, frame: int | None) -> Iterator[Dataset | Opened]:
-    """What may hold an attribute of a functional group, the most special first: its values are those of the frame.
+    """The data sets that may hold an attribute of a functional group, the most special first.
 
-    These are the group of the frame, that of all frames, and the top level, where other objects have the attribute and
-    converters leave one that no longer holds (PS3.3, C.7.6.16).
+    These are the group of the frame, that of all frames, and the top level. There, other objects have the attribute,
+    and converters leave one that no longer holds (PS3.3, C.7.6.16).
 
     Args:
         dataset: a parsed file.
@@ -125,6 +122,11 @@ def groups_first(dataset: Opened, group: str, frame: int | None) -> Iterator[Dat
         if dataset.get("SharedFunctionalGroupsSequence"):
             yield first_item(first_item(dataset, "SharedFunctionalGroupsSequence"), group)
     yield dataset
+
+
+def text(dataset: Dataset | Elements, keyword: str) -> str:
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip()
 
 
 def number(dataset: Dataset | Elements, keyword: str) -> float | None:
@@ -185,7 +187,7 @@ def _check_pixels(dataset: Dataset | Elements, path: str | Path, stored: int) ->
 
 
 def unreadable_syntax(path: str | Path, syntax: UID) -> InputError:
-    """What is said of a compression that nothing here can read."""
+    """The error of a compression that nothing here can read."""
     return InputError(
         f"{path} is compressed as {syntax.name}, which can't be read; convert it to plain or JPEG 2000 DICOM."
     )
@@ -206,7 +208,7 @@ def _check_deflated(path: str | Path) -> None:
 
 
 def _guessed_syntax(dataset: Dataset) -> UID:
-    """Of a file without file meta information: pydicom has found out how it is encoded while it parsed it."""
+    """The syntax of a file without file meta information, as pydicom found it while parsing."""
     implicit, little = dataset.original_encoding
     if not little:
         return ExplicitVRBigEndian

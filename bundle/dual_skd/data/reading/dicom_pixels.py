@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DICOM pixels as numbers that mean something: Hounsfield units in CT, RGB colours, volumes with their affine."""
+"""The reader of DICOM: files, frames, and series in folders; CT in Hounsfield units, volumes with their affine."""
 
 from __future__ import annotations
 
@@ -15,30 +15,12 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_voi_lut
 
-from dual_skd.data.reading.dicom import (
-    MOSAIC,
-    Header,
-    Series,
-    geometry_of,
-    group_series,
-    header_of,
-    plane_of,
-    read_headers,
-    same_position,
-    stack_of,
-    volume_affine,
-)
 from dual_skd.data.reading.dicom_file import NotAnImage, first_item, groups_first, numbers, open_dicom
+from dual_skd.data.reading.dicom_header import Header, geometry_of, header_of, plane_of, read_headers
+from dual_skd.data.reading.dicom_series import MOSAIC, Series, group_series, same_position, stack_of, volume_affine
 from dual_skd.data.reading.dicom_values import COLOURS, values_of_frames, voi_of
-from dual_skd.data.reading.loading import (
-    Frame,
-    Picture,
-    check_size,
-    chosen_frame,
-    failures_named,
-    plane_affine,
-    too_many_frames,
-)
+from dual_skd.data.reading.picture import Picture, ReadOptions, chosen_frame, plane_affine
+from dual_skd.data.reading.refusals import check_size, failures_named, too_many_frames
 from dual_skd.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -47,13 +29,11 @@ UNPLACED = (
     "frames without slice positions are read as a volume in the order of the file, though a loop over time is none"
 )
 SUFFIXES = (".dcm", ".ima")
-BLOCK = 16  # slices that are laid into a volume together: 16 float32 fill a cache line
+SLICES_PER_COPY = 16  # that are laid into a volume together: 16 float32 fill a cache line
 
 
-def read_dicom_file(
-    path: Path, *, spatial_dims: int | None = None, frame: Frame | None = None, voi_lut: bool = False
-) -> Picture:
-    """Reads one DICOM file: an image, one frame of several, or all of them as a volume.
+def read_dicom(path: Path, options: ReadOptions) -> Picture:
+    """Reads a DICOM file (an image, one frame of several, or all as a volume), or the series of a folder.
 
     The Modality LUT (rescale, e.g. to HU) is always applied; the VOI LUT or window of the file with ``voi_lut``, in
     volumes that of the middle slice, so that all slices keep one scale. Pixels with PixelPaddingValue (outside the
@@ -61,68 +41,52 @@ def read_dicom_file(
     don't move percentiles. MONOCHROME1 itself is not inverted here. CT in Hounsfield units counts as MONOCHROME2: its
     values mean density, however a viewer shows them.
 
-    Args:
-        path: the file.
-        spatial_dims: 2 refuses several frames unless ``frame`` is given; 3 gives a volume.
-        frame: "middle" or a number, counted from 0 along the stack that the frames' positions make, or in the order of
-            the file where they make none.
-        voi_lut: whether to apply the VOI LUT of the file, else its first window.
+    In a folder, files that are no images are passed over; a damaged one is an error, because the volume would lack a
+    slice. ``frame`` counts along the sorted stack; frames without positions keep the order of the file.
 
     Raises:
         InputError: naming the file, the problem and the remedy.
     """
+    return _read_folder(path, options) if path.is_dir() else _read_file(path, options)
+
+
+def _read_file(path: Path, options: ReadOptions) -> Picture:
     dataset = open_dicom(path)
     header = header_of(dataset, path)
-    if frame is None and header.frames > 1:
-        if spatial_dims == 2:
+    if options.frame is None and header.frames > 1:
+        if options.spatial_dims == 2:
             raise too_many_frames(path, header.frames)
-        return _volume_of_frames(dataset, header, voi_lut)
+        return _volume_of_frames(dataset, header, options.voi_lut)
     if header.mosaic:
-        if spatial_dims == 3:
-            raise InputError(f"{path} is no volume: {MOSAIC.problem}; {MOSAIC.remedy}, or leave it out.")
-        _tell_once(f"{MOSAIC.problem}: the picture is taken as it is")  # without the file, of which there are many
-    chosen = chosen_frame(0 if frame is None else frame, header.frames, path)
+        if options.spatial_dims == 3:
+            raise InputError(f"{path} is no volume: {MOSAIC.words}; {MOSAIC.remedy}, or leave it out.")
+        _warn_once(f"{MOSAIC.words}: the picture is taken as it is")  # without the file, of which there are many
+    chosen = chosen_frame(0 if options.frame is None else options.frame, header.frames, path)
     chosen = _order_of_frames(dataset, header)[chosen]
-    voi = voi_of(dataset, chosen, path) if voi_lut else None
+    voi = voi_of(dataset, chosen, path) if options.voi_lut else None
     array = next(values_of_frames(dataset, path, [chosen], voi))
-    of_frame = replace(header, **geometry_of(dataset, chosen))
-    return _picture(array.swapaxes(0, 1), of_frame, *_plane(of_frame), voi)
+    header = replace(header, **geometry_of(dataset, chosen))
+    row, column = header.pixel_spacing or (header.pixel_aspect, 1.0)
+    return _picture(array.swapaxes(0, 1), header, plane_affine(column, row), header.pixel_spacing is not None, voi)
 
 
-def frame_in_file(path: Path, frame: int) -> int:
-    """The place in the file, from 0, of a frame that is counted as in :func:`read_dicom_file`."""
-    with failures_named(path):
-        dataset = open_dicom(path)
-        header = header_of(dataset, path)
-        return _order_of_frames(dataset, header)[chosen_frame(frame, header.frames, path)]
-
-
-def read_dicom_folder(
-    folder: Path, uid: str = "", *, spatial_dims: int | None = None, frame: Frame | None = None, voi_lut: bool = False
-) -> Picture:
-    """Reads the one DICOM series of a folder, or the one with SeriesInstanceUID ``uid``.
-
-    Files that are no images are passed over; a damaged one is an error, because the volume would lack a slice.
-    Arguments are those of :func:`read_dicom_file`; ``frame`` counts slices along the sorted stack.
-    """
-    headers = slices_in(folder, uid)
-    first = headers[0]
+def _read_folder(folder: Path, options: ReadOptions) -> Picture:
+    headers = slices_in(folder, options.part)
     if len(headers) == 1:
-        return read_dicom_file(Path(first.path), spatial_dims=spatial_dims, frame=frame, voi_lut=voi_lut)
-    if frame is not None:
-        chosen = headers[chosen_frame(frame, len(headers), folder)]
-        return read_dicom_file(Path(chosen.path), spatial_dims=2, voi_lut=voi_lut)
-    if spatial_dims == 2:
-        raise too_many_frames(folder, len(headers), first.path)
+        return _read_file(Path(headers[0].path), options)
+    if options.frame is not None:
+        chosen = headers[chosen_frame(options.frame, len(headers), folder)]
+        return _read_file(Path(chosen.path), ReadOptions(2, voi_lut=options.voi_lut))
+    if options.spatial_dims == 2:
+        raise too_many_frames(folder, len(headers), headers[0].path)
     if any(header.frames > 1 for header in headers):
         raise InputError(f"{folder} holds several multi-frame files; give each one as an image of its own.")
-
-    check_size(folder, (first.columns, first.rows, len(headers)), 0)
+    check_size(folder, (headers[0].columns, headers[0].rows, len(headers)), 0)
     middle = headers[len(headers) // 2].path
-    voi = voi_of(open_dicom(middle), 0, middle) if voi_lut else None
+    voi = voi_of(open_dicom(middle), 0, middle) if options.voi_lut else None
     slices = (_only_frame(header.path, voi) for header in headers)
     affine, known = volume_affine(headers)
-    return _picture(_stacked(slices, len(headers)), first, affine, known, voi)
+    return _picture(_stacked(slices, len(headers)), headers[0], affine, known, voi)
 
 
 def _only_frame(path: str, voi: Dataset | None) -> np.ndarray:
@@ -142,7 +106,7 @@ def slices_in(folder: Path, uid: str = "") -> tuple[Header, ...]:
     series = series_in(folder, uid)
     if len(series.headers) == 1:
         return series.headers
-    _refuse_or_tell(series, folder)
+    _refuse_or_warn(series, folder)
     return tuple(_without_equal_images(series))
 
 
@@ -188,18 +152,18 @@ def _is_dicom(path: str) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _refuse_or_tell(series: Series, path: str | Path) -> None:
+def _refuse_or_warn(series: Series, path: str | Path) -> None:
     if series.refusal:
         raise InputError(
             f"The DICOM series {series.uid} in {path} does not make a volume: {series.refusal}; {series.remedy}, "
             "or leave it out."
         )
     if series.problems:
-        _tell_once(f"{path}: {'; '.join(series.problems)}")
+        _warn_once(f"{path}: {'; '.join(series.problems)}")
 
 
 @lru_cache(maxsize=4096)
-def _tell_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
@@ -226,9 +190,9 @@ def _volume_of_frames(dataset: Dataset, header: Header, voi_lut: bool) -> Pictur
     """All frames of a file, sorted along the normal where the file states their positions."""
     stack = _stack_of_frames(dataset, header)
     if UNPLACED in stack.problems:
-        _tell_once(UNPLACED)  # without the file: a set of loops has as many as images
+        _warn_once(UNPLACED)  # without the file: a set of loops has as many as images
     else:
-        _refuse_or_tell(stack, header.path)
+        _refuse_or_warn(stack, header.path)
     kept = _positions(stack)
     if kept < len(stack.headers):
         raise InputError(
@@ -275,6 +239,14 @@ def _order_of_frames(dataset: Dataset, header: Header) -> list[int]:
     return [frame.instance_number or 0 for frame in stack.headers]
 
 
+def frame_in_file(path: Path, frame: int) -> int:
+    """The place in the file, from 0, of a frame that is counted as in :func:`read_dicom`."""
+    with failures_named(path):
+        dataset = open_dicom(path)
+        header = header_of(dataset, path)
+        return _order_of_frames(dataset, header)[chosen_frame(frame, header.frames, path)]
+
+
 def _position_of_frame(dataset: Dataset, index: int) -> tuple[float, ...] | None:
     *groups, _ = groups_first(dataset, "PlanePositionSequence", index)
     found = (numbers(group, "ImagePositionPatient", 3) for group in groups)
@@ -291,15 +263,10 @@ def _stacked(frames: Iterator[np.ndarray], count: int) -> np.ndarray:
         if index == 0:
             volume = np.empty((frame.shape[1], frame.shape[0], count, *frame.shape[2:]), np.float32)
         block.append(frame)
-        if len(block) == BLOCK or index + 1 == count:
+        if len(block) == SLICES_PER_COPY or index + 1 == count:
             volume[:, :, index + 1 - len(block) : index + 1] = np.stack(block, axis=2).swapaxes(0, 1)
             block = []
     return volume
-
-
-def _plane(header: Header) -> tuple[np.ndarray, bool]:
-    row, column = header.pixel_spacing or (header.pixel_aspect, 1.0)
-    return plane_affine(column, row), header.pixel_spacing is not None
 
 
 def _picture(array: np.ndarray, header: Header, affine: np.ndarray, known: bool, voi: Dataset | None) -> Picture:

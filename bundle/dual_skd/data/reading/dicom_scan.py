@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Some elements of a DICOM header without the others: several times faster than pydicom, for ordinary files only.
+"""Reads some elements of a DICOM header: several times faster than pydicom, for ordinary files only.
 
-Whatever is out of the ordinary (big endian, deflated, private syntaxes, names beyond ASCII, a wanted sequence, elements
-out of order or cut short) gives None, and the caller lets pydicom parse the file and say what is wrong.
+Anything unusual (big endian, deflated, private syntaxes, names beyond ASCII, a wanted sequence, elements out of order
+or cut short) gives None. The caller then lets pydicom parse the file and find what is wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-HEAD = 2**15  # bytes that are read at first; most headers are shorter
+FIRST_BYTES = 2**15  # bytes that are read at first; most headers are shorter
 
 # group, element, VR and a length of two bytes; group, element and a length of four bytes; that of VRs in _LONG
 _EXPLICIT, _IMPLICIT, _LENGTH = Struct("<HH2sH"), Struct("<HHI"), Struct("<I")
@@ -38,7 +38,7 @@ class Beginning(NamedTuple):
 
 
 class Elements:
-    """Values of elements by keyword, as far as pydicom's ``Dataset`` offers them to who only reads them.
+    """Values of elements by keyword: what reading needs of pydicom's ``Dataset``.
 
     Args:
         values: keyword -> text, number, or a list of these.
@@ -61,16 +61,13 @@ class Elements:
 def read_beginning(path: str | Path) -> Beginning:
     """Reads the first bytes of a file; raises OSError."""
     with open(path, "rb") as file:
-        return Beginning(file.read(HEAD), file.seek(0, 2))
+        return Beginning(file.read(FIRST_BYTES), file.seek(0, 2))
 
 
 def scan(path: str | Path, beginning: Beginning, keywords: Sequence[str]) -> Elements | None:
-    """Takes elements from a file, None where pydicom has to.
+    """The elements of a file with these keywords; None where pydicom has to read it.
 
-    Args:
-        path: the file.
-        beginning: its first bytes; more is read where the header is longer.
-        keywords: of the wanted elements.
+    More than the ``beginning`` of the file is read where the header is longer.
     """
     if beginning.head[128:140] != _MARK:
         return None
@@ -136,7 +133,7 @@ class _Walk:
         if not 0 <= at <= len(self.block) - count:
             with open(self.path, "rb") as file:
                 file.seek(place)
-                self.block, self.start, at = file.read(max(HEAD, count)), place, 0
+                self.block, self.start, at = file.read(max(FIRST_BYTES, count)), place, 0
         return at
 
     def element(self, place: int, explicit: bool) -> tuple[int, bytes, int, int]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values of DICOM frames: which bits are stored, and the tables and windows that they go through."""
+"""Values of DICOM frames: stored bits, Modality LUT or rescale, palette, VOI LUT or window, padding."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pydicom.multival import MultiValue
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.uid import ExplicitVRBigEndian
 
-from dual_skd.data.reading.dicom import in_hounsfield
 from dual_skd.data.reading.dicom_decoders import decoded, decoders_for, may_overshoot
 from dual_skd.data.reading.dicom_file import first_item, groups_first, number, numbers, syntax_of
+from dual_skd.data.reading.dicom_header import in_hounsfield
 from dual_skd.errors import InputError
 
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")

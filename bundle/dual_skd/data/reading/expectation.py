@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model expects of an image: noted at training, kept in the model's file, compared at every use.
+"""What a model expects of an image: noted in training, kept in the model's file, compared at every use.
 
 An image is *refused* where an answer would mean nothing:
 
@@ -10,8 +10,8 @@ An image is *refused* where an answer would mean nothing:
   has none, nothing is known and nothing refused,
 * colour: the channels really differ, and those of no training image did.
 
-It is a *remark* in the log, once per kind, where the picture may be foreign: a side or the ratio of the sides is more
-than 1.5 times outside the range of training, slices lie in another plane, Hounsfield units are new, colour is absent.
+The log has a *remark*, once per kind, where an image may be foreign: a side or the ratio of the sides is more than 1.5
+times outside the range of training, slices lie in another plane, Hounsfield units are new, colour is absent.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-POLICIES = {"refuse": False, "accept": True}
-FACTOR = 1.5  # outside the range of training, from which size and aspect ratio are remarked on
+UNEXPECTED_INPUT = {"refuse": False, "accept": True}
+SIZE_FACTOR = 1.5  # outside the range of training, from which size and aspect ratio are remarked on
 PROJECTIONS = ("CR", "DX", "DR", "RG")  # X-ray, by detectors of several ages
 UNSTATED = ("", "OT")  # modalities that say nothing
 PICTURES = ("PNG", "JPEG", "BMP", "TIFF", "NPZ")
 REMEDY = "give images like those of training, or take it all the same with --unexpected-input accept"
-SAMPLED = ("air", "modality", "colour")  # what a sample of the training images may have missed
+MISSED_BY_SAMPLES = ("air", "modality", "colour")  # what a sample of the training images may have missed
 
 Window = str | Sequence[float] | None
 
@@ -71,8 +71,14 @@ class InputExpectation:
     sizes: tuple[float, ...] = ()
     aspect_ratios: tuple[float, ...] = ()
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> InputExpectation:
+        """From what :meth:`as_dict` gave, also by way of JSON."""
+        values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        return cls(**values)
+
     def refusals(self, facts: ImageFacts, window: Window) -> dict[str, str]:
-        """What makes an answer meaningless, by kind; empty for an image as expected.
+        """What makes an answer meaningless, by kind of difference.
 
         Args:
             facts: of the image.
@@ -87,12 +93,12 @@ class InputExpectation:
         return found
 
     def remarks(self, facts: ImageFacts) -> dict[str, str]:
-        """What may make an answer worse, by kind."""
+        """What may make an answer worse, by kind of difference."""
         found = {}
         columns, rows = facts.size
         measured = (("size", max(columns, rows), self.sizes), ("aspect ratio", columns / rows, self.aspect_ratios))
         for name, value, known in measured:
-            if known and not known[0] / FACTOR <= value <= known[1] * FACTOR:
+            if known and not known[0] / SIZE_FACTOR <= value <= known[1] * SIZE_FACTOR:
                 found[name] = f"its {name} is {value:.4g} ({columns} x {rows}), in training {_range(known)}"
         if facts.plane and self.planes and not {"", facts.plane} & set(self.planes):
             found["plane"] = f"its slices are {facts.plane}, in training {' or '.join(self.planes)}"
@@ -128,17 +134,17 @@ class ExpectedInput:
     Args:
         expected: fields of :class:`InputExpectation`.
         window: of the model.
-        unexpected_input: "refuse", or "accept", which takes refused images all the same and says so in the log.
+        unexpected_input: "refuse", or "accept", which takes such images all the same and logs it.
 
     Raises:
         InputError: another word; on use, for a refused image, naming its file.
     """
 
     def __init__(self, expected: Mapping[str, Any], window: Window, unexpected_input: str = "refuse") -> None:
-        self.accept = choose(POLICIES, unexpected_input, "unexpected_input")
-        self.expected = InputExpectation(**{name: _fixed(value) for name, value in expected.items()})
+        self.accept = choose(UNEXPECTED_INPUT, unexpected_input, "unexpected_input")
+        self.expected = InputExpectation.of(expected)
         self.window = window
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def __call__(self, image: MetaTensor) -> MetaTensor:
         self.judge(image.numpy(), image.meta)
@@ -156,13 +162,13 @@ class ExpectedInput:
                 f"{facts.image} isn't like the other images: {found}; leave it out, or --window percentile."
             )
         for kind, words in (refusals | self.expected.remarks(facts)).items():
-            if kind not in self._told:
-                self._told.add(kind)
+            if kind not in self._logged:
+                self._logged.add(kind)
                 logger.warning("%s differs from what was trained on: %s; it is used all the same.", facts.image, words)
 
 
 def describe(facts: Sequence[ImageFacts]) -> InputExpectation:
-    """The expectation of a model that is trained on a data set, by a sample of its images; mixtures are logged.
+    """The :class:`InputExpectation` of a model, by a sample of its training images; mixtures are logged.
 
     Args:
         facts: see :func:`~dual_skd.data.reading.facts.look_at_sample`.
@@ -187,7 +193,7 @@ def describe(facts: Sequence[ImageFacts]) -> InputExpectation:
 
 
 def mixtures(facts: Sequence[ImageFacts]) -> list[str]:
-    """What isn't of one kind among images, with the counts and an example of the rarest: unit, modality, files."""
+    """Sentences on images of several units, modalities or kinds of files, with counts and an example of the rarest."""
     found = []
     for words, read in (
         ("{} are in {}", lambda one: "Hounsfield units" if one.hounsfield else "another unit"),
@@ -212,7 +218,7 @@ def refuse_unexpected(
         preprocessing: of the model, with its "expected"; without one, as in older files, nothing is compared.
         unexpected_input: "refuse" or "accept".
         own: whether these are of the data set that the model was trained on. What a sample of its training images may
-            have missed (modality, colour, one without air) is said in the log then, and not refused.
+            have missed (modality, colour, one without air) is then logged, and not refused.
 
     Returns:
         entries for ``metrics.json``: nothing, or with "accept" the word and how many images would have been refused.
@@ -220,18 +226,18 @@ def refuse_unexpected(
     Raises:
         InputError: images are refused, with their number and an example.
     """
-    accept = choose(POLICIES, unexpected_input, "unexpected_input")
+    accept = choose(UNEXPECTED_INPUT, unexpected_input, "unexpected_input")
     expected = preprocessing.get("expected")
     if not expected:
         return {}
-    judge = InputExpectation(**{name: _fixed(value) for name, value in expected.items()})
+    judge = InputExpectation.of(expected)
     look = partial(facts_of, spatial_dims=preprocessing.get("spatial_dims", 2))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked_at = list(pool.map(look, images))
     refused = {one.image: found for one in looked_at if (found := judge.refusals(one, preprocessing.get("window")))}
-    fatal = {image: kinds for image, kinds in refused.items() if not (own and set(kinds) <= set(SAMPLED))}
-    said = [*refused.values(), *(judge.remarks(one) for one in looked_at)]
-    counts = Counter(chain.from_iterable(said))
+    fatal = {image: kinds for image, kinds in refused.items() if not (own and set(kinds) <= set(MISSED_BY_SAMPLES))}
+    differences = [*refused.values(), *(judge.remarks(one) for one in looked_at)]
+    counts = Counter(chain.from_iterable(differences))
     if fatal and not accept:
         first = next(iter(fatal))
         raise InputError(
@@ -239,7 +245,7 @@ def refuse_unexpected(
             f"{'; '.join(fatal[first].values())}; {REMEDY}."
         )
     for kind, count in counts.items():
-        words = next(found[kind] for found in said if kind in found)
+        words = next(found[kind] for found in differences if kind in found)
         logger.warning("%d of %d images differ from those of training, for example: %s.", count, len(images), words)
     return {"unexpected_input": unexpected_input, "unexpected_images": len(refused)} if accept else {}
 
@@ -258,10 +264,6 @@ def kind_of(name: str) -> str:
 
 def _common(values: set[bool]) -> bool | None:
     return values.pop() if len(values) == 1 else None
-
-
-def _fixed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _range(known: Sequence[float]) -> str:

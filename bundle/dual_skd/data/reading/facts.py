@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an image is besides its values (unit, modality, colour, size), and a sample of a data set to look at."""
+"""Facts of images that answers depend on (unit, modality, colour, size), and of a sample of a data set."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from dual_skd.data.reading.dicom import Header, plane_of, read_header
+from dual_skd.data.reading.dicom_header import Header, plane_of, read_header
 from dual_skd.data.reading.formats import DICOM, format_of_suffix
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.data.reading.reader import channels_first, hounsfield_of, read_image
 from dual_skd.errors import InputError
 
-FEWEST, MOST = 24, 48  # images of a data set that are looked at: so many, more only where there are many groups
-COLOUR = 0.1  # mean distance of an image's channels, as a share of its range, from which it is in colour
+SAMPLE_SIZE = 24  # images of a data set that are looked at
+MAX_SAMPLE_SIZE = 48  # where there are many groups
+MIN_COLOUR = 0.1  # mean distance of an image's channels, as a share of its range, from which it is in colour
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a header and the values tell of an image.
+    """What a header and the values say about an image.
 
     Args:
         image: its locator.
         format: by its name: "PNG", "DICOM" (also of a folder), ...; "" of an array.
         modality: DICOM Modality, "" for other formats.
         body_part: DICOM BodyPartExamined in capitals.
-        hounsfield: whether its values are Hounsfield units, None where nothing tells, see
-            :class:`~dual_skd.data.reading.loading.Picture`.
+        hounsfield: whether its values are Hounsfield units, None where nothing decides, see
+            :class:`~dual_skd.data.reading.picture.Picture`.
         colour: see :func:`in_colour`.
         plane: "axial", "coronal" or "sagittal" of DICOM slices, "" where that isn't known.
         size: columns and rows; of a volume those of its slices.
@@ -47,7 +48,7 @@ class ImageFacts:
 
 
 def facts_of(image: str | Path, *, spatial_dims: int = 2) -> ImageFacts:
-    """Looks at one file or series: at the header of grey DICOM, at the values of everything else.
+    """The facts of one file or series: by the header of grey DICOM, by the values of everything else.
 
     Raises:
         InputError: it can't be read.
@@ -66,7 +67,7 @@ def facts_of(image: str | Path, *, spatial_dims: int = 2) -> ImageFacts:
 
 
 def facts_in(image: np.ndarray, meta: Mapping[str, Any]) -> ImageFacts:
-    """The same of an image (C, W, H) or (C, X, Y, Z) that is read already, by its meta data."""
+    """The facts of an image (C, W, H) or (C, X, Y, Z) that is read already, by its meta data."""
     name = str(meta["filename_or_obj"])
     return ImageFacts(
         name,
@@ -90,7 +91,7 @@ def in_colour(image: np.ndarray) -> bool:
     channels = image[:3].astype(np.float32, copy=False)  # a fourth is alpha
     with np.errstate(invalid="ignore"):  # values that aren't finite are refused later, and are no colour
         extent = channels.max() - channels.min()
-        return bool((channels.max(0) - channels.min(0)).mean(dtype=float) > COLOUR * extent)
+        return bool((channels.max(0) - channels.min(0)).mean(dtype=float) > MIN_COLOUR * extent)
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -106,7 +107,7 @@ def look_at_sample(records: Sequence[Mapping[str, Any]], *, spatial_dims: int = 
         spatial_dims: 2 for images, 3 for volumes.
 
     Returns:
-        of :data:`FEWEST` images, of up to :data:`MOST` where there are more groups than that, in their order.
+        of :data:`SAMPLE_SIZE` images, or of up to :data:`MAX_SAMPLE_SIZE` where there are more groups; in their order.
 
     Raises:
         InputError: one of them can't be read.
@@ -115,9 +116,9 @@ def look_at_sample(records: Sequence[Mapping[str, Any]], *, spatial_dims: int = 
     for place, record in enumerate(records):
         key = str(record.get("label")), _announced(path_of(record["image"]))
         groups.setdefault(key, []).append(place)
-    share = max(FEWEST // max(len(groups), 1), 1)
+    share = max(SAMPLE_SIZE // max(len(groups), 1), 1)
     places = [members[place] for members in groups.values() for place in spread(len(members), share)]
-    chosen = sorted(places[place] for place in spread(len(places), MOST))
+    chosen = sorted(places[place] for place in spread(len(places), MAX_SAMPLE_SIZE))
     return [facts_of(records[place]["image"], spatial_dims=spatial_dims) for place in chosen]
 
 

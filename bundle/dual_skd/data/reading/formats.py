@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file is by its content, and cheap signs that the end of it is missing."""
+"""File formats: the table of those that are read, what a file is by its content, and whether its end is missing."""
 
 from __future__ import annotations
 
@@ -7,49 +7,72 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-HEAD = 2**16  # bytes that are looked at: the mark of every format, and most DICOM headers as a whole
+if TYPE_CHECKING:
+    from dual_skd.data.reading.picture import Picture, ReadOptions
+
+HEAD_BYTES = 2**16  # bytes that are looked at: the mark of every format, and most DICOM headers as a whole
 DICOM, NIFTI, NPY, NPZ = "DICOM", "NIfTI", "NPY", "NPZ"
 PIXEL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-IMAGE_FORMATS = (*PIXEL_FORMATS, DICOM, NIFTI, NPY, NPZ)  # those that training reads
+
+
+class Format(NamedTuple):
+    """How files of a format are known, and what reads them.
+
+    Args:
+        suffixes: of their names, in small letters, the usual one first.
+        marks: how they begin; () where :func:`format_of` has to look deeper.
+        reader: a function from a path and :class:`~dual_skd.data.reading.picture.ReadOptions` to a
+            :class:`~dual_skd.data.reading.picture.Picture`, or "module:function", which the first file loads.
+    """
+
+    suffixes: tuple[str, ...]
+    marks: tuple[bytes, ...]
+    reader: Callable[[Path, ReadOptions], Picture] | str
+
+
+_READING = __package__
+_TIFF_MARKS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+# every format that is read; a new row is a new format
+FORMATS = {
+    "PNG": Format((".png",), (b"\x89PNG\r\n\x1a\n",), f"{_READING}.pictures:read_picture"),
+    "JPEG": Format((".jpg", ".jpeg"), (b"\xff\xd8\xff",), f"{_READING}.pictures:read_picture"),
+    "BMP": Format((".bmp",), (), f"{_READING}.pictures:read_picture"),
+    "TIFF": Format((".tif", ".tiff"), _TIFF_MARKS, f"{_READING}.pictures:read_picture"),
+    NIFTI: Format((".nii", ".nii.gz"), (), f"{_READING}.nifti:read_nifti"),
+    NPY: Format((".npy",), (b"\x93NUMPY",), f"{_READING}.numpy_files:read_npy"),
+    NPZ: Format((".npz",), (), f"{_READING}.numpy_files:read_npz"),
+    DICOM: Format((".dcm", ".dicom"), (), f"{_READING}.dicom_pixels:read_dicom"),  # also without a known suffix
+}
 UNKNOWN, TEXT = "no known format", "plain text"  # "the content is ..." goes before every name
 
-_MARKS = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
-    (b"\x93NUMPY", NPY),
-    (b"GIF8", "GIF"),
-    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"8BPS", "a Photoshop picture"),
-    (b"NRRD000", "NRRD"),
-    (b"\x89HDF\r\n\x1a\n", "HDF5"),
-    (b"MATLAB 5.0 MAT-file", "a MATLAB file"),
-    (b"%PDF", "a PDF document"),
-    (b"%!PS", "a PostScript document"),
-    (b"{\\rtf", "an RTF document"),
-    (b"version https://git-lfs", "a Git LFS pointer"),
-    (b"L\x00\x00\x00\x01\x14\x02\x00", "a Windows shortcut"),
-    (b"[InternetShortcut]", "an Internet shortcut"),
-    (b"\x00\x05\x16\x07", "a side file of macOS"),
-    (b"SQLite format 3", "a database"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"Rar!\x1a\x07", "a RAR archive"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ\x00", "an xz archive"),
-    (b"\x1aE\xdf\xa3", "a video"),
-    (b"\x00\x00\x01\xba", "a video"),
-    (b"\x00\x00\x01\xb3", "a video"),
-    (b"0&\xb2u\x8ef\xcf\x11", "a video"),
-)
+# how files begin that stand in an image's place -> what they are
+_OTHER_MARKS = {
+    b"GIF8": "GIF",
+    **dict.fromkeys((b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"), "JPEG 2000"),
+    b"8BPS": "a Photoshop picture",
+    b"NRRD000": "NRRD",
+    b"\x89HDF\r\n\x1a\n": "HDF5",
+    b"MATLAB 5.0 MAT-file": "a MATLAB file",
+    b"%PDF": "a PDF document",
+    b"%!PS": "a PostScript document",
+    b"{\\rtf": "an RTF document",
+    b"version https://git-lfs": "a Git LFS pointer",
+    b"L\x00\x00\x00\x01\x14\x02\x00": "a Windows shortcut",
+    b"[InternetShortcut]": "an Internet shortcut",
+    b"\x00\x05\x16\x07": "a side file of macOS",
+    b"SQLite format 3": "a database",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a RAR archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ\x00": "an xz archive",
+    **dict.fromkeys((b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"0&\xb2u\x8ef\xcf\x11"), "a video"),
+}
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths of the second header, one for each version of the format
 _ZIP, _GZIP, _OLE = b"PK\x03\x04", b"\x1f\x8b", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # start of a member's name -> what the zip archive is (ECMA-376); arrays and OpenDocument are looked for before
@@ -79,71 +102,50 @@ CONVERTIBLE = {
 # endings of volumes that other programs read, where one name has several contents or a file of its own for the header
 _VOLUMES = (".hdr", ".img", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc")
 WORKBOOKS = ("an Excel workbook", "an OpenDocument spreadsheet")
-_TO_TABLE = "save the sheet as CSV UTF-8 where it is the table of the data set, or leave it out"
-_TO_PICTURES = "save the images in it as PNG files, or leave it out"
-_TO_TARGET = "put the file that it leads to in its place"
+_DOCUMENTS = (
+    *("a PDF document", "a PostScript document", "a Word document", "an OpenDocument text", "an RTF document"),
+    *("a PowerPoint presentation", "an OpenDocument presentation", "a video"),
+)
 _REMEDIES = {
     **{kind: f"convert it to {target}, or leave it out" for kind, target in CONVERTIBLE.items()},
-    "a PDF document": _TO_PICTURES,
-    "a PostScript document": _TO_PICTURES,
-    "a Word document": _TO_PICTURES,
-    "an OpenDocument text": _TO_PICTURES,
-    "an RTF document": _TO_PICTURES,
-    "a PowerPoint presentation": _TO_PICTURES,
-    "an OpenDocument presentation": _TO_PICTURES,
-    "a video": _TO_PICTURES,
-    **dict.fromkeys(WORKBOOKS, _TO_TABLE),
+    **dict.fromkeys(_DOCUMENTS, "save the images in it as PNG files, or leave it out"),
+    **dict.fromkeys(WORKBOOKS, "save the sheet as CSV UTF-8 where it is the table of the data set, or leave it out"),
     "an Office file with a password": "save it without the password and in a form that is read, or leave it out",
     "a web page": "download the file again, since a server has sent a page in its place, or leave it out",
     "a Git LFS pointer": "fetch the file itself with `git lfs pull`",
-    "a Windows shortcut": _TO_TARGET,
-    "an Internet shortcut": _TO_TARGET,
+    **dict.fromkeys(("a Windows shortcut", "an Internet shortcut"), "put the file that it leads to in its place"),
 }
 
-_SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".dcm": DICOM,
-    ".dicom": DICOM,
-    ".nii": NIFTI,
-    ".nii.gz": NIFTI,
-    ".npy": NPY,
-    ".npz": NPZ,
-}
 # Marks of programs. The 128 bytes before "DICM" are free (PS3.10, 7.1), so that one file can be both (CVE-2019-11687).
-_PROGRAMS = (
-    (b"MZ", "Windows program"),
-    (b"\x7fELF", "Linux program"),
-    (b"\xfe\xed\xfa\xce", "macOS program"),
-    (b"\xfe\xed\xfa\xcf", "macOS program"),
-    (b"\xce\xfa\xed\xfe", "macOS program"),
-    (b"\xcf\xfa\xed\xfe", "macOS program"),
-    (b"\xca\xfe\xba\xbe", "macOS or Java program"),
-    (b"#!", "script"),
-)
+_PROGRAMS = {
+    b"MZ": "Windows program",
+    b"\x7fELF": "Linux program",
+    **dict.fromkeys(
+        (b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe"), "macOS program"
+    ),
+    b"\xca\xfe\xba\xbe": "macOS or Java program",
+    b"#!": "script",
+}
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"  # the tag (7FE0,0010), little endian
 
 
 def format_of(head: bytes, path: Path | None = None) -> str:
-    """Names the format that the first bytes of a file announce.
+    """The format of a file by its first bytes.
 
     Args:
-        head: the first :data:`HEAD` bytes, or all there are.
+        head: the first :data:`HEAD_BYTES` bytes, or all there are.
         path: of the file, whose end lists the members of an archive; without it, those at the beginning are known.
 
     Returns:
-        One of :data:`IMAGE_FORMATS`; the name of something else that often stands in an image's place ("a PDF
+        One of :data:`FORMATS`; the name of something else that often stands in an image's place ("a PDF
         document", "a web page", :data:`TEXT`, ...); or :data:`UNKNOWN`.
     """
     if head[128:132] == b"DICM":  # whatever stands before it: the beginning of a TIFF file, too, may (PS3.10, 7.1)
         return DICOM
-    for mark, name in _MARKS:
-        if head.startswith(mark):
-            return name
+    if name := next((name for name, one in FORMATS.items() if head.startswith(one.marks)), ""):
+        return name
+    if name := next((name for mark, name in _OTHER_MARKS.items() if head.startswith(mark)), ""):
+        return name
     if _nifti_header(head):
         return NIFTI
     if head[4:8] == b"ftyp" or head[:4] == b"RIFF":
@@ -162,13 +164,13 @@ def format_of(head: bytes, path: Path | None = None) -> str:
         return _format_of_text(text)
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:  # "BM" alone begins many a text
         return "BMP"
-    return next((f"a {name}" for mark, name in _PROGRAMS if head.startswith(mark)), UNKNOWN)
+    return next((f"a {name}" for mark, name in _PROGRAMS.items() if head.startswith(mark)), UNKNOWN)
 
 
 def head_of(path: Path) -> bytes:
-    """The first :data:`HEAD` bytes of a file."""
+    """The first :data:`HEAD_BYTES` bytes of a file."""
     with path.open("rb") as file:
-        return file.read(HEAD)
+        return file.read(HEAD_BYTES)
 
 
 def content_of(path: Path) -> str | None:
@@ -182,70 +184,53 @@ def content_of(path: Path) -> str | None:
 
 
 def not_read(kind: str) -> tuple[str, str]:
-    """What is wrong with a file of a kind that training doesn't read, and what to do.
-
-    Args:
-        kind: from :func:`format_of`.
-
-    Returns:
-        (problem, remedy), both "" for :data:`IMAGE_FORMATS`.
-    """
-    if kind in IMAGE_FORMATS:
+    """(problem, remedy) of a file that isn't read, by its :func:`format_of`; both "" for :data:`FORMATS`."""
+    if kind in FORMATS:
         return "", ""
     remedy = "unpack it, or leave it out" if kind.endswith("archive") else "export the image again, or leave it out"
     return f"the content is {kind}, which isn't read", _REMEDIES.get(kind, remedy)
 
 
 def misnamed(path: Path) -> str:
-    """The sentence that refuses a file which isn't what readers take it for by its name, "" for others.
-
-    It says what the file is and what to do; "" too where the file can't be looked at.
-    """
+    """The message for a file whose content isn't what its name says; "" for others, and where it can't be opened."""
     kind, announced = content_of(path), format_of_suffix(path) or DICOM  # files without a known suffix count as DICOM
     if kind is None:
         return ""
     packed = kind == NIFTI and head_of(path).startswith(_GZIP)
-    suffix = ".nii.gz" if packed else next((end for end, name in _SUFFIXES.items() if name == kind), "")
+    suffix = ".nii.gz" if packed else FORMATS[kind].suffixes[0] if kind in FORMATS else ""
     problem, remedy = not_read(kind)
-    if path.name.lower().endswith(_VOLUMES):
+    if path.name.lower().endswith(_VOLUMES) and not format_of_suffix(path):
         problem, remedy = problem or f"the content is {kind}, which isn't read by this name", "convert it to .nii.gz"
-    elif kind in IMAGE_FORMATS and not alike(kind, announced):
+    elif kind in FORMATS and not same_reader(kind, announced):
         problem, remedy = f"the content is {kind}, its name says {announced}", f"let its name end with {suffix}"
     elif kind == NIFTI and packed != path.name.lower().endswith(".gz"):
         problem, remedy = f"it is {'' if packed else 'not '}compressed, against its name", f"let it end with {suffix}"
     return f"{path} can't be read: {problem}; {remedy}." if problem else ""
 
 
-def alike(kind: str, announced: str) -> bool:
-    """Tells whether one reader reads both formats: that of pictures looks at their content."""
+def same_reader(kind: str, announced: str) -> bool:
+    """Whether one reader reads both formats: that of pictures looks at their content."""
     return kind == announced or (kind in PIXEL_FORMATS and announced in PIXEL_FORMATS)
 
 
 def program_in(head: bytes) -> str:
-    """Names the kind of program that a file is beside a DICOM file, "" for none.
-
-    Args:
-        head: its first bytes.
-    """
-    return next((name for mark, name in _PROGRAMS if head.startswith(mark)), "") if head[128:132] == b"DICM" else ""
+    """The kind of program that a DICOM file is at the same time, by its first bytes; "" for none."""
+    if head[128:132] != b"DICM":
+        return ""
+    return next((name for mark, name in _PROGRAMS.items() if head.startswith(mark)), "")
 
 
-def format_of_suffix(path: Path) -> str:
-    """Names the format that a file name announces, "" for names without a known suffix."""
-    name = path.name.lower()
-    return _SUFFIXES.get(".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower(), "")
+def format_of_suffix(path: str | Path) -> str:
+    """The format that a file name announces, "" without a known suffix."""
+    name = str(path).lower()
+    return next((kind for kind, one in FORMATS.items() if name.endswith(one.suffixes)), "")
 
 
 def seems_whole(path: Path, kind: str, head: bytes, size: int) -> bool:
-    """Tells cheaply, from header and end of file, whether a file holds what its header promises.
+    """Whether a file holds what its header promises, by its beginning and its end.
 
-    False is a suspicion, not a verdict: decoding decides. True is no promise either: damage inside goes unseen.
-
-    Args:
-        path: the file.
-        kind: its format, from :func:`format_of`.
-        head: its first :data:`HEAD` bytes.
-        size: its size in bytes.
+    It is a guess: decoding decides, and damage inside goes unseen. ``head`` are the first :data:`HEAD_BYTES` bytes,
+    ``kind`` is their :func:`format_of`.
     """
     if kind == "PNG":
         return head[12:16] == b"IHDR" and b"IEND" in _tail(path, 64)
@@ -264,7 +249,7 @@ def seems_whole(path: Path, kind: str, head: bytes, size: int) -> bool:
         if head[:2] == b"\x1f\x8b":
             return 0 <= struct.unpack("<I", _tail(path, 4))[0] - expected % 2**32 < 2**12
         return size >= expected
-    return kind in IMAGE_FORMATS
+    return kind in FORMATS
 
 
 def nifti_axes(head: bytes) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image step that MONAI has no transform for: any picture as one grey channel."""
+"""Any picture as one grey channel in which bright means dense."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dual_skd.data.reading.loading import Frame
+from dual_skd.data.reading.picture import Frame
 from dual_skd.data.reading.reader import PHOTOMETRIC, VOI_RANGE, channels_first, read_image
 from dual_skd.errors import InputError
 
@@ -30,7 +30,7 @@ def read_grey(
 
 
 def grey_of(array: np.ndarray, meta: Mapping[str, Any]) -> torch.Tensor:
-    """The same of what :func:`~dual_skd.data.reading.reader.read_image` gave."""
+    """:func:`read_grey` of what :func:`~dual_skd.data.reading.reader.read_image` gave."""
     return to_grey(torch.from_numpy(channels_first(array, meta)), photometric=meta[PHOTOMETRIC])[0]
 
 
@@ -57,7 +57,7 @@ def to_grey(image: torch.Tensor, *, photometric: str | None = None, centre: floa
     channels = image.shape[0]
     if channels not in (1, 2, 3, 4):
         raise InputError(
-            f"Expected a grey, RGB or RGBA image, found {channels} channels in {_name_of(image)}; "
+            f"Expected a grey, RGB or RGBA image, found {channels} channels in {name_of(image)}; "
             "a volume in a 2D task needs spatial_dims 3."
         )
     grey = image if image.is_floating_point() else image.float()
@@ -89,5 +89,6 @@ def _photometric(image: torch.Tensor) -> str:
     return str(value)
 
 
-def _name_of(image: torch.Tensor) -> str:
+def name_of(image: torch.Tensor) -> str:
+    """The file of an image, by its meta data."""
     return str(getattr(image, "meta", {}).get("filename_or_obj", "an image"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens one file, or all of them, and keeps facts: what it is, whether training can use it, how it was stored."""
+"""Facts of files: what each is, whether training can use it, how it was stored."""
 
 from __future__ import annotations
 
@@ -17,29 +17,31 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from dual_skd.data.reading.dicom import Header, group_series, read_header, read_headers, volume_affine
+from dual_skd.data.reading.dicom_header import read_header, read_headers
+from dual_skd.data.reading.dicom_series import Series, group_series, volume_affine
 from dual_skd.data.reading.formats import (
     DICOM,
     NIFTI,
     PIXEL_FORMATS,
-    alike,
     format_of,
     format_of_suffix,
     head_of,
     nifti_axes,
     not_read,
     program_in,
+    same_reader,
     seems_whole,
 )
 from dual_skd.data.reading.grey import grey_of
 from dual_skd.data.reading.locators import path_of, split_locator
+from dual_skd.data.reading.nifti import load_nifti
 from dual_skd.data.reading.reader import hounsfield_of, read_image
-from dual_skd.errors import InputError
+from dual_skd.errors import InputError, causes
 from dual_skd.utils.progress import bar
 
 COARSE = 8  # pixels per side of the picture that is kept to compare brightness between images
-LUMINANCE = 3688  # sum of the standard's table, ITU T.81, K.1
-BATCH = 1024  # files that are under way at a time, so that memory doesn't grow with their number
+LUMINANCE_SUM = 3688  # of the standard's quantization table, ITU T.81, K.1
+FILES_AT_A_TIME = 1024  # so that memory doesn't grow with their number
 
 # kind of problem -> what to do about it
 REMEDIES = {
@@ -55,6 +57,7 @@ REMEDIES = {
     "constant": "remove it: there is nothing in it to learn from",
 }
 
+_OF_HEADER = ("modality", "manufacturer", "institution", "photometric", "transfer_syntax", "mosaic")
 _BITS = {"1": 1, "L": 8, "P": 8, "PA": 8, "LA": 8, "RGB": 8, "RGBA": 8, "CMYK": 8, "YCbCr": 8, "I": 32, "F": 32}
 # kind of problem -> how readers word it
 _PROBLEMS = (
@@ -83,7 +86,7 @@ class FileFacts:
         aspect: width divided by height, of volumes extent from left to right by that from back to front; in mm where
             the file says.
         frames: pictures in the file, or slices of the series.
-        jpeg_quality: of JPEG pictures, on the scale of libjpeg (100 is best, and 25 the worst that is told well).
+        jpeg_quality: of JPEG pictures, on the scale of libjpeg (100 is best; below 25 it is a guess).
         minimum, maximum, mean, std: of the grey values, in the image's units (HU for CT).
         commonest: share of the pixels that have the most frequent value.
         saturated: share of the pixels that have the highest value.
@@ -127,13 +130,12 @@ class FileFacts:
 
 
 def inspect(image: str, spatial_dims: int = 2, *, also: Callable[[str, np.ndarray], None] | None = None) -> FileFacts:
-    """Decodes one image as training does and returns its facts; whatever is wrong becomes ``problem`` and ``detail``.
+    """The facts of one image, decoded as training does; what is wrong becomes ``problem`` and ``detail``.
 
     Args:
         image: a locator: a file, a folder with a DICOM series, or either with a "#fragment".
         spatial_dims: 2 for images, 3 for volumes.
-        also: is given the image and its grey values, (W, H) or (X, Y, Z), where nothing is wrong with it: so whoever
-            needs them, too, need not decode it again.
+        also: called with a usable image and its grey values, (W, H) or (X, Y, Z), so that it is decoded once only.
     """
     facts, _ = _look(image)
     if facts.problem:
@@ -163,14 +165,7 @@ def inspect_all(
     workers: int | None = None,
     also: Callable[[str, np.ndarray], None] | None = None,
 ) -> dict[str, FileFacts]:
-    """Facts of every image, decoded in parallel; only the facts stay in memory.
-
-    Args:
-        images: locators; each is opened once.
-        spatial_dims: 2 for images, 3 for volumes.
-        workers: threads; default one per processor.
-        also: see :func:`inspect`; called from several threads.
-    """
+    """:func:`inspect` of every image once, in ``workers`` threads, by default one per processor; they call ``also``."""
     inspect_one = partial(inspect, spatial_dims=spatial_dims, also=also)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # decoders warn of what is reported here, a line per file
@@ -178,9 +173,9 @@ def inspect_all(
 
 
 def quick_facts(image: str, spatial_dims: int = 2) -> FileFacts:
-    """Looks at header and size only, and decodes the image where these look wrong.
+    """The facts that header and size give; an image where these look wrong is decoded.
 
-    So a problem that it names is a problem that :func:`inspect` names too, but damaged pixels go unseen.
+    Each problem is one that :func:`inspect` finds too, but damaged pixels go unseen.
     """
     facts, suspicious = _look(image, spatial_dims)
     return inspect(image, spatial_dims) if suspicious and not facts.problem else facts
@@ -203,7 +198,7 @@ def _in_parallel(
         ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
         bar(None, "Opening images", len(unique)) as opened,
     ):
-        while batch := list(islice(remaining, BATCH)):
+        while batch := list(islice(remaining, FILES_AT_A_TIME)):
             for facts in pool.map(function, batch):
                 opened.update()
                 yield facts
@@ -213,7 +208,7 @@ def _in_parallel(
 
 
 def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]:
-    """Facts from the first and last bytes, and whether a decoder should have a look."""
+    """Facts from the first and last bytes, and whether these look wrong, so that a decoder has to decide."""
     path = path_of(image)
     facts = FileFacts(image=str(image))
     if not path.exists():
@@ -238,7 +233,7 @@ def _look(image: str, spatial_dims: int | None = None) -> tuple[FileFacts, bool]
     if program := program_in(head):
         return _bad(facts, "program", f"the file begins like a {program}, and is DICOM too"), True
     # readers go by the name, and take files without a known suffix for DICOM
-    suspicious = not alike(kind, format_of_suffix(path) or DICOM) or not seems_whole(path, kind, head, size)
+    suspicious = not same_reader(kind, format_of_suffix(path) or DICOM) or not seems_whole(path, kind, head, size)
     if spatial_dims == 3:
         suspicious |= kind in PIXEL_FORMATS
     if kind == NIFTI and spatial_dims:
@@ -270,56 +265,46 @@ def _with_header(facts: FileFacts) -> FileFacts:
     if facts.format in PIXEL_FORMATS:
         with Image.open(path) as picture:
             bits = _BITS.get(picture.mode, 16 if picture.mode.startswith("I;16") else None)
-            quality = _quality(getattr(picture, "quantization", {}))
+            quality = _jpeg_quality(getattr(picture, "quantization", {}))
             frames = getattr(picture, "n_frames", 1)
             return replace(facts, mode=picture.mode, bits=bits, frames=frames, jpeg_quality=quality)
     if facts.format == NIFTI:
-        image = nibabel.load(path)
+        image = load_nifti(path)
         kind, placed = image.get_data_dtype(), image.header["qform_code"] or image.header["sform_code"]
         plane = [code for code, size in zip(nibabel.aff2axcodes(image.affine), image.shape, strict=False) if size > 1]
         orientation = "".join(map(str, plane[:2])) if placed else ""
         return replace(facts, mode=str(kind), bits=kind.itemsize * 8, frames=1, orientation=orientation)
     if facts.format != DICOM:
         return facts
-    if path.is_file():
-        header = read_header(path)
-        problems: tuple[str, ...] = ()
-        frames = header.frames
-    else:
-        header, problems, frames = _series_header(facts.image)
+    series = None if path.is_file() else _series_of(facts.image)
+    header = series.headers[0] if series else read_header(path)
     return replace(
         facts,
         mode=header.photometric,
         bits=header.bits_stored,
-        frames=frames,
-        modality=header.modality,
-        manufacturer=header.manufacturer,
-        institution=header.institution,
-        photometric=header.photometric,
-        transfer_syntax=header.transfer_syntax,
+        frames=len(series.headers) if series else header.frames,
+        **{name: getattr(header, name) for name in _OF_HEADER},
         orientation="".join(nibabel.aff2axcodes(volume_affine((header,))[0])[:2]) if header.orientation else "",
-        series_problems=problems,
-        mosaic=header.mosaic,
+        series_problems=series.problems if series else (),
     )
 
 
-def _quality(tables: Mapping[int, Sequence[int]]) -> int | None:
+def _jpeg_quality(tables: Mapping[int, Sequence[int]]) -> int | None:
     """The quality that scales the standard's table of luminance (ITU T.81, K.1) as libjpeg does to a file's first."""
     if 0 not in tables:
         return None
-    percent = 100 * sum(tables[0]) / LUMINANCE
+    percent = 100 * sum(tables[0]) / LUMINANCE_SUM
     return max(round(100 - percent / 2 if percent <= 100 else 5000 / percent), 1)
 
 
-def _series_header(image: str) -> tuple[Header, tuple[str, ...], int]:
-    """(first header, problems, number of slices) of the series that a folder, or folder#UID, names."""
+def _series_of(image: str) -> Series:
+    """The largest series of a folder, or the one that folder#UID names."""
     folder, uid = split_locator(image)
     headers = [header for header in read_headers(_files_of(folder), workers=1) if not isinstance(header, InputError)]
     series = [one for one in group_series(headers) if uid in ("", one.uid, one.headers[0].series)]
     if not series:
         raise InputError(f"{image} has no DICOM series{' ' + uid if uid else ''}; correct the path.")
-    largest = max(series, key=lambda one: len(one.headers))
-    return largest.headers[0], tuple(largest.problems), len(largest.headers)
+    return max(series, key=lambda one: len(one.headers))
 
 
 def _with_geometry(facts: FileFacts, grey: np.ndarray, meta: Mapping[str, object]) -> FileFacts:
@@ -340,10 +325,8 @@ def _with_geometry(facts: FileFacts, grey: np.ndarray, meta: Mapping[str, object
 
 
 def _with_values(facts: FileFacts, grey: np.ndarray) -> FileFacts:
-    infinite = int(grey.size - np.isfinite(grey).sum())
-    if infinite:
-        detail = f"{infinite} of {grey.size} values are NaN or infinite"
-        return _bad(facts, "not_finite", detail)
+    if infinite := int(grey.size - np.isfinite(grey).sum()):
+        return _bad(facts, "not_finite", f"{infinite} of {grey.size} values are NaN or infinite")
     low, high = float(grey.min()), float(grey.max())
     facts = replace(facts, minimum=low, maximum=high)
     if low == high:
@@ -363,10 +346,10 @@ def _commonest(grey: np.ndarray, low: float, high: float) -> float:
     # grey stored as RGB comes back a rounding error beside its whole number
     if 0.5 < high - low < 2**16 and np.abs(grey - (whole := np.rint(grey))).max() < 1e-3:
         return float(np.bincount((whole - whole.min()).astype(np.int64).ravel()).max() / grey.size)
-    some = grey.ravel()
-    if some.size > 2**16:  # drawn, since every n-th might lie in one slice of a volume
-        some = some[np.random.default_rng(0).integers(some.size, size=2**16)]
-    return float(np.unique(some, return_counts=True)[1].max() / some.size)
+    values = grey.ravel()
+    if values.size > 2**16:  # drawn, since every n-th might lie in one slice of a volume
+        values = values[np.random.default_rng(0).integers(values.size, size=2**16)]
+    return float(np.unique(values, return_counts=True)[1].max() / values.size)
 
 
 def _coarse(grey: np.ndarray) -> bytes:
@@ -383,16 +366,12 @@ def _bad(facts: FileFacts, problem: str, detail: str, remedy: str = "") -> FileF
 
 def _problem_of(error: BaseException, image: str) -> tuple[str, str, str]:
     """(kind, detail, remedy) of what a reader raised; readers say "what is wrong; what to do."."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    said = " ".join(map(str, chain)).replace(str(path_of(image)), "")  # a name says nothing of the problem
-    kinds = (kind for kind, pattern in _PROBLEMS if pattern.search(said))
+    chain = list(causes(error))
+    message = " ".join(map(str, chain)).replace(str(path_of(image)), "")  # a name says nothing of the problem
+    kinds = (kind for kind, pattern in _PROBLEMS if pattern.search(message))
     kind = next(kinds, "truncated" if any(isinstance(one, EOFError) for one in chain) else "unreadable")
     words = " ".join(str(error).split()) or type(error).__name__
     for name in (str(image), str(path_of(image))):  # every report names the file anyway
         words = words.replace(name, Path(name).name)
-    detail, mark, remedy = words.rpartition("; ")
-    return (kind, detail, remedy.removesuffix(".")) if mark else (kind, words.removesuffix("."), "")
+    detail, mark, remedy = words.removesuffix(".").rpartition("; ")
+    return (kind, detail, remedy) if mark else (kind, remedy, "")

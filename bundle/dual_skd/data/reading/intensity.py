@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From stored values to the range that the networks take: windows in HU, percentiles, z-score, chosen by modality."""
+"""Intensity windows and scaling: windows in HU, percentiles, z-score, chosen by modality."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monai.transforms import (
 )
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
-from dual_skd.data.reading.expectation import PICTURES
+from dual_skd.data.reading.expectation import PICTURES, Window
 from dual_skd.data.reading.facts import ImageFacts, look_at_sample
 from dual_skd.data.reading.grey import voi_range
 from dual_skd.errors import InputError
@@ -36,10 +36,8 @@ WINDOWS = {
 }
 # the window of a CT data set by DICOM BodyPartExamined; any other part keeps all tissues in the wide window
 BODY_PARTS = {"CHEST": "lung", "LUNG": "lung", "THORAX": "lung", "HEAD": "brain", "BRAIN": "brain", "SKULL": "brain"}
-WORDS = ("auto", "percentile", "zscore", "file", *WINDOWS)
+WINDOW_WORDS = ("auto", "percentile", "zscore", "file", *WINDOWS)
 UNITLESS = "pictures without units"
-
-Window = str | Sequence[float] | None
 
 
 def window_range(window: str | Sequence[float]) -> tuple[float, float]:
@@ -55,7 +53,7 @@ def window_range(window: str | Sequence[float]) -> tuple[float, float]:
     if isinstance(window, str):
         if window not in WINDOWS:
             raise InputError(
-                f"Unknown window {window!r}; use one of {', '.join(WORDS)}, or [centre, width] in HU for CT."
+                f"Unknown window {window!r}; use one of {', '.join(WINDOW_WORDS)}, or [centre, width] in HU for CT."
             )
         centre, width = WINDOWS[window]
     else:
@@ -78,7 +76,7 @@ def choose_window(
     spatial_dims: int = 2,
     facts: Sequence[ImageFacts] | None = None,
 ) -> str | list[float]:
-    """Settles how a data set's values are scaled, and says so in the log.
+    """Chooses how a data set's values are scaled, and logs it.
 
     "auto" reads the modality of a sample of the images. CT in HU (by the DICOM header, or by values below -300 in a
     file without one) gets a window: lung for the chest, brain for the head, else the wide one. Everything else, X-ray
@@ -90,7 +88,7 @@ def choose_window(
             window, [centre, width], or None, which means "percentile".
         images: of the training data, files or other locators.
         spatial_dims: 2 for images, 3 for volumes.
-        facts: of a sample of them, where it was looked at before.
+        facts: of a sample of them, where they are known already.
 
     Returns:
         "percentile", "zscore", "file" or [centre, width]: numbers rather than names, so that a stored model does not

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an image is: a file, a folder with one DICOM series, or one part of either, written after a "#"."""
+"""Locators of images: a file, a folder with one DICOM series, or one part of either, written after a "#"."""
 
 from __future__ import annotations
 

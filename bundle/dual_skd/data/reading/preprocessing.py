@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one way from a file to what a network takes, shared by training, evaluation, inference and Python users."""
+"""From a file to the tensor that a network takes: the same steps for training, evaluation, inference and Python."""
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from monai.data import MetaTensor
+from monai.data import ImageReader, MetaTensor
 from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
     EnsureTyped,
     Lambdad,
     LoadImaged,
+    MapTransform,
     Orientationd,
     Resize,
     Resized,
@@ -26,13 +31,50 @@ from monai.transforms import (
 from monai.utils import ensure_tuple_rep
 
 from dual_skd.data.reading.expectation import ExpectedInput
-from dual_skd.data.reading.grey import to_grey
+from dual_skd.data.reading.grey import name_of, to_grey
 from dual_skd.data.reading.intensity import scale_intensity, window_centre
-from dual_skd.data.reading.loading import no_spacing, not_finite
-from dual_skd.data.reading.monai_reader import MedicalReader
+from dual_skd.data.reading.picture import Frame
+from dual_skd.data.reading.reader import read_image
+from dual_skd.data.reading.refusals import no_spacing, not_finite
 from dual_skd.errors import InputError, choose
 
-FITS = {"stretch": None, "pad": min, "crop": max}  # which factor of the two sides an image is scaled by
+# LoadImage makes every reader that MONAI has, and one of them warns each time; none of them is used beside this one
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+
+# How an image of another shape becomes one of the wanted size: the factor of its two sides that both are scaled by.
+# "stretch" scales each axis on its own, so that a circle may become an ellipse. "pad" scales the image as a whole until
+# it fits, and fills the rest with -1; "crop" until its shorter side fits, and cuts out the middle. Both count pixels as
+# large as the file states, as squares where it doesn't. Of volumes they scale the axial planes, and stretch the third
+# axis.
+FITS = {"stretch": None, "pad": min, "crop": max}
+
+
+class MedicalReader(ImageReader):
+    """:func:`~dual_skd.data.reading.reader.read_image` as MONAI's ``LoadImage`` takes readers.
+
+    ``read`` only remembers the name, because ``LoadImage`` swallows what it raises. The reader has no state, so that
+    the threads of a caching data set can share it.
+
+    Args:
+        spatial_dims: 2 for images, 3 for volumes; None takes what the file holds.
+        frame: which frame or slice of several to take as an image: "middle" or a number from 0.
+        voi_lut: whether to apply the VOI LUT or window of DICOM files; other formats have none.
+    """
+
+    def __init__(self, spatial_dims: int | None = None, *, frame: Frame | None = None, voi_lut: bool = False) -> None:
+        self.options: dict[str, Any] = {"spatial_dims": spatial_dims, "frame": frame, "voi_lut": voi_lut}
+
+    def verify_suffix(self, filename: str | Path | Sequence[str | Path]) -> bool:
+        return True
+
+    def read(self, data: str | Path | Sequence[str | Path], **kwargs: Any) -> list[str]:
+        return [str(data)] if isinstance(data, (str, Path)) else [str(name) for name in data]
+
+    def get_data(self, img: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        if len(img) != 1:
+            raise InputError(f"Expected one file or folder per image, found {len(img)}: {', '.join(img)}.")
+        return read_image(img[0], **self.options)
 
 
 def image_transforms(
@@ -47,46 +89,33 @@ def image_transforms(
     expected: Mapping[str, Any] | None = None,
     unexpected_input: str = "refuse",
 ) -> Compose:
-    """Everything between a record's file and the network: read, grey, upright, resample, scale, size.
+    """The steps between a record's file and the network: read, make grey, turn upright, resample, scale, size.
 
-    ``load_model`` gives these arguments under ``info["preprocessing"]``, so that a model can be used as it was trained:
+    ``load_model`` gives these arguments under ``info["preprocessing"]``, so that a model is used as it was trained:
     ``image_transforms(**info["preprocessing"])({"image": "scan.dcm"})["image"]``.
 
     Args:
-        spatial_dims: 2 gives (1, H, W), 3 gives (1, X, Y, Z) turned to RAS: left to right, back to front, feet to head.
-        image_size: the network's input, pixels, one number or one per axis.
+        spatial_dims: 2 gives (1, H, W), 3 gives (1, X, Y, Z) in RAS: left to right, back to front, feet to head.
+        image_size: the network's input in pixels, one number or one per axis.
         window: see :func:`dual_skd.data.choose_window`, already settled (not "auto").
-        spacing: mm per pixel, one number or one per axis in the order of ``image_size`` (2D: distance of rows, of
-            columns): images are resampled to it and then cropped or padded about their middle to ``image_size``. None:
-            images are resized to ``image_size``, as ``fit`` says.
+        spacing: mm per pixel that images are resampled to, one number or one per axis in the order of ``image_size``
+            (2D: rows, columns). They are then cropped or padded about their middle. None: ``fit`` decides.
         frame: which frame of multi-frame files a 2D task takes, "middle" or a number.
-        fit: how an image of another shape becomes one of ``image_size``, where no ``spacing`` is given. "stretch":
-            each axis on its own, so that a circle may become an ellipse. "pad": the image is scaled as a whole until it
-            fits, and the rest is filled with -1; "crop": until its shorter side fits, and the middle is cut out. Then
-            a circle stays one: pixels count as large as the file states, as squares where it doesn't. Of volumes the
-            first two axes (axial planes) are scaled so; the third is stretched. None: "stretch", as all models were
-            trained that don't have this option.
+        fit: how images of another shape become one of ``image_size``, see :data:`FITS`; None: "stretch".
         with_label: keep "label" beside "image", as a tensor.
         expected: fields of :class:`~dual_skd.data.reading.expectation.InputExpectation` that images are compared with;
-            None, as of older models: nothing is compared.
-        unexpected_input: what becomes of images that are refused then: "refuse" or "accept".
+            None: nothing is compared.
+        unexpected_input: "refuse" or "accept" for images that differ from ``expected``.
 
     Raises:
         InputError: on use, naming the file: it can't be read, has other axes than ``spatial_dims``, values that are
-            not finite, no known spacing where one is asked for, or isn't what is expected. At once: for an unknown
-            ``fit``, or one beside ``spacing``.
+            not finite, no spacing where one is asked for, or isn't as expected. At once: for an unknown ``fit`` or
+            ``unexpected_input``, a ``spacing`` that isn't positive, or ``fit`` and ``spacing`` together.
     """
-    size = ensure_tuple_rep(image_size, spatial_dims)
     window = window or "percentile"
-    if spacing is not None and fit is not None:
-        raise InputError(
-            f"fit is {fit!r} and spacing {spacing}: images that are resampled to a spacing keep their shape anyway, "
-            "and are then padded or cropped; leave one of the two out."
-        )
-    factor = choose(FITS, fit or "stretch", "fit")
-    # a run that took "all" frames names each of them in its records
-    one: Any = None if frame == "all" else frame
-    reader = MedicalReader(spatial_dims, frame=one, voi_lut=window == "file")
+    chosen: Any = None if frame == "all" else frame  # with "all", the records name each frame
+    reader = MedicalReader(spatial_dims, frame=chosen, voi_lut=window == "file")
+    resampling, resizing = _size_steps(spatial_dims, image_size, spacing, fit)
     steps = [
         LoadImaged("image", reader=reader),
         EnsureChannelFirstd("image"),
@@ -95,30 +124,41 @@ def image_transforms(
         Lambdad("image", require_finite),
     ]
     if spatial_dims == 3:
-        steps.append(Orientationd("image", axcodes="RAS", labels=None))
-    if spacing is not None:
-        pixdim = [float(value) for value in ensure_tuple_rep(spacing, spatial_dims)]
-        if min(pixdim) <= 0:
-            raise InputError(f"spacing is in mm and must be positive, found {spacing}.")
-        if spatial_dims == 2:
-            pixdim.reverse()  # readers give (W, H)
-        steps += [
-            Lambdad("image", require_spacing),
-            Spacingd("image", pixdim=pixdim, mode="bilinear", padding_mode="border"),
-        ]
-    if spatial_dims == 2:
-        steps.append(Transposed("image", indices=[0, 2, 1]))  # readers give (W, H)
-    steps.append(scale_intensity(window))
-    if spacing is None and factor is None:
-        steps.append(Resized("image", spatial_size=size, mode="area"))
+        steps += [Orientationd("image", axcodes="RAS", labels=None), *resampling]
     else:
-        if factor is not None:
-            steps.append(Lambdad("image", partial(scale_to_fit, size=size, factor=factor)))
-        steps.append(ResizeWithPadOrCropd("image", spatial_size=size, mode="constant", value=-1.0))
-    steps.append(EnsureTyped("image", dtype=torch.float32, track_meta=False))
+        steps += [*resampling, Transposed("image", indices=[0, 2, 1])]  # readers give (W, H)
+    steps += [scale_intensity(window), *resizing, EnsureTyped("image", dtype=torch.float32, track_meta=False)]
     if with_label:
         steps += [EnsureTyped("label", track_meta=False), SelectItemsd(["image", "label"])]
     return Compose(steps)
+
+
+def _size_steps(
+    spatial_dims: int,
+    image_size: int | Sequence[int],
+    spacing: float | Sequence[float] | None,
+    fit: str | None,
+) -> tuple[list[MapTransform], list[MapTransform]]:
+    """(steps that resample an image to ``spacing``, steps that bring it to ``image_size``)."""
+    size = ensure_tuple_rep(image_size, spatial_dims)
+    to_size = ResizeWithPadOrCropd("image", spatial_size=size, mode="constant", value=-1.0)
+    factor = choose(FITS, fit or "stretch", "fit")
+    if spacing is None:
+        if factor is None:
+            return [], [Resized("image", spatial_size=size, mode="area")]
+        return [], [Lambdad("image", partial(scale_to_fit, size=size, factor=factor)), to_size]
+    if fit is not None:
+        raise InputError(
+            f"fit is {fit!r} and spacing {spacing}: images that are resampled to a spacing keep their shape anyway, "
+            "and are then padded or cropped; leave one of the two out."
+        )
+    pixdim = [float(value) for value in ensure_tuple_rep(spacing, spatial_dims)]
+    if min(pixdim) <= 0:
+        raise InputError(f"spacing is in mm and must be positive, found {spacing}.")
+    if spatial_dims == 2:
+        pixdim.reverse()  # readers give (W, H)
+    resample = Spacingd("image", pixdim=pixdim, mode="bilinear", padding_mode="border")
+    return [Lambdad("image", require_spacing), resample], [to_size]
 
 
 def scale_to_fit(image: MetaTensor, size: Sequence[int], factor: Callable[..., float]) -> torch.Tensor:
@@ -144,20 +184,16 @@ def scale_to_fit(image: MetaTensor, size: Sequence[int], factor: Callable[..., f
 def require_finite(image: torch.Tensor) -> torch.Tensor:
     """Returns the image, or raises InputError naming its file where a value is NaN or infinite."""
     if not torch.isfinite(image).all():
-        raise not_finite(_name_of(image))
+        raise not_finite(name_of(image))
     return image
 
 
 def require_spacing(image: MetaTensor) -> MetaTensor:
     """Returns the image, its affine fit for resampling, or raises InputError where its file has no spacing."""
     if not image.meta.get("spacing_known", True):
-        raise no_spacing(_name_of(image))
+        raise no_spacing(name_of(image))
     if image.ndim == 3:
         # the plane of a slice in the patient does not matter to a 2D task, the size of its pixels does
         lengths = image.affine[:3, :2].norm(dim=0).tolist()
         image.affine = torch.diag(torch.tensor([*lengths, 1.0, 1.0], dtype=torch.float64))
     return image
-
-
-def _name_of(image: torch.Tensor) -> str:
-    return str(getattr(image, "meta", {}).get("filename_or_obj", "An image"))

@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from dual_skd.data.reading.dicom_file import NotAnImage, open_dicom
-from dual_skd.data.reading.loading import failures_named
+from dual_skd.data.reading.refusals import failures_named
 from dual_skd.errors import InputError
 
 HEADER_BYTES = 2**16  # bytes that are read at first; most headers are shorter

@@ -22,7 +22,7 @@ from dual_skd.utils.spelling import bare, key_of, known_patient
 from dual_skd.utils.wording import counted
 
 if TYPE_CHECKING:
-    from dual_skd.data.reading.dicom import Header
+    from dual_skd.data.reading.dicom_header import Header
     from dual_skd.data.records.dicom_ids import Ids
 
 logger = logging.getLogger(__name__)

@@ -96,7 +96,7 @@ def _count(path: Path) -> int:
 
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
             return int(shape[2]) if len(shape) == 3 and shape[2] > 4 else 1  # up to four are channels
-        from dual_skd.data.reading.dicom import read_header
+        from dual_skd.data.reading.dicom_header import read_header
 
         return max(read_header(path).frames or 1, 1)
     except Exception:  # libraries raise anything on damaged files

@@ -6,18 +6,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dual_skd.data.reading.formats import DICOM, FORMATS, NPZ, format_of_suffix
 from dual_skd.errors import InputError
 
 if TYPE_CHECKING:
-    from dual_skd.data.reading.dicom import Header, Series
+    from dual_skd.data.reading.dicom_header import Header
+    from dual_skd.data.reading.dicom_series import Series
     from dual_skd.data.records.dicom_ids import Ids
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".npy")
-IMAGE_SUFFIXES = (*PLAIN_SUFFIXES, *DICOM_SUFFIXES)
+_OTHERS = [one.suffixes for name, one in FORMATS.items() if name not in (DICOM, NPZ)]
+IMAGE_SUFFIXES = (*chain.from_iterable(_OTHERS), *DICOM_SUFFIXES)
 # in small letters: files of macOS, Windows and DICOM media; thumbnails, bins and the like of network drives and disks
 JUNK_NAMES = (
     *("__macosx", "thumbs.db", "desktop.ini", "dicomdir"),
@@ -59,12 +62,12 @@ def is_image(path: str | Path) -> bool:
     if is_junk(name):
         return False
     # PACS exports often name slices by number or UID: DICOM part 10 has "DICM" after 128 bytes
-    return name.endswith(IMAGE_SUFFIXES) or _has_dicom_mark(path)
+    return name.endswith(".ima") or format_of_suffix(name) not in ("", NPZ) or _has_dicom_mark(path)
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Tells whether an image file is a DICOM file: one without the suffix of another format."""
-    return not str(path).lower().endswith((*PLAIN_SUFFIXES, ".npz"))
+    """Tells whether an image file is a DICOM file: every image without one of the other formats' suffixes is."""
+    return format_of_suffix(path) in ("", DICOM)
 
 
 def is_junk(name: str) -> bool:
@@ -108,8 +111,8 @@ def headers_of(
     Returns:
         (headers, files that can't be read with the reason, DICOM files that hold no image, such as reports).
     """
-    from dual_skd.data.reading.dicom import read_headers  # pydicom is only loaded where there is DICOM
     from dual_skd.data.reading.dicom_file import NotAnImage
+    from dual_skd.data.reading.dicom_header import read_headers  # pydicom is only loaded where there is DICOM
     from dual_skd.data.records.dicom_ids import read_ids
 
     headers: list[Header | Ids] = []
@@ -189,7 +192,7 @@ def volumes(headers: Iterable[Any], *, beside: Iterable[str] = ()) -> tuple[list
     Raises:
         InputError: the slices of one volume lie in several folders.
     """
-    from dual_skd.data.reading.dicom import group_series
+    from dual_skd.data.reading.dicom_series import group_series
 
     shared = {os.path.dirname(file) for file in beside}
     folders: dict[str, list[Header]] = {}
@@ -220,7 +223,7 @@ def _refuse_scattered(series_of: Mapping[str, Sequence[Series]]) -> None:
 
     Copies of a volume, time points at the same places, and series that an anonymiser gave one UID make no such stack.
     """
-    from dual_skd.data.reading.dicom import is_one_stack
+    from dual_skd.data.reading.dicom_series import is_one_stack
 
     parts: dict[str, dict[str, Series]] = {}
     for folder, found in series_of.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dual_skd.data.reading.formats import misnamed
-from dual_skd.data.reading.loading import DEFLATE_RATIO, check_stored
+from dual_skd.data.reading.refusals import DEFLATE_RATIO, check_stored
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 
-from dual_skd.data.reading.loading import no_spacing, not_finite
 from dual_skd.data.reading.reader import PHOTOMETRIC, VOI_RANGE, channels_first
+from dual_skd.data.reading.refusals import no_spacing, not_finite
 
 Step = Mapping[str, Any]
 

@@ -6,17 +6,8 @@ import logging
 import numpy as np
 import pytest
 
-from dual_skd.data.reading.loading import (
-    MAX_BYTES,
-    NamedFrame,
-    OncePerKind,
-    Picture,
-    check_size,
-    check_stored,
-    chosen_frame,
-    failures_named,
-    plane_affine,
-)
+from dual_skd.data.reading.picture import NamedFrame, Picture, chosen_frame, plane_affine
+from dual_skd.data.reading.refusals import MAX_BYTES, OncePerKind, check_size, check_stored, failures_named
 from dual_skd.errors import InputError
 
 

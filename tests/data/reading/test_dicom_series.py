@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dual_skd.data.reading.dicom import Header, group_series, read_header, read_headers, stack_of, volume_affine
+from dual_skd.data.reading.dicom_header import Header, read_header, read_headers
+from dual_skd.data.reading.dicom_series import group_series, stack_of, volume_affine
 from dual_skd.errors import InputError
 
 PIXELS = np.arange(6 * 4, dtype=np.int16).reshape(6, 4)

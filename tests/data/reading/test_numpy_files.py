@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dual_skd.data.reading import npz_cache
-from dual_skd.data.reading.npz_cache import npz_array
+from dual_skd.data.reading import numpy_files
+from dual_skd.data.reading.numpy_files import npz_array
 from dual_skd.errors import InputError
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    npz_cache._mapped.cache_clear()
+    numpy_files._mapped.cache_clear()
     return tmp_path / "cache"
 
 
@@ -73,7 +73,7 @@ def test_damaged_files_and_missing_arrays_are_refused_by_name_and_leave_nothing_
 
 def test_a_full_disk_is_told_before_it_is_filled(tmp_path, monkeypatch):
     path = write(tmp_path / "a.npz", np.zeros((3, 4, 4), np.uint8))
-    usage = npz_cache.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(npz_cache.shutil, "disk_usage", lambda where: usage._replace(free=10))
+    usage = numpy_files.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(numpy_files.shutil, "disk_usage", lambda where: usage._replace(free=10))
     with pytest.raises(InputError, match="a.npz takes .* XDG_CACHE_HOME"):
         npz_array(path, "train_images")
