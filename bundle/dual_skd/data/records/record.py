@@ -75,6 +75,6 @@ class LeftOut(Record):
         return {**super().as_dict(), **twin}
 
 
-def positive_classes(label: int | Sequence[int]) -> list[int]:
+def positive_classes(label: int | Sequence[float]) -> list[int]:
     """The classes of a label: one, or those with flag 1."""
     return [label] if isinstance(label, int) else [index for index, flag in enumerate(label) if flag]
