@@ -62,7 +62,7 @@ def test_it_is_measured_and_reported(resumed, demo, run):
 def test_its_model_and_tables_are_read_as_they_were_written(demo):
     network, info = load_model(FORMER / "models" / "model.pt")
     assert info["class_names"] == ["interstitial", "nodule", "normal"] and info["preprocessing"]["image_size"] == 32
-    answers = predict(sorted(demo.rglob("*.dcm"))[:2], FORMER)
+    answers = predict(sorted(demo.rglob("*.dcm"))[:2], model=FORMER)
     assert all(abs(sum(answer.probabilities.values()) - 1) < 1e-6 for answer in answers)
     assert len(read_predictions(FORMER / "predictions_validation.csv").images) == 9
     assert not network.training and len(load_split(FORMER / "datalist.json").train) == 24
