@@ -36,6 +36,8 @@ def replace_file(path: str | Path, write: Callable[[Path], object], *, former: P
         InputError: it can't be written, for want of space for instance; what was there is unchanged.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} can't be written: Is a directory; give another file.")
     if path.is_symlink() and path.is_file():
         path = path.resolve()
     with write_errors_named(path):
