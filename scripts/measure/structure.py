@@ -14,7 +14,7 @@ import ast
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scripts import PROJECT, ROOT
@@ -52,10 +52,10 @@ def over(sizes: dict[str, int], limit: int) -> str:
     return ", ".join(f"{name} {size}" for name, size in sorted(sizes.items(), key=lambda one: -one[1]) if size > limit)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("package", nargs="?", type=Path, default=ROOT / "bundle" / "dual_skd")
-    package = parser.parse_args().package
+    package = parser.parse_args(arguments).package
     order = rooms()
     lines, sizes, climbs, files = Counter(), {}, [], {}
     for path in sorted(package.rglob("*.py")):

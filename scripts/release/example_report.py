@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -36,12 +37,12 @@ def copy_report(run: Path, folder: Path) -> Path:
     return folder / "report.html"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Copies the report and prints where it is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of an evaluated run on the demo data")
     parser.add_argument("--output", type=Path, required=True, help="folder to copy it to")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     sys.stdout.write(f"{copy_report(args.run, args.output)}\n")
     return 0
 

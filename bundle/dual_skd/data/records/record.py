@@ -77,4 +77,4 @@ class LeftOut(Record):
 
 def positive_classes(label: int | Sequence[float]) -> list[int]:
     """The classes of a label: one, or those with flag 1."""
-    return [label] if isinstance(label, int) else [index for index, flag in enumerate(label) if flag]
+    return [index for index, flag in enumerate(label) if flag] if isinstance(label, Sequence) else [label]

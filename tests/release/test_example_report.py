@@ -1,18 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "example_report.py"
+from scripts.release import example_report as script
 
 
 def test_a_report_that_names_its_computer_is_no_example(tmp_path):
-    spec = importlib.util.spec_from_file_location("example_report", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     report = tmp_path / "run" / "report" / "report.html"
     with pytest.raises(SystemExit, match="dual-skd evaluate"):
         script.copy_report(tmp_path / "run", tmp_path / "out")
