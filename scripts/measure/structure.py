@@ -53,7 +53,7 @@ def over(sizes: dict[str, int], limit: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", nargs="?", type=Path, default=ROOT / "bundle" / "dual_skd")
     package = parser.parse_args(arguments).package
     order = rooms()

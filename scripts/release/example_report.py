@@ -39,7 +39,7 @@ def copy_report(run: Path, folder: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Copies the report and prints where it is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of an evaluated run on the demo data")
     parser.add_argument("--output", type=Path, required=True, help="folder to copy it to")
     args = parser.parse_args(arguments)

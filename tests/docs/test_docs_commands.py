@@ -26,7 +26,8 @@ MONAI = {"config_file", "meta_file", "logging_file", "net_id", "filepath", "ckpt
 def commands(page: Path) -> list[list[str]]:
     """Words of the commands in code blocks, fenced or indented, from ``python``, ``torchrun`` or ``dual-skd`` on."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    fenced = re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    fenced = [block for language, block in blocks if language in ("", "bash")]
     indented = re.findall(r"^    (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
     found = []
     for line in [*"\n".join(fenced).splitlines(), *indented]:
