@@ -67,7 +67,7 @@ def test_a_command_of_the_bundle_names_a_workflow_and_options_that_its_configs_h
     for path in config_files(page, words):
         known |= {key.removeprefix("+").split("#")[0] for key in json.loads(path.read_text(encoding="utf-8"))}
     assert words[0] in known
-    assert {word[2:] for word in words if word.startswith("--")} <= known
+    assert {word[2:].split("#")[0] for word in words if word.startswith("--")} <= known
 
 
 @pytest.mark.parametrize("words", OF_PACKAGE, ids=" ".join)
