@@ -11,7 +11,7 @@ from pathlib import Path
 from dual_skd.data.checking.finding_kinds import KINDS, OF_FILES, ORDER
 from dual_skd.data.checking.outliers import Oddity, find_oddities, stretching
 from dual_skd.data.checking.shortcuts import find_shortcuts
-from dual_skd.data.near_duplicates.finder import PROBABLE, SIMILARITY, TwinFinder
+from dual_skd.data.near_duplicates.finder import PROBABLE_SIMILARITY, SIMILARITY, NearDuplicateFinder
 from dual_skd.data.near_duplicates.signature_cache import Signatures
 from dual_skd.data.reading.formats import CONVERTIBLE, IMAGE_FORMATS, WORKBOOKS, content_of, not_read
 from dual_skd.data.reading.inspection import FileFacts, inspect_all
@@ -154,7 +154,7 @@ class Findings:
 def check_records(
     data: DataList,
     *,
-    finder: TwinFinder | None = None,
+    finder: NearDuplicateFinder | None = None,
     facts: Mapping[str, FileFacts] | None = None,
     known: Sequence[Oddity] = (),
     twins: bool = True,
@@ -185,7 +185,7 @@ def check_records(
     pairs = []
     if twins and usable:
         images = [record.image for record in usable]
-        finder = finder or TwinFinder(images, spatial_dims=data.spatial_dims, signatures=signatures)
+        finder = finder or NearDuplicateFinder(images, spatial_dims=data.spatial_dims, signatures=signatures)
         pairs = reports.add_twins(finder, images)
     for oddity in find_oddities([facts[record.image] for record in records]):
         reports.add(oddity.kind, oddity.image, oddity.detail)
@@ -287,13 +287,13 @@ class _Reports:
                 self.add("shared_patient", image, f"patient {record.patient} is in {' and '.join(both)}")
         return [{"patient": patient, "splits": splits} for patient, splits in shared.items()]
 
-    def add_twins(self, finder: TwinFinder, images: list[str]) -> list[dict]:
+    def add_twins(self, finder: NearDuplicateFinder, images: list[str]) -> list[dict]:
         """Adds copies; returns all pairs, most similar first."""
         images = sorted(images, key=self._place)
         pairs = []
         probable: dict[str, tuple[str, float]] = {}
-        for twin in finder.twins(images, images, similarity=PROBABLE):
-            one, other = sorted((twin.image, twin.twin), key=self._place)
+        for twin in finder.find(images, images, min_similarity=PROBABLE_SIMILARITY):
+            one, other = sorted((twin.image, twin.other), key=self._place)
             if not twin.exact and twin.similarity < SIMILARITY:
                 if self.split_of[one] != self.split_of[other] and twin.similarity > probable.get(one, ("", 0.0))[1]:
                     probable[one] = other, twin.similarity
