@@ -128,7 +128,8 @@ def _blur(images: Tensor, share: float, generators: Sequence[torch.Generator]) -
     # the filter pads with black, and a dark frame would be a cue of its own, so the border is repeated
     around = [side for one in reversed(margin) for side in (one, one)]
     blurred = GaussianFilter(images.ndim - 2, sigma).to(images)(functional.pad(images, around, mode="replicate"))
-    return blurred[(..., *(slice(one, one + size) for one, size in zip(margin, images.shape[2:], strict=True)))]
+    inside = (..., *(slice(one, one + size) for one, size in zip(margin, images.shape[2:], strict=True)))
+    return blurred[inside]
 
 
 def _contrast(images: Tensor, factor: float, generators: Sequence[torch.Generator]) -> Tensor:

@@ -176,10 +176,11 @@ def _of_one(facts: FileFacts) -> Iterator[tuple[str, str]]:
         found = facts.photometric or "nothing"
         detail = f"the header gives {found} as photometric interpretation, so dark and bright may be exchanged"
         yield "wrong_photometric", detail
-    if (facts.commonest or 0) > UNIFORM_SHARE:
-        yield "nearly_constant", f"{100 * facts.commonest:.1f} % of the pixels have one value"
-    elif (facts.saturated or 0) > SATURATED_SHARE:
-        yield "saturated", f"{100 * facts.saturated:.0f} % of the pixels have the highest value"
+    commonest, saturated = facts.commonest or 0.0, facts.saturated or 0.0
+    if commonest > UNIFORM_SHARE:
+        yield "nearly_constant", f"{100 * commonest:.1f} % of the pixels have one value"
+    elif saturated > SATURATED_SHARE:
+        yield "saturated", f"{100 * saturated:.0f} % of the pixels have the highest value"
     if facts.series_problems:
         yield "series", "; ".join(facts.series_problems)
     if facts.mosaic:

@@ -49,7 +49,6 @@ class NearDuplicateFinder:
     Args:
         images: paths.
         spatial_dims: 2 for images, 3 for volumes.
-        workers: decoding threads; default one per processor.
         cache: whether signatures are stored on disk and read from there (:mod:`.signature_cache`).
         signatures: known signatures; the other images are decoded.
     """
@@ -59,17 +58,15 @@ class NearDuplicateFinder:
         images: Iterable[str],
         *,
         spatial_dims: int = 2,
-        workers: int | None = None,
         cache: bool = True,
         signatures: signature_cache.Signatures | None = None,
     ) -> None:
         self._spatial_dims = spatial_dims
         self._cache = cache
-        self._workers = workers or os.cpu_count() or 1
         images = list(dict.fromkeys(images))
         signatures = signatures or signature_cache.Signatures(images, spatial_dims=spatial_dims, cache=cache)
         missing = [image for image in images if image not in signatures]
-        with ThreadPoolExecutor(self._workers) as pool, bar(None, "Comparing images", len(missing)) as progress:
+        with ThreadPoolExecutor(os.cpu_count()) as pool, bar(None, "Comparing images", len(missing)) as progress:
             for start in range(0, len(missing), IMAGES_PER_CHUNK):
                 for _ in pool.map(signatures.decode, missing[start : start + IMAGES_PER_CHUNK]):
                     progress.update()
@@ -162,7 +159,7 @@ class NearDuplicateFinder:
         stored = signature_cache.load_similarities(list(keys.values())) if self._cache else {}
         values = {pair: stored[key] for pair, key in keys.items() if key in stored}
         pairs = grouped_by_image([pair for pair in pairs if pair not in values])
-        with ThreadPoolExecutor(self._workers) as pool, bar(None, "Comparing likely copies", len(pairs)) as progress:
+        with ThreadPoolExecutor(os.cpu_count()) as pool, bar(None, "Comparing likely copies", len(pairs)) as progress:
             for start in range(0, len(pairs), PAIRS_PER_STEP):
                 step = pairs[start : start + PAIRS_PER_STEP]
                 new = dict(zip(step, self._compare(step, pool), strict=True))

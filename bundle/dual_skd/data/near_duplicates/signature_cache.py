@@ -99,7 +99,7 @@ def keys_of(images: Iterable[str], *, spatial_dims: int) -> dict[str, str]:
 def count_stored(images: Sequence[str], *, spatial_dims: int = 2) -> int:
     """Counts the images whose signatures are stored, so that they needn't be decoded."""
     keys = list(keys_of(images, spatial_dims=spatial_dims).values())
-    return _use(lambda database: sum(number for (number,) in _select(database, "COUNT(*) FROM signatures", keys)), 0)
+    return _use(lambda database: sum(1 for _ in _select(database, "key FROM signatures", keys)), 0)
 
 
 def _key_of(image: str, spatial_dims: int) -> str | None:

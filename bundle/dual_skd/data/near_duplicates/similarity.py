@@ -40,19 +40,18 @@ def blur(pictures: torch.Tensor, deviation: float) -> torch.Tensor:
     return _blurring(height, deviation) @ pictures @ _blurring(width, deviation).T
 
 
-def standardise(pictures: torch.Tensor, deviation: float, floor: float = 0.1) -> torch.Tensor:
+def standardise(pictures: torch.Tensor, deviation: float) -> torch.Tensor:
     """Subtracts the local mean and divides by the local standard deviation, which removes gain, offset and gamma.
 
     Args:
         pictures: (N, H, W).
         deviation: width of the neighbourhood in pixels.
-        floor: share of the picture's own standard deviation that is added to the local one, which keeps the noise of
-            empty background small.
     """
     high = pictures - blur(pictures, deviation)
     local = blur(high**2, deviation).clamp_min(0).sqrt()
     whole = (high - high.mean((1, 2), keepdim=True)).norm(dim=(1, 2), keepdim=True) / (high[0].numel() - 1) ** 0.5
-    return high / (local + floor * whole).clamp_min(1e-6)
+    # a share of the whole picture's deviation keeps the noise of empty background small
+    return high / (local + 0.1 * whole).clamp_min(1e-6)
 
 
 @torch.inference_mode()
