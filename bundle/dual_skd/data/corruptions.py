@@ -26,16 +26,6 @@ from torch.nn import functional
 from dual_skd.data.augment import sampling_grid
 from dual_skd.errors import InputError
 
-# what each corruption's strengths 1 to 5 are
-CORRUPTIONS: dict[str, tuple[float, ...]] = {
-    "noise": (0.03, 0.06, 0.10, 0.15, 0.22),  # standard deviation, as a share of the intensity range
-    "blur": (0.005, 0.01, 0.015, 0.02, 0.03),  # standard deviation of the Gaussian, as a share of each axis
-    "contrast": (0.8, 0.6, 0.4, 0.3, 0.2),  # factor of the deviation from the image's mean
-    "gamma": (1.25, 1.5, 2.0, 2.5, 3.0),  # exponent, or its inverse: darker or brighter
-    "jpeg": (40, 25, 15, 10, 5),  # quality
-    "resolution": (1.5, 2, 3, 4, 6),  # factor by which every axis has fewer pixels
-    "rotation": (5, 10, 15, 20, 30),  # degrees, to either side
-}
 STRENGTHS = (1, 2, 3, 4, 5)
 
 
@@ -77,7 +67,8 @@ def corrupt(images: Tensor, name: str, strength: int, *, first: int = 0, seed: i
         )
     seeds = [zlib.crc32(f"{name}/{seed}/{number}".encode()) for number in range(first, first + len(images))]
     generators = [torch.Generator().manual_seed(one) for one in seeds]
-    changed = _FUNCTIONS[name](images.clamp(0, 1), CORRUPTIONS[name][strength - 1], generators)
+    function, values = CORRUPTIONS[name]
+    changed = function(images.clamp(0, 1), values[strength - 1], generators)
     return changed.clamp(0, 1).to(images.dtype)
 
 
@@ -176,12 +167,13 @@ def _rotation(images: Tensor, degrees: float, generators: Sequence[torch.Generat
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-_FUNCTIONS: dict[str, Callable[[Tensor, float, Sequence[torch.Generator]], Tensor]] = {
-    "noise": _noise,
-    "blur": _blur,
-    "contrast": _contrast,
-    "gamma": _gamma,
-    "jpeg": _jpeg,
-    "resolution": _resolution,
-    "rotation": _rotation,
+# name -> the function, and its argument for the strengths 1 to 5
+CORRUPTIONS: dict[str, tuple[Callable[[Tensor, float, Sequence[torch.Generator]], Tensor], tuple[float, ...]]] = {
+    "noise": (_noise, (0.03, 0.06, 0.10, 0.15, 0.22)),  # standard deviation, as a share of the intensity range
+    "blur": (_blur, (0.005, 0.01, 0.015, 0.02, 0.03)),  # standard deviation of the Gaussian, as a share of each axis
+    "contrast": (_contrast, (0.8, 0.6, 0.4, 0.3, 0.2)),  # factor of the deviation from the image's mean
+    "gamma": (_gamma, (1.25, 1.5, 2.0, 2.5, 3.0)),  # exponent, or its inverse: darker or brighter
+    "jpeg": (_jpeg, (40, 25, 15, 10, 5)),  # quality
+    "resolution": (_resolution, (1.5, 2, 3, 4, 6)),  # factor by which every axis has fewer pixels
+    "rotation": (_rotation, (5, 10, 15, 20, 30)),  # degrees, to either side
 }

@@ -130,13 +130,8 @@ class Findings:
             return f"{first['detail'][0].upper()}{first['detail'][1:].removesuffix('.')}", ""
         if kind in ("twin_across_splits", "twin_within_split"):
             across = kind == "twin_across_splits"
-            return _pairs_in_words(
-                [
-                    pair
-                    for pair in self.twins
-                    if pair["split"] == first["split"] and (pair["split"] != pair["twin_split"]) == across
-                ]
-            )
+            pairs = [pair for pair in self.twins if pair["split"] == first["split"]]
+            return _pairs_in_words([pair for pair in pairs if (pair["split"] != pair["twin_split"]) == across])
         if kind == "shared_patient":
             patient, count = self.shared_patients[0], len(self.shared_patients)
             example = f"{patient['patient']} in {' and '.join(patient['splits'])}"
