@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from dual_skd.data import load_records
-from dual_skd.data.near_duplicates.finder import SIMILARITY, TwinFinder
+from dual_skd.data.near_duplicates.finder import SIMILARITY, NearDuplicateFinder
 from dual_skd.data.near_duplicates.signatures import read_finite
 from dual_skd.metrics.estimates import wilson_interval
 
@@ -103,9 +103,10 @@ def as_picture(array: np.ndarray) -> Image.Image:
 
 def similarities(first: list[str], second: list[str], context: list[str]) -> dict[frozenset[str], float]:
     """Similarity of every pair that the search looks at, whatever the threshold."""
-    finder = TwinFinder([*first, *second, *context], cache=False)
+    finder = NearDuplicateFinder([*first, *second, *context], cache=False)
     return {
-        frozenset((t.image, t.twin)): t.similarity for t in finder.twins(first, second, similarity=LOWEST_SIMILARITY)
+        frozenset((t.image, t.other)): t.similarity
+        for t in finder.find(first, second, min_similarity=LOWEST_SIMILARITY)
     }
 
 

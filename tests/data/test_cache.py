@@ -74,7 +74,7 @@ def test_memory_one_byte_larger_is_enough(records, tmp_path, monkeypatch):
 
 
 def test_reading_that_would_take_long_goes_to_disk_at_once(records, tmp_path, monkeypatch):
-    monkeypatch.setattr(caching, "PATIENCE", 0.0)
+    monkeypatch.setattr(caching, "MAX_READING_SECONDS", 0.0)
     assert type(build(records, tmp_path)) is DiskCache
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a path to augmented batches: lists of records, integrity, image steps, demo data.
+"""From a path to augmented batches: readers, lists of records, checks, near duplicates, augmentation, demo data.
 
-The public names are loaded on first use, so that the command line does not pay for what it does not need.
+The public names are loaded on first use, which keeps the command line fast.
 """
 
 from __future__ import annotations

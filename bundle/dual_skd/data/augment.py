@@ -20,9 +20,8 @@ class BatchAugment(nn.Module):
     """One random affine map and one random intensity change per image, one resampling per batch.
 
     Per-image transforms on the CPU cost more than a light network's training step; this costs a few percent of it.
-    Resampled images stay as sharp as those the network meets later: :func:`sharpen`.
-    Every random number comes from torch's global generator, so a seeded run is reproducible. Each kind of change is
-    drawn uniformly within its limits; 0 turns it off, and with all at 0 the images come back untouched.
+    :func:`sharpen` keeps resampled images as sharp as others. Random numbers come from torch's global generator, so a
+    seeded run is reproducible. Each change is drawn uniformly within its limits; 0 turns it off.
 
     Args:
         spatial_dims: 2 for (N, C, H, W), 3 for (N, C, H, W, D).
@@ -60,8 +59,8 @@ class BatchAugment(nn.Module):
         super().__init__()
         if spatial_dims not in (2, 3):
             raise InputError(f"spatial_dims must be 2 or 3, found {spatial_dims}.")
-        limits = {"rotate": rotate, "scale": scale, "shear": shear, "translate": translate, "contrast": contrast}
-        limits |= {"brightness": brightness, "noise": noise, "spectrum": spectrum}
+        limits = {"rotate": rotate, "scale": scale, "shear": shear, "translate": translate, "contrast": contrast,
+                  "brightness": brightness, "noise": noise, "spectrum": spectrum}  # fmt: skip
         for name, limit in limits.items():
             if limit < 0 or (name in ("scale", "contrast") and limit >= 1) or (name == "spectrum" and limit > 1):
                 raise InputError(
@@ -107,7 +106,7 @@ class BatchAugment(nn.Module):
             shares = torch.rand(len(images)) * self.limits["spectrum"] * changed
             images = mix_spectra(images, torch.randperm(len(images)), shares)
         if self.moves:
-            # outside the picture the border is repeated: a black wedge would be a cue of its own
+            # a black wedge beside the picture would be a cue of its own, so its border is repeated
             matrix = self.random_matrices(tuple(images.shape[2:]), changed).to(images)
             grid = sampling_grid(matrix, tuple(images.shape[2:]))
             images = functional.grid_sample(sharpen(images, grid), grid, padding_mode="border", align_corners=False)
@@ -116,9 +115,9 @@ class BatchAugment(nn.Module):
     def random_matrices(self, size: tuple[int, ...], changed: torch.Tensor) -> torch.Tensor:
         """Draws matrices (N, d, d + 1) for :func:`sampling_grid`; identity where ``changed`` (N,) is False.
 
-        ``grid_sample`` counts axes from the last one (W first, or D first in 3D) in units of half the image's extent,
-        so rotation and shear are built in pixels and then divided by each axis' extent: angles stay angles in images
-        that are not square.
+        ``grid_sample`` counts axes from the last one (W first, or D first in 3D) in units of half the image's extent.
+        Rotation and shear are built in pixels and then divided by each axis' extent, which keeps angles in images that
+        are not square.
         """
         count, dims = len(changed), self.spatial_dims
         linear = torch.eye(dims).repeat(count, 1, 1)
@@ -164,7 +163,7 @@ class BatchAugment(nn.Module):
 def sampling_grid(matrix: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """The grid of ``torch.nn.functional.affine_grid(align_corners=False)``, some twenty times faster on a CPU.
 
-    torch multiplies every voxel's coordinates by the matrix; a sum of one broadcast term per axis gives the same.
+    A sum of one broadcast term per axis replaces torch's product of every voxel's coordinates with the matrix.
 
     Args:
         matrix: (N, d, d + 1).
@@ -185,22 +184,21 @@ def sampling_grid(matrix: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
 
 
 def sharpen(images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Sharpens each image by what linear interpolation at a grid's points will take from it.
+    """Sharpens each image by as much as linear interpolation at a grid's points will blur it.
+
+    Without it a network trains on images that have lost a third of their squared gradient, and is used on sharp ones.
 
     Between two pixels, at the distance u from one of them, linear interpolation multiplies the power at the angular
     frequency f by 1 - m c, with m = 2 u (1 - u) and c = 1 - cos(f). A filter (-a, 1 + 2 a, -a) along the same axis
-    multiplies it by (1 + 2 a c)^2. With a = 3/8 m the product stays within 6 % of 1 for m c up to 1/2; for points all
-    over the pixels (m = 1/3 on average) that is beyond half of the highest frequency. Points on pixels (m = 0) change
-    nothing.
-
-    Without it a network trains on images that have lost a third of their squared gradient, and is used on others.
+    multiplies it by (1 + 2 a c)^2. With a = 3/8 m the product stays within 6 % of 1 for m c up to 1/2. For points all
+    over the pixels (m = 1/3 on average) that is beyond half of the highest frequency. Points on pixels have m = 0.
 
     Args:
         images: (N, C, H, W[, D]), floating point.
         grid: (N, H, W[, D], d), of :func:`sampling_grid`.
 
     Returns:
-        a tensor of the images' shape.
+        A tensor of the images' shape.
     """
     dims = images.ndim - 2
     for axis in range(2, images.ndim):
@@ -216,10 +214,8 @@ def sharpen(images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 class AugmentBatch:
     """A ``prepare_batch`` for MONAI's engines that moves a batch to the device and augments it there.
 
-    Every call draws anew, so calling it twice on one batch gives two views of it.
-
     Args:
-        augment: the change to make, usually a :class:`BatchAugment`.
+        augment: usually a :class:`BatchAugment`. It draws anew at every call.
 
     Example:
         >>> import torch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded images are kept: in memory where they fit and are soon read, else on disk."""
+"""Caches of decoded images: in memory where they fit and are read quickly, else on disk."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 CACHES = get_args(Cache)
 MEMORY_SHARE = 0.5  # of the free memory that decoded images may take; networks and the loader need the rest
-PATIENCE = 45.0  # seconds that reading everything into memory may take before the first step
-PROBES = 8  # images that size and time are measured on
+MAX_READING_SECONDS = 45.0  # for reading all images into memory before the first step
+PROBED_IMAGES = 8  # on which size and time are measured
 
 
 def cached_dataset(
@@ -43,21 +43,21 @@ def cached_dataset(
     settings: Mapping[str, Any],
     num_workers: int = 0,
 ) -> Dataset:
-    """Chooses MONAI's data set that reads every file once, by the measured size and reading time of a few images.
+    """Builds a data set that decodes every file once.
 
-    In memory (``CacheDataset``), all are read before the first step, in ``num_workers`` threads. On disk
-    (``PersistentDataset``), an image is read when it is first asked for and its decoded form is kept in ``cache_dir``,
-    also for later runs with the same settings; memory doesn't grow with the number of images, and training starts at
-    once. Disk is chosen where the decoded images need more than half of the free memory, or more than 45 s to read.
+    In memory (``CacheDataset``), all images are read before the first step, in ``num_workers`` threads. On disk
+    (``PersistentDataset``), an image is decoded at its first use and stored in ``cache_dir``, also for later runs with
+    the same settings. "auto" measures a few images. It takes the disk where all of them need more than half of the
+    free memory, or more than 45 s to read.
 
     Args:
         records: with "image" and what else ``transform`` takes.
         transform: without randomness; augmentation comes after the cache.
-        data: images that MONAI Label gives in place of the data set. ``records`` are made of them already, by
-            :func:`dual_skd.serving.monai_label.dataset_of`, so they are not used here.
+        data: images from MONAI Label, not used here: :func:`dual_skd.serving.monai_label.dataset_of` has made
+            ``records`` of them.
         cache: "auto", "memory", "disk" or "none".
-        cache_dir: where decoded images are kept on disk. They are pictures of patients: keep and delete them as such.
-        settings: what decides the result of ``transform``; images decoded under other settings aren't used.
+        cache_dir: folder of decoded images. They are pictures of patients: keep and delete them as such.
+        settings: everything that affects the result of ``transform``; other settings have their own subfolder.
         num_workers: threads that fill the memory.
 
     Raises:
@@ -77,12 +77,12 @@ def cached_dataset(
 
 
 class MemoryCache(CacheDataset):
-    """MONAI's data set, with our bar while it reads."""
+    """MONAI's data set in memory, with our progress bar."""
 
     def _fill_cache(self, indices: Sequence[int] | None = None) -> list:
         with bar(None, "Reading images", len(self.data)) as self._bar:
             cache = super()._fill_cache(indices)
-        del self._bar  # it can't be sent to another process, as the data set can
+        del self._bar  # a bar can't be sent to the loader's processes
         return cache
 
     def _load_cache_item(self, idx: int) -> Any:
@@ -92,7 +92,7 @@ class MemoryCache(CacheDataset):
 
 
 class DiskCache(PersistentDataset):
-    """MONAI's data set, which reads an image anew where a process that was killed has left its decoded form in part."""
+    """MONAI's data set on disk, which decodes an image again where a killed process left a damaged file."""
 
     def _cachecheck(self, item_transformed: Mapping[str, Any]) -> Any:
         try:
@@ -100,19 +100,19 @@ class DiskCache(PersistentDataset):
         except (RuntimeError, EOFError):
             path = self.cache_dir / f"{self.hash_func(item_transformed).decode()}{self.transform_hash}.pt"
             if not path.is_file():
-                raise  # it is the image that can't be read
+                raise  # the image itself can't be read
             logger.warning("%s is damaged; the image is read anew.", path)
             path.unlink()
             return super()._cachecheck(item_transformed)
 
 
 def loader_workers(dataset: Dataset, num_workers: int) -> int:
-    """Worker processes for a data set: none for images in memory, which other processes would only copy."""
+    """Number of worker processes: none for images in memory, which other processes would only copy."""
     return 0 if isinstance(dataset, CacheDataset) else num_workers
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of the container where that has a limit."""
+    """Free bytes of the machine, or of the container where that has a limit."""
     free = psutil.virtual_memory().available
     folder = Path("/sys/fs/cgroup")  # Linux containers, control groups version 2
     try:
@@ -126,13 +126,13 @@ def free_memory() -> int:
 def _choose(records: list, transform: Compose, threads: int) -> str:
     if not records:
         return "memory"
-    probes = [records[place] for place in spread(len(records), PROBES)]
+    probes = [records[place] for place in spread(len(records), PROBED_IMAGES)]
     started = time.perf_counter()
     size = max(_bytes(transform(dict(record))) for record in probes) * len(records)
     seconds = (time.perf_counter() - started) / len(probes) * len(records) / min(threads, os.cpu_count() or 1)
     # every process of a distributed run keeps its own images
     budget = MEMORY_SHARE * free_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    cache = "memory" if size <= budget and (seconds <= PATIENCE or len(records) <= PROBES) else "disk"
+    cache = "memory" if size <= budget and (seconds <= MAX_READING_SECONDS or len(records) <= PROBED_IMAGES) else "disk"
     logger.log(
         logging.DEBUG if cache == "memory" else logging.INFO,  # pictures of patients on a disk are worth a line
         "%s %.2f GB (%.1f GB may be used) and about %.0f s to read: they are kept %s.",
@@ -152,7 +152,7 @@ def _bytes(item: Any) -> int:
 
 
 def _record_key(record: Mapping[str, Any]) -> bytes:
-    """Name of a record's decoded form: another file, or a changed one, has another name."""
+    """Hash of a record's locator, label, and the size and time of its files."""
     path, fragment = split_locator(record["image"])
     files = sorted(path.iterdir()) if path.is_dir() else [path_of(record["image"])]
     state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes that images meet outside the data set they were chosen for, in fixed strengths: how much does a model mind?
+"""Corruptions of images in fixed strengths, to measure the robustness of trained models.
 
 In the manner of Hendrycks and Dietterich (Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations, 2019): a corruption has five strengths, and only trained models see it. Kinds and strengths are our own,
-for grey images of medical scanners.
+Perturbations, 2019), each corruption has five strengths. Kinds and strengths are our own, for grey medical images.
 
-All functions take images in [0, 1], the range that the intensity window or the image's percentiles span, at the size
-of the network's input; :func:`corrupt_input` does so for what a network takes. So "contrast" is contrast that the
-scaling of intensities has not put right, and lengths are shares of the picture, whatever its size.
+:func:`corrupt` takes images in [0, 1], the range of the intensity window, at the size of the network's input;
+:func:`corrupt_input` takes the network's input itself. So "contrast" is contrast that the scaling of intensities
+doesn't correct, and lengths are shares of the picture.
 """
 
 from __future__ import annotations
@@ -27,28 +26,18 @@ from torch.nn import functional
 from dual_skd.data.augment import sampling_grid
 from dual_skd.errors import InputError
 
-# what each corruption's strengths 1 to 5 are
-CORRUPTIONS: dict[str, tuple[float, ...]] = {
-    "noise": (0.03, 0.06, 0.10, 0.15, 0.22),  # standard deviation, as a share of the intensity range
-    "blur": (0.005, 0.01, 0.015, 0.02, 0.03),  # standard deviation of the Gaussian, as a share of each axis
-    "contrast": (0.8, 0.6, 0.4, 0.3, 0.2),  # factor of the deviation from the image's mean
-    "gamma": (1.25, 1.5, 2.0, 2.5, 3.0),  # exponent, or its inverse: darker or brighter
-    "jpeg": (40, 25, 15, 10, 5),  # quality
-    "resolution": (1.5, 2, 3, 4, 6),  # factor by which every axis has fewer pixels
-    "rotation": (5, 10, 15, 20, 30),  # degrees, to either side
-}
 STRENGTHS = (1, 2, 3, 4, 5)
 
 
 def corrupt(images: Tensor, name: str, strength: int, *, first: int = 0, seed: int = 0) -> Tensor:
     """Corrupts images in one way.
 
-    What is random (the noise, the side of a rotation, darker or brighter) depends on the seed and the number of the
-    image alone: every model meets the same images, in batches of any size, and the noise of one strength is that of
-    another, scaled.
+    Random choices (the noise, the side of a rotation, darker or brighter) depend on the seed and the number of the
+    image alone. So every model gets the same images, whatever the batch size, and a higher strength scales the same
+    noise.
 
     Args:
-        images: (N, C, H, W) or (N, C, H, W, D), values in [0, 1]; of volumes the last axis is that of the slices.
+        images: (N, C, H, W) or (N, C, H, W, D), values in [0, 1]; the last axis of volumes is that of the slices.
         name: one of :data:`CORRUPTIONS`.
         strength: 1 to 5.
         first: number of the first image in its data set; the others follow.
@@ -76,9 +65,10 @@ def corrupt(images: Tensor, name: str, strength: int, *, first: int = 0, seed: i
             f"Corruptions are of images in [0, 1], found {float(images.min()):.3g} to {float(images.max()):.3g}; scale "
             "them, or use corrupt_input for a network's input."
         )
-    numbers = range(first, first + len(images))
-    generators = [_generator(name, seed, number) for number in numbers]
-    changed = _FUNCTIONS[name](images.clamp(0, 1), CORRUPTIONS[name][strength - 1], generators)
+    seeds = [zlib.crc32(f"{name}/{seed}/{number}".encode()) for number in range(first, first + len(images))]
+    generators = [torch.Generator().manual_seed(one) for one in seeds]
+    function, values = CORRUPTIONS[name]
+    changed = function(images.clamp(0, 1), values[strength - 1], generators)
     return changed.clamp(0, 1).to(images.dtype)
 
 
@@ -91,13 +81,13 @@ def corrupt_input(
     first: int = 0,
     seed: int = 0,
 ) -> Tensor:
-    """The same for images as :func:`dual_skd.data.image_transforms` leaves them.
+    """Corrupts a network's input, see :func:`dual_skd.data.image_transforms`.
 
     Args:
         images: (N, C, H, W) or (N, C, H, W, D).
         name, strength, first, seed: see :func:`corrupt`.
-        window: how the intensities were scaled, see :func:`dual_skd.data.choose_window`. All ways end in [-1, 1],
-            except "zscore": there the range of each image from its smallest to its largest value is meant.
+        window: how the intensities were scaled, see :func:`dual_skd.data.choose_window`. All windows give [-1, 1] but
+            "zscore", with which the range is that of each image.
 
     Raises:
         InputError: as :func:`corrupt`; values outside [-1, 1] don't belong to this window.
@@ -109,10 +99,6 @@ def corrupt_input(
     else:
         low, span = images.new_tensor(-1.0), images.new_tensor(2.0)
     return corrupt((images - low) / span, name, strength, first=first, seed=seed) * span + low
-
-
-def _generator(name: str, seed: int, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(zlib.crc32(f"{name}/{seed}/{number}".encode()))
 
 
 def _sides(generators: Sequence[torch.Generator]) -> Tensor:
@@ -130,12 +116,11 @@ def _noise(images: Tensor, deviation: float, generators: Sequence[torch.Generato
 def _blur(images: Tensor, share: float, generators: Sequence[torch.Generator]) -> Tensor:
     sigma = [share * size for size in images.shape[2:]]
     margin = [math.ceil(4 * one) for one in sigma]
-    # the filter takes black for what is outside: a dark frame would be a cue of its own, so the border is repeated
+    # the filter pads with black, and a dark frame would be a cue of its own, so the border is repeated
     around = [side for one in reversed(margin) for side in (one, one)]
     blurred = GaussianFilter(images.ndim - 2, sigma).to(images)(functional.pad(images, around, mode="replicate"))
-    inside = [slice(one, one + size) for one, size in zip(margin, images.shape[2:], strict=True)]
-    there = (..., *inside)
-    return blurred[there]
+    inside = (..., *(slice(one, one + size) for one, size in zip(margin, images.shape[2:], strict=True)))
+    return blurred[inside]
 
 
 def _contrast(images: Tensor, factor: float, generators: Sequence[torch.Generator]) -> Tensor:
@@ -149,7 +134,7 @@ def _gamma(images: Tensor, exponent: float, generators: Sequence[torch.Generator
 
 
 def _jpeg(images: Tensor, quality: float, generators: Sequence[torch.Generator]) -> Tensor:
-    """Every channel, and every slice of a volume, as a grey JPEG file of eight bits."""
+    """Stores every channel, and every slice of a volume, as a grey JPEG file of eight bits."""
     slices = images if images.ndim == 4 else images.movedim(4, 1).flatten(0, 1)
     pictures = (slices.float().flatten(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     decoded = np.stack([_through_jpeg(picture, int(quality)) for picture in pictures]) if len(pictures) else pictures
@@ -170,7 +155,7 @@ def _resolution(images: Tensor, factor: float, generators: Sequence[torch.Genera
 
 
 def _rotation(images: Tensor, degrees: float, generators: Sequence[torch.Generator]) -> Tensor:
-    """About the middle, in the plane of the first two axes; outside the picture its border is repeated."""
+    """Rotates about the centre, in the plane of the first two axes; the border is repeated outside the picture."""
     dims = images.ndim - 2
     angle = math.radians(degrees) * _sides(generators)
     matrix = torch.eye(dims, dims + 1).repeat(len(images), 1, 1)
@@ -182,12 +167,13 @@ def _rotation(images: Tensor, degrees: float, generators: Sequence[torch.Generat
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-_FUNCTIONS: dict[str, Callable[[Tensor, float, Sequence[torch.Generator]], Tensor]] = {
-    "noise": _noise,
-    "blur": _blur,
-    "contrast": _contrast,
-    "gamma": _gamma,
-    "jpeg": _jpeg,
-    "resolution": _resolution,
-    "rotation": _rotation,
+# name -> the function, and its argument for the strengths 1 to 5
+CORRUPTIONS: dict[str, tuple[Callable[[Tensor, float, Sequence[torch.Generator]], Tensor], tuple[float, ...]]] = {
+    "noise": (_noise, (0.03, 0.06, 0.10, 0.15, 0.22)),  # standard deviation, as a share of the intensity range
+    "blur": (_blur, (0.005, 0.01, 0.015, 0.02, 0.03)),  # standard deviation of the Gaussian, as a share of each axis
+    "contrast": (_contrast, (0.8, 0.6, 0.4, 0.3, 0.2)),  # factor of the deviation from the image's mean
+    "gamma": (_gamma, (1.25, 1.5, 2.0, 2.5, 3.0)),  # exponent, or its inverse: darker or brighter
+    "jpeg": (_jpeg, (40, 25, 15, 10, 5)),  # quality
+    "resolution": (_resolution, (1.5, 2, 3, 4, 6)),  # factor by which every axis has fewer pixels
+    "rotation": (_rotation, (5, 10, 15, 20, 30)),  # degrees, to either side
 }

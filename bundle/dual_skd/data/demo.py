@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generated demo data, medically shaped: chest-like X-rays as DICOM files and head-like volumes as NIfTI files.
+"""Generated demo data: chest-like X-rays as DICOM files and head-like volumes as NIfTI files.
 
-Nothing here is, or derives from, a real image. What a class is can't be told from how bright an image is: every image
-is shifted and scaled to a mean and a deviation drawn from the same distribution, whatever its class. A network has to
-find the nodule, the texture, the lesion or the wide ventricles. It can't find all: findings go from plain to faint,
-and mild disease looks like the normal images that show most.
+Nothing here is, or derives from, a real image. Brightness doesn't give the class away: mean and deviation of every
+image are drawn from the same distributions. A network has to find the nodule, the texture, the lesion or the wide
+ventricles. It can't find all, as they range from plain to faint.
 
-The X-rays come from two hospitals. That of the folder ``second_hospital`` has another machine, larger patients and
+The X-rays come from two hospitals. The one in the folder ``second_hospital`` has another machine, larger patients and
 more normal images; nothing trains on it.
 """
 
@@ -27,7 +26,7 @@ from dual_skd.utils.files import expanded, read_json
 
 VERSION = 5
 MARKER = "demo.json"
-DEMO_NAMES = {"demo": 2, "demo3d": 3}  # words for a dataset_dir, and their spatial dimensions
+DEMO_NAMES = {"demo": 2, "demo3d": 3}  # names to use as dataset_dir, and their spatial dimensions
 CLASSES_2D = ("interstitial", "normal", "nodule")
 CLASSES_3D = ("atrophy", "lesion", "normal")
 SECOND = "second_hospital"
@@ -37,20 +36,20 @@ SIZE_2D = (128, 128)  # rows, columns
 SIZE_3D = (48, 48, 24)  # x (right), y (anterior), z (superior)
 SPACING_2D = (2.5, 2.5)  # mm
 SPACING_3D = (4.0, 4.0, 7.0)  # mm
-# how much is drawn, evenly from the first number to the second: densities where the trunk is 0.9, radii in half images
+# uniform ranges: densities where the trunk is 0.9, radii in half images
 TEXTURE = {"normal": (0.0, 0.11), "interstitial": (0.1, 0.35)}
 NODULE_STRENGTH = (0.19, 0.45)
 NODULE_RADIUS = (0.065, 0.12)
-# widths as multiples of an ordinary one, densities where the brain is about 0.4
+# uniform ranges: widths as multiples of an ordinary one, densities where the brain is about 0.4
 VENTRICLES = {"normal": (0.8, 1.25), "atrophy": (1.3, 2.2)}
 LESION_STRENGTH = (0.35, 0.7)
 LESION_RADIUS = (0.13, 0.22)
-OFFSET_3D = 1000  # of all values, so that none is below 0, as in MR; far below it is the air of a CT
+OFFSET_3D = 1000  # added to all values, as MR has no negative ones
 
 
 @dataclass(frozen=True)
 class _Image:
-    """One image to make: where it goes, what it shows, and the numbers that its randomness starts from."""
+    """One image of the demo data: where it is written, what it shows, and its seeds."""
 
     name: str
     label: str
@@ -63,22 +62,22 @@ class _Image:
 def write_demo(
     directory: str | Path, *, spatial_dims: int = 2, seed: int = 0, counts: Mapping[str, int] | None = None
 ) -> Path:
-    """Writes the demo data, or reuses what an earlier call with equal arguments wrote.
+    """Writes the demo data, or reuses those of an earlier call with equal arguments.
 
     Args:
         directory: new folder, or one written by this function.
         spatial_dims: 2 for 128 x 128 DICOM X-rays (12 bits stored in 16, about a third MONOCHROME1), classes
             interstitial / normal / nodule; 3 for 48 x 48 x 24 NIfTI volumes, classes atrophy / lesion / normal.
-        seed: seed of everything; equal seeds give equal files.
+        seed: equal seeds give equal files.
         counts: images per split, and of the "second_hospital"; default 360 / 90 / 120 and 120 in 2D, 96 / 33 / 48
             and none in 3D.
 
     Returns:
-        The folder, with ``datalist.csv`` (image, label, split, patient, in 2D also machine) and the folder ``images``;
-        the folder ``second_hospital`` in it has the same, without splits.
+        The folder, with ``datalist.csv`` (image, label, split, patient, in 2D also machine) and the folder ``images``.
+        Its subfolder ``second_hospital`` has the same, without splits.
 
     Raises:
-        InputError: when the folder holds something else, so that nothing of the user's is ever overwritten.
+        InputError: the folder holds other files, which are never overwritten.
     """
     if spatial_dims not in (2, 3):
         raise InputError(f"spatial_dims must be 2 or 3, found {spatial_dims}.")
@@ -97,7 +96,7 @@ def write_demo(
     if directory.is_file():
         raise InputError(f"{directory} is a file; give a new folder for the demo data.")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    # written beside and moved in one step: a run that is interrupted leaves nothing half made
+    # an interrupted run leaves nothing incomplete, as the folder is written elsewhere and moved in one step
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         target = Path(scratch) / "demo"
         plan = _plan(spatial_dims, seed, counts)
@@ -105,7 +104,7 @@ def write_demo(
         if counts.get(SECOND):
             _write_hospital(target / SECOND, [replace(image, split="") for image in plan if image.split == SECOND])
         (target / MARKER).write_text(json.dumps(marker), encoding="utf-8")
-        if _holds(directory, marker):  # another process of the same run was faster
+        if _holds(directory, marker):  # written by another process meanwhile
             return directory
         try:
             target.rename(directory.resolve())  # takes the place of an empty folder
@@ -116,7 +115,7 @@ def write_demo(
 
 
 def _write_hospital(folder: Path, plan: Sequence[_Image]) -> None:
-    """Writes the images, and their table with the columns that say something."""
+    """Writes the images, and their table without empty columns."""
     (folder / "images").mkdir(parents=True)
     for image in plan:
         (_write_xray if image.name.endswith(".dcm") else _write_head)(folder / image.name, image)
@@ -128,7 +127,7 @@ def _write_hospital(folder: Path, plan: Sequence[_Image]) -> None:
 
 
 def of_demo(path: str | Path) -> bool:
-    """Whether a path is that of demo data, or the word that stands for them."""
+    """Whether a path lies in demo data, or is one of their names."""
     if str(path) in DEMO_NAMES:
         return True
     path = Path(path).expanduser().absolute()
@@ -136,12 +135,11 @@ def of_demo(path: str | Path) -> bool:
 
 
 def _holds(directory: Path, marker: dict) -> bool:
-    path = directory / MARKER
-    return read_json(path) == marker
+    return read_json(directory / MARKER) == marker
 
 
 def _plan(spatial_dims: int, seed: int, counts: Mapping[str, int]) -> list[_Image]:
-    """Patients with one to three images each, of one class and from one machine, never in two splits."""
+    """Plans patients with one to three images each, of one class, from one machine and in one split."""
     classes = CLASSES_2D if spatial_dims == 2 else CLASSES_3D
     suffix, most = (".dcm", 3) if spatial_dims == 2 else (".nii.gz", 1)
     rng = np.random.default_rng([seed, spatial_dims])
@@ -162,9 +160,6 @@ def _plan(spatial_dims: int, seed: int, counts: Mapping[str, int]) -> list[_Imag
     return images
 
 
-# ----------------------------------------------------------------------------------------------- shapes, any dimension
-
-
 def _coordinates(size: tuple[int, ...]) -> list[np.ndarray]:
     """Voxel centres from -1 to 1 along every axis."""
     axes = [(np.arange(n) + 0.5) / n * 2 - 1 for n in size]
@@ -172,7 +167,7 @@ def _coordinates(size: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def _ellipsoid(grid: list[np.ndarray], centre, radii, softness: float = 0.08) -> np.ndarray:
-    """1 inside, 0 outside, with a soft edge ``softness`` wide in units of the radius."""
+    """1 inside, 0 outside, with a soft edge; ``softness`` is its width in radii."""
     distance = np.sqrt(sum(((x - c) / r) ** 2 for x, c, r in zip(grid, centre, radii, strict=True)))
     return 1 / (1 + np.exp(np.clip((distance - 1) / softness, -30, 30)))
 
@@ -184,7 +179,7 @@ def _smooth_noise(rng: np.random.Generator, size: tuple[int, ...], width: float)
 
 
 def _blurred(image: np.ndarray, width: float) -> np.ndarray:
-    """The image under a Gaussian of ``width`` voxels (filtered in Fourier space)."""
+    """Gaussian blur with a deviation of ``width`` voxels, in Fourier space."""
     *first, last = image.shape
     frequencies = np.meshgrid(*[np.fft.fftfreq(n) for n in first], np.fft.rfftfreq(last), indexing="ij", sparse=True)
     transfer = np.exp(-2 * (np.pi * width) ** 2 * sum(f**2 for f in frequencies))
@@ -197,24 +192,14 @@ def _level(image: np.ndarray, rng: np.random.Generator, *, mean: float, deviatio
     return image * deviation * rng.uniform(0.8, 1.2) + mean * rng.uniform(0.8, 1.2)
 
 
-# ------------------------------------------------------------------------------------------------------ chest X-rays
-
-
 @dataclass(frozen=True)
 class Machine:
-    """What one kind of X-ray machine makes of a chest.
+    """Properties of one kind of X-ray machine."""
 
-    Args:
-        noise: deviation of the noise, where the lungs are about 0.6 darker than the trunk.
-        blur: deviation of the blur in pixels.
-        build: how much wider its patients are than others.
-        curve: exponent of the curve from density to grey value.
-    """
-
-    noise: float
-    blur: float
-    build: float = 1.0
-    curve: float = 1.0
+    noise: float  # deviation, where the lungs are about 0.6 darker than the trunk
+    blur: float  # deviation in pixels
+    build: float = 1.0  # relative width of its patients
+    curve: float = 1.0  # exponent from density to grey value
 
 
 MACHINES = {
@@ -229,13 +214,13 @@ def chest_xray(
 ) -> np.ndarray:
     """Draws one chest-like X-ray, bright where dense.
 
-    Nodules go from plain to faint, and may lie behind a rib, a vessel or the heart. All lungs have vessels, of which
-    some are seen end-on as dots, and a little texture; "interstitial" begins where the texture of the others ends.
+    Nodules range from plain to faint, and may lie behind a rib, a vessel or the heart. All lungs have vessels, some of
+    them seen end-on as dots, and a little texture; "interstitial" begins where the texture of the others ends.
 
     Args:
         label: "normal", "nodule" (one round lesion in a lung) or "interstitial" (a fine net in both lungs).
-        anatomy_seed: what a patient keeps from view to view.
-        view_seed: position, exposure and noise of one view.
+        anatomy_seed: of the patient.
+        view_seed: of position, exposure and noise.
         machine: a key of :data:`MACHINES`.
         size: rows and columns.
 
@@ -246,7 +231,7 @@ def chest_xray(
     view = np.random.default_rng([anatomy_seed, 22, view_seed])
     made_by = MACHINES[machine]
     y, x = _coordinates(size)
-    # the view: small turn, shift and magnification of the patient
+    # small turn, shift and magnification of the patient
     turn, zoom = np.deg2rad(view.uniform(-5, 5)), view.uniform(0.93, 1.07)
     dy, dx = view.uniform(-0.06, 0.06, 2)
     y, x = zoom * (np.cos(turn) * y - np.sin(turn) * x) + dy, zoom * (np.sin(turn) * y + np.cos(turn) * x) + dx
@@ -342,13 +327,10 @@ def _write_xray(path: Path, image: _Image) -> None:
     dicom.save_as(path, enforce_file_format=True)
 
 
-# ------------------------------------------------------------------------------------------------------ head volumes
-
-
 def head_volume(label: str, *, anatomy_seed: int, size: tuple[int, int, int] = SIZE_3D) -> np.ndarray:
     """Draws one head-like volume.
 
-    Lesions go from bright to faint, and every brain may have a few smaller bright spots; "atrophy" begins where the
+    Lesions range from bright to faint, and every brain may have a few smaller bright spots. "atrophy" begins where the
     width of the others' ventricles ends.
 
     Args:
@@ -399,5 +381,5 @@ def _write_head(path: Path, image: _Image) -> None:
     affine[:3, 3] = [-spacing * (n - 1) / 2 for spacing, n in zip(SPACING_3D, volume.shape, strict=True)]
     file = nibabel.Nifti1Image(volume, affine)
     file.header.set_xyzt_units("mm")
-    # gzip stamps the time of writing by default; equal seeds must give equal files
+    # without gzip's time stamp equal seeds give equal files
     path.write_bytes(gzip.compress(file.to_bytes(), compresslevel=3, mtime=0))

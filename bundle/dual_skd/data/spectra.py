@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Power spectra of images, and images with the spectrum of another: how much coarse and fine structure they have."""
+"""Power spectra of images, and images with the spectrum of another one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 RINGS = 9  # of frequencies, from 0 to half a cycle per pixel
-_MOST_GAIN = 4.0  # an image without any detail gets none from a spectrum
+MAX_GAIN = 4.0  # of an amplitude: otherwise the noise of an image without detail would be amplified
 
 
 def power_spectra(images: Tensor) -> Tensor:
-    """Mean power at each of ``RINGS`` spatial frequencies, all directions and channels together.
+    """Mean power at each of ``RINGS`` spatial frequencies, over all directions and channels.
 
-    The image's mean is left out. Towards the border images fade out (Hann window), as their edges don't belong to each
-    other.
+    The image's mean is left out. Images fade out towards the border (Hann window), as opposite edges don't match.
 
     Args:
         images: (N, C, H, W[, D]), float32 or float64.
@@ -37,12 +36,11 @@ def power_spectra(images: Tensor) -> Tensor:
 
 
 def mix_spectra(images: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
-    """Images whose power spectrum goes a share of the way to that of their partners; phases and means stay.
+    """Moves the power spectrum of images towards that of their partners; phases and means stay.
 
     The amplitude at the frequency f is multiplied by (P_partner(f) / P_image(f))^(share / 2), where P is the mean power
-    of all directions. So the picture stays and its ratio of coarse to fine structure becomes that of another picture.
-    After the amplitude mixing of Xu et al. 2021 (FACT), who mix each direction by itself, which shows the partner's
-    edges as ghosts.
+    over all directions. So the picture stays, but its ratio of coarse to fine structure becomes that of another one.
+    Xu et al. 2021 (FACT) mix each direction separately, which shows the partner's edges as ghosts.
 
     Args:
         images: (N, C, H, W[, D]), floating point.
@@ -50,14 +48,14 @@ def mix_spectra(images: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
         shares: (N,), 0 leaves an image as it is, 1 gives it the spectrum of its partner.
 
     Returns:
-        a tensor of the images' shape and type.
+        A tensor of the images' shape and type.
     """
     size, axes = tuple(images.shape[2:]), list(range(2, images.ndim))
     exact = images if images.dtype == torch.float64 else images.float()
     power = power_spectra(exact)
     level = (power + 1e-12).log()
     gain = (level[partners] - level) * shares.to(level).reshape(-1, 1) / 2
-    gain = gain.clamp(-math.log(_MOST_GAIN), math.log(_MOST_GAIN)) @ _rings(size).to(level).T
+    gain = gain.clamp(-math.log(MAX_GAIN), math.log(MAX_GAIN)) @ _rings(size).to(level).T
     gain[:, 0] = 0  # the mean
     waves = torch.fft.rfftn(exact, dim=axes)
     waves = waves * gain.exp().reshape(len(images), 1, *waves.shape[2:])
@@ -66,7 +64,7 @@ def mix_spectra(images: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _rings(size: tuple[int, ...]) -> Tensor:
-    """How far each frequency of ``rfftn`` belongs to each ring: (frequencies, RINGS), rows add up to 1."""
+    """Weight of each frequency of ``rfftn`` in each ring: (frequencies, RINGS), rows add up to 1."""
     along = [torch.fft.fftfreq(extent) for extent in size[:-1]] + [torch.fft.rfftfreq(size[-1])]
     squares = torch.stack(torch.meshgrid(*along, indexing="ij")).square().sum(dim=0)
     place = (squares.sqrt().flatten() * 2).clamp(max=1) * (RINGS - 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data set that goes on where a file can't be used."""
+"""A data set that skips files that can't be used."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ logger = logging.getLogger(__name__)
 
 
 class TolerantDataset(Dataset):
-    """A data set in which a file that can't be used leaves a listed gap instead of ending the run.
+    """MONAI's data set, in which a file that can't be used becomes an image of zeros with a "problem".
 
-    Items get a "problem": "" for good ones; else the sentence that says what is wrong, beside an image of zeros that
-    keeps the batch whole. Who writes results has to look at it: :class:`dual_skd.serving.writers.PredictionWriter`
-    does.
+    Every item has this key: "" for good files, else a sentence on what is wrong.
+    :class:`dual_skd.serving.writers.PredictionWriter` leaves images with a problem out of the results.
 
     Args:
         data: records.
         transform: of every record.
         shape: (C, H, W[, D]) of a transformed image.
-        on_bad_file: "skip", or "error", with which the first bad file ends the run.
+        on_bad_file: "skip"; or "error" to end the run at the first bad file.
 
     Raises:
         InputError: for another ``on_bad_file``; with "error", on a file that can't be used.

@@ -4,7 +4,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from dual_skd.data.checking.clean_list import clean_records, groups_of_copies, write_clean_list
+from dual_skd.data.checking.clean_list import clean_records, duplicate_groups, write_clean_list
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.record import Record
@@ -29,7 +29,7 @@ def kept(splits: dict[str, list[Record]]) -> str:
 
 
 def test_groups_are_closed_under_being_copies():
-    groups = groups_of_copies([("a", "b"), ("c", "d"), ("b", "e"), ("f", "c")])
+    groups = duplicate_groups([("a", "b"), ("c", "d"), ("b", "e"), ("f", "c")])
     assert sorted(map(sorted, groups)) == [["a", "b", "e"], ["c", "d", "f"]]
 
 

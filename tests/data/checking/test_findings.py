@@ -14,7 +14,7 @@ from dual_skd.data import check_records, load_records
 from dual_skd.data.checking.finding_kinds import KINDS
 from dual_skd.data.checking.findings import COLUMNS, Findings
 from dual_skd.data.demo import chest_xray
-from dual_skd.data.near_duplicates.finder import Twin
+from dual_skd.data.near_duplicates.finder import NearDuplicate
 from dual_skd.data.reading import reader
 from dual_skd.data.reading.inspection import FileFacts
 from dual_skd.data.records.datalist import DataList
@@ -289,9 +289,9 @@ def test_images_that_are_much_alike_across_splits_are_told_but_no_copies(dataset
     train, test = data.train[0]["image"], data.test[0]["image"]
 
     class Finder:
-        def twins(self, images, others, *, similarity):
-            assert similarity < 0.85
-            return [Twin(train, test, False, 0.85), Twin(train, data.train[1]["image"], False, 0.9)]
+        def find(self, images, others, *, min_similarity):
+            assert min_similarity < 0.85
+            return [NearDuplicate(train, test, False, 0.85), NearDuplicate(train, data.train[1]["image"], False, 0.9)]
 
     findings = check_records(data, finder=Finder())
     assert findings.ok and not findings.twins

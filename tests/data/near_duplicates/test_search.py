@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dual_skd.data.near_duplicates import finder as twins
-from dual_skd.data.near_duplicates import search as twin_search
-from dual_skd.data.near_duplicates.search import find_twins
+from dual_skd.data.near_duplicates import search as searching
+from dual_skd.data.near_duplicates import signature_cache
+from dual_skd.data.near_duplicates.search import finder_if_wanted
 from dual_skd.errors import InputError
 
 
@@ -24,19 +24,19 @@ def images(tmp_path) -> list[str]:
 
 
 def search(images: list[str], how: str, notes: list[str]):
-    return find_twins(images, spatial_dims=2, search=how, dataset_dir="D", notes=notes)
+    return finder_if_wanted(images, spatial_dims=2, search=how, dataset_dir="D", notes=notes)
 
 
 def test_many_images_are_searched_only_if_most_are_known_or_it_is_asked_for(images, monkeypatch, caplog):
-    monkeypatch.setattr(twin_search, "MOST", 2)
-    monkeypatch.setattr(twins, "count_cached", lambda images, spatial_dims: 1, raising=False)
+    monkeypatch.setattr(searching, "AUTO_MAX_IMAGES", 2)
+    monkeypatch.setattr(signature_cache, "count_stored", lambda images, spatial_dims: 1)
     notes: list[str] = []
     with caplog.at_level(logging.WARNING):
         assert search(images, "auto", notes) is None
     assert "4 images were not searched for copies" in notes[0] and "3 of them would have to be decoded" in notes[0]
     assert "`dual-skd check D`" in notes[0] and notes[0] in caplog.text
     assert search(images, "always", notes) is not None
-    monkeypatch.setattr(twins, "count_cached", lambda images, spatial_dims: 2, raising=False)
+    monkeypatch.setattr(signature_cache, "count_stored", lambda images, spatial_dims: 2)
     assert search(images, "auto", notes) is not None and len(notes) == 1
 
 

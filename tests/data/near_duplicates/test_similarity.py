@@ -14,11 +14,11 @@ from PIL import Image, ImageEnhance
 from torch.nn import functional
 
 from dual_skd.data.demo import chest_xray, head_volume
-from dual_skd.data.near_duplicates import finder as twins
+from dual_skd.data.near_duplicates import finder as searching
 from dual_skd.data.near_duplicates import signature_cache
 from dual_skd.data.near_duplicates import similarity as fine
-from dual_skd.data.near_duplicates.candidates import candidates, side_by_side
-from dual_skd.data.near_duplicates.finder import TwinFinder
+from dual_skd.data.near_duplicates.candidates import candidates, grouped_by_image
+from dual_skd.data.near_duplicates.finder import NearDuplicateFinder
 from dual_skd.data.near_duplicates.signatures import read_finite, views_of
 
 FLIPPED = ((), (0,), (1,), (0, 1))  # axes by the code that candidates() gives
@@ -101,8 +101,8 @@ def plain_agreement(first: torch.Tensor, second: torch.Tensor, theta: torch.Tens
     return found[int((reached < 0.1 * reached[-1]).sum())][0] if found else -1.0
 
 
-def plain_likeness(first: torch.Tensor, second: torch.Tensor) -> float:
-    """How alike two pictures (96, 96) are, one pair at a time."""
+def plain_similarity(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Similarity of two pictures (96, 96), one pair at a time."""
     theta = torch.eye(2, 3)
     for size, steps in ((24, 6), (48, 5)):
         small = [functional.avg_pool2d(each[None, None], 96 // size)[0, 0] for each in (first, second)]
@@ -155,55 +155,55 @@ def images(tmp_path_factory) -> list[str]:
     return sorted(str(path) for path in folder.iterdir())
 
 
-def candidates_of(finder: TwinFinder) -> list[tuple[int, int, int]]:
+def candidates_of(finder: NearDuplicateFinder) -> list[tuple[int, int, int]]:
     rows = torch.arange(len(finder._descriptors))
     return candidates(torch.from_numpy(finder._descriptors), rows, rows)
 
 
-def test_many_pairs_at_a_time_are_found_as_alike_as_one_by_one(images):
-    finder = TwinFinder(images, cache=False)
-    found = {frozenset((t.image, t.twin)): t.similarity for t in finder.twins(images, images, similarity=0.2)}
-    pictures = [torch.from_numpy(views_of(read_finite(image), fine.SIZE))[0] for image in images]
+def test_many_pairs_at_a_time_have_the_similarity_they_have_one_by_one(images):
+    finder = NearDuplicateFinder(images, cache=False)
+    found = {frozenset((t.image, t.other)): t.similarity for t in finder.find(images, images, min_similarity=0.2)}
+    pictures = [torch.from_numpy(views_of(read_finite(image), fine.SIZE_PIXELS))[0] for image in images]
     plain = {
-        frozenset((images[one], images[other])): plain_likeness(pictures[one].flip(FLIPPED[axes]), pictures[other])
+        frozenset((images[one], images[other])): plain_similarity(pictures[one].flip(FLIPPED[axes]), pictures[other])
         for one, other, axes in candidates_of(finder)
     }
     expected = {pair: value for pair, value in plain.items() if value >= 0.2}
     assert found.keys() == expected.keys() and len(plain) > len(expected)
     assert all(found[pair] == pytest.approx(expected[pair], abs=2e-4) for pair in expected)
-    copies = {pair for pair, value in expected.items() if value >= twins.SIMILARITY}
+    copies = {pair for pair, value in expected.items() if value >= searching.SIMILARITY}
     names = [sorted(Path(image).stem.split() for image in pair) for pair in copies]
     assert len(copies) >= 2 * len(CHANGES) and all(one[0] == other[0] != "slice" for one, other in names)
 
 
 def test_the_result_of_a_pair_does_not_depend_on_the_pairs_beside_it(images, monkeypatch):
     def found() -> dict[frozenset[str], float]:
-        pairs = TwinFinder(images, cache=False).twins(images, images, similarity=0.2)
-        return {frozenset((twin.image, twin.twin)): twin.similarity for twin in pairs}
+        pairs = NearDuplicateFinder(images, cache=False).find(images, images, min_similarity=0.2)
+        return {frozenset((pair.image, pair.other)): pair.similarity for pair in pairs}
 
     together = found()
-    monkeypatch.setattr(twins, "PAIRS", 1)
-    monkeypatch.setattr(fine, "AT_ONCE", 1)
+    monkeypatch.setattr(searching, "PAIRS_PER_STEP", 1)
+    monkeypatch.setattr(fine, "PIXELS_PER_BATCH", 1)
     alone = found()
     assert together.keys() == alone.keys()
     assert all(together[pair] == pytest.approx(alone[pair], abs=1e-4) for pair in together)
 
 
 def test_images_beyond_those_that_are_kept_in_memory_are_decoded_again(images, monkeypatch):
-    kept = TwinFinder(images, cache=False).twins(images, images, similarity=0.2)
-    monkeypatch.setattr(signature_cache, "KEPT", {2: 5})
-    monkeypatch.setattr(twins, "PAIRS", 4)
-    finder = TwinFinder(images, cache=False)
+    kept = NearDuplicateFinder(images, cache=False).find(images, images, min_similarity=0.2)
+    monkeypatch.setattr(signature_cache, "MAX_IMAGES_IN_MEMORY", {2: 5})
+    monkeypatch.setattr(searching, "PAIRS_PER_STEP", 4)
+    finder = NearDuplicateFinder(images, cache=False)
     names: list[str] = []
-    monkeypatch.setattr(twins, "read_finite", lambda image, **options: names.append(image) or read_finite(image))
-    found = finder.twins(images, images, similarity=0.2)
-    assert {(twin.image, twin.twin) for twin in found} == {(twin.image, twin.twin) for twin in kept}
+    monkeypatch.setattr(searching, "read_finite", lambda image, **options: names.append(image) or read_finite(image))
+    found = finder.find(images, images, min_similarity=0.2)
+    assert {(pair.image, pair.other) for pair in found} == {(pair.image, pair.other) for pair in kept}
     assert len(set(names)) > 5
 
 
 def test_only_what_is_alike_at_half_size_is_compared_at_full_size_and_pictures_are_prepared_once(images, monkeypatch):
     stepped, prepared = {24: 0, 48: 0, 96: 0}, {24: 0, 48: 0, 96: 0}
-    step, standardise = fine._stepped, fine.standardise
+    step, standardise = fine._gauss_newton, fine.standardise
 
     def counted_step(slopes, *rest):
         stepped[slopes.shape[-1]] += len(slopes)
@@ -213,11 +213,11 @@ def test_only_what_is_alike_at_half_size_is_compared_at_full_size_and_pictures_a
         prepared[pictures.shape[-1]] += len(pictures)
         return standardise(pictures, deviation)
 
-    finder = TwinFinder(images, cache=False)
+    finder = NearDuplicateFinder(images, cache=False)
     pairs = candidates_of(finder)
-    monkeypatch.setattr(fine, "_stepped", counted_step)
+    monkeypatch.setattr(fine, "_gauss_newton", counted_step)
     monkeypatch.setattr(fine, "standardise", counted_standardise)
-    alike = finder.twins(images, images, similarity=fine.PROMISING)
+    alike = finder.find(images, images, min_similarity=fine.PROMISING)
     assert stepped[24] == stepped[48] == len(pairs) > len(images)
     assert len(alike) <= stepped[96] < len(pairs)
     assert prepared[24] <= len(images) and prepared[48] <= 2 * len(images)  # for the map, for the correlation
@@ -228,7 +228,7 @@ def test_pairs_of_the_same_images_come_close_together():
     groups = [[5 * number + place for place in range(5)] for number in range(40)]
     pairs = [(one, other, 0) for group in groups for one, other in combinations(group, 2)]
     mixed = [pairs[place] for place in np.random.default_rng(0).permutation(len(pairs))]
-    ordered = side_by_side(mixed)
+    ordered = grouped_by_image(mixed)
     assert sorted(ordered) == sorted(mixed)
     assert all(
         len({row for pair in ordered[start : start + 10] for row in pair[:2]}) == 5 for start in range(0, 400, 10)

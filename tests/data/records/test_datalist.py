@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dual_skd.data import load_records
-from dual_skd.data.near_duplicates.finder import TwinFinder
+from dual_skd.data.near_duplicates.finder import NearDuplicateFinder
 from dual_skd.data.records.datalist import MAX_CLASSES_COUNTED
 from dual_skd.data.records.labels import in_order
 from dual_skd.data.records.record import LeftOut, Record
@@ -444,11 +444,11 @@ def test_the_likeness_of_a_twin_is_the_users_to_choose(tmp_path, monkeypatch):
     class_folders(tmp_path / "test", {"a": 3, "b": 3})
     asked = []
 
-    def twins(self, images, others, *, similarity):
-        asked.append(similarity)
+    def find(self, images, others, *, min_similarity):
+        asked.append(min_similarity)
         return []
 
-    monkeypatch.setattr(TwinFinder, "twins", twins)
+    monkeypatch.setattr(NearDuplicateFinder, "find", find)
     load(tmp_path, keep_twins=False, twin_similarity=0.8)
     assert set(asked) == {0.8}
     fails(tmp_path, "twin_similarity is 80; expected a number above 0", keep_twins=False, twin_similarity=80)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data list of what is left of a data set after the check: usable images, one of every group of copies."""
+"""Builds a data list without what the check found: usable images, one of every group of near duplicates."""
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -14,7 +15,7 @@ from dual_skd.data.records.record import Record
 from dual_skd.utils.spelling import is_empty_cell
 from dual_skd.utils.wording import counted
 
-# why images go: what is counted, of one and of many
+# reasons to remove images, for one and for many
 UNUSABLE = "image can't be used", "images can't be used"
 COPY = "image is a copy", "images are copies"
 OTHER_LABEL = "image is a copy with another label", "images are copies with different labels"
@@ -23,46 +24,43 @@ KEPT_FIRST = ("test", "val", "train")  # test images are fewer and dearer: their
 
 
 def clean_records(data: DataList, findings: Findings) -> tuple[dict[str, list[Record]], list[str]]:
-    """Chooses the images that may stay.
+    """Selects the images that may stay.
 
-    Files that can't be used go. Of images that are copies of each other, over all splits, one stays, of the test
-    split if there is one; none stays where their labels differ. Of a patient in several splits, the images of one stay.
+    Files that can't be used are removed. Of near duplicates, over all splits, one stays: that of the test split if
+    there is one. None stays where their labels differ. Of a patient in several splits, the images of one split stay.
 
     Args:
-        data: as given, nothing left out.
-        findings: of the whole check, with the search for copies.
+        data: the data set as given.
+        findings: of the whole check, with the search for near duplicates.
 
     Returns:
-        (records per split, in the order of the data; sentences that count what goes).
+        (records per split, in the order of the data; sentences that count the removed images).
     """
     records = {data.relative(record.image): record for split in SPLITS for record in data.splits[split]}
     split_of = {data.relative(record.image): split for split in SPLITS for record in data.splits[split]}
     unusable = {one["image"] for one in findings.unreadable}
-    gone = dict.fromkeys(unusable, UNUSABLE)
-    for group in groups_of_copies([(twin["image"], twin["twin"]) for twin in findings.twins]):
+    removed = dict.fromkeys(unusable, UNUSABLE)
+    for group in duplicate_groups([(pair["image"], pair["twin"]) for pair in findings.twins]):
         members = sorted(group - unusable, key=lambda name: (KEPT_FIRST.index(split_of[name]), name))
-        labels = {str(records[name].label) for name in members}
-        first = 0 if len(labels) > 1 else 1
-        gone |= dict.fromkeys(members[first:], COPY if first else OTHER_LABEL)
+        if len({str(records[name].label) for name in members}) > 1:
+            removed |= dict.fromkeys(members, OTHER_LABEL)
+        else:
+            removed |= dict.fromkeys(members[1:], COPY)
     home: dict[str, str] = {}
     for split in KEPT_FIRST:
         for record in data.splits[split]:
-            if record.patient and data.relative(record.image) not in gone:
+            if record.patient and data.relative(record.image) not in removed:
                 home.setdefault(record.patient, split)
     for name, record in records.items():
-        if name not in gone and home.get(record.patient, split_of[name]) != split_of[name]:
-            gone[name] = OTHER_SPLIT
-    reasons = list(gone.values())
-    notes = [counted(reasons.count(reason), *reason) for reason in dict.fromkeys(reasons)]
-    kept: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    for name, record in records.items():
-        if name not in gone:
-            kept[split_of[name]].append(record)
-    return kept, notes
+        if name not in removed and home.get(record.patient, split_of[name]) != split_of[name]:
+            removed[name] = OTHER_SPLIT
+    notes = [counted(number, *reason) for reason, number in Counter(removed.values()).items()]
+    left = [name for name in records if name not in removed]
+    return {split: [records[name] for name in left if split_of[name] == split] for split in SPLITS}, notes
 
 
-def groups_of_copies(pairs: Sequence[tuple[str, str]]) -> list[set[str]]:
-    """Groups in which every image is linked to every other one by pairs of copies."""
+def duplicate_groups(pairs: Sequence[tuple[str, str]]) -> list[set[str]]:
+    """Connected groups of images, from pairs of near duplicates."""
     group_of: dict[str, set[str]] = {}
     for one, other in pairs:
         merged = group_of.get(one, {one}) | group_of.get(other, {other})
@@ -71,10 +69,10 @@ def groups_of_copies(pairs: Sequence[tuple[str, str]]) -> list[set[str]]:
 
 
 def write_clean_list(data: DataList, splits: Mapping[str, Sequence[Record]], file: TextIO) -> None:
-    """Writes records as a CSV table that training takes, with a 0/1 column per class where an image may have several.
+    """Writes records as a CSV table that training reads, with absolute paths.
 
-    Names joined in one column would say neither the order of the classes nor which images have none. Paths are
-    absolute.
+    Multi-label data get a 0/1 column per class: joined names would give neither the order of the classes nor the images
+    without any.
     """
     divided = bool(data.val or data.test)
     labels = data.class_names if data.multi_label else ("label",)
@@ -96,5 +94,5 @@ def write_clean_list(data: DataList, splits: Mapping[str, Sequence[Record]], fil
 
 
 def like_empty_cells(data: DataList) -> dict[str, str]:
-    """The class map that a clean list needs where a class is called like an empty cell, so that it stays a class."""
+    """Class map that keeps classes whose names look like empty cells, such as "None"."""
     return {} if data.multi_label else {name: name for name in data.class_names if is_empty_cell(name)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of findings, worst first: how bad each is, how it is told, what to do about it."""
+"""The kinds of findings, worst first: severity, words, remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of finding: how bad it is, how it is said of one and of many, and what to do about it."""
+    """A kind of finding: its severity, its words for one and for many, and what to do about it."""
 
     severity: str
     one: str
@@ -152,6 +152,6 @@ KINDS: dict[str, Kind] = {
         "nothing has to be done: training leaves such files out, too",
     ),
 }
-# problems of single files, which keep training from using them
+# problems of single files that training can't use
 OF_FILES = tuple(list(KINDS)[1 : list(KINDS).index("unknown_label")])
 ORDER = {kind: place for place, kind in enumerate(KINDS)}

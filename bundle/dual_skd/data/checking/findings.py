@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that spoils a result, found before any training: bad files, leaks, contradicting labels, shortcuts."""
+"""Checks a data set before any training: bad files, leaks, contradicting labels, shortcuts."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from dual_skd.data.checking.finding_kinds import KINDS, OF_FILES, ORDER
 from dual_skd.data.checking.outliers import Oddity, find_oddities, stretching
 from dual_skd.data.checking.shortcuts import find_shortcuts
-from dual_skd.data.near_duplicates.finder import PROBABLE, SIMILARITY, TwinFinder
+from dual_skd.data.near_duplicates.finder import PROBABLE_SIMILARITY, SIMILARITY, NearDuplicate, NearDuplicateFinder
 from dual_skd.data.near_duplicates.signature_cache import Signatures
 from dual_skd.data.reading.formats import CONVERTIBLE, FORMATS, WORKBOOKS, content_of, not_read
 from dual_skd.data.reading.inspection import FileFacts, inspect_all
@@ -20,9 +20,9 @@ from dual_skd.data.records.image_files import is_junk
 from dual_skd.data.records.splitting import divide, far_from_asked
 from dual_skd.utils.wording import counted
 
-TEST_FRACTION = 0.2  # of the images, which training makes its test set where no split is given
-NEARLY_ALL = 0.9  # of the images: then the wish is wrong, and not they
-IMBALANCE = 10  # times as many images of one class as of another
+TEST_FRACTION = 0.2  # share of the images that training takes as test set where no split is given
+NEARLY_ALL = 0.9  # share of images with other dimensions from which the option is wrong, not the images
+IMBALANCE = 10  # ratio of the images of the largest class to those of a rare one
 COLUMNS = ("image", "split", "label", "kind", "severity", "detail", "remedy", "twin")
 
 
@@ -49,15 +49,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a check found; ``errors`` and ``warnings`` say it in sentences.
+    """Results of a check; ``errors`` and ``warnings`` put them in sentences.
 
     Args:
         counts: split -> images per class name.
         offenders: one dict with the keys of :data:`COLUMNS` per image and kind; "image" is "" for findings about the
             whole set.
-        twins: {"image", "split", "label", "twin", "twin_split", "twin_label", "exact", "similarity"} of copies.
+        twins: near duplicates, {"image", "split", "label", "twin", "twin_split", "twin_label", "exact", "similarity"}.
         shared_patients: {"patient", "splits"} of patients in more than one split.
-        notes: what is good to know and no fault, in words.
+        notes: sentences on what is good to know and no fault.
         facts: of every file, by its locator.
     """
 
@@ -79,22 +79,22 @@ class Findings:
 
     @property
     def leaks(self) -> list[dict]:
-        """Twins that stand in different splits."""
-        return [twin for twin in self.twins if twin["split"] != twin["twin_split"]]
+        """Near duplicates in different splits."""
+        return [pair for pair in self.twins if pair["split"] != pair["twin_split"]]
 
     @property
     def conflicts(self) -> list[dict]:
-        """Twins with different labels."""
-        return [twin for twin in self.twins if twin["label"] != twin["twin_label"]]
+        """Near duplicates with different labels."""
+        return [pair for pair in self.twins if pair["label"] != pair["twin_label"]]
 
     @property
     def errors(self) -> list[str]:
-        """What must be mended before a result means anything."""
+        """Sentences on what spoils a result."""
         return [group.sentence for group in self.groups("error")]
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know and training survives."""
+        """Sentences on what doesn't keep a user from training."""
         return [group.sentence for group in self.groups("warning")]
 
     @property
@@ -106,10 +106,12 @@ class Findings:
         found: dict[tuple[str, str], list[dict]] = {}
         for one in self.offenders:
             if one["severity"] == severity:
-                # the leak of test images and that of validation images, and each shortcut, are told apart
-                kind = one["kind"]
-                apart = (kind in ("shortcut", "doubt") and one["detail"]) or (kind.startswith("twin") and one["split"])
-                found.setdefault((one["kind"], apart or ""), []).append(one)
+                kind, part = one["kind"], ""
+                if kind in ("shortcut", "doubt"):
+                    part = one["detail"]
+                elif kind.startswith("twin"):  # leaks of test and of validation images are two groups
+                    part = one["split"]
+                found.setdefault((kind, part), []).append(one)
         return [
             Group(kind, severity, *self._words(kind, members), members)
             for (kind, _), members in sorted(found.items(), key=lambda item: ORDER[item[0][0]])
@@ -117,44 +119,32 @@ class Findings:
 
     def as_dict(self) -> dict:
         """Plain types, for a JSON file."""
-        return {
-            "ok": self.ok,
-            "errors": self.errors,
-            "warnings": self.warnings,
-            "notes": self.notes,
-            "counts": self.counts,
-            "unreadable": self.unreadable,
-            "shared_patients": self.shared_patients,
-            "twins": self.twins,
-            "offenders": self.offenders,
-        }
+        names = "ok errors warnings notes counts unreadable shared_patients twins offenders"
+        return {name: getattr(self, name) for name in names.split()}
 
     def _words(self, kind: str, members: Sequence[dict]) -> tuple[str, str]:
         """(headline, example) of a group."""
-        first = members[0]
+        first, count = members[0], len(members)
+        example = f"{first['image']}: {first['detail']}" if first["image"] else first["detail"]
         if kind in ("data_set", "doubt", "shortcut"):
             return f"{first['detail'][0].upper()}{first['detail'][1:].removesuffix('.')}", ""
+        if kind in ("twin_across_splits", "twin_within_split"):
+            across = kind == "twin_across_splits"
+            pairs = [pair for pair in self.twins if pair["split"] == first["split"]]
+            return _pairs_in_words([pair for pair in pairs if (pair["split"] != pair["twin_split"]) == across])
         if kind == "shared_patient":
-            patient = self.shared_patients[0]
+            patient, count = self.shared_patients[0], len(self.shared_patients)
             example = f"{patient['patient']} in {' and '.join(patient['splits'])}"
-            return _count(kind, len(self.shared_patients)), example
-        if kind == "label_conflict":
-            pair = self.conflicts[0]
+        elif kind == "label_conflict":
+            pair, count = self.conflicts[0], len(self.conflicts)
             example = f"{pair['image']} ({pair['label']}) and {pair['twin']} ({pair['twin_label']})"
-            return _count(kind, len(self.conflicts)), example
-        if kind == "twin_across_splits":
-            return _twins_in_words(self.leaks, first["split"])
-        if kind == "twin_within_split":
-            inside = [twin for twin in self.twins if twin["split"] == twin["twin_split"]]
-            return _twins_in_words(inside, first["split"])
-        example = f"{first['image']}: {first['detail']}" if first["image"] else first["detail"]
-        return _count(kind, len(members)), example
+        return counted(count, KINDS[kind].one, KINDS[kind].many), example
 
 
 def check_records(
     data: DataList,
     *,
-    finder: TwinFinder | None = None,
+    finder: NearDuplicateFinder | None = None,
     facts: Mapping[str, FileFacts] | None = None,
     known: Sequence[Oddity] = (),
     twins: bool = True,
@@ -165,57 +155,64 @@ def check_records(
         data: a data set as given, loaded with ``keep_twins=True``.
         finder: signatures of all its images; computed when not given.
         facts: locator -> facts of every image; computed when not given.
-        known: what was found before, while the set was loaded.
-        twins: look for copies among the images.
+        known: what was found while the set was loaded.
+        twins: whether to look for near duplicates.
     """
     records = [record for split in SPLITS for record in data.splits[split]]
     images = [record.image for record in records]
     signatures = Signatures(images, spatial_dims=data.spatial_dims) if twins and finder is None else None
     if facts is None:
-        also = signatures.add if signatures else None
-        facts = inspect_all(images, data.spatial_dims, also=also)
+        facts = inspect_all(images, data.spatial_dims, also=signatures.add if signatures else None)
     usable = [record for record in records if not facts[record.image].problem]
-    reports = _Reports(data)
-    for oddity in known:
-        reports.add(oddity.kind, oddity.image, oddity.detail)
-    reports.add_files(facts[record.image] for record in records)
-    for doubt in [*data.doubts, *_share_to_expect(data)]:
-        reports.add("doubt", "", doubt)
-    shared = reports.add_labels_and_patients()
+    of_usable = [facts[record.image] for record in usable]
+    collector = _Collector(data)
+    collector.add_oddities(known)
+    for one in (facts[image] for image in images):
+        if one.problem:
+            collector.add(one.problem, one.image, one.detail, remedy=one.remedy)
+    for doubt in [*data.doubts, *_doubts_on_test_set(data)]:
+        collector.add("doubt", "", doubt)
+    collector.add_classes()
+    shared = collector.add_shared_patients()
     pairs = []
     if twins and usable:
         images = [record.image for record in usable]
-        finder = finder or TwinFinder(images, spatial_dims=data.spatial_dims, signatures=signatures)
-        pairs = reports.add_twins(finder, images)
-    for oddity in find_oddities([facts[record.image] for record in records]):
-        reports.add(oddity.kind, oddity.image, oddity.detail)
-    for shortcut in find_shortcuts(usable, [facts[record.image] for record in usable], data.class_names):
-        reports.add("shortcut", "", shortcut.sentence, label=shortcut.label, remedy=shortcut.remedy)
-    reports.add_leftovers()
-    note = stretching([facts[record.image] for record in usable])
-    return replace(reports.findings(pairs, shared), notes=[note] if note else [], facts=facts)
+        finder = finder or NearDuplicateFinder(images, spatial_dims=data.spatial_dims, signatures=signatures)
+        pairs = collector.add_near_duplicates(finder, images)
+    collector.add_oddities(find_oddities(of_usable))
+    for shortcut in find_shortcuts(usable, of_usable, data.class_names):
+        collector.add("shortcut", "", shortcut.sentence, label=shortcut.label, remedy=shortcut.remedy)
+    collector.add_other_files()
+    note = stretching(of_usable)
+    return Findings(
+        counts={split: dict(zip(data.class_names, data.class_counts(split), strict=True)) for split in SPLITS},
+        offenders=sorted(collector.offenders, key=_order),
+        twins=pairs,
+        shared_patients=shared,
+        notes=[note] if note else [],
+        facts=facts,
+    )
 
 
 def dimensions_of_nearly_all(data: DataList, findings: Findings) -> int | None:
-    """The spatial dimensions that nearly all images have, where these aren't those that were asked for, else None."""
+    """Spatial dimensions of nearly all images where they differ from the option, else None."""
     other = 2 if data.spatial_dims == 3 else 3
     words = f"--spatial-dims {other}", f"it has {other} axes"  # others have too many axes for either
-    wrong = [
-        one for one in findings.offenders if one["kind"] == "wrong_dims" and any(w in one["detail"] for w in words)
-    ]
+    wrong = [one for one in findings.offenders if one["kind"] == "wrong_dims"]
+    wrong = [one for one in wrong if any(part in one["detail"] for part in words)]
     return other if wrong and len(wrong) >= NEARLY_ALL * sum(map(len, data.splits.values())) else None
 
 
-def _share_to_expect(data: DataList) -> list[str]:
-    """A sentence on a test set that training would make much larger or smaller than it is asked to, or none."""
+def _doubts_on_test_set(data: DataList) -> list[str]:
+    """A sentence on a test set that training would make much larger or smaller than its fraction, or none."""
     if data.val or data.test:
         return []
     taken, left = divide(data.train, fraction=TEST_FRACTION, seed=0, purpose="test")
     return far_from_asked(taken, left, fraction=TEST_FRACTION, split="test")
 
 
-class _Reports:
-    """Collects offenders of one data set."""
+class _Collector:
+    """Collects the offenders of one data set."""
 
     def __init__(self, data: DataList) -> None:
         self.data = data
@@ -224,12 +221,11 @@ class _Reports:
         self.split_of = {record.image: split for split in SPLITS for record in data.splits[split]}
 
     def add(self, kind: str, image: str, detail: str, *, label: str = "", remedy: str = "", twin: str = "") -> None:
-        record = self.record_of.get(image)
         self.offenders.append(
             {
                 "image": self.data.relative(image) if image else "",
                 "split": self.split_of.get(image, ""),
-                "label": label or (self.label(image) if record else ""),
+                "label": label or (self.label(image) if image in self.record_of else ""),
                 "kind": kind,
                 "severity": KINDS[kind].severity,
                 "detail": detail,
@@ -239,129 +235,121 @@ class _Reports:
         )
 
     def label(self, image: str) -> str:
-        label = self.record_of[image].label
-        if isinstance(label, list):
-            return "|".join(name for name, flag in zip(self.data.class_names, label, strict=True) if flag)
-        return self.data.class_names[label]
+        return "|".join(self.data.class_names[index] for index in self.record_of[image].positive_labels)
 
-    def add_files(self, facts: Iterable[FileFacts]) -> None:
-        for one in facts:
-            if one.problem:
-                self.add(one.problem, one.image, one.detail, remedy=one.remedy)
+    def add_oddities(self, oddities: Iterable[Oddity]) -> None:
+        for one in oddities:
+            self.add(one.kind, one.image, one.detail)
 
-    def add_labels_and_patients(self) -> list[dict]:
-        """Adds absent and rare classes and patients in several splits; returns the latter."""
+    def add_classes(self) -> None:
+        """Adds absent, rare and too small classes."""
         data = self.data
         for split in SPLITS:
-            if not data.splits[split]:
-                continue
-            for name, count in zip(data.class_names, data.class_counts(split), strict=True):
-                if count == 0:
-                    kind = "class_absent_in_train" if split == "train" else "class_absent"
-                    self.add(kind, "", f"no {split} image of {name}", label=name)
+            counts = dict(zip(data.class_names, data.class_counts(split), strict=True)) if data.splits[split] else {}
+            for name in (name for name, count in counts.items() if count == 0):
+                kind = "class_absent_in_train" if split == "train" else "class_absent"
+                self.add(kind, "", f"no {split} image of {name}", label=name)
         counts = dict(zip(data.class_names, data.class_counts("train"), strict=True))
-        most, most_count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+        largest = max(counts, key=lambda name: counts[name], default="")
         for name, count in counts.items():
-            if 0 < count * IMBALANCE < most_count:
-                detail = f"{counted(count, 'training image')} of {name} against {most_count} of {most}"
+            if 0 < count * IMBALANCE < counts[largest]:
+                detail = f"{counted(count, 'training image')} of {name} against {counts[largest]} of {largest}"
                 self.add("class_imbalance", "", detail, label=name)
-        for name in data.class_names if not data.splits["val"] and not data.splits["test"] else ():
-            records = {image: one for image, one in self.record_of.items() if name in self.label(image).split("|")}
-            patients = {record.patient or image for image, record in records.items()}  # unknown: one each
-            if 0 < len(patients) < len(SPLITS):
-                self.add(
-                    "class_too_small",
-                    "",
-                    f"{counted(len(patients), 'patient or image', 'patients or images')} of {name}",
-                    label=name,
-                )
-        splits_of: dict[str, list[str]] = {}
+        if data.val or data.test:
+            return
+        for name in data.class_names:
+            images = [image for image in self.record_of if name in self.label(image).split("|")]
+            patients = len({self.record_of[image].patient or image for image in images})  # unknown: one each
+            if 0 < patients < len(SPLITS):
+                detail = f"{counted(patients, 'patient or image', 'patients or images')} of {name}"
+                self.add("class_too_small", "", detail, label=name)
+
+    def add_shared_patients(self) -> list[dict]:
+        """Adds and returns the patients in several splits."""
+        splits_of: dict[str, dict[str, None]] = defaultdict(dict)
         for image, record in self.record_of.items():
             if record.patient:
-                splits = splits_of.setdefault(record.patient, [])
-                if self.split_of[image] not in splits:
-                    splits.append(self.split_of[image])
-        shared = {patient: splits for patient, splits in sorted(splits_of.items()) if len(splits) > 1}
+                splits_of[record.patient][self.split_of[image]] = None
+        shared = {patient: list(splits) for patient, splits in sorted(splits_of.items()) if len(splits) > 1}
         for image, record in self.record_of.items():
-            if both := shared.get(record.patient):
-                self.add("shared_patient", image, f"patient {record.patient} is in {' and '.join(both)}")
+            if record.patient in shared:
+                splits = " and ".join(shared[record.patient])
+                self.add("shared_patient", image, f"patient {record.patient} is in {splits}")
         return [{"patient": patient, "splits": splits} for patient, splits in shared.items()]
 
-    def add_twins(self, finder: TwinFinder, images: list[str]) -> list[dict]:
-        """Adds copies; returns all pairs, most similar first."""
-        images = sorted(images, key=self._place)
-        pairs = []
-        probable: dict[str, tuple[str, float]] = {}
-        for twin in finder.twins(images, images, similarity=PROBABLE):
-            one, other = sorted((twin.image, twin.twin), key=self._place)
-            if not twin.exact and twin.similarity < SIMILARITY:
-                if self.split_of[one] != self.split_of[other] and twin.similarity > probable.get(one, ("", 0.0))[1]:
-                    probable[one] = other, twin.similarity
-                continue
-            patients = {self.record_of[one].patient, self.record_of[other].patient}
-            # neighbouring slices and registered sequences of one patient are alike and no copies
-            if not twin.exact and len(patients) == 1 and patients != {""}:
-                continue
-            pairs.append((one, other, twin))
-        pairs.sort(key=lambda pair: (-pair[2].similarity, pair[0], pair[1]))
-        told: set[tuple[str, bool]] = set()
-        for one, other, twin in pairs:
-            likeness = "the same picture as" if twin.exact else f"nearly the same picture ({twin.similarity:.2f}) as"
+    def add_near_duplicates(self, finder: NearDuplicateFinder, images: list[str]) -> list[dict]:
+        """Adds near duplicates and returns their pairs, most similar first."""
+        pairs, probable = self._search(finder, images)
+        listed: set[tuple[str, bool]] = set()
+        for pair in pairs:
+            words = "the same picture as" if pair.exact else f"nearly the same picture ({pair.similarity:.2f}) as"
+            one, other = pair.image, pair.other
             across = self.split_of[one] != self.split_of[other]
-            names = {place: self.data.relative(place) for place in (one, other)}
             if self.label(one) != self.label(other):
                 for this, that in ((one, other), (other, one)):
-                    detail = f"{likeness} {names[that]}, which is {self.label(that) or 'without label'}"
+                    label = self.label(that) or "without label"
+                    detail = f"{words} {self.data.relative(that)}, which is {label}"
                     self.add("label_conflict", this, detail, twin=that)
-            # its best twin is enough to remove an image; the last one of several equal images is never listed
-            if (one, across) in told:
-                continue
-            told.add((one, across))
-            if across:
-                self.add("twin_across_splits", one, f"{likeness} {names[other]} in {self.split_of[other]}", twin=other)
-            else:
-                self.add("twin_within_split", one, f"{likeness} {names[other]}", twin=other)
-        for one, (other, similarity) in probable.items():
-            if (one, True) not in told:
-                where = f"{self.data.relative(other)} in {self.split_of[other]}"
-                self.add("probable_twin", one, f"much like {where} ({similarity:.2f})", twin=other)
+            # the most similar pair is enough to remove an image; one of several equal images is never listed
+            if (one, across) not in listed:
+                listed.add((one, across))
+                detail = f"{words} {self.data.relative(other)}{f' in {self.split_of[other]}' if across else ''}"
+                self.add("twin_across_splits" if across else "twin_within_split", one, detail, twin=other)
+        for one, pair in probable.items():
+            if (one, True) not in listed:
+                where = f"{self.data.relative(pair.other)} in {self.split_of[pair.other]}"
+                self.add("probable_twin", one, f"much like {where} ({pair.similarity:.2f})", twin=pair.other)
         return [
             {
-                "image": self.data.relative(one),
-                "split": self.split_of[one],
-                "label": self.label(one),
-                "twin": self.data.relative(other),
-                "twin_split": self.split_of[other],
-                "twin_label": self.label(other),
-                "exact": twin.exact,
-                "similarity": twin.similarity,
+                "image": self.data.relative(pair.image),
+                "split": self.split_of[pair.image],
+                "label": self.label(pair.image),
+                "twin": self.data.relative(pair.other),
+                "twin_split": self.split_of[pair.other],
+                "twin_label": self.label(pair.other),
+                "exact": pair.exact,
+                "similarity": pair.similarity,
             }
-            for one, other, twin in pairs
+            for pair in pairs
         ]
 
-    def _place(self, image: str) -> tuple[int, str]:
-        """Order of the images: test images first, as they are the ones to remove from a pair."""
-        return -SPLITS.index(self.split_of[image]), image
+    def _search(
+        self, finder: NearDuplicateFinder, images: list[str]
+    ) -> tuple[list[NearDuplicate], dict[str, NearDuplicate]]:
+        """Near duplicates, most similar first, and the most similar probable one of each image in another split.
 
-    def add_leftovers(self) -> None:
-        """Adds the files that lie in the data set and are none of its images."""
+        ``image`` of each pair is the one to remove: that of the test split, else the first by name.
+        """
+
+        def order(image: str) -> tuple[int, str]:
+            return -SPLITS.index(self.split_of[image]), image
+
+        images = sorted(images, key=order)
+        pairs: list[NearDuplicate] = []
+        probable: dict[str, NearDuplicate] = {}
+        for found in finder.find(images, images, min_similarity=PROBABLE_SIMILARITY):
+            one, other = sorted((found.image, found.other), key=order)
+            pair = replace(found, image=one, other=other)
+            patient = self.record_of[one].patient
+            if not pair.exact and pair.similarity < SIMILARITY:
+                across = self.split_of[one] != self.split_of[other]
+                if across and (one not in probable or pair.similarity > probable[one].similarity):
+                    probable[one] = pair
+            # neighbouring slices and registered sequences of one patient are similar without being copies
+            elif pair.exact or not patient or patient != self.record_of[other].patient:
+                pairs.append(pair)
+        return sorted(pairs, key=lambda pair: (-pair.similarity, pair.image, pair.other)), probable
+
+    def add_other_files(self) -> None:
+        """Adds the files in the data set that are none of its images."""
         for name in sorted(self.data.ignored):
             content = content_of(Path(name))
-            is_left_over = any(map(is_junk, Path(self.data.relative(name)).parts))
+            junk = any(map(is_junk, Path(self.data.relative(name)).parts))
             detail = "no file that can be read" if content is None else f"the content is {content}"
-            if content in (*FORMATS, *CONVERTIBLE) and not is_left_over:
+            if content in (*FORMATS, *CONVERTIBLE) and not junk:
                 self.add("left_out_image", name, detail)
             else:
                 self.add("junk", name, detail, remedy=not_read(content)[1] if content in WORKBOOKS else "")
-
-    def findings(self, twins: list[dict], shared_patients: list[dict]) -> Findings:
-        data = self.data
-        return Findings(
-            counts={split: dict(zip(data.class_names, data.class_counts(split), strict=True)) for split in SPLITS},
-            offenders=sorted(self.offenders, key=_order),
-            twins=twins,
-            shared_patients=shared_patients,
-        )
 
 
 def _order(offender: dict) -> tuple:
@@ -370,18 +358,14 @@ def _order(offender: dict) -> tuple:
     return ORDER[offender["kind"]], -place, offender["image"], offender["twin"], offender["label"]
 
 
-def _count(kind: str, count: int) -> str:
-    return counted(count, KINDS[kind].one, KINDS[kind].many)
-
-
-def _twins_in_words(twins: Sequence[dict], split: str) -> tuple[str, str]:
-    """The twins of one split: how many of its images have one, and where."""
-    mine = [twin for twin in twins if twin["split"] == split]
-    images = {twin["image"] for twin in mine}
-    exact = {twin["image"] for twin in mine if twin["exact"]}
-    others = " and ".join(sorted({twin["twin_split"] for twin in mine}, key=SPLITS.index))
+def _pairs_in_words(pairs: Sequence[dict]) -> tuple[str, str]:
+    """Headline and example of near duplicates whose first images are in one split."""
+    split = pairs[0]["split"]
+    images = {pair["image"] for pair in pairs}
+    exact = {pair["image"] for pair in pairs if pair["exact"]}
+    others = " and ".join(sorted({pair["twin_split"] for pair in pairs}, key=SPLITS.index))
     others = "the same split" if others == split else others
     subject = counted(len(images), f"{split} image has", f"{split} images have")
-    near = len(images) - len(exact)
-    counts = f"{len(exact)} exact, {counted(near, 'near copy', 'near copies')}"
-    return f"{subject} a twin in {others} ({counts})", f"{mine[0]['image']} and {mine[0]['twin']}"
+    near = counted(len(images) - len(exact), "near copy", "near copies")
+    example = f"{pairs[0]['image']} and {pairs[0]['twin']}"
+    return f"{subject} a twin in {others} ({len(exact)} exact, {near})", example

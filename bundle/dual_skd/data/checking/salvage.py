@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads a data set for the check: what keeps training from starting must not hide what else is wrong."""
+"""Loads a data set for the check, even one that training refuses."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from dual_skd.utils.files import expanded
 
 
 def load_for_check(dataset_dir: str | Path, **options: Any) -> tuple[DataList, list[Oddity]]:
-    """Reads a data set as it is given: nothing carved, nothing left out.
+    """Reads a data set as given: nothing is divided, nothing left out.
 
     Args:
         dataset_dir: see :func:`dual_skd.data.load_records`.
         options: how images, labels and patients are found, see :func:`dual_skd.data.load_records`.
 
     Returns:
-        (the data set, what was wrong on the way). A set that training refuses comes back with all the records that
-        can be made of it, and with none and an empty ``source`` when there are none.
+        (the data set, what was wrong on the way). A set that training refuses has all records that can be made; without
+        any, its ``source`` is "".
     """
-    asked = read(ReadOptions, options)
+    reading = read(ReadOptions, options)
     whole: dict[str, Any] = {"val_fraction": 0.0, "test_fraction": 0.0, "keep_twins": True, "on_bad_file": None}
     try:
         return load_records(dataset_dir, **options, **whole, refuse_shared_patients=False), []
@@ -43,17 +43,17 @@ def load_for_check(dataset_dir: str | Path, **options: Any) -> tuple[DataList, l
         refusal = Oddity("", "data_set", str(error))
     location = expanded(dataset_dir).absolute()
     try:
-        source, missing = _present_part(location, asked)
+        source, missing = _present_part(location, reading)
     except InputError:
-        nothing = DataList(location, (), {split: [] for split in SPLITS}, "", spatial_dims=asked.spatial_dims)
+        nothing = DataList(location, (), {split: [] for split in SPLITS}, "", spatial_dims=reading.spatial_dims)
         return nothing, [refusal]
-    data, others = _records_of(source, asked)
-    # the refusal is told in full by the images behind it, where there are any
+    data, others = _records_of(source, reading)
+    # the images behind a refusal explain it, where there are any
     return data, missing + others or [refusal]
 
 
 def _present_part(location: Path, options: ReadOptions) -> tuple[Source, list[Oddity]]:
-    """The source without the entries whose image doesn't exist, and these."""
+    """The source without the entries whose image is missing or outside the folder, and these entries."""
     words = LabelWords(options.class_map)
     table = find_table(location, options.image_column) if location.exists() else None
     if table is None or id_column(table) is not None or "image" not in table.columns:
@@ -70,7 +70,7 @@ def _present_part(location: Path, options: ReadOptions) -> tuple[Source, list[Od
             detail = f"entry {number} of {table.path.name} names a file that isn't there"
             missing.append(Oddity(str(table.path.parent / name), "missing", detail))
     kept = replace(table, entries=present)
-    # what is left was looked at entry by entry, with all entries of the table in view
+    # the entries that are left may be outside, as each was checked
     source = read_image_table(kept, options.model_copy(update={"allow_outside": True}), words)
     return with_notes_on(words, source, is_table=True), missing
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies of images: short signatures, candidates, a fine comparison, and what is left out because of them."""
+"""Near duplicates of images: short signatures, candidate pairs, their similarity."""

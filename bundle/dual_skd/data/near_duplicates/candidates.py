@@ -8,18 +8,19 @@ from collections import defaultdict, deque
 
 import torch
 
-from dual_skd.data.near_duplicates.signatures import NUMBERS, mirroring, turning, unit
+from dual_skd.data.near_duplicates.signatures import FREQUENCIES, mirroring, turning, unit
 
 logger = logging.getLogger(__name__)
 
-CANDIDATE = 0.6  # correlation of distinct descriptors from which two images are compared finely
-ANGLES = (-3.3, 3.3)  # degrees by which a picture is turned besides 0; what lies between is alike enough
-MOST = 50  # candidates per image
-ROWS, COLUMNS = 512, 8192  # of a block of the all-pairs comparison
+MIN_CORRELATION = 0.6  # of whitened descriptors
+TURNS_DEGREES = (-3.3, 3.3)  # tried besides 0; descriptors of angles in between differ little
+MAX_PER_IMAGE = 50
+BLOCK_ROWS, BLOCK_COLUMNS = 512, 8192  # of the all-pairs comparison, whose memory stays small this way
+PRIOR_IMAGES = 200  # weight of unrelated pictures in the whitening
 
 
 def candidates(descriptors: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> list[tuple[int, int, int]]:
-    """Pairs of images with similar descriptors, found in blocks: memory doesn't grow with the number of all pairs.
+    """Finds the pairs of images with similar descriptors.
 
     Args:
         descriptors: (N, V * 256) float16 of all images of the set, which are all different.
@@ -27,111 +28,108 @@ def candidates(descriptors: torch.Tensor, first: torch.Tensor, second: torch.Ten
         second: (B,) rows of the others.
 
     Returns:
-        (one, other, which axes of the one are to be mirrored: 1 first, 2 second, 3 both), every pair once.
+        (one, other, axes along which the one is to be mirrored: 0 none, 1 first, 2 second, 3 both), every pair once.
     """
     if not len(first) or not len(second):
         return []
-    mean, matrix = contrast(descriptors)
-    # volumes are taken as they are: a turn or a mirror image would put other slices into their middle
-    plane = descriptors.shape[1] == NUMBERS
-    changes = [turning(angle) for angle in ANGLES] + [mirroring(axes) for axes in (1, 2, 3)] if plane else []
-    mirrors = torch.tensor([0, *(0 for _ in ANGLES), 1, 2, 3] if plane else [0])
-    distinct = torch.cat([unit((descriptors[rows].float() - mean) @ matrix) for rows in second.split(COLUMNS)])
-    symmetric = torch.equal(first, second)  # then the blocks below the diagonal hold the same pairs again
+    mean, matrix = whitening(descriptors)
+    # a turn or a mirror image would put other slices of a volume into its middle, so volumes are taken as they are
+    is_plane = descriptors.shape[1] == FREQUENCIES
+    changes = [turning(angle) for angle in TURNS_DEGREES] + [mirroring(axes) for axes in (1, 2, 3)] if is_plane else []
+    mirrors = torch.tensor([0, *(0 for _ in TURNS_DEGREES), 1, 2, 3] if is_plane else [0])
+    others = torch.cat([unit((descriptors[rows].float() - mean) @ matrix) for rows in second.split(BLOCK_COLUMNS)])
+    is_symmetric = torch.equal(first, second)  # then the blocks below the diagonal hold the same pairs again
     found: dict[tuple[int, int], int] = {}
     crowded = 0
-    for start in range(0, len(first), ROWS):
-        rows = first[start : start + ROWS]
+    for start in range(0, len(first), BLOCK_ROWS):
+        rows = first[start : start + BLOCK_ROWS]
         upright = descriptors[rows].float()
         versions = [upright, *(unit(upright @ change) for change in changes)]
         queries = torch.stack([unit((version - mean) @ matrix) for version in versions])
-        hits = []
-        for left in range(start if symmetric else 0, len(second), COLUMNS):
-            block = distinct[left : left + COLUMNS].T
-            best = queries[0] @ block
-            for query in queries[1:]:
-                torch.maximum(best, query @ block, out=best)
-            row, column = torch.nonzero(best >= CANDIDATE, as_tuple=True)
-            hits.append((row, column + left))
-        row, column = (torch.cat(part) for part in zip(*hits, strict=True))
+        row, column = _correlated(queries, others, start if is_symmetric else 0)
         differ = rows[row] != second[column]
         row, column = row[differ], column[differ]
-        value, version = _best(queries, distinct, row, column)
-        column, mirror = second[column], mirrors[version]
+        value, version = _best_version(queries, others, row, column)
         order = value.argsort(descending=True, stable=True)
         order = order[row[order].argsort(stable=True)]  # by row, best first
-        row, column, mirror = row[order], column[order], mirror[order]
+        row, column, mirror = row[order], second[column[order]], mirrors[version[order]]
         rank = torch.arange(len(row)) - torch.searchsorted(row, row)
-        crowded += int((rank == MOST).sum())
-        kept = rank < MOST
-        for one, other, axes in zip(
-            rows[row[kept]].tolist(), column[kept].tolist(), mirror[kept].tolist(), strict=True
-        ):
+        crowded += int((rank == MAX_PER_IMAGE).sum())
+        for place in torch.nonzero(rank < MAX_PER_IMAGE).flatten().tolist():
+            one, other = int(rows[row[place]]), int(column[place])
             if (other, one) not in found:
-                found[one, other] = axes
+                found[one, other] = int(mirror[place])
     if crowded:
         logger.warning(
             "%d images resemble more than %d others each: only the most similar %d were compared finely.",
-            crowded,
-            MOST,
-            MOST,
-        )
+            crowded, MAX_PER_IMAGE, MAX_PER_IMAGE,
+        )  # fmt: skip
     return [(one, other, axes) for (one, other), axes in found.items()]
 
 
-def _best(
-    queries: torch.Tensor, distinct: torch.Tensor, row: torch.Tensor, column: torch.Tensor
+def _correlated(queries: torch.Tensor, others: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and column of every pair with ``MIN_CORRELATION`` in some version of the query, from a column on."""
+    hits = []
+    for left in range(start, len(others), BLOCK_COLUMNS):
+        block = others[left : left + BLOCK_COLUMNS].T
+        best = queries[0] @ block
+        for query in queries[1:]:
+            torch.maximum(best, query @ block, out=best)
+        hits.append(torch.nonzero(best >= MIN_CORRELATION) + torch.tensor([0, left]))
+    row, column = torch.cat(hits).unbind(dim=1)
+    return row, column
+
+
+def _best_version(
+    queries: torch.Tensor, others: torch.Tensor, row: torch.Tensor, column: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Highest correlation over the versions of a query, and which version has it, for every pair of row and column."""
-    parts = zip(row.split(COLUMNS), column.split(COLUMNS), strict=True)
-    values = [(queries[:, r] * distinct[c]).sum(dim=2) for r, c in parts]
-    best = torch.cat(values, dim=1).max(dim=0)
+    """Highest correlation over the versions of a query, and the number of that version, for every pair."""
+    parts = zip(row.split(BLOCK_COLUMNS), column.split(BLOCK_COLUMNS), strict=True)
+    best = torch.cat([(queries[:, r] * others[c]).sum(dim=2) for r, c in parts], dim=1).max(dim=0)
     return best.values, best.indices
 
 
-def contrast(descriptors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and matrix that make the descriptors of a set more distinct: what all its images share counts less.
+def whitening(descriptors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and matrix that whiten descriptors, so that what all images of a set share counts less.
 
-    Chest X-rays of any two people share ribs and outline. Subtracting the mean and dividing by the square root of the
-    covariance (whitening), both drawn towards those of unrelated pictures as if 200 of them belonged to the set, takes
-    the shared part away, and leaves small sets as they are.
+    Chest X-rays of any two people share ribs and outline. Whitening subtracts the mean and divides by the square root
+    of the covariance. Both are estimated as if ``PRIOR_IMAGES`` unrelated pictures belonged to the set, so small sets
+    hardly change.
 
     Args:
         descriptors: (N, K), of any precision, of images that are all different.
 
     Returns:
-        mean (K,) and matrix (K, K); the distinct form of a descriptor d is (d - mean) @ matrix.
+        mean (K,) and matrix (K, K); the whitened form of a descriptor d is (d - mean) @ matrix.
     """
     count, length = descriptors.shape
-    mean = descriptors.sum(dim=0, dtype=torch.float32) / (count + 200)
+    mean = descriptors.sum(dim=0, dtype=torch.float32) / (count + PRIOR_IMAGES)
     scatter = torch.zeros(length, length)
-    for chunk in descriptors.split(COLUMNS):
+    for chunk in descriptors.split(BLOCK_COLUMNS):
         scatter += (chunk.float() - mean).T @ (chunk.float() - mean)
-    covariance = (scatter + 200 / length * torch.eye(length)) / (count + 200)
+    covariance = (scatter + PRIOR_IMAGES / length * torch.eye(length)) / (count + PRIOR_IMAGES)
     values, vectors = torch.linalg.eigh(covariance)
     return mean, vectors @ torch.diag((values.clamp_min(0) + 0.3 / length).rsqrt()) @ vectors.T
 
 
-def side_by_side(pairs: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """The same pairs, those of the same images close together: images are walked through from candidate to candidate.
+def grouped_by_image(pairs: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Sorts pairs breadth first, so that those of the same images come close together.
 
     Args:
-        pairs: what :func:`candidates` returns.
+        pairs: result of :func:`candidates`.
     """
     pairs_of: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
     for pair in pairs:
         for row in pair[:2]:
             pairs_of[row].append(pair)
     ordered: dict[tuple[int, int, int], None] = {}
-    reached: dict[int, None] = {}
+    visited: set[int] = set()
     for start in pairs_of:
-        waiting = deque([start])
-        while waiting:
-            row = waiting.popleft()
-            if row in reached:
-                continue
-            reached[row] = None
-            for pair in pairs_of[row]:
-                ordered[pair] = None
-                waiting.extend(other for other in pair[:2] if other not in reached)
+        queue = deque([start])
+        while queue:
+            row = queue.popleft()
+            if row not in visited:
+                visited.add(row)
+                ordered |= dict.fromkeys(pairs_of[row])
+                queue.extend(other for pair in pairs_of[row] for other in pair[:2])
     return list(ordered)

@@ -1,62 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds copies of images, exact ones and near ones, among many files."""
+"""Finds near duplicates and exact copies among many images."""
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
 
 from dual_skd.data.near_duplicates import signature_cache
-from dual_skd.data.near_duplicates.candidates import candidates, side_by_side
-from dual_skd.data.near_duplicates.signatures import NUMBERS, Signature, read_finite, views_to_compare
-from dual_skd.data.near_duplicates.similarity import likeness
+from dual_skd.data.near_duplicates.candidates import candidates, grouped_by_image
+from dual_skd.data.near_duplicates.signatures import FREQUENCIES, read_finite, views_to_compare
+from dual_skd.data.near_duplicates.similarity import pair_similarities
 from dual_skd.errors import InputError
 from dual_skd.options.shared import SIMILARITY
 from dual_skd.utils.progress import bar
 
-PROBABLE = 0.80  # from here, in some sets, pairs are sharpened copies, in others neighbouring slices: for a user to see
-CHUNK = 1024  # images that are under way at a time, so that memory doesn't grow with their number
-PAIRS = 512  # pairs per step of the fine comparison
+PROBABLE_SIMILARITY = 0.80  # between here and SIMILARITY lie edited copies and neighbouring slices: the user decides
+IMAGES_PER_CHUNK = 1024  # images in the decoding queue at a time
+PAIRS_PER_STEP = 512  # pairs per step of the fine comparison
 
 
 @dataclass(frozen=True)
-class Twin:
-    """Two images that are copies of each other: ``exact`` ones have equal grey values, others nearly so.
+class NearDuplicate:
+    """Two images that show the same picture.
 
     Args:
         image: path of the one.
-        twin: path of the other.
-        exact: whether decoded grey values are equal.
-        similarity: likeness of the fine structure where it is least alike, 1 for exact copies.
+        other: path of the other.
+        exact: whether the decoded grey values are equal.
+        similarity: correlation of the fine structure, 1 for exact copies.
     """
 
     image: str
-    twin: str
+    other: str
     exact: bool
     similarity: float
 
 
-def count_cached(images: Sequence[str], *, spatial_dims: int = 2) -> int:
-    """How many images a :class:`TwinFinder` would not have to decode, as an earlier one has kept their signatures."""
-    keys = (signature_cache.key_of(image, spatial_dims=spatial_dims) for image in images)
-    return signature_cache.count([key for key in keys if key])
-
-
-class TwinFinder:
-    """Signatures of many images, computed once, and the search for copies among any of them.
+class NearDuplicateFinder:
+    """Holds the signatures of many images and searches any of them for near duplicates.
 
     Args:
         images: paths.
         spatial_dims: 2 for images, 3 for volumes.
-        workers: decoding threads; default one per processor.
-        cache: whether signatures are kept on disk and taken from there (:mod:`.signature_cache`).
-        signatures: of these images, as far as they are known; the others are decoded.
+        cache: whether signatures are stored on disk and read from there (:mod:`.signature_cache`).
+        signatures: known signatures; the other images are decoded.
     """
 
     def __init__(
@@ -64,148 +58,83 @@ class TwinFinder:
         images: Iterable[str],
         *,
         spatial_dims: int = 2,
-        workers: int | None = None,
         cache: bool = True,
         signatures: signature_cache.Signatures | None = None,
     ) -> None:
         self._spatial_dims = spatial_dims
         self._cache = cache
-        self._workers = workers or os.cpu_count() or 1
         images = list(dict.fromkeys(images))
         signatures = signatures or signature_cache.Signatures(images, spatial_dims=spatial_dims, cache=cache)
-        unknown = [image for image in images if image not in signatures]
-        with ThreadPoolExecutor(self._workers) as pool, bar(None, "Comparing images", len(unknown)) as seen:
-            for start in range(0, len(unknown), CHUNK):
-                for _ in pool.map(signatures.decode, unknown[start : start + CHUNK]):
-                    seen.update()
+        missing = [image for image in images if image not in signatures]
+        with ThreadPoolExecutor(os.cpu_count()) as pool, bar(None, "Comparing images", len(missing)) as progress:
+            for start in range(0, len(missing), IMAGES_PER_CHUNK):
+                for _ in pool.map(signatures.decode, missing[start : start + IMAGES_PER_CHUNK]):
+                    progress.update()
         signatures.store()
-        self.unreadable: dict[str, str] = {}  # path -> problem of every file that can't be used
-        self._digest: dict[str, str] = {}
-        self._members: dict[str, list[str]] = defaultdict(list)  # equal images by digest
-        self._descriptors = np.empty((len(images), NUMBERS * (1 if spatial_dims == 2 else 3)), np.float16)
-        self._row: dict[str, int] = {}  # digest -> row of the descriptors
-        self._views: OrderedDict[int, np.ndarray] = OrderedDict()  # row -> what is compared finely, as far as kept
+        self.unreadable = {image: signatures[image].problem for image in images if signatures[image].problem}
+        distinct: dict[str, str] = {}  # digest -> first image with these grey values; its place is the row
         for image in images:
-            self._add(image, signatures[image])
-        self._descriptors = self._descriptors[: len(self._row)]
+            if image not in self.unreadable:
+                distinct.setdefault(signatures[image].digest, image)
+        rows = {digest: row for row, digest in enumerate(distinct)}
+        self._row = {image: rows[signatures[image].digest] for image in images if image not in self.unreadable}
+        self._digests, self._images = list(distinct), list(distinct.values())
+        found = [signatures[image] for image in self._images]
+        length = FREQUENCIES * (1 if spatial_dims == 2 else 3)
+        self._descriptors = np.array([one.descriptor for one in found], np.float16).reshape(-1, length)
+        # row -> views for the fine comparison, the least recently used first
+        self._views = OrderedDict((row, one.views) for row, one in enumerate(found) if one.views is not None)
 
-    def _add(self, image: str, signature: Signature) -> None:
-        if signature.problem:
-            self.unreadable[image] = signature.problem
-            return
-        self._digest[image] = signature.digest
-        self._members[signature.digest].append(image)
-        if signature.digest not in self._row:
-            row = self._row[signature.digest] = len(self._row)
-            self._descriptors[row] = signature.descriptor
-            if signature.views is not None:
-                self._views[row] = signature.views
+    def find(
+        self, images: Sequence[str], others: Sequence[str], *, min_similarity: float = SIMILARITY
+    ) -> list[NearDuplicate]:
+        """Finds all pairs of one of ``images`` with one of ``others`` that are near duplicates, each pair once.
 
-    def twins(self, images: Sequence[str], others: Sequence[str], *, similarity: float = SIMILARITY) -> list[Twin]:
-        """All pairs of one of ``images`` with one of ``others`` that are copies, each pair once, no image with itself.
-
-        Where both images of a pair are in both lists, the one that comes first in ``images`` is ``Twin.image``.
+        Where both images of a pair are in both lists, ``NearDuplicate.image`` is the one that comes first in
+        ``images``. Unreadable images are ignored.
 
         Args:
-            images: paths that were given to the finder; unreadable ones are passed over.
+            images: paths that were given to the finder.
             others: the same.
-            similarity: likeness from which two images that are not equal count as copies.
+            min_similarity: lowest similarity of near duplicates that are not exact copies.
         """
-        first, second = self._by_digest(images), self._by_digest(others)
+        first, second = self._by_row(images), self._by_row(others)
         place = {image: number for number, image in enumerate(images)}
-        swappable = set(images) & set(others)
-        found: dict[frozenset[str], Twin] = {}
+        in_both = set(images) & set(others)
+        found: dict[frozenset[str], NearDuplicate] = {}
 
-        def add(digest: str, other: str, exact: bool, value: float) -> None:
-            for image in first.get(digest, ()):
-                for twin in second.get(other, ()):
-                    pair = frozenset((image, twin))
-                    if image == twin or pair in found:
-                        continue
-                    if {image, twin} <= swappable and place[image] > place[twin]:
-                        found[pair] = Twin(twin, image, exact, round(value, 4))
-                    else:
-                        found[pair] = Twin(image, twin, exact, round(value, 4))
+        def add(row: int, other_row: int, exact: bool, similarity: float) -> None:
+            for image, other in product(first.get(row, ()), second.get(other_row, ())):
+                if {image, other} <= in_both and place[image] > place[other]:
+                    image, other = other, image
+                if image != other:
+                    pair = NearDuplicate(image, other, exact, round(similarity, 4))
+                    found.setdefault(frozenset((image, other)), pair)
 
-        for digest in first:
-            add(digest, digest, True, 1.0)
-        for digest, other, value in self._near(list(first), list(second), similarity):
-            add(digest, other, False, value)
-            add(other, digest, False, value)
+        for row in first:
+            add(row, row, True, 1.0)
+        for (row, other, _), similarity in self._similarities(list(first), list(second)).items():
+            if similarity >= min_similarity:
+                add(row, other, False, similarity)
+                add(other, row, False, similarity)
         return list(found.values())
 
-    def _by_digest(self, images: Sequence[str]) -> dict[str, list[str]]:
-        groups: dict[str, list[str]] = defaultdict(list)
-        for image in dict.fromkeys(images):
-            if image in self._digest:
-                groups[self._digest[image]].append(image)
-        return groups
-
-    def _near(self, first: list[str], second: list[str], similarity: float) -> Iterator[tuple[str, str, float]]:
-        """Pairs of digests with likeness of at least ``similarity``."""
-        digests = list(self._row)
-        rows, columns = (torch.tensor([self._row[d] for d in some], dtype=torch.int64) for some in (first, second))
-        pairs = candidates(torch.from_numpy(self._descriptors), rows, columns)
-        keys = {pair: signature_cache.pair_key(digests[pair[0]], digests[pair[1]], pair[2]) for pair in pairs}
-        known = signature_cache.load_likenesses(list(keys.values())) if self._cache else {}
-        for pair in pairs:
-            if known.get(keys[pair], 0.0) >= similarity:
-                yield digests[pair[0]], digests[pair[1]], known[keys[pair]]
-        pairs = [pair for pair in pairs if keys[pair] not in known]
-        for some, values in self._compared(pairs, digests):
-            if self._cache:
-                signature_cache.store_likenesses({keys[pair]: value for pair, value in zip(some, values, strict=True)})
-            for (row, column, _), value in zip(some, values, strict=True):
-                if value >= similarity:
-                    yield digests[row], digests[column], value
-
-    def _compared(
-        self, pairs: list[tuple[int, int, int]], digests: list[str]
-    ) -> Iterator[tuple[list[tuple[int, int, int]], list[float]]]:
-        """Candidate pairs with their likeness, some at a time."""
-        with ThreadPoolExecutor(self._workers) as pool, bar(None, "Comparing likely copies", len(pairs)) as compared:
-            pairs = side_by_side(pairs)
-            for start in range(0, len(pairs), PAIRS):
-                some = pairs[start : start + PAIRS]
-                rows, mirrored = torch.tensor(some).split((2, 1), dim=1)
-                wanted, place = rows.unique(return_inverse=True)
-                views = self._views_of(wanted.tolist(), digests, pool)
-                values = [likeness(pictures, place[:, 0], place[:, 1], mirrored[:, 0]) for pictures in views]
-                yield some, torch.stack(values).amin(dim=0).clamp(max=1.0).tolist()
-                compared.update(len(some))
-
-    def _views_of(self, rows: list[int], digests: list[str], pool: ThreadPoolExecutor) -> torch.Tensor:
-        """Views (V, K, 96, 96) of images, which are decoded unless they are kept."""
-
-        def decode(row: int) -> np.ndarray:
-            return views_to_compare(read_finite(self._members[digests[row]][0], spatial_dims=self._spatial_dims))
-
-        missing = [row for row in rows if row not in self._views]
-        self._views.update(zip(missing, pool.map(decode, missing), strict=True))
-        for row in rows:
-            self._views.move_to_end(row)
-        views = np.stack([self._views[row] for row in rows], axis=1).astype(np.float32)
-        while len(self._views) > signature_cache.KEPT[self._spatial_dims]:
-            self._views.popitem(last=False)
-        return torch.from_numpy(views)
-
-    def best_twins(
-        self, images: Sequence[str], known: Sequence[str], *, similarity: float = SIMILARITY
-    ) -> dict[str, Twin]:
-        """The most similar known image of each image that has one.
+    def find_best(
+        self, images: Sequence[str], known: Sequence[str], *, min_similarity: float = SIMILARITY
+    ) -> dict[str, NearDuplicate]:
+        """Finds the most similar known image of each image that has a near duplicate.
 
         Args:
-            images: locators.
-            known: locators of what must not be met again, the training set.
-            similarity: see :meth:`twins`.
+            images: paths.
+            known: paths of the training set.
+            min_similarity: see :meth:`find`.
         """
-        best: dict[str, Twin] = {}
-        for each in self.twins(images, known, similarity=similarity):
-            if each.image not in best or each.similarity > best[each.image].similarity:
-                best[each.image] = each
-        # the same file in both lists is the plainest near duplicate
-        best.update({image: Twin(image, image, True, 1.0) for image in set(images) & set(known)})
-        return best
+        best: dict[str, NearDuplicate] = {}
+        pairs = self.find(images, known, min_similarity=min_similarity)
+        for pair in sorted(pairs, key=lambda pair: -pair.similarity):
+            best.setdefault(pair.image, pair)
+        # find() pairs no image with itself
+        return best | {image: NearDuplicate(image, image, True, 1.0) for image in set(images) & set(known)}
 
     def refuse_unreadable(self) -> None:
         """Raises :class:`InputError` when any image can't be read."""
@@ -213,3 +142,52 @@ class TwinFinder:
             image, problem = next(iter(self.unreadable.items()))
             others = f" (and {len(self.unreadable) - 1} more)" if len(self.unreadable) > 1 else ""
             raise InputError(f"The image {image}{others} can't be read: {problem}")
+
+    def _by_row(self, images: Sequence[str]) -> dict[int, list[str]]:
+        groups: dict[int, list[str]] = defaultdict(list)
+        for image in dict.fromkeys(images):
+            if image in self._row:
+                groups[self._row[image]].append(image)
+        return groups
+
+    def _similarities(self, first: list[int], second: list[int]) -> dict[tuple[int, int, int], float]:
+        """Similarity of each candidate pair, see :func:`candidates`."""
+        rows, columns = (torch.tensor(part, dtype=torch.int64) for part in (first, second))
+        pairs = candidates(torch.from_numpy(self._descriptors), rows, columns)
+        digest = self._digests
+        keys = {pair: signature_cache.pair_key(digest[pair[0]], digest[pair[1]], pair[2]) for pair in pairs}
+        stored = signature_cache.load_similarities(list(keys.values())) if self._cache else {}
+        values = {pair: stored[key] for pair, key in keys.items() if key in stored}
+        pairs = grouped_by_image([pair for pair in pairs if pair not in values])
+        with ThreadPoolExecutor(os.cpu_count()) as pool, bar(None, "Comparing likely copies", len(pairs)) as progress:
+            for start in range(0, len(pairs), PAIRS_PER_STEP):
+                step = pairs[start : start + PAIRS_PER_STEP]
+                new = dict(zip(step, self._compare(step, pool), strict=True))
+                if self._cache:
+                    signature_cache.store_similarities({keys[pair]: value for pair, value in new.items()})
+                values |= new
+                progress.update(len(step))
+        return values
+
+    def _compare(self, pairs: list[tuple[int, int, int]], pool: ThreadPoolExecutor) -> list[float]:
+        """Similarity of pairs; of volumes, that of the least similar view."""
+        rows, mirrored = torch.tensor(pairs).split((2, 1), dim=1)
+        needed, place = rows.unique(return_inverse=True)
+        views = self._views_of(needed.tolist(), pool)
+        values = [pair_similarities(pictures, place[:, 0], place[:, 1], mirrored[:, 0]) for pictures in views]
+        return torch.stack(values).amin(dim=0).clamp(max=1.0).tolist()
+
+    def _views_of(self, rows: list[int], pool: ThreadPoolExecutor) -> torch.Tensor:
+        """Views (V, K, 96, 96) of images, decoded where memory doesn't hold them."""
+
+        def decode(row: int) -> np.ndarray:
+            return views_to_compare(read_finite(self._images[row], spatial_dims=self._spatial_dims))
+
+        missing = [row for row in rows if row not in self._views]
+        self._views.update(zip(missing, pool.map(decode, missing), strict=True))
+        for row in rows:
+            self._views.move_to_end(row)
+        views = np.stack([self._views[row] for row in rows], axis=1).astype(np.float32)
+        while len(self._views) > signature_cache.MAX_IMAGES_IN_MEMORY[self._spatial_dims]:
+            self._views.popitem(last=False)
+        return torch.from_numpy(views)

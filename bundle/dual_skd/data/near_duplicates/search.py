@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When near duplicates of training images are searched for."""
+"""Decides whether a data set is searched for near duplicates."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from dual_skd.options.choices import TwinSearch
 from dual_skd.utils.wording import check_command
 
 if TYPE_CHECKING:
-    from dual_skd.data.near_duplicates.finder import TwinFinder
+    from dual_skd.data.near_duplicates.finder import NearDuplicateFinder
 
 logger = logging.getLogger(__name__)
 
-MOST = 20_000  # images that "auto" decodes before a run starts: a minute or two
+AUTO_MAX_IMAGES = 20_000  # images that "auto" decodes before a run starts: a minute or two
 
 
-def find_twins(
+def finder_if_wanted(
     images: Sequence[str], *, spatial_dims: int, search: TwinSearch, dataset_dir: str | Path, notes: list[str]
-) -> TwinFinder | None:
-    """Decodes images for a search for copies, unless that would take long and wasn't asked for.
+) -> NearDuplicateFinder | None:
+    """Builds a finder of near duplicates, or returns None where the search is off or would take long.
 
     Args:
         images: locators.
         spatial_dims: 2 for images, 3 for volumes.
-        search: "always", "never", or "auto" for at most :data:`MOST` images that no earlier search has decoded.
-        dataset_dir: what the user gave, for the remedy.
+        search: "always", "never", or "auto": only if at most :data:`AUTO_MAX_IMAGES` images have to be decoded.
+        dataset_dir: the user's data set, named in the remedy.
         notes: gets a sentence when there is no search.
 
     Raises:
@@ -37,19 +37,19 @@ def find_twins(
     if search == "never":
         notes.append(f"{len(images)} images were not searched for copies across the splits (twin_search is never)")
         return None
-    from dual_skd.data.near_duplicates import finder as twins  # loads the readers, so only where they are wanted
+    from dual_skd.data.near_duplicates import finder, signature_cache  # these load the readers, so only if needed
 
-    if search == "auto" and len(images) > MOST:
-        unknown = len(images) - twins.count_cached(images, spatial_dims=spatial_dims)
-        if unknown > MOST:
+    if search == "auto" and len(images) > AUTO_MAX_IMAGES:
+        missing = len(images) - signature_cache.count_stored(images, spatial_dims=spatial_dims)
+        if missing > AUTO_MAX_IMAGES:
             note = (
-                f"{len(images)} images were not searched for copies across the splits, as {unknown} of them would have "
+                f"{len(images)} images were not searched for copies across the splits, as {missing} of them would have "
                 f"to be decoded; {check_command(dataset_dir)} does it once and remembers it, or set "
                 "twin_search to always"
             )
             notes.append(note)
             logger.warning("%s.", note)
             return None
-    finder = twins.TwinFinder(images, spatial_dims=spatial_dims)
-    finder.refuse_unreadable()
-    return finder
+    found = finder.NearDuplicateFinder(images, spatial_dims=spatial_dims)
+    found.refuse_unreadable()
+    return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps signatures and comparisons between runs, so that unchanged images are decoded and compared once."""
+"""Stores signatures and similarities between runs, so that unchanged images are decoded and compared once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -24,26 +24,23 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 500  # SQLite's smallest limit of variables in one statement is 999
-KEPT = {2: 15_000, 3: 5_000}  # images whose views stay in memory, by spatial_dims; 18 kB per view
-UNSTORED = 512  # new signatures after which they are stored: so many are lost when a search is stopped
+KEYS_PER_QUERY = 500  # SQLite's smallest limit of variables in one statement is 999
+MAX_IMAGES_IN_MEMORY = {2: 15_000, 3: 5_000}  # images whose views stay in memory, by spatial_dims; 18 kB per view
+STORE_EVERY = 512  # new signatures: at most so many are lost when a search is stopped
 
 
 class Signatures:
-    """Signatures of images: those that an earlier run has stored, and new ones, which are stored in their turn.
+    """Signatures of images, stored by earlier runs or new.
 
     Args:
         images: paths.
         spatial_dims: 2 for images, 3 for volumes.
-        cache: whether signatures are kept on disk and taken from there.
+        cache: whether signatures are stored on disk and read from there.
     """
 
     def __init__(self, images: Sequence[str], *, spatial_dims: int = 2, cache: bool = True) -> None:
         self._spatial_dims = spatial_dims
-        self._keys: dict[str, str] = {}
-        if cache:
-            keys = ((image, key_of(image, spatial_dims=spatial_dims)) for image in images)
-            self._keys = {image: key for image, key in keys if key}
+        self._keys = keys_of(images, spatial_dims=spatial_dims) if cache else {}
         stored = load(list(self._keys.values()))
         self._known = {image: stored[key] for image, key in self._keys.items() if key in stored}
         self._unstored: dict[str, Signature] = {}
@@ -56,24 +53,24 @@ class Signatures:
         return self._known[image]
 
     def add(self, image: str, array: np.ndarray) -> None:
-        """Makes the signature of a decoded image, finite (W, H) or (X, Y, Z), unless it is known; from any thread."""
+        """Adds the signature of a decoded image, finite (W, H) or (X, Y, Z), unless it is known; thread-safe."""
         if image in self._known:
             return
         signature = signature_of(array)
-        if len(self._known) >= KEPT[self._spatial_dims]:
+        if len(self._known) >= MAX_IMAGES_IN_MEMORY[self._spatial_dims]:
             signature = replace(signature, views=None)
         self._known[image] = signature
         if image in self._keys:
             with self._lock:
                 self._unstored[self._keys[image]] = signature
-                full = len(self._unstored) >= UNSTORED
+                full = len(self._unstored) >= STORE_EVERY
             if full:
                 self.store()
 
     def decode(self, image: str) -> None:
-        """Makes the signature of an image that isn't known; one that can't be read gets a ``problem``.
+        """Adds the signature of an image; one that can't be read gets a ``problem``.
 
-        Problems are not stored: tomorrow a decoder may be installed for it.
+        Problems are not stored: a decoder may be installed before the next run.
         """
         try:
             self.add(image, read_finite(image, spatial_dims=self._spatial_dims))
@@ -81,7 +78,7 @@ class Signatures:
             self._known[image] = Signature("", np.empty(0, np.float16), problem=str(error))
 
     def store(self) -> None:
-        """Stores the new signatures; a cache that can't be written is no error."""
+        """Stores the new signatures, unless the cache can't be written."""
         with self._lock:
             rows = [(key, one.digest, one.descriptor.tobytes()) for key, one in self._unstored.items()]
             self._unstored = {}
@@ -89,11 +86,23 @@ class Signatures:
 
 
 def cache_file() -> Path:
-    """The file that holds the signatures: ``$XDG_CACHE_HOME/dual_skd/signatures.sqlite`` (default ~/.cache)."""
+    """Path of the cache: ``$XDG_CACHE_HOME/dual_skd/signatures.sqlite`` (default ~/.cache)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dual_skd" / "signatures.sqlite"
 
 
-def key_of(image: str, *, spatial_dims: int) -> str | None:
+def keys_of(images: Iterable[str], *, spatial_dims: int) -> dict[str, str]:
+    """Keys of those images that exist."""
+    keys = ((image, _key_of(image, spatial_dims)) for image in images)
+    return {image: key for image, key in keys if key}
+
+
+def count_stored(images: Sequence[str], *, spatial_dims: int = 2) -> int:
+    """Counts the images whose signatures are stored, so that they needn't be decoded."""
+    keys = list(keys_of(images, spatial_dims=spatial_dims).values())
+    return _use(lambda database: sum(1 for _ in _select(database, "key FROM signatures", keys)), 0)
+
+
+def _key_of(image: str, spatial_dims: int) -> str | None:
     """Hash of path, size and time of change (of all its files, for a folder); None when there is no such file."""
     digest = hashlib.blake2b(f"{VERSION}|{spatial_dims}|{os.path.abspath(image)}".encode(), digest_size=16)
     path = path_of(image)
@@ -111,7 +120,7 @@ def key_of(image: str, *, spatial_dims: int) -> str | None:
 
 
 def load(keys: Sequence[str]) -> dict[str, Signature]:
-    """Signatures that are stored under any of ``keys``; none when there is no cache."""
+    """Reads the stored signatures by key; none when there is no cache."""
 
     def read(database: sqlite3.Connection) -> dict[str, Signature]:
         rows = _select(database, "key, digest, descriptor FROM signatures", keys)
@@ -120,41 +129,35 @@ def load(keys: Sequence[str]) -> dict[str, Signature]:
     return _use(read, {})
 
 
-def count(keys: Sequence[str]) -> int:
-    """How many of ``keys`` are stored."""
-    return _use(lambda database: sum(number for (number,) in _select(database, "COUNT(*) FROM signatures", keys)), 0)
-
-
 def pair_key(digest: str, other: str, mirrored: int) -> str:
-    """Name of the fine comparison of two images, by their digests and the axes along which the first is mirrored."""
+    """Key of a similarity: digests of two images, and the axes along which the first is mirrored."""
     return f"{VERSION}|{digest}|{other}|{mirrored}"
 
 
-def load_likenesses(keys: Sequence[str]) -> dict[str, float]:
-    """Results of fine comparisons that are stored under any of ``keys``."""
+def load_similarities(keys: Sequence[str]) -> dict[str, float]:
+    """Reads the stored similarities by key."""
     return _use(lambda database: dict(_select(database, "key, value FROM likenesses", keys)), {})
 
 
-def store_likenesses(values: Mapping[str, float]) -> None:
-    """Stores results of fine comparisons by key; a cache that can't be written is no error."""
+def store_similarities(values: Mapping[str, float]) -> None:
+    """Stores similarities by key, unless the cache can't be written."""
     rows = list(values.items())
     _use(lambda database: database.executemany("INSERT OR REPLACE INTO likenesses VALUES (?, ?)", rows), None)
 
 
 def _select(database: sqlite3.Connection, what: str, keys: Sequence[str]) -> Iterator[tuple]:
-    for start in range(0, len(keys), AT_ONCE):
-        some = keys[start : start + AT_ONCE]
-        marks = ",".join("?" * len(some))
-        yield from database.execute(f"SELECT {what} WHERE key IN ({marks})", some)
+    for start in range(0, len(keys), KEYS_PER_QUERY):
+        part = keys[start : start + KEYS_PER_QUERY]
+        yield from database.execute(f"SELECT {what} WHERE key IN ({','.join('?' * len(part))})", part)
 
 
 def _use(action: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
-    """What ``action`` returns for the data base, which other processes may use meanwhile; ``otherwise`` without one."""
+    """Runs ``action`` on the data base, which processes share; returns ``otherwise`` where it can't be used."""
     path = cache_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            os.close(os.open(path, os.O_CREAT, 0o600))  # it is made of patients' images: for the user alone
+            os.close(os.open(path, os.O_CREAT, 0o600))  # made of patients' images: only the user may read it
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as database, database:
             database.execute(
                 "CREATE TABLE IF NOT EXISTS signatures (key TEXT PRIMARY KEY, digest TEXT, descriptor BLOB)"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of an image to recognise its copies: a digest of its grey values and 256 numbers per view."""
+"""Signatures of images: a digest of the grey values, and a descriptor of 256 numbers per view."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from dual_skd.data.near_duplicates.similarity import SIZE, standardise
+from dual_skd.data.near_duplicates.similarity import SIZE_PIXELS, standardise
 from dual_skd.data.reading.grey import read_grey
 from dual_skd.errors import InputError
 
-VERSION = 2  # of digest, descriptor and likeness: what is stored of another version is not used
-THUMBNAIL = 48  # pixels per side of what a descriptor is computed from
-NEIGHBOURHOOD = 5.0  # pixels of a thumbnail over which brightness and contrast are evened out
-NUMBERS = 256  # cosine frequencies kept of a view: all up to 9 cycles per picture side
-FREQUENCY_SCALE = (
-    12.0  # half cycles at which a frequency's weight has fallen to exp(-1/2): fine ones suffer from shifts
-)
+VERSION = 2  # of digest, descriptor and similarity; stored results of other versions aren't used
+THUMBNAIL_PIXELS = 48  # side of the pictures that descriptors are computed from
+NEIGHBOURHOOD_PIXELS = 5.0  # of a thumbnail, over which brightness and contrast are evened out
+FREQUENCIES = 256  # cosine frequencies of a view: all up to 9 cycles per picture side
+FREQUENCY_SCALE = 12.0  # half cycles at which a weight has fallen to exp(-1/2): shifts disturb high frequencies
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What is kept of an image to recognise its copies.
+    """What the search for near duplicates knows of an image.
 
     Args:
-        digest: hash of size and decoded grey values; equal for equal pictures whatever the file format.
+        digest: hash of size and decoded grey values; equal for equal pictures, whatever the file format.
         descriptor: (V * 256,) float16, see :func:`describe`; V is 1 for a picture and 3 for a volume.
-        views: what is compared finely, see :func:`views_to_compare`, where the image was decoded just now; else None.
+        views: input of the fine comparison, see :func:`views_to_compare`; None if the signature was stored earlier.
         problem: why the file can't be read, or "".
     """
 
@@ -44,14 +42,10 @@ class Signature:
 
 
 def read_finite(image: str, *, spatial_dims: int = 2) -> np.ndarray:
-    """Decodes an image as training does.
-
-    Returns:
-        (W, H) or (X, Y, Z) float32.
+    """Decodes an image as training does, to (W, H) or (X, Y, Z) float32.
 
     Raises:
-        InputError: the image can't be read, has another number of axes than ``spatial_dims``, or values that are not
-            finite.
+        InputError: the image can't be read, has other dimensions, or values that are not finite.
     """
     array = read_grey(image, spatial_dims=spatial_dims).numpy()
     if not np.isfinite(array).all():
@@ -60,23 +54,20 @@ def read_finite(image: str, *, spatial_dims: int = 2) -> np.ndarray:
 
 
 def views_of(array: np.ndarray, size: int) -> np.ndarray:
-    """The picture itself, or the three middle slices of a volume, squeezed into squares: (V, size, size) float32."""
-    views = [array]
-    if array.ndim == 3:
-        middle = [length // 2 for length in array.shape]
-        views = [array[:, :, middle[2]], array[:, middle[1]], array[middle[0]]]
+    """The picture itself, or the three middle slices of a volume, resized to squares: (V, size, size) float32."""
+    x, y, *z = (length // 2 for length in array.shape)
     squares = []
-    for view in views:
-        # the mean over the pixels of a larger picture: sampling a few of them would depend on their noise
+    for view in [array[:, :, z[0]], array[:, y], array[x]] if z else [array]:
+        # a large picture is averaged: a sample of its pixels would depend on their noise
         kind = Image.Resampling.BOX if min(view.shape) >= size else Image.Resampling.BICUBIC
         squares.append(Image.fromarray(np.ascontiguousarray(view, dtype=np.float32)).resize((size, size), kind))
     return np.stack([np.asarray(square) for square in squares])
 
 
 def digest_of(array: np.ndarray) -> str:
-    """Hash of shape and grey values, rounded to hundredths: readers differ in the last bits of a luma.
+    """Hash of shape and grey values, rounded to hundredths, as readers differ in the last bits of a luma.
 
-    Values that lie close together, such as those of an ADC map in mm2/s, are rounded to 1/10,000 of their span or less.
+    Values with a small span, such as those of an ADC map in mm2/s, are rounded to 1/10,000 of their span or less.
     """
     digest = hashlib.blake2b(str(array.shape).encode(), digest_size=16)
     span = float(np.ptp(array))
@@ -86,23 +77,23 @@ def digest_of(array: np.ndarray) -> str:
 
 
 def views_to_compare(array: np.ndarray) -> np.ndarray:
-    """The views of 96 pixels per side that are compared finely, each stretched to whole numbers: (V, 96, 96) uint16."""
-    views = views_of(array, SIZE)
+    """Views for the fine comparison, each stretched to the range of whole numbers: (V, 96, 96) uint16."""
+    views = views_of(array, SIZE_PIXELS)
     low, high = views.min((1, 2), keepdims=True), views.max((1, 2), keepdims=True)
     return np.rint((views - low) * (np.iinfo(np.uint16).max / np.maximum(high - low, 1e-12))).astype(np.uint16)
 
 
 def signature_of(array: np.ndarray) -> Signature:
-    """The signature of what :func:`read_finite` returned."""
-    thumbnails = torch.from_numpy(views_of(array, THUMBNAIL))
+    """Computes the signature of a decoded image, see :func:`read_finite`."""
+    thumbnails = torch.from_numpy(views_of(array, THUMBNAIL_PIXELS))
     return Signature(digest_of(array), describe(thumbnails[None])[0].half().numpy(), views_to_compare(array))
 
 
 def describe(thumbnails: torch.Tensor) -> torch.Tensor:
     """Low cosine frequencies of locally standardised thumbnails, as vectors whose dot products are correlations.
 
-    Local standardisation takes brightness, contrast and gamma away; few frequencies take compression and resizing away,
-    and, being linear, let a turned picture's descriptor be computed from the upright one's (:func:`turning`).
+    Local standardisation removes brightness, contrast and gamma; a few frequencies ignore compression and resizing.
+    They are linear, so the descriptor of a turned picture follows from the upright one's (:func:`turning`).
 
     Args:
         thumbnails: (N, V, 48, 48).
@@ -111,66 +102,54 @@ def describe(thumbnails: torch.Tensor) -> torch.Tensor:
         (N, V * 256), unit norm, or zero for a picture without any structure.
     """
     images, views = thumbnails.shape[:2]
-    fine = standardise(thumbnails.flatten(0, 1), NEIGHBOURHOOD) * _fading()
-    return unit((_frequencies(fine) * _weights()).view(images, views * NUMBERS))
+    fine = standardise(thumbnails.flatten(0, 1), NEIGHBOURHOOD_PIXELS) * _FADE
+    return unit((_frequencies(fine) * _WEIGHTS).view(images, views * FREQUENCIES))
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
-    """Vectors (N, K) of norm 1; zero stays zero."""
+    """Vectors (N, K) scaled to norm 1; zero stays zero."""
     return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-6)
 
 
 @lru_cache(maxsize=8)
 def turning(degrees: float) -> torch.Tensor:
-    """(256, 256) that makes of a picture's descriptor, from the left, nearly the one of the picture turned."""
-    waves, weights, lowest = _cosines(), _weights(), _lowest()[0]
-    pictures = waves[lowest // THUMBNAIL][:, None, :, None] * waves[lowest % THUMBNAIL][:, None, None]
+    """Matrix (256, 256) with which a descriptor is multiplied to get, nearly, that of the turned picture."""
+    size = THUMBNAIL_PIXELS
+    pictures = _COSINES[_LOWEST // size][:, None, :, None] * _COSINES[_LOWEST % size][:, None, None]
     angle = torch.deg2rad(torch.tensor(degrees))
     turn = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0]])
-    grid = functional.affine_grid(turn.expand(NUMBERS, 2, 3), [NUMBERS, 1, THUMBNAIL, THUMBNAIL], align_corners=False)
+    grid = functional.affine_grid(turn.expand(FREQUENCIES, 2, 3), [FREQUENCIES, 1, size, size], align_corners=False)
     turned = functional.grid_sample(pictures, grid, mode="bicubic", align_corners=False)
-    return _frequencies(turned[:, 0]) * weights / weights[:, None]
+    return _frequencies(turned[:, 0]) * _WEIGHTS / _WEIGHTS[:, None]
 
 
 @lru_cache(maxsize=4)
 def mirroring(axes: int) -> torch.Tensor:
-    """(256, 256) that makes of a picture's descriptor the one of its mirror image along axis 1, 2 or both (3)."""
-    lowest = _lowest()[0]
-    odd = (axes & 1) * (lowest // THUMBNAIL) + (axes >> 1) * (lowest % THUMBNAIL)
+    """Matrix (256, 256) that mirrors a descriptor's picture along axis 1, 2 or both (3)."""
+    odd = (axes & 1) * (_LOWEST // THUMBNAIL_PIXELS) + (axes >> 1) * (_LOWEST % THUMBNAIL_PIXELS)
     return torch.diag(1.0 - 2.0 * (odd % 2))
 
 
-@lru_cache(maxsize=1)
-def _lowest() -> tuple[torch.Tensor, torch.Tensor]:
-    """Place and frequency, in half cycles per side, of the 256 lowest cosine waves but the constant one."""
-    place = torch.arange(THUMBNAIL)
-    frequency = (place[:, None] ** 2 + place**2).flatten().float().sqrt()
-    lowest = frequency.argsort(stable=True)[1 : NUMBERS + 1]
-    return lowest, frequency[lowest]
-
-
 def _frequencies(pictures: torch.Tensor) -> torch.Tensor:
-    """How much of each of the 256 lowest two-dimensional cosine waves is in pictures (N, 48, 48): (N, 256)."""
-    return (_cosines() @ pictures @ _cosines().T).flatten(1)[:, _lowest()[0]]
+    """Amplitudes (N, 256) of the lowest two-dimensional cosine waves in pictures (N, 48, 48)."""
+    return (_COSINES @ pictures @ _COSINES.T).flatten(1)[:, _LOWEST]
 
 
-@lru_cache(maxsize=1)
 def _cosines() -> torch.Tensor:
-    """The cosine waves of a line of pixels, orthonormal: (48 frequencies, 48 pixels)."""
-    place = torch.arange(THUMBNAIL)
-    waves = torch.cos(torch.pi / THUMBNAIL * (place + 0.5) * place[:, None]) * (2 / THUMBNAIL) ** 0.5
+    """The orthonormal cosine waves of a line of pixels: (48 frequencies, 48 pixels)."""
+    waves = torch.cos(torch.pi / THUMBNAIL_PIXELS * (_PLACE + 0.5) * _PLACE[:, None]) * (2 / THUMBNAIL_PIXELS) ** 0.5
     waves[0] /= 2**0.5
     return waves
 
 
-@lru_cache(maxsize=1)
-def _weights() -> torch.Tensor:
-    """(256,) weights of the frequencies."""
-    return torch.exp(-0.5 * (_lowest()[1] / FREQUENCY_SCALE) ** 2)
-
-
-@lru_cache(maxsize=1)
-def _fading() -> torch.Tensor:
-    """(48, 48) weights that fall towards the border, where a turned or cropped copy differs."""
-    line = torch.hann_window(THUMBNAIL + 2, periodic=False)[1:-1].sqrt()
+def _fade() -> torch.Tensor:
+    """Weights (48, 48) that fall towards the border, where a turned or cropped copy differs."""
+    line = torch.hann_window(THUMBNAIL_PIXELS + 2, periodic=False)[1:-1].sqrt()
     return line[:, None] * line
+
+
+_PLACE = torch.arange(THUMBNAIL_PIXELS)
+_COSINES, _FADE = _cosines(), _fade()
+_FREQUENCY = (_PLACE[:, None] ** 2 + _PLACE**2).flatten().float().sqrt()
+_LOWEST = _FREQUENCY.argsort(stable=True)[1 : FREQUENCIES + 1]  # the first is the constant wave
+_WEIGHTS = torch.exp(-0.5 * (_FREQUENCY[_LOWEST] / FREQUENCY_SCALE) ** 2)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dual_skd.data.near_duplicates.search import find_twins
+from dual_skd.data.near_duplicates.search import finder_if_wanted
 from dual_skd.data.records.record import LeftOut, Record
 from dual_skd.options.data import ReadOptions
 from dual_skd.utils.wording import counted
@@ -31,7 +31,7 @@ class NearDuplicateFilter:
         self._notes = notes
         self._finder = None
         if not options.keep_twins:
-            self._finder = find_twins(
+            self._finder = finder_if_wanted(
                 images, spatial_dims=options.spatial_dims, search=options.twin_search, dataset_dir=dataset_dir,
                 notes=notes,
             )  # fmt: skip
@@ -46,9 +46,9 @@ class NearDuplicateFilter:
         if self._finder is None:
             return records
         images, known_images = [record.image for record in records], [record.image for record in known]
-        best = self._finder.best_twins(images, known_images, similarity=self._similarity)
+        best = self._finder.find_best(images, known_images, min_similarity=self._similarity)
         found = [
-            LeftOut(**vars(record), twin=twin.twin, similarity=twin.similarity, exact=twin.exact, split=split)
+            LeftOut(**vars(record), twin=twin.other, similarity=twin.similarity, exact=twin.exact, split=split)
             for record in records
             if (twin := best.get(record.image))
         ]
