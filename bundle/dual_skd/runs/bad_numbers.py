@@ -114,4 +114,4 @@ class Buffers:
             buffer.copy_(kept)
 
 
-__getattr__ = renamed(__name__, tensorboard_scalars="tensorboard_scalars")
+__getattr__ = renamed(__name__, curves="tensorboard_scalars")

@@ -296,7 +296,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             if file.testzip() is not None:
                 raise ValueError("its sums don't agree")
         return torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # a flipped byte may turn up in_any_process in zipfile, torch or pickle
+    except Exception as error:  # a flipped byte may turn up anywhere in zipfile, torch or pickle
         raise ValueError(str(error).split("\n")[0] or type(error).__name__) from error
 
 

@@ -238,9 +238,9 @@ def broadcast_networks(networks: Iterable[nn.Module | None]) -> None:
 
 __getattr__ = renamed(
     __name__,
-    init_processes="init_processes",
-    on_rank_zero="on_rank_zero",
-    indices_of_rank="indices_of_rank",
-    items_of_rank="items_of_rank",
-    RandomPerProcess="RandomPerProcess",
+    meet="init_processes",
+    by_first="on_rank_zero",
+    own_places="indices_of_rank",
+    own_share="items_of_rank",
+    DrawnPerProcess="RandomPerProcess",
 )
