@@ -265,7 +265,7 @@ def _is_2d_layer(module: nn.Module) -> bool:
 # --- verification -----------------------------------------------------------------------------------------------------
 
 
-def _verify_axes(network: nn.Module, size: int = 32) -> None:
+def _verify_axes(network: nn.Module) -> None:
     """Raises InputError unless exchanging width and depth of the input leaves the output as it is.
 
     A ``forward`` that still averages over two axes, or reshapes as if there were two, would give plausible numbers for
@@ -281,7 +281,7 @@ def _verify_axes(network: nn.Module, size: int = 32) -> None:
             elif tensor.ndim == 1:  # wakes up branches that start at zero, such as the last norm of a residual block
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
         channels = next(tensor.shape[1] for tensor in probe.parameters() if tensor.ndim == 5)
-        volume = torch.randn(1, channels, size, size, size, generator=generator, dtype=torch.float64)
+        volume = torch.randn(1, channels, 32, 32, 32, generator=generator, dtype=torch.float64)
         try:
             one, other = probe(volume), probe(volume.transpose(-1, -2))
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dual_skd.errors import InputError, did_you_mean, input_error_behind
+from dual_skd.errors import InputError, did_you_mean, plain_input_errors
 from dual_skd.options import Evaluation, Options, Training, read, removed
 from dual_skd.options.derived import FORMER
 from dual_skd.options.kinds import is_text, literal
 from dual_skd.options.known_configs import KNOWN, fingerprint
 from dual_skd.runs.places import own_bundle
+from dual_skd.utils.log import silenced
 
 logger = logging.getLogger(__name__)
 
@@ -124,20 +125,14 @@ class Workflow:
         warn_of_strangers(files)
         from monai.bundle import ConfigWorkflow
 
-        with _undisturbed():
-            try:
-                with _without_log("monai.bundle.workflows"):
-                    workflow = ConfigWorkflow(list(map(str, files)), logging_file=False, workflow_type=self.monai)
-                # an expression per option: MONAI would take a text with $, @ or % in front for its own language
-                workflow.parser.globals["chosen"] = dict(values)
-                workflow.parser.update({name: f"$chosen[{name!r}]" for name in values if not _default(name, values)})
-                workflow.initialize()
-                yield workflow
-            except Exception as error:
-                cause = input_error_behind(error)
-                if cause is None:
-                    raise
-                raise cause.with_traceback(None) from None
+        with _undisturbed(), plain_input_errors():
+            with silenced("monai.bundle.workflows"):
+                workflow = ConfigWorkflow(list(map(str, files)), logging_file=False, workflow_type=self.monai)
+            # an expression per option: MONAI would take a text with $, @ or % in front for its own language
+            workflow.parser.globals["chosen"] = dict(values)
+            workflow.parser.update({name: f"$chosen[{name!r}]" for name in values if not _default(name, values)})
+            workflow.initialize()
+            yield workflow
 
     def _require_data(self, names: set[str]) -> None:
         if self.kind is Training and "dataset_dir" not in names:
@@ -209,16 +204,6 @@ def _undisturbed() -> Iterator[None]:
         set_determinism(seed)
         cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
         set_random_state(state)
-
-
-@contextmanager
-def _without_log(name: str) -> Iterator[None]:
-    log = logging.getLogger(name)
-    log.disabled = True
-    try:
-        yield
-    finally:
-        log.disabled = False
 
 
 def _default(name: str, values: Mapping[str, Any]) -> bool:
