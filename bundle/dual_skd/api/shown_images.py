@@ -146,8 +146,8 @@ def _first_of_training(parser: Any, count: int) -> tuple[list[torch.Tensor], lis
     images: list[torch.Tensor] = []
     labels: list[Any] = []
     for batch in loader:
-        some, of_some = prepare(batch, torch.device("cpu"))
-        images, labels = [*images, *some], [*labels, *of_some.numpy()]
+        batch_images, batch_labels = prepare(batch, torch.device("cpu"))
+        images, labels = [*images, *batch_images], [*labels, *batch_labels.numpy()]
         if len(images) >= count:
             break
     return images[:count], labels[:count]

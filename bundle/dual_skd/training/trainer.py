@@ -18,14 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dual_skd.errors import InputError
-from dual_skd.runs.bad_numbers import (
-    BAD_NUMBER_POLICIES,
-    Buffers,
-    files_of,
-    gradient_norm,
-    in_any_process,
-    is_finite,
-)
+from dual_skd.runs.bad_numbers import BAD_NUMBER_POLICIES, Buffers, files_of, gradient_norm, in_any_process, is_finite
 from dual_skd.runs.distributed import average_statistics, broadcast_networks, lost_process_named, several_processes
 from dual_skd.training.former_arguments import task_of
 from dual_skd.training.task import Batch
