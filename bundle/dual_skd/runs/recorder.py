@@ -231,7 +231,9 @@ class MetricsRecorder:
                 record = {"class_names": self.class_names}
             record["key_metric"] = self.key_metric
             record["epochs"] = [*earlier, entry]
-            record["best"] = max(record["epochs"], key=lambda old: rank(old["student"], self.key_metric, old["epoch"]))
+            record["best"] = max(
+                record["epochs"], key=lambda old: epoch_order(old["student"], self.key_metric, old["epoch"])
+            )
             record["final"] = entry
         else:
             record[self.split] = {"source": self.source, **self.notes, **entry}
@@ -278,7 +280,7 @@ class MetricsRecorder:
         return probabilities(logits, temperature, multi_label=self.multi_label).numpy()
 
 
-def rank(metrics: Mapping[str, float | None], name: str, epoch: int) -> tuple[float, float]:
+def epoch_order(metrics: Mapping[str, float | None], name: str, epoch: int) -> tuple[float, float]:
     """Key that orders epochs by a metric, and equal ones by NLL: on few images AUC and accuracy are soon perfect.
 
     With ``last`` the order is that of the epochs.
