@@ -139,8 +139,8 @@ def test_a_page_holds_a_limited_number_of_pictures_and_says_what_it_leaves_out(d
     _, page = check(dataset)
     copies = next(one for one in page.split('<div class="whole">') if "8 test images have a twin" in one)
     assert len(images(copies)) == 12 and "… and 2 more; --fix-list" in copies
-    monkeypatch.setattr(check_page, "PICTURES", 9)
-    monkeypatch.setattr(check_page, "CLASSES", 1)
+    monkeypatch.setattr(check_page, "MAX_PICTURES", 9)
+    monkeypatch.setattr(check_page, "MAX_CLASSES", 1)
     _, page = check(dataset)
     assert len(images(page)) == 9 and len(images(section(page, "seen"))) == 4
     assert "the first 1 of 2 classes" in words(section(page, "seen"))

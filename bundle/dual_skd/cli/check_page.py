@@ -25,13 +25,13 @@ from dual_skd.evaluation.pages.frame import document, gallery, how, sections
 from dual_skd.evaluation.pages.markup import Markup, element, join, paragraph, picture, table
 from dual_skd.utils.wording import counted, first_few
 
-LARGEST = 128  # pixels along the longer side of a picture; of a volume's slices together three times as many
-PICTURES = 240  # on a page, of about 5 kB each
-PER_CLASS = {2: 8, 3: 6}  # images, or volumes, of a class in each split; fewer where there are many classes
-CLASSES = 20  # that are shown by images
-PER_FINDING = 6  # images, or pairs of copies
-NAMES = 10  # of files without a picture
-VALUES = 5  # of a property in the table of files
+PICTURE_PIXELS = 128  # pixels along the longer side of a picture; of a volume's slices together three times as many
+MAX_PICTURES = 240  # on a page, of about 5 kB each
+PICTURES_PER_CLASS = {2: 8, 3: 6}  # images, or volumes, of a class in each split; fewer where there are many classes
+MAX_CLASSES = 20  # that are shown by images
+PICTURES_PER_FINDING = 6  # images, or pairs of copies
+MAX_NAMES = 10  # of files without a picture
+MAX_VALUES = 5  # of a property in the table of files
 PRIVATE = "This page holds pictures of patients and the names of their files: keep it where the images may be kept."
 FITS = {
     "pad": "the shape is kept, and what is left is filled with black",
@@ -102,7 +102,7 @@ class Album:
         splits = {split: [one for one in data.splits[split] if not facts[one.image].problem] for split in SPLITS}
         self.splits = splits
         self.records = {data.relative(one.image): one for split in SPLITS for one in splits[split]}
-        self.left = PICTURES
+        self.left = MAX_PICTURES
         self.settings: dict[str, Any] = {}
         if self.records:
             train = splits["train"] or [*self.records.values()]
@@ -122,16 +122,16 @@ class Album:
         self.left -= 1
         (pixels,) = ShownImages(image[None], [name]).pictures()
         wide = image.ndim == 4
-        file, width = _jpeg(pixels, LARGEST * (3 if wide else 1))
+        file, width = _jpeg(pixels, PICTURE_PIXELS * (3 if wide else 1))
         return [picture(file, name, width, title=name, class_="wide" if wide else "")]
 
 
 def _seen(data: DataList, album: Album) -> Markup:
     if not album.records:
         return paragraph("No image can be read.")
-    names = data.class_names[:CLASSES]
+    names = data.class_names[:MAX_CLASSES]
     divided = [split for split in SPLITS if album.splits[split]]
-    share = max(min(PER_CLASS[data.spatial_dims], PICTURES // 2 // (len(names) * len(divided))), 1)
+    share = max(min(PICTURES_PER_CLASS[data.spatial_dims], MAX_PICTURES // 2 // (len(names) * len(divided))), 1)
     parts = [how(_settings(album.settings), "Training also turns, shifts and brightens its images a little at random.")]
     for label, name in enumerate(names):
         parts.append(element("h3", name))
@@ -142,8 +142,8 @@ def _seen(data: DataList, album: Album) -> Markup:
             pictures = [one for image in shown for one in album.picture(data.relative(image))]
             strip = element("div", *pictures, class_="strip")
             parts.append(element("div", paragraph(caption, class_="note"), strip, class_="whole"))
-    if len(data.class_names) > CLASSES:
-        parts.append(paragraph(f"These are the first {CLASSES} of {len(data.class_names)} classes."))
+    if len(data.class_names) > MAX_CLASSES:
+        parts.append(paragraph(f"These are the first {MAX_CLASSES} of {len(data.class_names)} classes."))
     return join(parts)
 
 
@@ -166,7 +166,7 @@ def _finding(group: Group, album: Album) -> Markup:
     shown: list[tuple[list[Markup], list[str]]] = []
     listed: list[Markup] = []
     for one in named:
-        if len(shown) == PER_FINDING or len(listed) == NAMES:
+        if len(shown) == PICTURES_PER_FINDING or len(listed) == MAX_NAMES:
             break
         if pictures := album.picture(one["image"]):
             where = ", ".join(filter(None, (one["split"], one["label"])))
@@ -174,7 +174,7 @@ def _finding(group: Group, album: Album) -> Markup:
             shown.append((pictures, [join([element("b", one["image"]), f" ({where})"]), one["detail"]]))
         else:
             listed.append(element("li", element("b", one["image"]), f": {one['detail']}"))
-    whole = [] if named or not group.example else [one["detail"] for one in group.offenders[:NAMES]]
+    whole = [] if named or not group.example else [one["detail"] for one in group.offenders[:MAX_NAMES]]
     more = len(named) - len(shown) - len(listed)
     return element(
         "div",
@@ -247,7 +247,7 @@ def _files(facts: Sequence[FileFacts]) -> Markup:
 
 def _commonest(found: Sequence[str]) -> str:
     counts = Counter(one or "not stated" for one in found).most_common()
-    return first_few([f"{name} ({count})" for name, count in counts], VALUES)
+    return first_few([f"{name} ({count})" for name, count in counts], MAX_VALUES)
 
 
 def _range(found: Sequence[Sequence[float]]) -> str:
