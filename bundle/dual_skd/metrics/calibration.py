@@ -137,8 +137,8 @@ def _fitted(spread: Tensor, truth: Tensor, prior: float) -> float:
     low, high = (-math.log(bound) for bound in reversed(BOUNDS))
     for _ in range(_HALVINGS):
         inverse = math.exp(middle := (low + high) / 2)
-        likelihood = ((probabilities(spread * inverse) - truth) * spread).sum(1).mean().item()
-        slope = likelihood + prior * (1 - 1 / inverse)  # derivatives by 1/T
+        slope = ((probabilities(spread * inverse) - truth) * spread).sum(1).mean().item()  # of the NLL, by 1/T
+        slope += prior * (1 - 1 / inverse)
         low, high = (middle if slope <= 0 else low), (middle if slope >= 0 else high)
     return min(max(math.exp(-(low + high) / 2), BOUNDS[0]), BOUNDS[1])
 
