@@ -67,14 +67,14 @@ def input_error_behind(error: BaseException | None) -> InputError | None:
 
 @contextmanager
 def plain_input_errors() -> Iterator[None]:
-    """Raises an ``InputError`` that other libraries have wrapped as it was."""
+    """Raises an ``InputError`` as it was, without the errors that other libraries wrapped around it."""
     try:
         yield
     except Exception as error:
         cause = input_error_behind(error)
         if cause is None:
             raise
-        raise InputError(str(cause)) from error
+        raise cause.with_traceback(None) from None
 
 
 def sentence_of(error: BaseException) -> str | None:

@@ -88,7 +88,7 @@ def description_of(weights: bytes) -> dict[str, Any]:
         texts = json.loads(weights[8 : 8 + length])["__metadata__"]
         found = {name: json.loads(texts[name]) for name in ("architecture", "class_names", "preprocessing")}
     except (ValueError, KeyError, TypeError) as error:
-        raise SystemExit(f"Error: model.safetensors doesn't say what its network is ({error}); train anew.") from None
+        raise SystemExit(f"Error: model.safetensors doesn't say what its network is ({error}); train again.") from None
     return found
 
 

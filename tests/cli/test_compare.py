@@ -30,7 +30,7 @@ def pair(run_folder):
 
 
 def shown(pair: tuple[Path, Path]) -> str:
-    return "\n".join(compare(*pair, resamples=200))
+    return "\n".join(compare(*pair, "test"))
 
 
 def words_of(path: Path) -> str:
@@ -111,7 +111,7 @@ def test_another_split_has_its_own_folder_and_several_labels_have_areas(run_fold
     pair = [run_folder(labels, random.random((40, 3)), multi_label=True, name=name) for name in ("a", "b")]
     for run in pair:
         (run / "predictions_test.csv").rename(run / "predictions_clinic.csv")
-    lines = list(compare(*pair, "clinic", resamples=20))
+    lines = list(compare(*pair, "clinic"))
     assert f"Page: {pair[0] / 'report_clinic' / 'compared_with_b.html'}" in lines
     assert lines[-1] == f"Next: dual-skd report {pair[0]} --split clinic"
     assert [line.split()[2] for line in lines if line.startswith("  AUC of ")] == ["normal", "nodule", "mass"]
@@ -138,7 +138,7 @@ def test_where_images_are_left_out_the_next_command_trains_on_one_division(pair,
     assert shown(pair).endswith("--fit stretch  # the run had compensate 64, which this version no longer has")
     for run in pair:  # of other data there is no division
         (run / "predictions_test.csv").rename(run / "predictions_clinic.csv")
-    lines = list(compare(*pair, "clinic", resamples=20))
+    lines = list(compare(*pair, "clinic"))
     assert lines[-1] == f"Next: dual-skd report {good} --split clinic" and not any("division" in one for one in lines)
 
 

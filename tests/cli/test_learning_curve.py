@@ -83,7 +83,7 @@ def test_small_shares_get_more_epochs_up_to_a_limit():
 
 def test_a_run_is_two_commands_and_the_data_options_are_used_up(tmp_path):
     values = {"patient_pattern": "(p)", "val_fraction": 0.3, "keep_twins": True, "image_size": 128}
-    runs = Runs(tmp_path, 12, words_of_runs(values, ["volume"]), run_command)
+    runs = Runs(tmp_path, 12, words_of_runs(values, ["volume"]))
     train, evaluate = runs.commands_of(Cell("coupled", 0.25, 1))
     out = str(tmp_path / "runs" / "coupled_0.25_1")
     assert train == [

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dual_skd.errors import InputError
+from dual_skd.metrics import resampling
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 
 
@@ -29,8 +30,9 @@ def test_every_resample_draws_as_many_patients_as_there_are_with_all_of_their_im
 
 
 @pytest.mark.parametrize("block", [1, 17, 1000])
-def test_the_draws_do_not_depend_on_how_many_are_held_at_once(block):
+def test_the_draws_do_not_depend_on_how_many_are_held_at_once(block, monkeypatch):
     wanted = np.vstack(list(drawn_weights(np.random.default_rng(1), np.arange(7), 20)))
-    blocks = list(drawn_weights(np.random.default_rng(1), np.arange(7), 20, block=block))
+    monkeypatch.setattr(resampling, "WEIGHTS_PER_BLOCK", block)
+    blocks = list(drawn_weights(np.random.default_rng(1), np.arange(7), 20))
     assert max(len(one) for one in blocks) <= max(1, block // 7)
     assert np.array_equal(np.vstack(blocks), wanted)

@@ -11,7 +11,7 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from dual_skd.errors import InputError
-from dual_skd.runs.bad_numbers import Buffers, files_of, first_names, gradient_norm, is_finite, tensorboard_scalars
+from dual_skd.runs.bad_numbers import Buffers, files_of, gradient_norm, is_finite, tensorboard_scalars
 from dual_skd.runs.checkpoint import Checkpoints
 from dual_skd.training.schedule import Schedule
 from dual_skd.training.task import DualModelTask
@@ -187,7 +187,6 @@ def test_the_files_are_named_that_have_the_bad_numbers():
     assert files_of({"image": meta}, image) == ["b.png"]
     assert files_of({"image": meta}, torch.zeros(3, 1, 2, 2)) == ["a.png", "b.png", "c.png"]
     assert files_of({"image": image}, image) == files_of([image], image) == []
-    assert first_names(list("abcdefg")) == "a, b, c, d, e and 2 more"
 
 
 def test_files_of_plain_images_are_found_in_the_data_set():

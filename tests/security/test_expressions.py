@@ -97,7 +97,7 @@ def test_what_configs_need_is_taken(text):
         ("@x.system('id')", "system can run code"),
         ("@x.open('w')", "open can run code"),
         ("(torch := @x)", "NamedExpr is not part of the grammar"),
-        ("[torch for torch in @x]", "bound anew"),
+        ("[torch for torch in @x]", "bound to something else"),
         ("(yield 1)", "Yield"),
         ("1; 2", "not an expression"),
         ("(" * 500 + "1" + ")" * 500, "not an expression|deeper"),

@@ -459,7 +459,7 @@ def test_the_report_tells_source_indices_and_share_of_the_norm(tmp_path) -> None
     assert (row.shape, row.source_shape) == ((6, 6, 3, 3), (12, 12, 3, 3))
     kept = source[::2, ::2].square().sum() / source.square().sum()
     assert row.norm_share == pytest.approx(kept.item(), rel=1e-5)
-    assert dict(row)["source"] == row["source"] == "layer2.0.conv2.weight"
+    assert row.source == "layer2.0.conv2.weight"
     with plan.write_report(tmp_path / "new" / "report.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == len(small.state_dict())

@@ -30,7 +30,9 @@ def test_a_class_is_the_same_object_under_both_names():
 
 
 @pytest.mark.parametrize("expression", [
-    "dual_skd.distributed.own_share([1], None)", "dual_skd.outputs.bundle_root()", "dual_skd.evaluation.goodness",
+    "dual_skd.distributed.own_share([1], None)", "dual_skd.distributed.meet", "dual_skd.distributed.by_first",
+    "dual_skd.distributed.own_places(1)", "dual_skd.distributed.DrawnPerProcess", "dual_skd.bad_numbers.curves",
+    "dual_skd.outputs.bundle_root()", "dual_skd.evaluation.goodness",
     "dual_skd.runs.goodness",
     "dual_skd.networks.classifier_of", "dual_skd.options.refuse_unknown()", "dual_skd.evaluation.MetricsRecorder",
     "dual_skd.evaluation.bootstrap_intervals", "dual_skd.pretrained.require_files", "dual_skd.run_progress",

@@ -143,8 +143,8 @@ def _first_of_training(parser: Any, count: int) -> tuple[list[torch.Tensor], lis
     images: list[torch.Tensor] = []
     labels: list[Any] = []
     for batch in loader:
-        of_batch = prepare(batch, torch.device("cpu"))
-        images, labels = [*images, *of_batch[0]], [*labels, *of_batch[1].numpy()]
+        batch_images, batch_labels = prepare(batch, torch.device("cpu"))
+        images, labels = [*images, *batch_images], [*labels, *batch_labels.numpy()]
         if len(images) >= count:
             break
     return images[:count], labels[:count]

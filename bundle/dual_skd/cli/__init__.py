@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from dual_skd.utils.lazy import on_first_use
 
-_HOME = {
-    "main": "dispatch",
-}
+_HOME = {"main": "dispatch"}
 __all__ = [*_HOME]
 __getattr__, __dir__ = on_first_use(__name__, _HOME)

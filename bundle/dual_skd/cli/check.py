@@ -24,6 +24,7 @@ from dual_skd.options.shared import Reading
 from dual_skd.options.training import Images
 from dual_skd.runs.workflow import TRAIN
 from dual_skd.utils.files import replace_file, write_csv, write_json, write_text
+from dual_skd.utils.log import silenced
 from dual_skd.utils.wording import closing, counted, quoted
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
     of_images, of_reading = given(args, Images), given(args, Reading)
     options = read(Training, of_images | of_reading)
     reading = {name: getattr(options, name) for name in Reading.model_fields}
-    with _without_log("dual_skd.data.records.training_records"):  # the report says it all
+    with silenced("dual_skd.data.records.training_records"):  # the report says it all
         data, known = load_for_check(
             args.dataset_dir, spatial_dims=options.spatial_dims, frame=options.frame, **reading
         )
@@ -248,7 +249,7 @@ def _write_page(
     from dual_skd.cli.check_page import check_page
 
     name, notes = Path(args.dataset_dir).resolve().name, notes_on(data, findings)
-    with _without_log("dual_skd.data"), _without_remarks_of_decoders():  # the findings have it all
+    with silenced("dual_skd.data"), _without_remarks_of_decoders():  # the findings have it all
         page = check_page(name, data, findings, options, notes=notes, verdict=verdict, following=following)
     write_text(args.page, page)
 
@@ -281,17 +282,6 @@ def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> Non
             raise InputError(f"{path} belongs to the data, and would be written over; give another file.")
     if len(set(written)) < len(written):
         raise InputError("Two of --page, --json, --fix-list and --clean-list name the same file; give each its own.")
-
-
-@contextmanager
-def _without_log(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextmanager

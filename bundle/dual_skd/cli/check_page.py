@@ -18,7 +18,7 @@ from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.record import Record
 from dual_skd.errors import input_error_behind
 from dual_skd.evaluation.pages.rendering import Table, image_file, render
-from dual_skd.utils.wording import counted
+from dual_skd.utils.wording import counted, first_few
 
 PICTURE_SIDE = 128  # pixels along the longer side of a picture; of a volume's slices together three times as many
 PICTURES = 240  # on a page, of about 5 kB each
@@ -111,7 +111,7 @@ class Album:
         splits = {split: [one for one in data.splits[split] if not facts[one.image].problem] for split in SPLITS}
         self.splits = splits
         self.records = {data.relative(one.image): one for split in SPLITS for one in splits[split]}
-        self.left = PICTURES
+        self.left = MAX_PICTURES
         self.settings: dict[str, Any] = {}
         if self.records:
             train = splits["train"] or [*self.records.values()]
@@ -246,8 +246,7 @@ def _files(facts: Sequence[FileFacts]) -> Table | None:
 
 def _commonest(found: Sequence[str]) -> str:
     counts = Counter(one or "not stated" for one in found).most_common()
-    shown = ", ".join(f"{name} ({count})" for name, count in counts[:MAX_VALUES])
-    return f"{shown} and {len(counts) - MAX_VALUES} more" if len(counts) > MAX_VALUES else shown
+    return first_few([f"{name} ({count})" for name, count in counts], MAX_VALUES)
 
 
 def _range(found: Sequence[Sequence[float]]) -> str:

@@ -31,14 +31,13 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def compare(directory: Path, other: Path, split: str = "test", *, resamples: int | None = None) -> Iterator[str]:
+def compare(directory: Path, other: Path, split: str) -> Iterator[str]:
     """Writes the page of a comparison beside the report of the first run, and yields what a terminal shows.
 
     Args:
         directory: ``output_dir`` of an evaluated run; its report is left as it is.
         other: ``output_dir`` of the other run.
         split: which evaluation of both.
-        resamples: number of bootstrap resamples; None takes the usual one.
 
     Raises:
         InputError: no such run, one that wasn't evaluated, twice the same, or runs that can't be compared.
@@ -46,12 +45,11 @@ def compare(directory: Path, other: Path, split: str = "test", *, resamples: int
     from dual_skd.evaluation.comparison import compare_runs, different_options
     from dual_skd.evaluation.report.comparison_page import comparison_page, terminal_lines
     from dual_skd.evaluation.run_files import read_run, report_folder, unfinished
-    from dual_skd.metrics.bootstrap import RESAMPLES
     from dual_skd.utils.files import expanded, write_text
 
     names = names_of(expanded(directory), expanded(other))
     one, two = read_run(directory, split), read_run(other, split)
-    found = compare_runs(one, two, resamples=resamples or RESAMPLES, names=names)
+    found = compare_runs(one, two, names=names)
     options = different_options(one, two)
     runs = zip(names, (one, two), strict=True)
     stopped = (unfinished(run.run, f"the training command of {name}") for name, run in runs)

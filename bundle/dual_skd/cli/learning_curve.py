@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,6 @@ OF_RUNS = [name for name in Training.model_fields if name not in (*BY_THE_RUN, "
 # with which the shared division is made; the second, runs need as well
 OF_DIVISION = (*Reading.model_fields, *Copies.model_fields, "test_fraction", "frame", "spatial_dims")
 OF_BOTH = (*Copies.model_fields, "spatial_dims", "val_fraction")
-
-Execute = Callable[[Sequence[str], Path], int]
 
 
 def add_arguments(parser: Parser) -> None:
@@ -68,7 +66,7 @@ def add_arguments(parser: Parser) -> None:
     add_options(parser, Training, OF_RUNS, everyday=True)
 
 
-def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
+def main(args: argparse.Namespace) -> int:
     """Makes the runs that are missing, writes table and plot, and returns 1 if a run failed, else 0."""
     refuse_impossible(args)
     wanted = TRAIN.gather(given(args, Training, OF_RUNS) | {"dataset_dir": args.data}, args.preset, args.config)
@@ -83,7 +81,7 @@ def main(args: argparse.Namespace, execute: Execute | None = None) -> int:
         for fraction in dict.fromkeys(args.fractions)
         for method in dict.fromkeys((CONTROL, args.method))
     ]
-    runs = Runs(curve, args.epochs, words_of_runs(wanted.values, args.preset), execute or run_command)
+    runs = Runs(curve, args.epochs, words_of_runs(wanted.values, args.preset))
     failed: dict[Cell, str] = {}
     stopped: Any = 0
     try:
@@ -184,11 +182,10 @@ class Runs:
         curve: folder of the curve.
         epochs: of the whole set.
         options: words of further options of training, for all runs.
-        execute: runs a command with its output in a file, and returns its exit code.
     """
 
-    def __init__(self, curve: Path, epochs: int, options: Sequence[str], execute: Execute) -> None:
-        self.curve, self.epochs, self.options, self.execute = curve, epochs, list(options), execute
+    def __init__(self, curve: Path, epochs: int, options: Sequence[str]) -> None:
+        self.curve, self.epochs, self.options = curve, epochs, list(options)
 
     def place(self, cell: Cell, ending: str = "") -> Path:
         """``output_dir`` of a run, or a file beside it."""
@@ -240,7 +237,7 @@ class Runs:
         """Trains and evaluates; returns why that failed, or ""."""
         log = self.place(cell, ".log")
         log.unlink(missing_ok=True)
-        codes = (self.execute(command, log) for command in self.commands_of(cell))
+        codes = (run_command(command, log) for command in self.commands_of(cell))
         code = next(filter(None, codes), 0)
         return (last_error(log) or f"exit code {code}") if code else ""
 

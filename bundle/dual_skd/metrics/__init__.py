@@ -8,43 +8,21 @@ from __future__ import annotations
 
 from dual_skd.utils.lazy import on_first_use
 
-_HOME = {
-    "Intervals": "bootstrap",
-    "bootstrap_intervals": "bootstrap",
-    "fit_temperature": "calibration",
-    "reliability": "reliability_diagram",
-    "wilson_interval": "estimates",
-    "area_under_roc": "classification",
-    "calibration_error": "classification",
-    "classification_metrics": "classification",
-    "mean_logits": "classification",
-    "AreaDifference": "delong",
-    "auc_interval": "delong",
-    "class_auc_intervals": "delong",
-    "delong_test": "delong",
-    "macro_auc_interval": "delong",
-    "Estimate": "estimates",
-    "McNemar": "mcnemar",
-    "match_tables": "mcnemar",
-    "mcnemar_test": "mcnemar",
-    "OperatingPoint": "operating_point",
-    "choose_operating_point": "operating_point",
-    "one_against_rest": "operating_point",
-    "Difference": "paired",
-    "holm": "paired",
-    "paired_differences": "paired",
-    "PredictionTable": "predictions",
-    "read_predictions": "predictions",
-    "write_predictions": "predictions",
-    "Subgroup": "subgroups",
-    "subgroup_metrics": "subgroups",
-    "decompose_entropy": "uncertainty",
-    "disagreement": "uncertainty",
-    "fit_conformal": "uncertainty",
-    "prediction_sets": "uncertainty",
-    "predictive_entropy": "uncertainty",
-    "risk_coverage": "uncertainty",
-    "set_coverage": "uncertainty",
+_NAMES = {  # of each module
+    "bootstrap": "Intervals bootstrap_intervals",
+    "calibration": "fit_temperature",
+    "reliability_diagram": "reliability",
+    "estimates": "wilson_interval Estimate",
+    "classification": "area_under_roc calibration_error classification_metrics mean_logits",
+    "delong": "AreaDifference auc_interval class_auc_intervals delong_test macro_auc_interval",
+    "mcnemar": "McNemar match_tables mcnemar_test",
+    "operating_point": "OperatingPoint choose_operating_point one_against_rest",
+    "paired": "Difference holm paired_differences",
+    "predictions": "PredictionTable read_predictions write_predictions",
+    "subgroups": "Subgroup subgroup_metrics",
+    "uncertainty": "decompose_entropy disagreement fit_conformal prediction_sets predictive_entropy "
+    "risk_coverage set_coverage",
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = [*_HOME]
 __getattr__, __dir__ = on_first_use(__name__, _HOME)

@@ -137,14 +137,10 @@ def _fitted(spread: Tensor, truth: Tensor, prior: float) -> float:
     low, high = (-math.log(bound) for bound in reversed(BOUNDS))
     for _ in range(_HALVINGS):
         inverse = math.exp(middle := (low + high) / 2)
-        slope = _slope(spread, truth, inverse) + prior * (1 - 1 / inverse)
+        slope = ((probabilities(spread * inverse) - truth) * spread).sum(1).mean().item()  # of the NLL, by 1/T
+        slope += prior * (1 - 1 / inverse)
         low, high = (middle if slope <= 0 else low), (middle if slope >= 0 else high)
     return min(max(math.exp(-(low + high) / 2), BOUNDS[0]), BOUNDS[1])
-
-
-def _slope(spread: Tensor, truth: Tensor, inverse: float) -> float:
-    """Derivative of the mean negative log likelihood by 1/T."""
-    return ((probabilities(spread * inverse) - truth) * spread).sum(1).mean().item()
 
 
 def _nll(spread: Tensor, truth: Tensor, temperature: float) -> float:

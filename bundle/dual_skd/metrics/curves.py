@@ -12,8 +12,8 @@ from dual_skd.metrics.estimates import DEFINED_SHARE, LEVEL, percentiles
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 
 GRID_POINTS = 51  # of a band
-CURVE_POINTS = 400  # more can't be told apart in a plot
-RESAMPLES = 500
+CURVE_POINTS = 400  # a plot shows no more
+BAND_RESAMPLES = 500
 _ROUNDING = 1e-12
 
 
@@ -101,7 +101,7 @@ def _curve(
     grid: np.ndarray,
     *,
     level: float = LEVEL,
-    resamples: int = RESAMPLES,
+    resamples: int = BAND_RESAMPLES,
     seed: int = 0,
     name: str = "the class",
 ) -> Curve:

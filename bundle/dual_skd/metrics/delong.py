@@ -49,11 +49,7 @@ class AreaDifference:
 
 
 def auc_interval(
-    scores: np.ndarray,
-    positive: np.ndarray,
-    *,
-    patients: Sequence[Hashable] | None = None,
-    level: float = LEVEL,
+    scores: np.ndarray, positive: np.ndarray, *, patients: Sequence[Hashable] | None = None, level: float = LEVEL
 ) -> Estimate:
     """Area under the ROC curve, ties counting half, with the interval of DeLong et al. 1988.
 
@@ -167,10 +163,7 @@ def delong_test(
 
 
 def _areas_interval(
-    problems: Iterable[tuple[np.ndarray, np.ndarray]],
-    names: Sequence[str],
-    units: np.ndarray,
-    level: float,
+    problems: Iterable[tuple[np.ndarray, np.ndarray]], names: Sequence[str], units: np.ndarray, level: float
 ) -> Estimate:
     """Mean area of one or more (scores, positive) of the same images."""
     total, limit, count = 0.0, 0.0, len(names)

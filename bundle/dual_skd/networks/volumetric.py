@@ -14,14 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.layers import (
-    BatchNormAct2d,
-    Conv2dSame,
-    LayerNorm2d,
-    LayerNormAct2d,
-    LayerScale2d,
-    SEModule,
-)
+from timm.layers import BatchNormAct2d, Conv2dSame, LayerNorm2d, LayerNormAct2d, LayerScale2d, SEModule
 from timm.layers.grn import GlobalResponseNorm
 from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from timm.models._efficientnet_blocks import SqueezeExcite
@@ -35,8 +28,8 @@ from dual_skd.errors import InputError
 def to_volumetric(network: nn.Module) -> nn.Module:
     """Returns a 3D copy of a 2D convolutional network, with the same names of layers and tensors.
 
-    3D kernels are drawn anew, with the variance of the 2D ones divided by the depth of the kernel: what the initialiser
-    would have done for the larger fan.
+    3D kernels are random, with the variance of the 2D ones divided by the depth of the kernel, as the initialiser would
+    have drawn them for the larger fan.
 
     Args:
         network: maps (N, C, H, W) to logits; stays as it is.
@@ -265,7 +258,7 @@ def _is_2d_layer(module: nn.Module) -> bool:
 # --- verification -----------------------------------------------------------------------------------------------------
 
 
-def _verify_axes(network: nn.Module, size: int = 32) -> None:
+def _verify_axes(network: nn.Module) -> None:
     """Raises InputError unless exchanging width and depth of the input leaves the output as it is.
 
     A ``forward`` that still averages over two axes, or reshapes as if there were two, would give plausible numbers for
@@ -281,7 +274,7 @@ def _verify_axes(network: nn.Module, size: int = 32) -> None:
             elif tensor.ndim == 1:  # wakes up branches that start at zero, such as the last norm of a residual block
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
         channels = next(tensor.shape[1] for tensor in probe.parameters() if tensor.ndim == 5)
-        volume = torch.randn(1, channels, size, size, size, generator=generator, dtype=torch.float64)
+        volume = torch.randn(1, channels, 32, 32, 32, generator=generator, dtype=torch.float64)
         try:
             one, other = probe(volume), probe(volume.transpose(-1, -2))
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:

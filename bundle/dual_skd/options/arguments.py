@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
             if place is not None and option in found:
                 self.error(f"{self.places[option]} is {place} and {option} {found[option][-1]}; give one of them")
             own = found.get(option) if place is None else [place]
-            setattr(parsed, _name(option), own if own is None or takes_several(field) else own[-1:])
+            setattr(parsed, option[2:].replace("-", "_"), own if own is None or takes_several(field) else own[-1:])
         return parsed
 
     def format_help(self) -> str:
@@ -259,7 +259,3 @@ def _fits(action: argparse.Action, word: str) -> bool:
 
 def _is_option(word: str) -> bool:
     return word[:1] == "-" and word != "-" and not isinstance(literal(word), int | float)
-
-
-def _name(option: str) -> str:
-    return option[2:].replace("-", "_")

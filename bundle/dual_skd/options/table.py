@@ -30,7 +30,8 @@ def table(kind: type[Options]) -> list[str]:
         for name, field in fields.items():
             follows = f" (`{usual[name]}`)" if field.default is None and usual.get(name) is not None else ""
             cells = [f"`{name}`", default_of(field) + follows, takes(field), field.description or ""]
-            lines.append(f"| {' | '.join(map(_in_cell, cells))} |")
+            row = " | ".join(cell.replace("|", "\\|") for cell in cells)
+            lines.append(f"| {row} |")
         lines.append("")
     return lines
 
@@ -40,7 +41,3 @@ def default_of(field: FieldInfo) -> str:
     if field.default is None:
         return marks_of(field).empty
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
-
-
-def _in_cell(text: str) -> str:
-    return text.replace("|", "\\|")

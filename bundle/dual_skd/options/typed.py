@@ -28,6 +28,11 @@ def options_typed(words: Sequence[str]) -> dict[str, str]:
     return typed
 
 
+def top_entry(name: str) -> str:
+    """The top entry of a config that a name begins with: ``handlers`` of ``+handlers``, ``train`` of ``train#key``."""
+    return name.lstrip("+").replace("::", "#").split("#")[0]
+
+
 def text(value: object, name: str, *, several: bool = False) -> Any:
     """A text, such as a path, as it was typed.
 

@@ -17,7 +17,6 @@ from dual_skd.runs.distributed import several_processes
 from dual_skd.utils.former_names import renamed
 
 BAD_NUMBER_POLICIES = get_args(BadNumber)
-FILES_NAMED = 5  # in a message
 SEARCH_SECONDS = 10  # for the names of files, after a bad number
 
 
@@ -88,12 +87,6 @@ def tensorboard_scalars(output: Mapping[str, Any]) -> dict[str, float]:
     """Scalars of one iteration of :class:`dual_skd.DualModelTrainer` for TensorBoard."""
     values = {"train_loss": output["loss"], "gradient_norm": output.get("gradient_norm")}
     return {name: torch.as_tensor(value).item() for name, value in values.items() if value is not None}
-
-
-def first_names(names: Sequence[str]) -> str:
-    """The first few names, for a sentence."""
-    more = f" and {len(names) - FILES_NAMED} more" if len(names) > FILES_NAMED else ""
-    return ", ".join(names[:FILES_NAMED]) + more
 
 
 class Buffers:

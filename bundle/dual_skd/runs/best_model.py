@@ -15,7 +15,7 @@ from dual_skd.metrics.calibration import FEW, Calibration, fit_temperature
 from dual_skd.metrics.predictions import write_predictions
 from dual_skd.metrics.probabilities import probabilities
 from dual_skd.runs.model_file import save_model
-from dual_skd.runs.recorder import LAST, Measured, rank
+from dual_skd.runs.recorder import LAST, Measured, epoch_order
 
 logger = logging.getLogger(__name__)
 
@@ -84,16 +84,16 @@ class BestModelSaver:
                 self.key_metric,
                 defined,
             )
-        value = rank(engine.state.metrics, self.key_metric, engine.state.epoch)
+        value = epoch_order(engine.state.metrics, self.key_metric, engine.state.epoch)
         if self.best_epoch and value <= self.best:
             return
-        self._say_if_few(engine)
+        self._warn_if_few(engine)
         self.best, self.best_epoch = value, engine.state.epoch
         self._save(engine)
         if self.key_metric != LAST:
             logger.debug("Best %s so far in epoch %d: model saved.", self.key_metric, self.best_epoch)
 
-    def _say_if_few(self, engine: Engine) -> None:
+    def _warn_if_few(self, engine: Engine) -> None:
         """Once, where chance rather than the network decides which epoch is kept."""
         measured = getattr(engine.state, "measured", None)
         if self.best_epoch == 0 and self.key_metric != LAST and measured is not None and len(measured.labels) < FEW:

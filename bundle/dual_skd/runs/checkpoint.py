@@ -22,6 +22,7 @@ from dual_skd.errors import FULL_DISK_ERRORS, InputError
 from dual_skd.networks.inspect import unwrap
 from dual_skd.options import Training, chosen, completed, marks, removed
 from dual_skd.runs.bad_numbers import in_any_process
+from dual_skd.runs.distributed import several_processes
 from dual_skd.runs.random_state import ResumableSampler, random_state, set_random_state
 from dual_skd.runs.signals import StopSignals
 from dual_skd.utils.files import expanded, read_json, replace_file
@@ -59,13 +60,13 @@ def find_checkpoint(
     fresh: bool = False,
     resume_from: str | Path | None = None,
 ) -> Found | None:
-    """Decides, before anything is written, whether a run goes on from a checkpoint in its folder or starts anew.
+    """Decides, before anything is written, whether a run goes on from a checkpoint in its folder or starts afresh.
 
     Args:
         output_dir: folder of the run.
         settings: of the run, plain values. Those not in :data:`WITHOUT_INFLUENCE` have to be those of the checkpoint.
         data_hash: of the run's data, see ``DataList.hash``.
-        fresh: start anew. What a former run left is moved to a folder ``former_<number>`` in ``output_dir``.
+        fresh: start afresh. What a former run left is moved to a folder ``former_<number>`` in ``output_dir``.
         resume_from: ``last.pt`` of ``output_dir``, for a run that has to be there.
 
     Returns:
@@ -81,7 +82,7 @@ def find_checkpoint(
         return None
     _require_own_folder(resume_from, folder)
     remedy = (
-        f"give another --output_dir, or --fresh true to start anew (what is in {folder} is moved to a folder in it)"
+        f"give another --output_dir, or --fresh true to start afresh (what is in {folder} is moved to a folder in it)"
     )
     finished = bool(read_json(folder / "run.json").get("finished"))
     files = [path for path in (folder / NEWEST, folder / PREVIOUS) if path.is_file()]
@@ -211,7 +212,7 @@ class Checkpoints:
         missing = [name for name in self.objects if name not in states]
         if missing:
             raise InputError(
-                f"{self._whole} is of a run with other parts (it lacks {', '.join(missing)}); start anew with "
+                f"{self._whole} is of a run with other parts (it lacks {', '.join(missing)}); start afresh with "
                 "--fresh true or in another --output_dir."
             )
         for name, item in self.objects.items():
@@ -220,7 +221,7 @@ class Checkpoints:
         set_random_state(states["epoch_random"])
         position = trainer.state.iteration % trainer.state.epoch_length
         if position:
-            # the loader draws the epoch's order anew, from the same numbers; then the generators go where they were
+            # the loader draws the epoch's order again, from the same numbers; then the generators go where they were
             trainer.data_loader.sampler.start = position * trainer.data_loader.batch_size
             first = Events.ITERATION_STARTED(once=trainer.state.iteration + 1)
             trainer.add_event_handler(first, lambda: set_random_state(states["random"]))
@@ -296,7 +297,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             if file.testzip() is not None:
                 raise ValueError("its sums don't agree")
         return torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # a flipped byte may turn up in_any_process in zipfile, torch or pickle
+    except Exception as error:  # a flipped byte may turn up anywhere in zipfile, torch or pickle
         raise ValueError(str(error).split("\n")[0] or type(error).__name__) from error
 
 
@@ -329,16 +330,15 @@ def _require_own_folder(resume_from: str | Path | None, folder: Path) -> None:
 
 def _set_aside(folder: Path) -> None:
     """Moves what a former run left to a folder of its own; with several processes the first one does it."""
-    several = dist.is_available() and dist.is_initialized()
-    if not several or dist.get_rank() == 0:
+    if not several_processes() or dist.get_rank() == 0:
         found = sorted({path for pattern in FILES_OF_A_RUN for path in folder.glob(pattern)})
         if found:
             aside = next(path for n in count(1) if not (path := folder / f"former_{n}").exists())
             aside.mkdir()
             for path in found:
                 path.rename(aside / path.name)
-            logger.info("Starting anew; the former run of %s is now in %s.", folder, aside)
-    if several:
+            logger.info("Starting afresh; the former run of %s is now in %s.", folder, aside)
+    if several_processes():
         dist.barrier()
 
 

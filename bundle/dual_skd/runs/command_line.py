@@ -13,7 +13,7 @@ from monai.utils import ensure_tuple
 
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.options.derived import removed
-from dual_skd.options.typed import options_typed, words_of_monai
+from dual_skd.options.typed import options_typed, top_entry, words_of_monai
 
 OF_MONAI = ("init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file", "run_id")
 
@@ -40,10 +40,10 @@ def refuse_unknown(arguments: Sequence[str] | None = None) -> None:
         files = (given["config_file"],)
     merged = ConfigParser.load_config_files(files)
     _refuse_strangers(files, str(merged))
-    known = {_first_part(key) for key in merged} | set(OF_MONAI)
+    known = {top_entry(key) for key in merged} | set(OF_MONAI)
     for name in given:
-        if _first_part(name) not in known and not any(f"@{name}" in word for word in words):
-            near = did_you_mean(_first_part(name), known)
+        if top_entry(name) not in known and not any(f"@{name}" in word for word in words):
+            near = did_you_mean(top_entry(name), known)
             raise InputError(f"Unknown option --{name}{near}; there is no such entry in {', '.join(files)}.")
     for name, word in given.items():
         if word.startswith(("$", "@")) and os.path.lexists(word):
@@ -60,12 +60,7 @@ def _refuse_strangers(files: Sequence[str], text: str) -> None:
         content = ConfigParser.load_config_file(file)
         if lost := removed(content):
             raise InputError(f"{file} has {lost}, which this version no longer has; leave it out.")
-        for key in map(_first_part, content):
+        for key in map(top_entry, content):
             near = difflib.get_close_matches(key, first, n=1, cutoff=0.8)
             if key not in first and near and f"@{key}" not in text:
                 raise InputError(f"{file}: nothing reads {key}; did you mean {near[0]}?")
-
-
-def _first_part(name: str) -> str:
-    """The top entry of a config that a name begins with: ``handlers`` of ``+handlers``, ``train`` of ``train#key``."""
-    return name.lstrip("+").replace("::", "#").split("#")[0]

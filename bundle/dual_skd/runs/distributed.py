@@ -68,14 +68,11 @@ def lost_process_named() -> Iterator[None]:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         who = f"process {os.environ.get('RANK', '?')} of {os.environ.get('WORLD_SIZE', '?')} (counted from 0)"
+        reason = str(error).strip().splitlines()[0].split("] ", 1)[-1].split(". ")[0]
         raise InputError(
-            f"Another process of this run has ended or doesn't answer, so {who} ends too ({_first_line(error)}); "
+            f"Another process of this run has ended or doesn't answer, so {who} ends too ({reason}); "
             "the cause stands in the other's log. Start the command again: last.pt of output_dir has the last state."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].split("] ", 1)[-1].split(". ")[0]
 
 
 def on_rank_zero(function: Callable[..., T], **arguments: Any) -> T:

@@ -114,7 +114,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
         network.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise InputError(f"{path}: weights and architecture don't belong together ({first}); train anew.") from error
+        raise InputError(f"{path}: weights and architecture don't belong together ({first}); train again.") from error
     return network.to(device).eval(), info
 
 
@@ -187,7 +187,7 @@ def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(json.dumps(content, default=_as_builtin, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"A model file takes plain values only (numbers, words, lists, dicts), found {_plain_culprit(error)}; "
+            f"A model file takes plain values only (numbers, words, lists, dicts), found {error}; "
             "convert it before saving."
         ) from error
 
@@ -202,10 +202,6 @@ def _as_builtin(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy numbers and small tensors
         return value.tolist()
     raise TypeError(f"a {type(value).__name__}")
-
-
-def _plain_culprit(error: BaseException) -> str:
-    return str(error) or type(error).__name__
 
 
 def _own(tensor: Tensor) -> Tensor:

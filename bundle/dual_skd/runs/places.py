@@ -50,8 +50,8 @@ def model_file(path: str | Path) -> Path:
 def find_model(output_dir: str | Path, root: str | Path | None = None, images: str | Path | None = None) -> str:
     """Path of the model to use: of a run's ``output_dir`` if it has one, else of the bundle's own ``models`` folder.
 
-    The second is said in the log, and the demo's model, which comes with the bundle, answers for the demo's images
-    only: a mistyped ``output_dir`` must not pass for a finished run.
+    A mistyped ``output_dir`` must not pass for a finished run: the log names the bundle's own model where it is used,
+    and the demo's model, which comes with the bundle, answers for the demo's images only.
 
     Args:
         output_dir: of the run.

@@ -28,6 +28,7 @@ from dual_skd.metrics.uncertainty import (
     risk_coverage,
     set_coverage,
 )
+from dual_skd.runs.distributed import several_processes
 from dual_skd.utils.files import read_json, write_json
 from dual_skd.utils.former_names import renamed
 from dual_skd.utils.wording import metric_words
@@ -155,7 +156,7 @@ class MetricsRecorder:
         if "pred" not in collected or "label" not in collected:
             raise InputError(f"The {self.split} split gave no predictions; check that the data set has images for it.")
         images = self._collected["image"] if self.images is None else list(self.images)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if several_processes():
             collected, images = _gather(collected, images, engine.state.device)
         clean = len(collected["label"]) - self.twins
         if clean < 1:
@@ -184,10 +185,10 @@ class MetricsRecorder:
 
     def _log(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
         """A line per network, shown with ``--verbose``."""
-        for who, values in metrics.items():
+        for network, values in metrics.items():
             known = {metric: values[metric] for metric in LOGGED_METRICS if values[metric] is not None}
             text = ", ".join(f"{metric_words(metric)} {value:.3f}" for metric, value in known.items())
-            name = "Student, calibrated" if who == "calibrated" else who.capitalize()
+            name = "Student, calibrated" if network == "calibrated" else network.capitalize()
             logger.debug("%s: %s.", name, text)
 
     def _log_twins(self, entry: Mapping[str, Any]) -> None:
@@ -224,13 +225,15 @@ class MetricsRecorder:
         record["class_names"] = self.class_names
         if self.split == "validation":
             entry = {"epoch": epoch, **entry}
-            # A resumed run goes on where it stopped; a new run in the same folder starts anew.
+            # A resumed run goes on where it stopped; a new run in the same folder starts afresh.
             earlier = [old for old in record.get("epochs", []) if old["epoch"] < epoch]
             if self._first_of_run and not earlier:
                 record = {"class_names": self.class_names}
             record["key_metric"] = self.key_metric
             record["epochs"] = [*earlier, entry]
-            record["best"] = max(record["epochs"], key=lambda old: rank(old["student"], self.key_metric, old["epoch"]))
+            record["best"] = max(
+                record["epochs"], key=lambda old: epoch_order(old["student"], self.key_metric, old["epoch"])
+            )
             record["final"] = entry
         else:
             record[self.split] = {"source": self.source, **self.notes, **entry}
@@ -277,7 +280,7 @@ class MetricsRecorder:
         return probabilities(logits, temperature, multi_label=self.multi_label).numpy()
 
 
-def rank(metrics: Mapping[str, float | None], name: str, epoch: int) -> tuple[float, float]:
+def epoch_order(metrics: Mapping[str, float | None], name: str, epoch: int) -> tuple[float, float]:
     """Key that orders epochs by a metric, and equal ones by NLL: on few images AUC and accuracy are soon perfect.
 
     With ``last`` the order is that of the epochs.
@@ -298,7 +301,7 @@ def score(metrics: Mapping[str, float | None], name: str) -> float:
 
 
 def _flat(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
-    named = {f"{who}_{name}": value for who, values in metrics.items() for name, value in values.items()}
+    named = {f"{network}_{name}": value for network, values in metrics.items() for name, value in values.items()}
     return {name: value for name, value in (named | dict(metrics["student"])).items() if value is not None}
 
 

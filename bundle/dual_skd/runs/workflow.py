@@ -13,21 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dual_skd.errors import InputError, did_you_mean, input_error_behind
+from dual_skd.errors import InputError, did_you_mean, plain_input_errors
 from dual_skd.options import Evaluation, Options, Training, read, removed
 from dual_skd.options.derived import FORMER
 from dual_skd.options.kinds import is_text, literal
 from dual_skd.options.known_configs import KNOWN, fingerprint
+from dual_skd.options.typed import top_entry
 from dual_skd.runs.places import own_bundle
+from dual_skd.utils.log import silenced
 
 logger = logging.getLogger(__name__)
 
 NOT_PRESETS = ("train.json", "evaluate.json", "inference.json", "metadata.json")
-OF_MONAI = ("finalize",)  # entries that a preset may add
+ADDED_ENTRIES = ("finalize",)  # of the configs, that a preset may add
 
 
 class Gathered(NamedTuple):
-    """What is to be run.
+    """The configs of a run, and its options.
 
     Attributes:
         files: the config, and the presets laid over it.
@@ -56,9 +58,9 @@ class Workflow:
 
     def presets(self) -> dict[str, Path]:
         """The files that may be laid over the config, by name: those of its entries alone."""
-        known = {*self._content(self.file), *OF_MONAI}
+        known = {*self._content(self.file), *ADDED_ENTRIES}
         files = [path for path in sorted(self.file.parent.glob("*.json")) if path.name not in NOT_PRESETS]
-        return {path.stem: path for path in files if {_top(key) for key in self._content(path)} <= known}
+        return {path.stem: path for path in files if {top_entry(key) for key in self._content(path)} <= known}
 
     @property
     def file(self) -> Path:
@@ -100,7 +102,8 @@ class Workflow:
         options: Any = read(self.kind, plain | chosen)
         if (folder := Path(options.output_dir).expanduser()).is_file():
             raise InputError(f"output_dir {folder} is a file; give the name of a folder.")
-        self._require_data({*from_presets, *chosen})
+        if self.kind is Training and "dataset_dir" not in {*from_presets, *chosen}:
+            raise InputError("Expected the data to train on: dual-skd train DATA; `demo` stands for generated images.")
         return Gathered(files, {name: getattr(options, name) for name in chosen}, options)
 
     def run(self, files: Sequence[Path], values: Mapping[str, Any]) -> Any:
@@ -124,24 +127,15 @@ class Workflow:
         warn_of_strangers(files)
         from monai.bundle import ConfigWorkflow
 
-        with _undisturbed():
-            try:
-                with _without_log("monai.bundle.workflows"):
-                    workflow = ConfigWorkflow(list(map(str, files)), logging_file=False, workflow_type=self.monai)
-                # an expression per option: MONAI would take a text with $, @ or % in front for its own language
-                workflow.parser.globals["chosen"] = dict(values)
-                workflow.parser.update({name: f"$chosen[{name!r}]" for name in values if not _default(name, values)})
-                workflow.initialize()
-                yield workflow
-            except Exception as error:
-                cause = input_error_behind(error)
-                if cause is None:
-                    raise
-                raise cause.with_traceback(None) from None
-
-    def _require_data(self, names: set[str]) -> None:
-        if self.kind is Training and "dataset_dir" not in names:
-            raise InputError("Expected the data to train on: dual-skd train DATA; `demo` stands for generated images.")
+        with _undisturbed(), plain_input_errors():
+            with silenced("monai.bundle.workflows"):
+                workflow = ConfigWorkflow(list(map(str, files)), logging_file=False, workflow_type=self.monai)
+            # an expression per option: MONAI would take a text with $, @ or % in front for its own language
+            workflow.parser.globals["chosen"] = dict(values)
+            given = [name for name in values if (name, values[name]) != ("device", "auto")]  # that is the config's own
+            workflow.parser.update({name: f"$chosen[{name!r}]" for name in given})
+            workflow.initialize()
+            yield workflow
 
     def _options_in(self, path: Path) -> dict[str, Any]:
         """The options of a user's file, which hold nothing but plain values."""
@@ -211,21 +205,6 @@ def _undisturbed() -> Iterator[None]:
         set_random_state(state)
 
 
-@contextmanager
-def _without_log(name: str) -> Iterator[None]:
-    log = logging.getLogger(name)
-    log.disabled = True
-    try:
-        yield
-    finally:
-        log.disabled = False
-
-
-def _default(name: str, values: Mapping[str, Any]) -> bool:
-    """Whether a value is the word for what the config itself says."""
-    return name == "device" and values[name] == "auto"
-
-
 def _refers(value: Any) -> bool:
     """Whether a value of a config is an expression or a reference."""
     return isinstance(value, str) and value[:1] in ("$", "@", "%")
@@ -236,10 +215,6 @@ def _several(value: Any) -> list[Any]:
     if not isinstance(several, list | tuple) or not all(isinstance(one, str | os.PathLike) for one in several):
         raise InputError(f"Presets and configs are names or paths, or a list of them; found {value!r}.")
     return list(several)
-
-
-def _top(key: str) -> str:
-    return key.lstrip("+").partition("#")[0]
 
 
 def _yaml(text: str) -> Any:

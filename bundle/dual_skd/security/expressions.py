@@ -202,7 +202,7 @@ class _Visitor(ast.NodeVisitor):
 
     def _inside(self, names: set[str], parts: list[ast.expr]) -> None:
         for name in names & self.imports.keys():
-            self.report(f"{name} is bound anew, although it is a module")
+            self.report(f"{name}, a module, is bound to something else")
         self.bound.append(names)
         for part in parts:
             self.visit(part)

@@ -38,7 +38,7 @@ class Family:
         stream: name of a stage's residual axis with ``{s}``, or the only stream's name.
         stem: axis in front of the first stage.
         keep_first: the first block of a stage differs in stride and width.
-        skips_by_width: the first block of a stage adds its input where stride and widths allow it, and no tensor tells.
+        skips_by_width: the first block of a stage adds its input where stride and widths allow; no tensor shows it.
     """
 
     name: str

@@ -16,6 +16,7 @@ from dual_skd.selection.parts import Axis, NotSelected, Part, Step, by, other_fo
 from dual_skd.selection.resample import channel_steps, kernel_steps, resize_positions
 from dual_skd.selection.rules import Layers, map_blocks
 from dual_skd.selection.view import View
+from dual_skd.utils.wording import first_few
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,7 @@ class FamilyBuilder(PlanBuilder):
     """Makes the part of each tensor by its axes; tensors that the family's table doesn't know go by their sizes.
 
     Args:
-        large: network to select from.
-        small: network to select for.
-        rule: the element rule, for messages.
-        mode: ``structured`` or ``reference``.
+        large, small, rule, mode: see :class:`PlanBuilder`.
         axes: of both networks, from :func:`common_family`.
         heads: attention heads of both networks, where given.
     """
@@ -245,9 +243,8 @@ class FamilyBuilder(PlanBuilder):
                     )
         if absent:
             logger.warning(
-                "The small network has no counterpart of %s%s: so it computes something else than the large one.",
-                ", ".join(absent[:3]),
-                f" and {len(absent) - 3} others" if len(absent) > 3 else "",
+                "The small network has no counterpart of %s, so it computes something else than the large one.",
+                first_few(absent),
             )
 
 

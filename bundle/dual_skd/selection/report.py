@@ -16,7 +16,7 @@ from dual_skd.utils.files import write_csv
 
 @dataclass(frozen=True)
 class SelectionRow:
-    """What happens to one tensor of the small network.
+    """What happens to one tensor of the small network; ``dataclasses.asdict`` makes a dictionary of it.
 
     Args:
         name: name in the small network.
@@ -41,13 +41,6 @@ class SelectionRow:
     @property
     def selected(self) -> bool:
         return not self.reason
-
-    def keys(self) -> list[str]:
-        """Column names: ``dict(row)`` gives the row as a dictionary."""
-        return [column.name for column in fields(self)]
-
-    def __getitem__(self, column: str) -> Any:
-        return getattr(self, column)
 
 
 class SelectionReport(list[SelectionRow]):

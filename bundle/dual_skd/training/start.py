@@ -74,8 +74,8 @@ def initialise_pair(
     """
     choices = {"student": _Choice(student, selection_student, layers, seed)}
     if auxiliary is not None and selection_auxiliary not in (None, "teacher"):
-        own_layers = layers if layers_auxiliary is None else layers_auxiliary
-        choices["auxiliary"] = _Choice(auxiliary, selection_auxiliary, own_layers, seed + 1)
+        layers = layers if layers_auxiliary is None else layers_auxiliary
+        choices["auxiliary"] = _Choice(auxiliary, selection_auxiliary, layers, seed + 1)
     selects = any(choice.rule != SCRATCH for choice in choices.values())
     found = load_network(large, pretrained, large_options or {}) if selects else None
     view = found and view_of(found[0]).with_values(found[1])

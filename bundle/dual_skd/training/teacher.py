@@ -11,9 +11,9 @@ from torch import nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks.inspect import unwrap
-from dual_skd.networks.pretrained import load_state_file
+from dual_skd.networks.weight_files import load_state_file, read_info
 from dual_skd.options import completed
-from dual_skd.runs.model_file import plain_values, read_info
+from dual_skd.runs.model_file import plain_values
 from dual_skd.utils.files import expanded
 
 logger = logging.getLogger(__name__)

@@ -18,22 +18,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dual_skd.errors import InputError
-from dual_skd.runs.bad_numbers import (
-    BAD_NUMBER_POLICIES,
-    Buffers,
-    files_of,
-    first_names,
-    gradient_norm,
-    in_any_process,
-    is_finite,
-)
+from dual_skd.runs.bad_numbers import BAD_NUMBER_POLICIES, Buffers, files_of, gradient_norm, in_any_process, is_finite
 from dual_skd.runs.distributed import average_statistics, broadcast_networks, lost_process_named, several_processes
 from dual_skd.training.former_arguments import task_of
 from dual_skd.training.task import Batch
+from dual_skd.utils.wording import first_few
 
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED_BATCHES = 100  # one after the other, where the length of an epoch isn't known
+FILES_NAMED = 5  # of a skipped batch, in a message
 LOWER_RATE = "Lower learning_rate, or turn amp off"
 
 
@@ -228,7 +222,7 @@ class DualModelTrainer(SupervisedTrainer):
             buffers.restore()
         names = files_of(batchdata, image, getattr(self.data_loader, "dataset", None))
         place = f"epoch {self.state.epoch}, iteration {self.state.iteration}"
-        files = f" (files: {first_names(names)})" if names else ""
+        files = f" (files: {first_few(names, FILES_NAMED)})" if names else ""
         self._skipped_in_a_row += 1
         endless = self._skipped_in_a_row >= (self.state.epoch_length or MAX_SKIPPED_BATCHES)
         if self.on_bad_number == "stop" or endless:

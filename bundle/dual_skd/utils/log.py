@@ -55,6 +55,18 @@ def shown_in_scripts() -> Iterator[None]:
         ours.setLevel(level)
 
 
+@contextmanager
+def silenced(name: str) -> Iterator[None]:
+    """Keeps back what a logger, and those below it, would say."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _console() -> logging.Handler:
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter(_Words())

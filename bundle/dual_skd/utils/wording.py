@@ -129,10 +129,10 @@ def closing(title: str, rows: Iterable[tuple[str, str | Path]], following: str =
     margin = max((len(name) for name, _ in shown), default=0) + 4
     lines = [title]
     for name, value in shown:
-        whole = [str(value)] if isinstance(value, Path) else _broken(value, WIDTH - margin)
+        whole = (
+            [str(value)]
+            if isinstance(value, Path)
+            else textwrap.wrap(value, WIDTH - margin, break_long_words=False, break_on_hyphens=False)
+        )
         lines += [f"  {'' if place else name:{margin - 2}}{line}" for place, line in enumerate(whole)]
     return "\n".join([*lines, f"Next: {following}"] if following else lines)
-
-
-def _broken(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)

@@ -25,7 +25,7 @@ from dual_skd.cli.dispatch import parser_of
 from dual_skd.metrics.classification import classification_metrics
 from dual_skd.options import Training
 from dual_skd.options.arguments import given
-from dual_skd.runs.recorder import rank
+from dual_skd.runs.recorder import epoch_order
 from scripts import TRAIN
 from scripts.markdown import table_head, table_row
 
@@ -89,7 +89,7 @@ def draws(
             continue
         measured = [classification_metrics(epoch[drawn], labels[drawn]) for epoch in logits]
         for choice in CHOICES:
-            kept = max(range(len(logits)), key=lambda epoch, choice=choice: rank(measured[epoch], choice, epoch))
+            kept = max(range(len(logits)), key=lambda epoch, choice=choice: epoch_order(measured[epoch], choice, epoch))
             found[choice].append((kept + 1, classification_metrics(logits[kept][~drawn], labels[~drawn])))
         if len(found["last"]) == count:
             return found
