@@ -111,7 +111,7 @@ class Album:
         splits = {split: [one for one in data.splits[split] if not facts[one.image].problem] for split in SPLITS}
         self.splits = splits
         self.records = {data.relative(one.image): one for split in SPLITS for one in splits[split]}
-        self.left = MAX_PICTURES
+        self.left = PICTURES
         self.settings: dict[str, Any] = {}
         if self.records:
             train = splits["train"] or [*self.records.values()]
