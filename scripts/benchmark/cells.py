@@ -166,13 +166,13 @@ def result_rows(cell: Cell, metrics: dict, run: dict, common: dict[str, Any]) ->
     second = run["networks"]["large"] if run["config"]["method"] == "distill" else student
     both = {name: student[name] + second[name] for name in ("parameters", "macs")}
     rows = []
-    for who, size in (("student", student), ("auxiliary", second), ("mean", both)):
-        if who in test:
+    for role, size in (("student", student), ("auxiliary", second), ("mean", both)):
+        if role in test:
             rows.append(
                 cell.key
-                | {"network": who, "images": test["images"]}
-                | {name: _rounded(test[who][name]) for name in METRICS}
-                | {f"val_{name}": _rounded(validation[who][name]) for name in METRICS}
+                | {"network": role, "images": test["images"]}
+                | {name: _rounded(test[role][name]) for name in METRICS}
+                | {f"val_{name}": _rounded(validation[role][name]) for name in METRICS}
                 | {"parameters": size["parameters"], "macs": size["macs"]}
                 | {"seconds": round(run["timings"]["total_seconds"])}
                 | common
@@ -191,9 +191,9 @@ def robustness_rows(cell: Cell, found: dict[str, Any] | None) -> list[dict[str, 
     }
     return [
         cell.key
-        | {"network": who, "corruption": name, "strength": strength}
-        | {metric: _rounded(networks[who][metric]) for metric in CORRUPTION_METRICS}
-        for who in found["clean"]
+        | {"network": role, "corruption": name, "strength": strength}
+        | {metric: _rounded(networks[role][metric]) for metric in CORRUPTION_METRICS}
+        for role in found["clean"]
         for (name, strength), networks in measured.items()
     ]
 
@@ -205,12 +205,12 @@ def predictions_of(out: Path) -> Predictions:
     prior that a model file's has, which came after the first rows and is none of the method.
     """
     tables = {
-        who: read_predictions(out / f"predictions_{name}.csv")
-        for who, name in (("student", "test"), ("auxiliary", "test_auxiliary"), ("validation", "validation"))
+        role: read_predictions(out / f"predictions_{name}.csv")
+        for role, name in (("student", "test"), ("auxiliary", "test_auxiliary"), ("validation", "validation"))
         if (out / f"predictions_{name}.csv").is_file()
     }
     validation, test = tables.pop("validation", None), tables["student"]
-    networks, temperature = {who: table.probabilities for who, table in tables.items()}, 1.0
+    networks, temperature = {role: table.probabilities for role, table in tables.items()}, 1.0
     if validation is not None:
         temperature = fit_temperature(
             logits_of(validation.probabilities), torch.from_numpy(validation.labels), sharpen=False, prior=0

@@ -123,8 +123,8 @@ def chosen_rate(plan: Plan, cell: Cell, tuned: Rows) -> float | None:
         return None
     row, by = plan["rows"][cell.row].get("rate_of", cell.row), plan["tune"]["by"]
     configs = configs_of(plan, cell.data)
-    alike = {name for name in plan["data"] if configs_of(plan, name) == configs}
-    means = grid_means([line for line in tuned if line["row"] == row and line["data"] in alike], by)
+    with_same_configs = {name for name in plan["data"] if configs_of(plan, name) == configs}
+    means = grid_means([line for line in tuned if line["row"] == row and line["data"] in with_same_configs], by)
     return max(means, key=lambda rate: score({by: means[rate]}, by), default=None)
 
 

@@ -89,7 +89,7 @@ for each in runs:
         """Ends what still runs, with its children: nothing, unless the program was interrupted."""
         for process in [*self.running, *self.waiting]:
             with contextlib.suppress(ProcessLookupError):
-                # a session of its own is a group of its own; a cell is run anew, so it has nothing to save on SIGTERM
+                # a session of its own is a group of its own; a cell starts again, so it has nothing to save on SIGTERM
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self.running.clear()

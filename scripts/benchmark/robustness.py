@@ -66,7 +66,7 @@ class Robustness:
     ) -> list[tuple[dict[Kind, dict[str, float]], dict[Kind, dict[str, float]]]]:
         """Network and control (or the plan's) for the seeds that both have, as far as both saw the same corruptions."""
         control = control or self.plan["control"]
-        one, other = (self.seeds(data, fraction, *who) for who in ((row, network), (control, "student")))
+        one, other = (self.seeds(data, fraction, *result) for result in ((row, network), (control, "student")))
         return [(one[s], other[s]) for s in sorted(one.keys() & other.keys()) if one[s].keys() == other[s].keys()]
 
 

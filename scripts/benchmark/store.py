@@ -93,7 +93,7 @@ def add_rows(results: Path, rows: Sequence[dict[str, Any]], table: str = "benchm
 
 
 def write_rows(results: Path, rows: Sequence[dict[str, Any]], table: str) -> None:
-    """Writes a table anew."""
+    """Writes a whole table."""
     text = io.StringIO()
     writer = csv.DictWriter(text, TABLES[table], lineterminator="\n")
     writer.writeheader()
@@ -125,7 +125,7 @@ def add_predictions(path: Path, row: str, seed: int, found: Predictions) -> None
             "and its lines of benchmark.csv away."
         )
     kept |= {"images": names, "labels": found.labels.astype(np.int16), "patients": found.patients.astype(np.int32)}
-    kept |= {f"{row}/{seed}/{who}": p.astype(np.float16) for who, p in found.networks.items()}
+    kept |= {f"{row}/{seed}/{role}": p.astype(np.float16) for role, p in found.networks.items()}
     kept[f"{row}/{seed}/counts"] = found.counts.astype(np.int32)
     kept[f"{row}/{seed}/temperature"] = np.array(found.temperature)
 
@@ -142,7 +142,7 @@ def probabilities(stored: dict[str, np.ndarray], row: str, seed: int | str, netw
     float16 is fine near 0 and coarse near 1, so the largest of each image is what the others leave of 1.
     """
     if network == "mean":
-        both = [probabilities(stored, row, seed, who) for who in ("student", "auxiliary")]
+        both = [probabilities(stored, row, seed, role) for role in ("student", "auxiliary")]
         return None if both[1] is None else (both[0] + both[1]) / 2
     if f"{row}/{seed}/{network}" not in stored:
         return None

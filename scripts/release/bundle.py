@@ -69,7 +69,7 @@ class Bundle:
         content = self.json(MANIFEST)
         entries = content.get("files") if isinstance(content, dict) else None
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-            raise CheckFailed(f"{MANIFEST} has no table of files; pack anew: python -m scripts.release.package_bundle")
+            raise CheckFailed(f"{MANIFEST} has no table of files; pack again: python -m scripts.release.package_bundle")
         return entries
 
 
@@ -93,7 +93,7 @@ def open_bundle(given: Path, scratch: Path, project: Path = PROJECT) -> Bundle:
             raise CheckFailed(f"{given} holds {folders}, expected one folder, {FOLDER}")
         damaged = archive.testzip()
         if damaged:
-            raise CheckFailed(f"{given}: {damaged} is damaged (its checksum in the zip differs); pack or copy it anew")
+            raise CheckFailed(f"{given}: {damaged} is damaged (its checksum in the zip differs); pack or copy it again")
         archive.extractall(scratch)
     return Bundle(scratch / folders[0], given, True, project)
 

@@ -74,7 +74,7 @@ def card(run: Path, docs: str, licence: str, dataset: str) -> str:
     if path.is_file():
         body = path.read_text(encoding="utf-8").split("\n---\n", 1)[-1].lstrip()
     else:
-        body = "# Light image classifier\n\nThis run has no report: nothing is said of how well it does.\n"
+        body = "# Light image classifier\n\nThis run has no report, so its quality is unknown.\n"
     # headings of the bundle's page one level down
     own = "\n".join("#" + line if line.startswith("#") else line for line in docs.splitlines())
     return f"{front_matter(licence, measured, dataset)}\n{body}\n{own}\n"

@@ -107,7 +107,7 @@ def test_a_run_without_evaluation_has_a_card_without_numbers(repository, run, tm
     (run / "metrics.json").write_text("{}")
     front, body = split_card((share(repository, run, tmp_path / "share") / "README.md").read_text())
     assert "model-index" not in front and "metrics" not in front
-    assert "nothing is said of how well it does" in body
+    assert "its quality is unknown" in body
 
 
 def test_the_folder_is_the_bundle_with_weights_and_its_manifest_is_true(repository, run, tmp_path):

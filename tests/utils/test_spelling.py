@@ -6,7 +6,6 @@ import unicodedata
 import pytest
 
 from dual_skd.utils.spelling import (
-    alike,
     bare,
     is_empty_cell,
     is_missing,
@@ -15,6 +14,7 @@ from dual_skd.utils.spelling import (
     known_group,
     known_patient,
     one_spelling,
+    spellings_of_one,
 )
 
 # what pandas.read_csv takes for missing (pandas 2.3, STR_NA_VALUES), without "-1.#IND" and its like, which are numbers
@@ -41,14 +41,18 @@ NBSP, ZWSP, NFD = "\N{NO-BREAK SPACE}", "\N{ZERO WIDTH SPACE}", unicodedata.norm
 )  # fmt: skip
 def test_what_a_person_takes_for_one_word_has_one_key(spellings):
     assert len({key_of(word) for word in spellings}) == 1
-    assert alike(["other", *spellings]) == spellings
+    assert spellings_of_one(["other", *spellings]) == spellings
 
 
 @pytest.mark.parametrize(
     "words", [["P1-2", "P12", "P1.2", "P1 2"], ["1.2", "1.20", "12"], ["7", "-7", "70", "7a"], ["a", "ä", "b"]]
 )
 def test_other_words_have_other_keys(words):
-    assert len({key_of(word) for word in words}) == len(words) and alike(words) == [] and one_spelling(words) == {}
+    assert (
+        len({key_of(word) for word in words}) == len(words)
+        and spellings_of_one(words) == []
+        and one_spelling(words) == {}
+    )
 
 
 def test_the_commonest_spelling_stands_for_all():

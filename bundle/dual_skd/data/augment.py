@@ -215,7 +215,7 @@ class AugmentBatch:
     """A ``prepare_batch`` for MONAI's engines that moves a batch to the device and augments it there.
 
     Args:
-        augment: usually a :class:`BatchAugment`. It draws anew at every call.
+        augment: usually a :class:`BatchAugment`. It draws new numbers at every call.
 
     Example:
         >>> import torch

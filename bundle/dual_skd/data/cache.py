@@ -101,7 +101,7 @@ class DiskCache(PersistentDataset):
             path = self.cache_dir / f"{self.hash_func(item_transformed).decode()}{self.transform_hash}.pt"
             if not path.is_file():
                 raise  # the image itself can't be read
-            logger.warning("%s is damaged; the image is read anew.", path)
+            logger.warning("%s is damaged; the image is read again.", path)
             path.unlink()
             return super()._cachecheck(item_transformed)
 

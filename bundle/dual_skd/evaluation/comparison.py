@@ -121,7 +121,7 @@ def different_options(one: RunFiles, other: RunFiles) -> dict[str, tuple[Any, An
 
 
 def _calibrated_apart(one: RunFiles, other: RunFiles, names: tuple[str, str]) -> str:
-    """The sentence that says that one run's probabilities alone are calibrated; "" where both are alike."""
+    """A sentence if only one run's probabilities are calibrated, else ""."""
     first, second = ("calibrated" in (run.metrics.get(run.split) or {}) for run in (one, other))
     if first == second:
         return ""

@@ -102,19 +102,19 @@ class RobustnessRecorder:
         networks, clean = {"student": engine.network}, {"student": output[Keys.PRED]}
         if self.auxiliary and getattr(engine, "auxiliary", None) is not None:
             networks["auxiliary"], clean["auxiliary"] = engine.auxiliary, output["auxiliary_pred"]
-        for who, logits in clean.items():
-            self._keep("none", 0, who, logits)
+        for role, logits in clean.items():
+            self._keep("none", 0, role, logits)
         layout = torch.channels_last if images.ndim == 4 else torch.channels_last_3d  # much faster on a CPU
         autocast = torch.autocast(images.device.type, **engine.amp_kwargs) if engine.amp else nullcontext()
         with eval_mode(*networks.values()), autocast:
             for name, strength in self.kinds:
                 changed = corrupt_input(images, name, strength, window=self.window, first=first, seed=self.seed)
                 changed = changed.contiguous(memory_format=layout)
-                for who, network in networks.items():
-                    self._keep(name, strength, who, engine.inferer(changed, network))
+                for role, network in networks.items():
+                    self._keep(name, strength, role, engine.inferer(changed, network))
 
-    def _keep(self, name: str, strength: int, who: str, logits: Tensor) -> None:
-        self._logits.setdefault((name, strength, who), []).append(plain(logits).detach().double().cpu())
+    def _keep(self, name: str, strength: int, role: str, logits: Tensor) -> None:
+        self._logits.setdefault((name, strength, role), []).append(plain(logits).detach().double().cpu())
 
     def _finish(self, engine: Engine) -> None:
         labels = torch.cat(self._labels)
@@ -123,16 +123,18 @@ class RobustnessRecorder:
             kind: classification_metrics(torch.cat(logits)[:counted], labels[:counted], multi_label=self.multi_label)
             for kind, logits in self._logits.items()
         }
-        networks = list(dict.fromkeys(who for _, _, who in measured))
+        networks = list(dict.fromkeys(role for _, _, role in measured))
         corrupted: dict[str, dict[str, dict[str, Any]]] = {name: {} for name, _ in self.kinds}
         for name, strength in self.kinds:
-            corrupted[name][str(strength)] = {who: measured[name, strength, who] for who in networks}
+            corrupted[name][str(strength)] = {role: measured[name, strength, role] for role in networks}
         entry: dict[str, Any] = {
             "split": self.split,
             "source": self.source,
             "images": counted,
-            "clean": {who: measured["none", 0, who] for who in networks},
-            "mean": {who: _mean([measured[name, strength, who] for name, strength in self.kinds]) for who in networks},
+            "clean": {role: measured["none", 0, role] for role in networks},
+            "mean": {
+                role: _mean([measured[name, strength, role] for name, strength in self.kinds]) for role in networks
+            },
             "corrupted": corrupted,
         }
         record = read_json(self.path)
@@ -141,12 +143,12 @@ class RobustnessRecorder:
         else:  # of another data set: beside its other numbers, and those of the run's own images stay
             record[self.split] = (record.get(self.split) or {}) | {"robustness": entry}
         write_json(self.path, record)
-        for who in networks:
-            clean, mean = entry["clean"][who]["accuracy"], entry["mean"][who]["accuracy"]
+        for role in networks:
+            clean, mean = entry["clean"][role]["accuracy"], entry["mean"][role]["accuracy"]
             logger.log(
-                logging.INFO if who == "student" else logging.DEBUG,
+                logging.INFO if role == "student" else logging.DEBUG,
                 "Corrupted images, %s: accuracy %.3f, mean of %d kinds and strengths; %.3f on the images as they are.",
-                who, mean, len(self.kinds), clean,
+                role, mean, len(self.kinds), clean,
             )  # fmt: skip
         self._start(engine)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Places of the model, and labels, where MONAI Label's server runs the bundle.
 
-MONAI Label 0.8.5 serves ``models/model.pt`` of the bundle's folder, takes it anew when it has changed, and expects
+MONAI Label 0.8.5 serves ``models/model.pt`` of the bundle's folder, loads it again when it has changed, and expects
 training to change it. For training it puts ``{"image": path, "label": path}`` in place of ``train#dataset#data`` and
 ``validate#dataset#data``. For classification it has no form of label of its own: it keeps whatever file a client gives,
 and so the forms of :func:`class_in` are those that its clients and its own answers suggest.
@@ -73,7 +73,7 @@ def dataset_of(
 
     The list, ``monai_label.json`` in ``output_dir``, holds both of MONAI Label's parts in one: it cuts them from the
     images in the order of their names, which may leave a class or half a patient on one side. The bundle divides them
-    anew, by class and patient. The classes are those of the bundle's metadata, as in MONAI Label's answers.
+    again, by class and patient. The classes are those of the bundle's metadata, as in MONAI Label's answers.
 
     Args:
         dataset_dir: what is trained on unless ``train`` is given.

@@ -45,7 +45,7 @@ def sidecar_of(model: Path) -> Path:
 def find_export(model: Path, *, alpha: float) -> OnnxExport | None:
     """The ONNX files that give a model's predictions; None unless they give all of them.
 
-    Model and files have to be those of the export, by their SHA-256: the model may have been trained anew since. An
+    Model and files have to be those of the export, by their SHA-256: the model may have been trained again since. An
     auxiliary has to be exported too, as predictions state the disagreement with it.
 
     Args:

@@ -19,7 +19,7 @@ _open: WeakSet[tqdm] = WeakSet()
 
 
 def shown() -> bool:
-    """Whether bars are shown: on a terminal, by the first process, and where the log isn't told to be quiet."""
+    """Whether bars are shown: on a terminal, by the first process, and unless the log is quiet."""
     return is_terminal(sys.stderr) and int(os.environ.get("RANK", 0)) == 0 and logger.isEnabledFor(logging.INFO)
 
 

@@ -61,7 +61,7 @@ def one_spelling(words: Iterable[str]) -> dict[str, str]:
     return {word: found.most_common(1)[0][0] for found in several for word in found}
 
 
-def alike(words: Iterable[str]) -> list[str]:
+def spellings_of_one(words: Iterable[str]) -> list[str]:
     """The spellings of the first word that has several among the words, none if no word has."""
     joined = one_spelling(words)
     return [word for word in joined if joined[word] == next(iter(joined.values()))]

@@ -39,7 +39,7 @@ def load(folder: str | Path) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
 
 
 def refuse_padding(headers: Iterable[Mapping[str, Any]]) -> None:
-    """Padding can't be told from the image in the values of MONAI Deploy's reader, which has rescaled them.
+    """Padding looks like the image in the values of MONAI Deploy's reader, which has rescaled them.
 
     Raises:
         ValueError: a header has PixelPaddingValue, whose pixels took another value in training.
@@ -199,7 +199,7 @@ def prepare(
             return _resized(tensor, step["size"]) if name == "resize" else _cropped(tensor, step["size"])
         elif name not in ("read", "grey"):  # the reader gives one channel
             raise ValueError(f"export.json asks for the unknown step {name!r}; take the app of the same version.")
-    raise ValueError("export.json has no step that gives the network's size; export anew.")
+    raise ValueError("export.json has no step that gives the network's size; export again.")
 
 
 def _interpolated(image: np.ndarray, axis: int, old: float, new: float) -> np.ndarray:

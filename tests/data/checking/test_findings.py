@@ -202,7 +202,9 @@ def test_shortcuts_and_oddities_of_the_files_are_warnings(tmp_path):
     }
     findings = check_records(data, facts=facts, twins=False)
     assert findings.ok and [one["kind"] for one in findings.offenders] == ["shortcut", "size"]
-    assert findings.warnings[0].startswith("The class can be told from the mode without looking at the image, AUC = ")
+    assert findings.warnings[0].startswith(
+        "The class can be predicted from the mode without looking at the image, AUC = "
+    )
     assert findings.offenders[0]["image"] == "" and findings.offenders[0]["label"] == "b"
     assert findings.warnings[1].startswith("1 image has an unusual size, for example train_a_0.png: 8 x 8 pixels")
 
@@ -251,7 +253,7 @@ def test_a_class_of_portraits_among_landscapes_is_a_shortcut_as_viewers_show_the
     assert "AUC = 1.00" in found["detail"] and "100 % knee" in found["detail"] and "--fit crop" in found["remedy"]
     factors = [(90 + index) / (60 + index) for index in range(24)]
     assert findings.notes == [
-        "the images aren't square; training keeps their shape unless told --fit stretch, which changes the proportions "
+        "the images aren't square; training keeps their shape; --fit stretch changes the proportions "
         f"of what they show by a factor of {np.median(factors):.2f} (median; at most 1.50)"
     ]
 

@@ -38,7 +38,7 @@ def test_a_mode_that_goes_with_the_class_is_reported_with_numbers():
     # 80 of 100 images of the one class are known for sure, the others are even: 0.8 + 0.2 / 2, less the folds' noise
     assert found.name == "mode" and found.auc == pytest.approx(0.9, abs=0.02) and 0.8 < found.low < 0.9
     assert found.sentence == (
-        f"the class can be told from the mode without looking at the image, AUC = {found.auc:.2f} "
+        f"the class can be predicted from the mode without looking at the image, AUC = {found.auc:.2f} "
         "(RGBA: 80 images, 100 % covid; RGB: 120 images, 83 % noncovid)"
     )
     assert found.remedy

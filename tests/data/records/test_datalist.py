@@ -16,7 +16,7 @@ from dual_skd.data.records.datalist import MAX_CLASSES_COUNTED
 from dual_skd.data.records.labels import in_order
 from dual_skd.data.records.record import LeftOut, Record
 from dual_skd.errors import InputError
-from dual_skd.utils.spelling import alike
+from dual_skd.utils.spelling import spellings_of_one
 
 
 def picture(path: Path, value: int = 0) -> Path:
@@ -366,7 +366,7 @@ def test_two_spellings_of_a_class_are_refused(tmp_path, names):
 
 
 def test_names_of_several_classes_are_not_alike():
-    assert alike(["1", "2", "a", "b", "nan", "1a"]) == []
+    assert spellings_of_one(["1", "2", "a", "b", "nan", "1a"]) == []
 
 
 def test_tables_that_cannot_be_used_say_why(tmp_path):

@@ -41,7 +41,7 @@ def stretching(facts: Sequence[FileFacts]) -> str:
     if _is_minority((factors > STRETCH_FACTOR).sum(), len(factors)):
         return ""
     return (
-        "the images aren't square; training keeps their shape unless told --fit stretch, which changes the proportions "
+        "the images aren't square; training keeps their shape; --fit stretch changes the proportions "
         f"of what they show by a factor of {np.median(factors):.2f} (median; at most {factors.max():.2f})"
     )
 

@@ -82,7 +82,7 @@ class Shortcut:
     @property
     def sentence(self) -> str:
         return (
-            f"the class can be told from the {self.name} without looking at the image, "
+            f"the class can be predicted from the {self.name} without looking at the image, "
             f"AUC = {self.auc:.2f} ({self.evidence})"
         )
 

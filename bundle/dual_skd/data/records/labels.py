@@ -15,7 +15,7 @@ from dual_skd.data.records.image_files import IMAGE_SUFFIXES
 from dual_skd.data.records.record import Record
 from dual_skd.data.records.rows import Row, Source, first_few
 from dual_skd.errors import InputError
-from dual_skd.utils.spelling import alike, bare, is_empty_cell, is_missing, key_of
+from dual_skd.utils.spelling import bare, is_empty_cell, is_missing, key_of, spellings_of_one
 
 MIN_CLASSES_TO_DOUBT = 10  # fewer may have one patient each, as in tiny sets
 IMAGES_PER_NUMBER = 10  # that a class should have whose name is a number
@@ -54,7 +54,7 @@ class LabelWords:
             if self._name_of.setdefault(key_of(word), name) != name:
                 raise InputError(
                     f"class_map gives {word!r} two classes, {self._name_of[key_of(word)]!r} and {name!r}, as spellings "
-                    "that look alike are one word; keep one of them."
+                    "that look the same are one word; keep one of them."
                 )
 
     def name(self, word: str) -> str:
@@ -192,7 +192,7 @@ def class_names_of(source: Source, given: Sequence[str] | None) -> tuple[str, ..
     names = tuple(str(name) for name in given) if given else source.class_names or tuple(ordered)
     if len(set(names)) < len(names):
         raise InputError(f"Class names must differ, found {', '.join(names)}.")
-    if spellings := alike(ordered):
+    if spellings := spellings_of_one(ordered):
         plainest = min(spellings, key=lambda word: (not word.isascii(), word))
         raise InputError(
             f"{source.description} has labels that differ only in capital letters, spaces, dashes or characters that "

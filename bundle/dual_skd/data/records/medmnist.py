@@ -97,7 +97,9 @@ def _read(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} can't be read as an .npz file in MedMNIST's layout: {error}; get it anew.") from error
+        raise InputError(
+            f"{path} can't be read as an .npz file in MedMNIST's layout: {error}; get it again."
+        ) from error
     return shapes, labels
 
 
@@ -111,7 +113,7 @@ def _shape(path: Path, members: zipfile.ZipFile, name: str) -> tuple[int, ...]:
     check_stored(path, declared, path.stat().st_size * DEFLATE_RATIO)
     check_stored(path, prod(shape) * max(kind.itemsize, 1), declared)
     if 0 in shape[1:]:
-        raise InputError(f"{path}: {name} has the shape {shape}, images without pixels; get it anew.")
+        raise InputError(f"{path}: {name} has the shape {shape}, images without pixels; get it again.")
     return shape
 
 

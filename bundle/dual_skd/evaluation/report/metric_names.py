@@ -48,7 +48,7 @@ def meaning(metric: str, analysis: Analysis) -> str:
         "ece": "How far the stated probability is from how often the answer is right, on average. "
                "0 is perfect, 0.05 is five percentage points. Chance alone makes it larger than 0; the interval "
                "takes that off, so it reaches lower than the number.",
-        "accuracy": "The share of right answers, each " + ("label" if several else "image") + " counting alike.",
+        "accuracy": "The share of right answers, each " + ("label" if several else "image") + " counting the same.",
         "f1": "Found and not overcalled at once: the harmonic mean of sensitivity and PPV, the mean over the classes.",
         "average_precision": "The mean PPV over all sensitivities, the mean over the classes; it falls with rare ones.",
         "brier": "The squared distance of the probabilities from the truth. 0 is perfect.",
