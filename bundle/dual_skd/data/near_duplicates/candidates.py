@@ -55,10 +55,10 @@ def candidates(descriptors: torch.Tensor, first: torch.Tensor, second: torch.Ten
         row, column, mirror = row[order], second[column[order]], mirrors[version[order]]
         rank = torch.arange(len(row)) - torch.searchsorted(row, row)
         crowded += int((rank == MAX_PER_IMAGE).sum())
-        for place in torch.nonzero(rank < MAX_PER_IMAGE).flatten().tolist():
-            one, other = int(rows[row[place]]), int(column[place])
+        pairs = torch.stack([rows[row], column, mirror], dim=1)[rank < MAX_PER_IMAGE]
+        for one, other, axes in pairs.tolist():
             if (other, one) not in found:
-                found[one, other] = int(mirror[place])
+                found[one, other] = axes
     if crowded:
         logger.warning(
             "%d images resemble more than %d others each: only the most similar %d were compared finely.",
