@@ -233,7 +233,9 @@ def test_a_pipe_and_a_broken_link_among_the_files_are_told(dataset):
 
 
 def shortcuts(findings: Findings) -> dict[str, dict]:
-    return {one["detail"].split("told from the ")[1].split(" without")[0]: one for one in of_kind(findings, "shortcut")}
+    return {
+        one["detail"].split("predicted from the ")[1].split(" without")[0]: one for one in of_kind(findings, "shortcut")
+    }
 
 
 def test_a_class_of_portraits_among_landscapes_is_a_shortcut_as_viewers_show_them(tmp_path):
