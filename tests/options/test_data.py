@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dual_skd.errors import InputError
@@ -21,3 +22,10 @@ def test_a_volume_has_no_frame():
 def test_options_of_a_division_are_no_options_of_an_evaluation():
     with pytest.raises(InputError, match="Unknown option val_fraction"):
         read(ReadOptions, {"val_fraction": 0.1})
+
+
+def test_numbers_of_numpy_are_numbers():
+    options = read(DataOptions, {"seed": np.int64(3), "val_fraction": np.float32(0.25)})
+    assert (options.seed, options.val_fraction) == (3, 0.25) and type(options.seed) is int
+    with pytest.raises(InputError, match=r"seed is 2.5; expected a whole number"):
+        read(DataOptions, {"seed": np.float64(2.5)})

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -30,11 +31,18 @@ def read(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
         InputError: an unknown option or an invalid value; the message names each.
     """
     try:
-        return kind(**values)
+        return kind(**{name: _plain_number(value) for name, value in values.items()})
     except ValidationError as error:
         problems = {error["loc"][:1]: error for error in reversed(error.errors())}
         fields = kind.model_fields
         raise InputError(" ".join(_sentence(fields, problem) for problem in reversed(problems.values()))) from None
+
+
+def _plain_number(value: Any) -> Any:
+    """Python's own number for one of NumPy's, which the strict types refuse; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def of_config(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
