@@ -67,8 +67,9 @@ def bootstrap_intervals(
     """Metrics with intervals that say how far they would vary with other patients (docs/statistics.md).
 
     Patients are drawn with replacement, each with all images. Limits are percentiles over the resamples that define
-    the metric; none where over a tenth don't. Two exceptions, where percentiles fail: a proportion of 0 or 1 has the
-    exact limit; calibration errors the basic interval, from 0 on where chance alone makes as much.
+    the metric; none where over a tenth don't. Percentiles fail in two cases. A proportion of 0 or 1 gets
+    the exact limit. A calibration error gets the basic interval, with the lower limit 0 if chance alone makes an error
+    as large.
 
     Args:
         probabilities: (N, K), rows that sum to 1; with ``multi_label`` each number by itself.
@@ -78,10 +79,10 @@ def bootstrap_intervals(
         level: of the intervals.
         resamples: number of bootstrap resamples.
         seed: of the resampling.
-        operating_point: threshold of one class, chosen on other images. Of more than two classes this one is then
-            measured against the rest, in this order: rest, class.
-        positive: of two classes the one, as index or name, that the overall sensitivity and so on are of; that of the
-            operating point, if given.
+        operating_point: threshold of one class, chosen on other images. With more than two classes the task becomes
+            [rest, class].
+        positive: with two classes the positive one, as index or name, of the overall sensitivity and so on; an
+            operating point's class takes precedence.
         class_names: names in the reasons, in the order of the probabilities.
         multi_label: every label is a yes or no of its own, decided at one half.
 

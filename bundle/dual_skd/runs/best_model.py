@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 class BestModelSaver:
     """Handler of the evaluator that keeps the best student as ``model.pt`` and ``model.safetensors``.
 
-    The evaluator needs a :class:`~dual_skd.runs.recorder.MetricsRecorder` attached before. Of equal epochs the
-    one with the lower NLL is kept. With each of them goes the temperature that calibrates it, fitted on the images of
-    that evaluation. With an auxiliary, the one of that epoch goes to ``auxiliary.pt``. ``state_dict`` makes a
-    resumed run remember the best: it is one of the objects of :class:`dual_skd.runs.checkpoint.Checkpoints`.
+    The evaluator needs a :class:`~dual_skd.runs.recorder.MetricsRecorder` attached before. Of equal epochs the one with
+    the lower NLL is kept. Each saved model includes the temperature fitted on the images of the same evaluation. The
+    auxiliary of that epoch goes to ``auxiliary.pt``. ``state_dict`` makes a resumed run remember the best: it is one of
+    the objects of :class:`dual_skd.runs.checkpoint.Checkpoints`.
 
     Args:
         directory: ``output_dir/models``.
@@ -39,7 +39,7 @@ class BestModelSaver:
         auxiliary: the second network, or None.
         auxiliary_architecture: where it differs from the student's.
         predictions: CSV for the predictions of the best student, uncalibrated, in the form of ``predictions_test.csv``.
-        patients: of each validation image, by its path, see :func:`dual_skd.evaluation.fit_temperature`.
+        patients: of each validation image, by its path, see :func:`dual_skd.metrics.fit_temperature`.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class BestModelSaver:
         if self.best_epoch == 0 and self.key_metric != LAST and measured is not None and len(measured.labels) < FEW:
             logger.warning(
                 "%d validation images decide by %s which epoch is kept: so few tell epochs apart by chance; "
-                "--key_metric last doesn't choose.", len(measured.labels), self.key_metric,
+                "--key_metric last keeps the last epoch instead.", len(measured.labels), self.key_metric,
             )  # fmt: skip
 
     def keep_last(self, trainer: Engine) -> None:

@@ -34,7 +34,7 @@ NEWEST, PREVIOUS = "last.pt", "previous.pt"
 # what a run leaves in its folder, apart from caches and generated data
 FILES_OF_A_RUN = (NEWEST, PREVIOUS, "models", "tensorboard", "metrics.json", "run.json", "datalist.json",
             "selection_report.csv", "predictions*.csv", "report", "report_*")  # fmt: skip
-# settings that change no number, or none so far; the data hash stands for the data
+# settings that don't affect the results, or not the part already trained; the data hash stands for the data
 WITHOUT_INFLUENCE = [name for name, one in marks(Training).items() if one.free]
 
 
@@ -67,7 +67,7 @@ def find_checkpoint(
         settings: of the run, plain values. Those not in :data:`WITHOUT_INFLUENCE` have to be those of the checkpoint.
         data_hash: of the run's data, see ``DataList.hash``.
         fresh: start afresh. What a former run left is moved to a folder ``former_<number>`` in ``output_dir``.
-        resume_from: ``last.pt`` of ``output_dir``, for a run that has to be there.
+        resume_from: ``last.pt`` of ``output_dir``; makes a missing checkpoint an error.
 
     Returns:
         the newest whole checkpoint, or None for a new run.

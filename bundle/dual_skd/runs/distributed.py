@@ -82,7 +82,7 @@ def on_rank_zero(function: Callable[..., T], **arguments: Any) -> T:
     """
     if not several_processes():
         return function(**arguments)
-    patient: Any = dist.new_group(backend="gloo", timeout=RANK_ZERO_TIMEOUT)
+    slow_group: Any = dist.new_group(backend="gloo", timeout=RANK_ZERO_TIMEOUT)
     answer: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:
@@ -90,8 +90,8 @@ def on_rank_zero(function: Callable[..., T], **arguments: Any) -> T:
         except InputError as error:
             answer[1] = error
     with lost_process_named():
-        dist.broadcast_object_list(answer, 0, group=patient)
-    dist.destroy_process_group(patient)
+        dist.broadcast_object_list(answer, 0, group=slow_group)
+    dist.destroy_process_group(slow_group)
     if answer[1] is not None:
         raise answer[1]
     return answer[0]

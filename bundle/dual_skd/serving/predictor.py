@@ -45,9 +45,8 @@ def predict(
         image: a DICOM, NIfTI, PNG, JPEG, TIFF or .npy file, the folder of a DICOM series, a folder of images, any other
             :mod:`locator <dual_skd.data.reading.locators>`, or an array or tensor: (H, W), also with channels last, or
             (H, W, D) as :func:`dual_skd.data.reading.reader.image_from_array` describes it. A list or tuple is several.
-        model: a run's ``output_dir``, or its model.pt or model.safetensors; None takes the bundle's own. Unless you
-            packed another one this is the demo's, which knows generated phantoms only and is refused for other images;
-            ``demo`` asks it all the same.
+        model: a run's ``output_dir``, or its model.pt or model.safetensors; None takes the model in the bundle:
+            the demo's, unless you replaced it. The demo's model refuses real images; ``demo`` uses it anyway.
         device: where the network computes, such as ``cpu``, ``cuda:1`` or ``auto``.
         spacing: of arrays, mm from one value to the next along each axis (or one number for all); models that were
             trained with a spacing need it.

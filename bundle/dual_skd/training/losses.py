@@ -49,20 +49,20 @@ class SelfDistillationLoss(nn.Module):
         self.temperature = float(temperature)
         self.multi_label = multi_label
 
-    def forward(self, student_logits: Tensor, auxiliary_logits: Tensor) -> Tensor:
+    def forward(self, learner_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """Compares logits (N, K) of the learner with logits (N, K) of its teacher.
 
         Raises:
             InputError: the shapes differ.
         """
-        if student_logits.shape != auxiliary_logits.shape:
+        if learner_logits.shape != teacher_logits.shape:
             raise InputError(
-                f"the two networks must predict the same classes: found logits {tuple(student_logits.shape)} and "
-                f"{tuple(auxiliary_logits.shape)}; build both with the same num_classes."
+                f"the two networks must predict the same classes: found logits {tuple(learner_logits.shape)} and "
+                f"{tuple(teacher_logits.shape)}; build both with the same num_classes."
             )
         # float32 whatever autocast chose: probabilities near 0 and 1 don't survive half precision
-        learner = student_logits.float() / self.temperature
-        teacher = auxiliary_logits.detach().float() / self.temperature
+        learner = learner_logits.float() / self.temperature
+        teacher = teacher_logits.detach().float() / self.temperature
         divergence = _bernoulli_divergence if self.multi_label else _categorical_divergence
         return self.temperature**2 * divergence(learner, teacher)
 

@@ -47,9 +47,9 @@ class DualModelTask:
 
     ``update`` is how the auxiliary moves:
 
-    - ``ema``: it follows the student by EMA after every optimiser step, and receives no gradient. While it teaches it
-      gathers batch statistics of its own, which fit its weights; while w(t) is 0 they follow the student's. Its dropout
-      is off.
+    - ``ema``: it follows the student by EMA after every optimiser step, and receives no gradient. Its batch
+      normalisation uses statistics of its own while w(t) > 0, which fit its weights, else the EMA of the student's.
+      Its dropout is off.
     - ``mutual``: it learns too, from the labels and from the student, with its own optimiser (Zhang et al. 2018).
       ``loss`` is the sum for both networks, and one backward pass serves them.
     - ``frozen``: it keeps its weights. A large teacher of another architecture is used this way.
@@ -150,7 +150,7 @@ class DualModelTask:
         return self.distillation(output["pred"], output["auxiliary_pred"])
 
     def before_step(self, optimizer: Optimizer, now: ScheduleValues) -> None:
-        """Does nothing; called when the gradients of a step are complete."""
+        """Hook for subclasses, called before each optimiser step."""
 
     def after_step(self, now: ScheduleValues) -> None:
         """Moves the auxiliary after every optimiser step: theta_A <- m theta_A + (1 - m) theta_S."""

@@ -13,7 +13,7 @@ from dual_skd.utils.wording import counted
 
 
 class NearDuplicateFilter:
-    """Decodes images once, and then takes those out of a split that training has a near duplicate of.
+    """Removes from a split the images that have a near duplicate in training; decodes each image once.
 
     Args:
         images: locators of all images.
