@@ -169,7 +169,7 @@ def test_a_set_without_a_readable_image_has_a_page_without_pictures(tmp_path):
 
 def test_a_page_that_cannot_be_written_is_a_sentence(dataset, capsys):
     assert main(["check", str(dataset), "--page", str(dataset)]) == 1
-    assert capsys.readouterr().err.startswith(f"Error: {dataset} can't be written (Is a directory); what was there")
+    assert capsys.readouterr().err == f"Error: {dataset} can't be written: Is a directory; give another file.\n"
 
 
 def test_a_finding_about_the_whole_set_has_its_reason(tmp_path):
