@@ -105,3 +105,21 @@ def test_the_picture_shows_the_image_on_the_left_and_the_map_over_it_on_the_righ
     volume = np.zeros((3, 4, 5))
     volume[1, 2, 3] = 1
     assert picture(volume, volume).size == (2 * 5, 4 + 3 + 3)  # slices (4, 5), (3, 5), (3, 4)
+
+
+def test_arguments_of_before_version_0_2_give_the_same_table(tmp_path):
+    pred, logits = torch.tensor([[0.75, 0.25], [0.5, 0.5]]), torch.tensor([[2.0, 0.0], [0.0, 6.0]])
+    images = ["a.png", "b.png"]
+
+    def tables(name: str, auxiliary: torch.Tensor, **arguments) -> str:
+        engine = Engine(lambda engine, _: [{"pred": p, "auxiliary_pred": q} for p, q in zip(pred, auxiliary.clone())])
+        PredictionWriter(tmp_path / name, images, **arguments).attach(engine)
+        engine.run([[{}, {}]])
+        return (tmp_path / name).read_text()
+
+    with pytest.warns(FutureWarning, match=r"copy inference\.json again"):
+        former = tables(
+            "former.csv", logits, class_names=NAMES, multi_label=False, auxiliary_temperature=2.0, sets=None
+        )
+    today = tables("today.csv", (logits / 2).softmax(1), rules=PredictionRules(NAMES, auxiliary=True))
+    assert former == today and "disagreement" in today

@@ -13,7 +13,7 @@ import dual_skd
 from dual_skd.utils.former_names import MODULES, present_name, renamed
 
 
-@pytest.mark.parametrize("former", [*sorted(MODULES), "prediction.predictor", "deploy.formats"])
+@pytest.mark.parametrize("former", [*sorted(MODULES), "prediction.predictor", "deploy.formats", "commands.check"])
 def test_a_former_name_gives_the_module_of_today(former):
     sys.modules.pop(f"dual_skd.{former}", None)
     present = present_name(f"dual_skd.{former}")

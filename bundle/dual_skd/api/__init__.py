@@ -5,4 +5,6 @@ from __future__ import annotations
 
 from dual_skd.utils.lazy import on_first_use
 
-__getattr__, __dir__ = on_first_use(__name__, {})
+_HOME = {"train": "functions", "evaluate": "functions", "show_batch": "shown_images"}
+__all__ = [*_HOME]
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

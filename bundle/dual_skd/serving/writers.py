@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from dual_skd.evaluation.explanation import explain, panels
+from dual_skd.metrics.probabilities import probabilities
 from dual_skd.serving.prediction import PredictionRules, PredictionTable
 from dual_skd.utils.files import replace_file
 
@@ -31,11 +35,18 @@ class PredictionWriter:
         path: the CSV file, see :class:`~dual_skd.serving.prediction.PredictionTable`.
         images: paths of the images in the order of the loader.
         rules: of the model.
+        former: arguments of inference.json before version 0.2, in place of ``rules``; they work until 0.3.
     """
 
-    def __init__(self, path: str | Path, images: Sequence[str], rules: PredictionRules) -> None:
+    def __init__(
+        self, path: str | Path, images: Sequence[str], rules: PredictionRules | None = None, **former: Any
+    ) -> None:
         self.path = path
         self.images = images
+        self._former = former
+        if rules is None:
+            warnings.warn("PredictionWriter takes `rules`; copy inference.json again.", FutureWarning, stacklevel=2)
+            rules = PredictionRules(former["class_names"], bool(former.get("multi_label")), former.get("sets"))
         self.rules = rules
 
     def attach(self, engine: Engine) -> None:
@@ -50,6 +61,8 @@ class PredictionWriter:
 
     def _append(self, engine: Engine) -> None:
         output = engine.state.output
+        if self._former:
+            self._as_formerly(output)
         keys = ["pred", *["auxiliary_pred"] * self.rules.auxiliary]
         found = self.rules.predictions(
             self.images[self._rows : self._rows + len(output)],
@@ -59,6 +72,16 @@ class PredictionWriter:
         self._table.append(found)
         self._rows += len(found)
         self._unusable += sum(bool(one.problem) for one in found)
+
+    def _as_formerly(self, output: Sequence[dict[str, Any]]) -> None:
+        """Turns the auxiliary's logits into probabilities, which the former postprocessing didn't."""
+        auxiliary = "auxiliary_pred" in output[0]
+        if auxiliary != self.rules.auxiliary:
+            self.rules = replace(self.rules, auxiliary=auxiliary)
+            self._table = PredictionTable(self.path, self.rules.columns())
+        for item in output if auxiliary else ():
+            logits, temperature = item["auxiliary_pred"].float()[None], self._former.get("auxiliary_temperature")
+            item["auxiliary_pred"] = probabilities(logits, temperature, multi_label=self.rules.multi_label)[0]
 
     def _finish(self, engine: Engine) -> None:
         if self._rows != len(self.images):

@@ -13,6 +13,7 @@ import torch
 
 from dual_skd.data.reading.locators import path_of
 from dual_skd.data.records.record import LeftOut, Record
+from dual_skd.utils.former_names import renamed
 from dual_skd.utils.wording import counted
 
 SPLITS = ("train", "val", "test")
@@ -145,3 +146,6 @@ def _size(path: Path) -> int:
     if path.is_dir():
         return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     return path.stat().st_size
+
+
+__getattr__ = renamed(__name__, load_records="dual_skd.data.records.training_records.load_records")

@@ -16,10 +16,10 @@ from dual_skd.evaluation.analysis.predictions import Patients, Predictions, Sett
 from dual_skd.evaluation.analysis.subgroups import Subgroups, subgroups_of
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.bootstrap import RESAMPLES, Intervals
-from dual_skd.metrics.calibration import ReliabilityBin
 from dual_skd.metrics.curves import precision_recall_curve, roc_curve
 from dual_skd.metrics.delong import class_auc_intervals, macro_auc_interval
 from dual_skd.metrics.estimates import LEVEL, Estimate
+from dual_skd.metrics.reliability_diagram import ReliabilityBin
 
 SENSITIVITY = 0.9  # of the second operating point
 
