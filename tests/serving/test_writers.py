@@ -112,7 +112,8 @@ def test_arguments_of_before_version_0_2_give_the_same_table(tmp_path):
     images = ["a.png", "b.png"]
 
     def tables(name: str, auxiliary: torch.Tensor, **arguments) -> str:
-        engine = Engine(lambda engine, _: [{"pred": p, "auxiliary_pred": q} for p, q in zip(pred, auxiliary.clone())])
+        output = [{"pred": pred[n], "auxiliary_pred": auxiliary[n]} for n in range(2)]
+        engine = Engine(lambda engine, batch: output)
         PredictionWriter(tmp_path / name, images, **arguments).attach(engine)
         engine.run([[{}, {}]])
         return (tmp_path / name).read_text()
