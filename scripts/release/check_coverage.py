@@ -25,6 +25,7 @@ CRITICAL = (
     "training/ema",
     "training/schedule",
     "training/start",
+    "training/task",
     "training/trainer",
     "runs/best_model",
     "runs/checkpoint",

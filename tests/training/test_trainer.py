@@ -121,6 +121,12 @@ def test_an_auxiliary_of_weight_0_changes_nothing_for_the_student(update):
     assert equal(weights(alone), weights(watched))
 
 
+def test_an_empty_batch_is_refused_as_monai_refuses_it():
+    trainer = dual(net(), data=[None])
+    with pytest.raises(ValueError, match="Must provide batch data"):
+        trainer.run()
+
+
 def test_the_loss_is_the_label_loss_plus_the_weighted_distillation():
     student, auxiliary = net(0), net(1)
     image, label = batches(1)[0].values()

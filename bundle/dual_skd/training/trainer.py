@@ -142,8 +142,7 @@ class DualModelTrainer(SupervisedTrainer):
         self.network.train()
         if opens:
             self._forget_gradients()
-        checks = self.on_bad_number != "ignore"
-        buffers = Buffers(self.task.networks) if checks else None
+        buffers = None if self.on_bad_number == "ignore" else Buffers(self.task.networks)
         with self._autocast():
             output.update(self.task.predict(batch, now))
             self.fire_event(IterationEvents.FORWARD_COMPLETED)
@@ -151,7 +150,7 @@ class DualModelTrainer(SupervisedTrainer):
             self.fire_event(IterationEvents.LOSS_COMPLETED)
 
         loss = self.state.output[Keys.LOSS]  # read again: a handler may have changed it
-        if checks and self._is_bad(is_finite([batch.image, loss])):
+        if buffers is not None and self._is_bad(is_finite([batch.image, loss])):
             where = "loss" if is_finite([batch.image]) else "input"
             self._leave_out(batchdata, batch.image, where, buffers)
         else:
@@ -216,10 +215,9 @@ class DualModelTrainer(SupervisedTrainer):
     def _is_bad(self, good: Tensor) -> bool:
         return in_any_process(not good.item(), self.state.device)
 
-    def _leave_out(self, batchdata: Any, image: Tensor, where: str, buffers: Buffers | None) -> None:
+    def _leave_out(self, batchdata: Any, image: Tensor, where: str, buffers: Buffers) -> None:
         """Takes the batch out of the running statistics, and stops, or goes on without it."""
-        if buffers is not None:
-            buffers.restore()
+        buffers.restore()
         names = files_of(batchdata, image, getattr(self.data_loader, "dataset", None))
         place = f"epoch {self.state.epoch}, iteration {self.state.iteration}"
         files = f" (files: {first_few(names, FILES_NAMED)})" if names else ""
