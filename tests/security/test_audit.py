@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from dual_skd.cli.dispatch import main
 from dual_skd.errors import InputError
 from dual_skd.security.audit import audit_bundle
+from dual_skd.security.known import KNOWN, full_name
 
 BUNDLE = Path(__file__).parents[2] / "bundle"
 EXPRESSIONS = 1 / 3  # largest share of a config's values: each is code that a reader has to follow
@@ -46,36 +50,130 @@ def test_our_own_configs_pass_and_are_mostly_plain_values():
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("os.system", "of os only"),
-        ("subprocess.run", "outside the packages"),
-        ("builtins.eval", "outside the packages"),
-        ("scripts.net.Net", "outside the packages"),
-        ("torch.os.system", "standard library"),
-        ("torch.hub.load", "hub can run code"),
-        ("run_cmd", "can run code"),
-        ("dual_skd.serving.export.worker.run_module", "worker can run code"),
-        ("dual_skd.serving.export.runtimes.open_artefact", "runtimes can run code"),
-        ("torch.distributed.launch.main", "launch can run code"),
-        ("torch.fx.GraphModule", "fx can run code"),
-        ("monai.bundle.run", "runs other configs"),
+        ("os.system", "os.system is not known"),
+        ("builtins.eval", "not known to be safe"),
+        ("scripts.net.Net", "not known to be safe"),
+        ("torch.os.system", "not known to be safe"),
+        ("monai.utils.misc.np.testing.runstring", "not known to be safe"),
+        ("run_cmd", "run_cmd is not known"),
+        ("monai.bundle.run", "not known to be safe"),
+        ("torch.nn.ReLU.__init__", "not known to be safe"),
         ("$@somewhere", "literally"),
         ("@somewhere", "literally"),
         ("%other.json::a", "literally"),
-        (["os.system"], "of os only"),
+        (["os.system"], "literally"),
         ("", "literally"),
     ],
 )
 @pytest.mark.parametrize("key", ["_target_", "optimizer#_target_", "optimizer::_target_"])
-def test_targets_outside_the_packages_are_refused(tmp_path, target, words, key):
+def test_targets_that_are_not_known_are_refused(tmp_path, target, words, key):
     found = problems(tmp_path, {"x": {key: target}})
     assert len(found) >= 1 and words in found[0]
 
 
+PAYLOAD = "__import__('os').system('touch canary')"
+# each of these ran, or wrote a file, while an audit by a list of what is refused found nothing
+ATTACKS = {
+    "a key that becomes part of an expression": {"run": {f'" + str({PAYLOAD}) + "': {"x": '$"%::y"', "y": 1}}},
+    "a key with quotes": {"run": {"a' or 'b": {"x": "$@::y"}}},
+    "a debugger by its mode": {"x": {"_target_": "monai.data.Dataset", "data": [], "_mode_": "debug"}},
+    "a debugger by its flag": {"x": {"_target_": "monai.data.Dataset", "data": [], "_debug_": True}},
+    "a debugger from another file": {"x": {"_target_": "Dataset", "data": []}, "x#_mode_": "debug"},
+    "a module by reference": {"i": ["$import os"], "run": ["$@i::0.mkdir('canary')"]},
+    "a module by reference to its list": {"i": ["$import os"], "run": ["$@i[0].mkdir('canary')"]},
+    "a module by a plain reference": {"i": ["$import os"], "x": {"_target_": "Compose", "transforms": "@i"}},
+    "a module by a macro": {"i": ["$import os"], "x": {"_target_": "Compose", "transforms": "%i::0"}},
+    "a module by a macro and its file": {"i": ["$import os"], "x": ["%configs/train.json#i#0"]},
+    "a module by the whole config": {"i": ["$import os"], "x": "$@"},
+    "a module as an argument": {"x": {"_target_": "Compose", "transforms": ["$import os"]}},
+    "a module put into a component": {"x": {"_target_": "Compose", "transforms": []}, "x#transforms": "$import os"},
+    "a file by a target": {"x": {"_target_": "torch.from_file", "filename": "canary", "shared": True, "size": 4}},
+    "a download": {"x": {"_target_": "monai.apps.download_url", "url": "file:///etc/hostname", "filepath": "canary"}},
+    "a reader that is any function": {"x": {"_target_": "LoadImaged", "keys": "image", "reader": "os.mkdir"}},
+    "a reader that is computed": {"x": {"_target_": "LoadImaged", "keys": "image", "reader": "$'os.' + 'mkdir'"}},
+    "a reader from elsewhere": {"r": "os.mkdir", "x": {"_target_": "LoadImaged", "keys": "image", "reader": "@r"}},
+    "a reader in a list": {"x": {"_target_": "LoadImaged", "keys": "image", "reader": ["os.mkdir"]}},
+    "a reader that another file puts in": {"x": {"_target_": "LoadImaged", "keys": "image"}, "x#reader": "os.mkdir"},
+    "a reader that a merge puts in": {"x": {"_target_": "LoadImaged", "keys": "image"}, "+x": {"reader": "os.mkdir"}},
+    "a reader put into a list": {"x": [{"_target_": "LoadImaged", "keys": "image"}], "x#7#reader": "os.mkdir"},
+    "a target put over arguments": {"x": {"_target_": "Compose", "reader": "os.mkdir"}, "x#_target_": "LoadImaged"},
+    "a reader that unpickles": {"x": {"_target_": "LoadImaged", "keys": "image", "allow_pickle": True}},
+    "a reader's arguments by their place": {
+        "x": "$monai.transforms.LoadImage('NumpyReader', True, None, True, False, 1)"
+    },
+    "a name that a macro replaces": {
+        "a.csv": ".bashrc",
+        "x": {"_target_": "dual_skd.runs.MetricsRecorder", "predictions": "%a.csv"},
+    },
+    "a writer that is any function": {"x": {"_target_": "SaveImaged", "keys": "image", "writer": "os.mkdir"}},
+    "a compiler": {"x": {"_target_": "SupervisedTrainer", "compile_kwargs": {"options": {"cpp.cxx": ["evil"]}}}},
+    "a log over a module": {"x": {"_target_": "LogfileHandler", "output_dir": ".", "filename": "cucim.py"}},
+    "a table over a start file": {
+        "x": {"_target_": "ClassificationSaver", "output_dir": "/root", "filename": ".bashrc"}
+    },
+    "predictions over a start file": {
+        "x": {"_target_": "dual_skd.serving.writers.PredictionWriter", "path": ".bashrc"}
+    },
+    "a network from a pickle": {"x": {"_target_": "timm.create_model", "model_name": "a", "checkpoint_path": "a.pt"}},
+    "a network from the hub": {"x": {"_target_": "timm.create_model", "model_name": "hf-hub:a/b"}},
+    "a restricted function handed on": {"x": {"_target_": "torch.load", "f": "a", "_mode_": "callable"}},
+    "a name of options that stands for another object": {"options": "$torch.nn.ReLU()", "x": "$@options.compile"},
+}
+
+
+@pytest.mark.parametrize("config", ATTACKS.values(), ids=ATTACKS)
+def test_ways_to_run_code_or_to_write_files_are_refused(tmp_path, config):
+    assert problems(tmp_path, config) != []
+
+
+def test_the_same_is_refused_when_it_comes_from_two_files(tmp_path):
+    bundle(tmp_path, {"x": [{"_target_": "LoadImaged", "keys": "image"}]}, "configs/a.yaml")
+    assert audit_bundle(tmp_path / "strange").ok
+    assert "reader" in problems(tmp_path, {"x#0#reader": "os.mkdir"})[0]
+
+
+def test_a_known_reader_may_be_named_elsewhere(tmp_path):
+    config = {"r": "ITKReader", "x": {"_target_": "LoadImaged", "keys": "image", "reader": "@r"}}
+    assert problems(tmp_path, config) == []
+    assert "reader" in problems(tmp_path, {"r": "os.mkdir"}, "configs/more.json")[0]
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.json", '"key{}": {},'), ("a.yaml", "key{}: {}\n")])
+def test_the_time_grows_with_the_size_and_no_faster(tmp_path, name, line):
+    times = []
+    for count in (5_000, 40_000):
+        text = "".join(line.format(one, one) for one in range(count))
+        folder = bundle(tmp_path / str(count), text if name == "a.yaml" else f"{{{text[:-1]}}}", f"configs/{name}")
+        start = time.process_time()
+        assert audit_bundle(folder).ok
+        times.append(time.process_time() - start)
+    assert times[1] < 24 * max(times[0], 0.01)  # 8 times as much; 64 times where each key is compared with all
+
+
+def test_names_that_are_known_exist_and_monai_finds_the_short_ones():
+    from monai.bundle.config_item import ComponentLocator
+
+    optional = ("timm", "ignite", "monai", "torch", "dual_skd")
+    for name in KNOWN:
+        module, _, last = name.rpartition(".")
+        if module != "os.environ" and name.split(".")[0] in optional:
+            assert hasattr(importlib.import_module(module), last), name
+    locator = ComponentLocator()
+    for name in KNOWN:
+        if name.startswith("monai."):
+            short = name.rsplit(".", 1)[1]
+            found = locator.get_component_module_name(short)
+            if isinstance(found, str):
+                same = getattr(importlib.import_module(found), short)
+                assert same is getattr(importlib.import_module(full_name(short).rpartition(".")[0]), short), name
+
+
 def test_packages_can_be_added_by_name(tmp_path):
-    config = {"imports": ["$import numpy as np"], "x": {"_target_": "scripts.net.Net"}, "y": "$np.mean(@x)"}
+    config = {"imports": ["$import skimage"], "x": {"_target_": "scripts.net.Net"}, "y": "$skimage.measure.label(@x)"}
     assert len(problems(tmp_path, config)) == 3
-    assert problems(tmp_path, config, allow=["numpy", "scripts"]) == []
-    assert problems(tmp_path, {"y": "$np.load(@x, allow_pickle=True)"}, allow=["numpy"]) != []
+    assert problems(tmp_path, config, allow=["skimage", "scripts"]) == []
+    assert problems(tmp_path, config, allow=["skimage", "scripts.net.Net"]) == []
+    assert len(problems(tmp_path, config, allow=["skimage.measure.label", "scripts"])) == 1  # the import of the whole
 
 
 def test_an_expression_may_use_the_imports_of_another_config_of_the_bundle(tmp_path):
@@ -137,13 +235,30 @@ def test_code_that_an_import_would_find_first_is_refused(tmp_path):
     assert "compiled" in found["dual_skd/losses.cpython-311.pyc"] and "differs" in found["dual_skd/errors.py"]
 
 
-def test_a_folder_of_code_is_importable_without_an_init_file(tmp_path):
+def test_code_in_any_folder_is_told(tmp_path):
     folder = bundle(tmp_path, {})
-    for name in ("skimage", "pandas/core", "my-notes"):
+    for name in ("skimage", "pandas/core", "my-notes", ".git"):
         (folder / name).mkdir(parents=True)
         (folder / name / "measure.py").touch()
-    assert [one.file for one in audit_bundle(folder).problems] == ["pandas/", "skimage/"]  # no name for an import: -
-    assert [one.file for one in audit_bundle(folder, allow=["pandas"]).problems] == ["skimage/"]
+    assert [one.file for one in audit_bundle(folder).problems] == [".git/", "my-notes/", "pandas/", "skimage/"]
+    found = audit_bundle(folder, allow=["pandas", ".git", "my-notes"]).problems
+    assert [one.file for one in found] == ["skimage/"]
+
+
+def test_pipes_are_told_and_not_opened(tmp_path):
+    folder = bundle(tmp_path, {})
+    (folder / "dual_skd").mkdir()
+    os.mkfifo(folder / "dual_skd" / "errors.py")
+    os.mkfifo(folder / "more.json")
+    found = {one.file: one.problem for one in audit_bundle(folder).problems}
+    assert "never end" in found["more.json"] and "differs" in found["dual_skd/errors.py"]
+
+
+def test_the_sum_is_of_what_was_read(tmp_path):
+    first = audit_bundle(bundle(tmp_path, {"a": 1})).sha256
+    assert audit_bundle(bundle(tmp_path, {"a": 1})).sha256 == first != audit_bundle(bundle(tmp_path, {"a": 2})).sha256
+    (tmp_path / "strange" / "logging.conf").write_text("[loggers]\nkeys=root\n")
+    assert audit_bundle(bundle(tmp_path, {"a": 1})).sha256 != first
 
 
 def test_checksums_are_compared_where_there_is_a_list(tmp_path):
@@ -152,6 +267,8 @@ def test_checksums_are_compared_where_there_is_a_list(tmp_path):
     sums = [hashlib.sha256((folder / "configs" / name).read_bytes()).hexdigest() for name in ("train.json", "b.json")]
     lines = [f"{sums[0]}  configs/train.json", f"{sums[1]} *configs/b.json"]
     (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").touch()
     audit = audit_bundle(folder)
     assert audit.ok and (audit.manifest, audit.verified) == ("SHA256SUMS", 2)
     bundle(tmp_path, {"a": 2})
@@ -196,7 +313,7 @@ def test_the_command_lists_everything_and_its_status_tells_the_result(tmp_path, 
     assert shown.splitlines()[-4:-1] == [
         f"Audited: {folder}",
         "  found  1 target, 1 expression, 2 problems",
-        "  next   read the places above before you run anything of it; --allow PACKAGE",
+        "  next   read the places above before you run anything of it; --allow NAME takes",
     ]
     assert "Problems: 2" in shown and "\x1b" not in shown and not Path("canary").exists()
     assert main(["audit", str(tmp_path / "absent")]) == 1

@@ -16,11 +16,11 @@ def problems(folder: Path, old: str, new: str) -> list[tuple[str, str]]:
     assert old in text
     path = folder / "logging.conf"
     path.write_text(text.replace(old, new))
-    return problems_of_logging_conf(path)
+    return problems_of_logging_conf(path.read_bytes())
 
 
 def test_our_own_file_passes():
-    assert problems_of_logging_conf(OURS) == []
+    assert problems_of_logging_conf(OURS.read_bytes()) == []
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,14 @@ def test_our_own_file_passes():
         ("args=(sys.stdout,)", "args=('/tmp/canary',)", "handler_console/args"),
         ("args=(sys.stdout,)", "args=('../canary',)", "handler_console/args"),
         ("args=(sys.stdout,)", "args=()\nkwargs={'filename': '~/canary'}", "handler_console/kwargs"),
+        ("args=(sys.stdout,)", "args=['C','a']", "handler_console/args"),
+        ("args=(sys.stdout,)", "args=(b'C','a')", "handler_console/args"),
+        ("args=(sys.stdout,)", "args={'C'}", "handler_console/args"),
+        ("args=(sys.stdout,)", "args='Ca'", "handler_console/args"),
+        ("args=(sys.stdout,)", "args=('victim', 'w')", "handler_console/args"),
+        ("args=(sys.stdout,)", "args=('cucim.py', 'w')", "handler_console/args"),
+        ("args=(sys.stdout,)", "args=('models/run.log',)", "handler_console/args"),
+        ("args=(sys.stdout,)", "args=()\nkwargs=[('filename', 'C')]", "handler_console/kwargs"),
         ("class=StreamHandler", "class=subprocess.Popen", "handler_console/class"),
         ("class=StreamHandler", "class=handlers.SocketHandler", "handler_console/class"),
         ("class=StreamHandler", "class=os.system('touch canary')", "handler_console/class"),
@@ -54,8 +62,8 @@ def test_literals_and_classes_of_the_standard_library_pass(tmp_path):
 
 
 def test_what_cant_be_read_is_refused(tmp_path):
-    (tmp_path / "logging.conf").write_text("no section = 1")
-    assert "can't be read" in problems_of_logging_conf(tmp_path / "logging.conf")[0][1]
+    assert "can't be read" in problems_of_logging_conf(b"no section = 1")[0][1]
+    assert "can't be read" in problems_of_logging_conf(b"\xff")[0][1]
 
 
 def test_the_audit_of_a_bundle_looks_at_it(tmp_path):

@@ -2,35 +2,46 @@
 """Looks through a MONAI bundle before it is run: what its configs would import, build and evaluate.
 
 ``monai.bundle`` imports every ``_target_`` and evaluates every string that begins with ``$``, and
-``logging.config.fileConfig`` evaluates entries of logging.conf: a config is code. Here they are read as text.
+``logging.config.fileConfig`` evaluates entries of logging.conf: a config is code. Here they are read as text, and
+whatever isn't known to be safe is a finding.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dual_skd.errors import InputError
-from dual_skd.security.bundle_files import check_manifest, files_of, problems_of_code, problems_of_links
-from dual_skd.security.config_files import SEPARATOR, SUFFIXES, read_config, walk
-from dual_skd.security.expressions import imports_of, problems_of_expression, problems_of_import
-from dual_skd.security.logging_conf import problems_of_logging_conf
-from dual_skd.security.names import (
-    ALLOWED_PACKAGES,
+from dual_skd.options import Evaluation, Options, Prediction, Training
+from dual_skd.security.bundle_files import check_manifest, files_of, problems_of_code, problems_of_files
+from dual_skd.security.config_files import SUFFIXES, Value, read_config, starred, walk
+from dual_skd.security.expressions import (
     PREDEFINED,
+    SEPARATOR,
+    Visitor,
+    absolute,
+    ending,
+    imports_of,
+    not_known,
     problem_of_argument,
-    problem_of_attribute,
-    problem_of_dotted,
+    problems_of_import,
 )
+from dual_skd.security.known import REFUSED_KEYS, SIGNATURES, full_name, split_known
+from dual_skd.security.logging_conf import problems_of_logging_conf
 from dual_skd.utils.files import expanded
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
-# what MONAI takes for the name of another config, in "%other.json::key"
-_SEPARATORS = re.compile(r"#|::|\+")  # "optimizer#_target_" in an override file is the _target_ of optimizer
-_OTHER_FILE = re.compile(r"%(.*\.(?:json|yaml|yml))(?=(?:::|#).*|$)", re.IGNORECASE | re.DOTALL)
+# keys become part of the text that is evaluated
+_PLAIN_KEY = re.compile(r"[\w .,:;#+/()<>=&!?*-]*")
+_NOT_ARGUMENTS = {"_target_", "_desc_", "_requires_", "_disabled_"}  # of a component
+_OTHER_FILE = re.compile(r"%(.*\.(?:json|yaml|yml))(?=(?:::|#)(.*)|$)", re.IGNORECASE | re.DOTALL)
+_OPTIONS: dict[str, type[Options]] = {"training": Training, "evaluation": Evaluation, "prediction": Prediction}
+_OPTIONS_OF = re.compile(r"\$dual_skd\.options\.(\w+)\(\*\*@given\)")
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class Audit:
         counts: config file -> number of its ``$`` expressions.
         manifest: name of the list of checksums, "" when there is none.
         verified: files that agree with it.
+        sha256: of the names and contents of the configs and logging files, as they were read.
     """
 
     bundle: str
@@ -71,6 +83,7 @@ class Audit:
     counts: dict[str, int] = field(default_factory=dict)
     manifest: str = ""
     verified: int = 0
+    sha256: str = ""
 
     @property
     def problems(self) -> list[Finding]:
@@ -89,7 +102,7 @@ def audit_bundle(bundle: str | Path, *, allow: Iterable[str] = ()) -> Audit:
 
     Args:
         bundle: its folder.
-        allow: packages beside :data:`dual_skd.security.names.ALLOWED_PACKAGES`.
+        allow: packages, modules and names beside those of :mod:`dual_skd.security.known`.
 
     Raises:
         InputError: no such folder, or no config in it.
@@ -97,89 +110,193 @@ def audit_bundle(bundle: str | Path, *, allow: Iterable[str] = ()) -> Audit:
     bundle = expanded(bundle)
     if not bundle.is_dir():
         raise InputError(f"{bundle} is not a folder; give the folder of a bundle, which holds configs/.")
-    allowed = tuple(dict.fromkeys([*ALLOWED_PACKAGES, *allow]))
+    allowed = tuple(allow)
     files = files_of(bundle)
-    name, verified, of_manifest = check_manifest(bundle, files)
-    audit = Audit(str(bundle), manifest=name, verified=verified)
-    for file, problem in (*problems_of_links(bundle, files), *problems_of_code(bundle, allowed), *of_manifest):
-        audit.others.append(Finding(file, "", "", problem))
-    contents: dict[str, list[tuple[str, str, Any]]] = {}
+    manifest, verified, of_manifest = check_manifest(bundle, files)
+    found = [*problems_of_files(bundle, files), *problems_of_code(bundle, files, allowed), *of_manifest]
+    others = [Finding(file, "", "", problem) for file, problem in found]
+    digest = hashlib.sha256()
+    values: dict[str, list[Value]] = {}
     for path in files:
-        file = path.relative_to(bundle).as_posix()
-        if not path.is_file() or (path.is_symlink() and not path.resolve().is_relative_to(bundle.resolve())):
+        suffix, file = path.suffix.lower(), path.relative_to(bundle).as_posix()
+        is_inside = path.is_file() and path.resolve().is_relative_to(bundle.resolve())
+        if not is_inside or suffix not in (*SUFFIXES, ".conf", ".ini", ".cfg"):
             continue
-        if path.suffix.lower() in SUFFIXES:
-            contents[file] = []  # counts as a config even if it can't be read
-            content, problem = read_config(path)
-            try:
-                contents[file] = [(SEPARATOR.join(place), key, value) for place, key, value in walk(content)]
-            except ValueError as error:
-                problem = str(error)
-            if problem:
-                audit.others.append(Finding(file, "", "", problem))
-        elif path.suffix.lower() in (".conf", ".ini", ".cfg"):
-            for place, problem in problems_of_logging_conf(path):
-                audit.others.append(Finding(file, place, "", problem))
-    if not contents:
+        text = path.read_bytes()  # once: what is hashed is what is looked at
+        digest.update(f"{file}\0{len(text)}\0".encode(errors="surrogateescape") + text)
+        if suffix not in SUFFIXES:
+            others += [Finding(file, place, "", problem) for place, problem in problems_of_logging_conf(text)]
+            continue
+        values[file] = []  # counts as a config even if it can't be read
+        content, problem = read_config(text, suffix)
+        try:
+            values[file] = list(walk(file, content))
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            others.append(Finding(file, "", "", problem))
+    if not values:
         raise InputError(f"{bundle} holds no {', '.join(SUFFIXES)} file; give the folder of a bundle.")
-    imports = _imports(contents, audit)
-    for file, values in contents.items():
-        audit.counts[file] = sum(_is_expression(value) for _, _, value in values)
-    for file, values in contents.items():
-        for place, key, value in values:
-            _look_at(audit, file, place, _SEPARATORS.split(key)[-1], value, imports, allowed)
-    return audit
+    configs = _Configs(values, allowed)
+    targets, expressions, more = configs.findings()
+    counts = {file: sum(is_expression(one.value) for one in entries) for file, entries in values.items()}
+    return Audit(
+        str(bundle), targets, expressions, others + more, counts, manifest, verified, digest.hexdigest()
+    )  # fmt: skip
 
 
-def _is_expression(value: Any) -> bool:
+class _Configs:
+    """The configs of a bundle, which one run may put together in any order.
+
+    Args:
+        values: config file -> everything in it.
+        allowed: names beside the known ones.
+    """
+
+    def __init__(self, values: dict[str, list[Value]], allowed: Collection[str]) -> None:
+        self.values = values
+        self.allowed = allowed
+        self.every = [value for entries in values.values() for value in entries]
+        self.at: dict[str, list[Any]] = defaultdict(list)  # "@id" -> what stands there, in every config that has it
+        for value in self.every:
+            self.at[f"@{value.place}"].append(value.value)
+        self.others: list[Finding] = []
+        self.modules: set[tuple[str, ...]] = set()  # paths of import items, and of what they lie in
+        self.names = dict(PREDEFINED)
+        self.imports = {id(value): found for value in self.every if (found := _imports_of(value)) is not None}
+        self._collect_imports()
+        self.options: dict[str, Collection[str]] = {}
+        self._collect_options()
+
+    def findings(self) -> tuple[list[Finding], list[Finding], list[Finding]]:
+        """The targets, the expressions, and the problems of anything else."""
+        targets, expressions = [], []
+        for value in self.every:
+            if isinstance(value.value, dict):
+                self._look_at_keys(value)
+            if value.key == "_target_":
+                targets.append(_finding(value, self._problem_of_target(value.value)))
+            elif is_expression(value.value):
+                expressions.append(_finding(value, "; ".join(self._problems_of_expression(value))))
+            elif isinstance(value.value, str) and value.value[:1] in ("@", "%"):
+                self._report(value, self._problem_of_pointer(absolute(value.value, value.path)))
+        self._look_at_arguments()
+        return targets, expressions, list(dict.fromkeys(self.others))
+
+    def _report(self, value: Value, problem: str) -> None:
+        if problem:
+            self.others.append(_finding(value, problem))
+
+    def _collect_imports(self) -> None:
+        """Names that imports bind, over all configs: an override file uses those of the config before it."""
+        for value in self.every:
+            found = self.imports.get(id(value))
+            if found is None:
+                continue
+            self.modules |= {starred(value.path)[:n] for n in range(len(value.path) + 1)}
+            if len(value.path) > 2 or (len(value.path) == 2 and not value.key.isdigit()):
+                self._report(value, "an import that isn't in a list of its own hands a module on")
+            for name, module in found.items():
+                if self.names.setdefault(name, module) != module:
+                    self._report(value, f"{name} stands for {module} here and for {self.names[name]} elsewhere")
+
+    def _collect_options(self) -> None:
+        """id -> names of the fields of the options that it stands for, in every config that has it."""
+        named: dict[str, set[str]] = defaultdict(set)
+        for value in self.every:
+            if len(value.path) == 1:
+                match = _OPTIONS_OF.fullmatch(value.value) if isinstance(value.value, str) else None
+                named[value.key].add(match[1] if match else "")
+        for name, kinds in named.items():
+            if kinds <= _OPTIONS.keys():
+                self.options[name] = {one for kind in kinds for one in _OPTIONS[kind].model_fields}
+
+    def _look_at_keys(self, value: Value) -> None:
+        for key in map(str, value.value):
+            if not _PLAIN_KEY.fullmatch(key):
+                self._report(value, f"the key {key[:40]!r} is no plain name, and would become part of an expression")
+            last = re.split("#|::", key)[-1]
+            mode = value.value.get(key)
+            if last in REFUSED_KEYS and mode is not None:
+                self._report(value, f"{last} is not known to be safe")
+            if last == "_debug_" or (last == "_mode_" and mode not in ("default", "callable")):
+                self._report(value, f"{last} stops in a debugger, which runs a .pdbrc of the working directory")
+
+    def _problem_of_target(self, target: Any) -> str:
+        if not isinstance(target, str) or not _DOTTED.fullmatch(target):
+            return "has to be the name of a class or function, literally"
+        name = full_name(target)
+        return "" if split_known(name, self.allowed)[0] == name else not_known(target)
+
+    def _problems_of_expression(self, value: Value) -> list[str]:
+        imports = self.imports.get(id(value))
+        if imports is not None:
+            return problems_of_import(imports, self.allowed)
+        visitor = Visitor(self.names, self.allowed, lambda id: self.options.get(id or "", ()), self._problem_of_id)
+        # as it is where it stands; and elsewhere, where "%" may copy it unchanged
+        here, copied = absolute(value.value, value.path), value.value.replace("#", SEPARATOR)
+        problems = visitor.problems_of(here)
+        if copied != here:
+            problems += [one for one in visitor.problems_of(copied) if not one.startswith("not an expression")]
+        return list(dict.fromkeys(problems))
+
+    def _problem_of_id(self, id: str) -> str:
+        path = tuple(id.split(SEPARATOR)) if id else ()
+        return "refers to a module that was imported, or to what holds one" if starred(path) in self.modules else ""
+
+    def _problem_of_pointer(self, text: str) -> str:
+        """Why a value that is another one, ``@id`` or ``%id`` or ``%file::id``, isn't taken."""
+        other = _OTHER_FILE.match(text)
+        if other is None:
+            return self._problem_of_id(text[1:])
+        name = PurePosixPath(other[1])
+        wherever_it_starts = (name, "configs" / name, PurePosixPath(*name.parts[1:]))
+        if ".." in name.parts or name.is_absolute() or not any(str(one) in self.values for one in wherever_it_starts):
+            return "takes its value from a file that is no config of the bundle"
+        return self._problem_of_id(other[2] or "")
+
+    def _look_at_arguments(self) -> None:
+        """The arguments of components, also those that another file replaces."""
+        targets: dict[Any, set[str]] = defaultdict(set)
+        arguments: dict[Any, list[Value]] = defaultdict(list)
+        overridden = {starred(value.path[:-1]) for value in self.every if value.overrides}
+        for value in self.every:
+            outer = starred(value.path[:-1])
+            # by itself within its file, and together with those of all files where one reaches into another
+            for group in [(value.file, value.path[:-1]), *([outer] if outer in overridden else [])]:
+                if value.key == "_target_" and isinstance(value.value, str):
+                    targets[group].add(full_name(value.value))
+                elif value.path and value.key not in _NOT_ARGUMENTS:
+                    arguments[group].append(value)
+        for group, names in targets.items():
+            for name in names & SIGNATURES.keys():
+                for value in arguments[group]:
+                    self._report(value, self._problem_of_argument(name, value))
+
+    def _problem_of_argument(self, name: str, argument: Value) -> str:
+        signature = SIGNATURES[name]
+        if argument.key == "_mode_":
+            return "" if argument.value == "default" else f"{name} is handed on, so its arguments can't be followed"
+        if argument.key not in signature.rules and not signature.others:
+            return f"the argument {argument.key} of {name} is not known to be safe"
+        rule, value = signature.rules.get(argument.key, ""), argument.value
+        referred = isinstance(value, str) and self.at.get(absolute(value, argument.path)) if rule else None
+        for one in referred or [value]:
+            pointer = not isinstance(one, str) or one[:1] in ("@", "%")
+            ends = None if pointer else ending(one) if is_expression(one) else [one]
+            if problem := problem_of_argument(rule, repr(one), ends):
+                return f"the argument {argument.key} of {name} {problem}"
+        return ""
+
+
+def is_expression(value: Any) -> bool:
+    """Whether MONAI evaluates a value."""
     return isinstance(value, str) and value.startswith("$")
 
 
-def _imports(contents: dict[str, list[tuple[str, str, Any]]], audit: Audit) -> dict[str, str]:
-    """Names that imports bind, over all configs: an override file uses those of the config before it."""
-    found = dict(PREDEFINED)
-    for file, values in contents.items():
-        for place, _, value in values:
-            for name, module in imports_of(value)[0].items() if _is_expression(value) else ():
-                if found.setdefault(name, module) != module:
-                    problem = f"{name} stands for {module} here and for {found[name]} elsewhere"
-                    audit.others.append(Finding(file, place, value, problem))
-    return found
+def _imports_of(value: Value) -> dict[str, str] | None:
+    return imports_of(value.value) if is_expression(value.value) and "import" in value.value else None
 
 
-def _look_at(
-    audit: Audit, file: str, place: str, key: str, value: Any, imports: dict[str, str], allowed: tuple[str, ...]
-) -> None:
-    if key == "_target_":
-        audit.targets.append(Finding(file, place, str(value), _problem_of_target(value, allowed)))
-    elif _is_expression(value):
-        if imports_of(value)[1]:
-            problems = problems_of_import(value, allowed)
-        else:
-            problems = problems_of_expression(value, imports=imports, allowed=allowed)
-        audit.expressions.append(Finding(file, place, value, "; ".join(problems)))
-    elif isinstance(value, str) and value.startswith("%"):
-        other = _OTHER_FILE.match(value)
-        if other is not None and not _is_known(Path(audit.bundle), other[1], audit.counts):
-            audit.others.append(
-                Finding(file, place, value, "takes its value from a file that is no config of the bundle")
-            )
-    problem = problem_of_argument(key, value)
-    if problem:
-        audit.others.append(Finding(file, place, str(value), problem))
-
-
-def _problem_of_target(value: Any, allowed: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or not _DOTTED.fullmatch(value):
-        return "has to be the name of a class or function, literally"
-    # MONAI finds a name without dots among its own
-    return problem_of_dotted(value, allowed) if "." in value else problem_of_attribute(value)
-
-
-def _is_known(bundle: Path, name: str, configs: Iterable[str]) -> bool:
-    """Whether a config that another one names is among those that were looked at, wherever the run starts."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        return False
-    root = bundle.resolve()
-    known = {root / file for file in configs}
-    return any(folder / name in known for folder in (root, root / "configs", root.parent))
+def _finding(value: Value, problem: str) -> Finding:
+    return Finding(value.file, value.place, "" if isinstance(value.value, dict | list) else str(value.value), problem)

@@ -18,61 +18,54 @@ MANIFESTS = (OUR_MANIFEST, "SHA256SUMS", "sha256sums.txt", "SHA256SUMS.txt", "ma
 OURS = "dual_skd"
 # a bundle that brings a package of these names replaces the one that was meant
 _NEVER = {"monai", "torch", "timm", "ignite", OURS}
+_PASSED_OVER = {".git", "__pycache__"}  # of no list of checksums
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
 
 def files_of(bundle: Path) -> list[Path]:
-    """Every file of a bundle, sorted; linked folders are listed and not entered, .git is passed over."""
+    """Everything in a bundle but plain folders, sorted; linked folders are listed and not entered."""
     found = []
     for folder, names, files in os.walk(bundle, followlinks=False):
-        names[:] = sorted(name for name in names if name != ".git")
         found += [Path(folder, name) for name in (*files, *(n for n in names if Path(folder, n).is_symlink()))]
     return sorted(found)
 
 
-def problems_of_links(bundle: Path, files: Collection[Path]) -> list[tuple[str, str]]:
-    """(file, problem) for every link that leads out of the bundle."""
+def problems_of_files(bundle: Path, files: Collection[Path]) -> list[tuple[str, str]]:
+    """(file, problem) for every link that leads out of the bundle, and every pipe, socket or device."""
     root = bundle.resolve()
-    outside = [path for path in files if path.is_symlink() and not path.resolve().is_relative_to(root)]
-    return [(path.relative_to(bundle).as_posix(), "a link that leads out of the bundle") for path in outside]
+    problems = []
+    for path in files:
+        name = path.relative_to(bundle).as_posix()
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            problems.append((name, "a link that leads out of the bundle"))
+        elif not path.is_file() and not path.is_symlink():
+            problems.append((name, "neither a file nor a folder; reading it might never end"))
+    return problems
 
 
-def problems_of_code(bundle: Path, allowed: Collection[str]) -> list[tuple[str, str]]:
-    """(file, problem) for code at the top of a bundle, which ``monai.bundle`` puts before the installed packages.
+def problems_of_code(bundle: Path, files: Collection[Path], allowed: Collection[str]) -> list[tuple[str, str]]:
+    """(file or folder, problem) for code, which ``monai.bundle`` finds before the installed packages.
 
     A bundle may carry ``dual_skd`` itself: the installed one, or one that is equal to it file by file.
     """
-    problems = []
-    welcome = set(allowed) - _NEVER
-    for entry in sorted(bundle.iterdir()):
-        name = entry.name.split(".")[0]
-        if entry.is_dir():
-            code = sorted(path for path in entry.rglob("*") if path.name.lower().endswith(CODE))
-            is_package = bool(code) and name.isidentifier()  # without __init__.py, too
-            if name == OURS:
-                problems += _unlike_installed(bundle, entry, code)
-            elif is_package and name not in welcome:
-                problems.append(
-                    (f"{entry.name}/", "a package that comes with the bundle, whose code would be imported")
-                )
-        elif entry.name.lower().endswith(CODE) and name not in welcome:
-            problems.append((entry.name, "code that comes with the bundle, and would be imported in place of others"))
-    return problems
-
-
-def _unlike_installed(bundle: Path, package: Path, code: list[Path]) -> list[tuple[str, str]]:
     installed = Path(dual_skd.__file__).parent
-    if package.resolve() == installed.resolve():
-        return []
-    problems = []
-    for path in code:
-        twin = installed / path.relative_to(package)
-        name = path.relative_to(bundle).as_posix()
-        if path.suffix.lower() != ".py":
-            problems.append((name, "compiled code, which can't be looked at; remove it"))
-        elif not twin.is_file() or twin.read_bytes() != path.read_bytes():
-            problems.append((name, f"differs from the {OURS} that is installed, and would be imported in its place"))
-    return problems
+    problems: dict[str, str] = {}
+    for path in files:
+        inside = path.relative_to(bundle)
+        top = inside.parts[0]
+        if path.suffix.lower() not in CODE or {top, inside.stem} & (set(allowed) - _NEVER):
+            continue
+        if top == OURS:
+            twin = installed.joinpath(*inside.parts[1:])
+            if path.suffix.lower() != ".py":
+                problems[str(inside)] = "compiled code, which can't be looked at; remove it"
+            elif not (twin.is_file() and path.is_file()) or twin.read_bytes() != path.read_bytes():
+                problems[str(inside)] = f"differs from the {OURS} that is installed, and would be imported in its place"
+        elif len(inside.parts) == 1:
+            problems[top] = "code that comes with the bundle, and would be imported in place of others"
+        else:
+            problems[f"{top}/"] = "a folder with code that comes with the bundle, which could be imported"
+    return list(problems.items())
 
 
 def check_manifest(bundle: Path, files: Collection[Path]) -> tuple[str, int, list[tuple[str, str]]]:
@@ -102,7 +95,9 @@ def check_manifest(bundle: Path, files: Collection[Path]) -> tuple[str, int, lis
             problems.append((file, f"is another file than the one in {name}"))
         else:
             good += 1
-    extra = sorted(file for file in present if file not in wanted and file != name and "__pycache__" not in file)
+    extra = sorted(
+        file for file in present if file not in wanted and file != name and not _PASSED_OVER & set(Path(file).parts)
+    )
     problems += [(file, f"is not listed in {name}") for file in extra]
     return name, good, problems
 

@@ -1,87 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the JSON and YAML configs of a bundle as plain data, and names every string in them by its path."""
+"""Reads the JSON and YAML configs of a bundle as plain data, and names every value in them by its path."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from dual_skd.security.expressions import SEPARATOR
+
 SUFFIXES = (".json", ".yaml", ".yml")
-MAX_BYTES = 64 * 2**20  # a data list of a large data set is among the configs
-MAX_VALUES = 3_000_000  # YAML can write one list that stands in itself many times
-MAX_DEPTH = 100
-SEPARATOR = "::"  # of MONAI's config ids
+MOST_BYTES = {".json": 2**25, ".yaml": 2**22, ".yml": 2**22}  # a data list of a large data set is among them
+MOST_VALUES = 500_000  # YAML can write one list that stands in itself many times
+MOST_LEVELS = 100
 
 
-def read_config(path: Path) -> tuple[Any, str]:
-    """Reads a file as plain values.
+@dataclass(frozen=True)
+class Value:
+    """A value of a config.
+
+    Args:
+        file: relative to the bundle.
+        path: keys from the root on; the separators of MONAI in a key split it.
+        value: a plain value, or a dictionary or list, whose parts are values of their own.
+        overrides: its key reaches into another entry, by a separator or a ``+``.
+    """
+
+    file: str
+    path: tuple[str, ...]
+    value: Any
+    overrides: bool
+
+    @property
+    def key(self) -> str:
+        return self.path[-1] if self.path else ""
+
+    @property
+    def place(self) -> str:
+        return SEPARATOR.join(self.path)
+
+
+def starred(path: tuple[str, ...]) -> tuple[str, ...]:
+    """A path with ``*`` in place of positions in lists, which another file may move."""
+    return tuple("*" if part.isdigit() else part for part in path)
+
+
+def read_config(text: bytes, suffix: str) -> tuple[Any, str]:
+    """Reads a config as plain values.
 
     Returns:
         (content, "") or (None, what is wrong). A key that is written twice is wrong: readers differ in which they take.
     """
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        return None, f"has {size / 2**20:.0f} MiB, more than a config of people"
-    repeated: list[str] = []
-
-    def pairs(items: list[tuple[str, Any]]) -> dict:
-        keys = [key for key, _ in items]
-        repeated.extend(key for place, key in enumerate(keys) if key in keys[:place])
-        return dict(items)
-
+    if len(text) > MOST_BYTES[suffix]:
+        return None, f"holds {len(text) / 2**20:.0f} MiB, more than a config can have"
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix.lower() == ".json":
-            content = json.loads(text, object_pairs_hook=pairs)
-        else:
-            content = yaml.safe_load(text)
-            repeated += _repeated_yaml_keys(yaml.compose(text, Loader=yaml.SafeLoader))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, TypeError) as error:
+        return (_json if suffix == ".json" else _yaml)(text.decode("utf-8")), ""
+    except (ValueError, RecursionError, yaml.YAMLError, TypeError) as error:
         return None, f"can't be read ({' '.join(str(error).split())[:200] or type(error).__name__})"
-    if repeated:
-        return None, f"has the key {repeated[0]!r} twice in one place"
-    return content, ""
 
 
-def walk(content: Any) -> Iterator[tuple[tuple[str, ...], str, Any]]:
-    """(path, key, value) of every value that isn't a dictionary or list, depth first.
+def walk(file: str, content: Any) -> Iterator[Value]:
+    """Every value of a config, depth first.
 
     Raises:
         ValueError: more values, or deeper ones, than a config of people has.
     """
     count = 0
-    open_ends: list[tuple[tuple[str, ...], str, Any]] = [((), "", content)]
+    open_ends = [Value(file, (), content, False)]
     while open_ends:
-        path, key, value = open_ends.pop()
+        one = open_ends.pop()
         count += 1
-        if count > MAX_VALUES or len(path) > MAX_DEPTH:
+        if count > MOST_VALUES or len(one.path) > MOST_LEVELS:
             raise ValueError("has more values, or deeper ones, than can be looked at")
-        if isinstance(value, dict):
-            inner = [((*path, str(name)), str(name), one) for name, one in value.items()]
-            open_ends += reversed(inner)
-        elif isinstance(value, list):
-            open_ends += reversed([((*path, str(place)), key, one) for place, one in enumerate(value)])
-        else:
-            yield path, key, value
+        yield one
+        if isinstance(one.value, dict | list):
+            inner = one.value.items() if isinstance(one.value, dict) else enumerate(one.value)
+            open_ends += reversed([_inner(one, str(key), value) for key, value in inner])
 
 
-def _repeated_yaml_keys(root: yaml.Node | None) -> list[str]:
-    found: list[str] = []
-    seen: set[int] = set()
-    open_ends = [] if root is None else [root]
-    while open_ends:
-        node = open_ends.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            keys = [str(key.value) for key, _ in node.value]
-            found += [key for place, key in enumerate(keys) if key in keys[:place]]
-            open_ends += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            open_ends += node.value
-    return found
+def _inner(outer: Value, key: str, value: Any) -> Value:
+    parts = re.split(r"#|::", key.removeprefix("+"))
+    overrides = outer.overrides or key.startswith("+") or len(parts) > 1
+    return Value(outer.file, (*outer.path, *parts), value, overrides)
+
+
+def _json(text: str) -> Any:
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        _refuse_repeated([key for key, _ in items])
+        return dict(items)
+
+    return json.loads(text, object_pairs_hook=pairs)
+
+
+def _yaml(text: str) -> Any:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        root = loader.get_single_node()
+        seen, open_ends = set(), [root]
+        while open_ends:
+            node = open_ends.pop()
+            if node is None or id(node) in seen:
+                continue
+            seen.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                _refuse_repeated([str(key.value) for key, _ in node.value])
+                open_ends += [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                open_ends += node.value
+        return None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _refuse_repeated(keys: list[str]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise ValueError(f"the key {key!r} twice in one place")
+        seen.add(key)

@@ -5,26 +5,17 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from dual_skd.security.names import (
-    COMPONENT_KEYS,
-    PREDEFINED,
-    REFUSED_ARGUMENTS,
-    SAFE_VALUES,
-    problem_of_argument,
-    problem_of_attribute,
-    problem_of_dotted,
-)
+from dual_skd.security.known import ATTRIBUTES, MODULES, SIGNATURES, split_known
 
-# pure functions; anything else of the builtins (open, eval, vars, type, ...) is refused by not being here
-BUILTINS = frozenset(
-    "abs all any bool bytes complex dict divmod enumerate filter float frozenset int isinstance len list map max min "
-    "pow range repr reversed round set slice sorted str sum tuple zip True False None".split()
-)
-_MOST_CHARACTERS = 10_000  # the parser of Python is for texts of people
+# what MONAI puts into the namespace of every expression (config_parser.DEFAULT imports)
+PREDEFINED = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy"}
+SEPARATOR = "::"  # of MONAI's config ids
+MOST_CHARACTERS = 10_000  # the parser of Python is for texts of people
 _REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")  # as monai.bundle.ReferenceResolver finds them
-_PLACE = "config_value_"
+_RELATIVE = re.compile(r"(?:@|%)(?:::)+")  # as monai.bundle.ConfigParser does
+_REFERENCES = "__local_refs"  # MONAI's name for the values that references stand for
 _GRAMMAR = (
     *(ast.Expression, ast.Constant, ast.Name, ast.Load, ast.Store, ast.Attribute, ast.Call, ast.keyword),
     *(ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.operator, ast.unaryop, ast.boolop, ast.cmpop),
@@ -32,23 +23,17 @@ _GRAMMAR = (
     *(ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.comprehension),
     *(ast.Lambda, ast.arguments, ast.arg, ast.JoinedStr, ast.FormattedValue),
 )
+NOT_PARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
-def imports_of(text: str) -> tuple[dict[str, str], bool]:
-    """What an expression imports.
-
-    Args:
-        text: the expression with its ``$``.
-
-    Returns:
-        (name -> dotted name that it stands for, whether it is an import statement).
-    """
+def imports_of(text: str) -> dict[str, str] | None:
+    """name -> dotted name that it stands for, of an import statement; None for any other expression."""
     try:
-        body = ast.parse(text[1:]).body if len(text) <= _MOST_CHARACTERS else []
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}, False
+        body = ast.parse(text[1:]).body if len(text) <= MOST_CHARACTERS else []
+    except NOT_PARSED:
+        return None
     if not body or not isinstance(body[0], (ast.Import, ast.ImportFrom)):
-        return {}, False
+        return None
     found: dict[str, str] = {}
     for statement in body:
         if isinstance(statement, ast.Import):
@@ -56,62 +41,124 @@ def imports_of(text: str) -> tuple[dict[str, str], bool]:
         elif isinstance(statement, ast.ImportFrom):
             module = "." * statement.level + (statement.module or "")
             found |= {alias.asname or alias.name: f"{module}.{alias.name}" for alias in statement.names}
-    return found, True
+        else:
+            found["; "] = "; "  # more than an import: no name
+    return found
 
 
-def problems_of_import(text: str, allowed: Collection[str]) -> list[str]:
-    """Why an import statement isn't taken; empty for ``import`` of an allowed package, or of ``os``."""
-    body = ast.parse(text[1:]).body
-    if len(body) > 1:
-        return ["more than one statement"]
-    problems = []
-    for name in imports_of(text)[0].values():
-        if isinstance(body[0], ast.ImportFrom) or (name != "os" and name not in allowed):
-            problems.append(problem_of_dotted(name, allowed))
-    return [problem for problem in problems if problem]
+def problems_of_import(imports: Mapping[str, str], allowed: Collection[str]) -> list[str]:
+    """Why an import statement isn't taken; empty for one known module, or one known name of it."""
+    if len(imports) != 1:
+        return ["more than one import in one text"]
+    (name,) = imports.values()
+    return [] if name in MODULES or split_known(name, allowed)[0] == name else [not_known(name)]
 
 
-def problems_of_expression(text: str, *, imports: Mapping[str, str], allowed: Collection[str]) -> list[str]:
-    """Why an expression isn't taken; empty when all it does is within the grammar.
+def not_known(name: str) -> str:
+    """The sentence for a name that isn't listed."""
+    return f"{name} is not known to be safe"
+
+
+def absolute(text: str, path: tuple[str, ...]) -> str:
+    """A text with ``@::x`` and ``%::x`` replaced by the ids that they stand for, as MONAI does before it evaluates.
 
     Args:
-        text: the expression with its ``$``, not an import.
-        imports: name -> module, of all configs that are used together.
-        allowed: packages whose names may be used.
+        text: of a config; ``#`` and ``::`` separate the parts of an id.
+        path: keys from the root to the text.
     """
-    if len(text) > _MOST_CHARACTERS:
-        return [f"{len(text)} characters, more than anyone can read"]
-    # the text that MONAI evaluates: "#" separates parts of a reference, and references become look-ups
-    references: list[str] = []
+    text = text.replace("#", SEPARATOR)
+    for prefix in sorted(set(_RELATIVE.findall(text)), reverse=True):
+        up = prefix.count(SEPARATOR)
+        above = SEPARATOR.join(path[:-up]) + SEPARATOR if up < len(path) else ""
+        text = text.replace(prefix, prefix[0] + above)
+    return text
 
-    def placed(match: re.Match) -> str:
-        references.append(match.group())
-        return f" {_PLACE}{len(references)} "
 
-    plain = _REFERENCE.sub(placed, text[1:].replace("#", "::")).strip()
+def evaluated(text: str) -> str:
+    """The Python text that MONAI evaluates for an expression: references are looked up in a dictionary."""
+    for reference in sorted(_REFERENCE.findall(text), key=len, reverse=True):
+        text = text.replace(reference, f"{_REFERENCES}['{reference[1:]}']")
+    return text[1:].strip()
+
+
+def ending(text: str) -> list[str] | None:
+    """How the value of an expression ends: the literal that is added last, of each branch; None if it isn't known."""
     try:
-        tree = ast.parse(plain, mode="eval")
-        visitor = _Visitor({**PREDEFINED, **imports}, allowed)
-        visitor.visit(tree)
-    except (SyntaxError, ValueError) as error:
-        return [f"not an expression of Python ({error.args[0]})"]
-    except (RecursionError, MemoryError):
-        return ["nested deeper than can be looked at"]
-    return list(dict.fromkeys(visitor.problems))
+        return _ending(ast.parse(evaluated(text), mode="eval").body)
+    except NOT_PARSED:
+        return None
 
 
-class _Visitor(ast.NodeVisitor):
-    """Collects what is outside the grammar. Names of lambdas and comprehensions are known inside them only."""
+def _ending(node: ast.expr) -> list[str] | None:
+    if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, str)):
+        return [node.value] if node.value is not None else []
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _ending(node.right)
+    if isinstance(node, ast.IfExp):
+        branches = _ending(node.body), _ending(node.orelse)
+        return None if None in branches else [one for branch in branches for one in branch or ()]
+    return None
 
-    def __init__(self, imports: Mapping[str, str], allowed: Collection[str]) -> None:
+
+def problem_of_argument(rule: str, text: str, ends: list[str] | None) -> str:
+    """Why an argument isn't taken; "" for one that is.
+
+    Args:
+        rule: "=PATTERN" or ":SUFFIX" of :mod:`known`, or "".
+        text: what is written there, as Python writes it.
+        ends: see :func:`ending`.
+    """
+    if rule.startswith("="):
+        return "" if re.fullmatch(rule[1:], text) else f"is taken only as {rule[1:]}, written there"
+    if rule.startswith(":"):
+        good = ends is not None and all(one.endswith(rule[1:]) for one in ends)
+        return "" if good else f"is taken only with {rule[1:]} at its end, written there"
+    return ""
+
+
+class Visitor(ast.NodeVisitor):
+    """Collects what is outside the grammar. Names of lambdas and comprehensions are known inside them only.
+
+    Args:
+        imports: name -> module, of all configs that are used together.
+        allowed: packages, modules and names beside the known ones.
+        fields_of: names of the attributes that only the object of an id has.
+        problem_of_reference: why an id can't be referred to, or "".
+    """
+
+    def __init__(
+        self,
+        imports: Mapping[str, str],
+        allowed: Collection[str] = (),
+        fields_of: Callable[[str | None], Collection[str]] = lambda id: (),
+        problem_of_reference: Callable[[str], str] = lambda id: "",
+    ) -> None:
         self.imports = imports
         self.allowed = allowed
+        self.fields_of = fields_of
+        self.problem_of_reference = problem_of_reference
         self.bound: list[set[str]] = []
         self.problems: list[str] = []
 
+    def problems_of(self, text: str) -> list[str]:
+        """Why an expression isn't taken; empty when all it does is known.
+
+        Args:
+            text: the expression with its ``$``, not an import; see :func:`absolute`.
+        """
+        if len(text) > MOST_CHARACTERS:
+            return [f"{len(text)} characters, more than anyone can read"]
+        self.problems = []
+        try:
+            self.visit(ast.parse(evaluated(text), mode="eval"))
+        except (SyntaxError, ValueError) as error:
+            return [f"not an expression of Python ({error.args[0]})"]
+        except (RecursionError, MemoryError):
+            return ["nested deeper than can be looked at"]
+        return list(dict.fromkeys(filter(None, self.problems)))
+
     def report(self, problem: str) -> None:
-        if problem:
-            self.problems.append(problem)
+        self.problems.append(problem)
 
     def generic_visit(self, node: ast.AST) -> None:
         if isinstance(node, _GRAMMAR):
@@ -119,59 +166,88 @@ class _Visitor(ast.NodeVisitor):
         else:
             self.report(f"{type(node).__name__} is not part of the grammar")
 
-    def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str):
-            # str.format and look-ups by name reach attributes through text
-            if re.search(r"__\w+__", node.value):
-                self.report(f"the text {node.value[:40]!r} holds a private name")
-            if node.value in SAFE_VALUES or node.value in REFUSED_ARGUMENTS:
-                self.report(f"the argument {node.value} is given by a text, so its value can't be followed")
-            self._look_for_component(node.value)
-
-    def _look_for_component(self, text: str) -> None:
-        for key in COMPONENT_KEYS:
-            if key in text:
-                self.report(f"{key} inside an expression describes a component that can't be looked at")
+    def dotted(self, node: ast.expr) -> str:
+        """The whole dotted name of a name or an attribute of a module; "" for a value."""
+        if isinstance(node, ast.Attribute):
+            front = self.dotted(node.value)
+            return f"{front}.{node.attr}" if front else ""
+        if not isinstance(node, ast.Name) or node.id == _REFERENCES or any(node.id in names for names in self.bound):
+            return ""
+        return self.imports.get(node.id, f"builtins.{node.id}")
 
     def visit_Name(self, node: ast.Name) -> None:
-        name = node.id
-        if name.startswith(_PLACE) or any(name in names for names in self.bound):
-            return
-        if name in self.imports:
-            self.report(problem_of_dotted(self.imports[name], self.allowed))
-        elif name not in BUILTINS:
-            self.report(f"the name {name} is not known: neither imported by the config nor a harmless builtin")
+        if node.id == _REFERENCES:
+            self.report(f"{_REFERENCES} is MONAI's own name")
+        elif name := self.dotted(node):
+            self._look_at_name(name)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        parts: list[str] = []
-        root: ast.expr = node
-        while isinstance(root, ast.Attribute):
-            parts.insert(0, root.attr)
-            root = root.value
-        name = root.id if isinstance(root, ast.Name) else ""
-        if name in self.imports and not any(name in names for names in self.bound):
-            self.report(problem_of_dotted(".".join([self.imports[name], *parts]), self.allowed))
+        if name := self.dotted(node):
+            self._look_at_name(name)
             return
-        for part in parts:
-            self.report(problem_of_attribute(part))
-        self.visit(root)
+        if node.attr not in self.fields_of(_id_of(node.value)):
+            self._look_at_attribute(node.attr)
+        self.visit(node.value)
+
+    def _look_at_name(self, name: str, *, called: bool = False) -> None:
+        known, attributes = split_known(name, self.allowed)
+        if not known:
+            self.report(not_known(name.removeprefix("builtins.")))
+        elif known in SIGNATURES and not (called and not attributes):
+            self.report(f"{known} is handed on, so its arguments can't be followed")
+        for attribute in attributes if known else ():
+            self._look_at_attribute(attribute)
+
+    def _look_at_attribute(self, name: str) -> None:
+        if name not in ATTRIBUTES and not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+            self.report(f"the attribute {name} is not known to be safe")
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        referred = _id_of(node)
+        if referred is not None:
+            self.report(self.problem_of_reference(referred))
+            return
+        if self.dotted(node.value) != "os.environ":  # to read a variable; as an object it could be changed
+            self.visit(node.value)
+        self.visit(node.slice)
 
     def visit_Call(self, node: ast.Call) -> None:
-        for keyword in node.keywords:
-            value = keyword.value.value if isinstance(keyword.value, ast.Constant) else ...
-            self.report(problem_of_argument(keyword.arg or "", value))
-            self._look_for_component(keyword.arg or "")
-        if isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
-            name = node.args[1] if len(node.args) > 1 else None
-            if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                # the same as to write object.name
-                looked_up = ast.Attribute(node.args[0], name.value, ast.Load())
-                for part in (looked_up, *node.args[2:]):
-                    self.visit(part)
-            else:
-                self.report(f"{node.func.id} of a name that is not literal")
+        name = self.dotted(node.func)
+        if not name:
+            self.generic_visit(node)
             return
-        self.generic_visit(node)
+        self._look_at_name(name, called=True)
+        given: list[tuple[str | None, ast.expr]] = []
+        for keyword in node.keywords:
+            inner = keyword.value
+            if keyword.arg is None and isinstance(inner, ast.Dict):
+                keys = [str(key.value) if isinstance(key, ast.Constant) else None for key in inner.keys]
+                given += zip(keys, inner.values, strict=True)
+            else:
+                given.append((keyword.arg, inner))
+        signature = SIGNATURES.get(name)
+        if signature is not None:
+            given = [*zip(signature.places, node.args, strict=False), *given]
+            if len(node.args) > len(signature.places) or any(isinstance(one, ast.Starred) for one in node.args):
+                self.report(f"{name} with more arguments by their place than are known to be safe")
+        else:
+            given = [*(("", one) for one in node.args), *given]
+        for argument, value in given:
+            self._look_at_argument(name, argument, value)
+
+    def _look_at_argument(self, name: str, argument: str | None, value: ast.expr) -> None:
+        signature = SIGNATURES.get(name)
+        if signature is None:
+            self.visit(value)
+            return
+        if argument is None:
+            self.report(f"{name} with arguments whose names aren't written")
+        elif argument not in signature.rules and not signature.others:
+            self.report(f"the argument {argument} of {name} is not known to be safe")
+        elif problem := problem_of_argument(signature.rules.get(argument, ""), ast.unparse(value), _ending(value)):
+            self.report(f"the argument {argument} of {name} {problem}")
+        if not signature.rules.get(argument or "", "").startswith("="):
+            self.visit(value)
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         arguments = node.args
@@ -183,27 +259,29 @@ class _Visitor(ast.NodeVisitor):
     def _visit_comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
         # the first iterable is outside; as a name may be bound by a later "for", all others count as inside
         self.visit(node.generators[0].iter)
-        targets = [generator.target for generator in node.generators]
-        for target in targets:
-            if any(
-                not isinstance(part, (ast.Name, ast.Tuple, ast.List, ast.Starred, ast.Store))
-                for part in ast.walk(target)
-            ):
-                self.report("a comprehension that assigns to something else than names")
-        names = {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+        targets = [part for generator in node.generators for part in ast.walk(generator.target)]
+        if any(not isinstance(part, (ast.Name, ast.Tuple, ast.List, ast.Starred, ast.Store)) for part in targets):
+            self.report("a comprehension that assigns to something else than names")
         inner = [part for generator in node.generators for part in generator.ifs]
         inner += [generator.iter for generator in node.generators[1:]]
         inner += [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
         if any(generator.is_async for generator in node.generators):
             self.report("an asynchronous comprehension")
-        self._inside(names, inner)
+        self._inside({part.id for part in targets if isinstance(part, ast.Name)}, inner)
 
     visit_ListComp = visit_SetComp = visit_GeneratorExp = visit_DictComp = _visit_comprehension
 
     def _inside(self, names: set[str], parts: list[ast.expr]) -> None:
-        for name in names & self.imports.keys():
-            self.report(f"{name}, a module, is bound to something else")
+        for name in names & ({*self.imports, _REFERENCES}):
+            self.report(f"{name} is bound to something else")
         self.bound.append(names)
         for part in parts:
             self.visit(part)
         self.bound.pop()
+
+
+def _id_of(node: ast.expr) -> str | None:
+    """The id that a node refers to, None where it is no reference."""
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == _REFERENCES:
+        return node.slice.value if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str) else None
+    return None

@@ -6,7 +6,6 @@ from __future__ import annotations
 import ast
 import configparser
 import re
-from pathlib import Path, PureWindowsPath
 
 # handlers that write to a stream or a file; those of sockets, mail and HTTP carry a log away
 HANDLERS = (
@@ -16,58 +15,50 @@ HANDLERS = (
 FORMATTERS = ("Formatter",)
 EVALUATED = ("args", "kwargs", "defaults")
 _STREAM = re.compile(r"\bsys\.(stdout|stderr)\b")
+_LOG = re.compile(r"[\w-][\w.-]*\.(log|txt)")  # in the working directory, and no module, model or configuration
 
 
-def problems_of_logging_conf(path: Path) -> list[tuple[str, str]]:
+def problems_of_logging_conf(text: bytes) -> list[tuple[str, str]]:
     """(place, problem) for every entry that is more than a literal or a class of the standard library.
 
     Args:
-        path: a file in the form of :func:`logging.config.fileConfig`.
+        text: a file in the form of :func:`logging.config.fileConfig`.
     """
     parser = configparser.ConfigParser()
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=path.name)
+        parser.read_string(text.decode("utf-8"))
     except (configparser.Error, UnicodeDecodeError) as error:
         return [("", f"can't be read as a logging configuration ({' '.join(str(error).split())})")]
     problems = []
     for section in parser.sections():
         for option in (*EVALUATED, "class"):
+            if not parser.has_option(section, option):
+                continue
+            raw = parser.get(section, option, raw=True)
             try:
-                value = parser.get(section, option, fallback=None)
-                unlike = value is not None and option != "class" and parser.get(section, option, raw=True) != value
+                unlike = option != "class" and parser.get(section, option) != raw
+                problem = f"{raw} is put together from other entries" if unlike else _problem(section, option, raw)
             except configparser.InterpolationError as error:
-                problems.append((f"{section}/{option}", " ".join(str(error).split())))
-                continue
-            if value is None:
-                continue
-            problem = _problem_of_class(section, value) if option == "class" else _problem_of_literal(value)
-            if problem or unlike:
-                problems.append((f"{section}/{option}", problem or f"{value} is put together from other entries"))
+                problem = " ".join(str(error).split())
+            if problem:
+                problems.append((f"{section}/{option}", problem))
     return problems
 
 
-def _problem_of_class(section: str, value: str) -> str:
-    known = FORMATTERS if section.startswith("formatter") else HANDLERS
-    name = value.strip()
-    if name.removeprefix("logging.") in known:
-        return ""
-    return f"the class {name} is none of {', '.join(known)}"
-
-
-def _problem_of_literal(value: str) -> str:
+def _problem(section: str, option: str, value: str) -> str:
+    if option == "class":
+        known = FORMATTERS if section.startswith("formatter") else HANDLERS
+        name = value.strip()
+        return "" if name.removeprefix("logging.") in known else f"the class {name} is none of {', '.join(known)}"
     try:
         content = ast.literal_eval(_STREAM.sub("None", value).strip())
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return f"{value} is no literal, and would be evaluated"
-    parts = (
-        list(content.values()) if isinstance(content, dict) else content if isinstance(content, tuple) else [content]
-    )
-    for part in parts:
-        if isinstance(part, str) and (_is_outside(part)):
-            return f"{part} leads out of the working directory"
-    return ""
-
-
-def _is_outside(name: str) -> bool:
-    path = PureWindowsPath(name)  # knows both separators
-    return bool(path.drive or path.root) or ".." in path.parts or name.startswith("~")
+    if option == "defaults":
+        return ""
+    if not isinstance(content, tuple if option == "args" else dict):
+        return f"{value} is no {'tuple' if option == 'args' else 'dictionary'}"
+    first = content.get("filename") if isinstance(content, dict) else content[0] if content else None
+    if first is None or isinstance(first, int) or (isinstance(first, str) and _LOG.fullmatch(first)):
+        return ""
+    return f"{first} is no name of a log in the working directory, such as run.log"
