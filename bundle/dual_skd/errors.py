@@ -6,10 +6,12 @@ from __future__ import annotations
 import difflib
 import errno
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
@@ -43,8 +45,46 @@ SENTENCES = {
 }
 
 
+# what moves the cursor of a terminal, begins a line, turns the order of letters round, or can't be seen or encoded
+_ACTING = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+
+
+def visible(text: object) -> str:
+    """A text as it may stand in a line of a terminal: a stranger's name in it shows what else the terminal would do.
+
+    >>> print(visible("a\\x1b[2J\\nb"))
+    a\\x1b[2J\\nb
+    """
+    return _ACTING.sub(lambda found: repr(found[0])[1:-1], str(text))
+
+
+class VisibleNames(logging.Formatter):
+    """A formatter whose lines stay lines whatever names are in them, see :func:`visible`.
+
+    Args:
+        inner: formats the record; None: the message alone.
+    """
+
+    def __init__(self, inner: logging.Formatter | None = None) -> None:
+        super().__init__()
+        self.inner = inner or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        record = copy(record)
+        if isinstance(record.args, tuple):
+            texts = str | Path | BaseException
+            record.args = tuple(visible(one) if isinstance(one, texts) else one for one in record.args)
+        return "\n".join(map(visible, self.inner.format(record).split("\n")))
+
+
 class InputError(ValueError):
     """What the user gave can't be used. The message is one sentence: what was expected, found, where, the remedy."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(visible(message))
 
 
 class SelectionError(InputError):
@@ -86,7 +126,8 @@ def sentence_of(error: BaseException) -> str | None:
     known = input_error_behind(error)
     if known is not None:
         return str(known)
-    return next((said for one in causes(error) if (said := _sentence(one))), None)
+    said = next((said for one in causes(error) if (said := _sentence(one))), None)
+    return said and visible(said)
 
 
 def _sentence(error: BaseException) -> str | None:
@@ -126,9 +167,13 @@ def show_input_errors_plainly() -> None:
     """Makes an uncaught error that :func:`sentence_of` knows end the process with its sentence instead of a stack.
 
     ``monai.bundle run`` wraps every exception of a config expression several times; a user with a typo in a path
-    should not have to read that. Other exceptions keep the hook that was installed before. Called by the configs'
-    ``initialize``; a notebook or a test still sees the ordinary exception chain.
+    should not have to read that. Other exceptions keep the hook that was installed before. The names in lines of the
+    log become :func:`visible`. Called by the configs' ``initialize``; a notebook or a test still sees the ordinary
+    exception chain.
     """
+    for handler in logging.getLogger().handlers:
+        if not isinstance(handler.formatter, VisibleNames):
+            handler.setFormatter(VisibleNames(handler.formatter))
     previous = sys.excepthook
     if getattr(previous, "shows_input_errors", False):
         return  # many runs in one process need it once

@@ -76,3 +76,29 @@ def test_a_script_is_told_what_the_command_tells_unless_it_has_a_log_of_its_own(
     program = [sys.executable, "-c", SCRIPT.format(before=before)]
     found = subprocess.run(program, capture_output=True, text=True, check=True)
     assert found.stderr.splitlines() == said and found.stdout == ""
+
+
+NAMES = """
+import logging, sys, warnings
+from dual_skd.errors import InputError, show_input_errors_plainly
+{before}
+logging.getLogger("dual_skd.a").info("found %s\\nin %s", "a\\x1b[2J\\nFORGED", InputError("b\\x7f\\u202e\\nFORGED"))
+logging.getLogger("monai.b").warning(f"said: {{InputError(chr(27) + chr(10) + 'FORGED')}} \\x9b\\ud800")
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "from dual_skd.utils.log import set_up; set_up()",
+        "import logging.config, dual_skd.runs.model_file as m; from pathlib import Path; logging.config.fileConfig("
+        "Path(m.bundle_root()) / 'configs' / 'logging.conf'); show_input_errors_plainly()",
+    ],
+    ids=["command", "monai.bundle run"],
+)
+def test_names_in_the_log_act_on_no_terminal_and_begin_no_line(before):
+    found = subprocess.run([sys.executable, "-c", NAMES.format(before=before)], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert (found.stderr or found.stdout).replace("Warning: ", "").splitlines() == [
+        r"found a\x1b[2J\nFORGED", r"in b\x7f\u202e\nFORGED", r"said: \x1b\nFORGED \x9b\ud800",
+    ]  # fmt: skip

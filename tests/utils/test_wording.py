@@ -2,29 +2,29 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from dual_skd.utils.wording import WIDTH, check_command, closing, counted, duration, metric_words, quoted
+from dual_skd.errors import visible
+from dual_skd.utils.wording import WIDTH, check_command, closing, counted, duration, metric_words
 
 NAMES = ["data (Müller)", "it's", 'say "a"', "-x", "--help", "$HOME", "@eaDir", "%x", "'a'", "a#b", "~old", "a;b",
-         "a\\b", "2024_06", "dir/", "`id`", "a\nb", "*", "demo"]  # fmt: skip
+         "a\\b", "2024_06", "dir/", "`id`", "a\nb", "it's\\\x1b[2J", "\u202eabc", "*", "demo"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_command_with_any_path_can_be_pasted(name):
     command = check_command(name)
     assert command[0] == command[-1] == "`"
-    words = shlex.split(command[1:-1])
+    shell = ["bash", "-c", f"printf '%s\\0' {command[1:-1]}"]
+    words = subprocess.run(shell, capture_output=True, check=True).stdout.decode().split("\0")[:-1]
     assert words[:2] == ["dual-skd", "check"] and words[2] in (name, f"./{name}")
     parser = argparse.ArgumentParser()
     parser.add_argument("dataset_dir")
     assert parser.parse_args(words[2:]).dataset_dir == words[2]
-    shell = ["bash", "-c", f"printf %s {quoted(name)}"]
-    assert subprocess.run(shell, capture_output=True, check=True).stdout.decode() == words[2]
+    assert visible(command) == command
 
 
 def test_a_number_has_its_words():

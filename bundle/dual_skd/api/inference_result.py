@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dual_skd.api.result_base import Result, rows_of
+from dual_skd.api.result_base import Result
 from dual_skd.errors import InputError
+from dual_skd.utils.csv_text import read_rows
 from dual_skd.utils.files import expanded
 from dual_skd.utils.wording import quoted
 
@@ -39,12 +40,12 @@ class InferenceResult(Result):
     @property
     def predictions(self) -> list[dict[str, str]]:
         """The rows."""
-        return list(rows_of(self.table))
+        return list(read_rows(self.table))
 
     @cached_property
     def answers(self) -> dict[str, int]:
         """Predicted class, "" for none -> number of images, the most frequent first."""
-        found = Counter(row["predicted"] for row in rows_of(self.table) if not row.get("problem"))
+        found = Counter(row["predicted"] for row in read_rows(self.table) if not row.get("problem"))
         return dict(found.most_common())
 
     @cached_property
@@ -52,7 +53,7 @@ class InferenceResult(Result):
         """Why images can't be used -> how many; reasons that differ in names and numbers alone are one."""
         first: dict[str, str] = {}
         found: Counter[str] = Counter()
-        for row in rows_of(self.table):
+        for row in read_rows(self.table):
             if problem := row.get("problem"):
                 image = row["image"]
                 kind = re.sub(r"\d+", "n", problem.replace(image, "").replace(Path(image).name, ""))

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import csv
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,10 +67,3 @@ class RunResult(Result):
 def last_words(result: Result) -> str:
     """The end of a command: what was made, where, the main numbers, and the next command, ready to paste."""
     return closing(result.title(), result.rows(), result.next_command())
-
-
-def rows_of(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a CSV table with a header; none without the file."""
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(file)

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dual_skd.api.result_base import Result, RunResult, last_words, rows_of
+from dual_skd.api.result_base import Result, RunResult, last_words
 from dual_skd.errors import InputError, did_you_mean
+from dual_skd.utils.csv_text import read_rows
 from dual_skd.utils.files import read_json
 from dual_skd.utils.wording import counted, metric_rows, metric_words, quoted
 
@@ -103,7 +104,7 @@ class TrainingResult(RunResult):
     @property
     def predictions(self) -> list[dict[str, str]]:
         """The rows of ``predictions_validation.csv``, uncalibrated; none without validation images."""
-        return list(rows_of(self.output_dir / "predictions_validation.csv"))
+        return list(read_rows(self.output_dir / "predictions_validation.csv"))
 
     @property
     def model_file(self) -> Path:
@@ -243,7 +244,7 @@ class EvaluationResult(RunResult):
     @property
     def predictions(self) -> list[dict[str, str]]:
         """The rows of ``predictions_<name>.csv``."""
-        return list(rows_of(self._table))
+        return list(read_rows(self._table))
 
     @property
     def report(self) -> Path | None:

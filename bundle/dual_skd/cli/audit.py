@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
     audit = audit_bundle(args.bundle_dir, allow=args.allow)
     if args.json is not None:
         write_json(args.json, audit.as_dict(), indent=2)
-    write_lines(*report(audit, quiet=args.quiet), last_words(args, audit))
+    write_lines(*report(audit, quiet=args.quiet), *last_words(args, audit).splitlines())
     return 0 if audit.ok else 1
 
 
@@ -45,7 +45,7 @@ def last_words(args: argparse.Namespace, audit: Audit) -> str:
     rows = [("found", found), ("next", "" if audit.ok else remedy), ("all findings", args.json or "")]
     answers = audit.ok and (args.bundle_dir / "models" / "model.pt").is_file()
     following = f"dual-skd predict IMAGES --model {quoted(args.bundle_dir)}" if answers else ""
-    return closing(f"Audited: {_visible(str(args.bundle_dir))}", rows, following)
+    return closing(f"Audited: {args.bundle_dir}", rows, following)
 
 
 def report(audit: Audit, *, quiet: bool = False) -> Iterator[str]:
@@ -54,20 +54,16 @@ def report(audit: Audit, *, quiet: bool = False) -> Iterator[str]:
         yield f"{title}: {len(findings)}"
         yield from () if quiet else map(_line, findings)
     yield "Expressions per file:"
-    yield from (f"  {count:4d}  {_visible(file)}" for file, count in audit.counts.items())
+    yield from (f"  {count:4d}  {file}" for file, count in audit.counts.items())
     if audit.manifest:
         yield f"Checksums: {audit.verified} files agree with {audit.manifest}."
     else:
         yield "Checksums: the bundle has no list of SHA-256 sums."
     yield f"Read: SHA-256 {audit.sha256} of the configs and logging files."
     yield f"Problems: {len(audit.problems) or 'none'}"
-    yield from (f"{_line(one)}\n      {_visible(one.problem)}" for one in audit.problems)
+    for one in audit.problems:
+        yield from (_line(one), f"      {one.problem}")
 
 
 def _line(one: Finding) -> str:
-    return "  " + _visible("  ".join(part for part in (one.file, one.place, one.text) if part))
-
-
-def _visible(text: str) -> str:
-    """Text of a stranger on one line: control characters could move the cursor and hide a line."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return "  " + "  ".join(part for part in (one.file, one.place, one.text) if part)

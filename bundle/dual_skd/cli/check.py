@@ -11,26 +11,24 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dual_skd.cli.shared import add_findings_file, write_lines
-from dual_skd.errors import InputError
+from dual_skd.errors import InputError, visible
 from dual_skd.options import Training, command, read
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Reading
 from dual_skd.options.training import Images
 from dual_skd.runs.workflow import TRAIN
-from dual_skd.utils.files import replace_file, write_csv, write_json, write_text
+from dual_skd.utils.files import write_csv, write_json, write_text
 from dual_skd.utils.log import silenced
 from dual_skd.utils.wording import closing, counted, quoted
 
 if TYPE_CHECKING:
     from dual_skd.data.checking.findings import Findings, Group
     from dual_skd.data.records.datalist import DataList
-    from dual_skd.data.records.record import Record
 
 NETWORK_INPUT = ("image_size", "window", "spacing", "fit")  # options that no list of images answers
 OFFENDERS_SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
@@ -71,9 +69,10 @@ def main(args: argparse.Namespace) -> int:
         content = {"data": str(args.dataset_dir), "hash": data.hash if data.source else "", **findings.as_dict()}
         write_json(args.json, content, indent=2)
     if args.fix_list is not None:
-        write_csv(args.fix_list, [COLUMNS, *([one.get(name, "") for name in COLUMNS] for one in findings.offenders)])
+        rows_to_fix = ([visible(one.get(name, "")) for name in COLUMNS] for one in findings.offenders)
+        write_csv(args.fix_list, [COLUMNS, *rows_to_fix])  # for a person, who reads it line by line
     if not data.source:  # nothing could be read at all
-        sys.stderr.write("".join(f"Error: {sentence}\n" for sentence in findings.errors))
+        write_lines(*(f"Error: {sentence}" for sentence in findings.errors), to=sys.stderr)
         return 1
     *lines, verdict = report(data, findings)
     trains, dimensions = findings.ok, dimensions_of_nearly_all(data, findings)
@@ -84,10 +83,10 @@ def main(args: argparse.Namespace) -> int:
         ("fix list", args.fix_list or ""),
     ]
     if args.clean_list is not None:
-        from dual_skd.data.checking.clean_list import clean_records
+        from dual_skd.data.checking.clean_list import clean_records, write_clean_list
 
         splits, notes = clean_records(data, findings)
-        replace_file(args.clean_list, partial(_write_clean_list, data, splits))
+        write_clean_list(data, splits, args.clean_list)
         records = [record for of_split in splits.values() for record in of_split]
         kept = Counter({split: len(of_split) for split, of_split in splits.items()})
         left = counted(len(records), "image is", "images are")
@@ -103,7 +102,7 @@ def main(args: argparse.Namespace) -> int:
         following = ""
     if args.page is not None:
         _write_page(args, data, findings, of_images, verdict, following)
-    write_lines(*lines, closing(verdict, rows, following))
+    write_lines(*lines, *closing(verdict, rows, following).splitlines())
     return 0 if findings.ok else 1
 
 
@@ -193,7 +192,7 @@ def notes_on(data: DataList, findings: Findings) -> list[str]:
 
 
 def _table_of_counts(data: DataList, findings: Findings) -> Iterator[str]:
-    rows = [["", *data.class_names, "images", "patients"]]
+    rows = [["", *map(visible, data.class_names), "images", "patients"]]
     divided = bool(data.val or data.test)
     for split, counts in findings.counts.items():
         records = data.splits[split]
@@ -254,17 +253,10 @@ def _write_page(
     write_text(args.page, page)
 
 
-def _write_clean_list(data: DataList, splits: Mapping[str, Sequence[Record]], path: Path) -> None:
-    from dual_skd.data.checking.clean_list import write_clean_list
-
-    with path.open("w", encoding="utf-8", newline="") as file:
-        write_clean_list(data, splits, file)
-
-
 def _wrapped(text: str, mark: str) -> list[str]:
     deeper = " " * len(mark) + "  "
-    return textwrap.wrap(text, REPORT_COLUMNS, initial_indent=mark, subsequent_indent=deeper, break_long_words=False,
-                         break_on_hyphens=False)  # fmt: skip
+    return textwrap.wrap(visible(text), REPORT_COLUMNS, initial_indent=mark, subsequent_indent=deeper,
+                         break_long_words=False, break_on_hyphens=False)  # fmt: skip
 
 
 def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> None:

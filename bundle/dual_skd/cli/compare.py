@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dual_skd.cli.shared import add_split
+from dual_skd.cli.shared import add_split, write_lines
 from dual_skd.errors import InputError
 from dual_skd.utils.wording import WIDTH, closing, quoted
 
@@ -27,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prints the comparison, writes its page, and returns 0."""
-    sys.stdout.writelines(f"{line}\n" for line in compare(args.output_dir, args.other, args.split))
+    for line in compare(args.output_dir, args.other, args.split):
+        write_lines(line)
     return 0
 
 

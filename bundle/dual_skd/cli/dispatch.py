@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dual_skd.errors import did_you_mean, sentence_of
+from dual_skd.errors import did_you_mean, sentence_of, visible
 from dual_skd.utils.log import set_up
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def _run(name: str, words: list[str]) -> int:
         sys.stdout.write(overview())
         return 0
     if name not in COMMANDS:
-        sys.stderr.write(f"Error: Unknown command {name}{did_you_mean(name, COMMANDS)}; `dual-skd -h` lists them.\n")
+        near = did_you_mean(name, COMMANDS)
+        sys.stderr.write(f"Error: Unknown command {visible(name)}{near}; `dual-skd -h` lists them.\n")
         return 2
     try:
         args = parser_of(name).parse(words)

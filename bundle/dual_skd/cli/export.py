@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
         args.run_dir, args.output, formats=args.formats, data=args.data, images=args.images, threads=args.threads,
         seconds=args.seconds, timeout=args.timeout, **reading,
     )  # fmt: skip
-    write_lines(last_words(report, args.run_dir, args.output or args.run_dir / "export"))
+    write_lines(*last_words(report, args.run_dir, args.output or args.run_dir / "export").splitlines())
     return 0 if report["fastest"] else 1
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dual_skd.cli.shared import add_option_files
+from dual_skd.cli.shared import add_option_files, write_lines
 from dual_skd.errors import InputError
 from dual_skd.evaluation.learning_curve import CONTROL, METRICS, Cell, Measured, by_share, closing_lines, write
 from dual_skd.options import Training, read, words_of
@@ -94,11 +94,11 @@ def main(args: argparse.Namespace) -> int:
     found = by_share(runs.measured(cell) for cell in done)
     if found:
         write(found, curve)
-        sys.stdout.write("\n".join(closing_lines(found, curve)) + "\n")
+        write_lines(*closing_lines(found, curve))
     for cell, reason in failed.items():
-        sys.stderr.write(f"Failed: {cell.name}: {reason} (all of it in {curve / 'runs' / cell.name}.log)\n")
+        write_lines(f"Failed: {cell.name}: {reason} (all of it in {curve / 'runs' / cell.name}.log)", to=sys.stderr)
     if len(done) < len(cells):
-        sys.stderr.write(f"{len(done)} of {counted(len(cells), 'run')} finished; the same command goes on.\n")
+        write_lines(f"{len(done)} of {counted(len(cells), 'run')} finished; the same command goes on.", to=sys.stderr)
     return stopped or int(bool(failed) or not found)
 
 
@@ -225,12 +225,12 @@ class Runs:
             sys.stdout.flush()
             if reason := self._make(cell):
                 failed[cell] = reason
-                sys.stdout.write(f"failed: {reason}\n")
+                write_lines(f"failed: {reason}")
                 continue
             write_json(self.place(cell, ".json"), {"options": self.options_of(cell)})
             value = self.measured(cell).metrics["balanced_accuracy"]
             shown, minutes_taken = "–" if value is None else f"{value:.3f}", (time.monotonic() - start) / 60
-            sys.stdout.write(f"balanced accuracy {shown}, {minutes_taken:.1f} minutes\n")
+            write_lines(f"balanced accuracy {shown}, {minutes_taken:.1f} minutes")
         return failed
 
     def _make(self, cell: Cell) -> str:

@@ -15,7 +15,7 @@ from dual_skd import options
 from dual_skd.api.inference_result import InferenceResult
 from dual_skd.api.result_base import last_words
 from dual_skd.cli.shared import write_lines
-from dual_skd.errors import InputError
+from dual_skd.errors import InputError, visible
 from dual_skd.options.arguments import Parser, add_options, given
 
 if TYPE_CHECKING:
@@ -67,18 +67,24 @@ def main(args: argparse.Namespace) -> int:
         if table is not None:
             table.append([found])
         else:
-            write_lines(json.dumps(dataclasses.asdict(found)) if args.json else line_of(found, runtime))
+            write_lines(json_of(found) if args.json else line_of(found, runtime))
     if table is not None:
         table.publish()
-        write_lines(last_words(InferenceResult(args.csv)))
+        write_lines(*last_words(InferenceResult(args.csv)).splitlines())
     return int(failed)
+
+
+def json_of(found: Prediction) -> str:
+    """The prediction as JSON on one line, in letters that every terminal shows."""
+    return json.dumps(dataclasses.asdict(found)).replace("\x7f", "\\u007f")  # the one that json leaves as it is
 
 
 def line_of(found: Prediction, runtime: str = "") -> str:
     """One line for a reader: the predicted class, how sure it is, and every class; and the runtime if it is given."""
     if found.problem:
         path = Path(found.image)  # stands at the beginning of the line
-        problem = found.problem.replace(str(path.absolute()), path.name).replace(found.image, path.name)
+        name = visible(path.name)
+        problem = found.problem.replace(visible(path.absolute()), name).replace(visible(found.image), name)
         return f"{found.image}: not used: {problem}"
     parts = [f"uncertainty {found.uncertainty:.3f}"]
     if found.disagreement is not None:

@@ -49,5 +49,5 @@ def main(args: argparse.Namespace) -> int:
         following = training_command(run.get("config") or {}, args.run_dir)
     elif not (folder / "models" / "model.pt").is_file():
         following = ""
-    write_lines(closing(f"Report: {path}", rows, following))
+    write_lines(*closing(f"Report: {path}", rows, following).splitlines())
     return 0

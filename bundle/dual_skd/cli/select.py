@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,7 +15,7 @@ from dual_skd.cli.shared import write_lines
 from dual_skd.errors import InputError
 from dual_skd.options.choices import ElementRule, LayerRule
 from dual_skd.selection.families import FAMILIES
-from dual_skd.utils.wording import as_word, closing
+from dual_skd.utils.wording import as_word, closing, in_shell
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -92,7 +91,7 @@ def main(args: argparse.Namespace) -> int:
     if args.report:
         plan.write_report(args.report)
     rows = [*plan.summary(), ("table", Path(args.report) if args.report else "")]
-    write_lines(closing(f"Selected: {out}", rows, _next_command(args)))
+    write_lines(*closing(f"Selected: {out}", rows, _next_command(args)).splitlines())
     return 0
 
 
@@ -109,7 +108,7 @@ def _next_command(args: argparse.Namespace) -> str:
     own = {name: value for name, value in options.items() if name not in ("num_classes", "in_channels")}  # of the data
     for role in ("large", "small"):  # of equal networks all weights are selected
         words += [f"--{role}", args.small, *([f"--{role}_options", json.dumps(own)] if own else [])]
-    return shlex.join(words)
+    return " ".join(map(in_shell, words))
 
 
 def _small_network(name: str, options: Any, seed: int) -> nn.Module | dict[str, Tensor]:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TextIO
 
+from dual_skd.errors import visible
 from dual_skd.runs.workflow import Workflow
 
 
@@ -34,7 +36,13 @@ def add_findings_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
 
 
-def write_lines(*lines: str) -> None:
-    """Writes lines to the terminal, at once."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+def write_lines(*lines: str, to: TextIO | None = None) -> None:
+    """Writes lines to the terminal, at once and each as one line, whatever names are in it.
+
+    Args:
+        lines: without ends of lines.
+        to: stdout unless given.
+    """
+    stream = to or sys.stdout
+    stream.write("".join(f"{visible(line)}\n" for line in lines))
+    stream.flush()

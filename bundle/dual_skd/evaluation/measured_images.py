@@ -118,7 +118,8 @@ class MeasuredImages:
         data = self.datalist
         source = f"the run's own {SECTIONS[self.split]} split" if data.train else data.source
         notes = [] if data.train else [f"{note[0].upper()}{note[1:]}." for note in data.notes]
-        logger.info("\n  ".join([f"Measured: {source}", data.counted(self.split), *notes]))
+        lines = [f"Measured: {source}", data.counted(self.split), *notes]
+        logger.info("\n  ".join(["%s"] * len(lines)), *lines)
 
     def __call__(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:

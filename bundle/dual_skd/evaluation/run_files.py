@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
 from dual_skd.evaluation.measured_images import note_path
 from dual_skd.metrics.predictions import PredictionTable, read_predictions
+from dual_skd.utils.csv_text import read_rows
 from dual_skd.utils.files import expanded, read_json
 from dual_skd.utils.wording import quoted
 
@@ -100,7 +100,7 @@ def read_run(
         records=tuple(records),
         metrics=read_json(directory / "metrics.json"),
         run=read_json(directory / "run.json"),
-        selection=tuple(_rows(directory / "selection_report.csv")),
+        selection=tuple(read_rows(directory / "selection_report.csv")),
         calibration=calibration,
         model_bytes=model.stat().st_size if model.is_file() else None,
         multi_label=multi_label,
@@ -186,10 +186,3 @@ def _validation(
     if calibration is not None and calibration.get("images") != len(validation.images):
         return None, "the validation predictions are of another model"
     return validation, ""
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

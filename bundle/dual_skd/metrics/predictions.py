@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dual_skd.errors import InputError
+from dual_skd.utils.csv_text import read_rows
 from dual_skd.utils.files import write_csv
 from dual_skd.utils.wording import quoted
 
@@ -91,9 +91,8 @@ def read_predictions(path: str | Path, *, multi_label: bool = False) -> Predicti
     path = Path(path)
     if not path.is_file():
         raise InputError(f"No table of predictions {path}; make it: dual-skd evaluate {quoted(path.parent)}.")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows, header = list(reader), reader.fieldnames or ()
+    rows = list(read_rows(path))
+    header = [name for name in rows[0] if name is not None] if rows else []
     names = [column[2:] for column in header if column.startswith("p_")]
     if not rows or not names or "label" not in header:
         raise InputError(f"{path} has no images, no column label or no columns p_<class>; evaluate again.")

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from dual_skd.errors import did_you_mean
+from dual_skd.errors import did_you_mean, visible
 from dual_skd.options.kinds import Options, choices_of, is_switch, items_of, literal, marks_of, takes, takes_several
 from dual_skd.options.table import default_of, groups
 from dual_skd.options.words import value_of
@@ -69,7 +69,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         """Ends with 2 and one sentence."""
         everything = "--help-all" if self.rare else "-h"
-        self.exit(2, f"Error: {message[0].upper()}{message[1:].rstrip('.')}; `{self.prog} {everything}` shows all.\n")
+        message = visible(f"{message[0].upper()}{message[1:].rstrip('.')}")
+        self.exit(2, f"Error: {message}; `{self.prog} {everything}` shows all.\n")
 
     def _sorted(self, words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
         """The values of the models' options, and the words left for argparse, options first."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from pydantic.fields import FieldInfo
 from dual_skd.options.derived import chosen, removed
 from dual_skd.options.kinds import Marks, Options, is_text, literal, marks_of, takes_several
 from dual_skd.options.training import Training
-from dual_skd.utils.wording import quoted
+from dual_skd.utils.wording import in_shell, quoted
 
 POSITIONAL = ("dataset_dir", "output_dir")  # arguments of commands without a name
 
@@ -51,7 +50,7 @@ def words_of(values: Mapping[str, Any], fields: Mapping[str, FieldInfo], *, plac
 
 def command(start: str, values: Mapping[str, Any], kind: type[Options], *, places: bool = False) -> str:
     """A command with options, for a shell: ``dual-skd train DATA -o OUT --epochs 24``; see :func:`words_of`."""
-    return " ".join([start, *map(shlex.quote, words_of(values, kind.model_fields, places=places))])
+    return " ".join([start, *map(in_shell, words_of(values, kind.model_fields, places=places))])
 
 
 def training_command(settings: Mapping[str, Any], output_dir: str | Path | None = None) -> str:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from dual_skd.metrics.predictions import named
 from dual_skd.metrics.uncertainty import Conformal, disagreement, prediction_sets, predictive_entropy
+from dual_skd.utils.csv_text import write_rows
 from dual_skd.utils.files import draft_of, make_folder, publish, write_errors_named
 
 
@@ -132,7 +132,7 @@ class PredictionTable:
             rows.insert(0, dict(zip(self.columns, self.columns, strict=True)))
         mode = "a" if self._begun else "w"
         with write_errors_named(self.path), draft_of(self.path).open(mode, newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns, restval="").writerows(rows)
+            write_rows(file, ([row.get(name, "") for name in self.columns] for row in rows))
         self._begun = True
 
     def publish(self) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import hashlib
 import json
@@ -17,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from dual_skd.errors import InputError, causes
+from dual_skd.utils.csv_text import write_rows
 
 FULL_DISK_BYTES = 2**16  # a disk with less free space counts as full
 
@@ -111,11 +111,11 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Writes a CSV table, whose first row is the header; see :func:`replace_file`."""
+    """Writes a CSV table, whose first row is the header and in which no cell is a formula; see :func:`replace_file`."""
 
     def write(draft: Path) -> None:
         with draft.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
+            write_rows(file, rows)
 
     replace_file(path, write)
 

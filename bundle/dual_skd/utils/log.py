@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from dual_skd.errors import VisibleNames
 
-class _Words(logging.Formatter):
+
+class _Words(VisibleNames):
     """The message alone; one that warns says so."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -87,4 +89,4 @@ def _say(
 ) -> None:
     """A warning of a library as a line of the log, without the place in its code."""
     level = logging.WARNING if issubclass(category, UserWarning) else logging.DEBUG
-    logging.getLogger(__name__).log(level, "%s", message)
+    logging.getLogger(__name__).log(level, "%s", " ".join(str(message).split()))

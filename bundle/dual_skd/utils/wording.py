@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dual_skd.errors import visible
+
 WIDTH = 80  # columns of a terminal
 
 
@@ -107,8 +109,15 @@ def as_word(path: str | Path) -> str:
 
 
 def quoted(path: str | Path) -> str:
-    """The same for a shell: in quotes where it needs them."""
-    return shlex.quote(as_word(path))
+    """The same for a shell."""
+    return in_shell(as_word(path))
+
+
+def in_shell(word: str) -> str:
+    """A word as a shell takes it: in quotes where it needs them, which are bash's $'' for what can't be seen."""
+    if visible(word) == word:
+        return shlex.quote(word)
+    return "$'" + visible(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
 def check_command(dataset_dir: str | Path) -> str:
@@ -126,13 +135,14 @@ def closing(title: str, rows: Iterable[tuple[str, str | Path]], following: str =
         following: the next command, ready to paste; "" for none.
     """
     shown = [(name, value) for name, value in rows if str(value)]
+    following = visible(following)
     margin = max((len(name) for name, _ in shown), default=0) + 4
-    lines = [title]
+    lines = [visible(title)]
     for name, value in shown:
         whole = (
-            [str(value)]
+            [visible(value)]
             if isinstance(value, Path)
-            else textwrap.wrap(value, WIDTH - margin, break_long_words=False, break_on_hyphens=False)
+            else textwrap.wrap(visible(value), WIDTH - margin, break_long_words=False, break_on_hyphens=False)
         )
         lines += [f"  {'' if place else name:{margin - 2}}{line}" for place, line in enumerate(whole)]
     return "\n".join([*lines, f"Next: {following}"] if following else lines)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from dual_skd.data.checking.clean_list import clean_records, duplicate_groups, write_clean_list
@@ -62,17 +61,17 @@ def test_a_patient_of_two_splits_stays_in_the_test_split_only():
     assert kept(clean_records(given, found("wx"))[0]) == "aw"
 
 
-def test_the_list_is_a_table_that_training_reads():
-    file = io.StringIO()
+def test_the_list_is_a_table_that_training_reads(tmp_path):
+    file = tmp_path / "clean.csv"
     write_clean_list(data([record("a", 1, "p")], [record("x")]), {"train": [record("a", 1, "p")]}, file)
-    assert file.getvalue().splitlines() == ["image,label,split,patient,site", "/d/a,ill,train,p,"]
+    assert file.read_text().splitlines() == ["image,label,split,patient,site", "/d/a,ill,train,p,"]
 
 
-def test_the_list_of_a_set_with_several_labels_has_a_column_per_class():
-    file = io.StringIO()
+def test_the_list_of_a_set_with_several_labels_has_a_column_per_class(tmp_path):
+    file = tmp_path / "clean.csv"
     several = data([record("a")], [], multi_label=True)
     labels = {"a": [1.0, 0.0], "b": [0.0, 0.0], "c": [0.0, 1.0]}
     write_clean_list(several, {"train": [record(k, label) for k, label in labels.items()]}, file)
-    assert file.getvalue().splitlines() == [
+    assert file.read_text().splitlines() == [
         "image,well,ill,split,patient,site", "/d/a,1,0,,,", "/d/b,0,0,,,", "/d/c,0,1,,,"
     ]  # fmt: skip

@@ -123,6 +123,12 @@ def test_values_that_are_not_finite_are_refused_by_name(tmp_path):
     assert "a.npy has values that are NaN" in refused(image_transforms(2, 8), tmp_path / "a.npy")
 
 
+def test_values_so_large_that_their_mean_is_infinite_are_refused_by_name(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[3e38, 3.1e38], [3.2e38, 3e38]], np.float32))
+    message = refused(image_transforms(2, 2, "zscore"), tmp_path / "a.npy")
+    assert str(tmp_path / "a.npy") in message and "NaN or infinite after the window" in message
+
+
 def test_the_window_inside_the_file_is_used_when_asked_for(tmp_path):
     hounsfield = np.tile(np.linspace(-1000, 1000, 50), (20, 1))
     path = write_ct(tmp_path / "a.dcm", hounsfield, WindowCenter=0, WindowWidth=200)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -87,6 +89,67 @@ def test_linked_folders_are_entered_once_and_circles_end(tmp_path):
     (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "elsewhere")
     assert list_files(tmp_path / "data")[0] == [str(tmp_path / "data" / "linked" / "a.png")]
+
+
+@pytest.mark.parametrize("target", ["self", "..", ".", "../b", "../../data/b/deep"])
+def test_a_link_gives_a_class_no_images_of_another_place_in_the_data(tmp_path, target):
+    for name in ("a/1.png", "b/2.png", "b/deep/3.png"):
+        touch(tmp_path / "data" / name)
+    (tmp_path / "data" / "a" / "self").symlink_to(target)
+    source = read_class_folders(tmp_path / "data", 2)
+    assert sorted((row.labels[0], Path(row.image).name) for row in source.rows) == [
+        ("a", "1.png"), ("b", "2.png"), ("b", "3.png"),
+    ]  # fmt: skip
+    assert source.ignored == (str(tmp_path / "data" / "a" / "self"),) and "1 file that is no image" in source.notes[0]
+
+
+@pytest.mark.parametrize("target", ["a", "..", ".", "a/deep"])
+def test_a_class_folder_that_is_a_link_to_another_is_refused(tmp_path, target):
+    touch(tmp_path / "data" / "a" / "deep" / "1.png")
+    (tmp_path / "data" / "b").symlink_to(target)
+    with pytest.raises(
+        InputError, match=r"The class folder .*/data/b is a link to .* class a as well; remove the link"
+    ):
+        read_class_folders(tmp_path / "data", 2)
+
+
+def test_links_to_archives_are_followed_once_even_where_these_link_on(tmp_path):
+    touch(tmp_path / "archive" / "p1" / "1.png")
+    touch(tmp_path / "archive" / "p2" / "2.png")
+    (tmp_path / "archive" / "p1" / "all").symlink_to(tmp_path / "archive")
+    for name in "ab":
+        touch(tmp_path / "data" / name / f"{name}.png")
+    for name, patient in (("a", "p1"), ("b", "p2"), ("b", "p1")):
+        (tmp_path / "data" / name / patient).symlink_to(tmp_path / "archive" / patient)
+    found = [(row.labels[0], Path(row.image).name) for row in read_class_folders(tmp_path / "data", 2).rows]
+    assert found == [("a", "a.png"), ("a", "1.png"), ("b", "b.png"), ("b", "2.png")]
+
+
+def test_folders_of_any_depth_are_gone_through(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    depths = range(1, 1501)
+    for depth in depths:
+        os.mkdir("d/" * depth)
+    deepest = touch(Path("d/" * 1500, "1.png"))
+    assert list_files("d")[0] == [str(deepest)]
+    deepest.unlink()
+    for depth in reversed(depths):  # shutil.rmtree can't go so deep
+        os.rmdir("d/" * depth)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such files")
+def test_pipes_sockets_and_devices_are_never_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    touch(tmp_path / "1.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
+        listening.bind("socket.png")
+        (tmp_path / "device.png").symlink_to("/dev/zero")
+        (tmp_path / "loop.png").symlink_to("loop.png")
+        (tmp_path / "nowhere.png").symlink_to("gone.png")
+        images, others = list_files(tmp_path)
+    assert [Path(file).name for file in images] == ["1.png", "loop.png", "nowhere.png"]  # reading says what is wrong
+    assert [Path(file).name for file in others] == ["device.png", "pipe.png", "socket.png"]
 
 
 def test_in_2d_every_file_is_an_image_and_no_header_is_read(tmp_path):

@@ -388,3 +388,24 @@ def test_digits_of_another_script_are_those_of_the_same_number(here):
     lines = [f"{n}.png,{'ab'[n % 2]},{('7', chr(0x667))[n] if n < 2 else n + 10}" for n in range(20)]
     (here / "p.csv").write_text("\n".join(["image,label,patient", *lines]), encoding="utf-8")
     assert len({record["patient"] for record in load(here / "p.csv").train}) == 19
+
+
+@pytest.mark.parametrize("label", [-1, -0.5, {"a": 1}, [["a"]], float("inf"), [-1.5, "a"]])
+def test_a_label_of_a_json_file_that_names_no_class_is_refused_with_its_entry(here, label):
+    entries = [{"image": f"{n}.png", "label": label if n == 5 else "ab"[n % 2]} for n in range(8)]
+    (here / "t.json").write_text(json.dumps(entries))
+    refused(str(here / "t.json"), "entry 6", "can't be a label", where=here / "t.json")
+
+
+def test_no_label_of_a_json_file_is_an_empty_cell_and_true_is_a_word(here):
+    labels = ["True", True, False, "False", float("nan"), None, "True", False]
+    (here / "t.json").write_text(json.dumps([{"image": f"{n}.png", "label": one} for n, one in enumerate(labels)]))
+    data = load(here / "t.json")
+    assert data.class_names == ("False", "True") and sorted(named(data)) == ["0", "1", "2", "3", "6", "7"]
+    assert load(table(here, ["-1", "1", "-1"])).class_names == ("-1", "1")  # a text, as every cell of such a table is
+
+
+@pytest.mark.parametrize("field", ["image", "label", "patient", "more"])
+def test_half_a_letter_in_a_json_file_is_refused(here, field):
+    (here / "t.json").write_text(json.dumps([{"image": "0.png", "label": "a", field: "x\ud800"}]))
+    refused(str(here / "t.json"), "can't be read as JSON", "surrogates", where=here / "t.json")

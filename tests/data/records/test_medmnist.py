@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_images_are_not_decompressed(tmp_path):
         ),
         (dict(val_labels=np.zeros((4, 1), int) - 1), "must be whole numbers from 0, found values from -1 to -1"),
         (dict(val_labels=np.zeros((4, 2), int)), "different numbers of columns"),
-        (dict(test_labels=np.array([["a"]] * 6, dtype=object)), "can't be read as an .npz file .* Object arrays"),
+        (dict(test_labels=np.array([["a"]] * 6, dtype=object)), "can't be read, .* Object arrays"),
         (dict(test_labels=np.array([["a"]] * 6)), "test_labels must be whole .* found values of type <U1"),
         (dict(train_images=np.zeros(10)), "train_images has the shape .10,.; expected"),
         (dict(train_images=np.zeros((10, 9, 9, 9))), "holds volumes of shape .9, 9, 9.; give --spatial-dims 3"),
@@ -87,8 +88,31 @@ def test_images_where_volumes_were_meant_and_damaged_files_are_told(tmp_path):
     with pytest.raises(InputError, match="holds images of shape .28, 28.; give --spatial-dims 2"):
         read_medmnist(path, spatial_dims=3)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(InputError, match="can't be read as an .npz file in MedMNIST's layout"):
+    with pytest.raises(InputError, match=r"\.npz can't be read, it is damaged or not what its name says"):
         read_medmnist(path)
     np.savez(path, images=np.zeros(3))
     with pytest.raises(InputError, match="no train_images, val_images or test_images; found the arrays images"):
         list_medmnist(path)
+
+
+def test_a_changed_byte_anywhere_in_the_labels_is_told_with_the_file(tmp_path):
+    path = write(tmp_path / "set.npz")
+    content = path.read_bytes()
+    refused = 0
+    with zipfile.ZipFile(path) as members:
+        start = members.getinfo("train_labels.npy").header_offset
+    for place in range(start, start + 250):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x5A]) + content[place + 1 :])
+        try:
+            read_medmnist(path)
+        except InputError as error:
+            refused += str(path) in str(error)
+    assert refused > 100
+
+    header = (
+        np.lib.format.magic(1, 0) + b"\x40\x00" + b"{'descr': '<i8', 'shape': (3,), 'fortran_order': Fal(e" + b" " * 11
+    )
+    with zipfile.ZipFile(path, "w") as members:
+        members.writestr("train_images.npy", header)
+    with pytest.raises(InputError, match=r"set\.npz can't be read"):
+        read_medmnist(path)

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.record import Record
+from dual_skd.utils.files import write_csv
 from dual_skd.utils.spelling import is_empty_cell
 from dual_skd.utils.wording import counted
 
@@ -68,7 +67,7 @@ def duplicate_groups(pairs: Sequence[tuple[str, str]]) -> list[set[str]]:
     return list({id(group): group for group in group_of.values()}.values())
 
 
-def write_clean_list(data: DataList, splits: Mapping[str, Sequence[Record]], file: TextIO) -> None:
+def write_clean_list(data: DataList, splits: Mapping[str, Sequence[Record]], path: Path) -> None:
     """Writes records as a CSV table that training reads, with absolute paths.
 
     Multi-label data get a 0/1 column per class: joined names would give neither the order of the classes nor the images
@@ -76,21 +75,13 @@ def write_clean_list(data: DataList, splits: Mapping[str, Sequence[Record]], fil
     """
     divided = bool(data.val or data.test)
     labels = data.class_names if data.multi_label else ("label",)
-    table = csv.DictWriter(file, ("image", *labels, "split", "patient", "site"))
-    table.writeheader()
+    rows: list[list] = [["image", *labels, "split", "patient", "site"]]
     for split, records in splits.items():
         for record in records:
             positive = [data.class_names[label] for label in record.positive_labels]
             values = [int(name in positive) for name in labels] if data.multi_label else positive
-            table.writerow(
-                {
-                    "image": str(Path(record.image)),
-                    **dict(zip(labels, values, strict=True)),
-                    "split": split if divided else "",
-                    "patient": record.patient,
-                    "site": record.site,
-                }
-            )
+            rows.append([Path(record.image), *values, split if divided else "", record.patient, record.site])
+    write_csv(path, rows)
 
 
 def like_empty_cells(data: DataList) -> dict[str, str]:

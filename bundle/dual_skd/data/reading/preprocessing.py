@@ -47,6 +47,7 @@ warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 # it fits, and fills the rest with -1; "crop" until its shorter side fits, and cuts out the middle. Both count pixels as
 # large as the file states, as squares where it doesn't. Of volumes they scale the axial planes, and stretch the third
 # axis.
+AFTER_WINDOW = " after the window, as it holds numbers near the largest of float32"
 FITS = {"stretch": None, "pad": min, "crop": max}
 
 
@@ -127,7 +128,12 @@ def image_transforms(
         steps += [Orientationd("image", axcodes="RAS", labels=None), *resampling]
     else:
         steps += [*resampling, Transposed("image", indices=[0, 2, 1])]  # readers give (W, H)
-    steps += [scale_intensity(window), *resizing, EnsureTyped("image", dtype=torch.float32, track_meta=False)]
+    steps += [
+        scale_intensity(window),
+        Lambdad("image", partial(require_finite, after=AFTER_WINDOW)),
+        *resizing,
+        EnsureTyped("image", dtype=torch.float32, track_meta=False),
+    ]
     if with_label:
         steps += [EnsureTyped("label", track_meta=False), SelectItemsd(["image", "label"])]
     return Compose(steps)
@@ -181,10 +187,10 @@ def scale_to_fit(image: MetaTensor, size: Sequence[int], factor: Callable[..., f
     return Resize([*scaled, *size[2:]], mode="area")(image)
 
 
-def require_finite(image: torch.Tensor) -> torch.Tensor:
-    """Returns the image, or raises InputError naming its file where a value is NaN or infinite."""
+def require_finite(image: torch.Tensor, after: str = "") -> torch.Tensor:
+    """Returns the image, or raises InputError naming its file where a value is NaN or infinite, and after what."""
     if not torch.isfinite(image).all():
-        raise not_finite(name_of(image))
+        raise not_finite(name_of(image), after)
     return image
 
 

@@ -55,10 +55,11 @@ def too_many_frames(path: str | Path, count: int, example: str = "") -> InputErr
     )
 
 
-def not_finite(name: str) -> InputError:
-    """The error of an image with values that no network takes."""
+def not_finite(name: str, after: str = "") -> InputError:
+    """The error of an image with values that no network takes, in the file or after a step of preprocessing."""
     return InputError(
-        f"{name} has values that are NaN or infinite; mend or remove it (the command check lists all such files)."
+        f"{name} has values that are NaN or infinite{after}; mend or remove it (the command check lists all such "
+        "files)."
     )
 
 

@@ -14,6 +14,7 @@ from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.image_files import (
     IMAGE_SUFFIXES,
     JUNK_NAMES,
+    Entered,
     Found,
     find_image_files,
     is_image,
@@ -55,10 +56,11 @@ def read_class_folders(root: Path, spatial_dims: int) -> Source:
         description = f"class folders in {root}"
         by_split, classes = {"": root}, {"": folders}
     doubts = _spaced(root, [folder for members in classes.values() for folder in members])
+    entered = Entered([root, *(folder for members in classes.values() for folder in members)])
     rows = [
         row
         for split, parent in by_split.items()
-        for row in _rows_of_classes(parent, classes[split], split, spatial_dims, others)
+        for row in _rows_of_classes(parent, classes[split], split, spatial_dims, others, entered)
     ]
     unused = [folder for folder in folders if "" not in by_split and not _split(folder)]
     if unused:
@@ -175,12 +177,13 @@ def _class_folders(parent: Path, others: _OtherFiles) -> list[Path]:
 
 
 def _rows_of_classes(
-    parent: Path, classes: list[Path], split: str, spatial_dims: int, others: _OtherFiles
+    parent: Path, classes: list[Path], split: str, spatial_dims: int, others: _OtherFiles, entered: Entered
 ) -> list[Row]:
+    _refuse_one_in_another(classes)
     rows: list[Row] = []
     empty: list[str] = []
     for folder in classes:
-        found = find_image_files(folder, spatial_dims)
+        found = find_image_files(folder, spatial_dims, entered)
         others.ignored += found.others
         others.single_slices += found.single_slices
         if not found.images:
@@ -193,6 +196,19 @@ def _rows_of_classes(
             f"Class folders without images in {parent}: {', '.join(empty)}; add images there or remove the folders."
         )
     return rows
+
+
+def _refuse_one_in_another(classes: list[Path]) -> None:
+    """Raises InputError where a class folder is a link to another one, or to a folder above or in it."""
+    real = {folder: folder.resolve() for folder in classes}
+    for link in filter(Path.is_symlink, classes):
+        for other in classes:
+            shared = real[other].is_relative_to(real[link]) or real[link].is_relative_to(real[other])
+            if other is not link and shared:
+                raise InputError(
+                    f"The class folder {link} is a link to {real[link]}, so images would be of the class {other.name} "
+                    "as well; remove the link."
+                )
 
 
 def _rows_of_class(folder: Path, found: Found, split: str) -> list[Row]:

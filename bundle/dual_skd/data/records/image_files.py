@@ -75,7 +75,7 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in JUNK_NAMES
 
 
-def find_image_files(folder: str | Path, spatial_dims: int) -> Found:
+def find_image_files(folder: str | Path, spatial_dims: int, entered: Entered | None = None) -> Found:
     """Lists the images below a folder, at any depth.
 
     In 3D the slices of a DICOM series in one folder are one volume: the folder where it holds nothing else, else
@@ -84,11 +84,12 @@ def find_image_files(folder: str | Path, spatial_dims: int) -> Found:
     Args:
         folder: where to look; linked folders are followed.
         spatial_dims: 2 for images, 3 for volumes.
+        entered: see :func:`list_files`.
 
     Raises:
         InputError: a folder can't be opened.
     """
-    files, others = list_files(folder)
+    files, others = list_files(folder, entered=entered)
     if spatial_dims == 2:
         return Found([ImageFile(file) for file in files], others)
     headers, broken, no_images = headers_of([file for file in files if is_dicom(file)])
@@ -128,47 +129,78 @@ def headers_of(
     return headers, broken, no_images
 
 
-def list_files(folder: str | Path, *, junk: bool = False) -> tuple[list[str], list[str]]:
-    """Returns (image files, other files) below a folder, sorted; a linked folder that was met before isn't entered.
+class Entered:
+    """The folders that are gone through, by their real paths, so that no link leads into them again.
+
+    Args:
+        folders: those that are gone through anyway.
+    """
+
+    def __init__(self, folders: Iterable[str | Path]) -> None:
+        self._entered: set[str] = set()
+        self._above: set[str] = set()
+        for folder in folders:
+            self._add(Path(os.path.realpath(folder)))
+
+    def by_link(self, link: str) -> bool:
+        """Whether a link leads to a folder outside of all of them, which is one of them from now on."""
+        folder = Path(os.path.realpath(link))
+        if str(folder) in self._above or not self._entered.isdisjoint(map(str, (folder, *folder.parents))):
+            return False
+        self._add(folder)
+        return True
+
+    def _add(self, folder: Path) -> None:
+        self._entered.add(str(folder))
+        self._above.update(map(str, folder.parents))
+
+
+def list_files(
+    folder: str | Path, *, junk: bool = False, entered: Entered | None = None
+) -> tuple[list[str], list[str]]:
+    """Returns (image files, other files) below a folder, sorted; links that lead in circles are among the others.
 
     Args:
         folder: where to look.
         junk: the folder itself is to be left out, so that none of its files is an image.
+        entered: folders that links must not lead into; None: the folder itself.
 
     Raises:
         InputError: a folder can't be opened, other than those of an operating system.
     """
     images: list[str] = []
     others: list[str] = []
-    entered = {os.path.realpath(folder)}
-
-    def visit(path: str, junk: bool) -> None:
-        try:
-            with os.scandir(path) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            if junk:  # such as lost+found, which is root's
-                return
-            raise InputError(f"The folder {path} can't be opened: {error.strerror}; make it readable.") from error
-        for entry in listed:
+    entered = entered or Entered([folder])
+    ahead = [(str(folder), junk)]
+    while ahead:
+        path, junk = ahead.pop()
+        for entry in _listed(path, junk):
             _refuse_unwritable(entry.path)
             is_left_out = junk or is_junk(entry.name)
-            if entry.is_dir():
-                if entry.is_symlink():
-                    target = os.path.realpath(entry.path)
-                    if target in entered:
-                        continue
-                    entered.add(target)
-                visit(entry.path, is_left_out)
-            elif not entry.is_file() and os.path.exists(entry.path):  # a pipe or a device, which would never end
-                others.append(entry.path)
+            link = entry.is_symlink()  # of one that leads to itself, entry says nothing but an error
+            if os.path.isdir(entry.path) if link else entry.is_dir():
+                if link and not entered.by_link(entry.path):
+                    others.append(entry.path)
+                else:
+                    ahead.append((entry.path, is_left_out))
+            elif not (os.path.isfile(entry.path) if link else entry.is_file()) and os.path.exists(entry.path):
+                others.append(entry.path)  # a pipe or a device, which would never end
             elif not is_left_out and is_image(entry.path):
                 images.append(entry.path)
             else:
                 others.append(entry.path)
-
-    visit(str(folder), junk)
     return sorted(images), sorted(others)
+
+
+def _listed(path: str, junk: bool) -> list[os.DirEntry[str]]:
+    """The entries of a folder in their order, none of junk that can't be opened, such as root's lost+found."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if junk:
+            return []
+        raise InputError(f"The folder {path} can't be opened: {error.strerror}; make it readable.") from error
 
 
 def _refuse_unwritable(path: str) -> None:

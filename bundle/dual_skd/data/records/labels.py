@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import shlex
 from collections import Counter, defaultdict
@@ -108,6 +109,26 @@ class LabelWords:
             f"{', '.join(map(repr, doubtful))} in {what} counts as a class; if it means that the label is missing, "
             f"leave its images out with {as_option(dict.fromkeys(doubtful, ''))}"
         ]
+
+
+def word_of(label: object, where: str) -> str:
+    """A label of a data list as the word that names its class, "" for none (null and NaN, as pandas writes it).
+
+    Args:
+        label: a cell of a table, or a value of a JSON file.
+        where: the file and the entry, for the message.
+
+    Raises:
+        InputError: it is neither a text, true or false, nor a number from 0.
+    """
+    if label is None or label != label:
+        return ""
+    if isinstance(label, str | bool) or (isinstance(label, int | float) and 0 <= label < math.inf):
+        return str(label).strip()
+    raise InputError(
+        f"{where}: {label!r} can't be a label; expected the name of a class, in quotes if it looks like something "
+        "else, or a number from 0."
+    )
 
 
 def _numbering(word: str) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dual_skd.data.reading.formats import misnamed
-from dual_skd.data.reading.refusals import DEFLATE_RATIO, check_stored
+from dual_skd.data.reading.refusals import DEFLATE_RATIO, check_stored, failures_named
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
 
@@ -81,25 +81,18 @@ def _read(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]
     labels: dict[str, np.ndarray] = {}
     if refusal := misnamed(path):
         raise InputError(refusal)
-    try:
-        with zipfile.ZipFile(path) as members:
-            names = set(members.namelist())
-            for section in SECTIONS:
-                if f"{section}_images.npy" in names:
-                    shapes[section] = _shape(path, members, f"{section}_images.npy")
-                    if f"{section}_labels.npy" in names:
-                        count = prod(_shape(path, members, f"{section}_labels.npy"))
-                        if count > MAX_LABELS:
-                            raise InputError(f"{path}: {section}_labels has {count} values; expected one per image.")
-                        with members.open(f"{section}_labels.npy") as member:
-                            array = np.lib.format.read_array(member, allow_pickle=False)
-                        labels[section] = array.reshape(len(array), -1) if array.ndim else array.reshape(0, 1)
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, MemoryError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path} can't be read as an .npz file in MedMNIST's layout: {error}; get it again."
-        ) from error
+    with failures_named(path), zipfile.ZipFile(path) as members:
+        names = set(members.namelist())
+        for section in SECTIONS:
+            if f"{section}_images.npy" in names:
+                shapes[section] = _shape(path, members, f"{section}_images.npy")
+                if f"{section}_labels.npy" in names:
+                    count = prod(_shape(path, members, f"{section}_labels.npy"))
+                    if count > MAX_LABELS:
+                        raise InputError(f"{path}: {section}_labels has {count} values; expected one per image.")
+                    with members.open(f"{section}_labels.npy") as member:
+                        array = np.lib.format.read_array(member, allow_pickle=False)
+                    labels[section] = array.reshape(len(array), -1) if array.ndim else array.reshape(0, 1)
     return shapes, labels
 
 

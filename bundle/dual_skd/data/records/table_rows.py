@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from dual_skd.data.records.labels import LabelWords
+from dual_skd.data.records.labels import LabelWords, word_of
 from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, cell_text, first_few
 from dual_skd.data.records.table_images import Places, locate_images
 from dual_skd.data.records.tables import KNOWN_COLUMNS, Table, other_names, require_columns, same_name, words_in
@@ -270,8 +270,8 @@ def _parts_of(value: object, multi_label: bool, table: Table, where: str) -> lis
             raise InputError(f"{where}: {len(value)} label flags for {len(names)} classes ({', '.join(names)}).")
         return [name for name, flag in zip(names, value, strict=True) if _as_flag(flag, name, where)]
     if isinstance(value, list):
-        return [str(item) for item in value]
-    text = str(value).strip()
+        return [word_of(item, where) for item in value]
+    text = word_of(value, where)
     if type(value) is int or text not in table.class_names:  # names may be numbers themselves
         text = table.numbers.get(text, text)
     return [part.strip() for part in text.split("|")] if multi_label else [text]

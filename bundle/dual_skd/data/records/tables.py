@@ -15,10 +15,12 @@ from pathlib import Path
 
 from dual_skd.data.reading.formats import TEXT, UNKNOWN, WORKBOOKS, content_of
 from dual_skd.data.records.image_files import IMAGE_SUFFIXES
+from dual_skd.data.records.labels import word_of
 from dual_skd.data.records.record import LeftOut
 from dual_skd.data.records.rows import SPLIT_WORDS, cell_text
 from dual_skd.data.records.table_images import names_a_file
 from dual_skd.errors import InputError
+from dual_skd.utils.csv_text import unescaped
 from dual_skd.utils.spelling import bare, key_of, known
 from dual_skd.utils.wording import counted
 
@@ -266,7 +268,7 @@ def _csv_lines(text: str, delimiter: str, path: Path) -> list[list[str]]:
                 f"{path}, entry {len(lines)}: a quote joins {len(span)} lines of the table into one entry; remove the "
                 'stray quote, or write it twice inside a quoted field ("5"" tube").'
             )
-        lines.append(line)
+        lines.append([unescaped(cell) for cell in line])
     return lines
 
 
@@ -274,7 +276,8 @@ def _read_json(path: Path) -> Table:
     """Reads a Medical Segmentation Decathlon style data list, or a plain list of entries."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, OSError) as error:
+        json.dumps(content, ensure_ascii=False).encode()  # half a letter, as "\\ud800", would be in no table of results
+    except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path} can't be read as JSON: {error}.") from error
     if isinstance(content, list):
         return Table(path, _entries(content, path))
@@ -293,7 +296,11 @@ def _read_json(path: Path) -> Table:
     given = content.get("left_out")
     left_out = tuple(map(LeftOut.from_entry, _entries(given, path))) if isinstance(given, list) else ()
     return Table(
-        path, entries, _declared_numbers(content.get("labels")), left_out, content.get("twins_searched") is True
+        path,
+        entries,
+        _declared_numbers(content.get("labels"), f"{path}, labels"),
+        left_out,
+        content.get("twins_searched") is True,
     )
 
 
@@ -326,10 +333,10 @@ def _entries(members: list, path: Path) -> list[dict]:
     return entries
 
 
-def _declared_numbers(labels: object) -> dict[str, str]:
+def _declared_numbers(labels: object, where: str) -> dict[str, str]:
     """Number -> name of a Decathlon ``"labels": {"0": "normal", "1": "nodule"}`` block or a list, in numeric order."""
     if isinstance(labels, list):
-        return {str(place): str(name) for place, name in enumerate(labels)}
+        return {str(place): word_of(name, where) for place, name in enumerate(labels)}
     if isinstance(labels, dict) and all(str(key).isdecimal() for key in labels):
-        return {key: str(labels[key]) for key in sorted(labels, key=int)}
+        return {key: word_of(labels[key], where) for key in sorted(labels, key=int)}
     return {}
