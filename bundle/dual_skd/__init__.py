@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dual_skd.utils.former_names import install
 from dual_skd.utils.lazy import on_first_use
+from dual_skd.utils.telemetry import switch_off_telemetry
 
 __version__ = "0.1.0"
 
@@ -39,3 +40,4 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 __getattr__, __dir__ = on_first_use(__name__, _HOME, beside=["__version__"])
 install()
+switch_off_telemetry()  # here, because libraries look when they are imported
