@@ -6,11 +6,11 @@ import json
 import os
 import stat
 import subprocess
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from full_disk import fill_disk, needs_full
 from safetensors.torch import save_file
 
 from dual_skd.errors import InputError
@@ -45,12 +45,12 @@ def test_file_and_folder_are_on_the_disk_before_it_is_said(tmp_path, monkeypatch
     assert steps == ["file", "rename", "dir"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full (Linux)")
-@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind != "safetensors"])
-def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, kind):
+@needs_full
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind != "safetensors"])  # which puts its own in place
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, kind, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("good")
-    (tmp_path / "a.txt.tmp").symlink_to("/dev/full")  # every write to it ends with ENOSPC
+    fill_disk(monkeypatch)
     with pytest.raises(InputError) as caught:
         replace_file(path, WRITERS[kind], former=tmp_path / "b.txt")
     assert f"{path} can't be written (" in str(caught.value) and len(str(caught.value).splitlines()) == 1
