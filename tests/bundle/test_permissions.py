@@ -20,7 +20,7 @@ pytest.importorskip("highdicom")
 PRIVATE_FOLDERS = ("cache", "cache/*", "explanations", "sr")
 PRIVATE = (
     *("cache/*/*.pt", "explanations/*.png", "sr/*.dcm", "report/report.html"),  # pictures, ids
-    *("datalist.json", "predictions*.csv", "measured_*.json"),  # patients and names of files
+    *("datalist*.json", "predictions*.csv"),  # patients and names of files
     *("run.json", "last.pt", "previous.pt"),  # the path of the data
 )
 AS_THE_UMASK_SAYS = (

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-
 MARK_OF_FOLDER = 0x10  # torch.load takes a record with it for empty, and no sum is kept of it
 
 
