@@ -131,3 +131,21 @@ def test_choose_lists_the_valid_words():
     assert choose({"ema": 1, "mutual": 2}, "mutual", "update") == 2
     with pytest.raises(InputError, match=r"Unknown update 'mutal' \(did you mean mutual\?\); valid: ema, mutual"):
         choose({"ema": 1, "mutual": 2}, "mutal", "update")
+
+
+class Unreadable(torch.utils.data.Dataset):
+    """Images that another library reads, which wraps the error."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, place):
+        raise wrapped(SelectionError("a.png can't be read; mend it."), explicit=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_sentence_of_an_error_in_a_process_of_the_loader_is_found(workers):
+    with pytest.raises(RuntimeError) as caught:
+        next(iter(torch.utils.data.DataLoader(Unreadable(), num_workers=workers)))
+    assert sentence_of(caught.value) == "a.png can't be read; mend it."
+    assert (("Caught" in str(caught.value)) is (workers == 1)) and "\n" not in str(input_error_behind(caught.value))

@@ -23,6 +23,8 @@ T = TypeVar("T")
 # no space, a user's share of it used up, a file larger than it may be
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_MEMORY = "The memory of this computer is full; give a smaller batch_size, fewer num_workers, or cache disk."
+# PyTorch hands an error of a loader's process on as the text of its stack
+OF_LOADER = re.compile(r"(?s)^Caught \w+ in DataLoader worker.*?^dual_skd\.errors\.\w+: ([^\n]+)$", re.MULTILINE)
 # what MONAI and PyTorch say, and what a command says for it
 SENTENCES = {
     r"Cannot find the (?:logging )?config file: (.+)\.$": (
@@ -87,6 +89,10 @@ class InputError(ValueError):
         super().__init__(visible(message))
 
 
+class NotWritten(InputError):
+    """A file can't be written, for want of space for instance; what was there before is unchanged."""
+
+
 class SelectionError(InputError):
     """Weights of the large network can't be selected for the small one."""
 
@@ -101,8 +107,13 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def input_error_behind(error: BaseException | None) -> InputError | None:
-    """Returns the ``InputError`` that caused ``error``, or None."""
-    return next((one for one in causes(error) if isinstance(one, InputError)), None)
+    """Returns the ``InputError`` that caused ``error``, in this process or in one of a loader, or None."""
+    for one in causes(error):
+        if said := OF_LOADER.search(str(one)):
+            return InputError(said[1])
+        if isinstance(one, InputError):
+            return one
+    return None
 
 
 @contextmanager

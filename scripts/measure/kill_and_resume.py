@@ -25,8 +25,9 @@ from pathlib import Path
 
 import torch
 
-from dual_skd.runs.checkpoint import NEWEST, PREVIOUS, read_checkpoint
+from dual_skd.runs.checkpoint import NEWEST, PREVIOUS
 from dual_skd.utils.files import sha256_of
+from dual_skd.utils.tensor_files import read_tensors
 from scripts import ROOT, TRAIN
 from scripts.markdown import table_head, table_row
 
@@ -60,7 +61,7 @@ def progress(output: Path) -> tuple[int, int]:
     """Iterations that the newest whole checkpoint has had, and those of an epoch."""
     for path in (output / NEWEST, output / PREVIOUS):
         with contextlib.suppress(ValueError):  # not there, or just being replaced
-            state = read_checkpoint(path)["trainer"]
+            state = read_tensors(path)["trainer"]
             return state["iteration"], state["epoch_length"]
     return 0, 1
 

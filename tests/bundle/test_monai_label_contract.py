@@ -20,6 +20,7 @@ from monai.transforms import LoadImaged, SaveImaged
 
 from dual_skd.errors import input_error_behind
 from dual_skd.runs.model_file import bundle_root, load_model
+from dual_skd.utils.files import DRAFT_SUFFIX
 
 FOLDER = "dual_skd_classification"
 
@@ -125,7 +126,7 @@ def test_train_json_trains_on_what_monai_label_gives_and_replaces_the_model(bund
         assert {record["label"] for record in parts[part]} == {0, 1, 2}
     after = (bundle / "models" / "model.pt").read_bytes()
     assert after != before and after == (output / "models" / "model.pt").read_bytes()
-    assert not list((bundle / "models").glob("*.tmp"))
+    assert not list((bundle / "models").glob(f"*{DRAFT_SUFFIX}"))
 
 
 def test_a_label_that_the_bundle_has_no_class_for_is_one_sentence(bundle, labelled, tiny, run):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dual_skd.cli.dispatch import main
 from dual_skd.serving.predictor import predict
+from dual_skd.utils.files import DRAFT_SUFFIX
 
 
 @pytest.fixture
@@ -91,3 +92,16 @@ def test_a_table_is_that_of_inference_and_counts_what_cannot_be_used(make_model,
         first, _, bad = csv.DictReader(file)
     assert float(first["p_ill"]) == pytest.approx(predict(files[0], model=path).probabilities["ill"], rel=1e-6)
     assert bad["predicted"] == "" and "c.png can't be read" in bad["problem"]
+
+
+def test_a_table_does_not_take_the_place_of_an_image_or_the_model(make_model, files, tmp_path, capsys):
+    path = make_model()
+    (tmp_path / "list.csv").write_text(f"image\n{files[0]}\n")
+    (tmp_path / "link.csv").symlink_to(files[1])
+    for taken, whose in ((files[1], "images"), (path, "model"), ("list.csv", "images"), ("link.csv", "images")):
+        before = (tmp_path / taken).read_bytes()
+        asked = [*files[:2], str(tmp_path / "list.csv")]
+        assert main(["predict", *asked, "--csv", str(tmp_path / taken), "--model", str(path)]) == 1
+        assert f"{taken} belongs to the {whose}, and would be written over" in capsys.readouterr().err
+        assert (tmp_path / taken).read_bytes() == before
+    assert not list(tmp_path.rglob(f"*{DRAFT_SUFFIX}"))

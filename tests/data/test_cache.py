@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from monai.data import Dataset
+import torch
+from full_disk import fill_disk, needs_full
+from monai.data import DataLoader, Dataset
 from PIL import Image
 
 from dual_skd.data import cache as caching
 from dual_skd.data.cache import DiskCache, MemoryCache, cached_dataset, free_memory, loader_workers
 from dual_skd.data.reading.preprocessing import image_transforms
-from dual_skd.errors import InputError, input_error_behind
+from dual_skd.errors import InputError, input_error_behind, sentence_of
 
 SETTINGS = {"spatial_dims": 2, "image_size": 8, "window": "percentile"}
 
@@ -123,3 +125,48 @@ def test_the_size_of_all_images_is_guessed_from_the_last_of_them_too(records, tm
         images, lambda record: seen.append(record["image"]) or transform(record), cache_dir=tmp_path, settings=SETTINGS
     )
     assert len(seen) == 8 and seen[0] == images[0]["image"] and seen[-1] == images[14]["image"]
+
+
+@pytest.mark.parametrize("content", [b"hello", b"", bytes(900), "hello", {"label": 1}, {"image": "hello"}])
+def test_a_file_that_holds_no_image_is_read_anew(records, tmp_path, content, caplog):
+    wanted = build(records, tmp_path, cache="disk")[0]["image"]
+    (stored,) = (tmp_path / "cache").rglob("*.pt")
+    stored.write_bytes(content) if isinstance(content, bytes) else torch.save(content, stored)
+    for warnings in (1, 1):  # it is written anew as well
+        assert np.array_equal(build(records, tmp_path, cache="disk")[0]["image"], wanted)
+        assert caplog.text.count("is damaged; the image is read again") == warnings
+
+
+def test_a_flipped_byte_is_read_anew(records, tmp_path, caplog):
+    wanted = build(records, tmp_path, cache="disk")[0]
+    (stored,) = (tmp_path / "cache").rglob("*.pt")
+    whole = stored.read_bytes()
+    values = whole.index(wanted["image"].numpy().tobytes())  # where torch.load alone would see another image
+    stored.write_bytes(whole[:values] + bytes([whole[values] ^ 255]) + whole[values + 1 :])
+    caplog.clear()
+    assert np.array_equal(build(records, tmp_path, cache="disk")[0]["image"], wanted["image"])
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are others elsewhere")
+def test_nobody_else_may_read_pictures_of_patients(records, tmp_path):
+    former = os.umask(0)
+    try:
+        build(records, tmp_path, cache="disk")[0]
+    finally:
+        os.umask(former)
+    (stored,) = (tmp_path / "cache").rglob("*.pt")
+    modes = [path.stat().st_mode & 0o777 for path in (stored, stored.parent, stored.parent.parent)]
+    assert modes == [0o600, 0o700, 0o700] and os.listdir(stored.parent) == [stored.name]
+
+
+@needs_full
+def test_a_full_disk_is_one_sentence(records, tmp_path, monkeypatch):
+    dataset = build(records[:1], tmp_path, cache="disk")
+    fill_disk(monkeypatch)
+    for read in (lambda: dataset[0], lambda: next(iter(DataLoader(dataset, num_workers=1)))):
+        with pytest.raises(Exception) as caught:
+            read()
+        sentence = sentence_of(caught.value)
+        assert sentence and "can't be written" in sentence and "\n" not in sentence
+        assert not list((tmp_path / "cache").rglob("*.*"))

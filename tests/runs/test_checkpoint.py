@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from full_disk import fill_disk, needs_full
 from ignite.engine import Events
 from monai.data import DataLoader
 from monai.utils import set_determinism
@@ -27,13 +28,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dual_skd.data import AugmentBatch, BatchAugment
 from dual_skd.errors import InputError
-from dual_skd.runs.checkpoint import NEWEST, PREVIOUS, Checkpoints, find_checkpoint, read_checkpoint, write_checkpoint
+from dual_skd.runs.checkpoint import NEWEST, PREVIOUS, Checkpoints, find_checkpoint, write_checkpoint
 from dual_skd.runs.random_state import ResumableSampler, random_state, set_random_state
 from dual_skd.runs.signals import StopSignals
 from dual_skd.training.label_free import LabelFreeHeads, LabelFreeTask
 from dual_skd.training.schedule import Schedule
 from dual_skd.training.task import DualModelTask
 from dual_skd.training.trainer import DualModelTrainer
+from dual_skd.utils.tensor_files import read_tensors
 
 SETTINGS = {"epochs": 3, "seed": 0, "num_workers": 2}
 PER_EPOCH = 5
@@ -289,7 +291,7 @@ def test_a_sampler_that_cannot_begin_in_the_midst_is_saved_at_the_end_of_epochs_
     run.trainer.data_loader = DataLoader(Images(), batch_size=2, drop_last=True, shuffle=True)
     with pytest.raises(Killed):
         run.at(8, kill).go()
-    assert read_checkpoint(tmp_path / NEWEST)["trainer"]["iteration"] == PER_EPOCH
+    assert read_tensors(tmp_path / NEWEST)["trainer"]["iteration"] == PER_EPOCH
 
 
 def test_a_run_that_early_stopping_ended_does_not_train_on(tmp_path):
@@ -359,7 +361,7 @@ def test_a_run_from_before_the_choice_of_fit_goes_on_as_it_was(stopped):
 
 
 def test_a_run_of_a_former_version_goes_on_where_it_used_nothing_that_is_gone(stopped):
-    states = read_checkpoint(stopped / NEWEST)
+    states = read_tensors(stopped / NEWEST)
     states["run"] |= {"compensate": 0, "freeze_norm": False}
     torch.save(states, stopped / NEWEST)
     assert find(stopped).iteration == 7
@@ -425,7 +427,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(stopped, whole, damag
     assert run.checkpoints.found.iteration == 6
     with pytest.raises(Killed):  # the next checkpoint replaces the damaged one, not the good one
         run.at(8, kill).go()
-    assert [read_checkpoint(stopped / name)["trainer"]["iteration"] for name in (NEWEST, PREVIOUS)] == [7, 6]
+    assert [read_tensors(stopped / name)["trainer"]["iteration"] for name in (NEWEST, PREVIOUS)] == [7, 6]
     assert Run(stopped).go().digest() == whole.digest()
 
 
@@ -444,14 +446,14 @@ def test_no_flipped_bit_gives_other_content(tmp_path):
     states = {"a": torch.arange(300.0), "b": {"c": [1, 2.5, "text"]}}
     write_checkpoint(path, states)
     good, wanted = path.read_bytes(), digest(states)
-    assert digest(read_checkpoint(path)) == wanted
+    assert digest(read_tensors(path)) == wanted
     draw, refused = random.Random(0), 0
     for _ in range(150):
         content = bytearray(good)
         content[draw.randrange(len(good))] ^= 1 << draw.randrange(8)
         path.write_bytes(content)
         try:
-            assert digest(read_checkpoint(path)) == wanted  # padding, or a date
+            assert digest(read_tensors(path)) == wanted  # padding, or a date
         except ValueError:
             refused += 1
     assert refused > 100
@@ -460,7 +462,7 @@ def test_no_flipped_bit_gives_other_content(tmp_path):
 def test_the_last_two_are_kept(tmp_path):
     for number in range(3):
         write_checkpoint(tmp_path / NEWEST, {"number": number})
-    assert [read_checkpoint(tmp_path / name)["number"] for name in (NEWEST, PREVIOUS)] == [2, 1]
+    assert [read_tensors(tmp_path / name)["number"] for name in (NEWEST, PREVIOUS)] == [2, 1]
     assert sorted(os.listdir(tmp_path)) == [NEWEST, PREVIOUS]
 
 
@@ -494,7 +496,7 @@ def test_a_kill_while_checkpoints_are_written_leaves_a_whole_one(tmp_path):
         whole = []
         for name in (NEWEST, PREVIOUS):
             if (tmp_path / name).exists():
-                states = read_checkpoint(tmp_path / name)  # raises where it is damaged
+                states = read_tensors(tmp_path / name)  # raises where it is damaged
                 assert (states["a"] == states["number"]).all()
                 whole.append(states["number"])
         assert whole
@@ -503,18 +505,17 @@ def test_a_kill_while_checkpoints_are_written_leaves_a_whole_one(tmp_path):
     assert len(set(numbers)) == 20 and numbers == sorted(numbers)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full (Linux)")
-def test_a_full_disk_ends_the_run_with_one_sentence_and_the_checkpoint_before_stays(tmp_path, whole):
+@needs_full
+def test_a_full_disk_ends_the_run_with_one_sentence_and_the_checkpoint_before_stays(tmp_path, whole, monkeypatch):
     run = Run(tmp_path)
-    run.at(8, lambda: (tmp_path / f"{NEWEST}.tmp").symlink_to("/dev/full"))
-    with pytest.raises(InputError) as caught:
-        run.go()
+    with monkeypatch.context() as until, pytest.raises(InputError) as caught:
+        run.at(8, lambda: fill_disk(until)).go()
     assert "last.pt can't be written" in str(caught.value) and len(str(caught.value).splitlines()) == 1
-    assert read_checkpoint(tmp_path / NEWEST)["trainer"]["iteration"] == 7
+    assert read_tensors(tmp_path / NEWEST)["trainer"]["iteration"] == 7
     assert Run(tmp_path).go().digest() == whole.digest()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full (Linux)")
+@needs_full
 def test_a_disk_that_is_full_for_other_files_is_one_sentence_too(tmp_path):
     with pytest.raises(InputError, match="Nothing more can be written .*No space left.*goes on from .*last.pt"):
         Run(tmp_path).at(8, lambda: Path("/dev/full").write_text("a")).go()
@@ -549,7 +550,7 @@ def test_an_ignored_signal_stays_ignored():
 
 
 def test_the_settings_of_a_checkpoint_are_plain(stopped):
-    run = read_checkpoint(stopped / NEWEST)["run"]
+    run = read_tensors(stopped / NEWEST)["run"]
     assert run == SETTINGS | {"data_hash": "a"} and json.loads(json.dumps(run)) == run
 
 

@@ -18,7 +18,6 @@ from dual_skd.errors import InputError
 from dual_skd.metrics import fit_conformal, fit_temperature, write_predictions
 from dual_skd.networks.build import build_network
 from dual_skd.networks.pretrained import load_pretrained
-from dual_skd.runs import model_file as outputs
 from dual_skd.runs.model_file import (
     conformal_rule,
     find_model,
@@ -85,11 +84,11 @@ def test_no_half_written_file_is_left(tmp_path, monkeypatch):
     save(tmp_path, network())
     before = (tmp_path / "model.pt").read_bytes()
 
-    def killed(content, path):
-        Path(path).write_bytes(b"half")
+    def killed(content, file):
+        file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs.torch, "save", killed)
+    monkeypatch.setattr(torch, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, network())
     assert (tmp_path / "model.pt").read_bytes() == before

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from dual_skd.metrics.uncertainty import Conformal
 from dual_skd.networks.build import build_network
 from dual_skd.serving.prediction import PredictionRules
 from dual_skd.serving.writers import ExplanationWriter, PredictionWriter, picture
-from dual_skd.utils.files import draft_of
+from dual_skd.utils.files import DRAFT_SUFFIX
 
 NAMES = ["normal", "nodule"]
 
@@ -64,10 +65,11 @@ def test_rows_are_on_disk_after_each_batch_and_none_is_kept(tmp_path):
     writer.attach(engine)
     lines = []
     engine.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda: lines.append(len(draft_of(writer.path).read_text().splitlines()))
+        Events.ITERATION_COMPLETED,
+        lambda: lines.extend(len(draft.read_text().splitlines()) for draft in tmp_path.glob(f"*{DRAFT_SUFFIX}")),
     )
     engine.run([torch.full((1, 2), 0.5)] * 3)
-    assert lines == [2, 3, 4] and not draft_of(writer.path).exists()
+    assert lines == [2, 3, 4] and os.listdir(tmp_path) == ["predictions.csv"]
 
 
 def test_an_auxiliary_and_calibrated_sets_have_columns(tmp_path):

@@ -6,15 +6,25 @@ import json
 import os
 import stat
 import subprocess
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from full_disk import fill_disk, needs_full
 from safetensors.torch import save_file
 
 from dual_skd.errors import InputError
-from dual_skd.utils.files import make_folder, replace_file, sha256_of, write_csv, write_json, write_text
+from dual_skd.utils.files import (
+    DRAFT_SUFFIX,
+    Draft,
+    make_folder,
+    remove_drafts,
+    replace_file,
+    sha256_of,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 WRITERS = {
     "text": lambda draft: draft.write_text("x" * 10_000),
@@ -45,12 +55,12 @@ def test_file_and_folder_are_on_the_disk_before_it_is_said(tmp_path, monkeypatch
     assert steps == ["file", "rename", "dir"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full (Linux)")
-@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind != "safetensors"])
-def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, kind):
+@needs_full
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind != "safetensors"])  # which puts its own in place
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, kind, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("good")
-    (tmp_path / "a.txt.tmp").symlink_to("/dev/full")  # every write to it ends with ENOSPC
+    fill_disk(monkeypatch)
     with pytest.raises(InputError) as caught:
         replace_file(path, WRITERS[kind], former=tmp_path / "b.txt")
     assert f"{path} can't be written (" in str(caught.value) and len(str(caught.value).splitlines()) == 1
@@ -126,3 +136,62 @@ def test_a_folder_that_cannot_be_made_or_written_into_is_one_sentence(tmp_path, 
     monkeypatch.setattr("dual_skd.utils.files.os.access", lambda *arguments: False)
     with pytest.raises(InputError, match="can't be written into"):
         make_folder(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are others elsewhere")
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_private_file_is_for_the_user_alone_from_its_first_byte_and_others_are_as_the_umask_says(
+    tmp_path, umask, kind
+):
+    seen = []
+
+    def write(draft):
+        seen.append(stat.S_IMODE(draft.stat().st_mode))
+        WRITERS[kind](draft)
+
+    (tmp_path / "private").write_text("")
+    os.chmod(tmp_path / "private", 0o644)  # as a former version left it
+    former = os.umask(umask)
+    try:
+        replace_file(tmp_path / "private", write, private=True)
+        replace_file(tmp_path / "public", write)
+        make_folder(tmp_path / "a" / "b", private=True)
+    finally:
+        os.umask(former)
+    public = 0o666 & ~umask
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("private", "public", "a", "a/b")}
+    assert modes == {"private": 0o600, "public": public, "a": 0o777 & ~umask, "a/b": 0o700}
+    assert seen == [0o600, public]
+    assert make_folder(tmp_path / "a", private=True) and stat.S_IMODE((tmp_path / "a").stat().st_mode) == modes["a"]
+
+
+def test_drafts_of_two_writers_at_once_are_two_and_the_last_counts(tmp_path):
+    one, other = Draft(tmp_path / "a.csv"), Draft(tmp_path / "a.csv")
+    one.write(lambda file: file.write_text("one"))
+    other.write(lambda file: file.write_text("other"))
+    other.publish()
+    one.publish()
+    assert (tmp_path / "a.csv").read_text() == "one" and os.listdir(tmp_path) == ["a.csv"]
+    assert len(Draft(tmp_path / ("ä" * 120)).file.name.encode()) < 255
+
+
+def test_a_draft_goes_with_its_object_but_not_with_a_forked_copy(tmp_path):
+    draft = Draft(tmp_path / "a.csv")
+    if (child := os.fork()) == 0:
+        draft.discard()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.listdir(tmp_path) == [draft.file.name]
+    del draft
+    assert not os.listdir(tmp_path)
+
+
+def test_old_drafts_alone_are_removed_where_others_write(tmp_path):
+    (tmp_path / f"old{DRAFT_SUFFIX}").write_text("")
+    os.utime(tmp_path / f"old{DRAFT_SUFFIX}", (0, 0))
+    draft = Draft(tmp_path / "a.csv")
+    remove_drafts(tmp_path, older_than=3600)
+    assert os.listdir(tmp_path) == [draft.file.name]
+    remove_drafts(tmp_path)
+    assert not os.listdir(tmp_path)

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dual_skd.cli.shared import add_findings_file, write_lines
+from dual_skd.cli.shared import add_findings_file, require_other_file, write_lines
 from dual_skd.errors import InputError, visible
 from dual_skd.options import Training, command, read
 from dual_skd.options.arguments import Parser, add_options, given
@@ -67,10 +67,10 @@ def main(args: argparse.Namespace) -> int:
         findings = check_records(data, known=known, twins=not args.no_twins)
     if args.json is not None:
         content = {"data": str(args.dataset_dir), "hash": data.hash if data.source else "", **findings.as_dict()}
-        write_json(args.json, content, indent=2)
+        write_json(args.json, content, indent=2, private=True)
     if args.fix_list is not None:
         rows_to_fix = ([visible(one.get(name, "")) for name in COLUMNS] for one in findings.offenders)
-        write_csv(args.fix_list, [COLUMNS, *rows_to_fix])  # for a person, who reads it line by line
+        write_csv(args.fix_list, [COLUMNS, *rows_to_fix], private=True)  # for a person, who reads it line by line
     if not data.source:  # nothing could be read at all
         write_lines(*(f"Error: {sentence}" for sentence in findings.errors), to=sys.stderr)
         return 1
@@ -250,7 +250,7 @@ def _write_page(
     name, notes = Path(args.dataset_dir).resolve().name, notes_on(data, findings)
     with silenced("dual_skd.data"), _without_remarks_of_decoders():  # the findings have it all
         page = check_page(name, data, findings, options, notes=notes, verdict=verdict, following=following)
-    write_text(args.page, page)
+    write_text(args.page, page, private=True)
 
 
 def _wrapped(text: str, mark: str) -> list[str]:
@@ -266,12 +266,10 @@ def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> Non
         InputError: a file that is to be written is part of the data, or is named twice.
     """
     written = [path.resolve() for path in outputs if path is not None]
-    taken = {Path(record.image).resolve() for split in data.splits.values() for record in split}
-    taken.add(Path(given_as).resolve())
+    taken = [given_as, *(record.image for split in data.splits.values() for record in split)]
     for path in written:
-        named = path in taken or str(path) in data.source  # which names the table in a folder
-        if named and not path.is_dir():
-            raise InputError(f"{path} belongs to the data, and would be written over; give another file.")
+        table = [path] if str(path) in data.source else []  # which names the table in a folder
+        require_other_file(path, [*taken, *table], "data")
     if len(set(written)) < len(written):
         raise InputError("Two of --page, --json, --fix-list and --clean-list name the same file; give each its own.")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -27,9 +28,10 @@ from dual_skd.evaluation.learning_curve import CONTROL, METRICS, Cell, Measured,
 from dual_skd.options import Training, read, words_of
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Copies, Reading
-from dual_skd.runs.workflow import TRAIN
+from dual_skd.runs.lock import held
+from dual_skd.runs.workflow import TRAIN, Gathered
 from dual_skd.serving.export.worker import last_error
-from dual_skd.utils.files import make_folder, read_json, write_json
+from dual_skd.utils.files import expanded, make_folder, read_json, write_json
 from dual_skd.utils.wording import counted
 
 MAX_EPOCH_FACTOR = 8  # a share gets at most so many times the epochs of the whole set
@@ -72,7 +74,12 @@ def main(args: argparse.Namespace) -> int:
     wanted = TRAIN.gather(given(args, Training, OF_RUNS) | {"dataset_dir": args.data}, args.preset, args.config)
     if taken := [name for name in wanted.values if name not in (*OF_RUNS, "dataset_dir")]:
         raise InputError(f"learning-curve sets {' and '.join(taken)} itself; leave that out of {args.config[-1]}.")
-    curve = make_folder(args.curve.expanduser())
+    with held(args.curve, "learning-curve"):
+        return make_curve(args, wanted, expanded(args.curve))
+
+
+def make_curve(args: argparse.Namespace, wanted: Gathered, curve: Path) -> int:
+    """Makes the division and the runs that are missing, and returns the exit code of :func:`main`."""
     divide_once(args.data, of_division(wanted.options), curve / "split.json")
     make_folder(curve / "runs")
     cells = [
@@ -163,7 +170,7 @@ def divide_once(data: str, options: Mapping[str, Any], path: Path) -> None:
             f"{data} has no test images, on which all runs are measured; add a split of them, or give data without any "
             "split, of which a fifth is carved for it."
         )
-    write_json(path.with_name(DIVISION_SOURCE), made_of)
+    write_json(path.with_name(DIVISION_SOURCE), made_of, private=True)
     save_split(found, path)
 
 
@@ -251,7 +258,7 @@ class Runs:
 
 def run_command(command: Sequence[str], log: Path) -> int:
     """Runs a command with its output at the end of a file, and returns its exit code; a signal lets it save."""
-    with log.open("a", encoding="utf-8") as file:
+    with open(log, "a", encoding="utf-8", opener=for_the_user_alone) as file:  # it names paths of the data
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)  # noqa: S603
         try:
             return process.wait()
@@ -260,6 +267,11 @@ def run_command(command: Sequence[str], log: Path) -> int:
                 process.terminate()
             process.wait()
             raise
+
+
+def for_the_user_alone(path: str, flags: int) -> int:
+    """Opens a file, as :func:`open` asks for it, that nobody else may read if it is new."""
+    return os.open(path, flags, 0o600)
 
 
 @contextlib.contextmanager

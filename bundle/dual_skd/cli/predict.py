@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dual_skd import options
 from dual_skd.api.inference_result import InferenceResult
 from dual_skd.api.result_base import last_words
-from dual_skd.cli.shared import write_lines
+from dual_skd.cli.shared import require_other_file, write_lines
 from dual_skd.errors import InputError, visible
 from dual_skd.options.arguments import Parser, add_options, given
 
@@ -43,6 +43,7 @@ def add_arguments(parser: Parser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Prints the predictions; returns 1 if an image could not be used, else 0."""
     asked = options.read(options.Prediction, given(args, options.Prediction, OPTIONS))
+    from dual_skd.data.reading.locators import path_of
     from dual_skd.serving.prediction import Prediction, PredictionTable
     from dual_skd.serving.predictor import load_predictor, predict_iter
 
@@ -50,6 +51,8 @@ def main(args: argparse.Namespace) -> int:
     loading |= {name: getattr(asked, name) for name in ("calibrate", "alpha", "unexpected_input")}
     reading = {"image_column": asked.image_column, "allow_outside": asked.allow_outside}
     predictor = load_predictor(**loading)
+    if args.csv is not None:
+        require_other_file(args.csv, [predictor.path], "model")
     table = None if args.csv is None else PredictionTable(args.csv, predictor.rules.columns())
     runtime = predictor.runtime if args.verbose else ""
     not_found: list[Prediction] = []
@@ -57,9 +60,13 @@ def main(args: argparse.Namespace) -> int:
     def images() -> Iterator[str]:
         for path in args.images:
             try:
-                yield from predictor.images_in(Path(path).absolute(), **reading)
+                found = predictor.images_in(Path(path).absolute(), **reading)
             except InputError as error:  # the others are predicted
                 not_found.append(Prediction(path, problem=str(error)))
+                continue
+            if args.csv is not None:
+                require_other_file(args.csv, [path, *map(path_of, found)], "images")
+            yield from found
 
     failed = False
     for found in chain(predict_iter(images(), on_bad_file="skip", **loading), not_found):

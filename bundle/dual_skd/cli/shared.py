@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from dual_skd.errors import visible
+from dual_skd.errors import InputError, visible
 from dual_skd.runs.workflow import Workflow
 
 
@@ -34,6 +35,12 @@ def add_split(parser: argparse.ArgumentParser) -> None:
 def add_findings_file(parser: argparse.ArgumentParser) -> None:
     """Declares ``--json FILE`` of a command that looks for problems."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found to FILE")
+
+
+def require_other_file(written: Path, taken: Iterable[str | Path], whose: str) -> None:
+    """Raises an ``InputError`` for a file to write that is one of those that are read, which belong to ``whose``."""
+    if written.resolve() in {Path(one).resolve() for one in taken} and not written.is_dir():
+        raise InputError(f"{written} belongs to the {whose}, and would be written over; give another file.")
 
 
 def write_lines(*lines: str, to: TextIO | None = None) -> None:

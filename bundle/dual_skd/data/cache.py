@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import json
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,13 +19,15 @@ import psutil
 import torch
 from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose
+from monai.utils import convert_to_tensor
 
 from dual_skd.data.reading.facts import spread
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.errors import InputError
 from dual_skd.options.choices import Cache
-from dual_skd.utils.files import expanded
+from dual_skd.utils.files import expanded, make_folder, remove_drafts, replace_file
 from dual_skd.utils.progress import bar
+from dual_skd.utils.tensor_files import read_tensors, save_tensors
 from dual_skd.utils.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -30,6 +35,7 @@ logger = logging.getLogger(__name__)
 CACHES = get_args(Cache)
 MEMORY_SHARE = 0.5  # of the free memory that decoded images may take; networks and the loader need the rest
 MAX_READING_SECONDS = 45.0  # for reading all images into memory before the first step
+OLD_DRAFT_SECONDS = 3600.0  # runs may share a folder; none writes so long on one image
 PROBED_IMAGES = 8  # on which size and time are measured
 
 
@@ -72,8 +78,11 @@ def cached_dataset(
         return Dataset(records, transform)
     if cache == "memory":
         return MemoryCache(records, transform, num_workers=max(num_workers, 1), progress=False, copy_cache=False)
+    folder = make_folder(expanded(cache_dir), private=True)
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return DiskCache(records, transform, cache_dir=expanded(cache_dir) / key, hash_func=_record_key)
+    folder = make_folder(folder / key, private=True)
+    remove_drafts(folder, older_than=OLD_DRAFT_SECONDS)
+    return DiskCache(records, transform, cache_dir=folder, hash_func=_record_key)
 
 
 class MemoryCache(CacheDataset):
@@ -92,18 +101,21 @@ class MemoryCache(CacheDataset):
 
 
 class DiskCache(PersistentDataset):
-    """MONAI's data set on disk, which decodes an image again where a killed process left a damaged file."""
+    """MONAI's data set on disk, in files for the user alone; an image whose file is damaged is decoded again."""
 
     def _cachecheck(self, item_transformed: Mapping[str, Any]) -> Any:
-        try:
-            return super()._cachecheck(item_transformed)
-        except (RuntimeError, EOFError):
-            path = self.cache_dir / f"{self.hash_func(item_transformed).decode()}{self.transform_hash}.pt"
-            if not path.is_file():
-                raise  # the image itself can't be read
+        path = self.cache_dir / f"{self.hash_func(item_transformed).decode()}.pt"
+        if path.is_file():
+            with contextlib.suppress(ValueError):
+                found = read_tensors(path)
+                if isinstance(found, dict) and isinstance(found.get("image"), torch.Tensor):
+                    return found
             logger.warning("%s is damaged; the image is read again.", path)
-            path.unlink()
-            return super()._cachecheck(item_transformed)
+        decoded = self._pre_transform(copy.deepcopy(item_transformed))
+        stored = convert_to_tensor(decoded, convert_numeric=False)
+        # not synchronised, which takes longer than decoding: what a power failure damages is noticed
+        replace_file(path, partial(save_tensors, stored), private=True, synchronise=False)
+        return decoded
 
 
 def loader_workers(dataset: Dataset, num_workers: int) -> int:

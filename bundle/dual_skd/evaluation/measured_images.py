@@ -127,6 +127,6 @@ class MeasuredImages:
         if not self.datalist.train:
             save_split(self.datalist, self.path)
         elif self.name != self.split:
-            write_text(self.path, json.dumps({"own": SECTIONS[self.split]}) + "\n")
+            write_text(self.path, json.dumps({"own": SECTIONS[self.split]}) + "\n", private=True)
         else:  # of a former evaluation under this name
             self.path.unlink(missing_ok=True)

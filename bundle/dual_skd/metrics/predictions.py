@@ -79,7 +79,7 @@ def write_predictions(
             images, labels, predicted, probabilities, *extra.values(), strict=True
         )
     )
-    write_csv(path, [header, *rows])
+    write_csv(path, [header, *rows], private=True)
 
 
 def read_predictions(path: str | Path, *, multi_label: bool = False) -> PredictionTable:

@@ -9,12 +9,12 @@ from pathlib import Path
 KNOWN = {
     "convnext.json": "ff56ada4fa6f044f22463ff0b72687d077fb570e4d81c3800ecd13bdfdd3fde8",
     "corruption.json": "68ee77ef21920600126ef16ff8a42c71e0faa95dc719acfd605e9161bc022a0b",
-    "evaluate.json": "bf2dfad5114592be7d63acc8b35188d64a5c782c4c443360aebabbc1e82e149d",
+    "evaluate.json": "1ddf690915338c7943ddc2d3cae18302e39cfcb67e011e7b15628a14c841c893",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
-    "inference.json": "14f8f3eb955d849f0f86a7d9bfb58e66b68c0aa4a11c00df225b0515ceeabd67",
+    "inference.json": "1883cb277fb1473a4957bc2539bfaba935d798c093656dfc10c03ff7a535a9e1",
     "multi_gpu_train.json": "b4b0869b9e42103c5ac520964fd1305e0120a32cff4813371305316ddbeb5f81",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "b1c491aab889492c47f775421dcef0267e4b02e13678db8a5d33560396476d1b",
+    "train.json": "49b6066c80ff3daace8a174d6abf569d9383cca3cff3912e4241655074dde8d7",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

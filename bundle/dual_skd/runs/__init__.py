@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes a run safe: checkpoints, its record, its best model, several processes."""
+"""What makes a run safe: checkpoints, its lock, its record, its best model, several processes."""
 
 from __future__ import annotations
 

@@ -7,13 +7,12 @@ import json
 import logging
 import signal
 import time
-import zipfile
 from collections.abc import Mapping
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
@@ -26,6 +25,7 @@ from dual_skd.runs.distributed import several_processes
 from dual_skd.runs.random_state import ResumableSampler, random_state, set_random_state
 from dual_skd.runs.signals import StopSignals
 from dual_skd.utils.files import expanded, read_json, replace_file
+from dual_skd.utils.tensor_files import read_tensors, save_tensors
 from dual_skd.utils.wording import counted, quoted
 
 logger = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ class Checkpoints:
         self._saved = time.monotonic()
         if self.found is None:
             return
-        states, self.found = read_checkpoint(self.found.path), None
+        states, self.found = read_tensors(self.found.path), None
         missing = [name for name in self.objects if name not in states]
         if missing:
             raise InputError(
@@ -278,34 +278,15 @@ def write_checkpoint(path: Path, states: Mapping[str, Any], *, keep: bool = True
     Raises:
         InputError: it can't be written; what was there is unchanged.
     """
-
-    def write(draft: Path) -> None:
-        with draft.open("wb") as file:  # unlike a path, an open file tells why writing failed
-            torch.save(states, file)
-
-    replace_file(path, write, former=path.with_name(PREVIOUS) if keep else None)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint, every byte of it compared with its sum.
-
-    Raises:
-        ValueError: it is damaged, or holds more than tensors and plain values.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            if file.testzip() is not None:
-                raise ValueError("its sums don't agree")
-        return torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # a flipped byte may turn up anywhere in zipfile, torch or pickle
-        raise ValueError(str(error).split("\n")[0] or type(error).__name__) from error
+    former = path.with_name(PREVIOUS) if keep else None
+    replace_file(path, partial(save_tensors, states), former=former, private=True)  # it has the path of the data
 
 
 def _newest_whole(files: list[Path], remedy: str) -> tuple[Path, dict[str, Any]]:
     problems = []
     for path in files:
         try:
-            states = read_checkpoint(path)
+            states = read_tensors(path)
         except ValueError as error:
             problems.append(f"{path} is damaged ({error})")
         else:

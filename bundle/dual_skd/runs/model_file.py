@@ -7,6 +7,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from dual_skd.runs.places import bundle_root as bundle_root  # configs written b
 from dual_skd.runs.places import find_model as find_model
 from dual_skd.runs.places import model_file
 from dual_skd.utils.files import replace_file
+from dual_skd.utils.tensor_files import save_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,6 @@ def save_model(
         InputError: architecture or preprocessing hold more than plain values.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     info = plain_values({
         "architecture": architecture, "class_names": class_names, "preprocessing": preprocessing or {},
         "multi_label": multi_label, **({} if calibration is None else {"calibration": calibration}),
@@ -78,7 +79,7 @@ def save_model(
     state: Any = OrderedDict((key, _own(value)) for key, value in kept.items())
     state._metadata = kept._metadata | {"": kept._metadata[""] | info}
     path = directory / f"{name}.pt"
-    replace_file(path, lambda draft: torch.save(state, draft))
+    replace_file(path, partial(save_tensors, state))
     if safetensors:
         texts = {key: json.dumps(value) for key, value in info.items()}
         replace_file(path.with_suffix(".safetensors"), lambda draft: save_file(state, draft, texts))

@@ -124,7 +124,8 @@ class RunRecord:
         if getattr(engine.state, "rank", 0) != 0:
             return
         total = round(time.perf_counter() - self._run_began, 3)
-        write_json(self.path, plain_values(self.record | {"timings": {"epochs": self._epochs, "total_seconds": total}}))
+        timings = {"epochs": self._epochs, "total_seconds": total}
+        write_json(self.path, plain_values(self.record | {"timings": timings}), private=True)
 
 
 def _network(role: str, architecture: Mapping[str, Any], input_shape: Sequence[int]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dual_skd.options.derived import FORMER
 from dual_skd.options.kinds import is_text, literal
 from dual_skd.options.known_configs import KNOWN, fingerprint
 from dual_skd.options.typed import top_entry
+from dual_skd.runs.lock import released_afterwards
 from dual_skd.runs.places import own_bundle
 from dual_skd.utils.log import silenced
 
@@ -127,7 +128,7 @@ class Workflow:
         warn_of_strangers(files)
         from monai.bundle import ConfigWorkflow
 
-        with _undisturbed(), plain_input_errors():
+        with _undisturbed(), plain_input_errors(), released_afterwards():
             with silenced("monai.bundle.workflows"):
                 workflow = ConfigWorkflow(list(map(str, files)), logging_file=False, workflow_type=self.monai)
             # an expression per option: MONAI would take a text with $, @ or % in front for its own language

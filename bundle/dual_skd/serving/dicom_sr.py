@@ -30,7 +30,7 @@ from dual_skd.data.records.dicom_ids import read_ids
 from dual_skd.data.records.image_files import is_dicom
 from dual_skd.errors import InputError
 from dual_skd.serving.dicom_sr_content import MANUFACTURER, SCHEME, Classified, Classifier, new_uid, report_content
-from dual_skd.utils.files import replace_file
+from dual_skd.utils.files import make_folder, replace_file
 
 if TYPE_CHECKING:
     from highdicom.sr import ComprehensiveSR
@@ -236,7 +236,8 @@ class StructuredReportWriter:
                 logger.warning("No report: %s", error)
                 continue
             names.add(name := hashlib.sha256(study.encode()).hexdigest()[:16])
-            replace_file(self.folder / f"{name}.dcm", partial(report.save_as, enforce_file_format=True))
+            target = make_folder(self.folder, private=True) / f"{name}.dcm"
+            replace_file(target, partial(report.save_as, enforce_file_format=True), private=True)
             written += len(images)
         logger.info("Structured Reports of %d studies (%d images) written to %s.", len(names), written, self.folder)
         if left := len(self._rows) - written:

@@ -94,7 +94,7 @@ def dataset_of(
     given = [*train, *(validation or [])]
     records = [{"image": str(record["image"]), "label": _name(record["label"], names, path)} for record in given]
     target = Path(output_dir) / "monai_label.json"
-    write_json(target, {"labels": names, "training": records})
+    write_json(target, {"labels": names, "training": records}, private=True)
     logger.info("MONAI Label gives %d labelled images; val_fraction divides them, not its val_split.", len(records))
     return str(target)
 

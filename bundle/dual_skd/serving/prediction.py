@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from dual_skd.metrics.predictions import named
 from dual_skd.metrics.uncertainty import Conformal, disagreement, prediction_sets, predictive_entropy
 from dual_skd.utils.csv_text import write_rows
-from dual_skd.utils.files import draft_of, make_folder, publish, write_errors_named
+from dual_skd.utils.files import Draft
 
 
 @dataclass(frozen=True)
@@ -117,25 +117,27 @@ class PredictionTable:
         columns: see :meth:`PredictionRules.columns`.
 
     Raises:
-        InputError: on every use, if the file can't be written.
+        NotWritten: on every use, if the file can't be written.
     """
 
     def __init__(self, path: str | Path, columns: Sequence[str]) -> None:
         self.path, self.columns = Path(path), columns
-        self._begun = False
+        self._draft: Draft | None = None
 
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Writes a row for each, the first time after the header."""
-        rows = [one.row() for one in predictions]
-        if not self._begun:
-            make_folder(self.path.parent)
-            rows.insert(0, dict(zip(self.columns, self.columns, strict=True)))
-        mode = "a" if self._begun else "w"
-        with write_errors_named(self.path), draft_of(self.path).open(mode, newline="", encoding="utf-8") as file:
-            write_rows(file, ([row.get(name, "") for name in self.columns] for row in rows))
-        self._begun = True
+        self._begun().write(lambda file: self._write(file, [one.row() for one in predictions]))
 
     def publish(self) -> None:
         """Puts the table in place of a former one."""
-        with write_errors_named(self.path):
-            publish(self.path)
+        self._begun().publish()
+
+    def _begun(self) -> Draft:
+        if self._draft is None:
+            self._draft = Draft(self.path, private=True)
+            self._draft.write(lambda file: self._write(file, [dict(zip(self.columns, self.columns, strict=True))]))
+        return self._draft
+
+    def _write(self, draft: Path, rows: Iterable[Mapping[str, str]]) -> None:
+        with draft.open("a", newline="", encoding="utf-8") as file:
+            write_rows(file, ([row.get(name, "") for name in self.columns] for row in rows))

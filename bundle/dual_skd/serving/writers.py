@@ -20,7 +20,7 @@ from torch import nn
 from dual_skd.evaluation.explanation import explain, panels
 from dual_skd.metrics.probabilities import probabilities
 from dual_skd.serving.prediction import PredictionRules, PredictionTable
-from dual_skd.utils.files import replace_file
+from dual_skd.utils.files import make_folder, replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +116,7 @@ class ExplanationWriter:
 
     def _start(self, engine: Engine) -> None:
         self._row = 0
+        make_folder(self.folder, private=True)
 
     def _explain(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -124,7 +125,8 @@ class ExplanationWriter:
                 continue
             relevance = explain(self.network, item["image"], int(output["pred"].argmax()), multi_label=self.multi_label)
             side_by_side = picture(item["image"].cpu().numpy(), relevance)
-            replace_file(self.folder / f"{self._row:06d}.png", partial(side_by_side.save, format="PNG"))
+            target = self.folder / f"{self._row:06d}.png"
+            replace_file(target, partial(side_by_side.save, format="PNG"), private=True)
 
 
 def picture(image: np.ndarray, relevance: np.ndarray) -> Image.Image:

@@ -8,65 +8,138 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from dual_skd.errors import InputError, causes
+from dual_skd.errors import InputError, NotWritten, causes
 from dual_skd.utils.csv_text import write_rows
 
 FULL_DISK_BYTES = 2**16  # a disk with less free space counts as full
+DRAFT_SUFFIX = ".dual_skd_draft"
 
 
-def replace_file(path: str | Path, write: Callable[[Path], object], *, former: Path | None = None) -> None:
-    """Writes a file so that the former one stays until the new one is on the disk.
+def replace_file(
+    path: str | Path,
+    write: Callable[[Path], object],
+    *,
+    former: Path | None = None,
+    private: bool = False,
+    synchronise: bool = True,
+) -> None:
+    """Writes a file so that the former one stays until the new one is on the disk, see :class:`Draft`.
 
-    The content goes to a draft beside it, which is synchronised and then renamed; the folder is synchronised too. A
-    link stays a link. A pipe or a device is written directly.
+    A link stays a link. A pipe or a device is written directly.
 
     Args:
         path: the file; its folder is made where it doesn't exist.
         write: called with the path to write to.
         former: name in the same folder that the former file gets; without it the former file is gone.
+        private: see :class:`Draft`.
+        synchronise: see :meth:`Draft.publish`.
 
     Raises:
-        InputError: it can't be written, for want of space for instance; what was there is unchanged.
+        NotWritten: it can't be written, for want of space for instance; what was there is unchanged.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path} can't be written: Is a directory; give another file.")
+        raise NotWritten(f"{path} can't be written: Is a directory; give another file.")
     if path.is_symlink() and path.is_file():
         path = path.resolve()
-    with write_errors_named(path):
-        if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file():
+        with write_errors_named(path):
             write(path)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(draft_of(path))
-        publish(path, former)
+        return
+    draft = Draft(path, private=private)
+    try:
+        draft.write(write)
+        draft.publish(former, synchronise=synchronise)
+    finally:
+        draft.discard()
 
 
-def draft_of(path: Path) -> Path:
-    """The file beside ``path`` that holds its content until it is complete."""
-    return path.with_name(path.name + ".tmp")
+class Draft:
+    """The content of a file until it is complete, beside it and under a name that no other process takes.
+
+    A draft that is never published goes with its object. What a killed process leaves, :func:`remove_drafts` removes.
+
+    Args:
+        path: the file; its folder is made where it doesn't exist.
+        private: nobody but the user may read it, whatever the umask says, as it holds pictures, patients, or names of
+            files; else the umask decides.
+
+    Raises:
+        NotWritten: on every use, if the file can't be written; the draft is gone then.
+    """
+
+    def __init__(self, path: Path, *, private: bool = False) -> None:
+        self.path, self.file = path, path.with_name(f"{path.name[:40]}.{secrets.token_hex(8)}{DRAFT_SUFFIX}")
+        self.discard = weakref.finalize(self, _remove, self.file, os.getpid())
+        with self._discarded_on_error():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666))
+            self._mode = stat.S_IMODE(self.file.stat().st_mode)
+
+    def write(self, write: Callable[[Path], object]) -> None:
+        """Calls ``write`` with the path of the draft."""
+        with self._discarded_on_error():
+            write(self.file)
+
+    def publish(self, former: Path | None = None, *, synchronise: bool = True) -> None:
+        """Gives the draft the name of the file.
+
+        Args:
+            former: see :func:`replace_file`.
+            synchronise: wait until the file and the names in its folder are on the disk, so that the file is whole
+                after a power failure too.
+        """
+        with self._discarded_on_error():
+            with self.file.open("rb+") as file:
+                os.chmod(
+                    self.file, self._mode
+                )  # a library may have put a file of its own in place, as safetensors does
+                if synchronise:
+                    os.fsync(file.fileno())
+            if former is not None and self.path.is_file():
+                os.replace(self.path, former)
+            os.replace(self.file, self.path)
+            if synchronise:
+                _synchronise_folder(self.path.parent)
+
+    @contextlib.contextmanager
+    def _discarded_on_error(self) -> Iterator[None]:
+        try:
+            with write_errors_named(self.path):
+                yield
+        except NotWritten:
+            self.discard()
+            raise
 
 
-def publish(path: Path, former: Path | None = None) -> None:
-    """Gives the draft of a file its name, when it is on the disk; see :func:`replace_file`."""
-    with draft_of(path).open("rb+") as file:
-        os.fsync(file.fileno())
-    if former is not None and path.is_file():
-        os.replace(path, former)
-    os.replace(draft_of(path), path)
-    _synchronise_folder(path.parent)
+def remove_drafts(folder: Path, *, older_than: float = 0.0) -> None:
+    """Removes the drafts of killed processes from a folder, those below it, and their folders of plots.
+
+    Args:
+        folder: in which no other process writes,
+        older_than: or no draft for so many seconds.
+    """
+    for pattern in ("*", "*/*", "*/plots/*"):
+        for draft in folder.glob(pattern + DRAFT_SUFFIX):
+            with contextlib.suppress(OSError):  # it has just got its name, or isn't the user's
+                if time.time() - draft.lstat().st_mtime >= older_than:
+                    draft.unlink()
 
 
 @contextlib.contextmanager
 def write_errors_named(path: Path) -> Iterator[None]:
-    """Removes the draft of a file that can't be written, and raises an InputError that says why."""
+    """Raises :class:`NotWritten` that says why a file can't be written."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
@@ -74,8 +147,7 @@ def write_errors_named(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if shutil.disk_usage(path.parent).free < FULL_DISK_BYTES:  # torch doesn't tell
                 reason = os.strerror(errno.ENOSPC)
-            draft_of(path).unlink(missing_ok=True)
-        raise InputError(
+        raise NotWritten(
             f"{path} can't be written ({reason.splitlines()[0]}); what was there before is unchanged. Make room, or "
             "mend the reason, and give the same command again."
         ) from error
@@ -100,35 +172,39 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} isn't JSON ({error}); remove it or choose another output_dir.") from error
 
 
-def write_json(path: str | Path, content: Mapping[str, Any], *, indent: int = 1) -> None:
+def write_json(path: str | Path, content: Mapping[str, Any], *, indent: int = 1, private: bool = False) -> None:
     """Writes a JSON file, see :func:`replace_file`."""
-    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n", private=private)
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
     """Writes a text file in UTF-8, see :func:`replace_file`."""
-    replace_file(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+    replace_file(path, lambda draft: draft.write_text(text, encoding="utf-8"), private=private)
 
 
-def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
+def write_csv(path: str | Path, rows: Iterable[Iterable[Any]], *, private: bool = False) -> None:
     """Writes a CSV table, whose first row is the header and in which no cell is a formula; see :func:`replace_file`."""
 
     def write(draft: Path) -> None:
         with draft.open("w", newline="", encoding="utf-8") as file:
             write_rows(file, rows)
 
-    replace_file(path, write)
+    replace_file(path, write, private=private)
 
 
-def make_folder(path: str | Path) -> Path:
+def make_folder(path: str | Path, *, private: bool = False) -> Path:
     """Makes a folder, and those above it, where it doesn't exist.
+
+    Args:
+        path: of the folder; one that exists keeps its permissions.
+        private: nobody but the user may look into it, as it holds pictures of patients; else the umask decides.
 
     Raises:
         InputError: it can't be made, or not be written into.
     """
     path = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
         writable = os.access(path, os.W_OK)
     except OSError as error:
         raise InputError(f"The folder {path} can't be made ({error.strerror}); give another one.") from error
@@ -157,3 +233,9 @@ def _synchronise_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _remove(draft: Path, process: int) -> None:
+    if os.getpid() == process:  # a forked one has a copy of the object
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)

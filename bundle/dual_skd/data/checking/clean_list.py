@@ -81,7 +81,7 @@ def write_clean_list(data: DataList, splits: Mapping[str, Sequence[Record]], pat
             positive = [data.class_names[label] for label in record.positive_labels]
             values = [int(name in positive) for name in labels] if data.multi_label else positive
             rows.append([Path(record.image), *values, split if divided else "", record.patient, record.site])
-    write_csv(path, rows)
+    write_csv(path, rows, private=True)
 
 
 def like_empty_cells(data: DataList) -> dict[str, str]:

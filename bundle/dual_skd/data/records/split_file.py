@@ -11,7 +11,7 @@ from typing import Any
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.training_records import load_records
 from dual_skd.errors import InputError
-from dual_skd.utils.files import make_folder
+from dual_skd.utils.files import write_json
 
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # names of MONAI's Decathlon data list
 
@@ -24,7 +24,6 @@ def save_split(data: DataList, path: str | Path) -> Path:
     that the user gave. The folder of the file is made.
     """
     path = Path(path)
-    make_folder(path.parent)
     content = {
         "description": " ".join([data.source, *data.notes]),
         "labels": {str(index): name for index, name in enumerate(data.class_names)},
@@ -35,7 +34,7 @@ def save_split(data: DataList, path: str | Path) -> Path:
         "twins_searched": data.twins_searched,
         "unusable": data.unusable,
     }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(path, content, private=True)
     return path
 
 

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from dual_skd.evaluation.analysis.run_facts import Training
 from dual_skd.evaluation.pages.rendering import clean
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.runs.recorder import LOWER_IS_BETTER
+from dual_skd.utils.files import replace_file, write_text
 from dual_skd.utils.wording import metric_words
 
 # of Okabe and Ito 2008 (Color Universal Design), most contrast first; the last three darker, for 3:1 on white
@@ -119,10 +121,9 @@ def _rendered(plot: Plot) -> Plot:
 
 def save(plot: Plot, folder: Path) -> None:
     """Writes NAME.svg and NAME.png (150 dots per inch)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{plot.name}.svg").write_text(plot.svg, encoding="utf-8")
+    write_text(folder / f"{plot.name}.svg", plot.svg)
     with _style():
-        plot.figure.savefig(folder / f"{plot.name}.png", format="png", dpi=150)
+        replace_file(folder / f"{plot.name}.png", partial(plot.figure.savefig, format="png", dpi=150))
 
 
 def _of_the_page(style: str) -> str:

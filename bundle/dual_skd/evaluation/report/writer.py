@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import nn
 
-from dual_skd.errors import InputError
+from dual_skd.errors import InputError, NotWritten
 from dual_skd.evaluation.analysis import Analysis, analyse, to_json
 from dual_skd.evaluation.report.cases import Case, explained_cases
 from dual_skd.evaluation.report.model_card import model_card
@@ -21,6 +22,7 @@ from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.networks.build import build_network
+from dual_skd.runs.lock import held
 from dual_skd.runs.model_file import load_model
 from dual_skd.utils.files import expanded, read_json, write_json, write_text
 from dual_skd.utils.progress import bar
@@ -63,6 +65,13 @@ def write_report(
     """
     directory = expanded(directory)
     model = Path(model) if model is not None else directory / "models" / "model.pt"
+    with held(directory, "report") if directory.is_dir() else nullcontext():
+        return _write(directory, split, model, show_names=show_names, images=images, speed=speed, resamples=resamples)
+
+
+def _write(
+    directory: Path, split: str, model: Path, *, show_names: bool, images: bool, speed: bool, resamples: int
+) -> Path:
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
     folder, preprocessing = report_folder(directory, split), info.get("preprocessing", {})
@@ -86,7 +95,7 @@ def write_report(
         show_names=show_names,
         skipped=tuple(files.datalist.get("unusable") or ()),
     )
-    write_text(folder / "report.html", page(content))
+    write_text(folder / "report.html", page(content), private=True)  # pictures of patients
     write_text(folder / "model_card.md", model_card(analysis, explained=bool(cases)))
     _record(directory / "metrics.json", analysis)
     return folder / "report.html"
@@ -128,7 +137,7 @@ def _speed(network: nn.Module | None, files: RunFiles, *, measure: bool) -> dict
 class ReportWriter:
     """Handler of the evaluator that writes the report when the evaluation has ended; attach it last.
 
-    Where there can't be a report, the log gives the reason: the evaluation counts.
+    Where there can't be a report, the log gives the reason: the evaluation counts. A full disk ends it.
 
     Args:
         output_dir: of the run.
@@ -156,5 +165,7 @@ class ReportWriter:
             return
         try:
             write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples)
+        except NotWritten:
+            raise
         except InputError as error:
             logger.warning("There is no report: %s", error)

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -22,11 +21,13 @@ from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.record import Record
 from dual_skd.errors import InputError, choose, plain_input_errors
 from dual_skd.networks.weight_files import read_info
+from dual_skd.runs.lock import held
 from dual_skd.runs.model_file import conformal_rule, load_model
 from dual_skd.runs.places import find_model
 from dual_skd.serving.export.builder import ArtefactBuilder, Row, finite, remove_earlier, with_sources
 from dual_skd.serving.export.formats import CALIBRATION, FORMATS, SPEC
 from dual_skd.serving.export.model_spec import model_spec
+from dual_skd.serving.export.scratch import scratch_folder
 from dual_skd.utils.files import expanded, make_folder, read_json, sha256_of, write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -71,29 +72,28 @@ def export(
     run_dir = expanded(run_dir)
     output = run_dir / "export" if output is None else expanded(output)
     model = Path(find_model(run_dir)).absolute()
-    info = load_model(model)[1]
-    make_folder(output)  # before the work, which takes minutes
-    spec = model_spec(info)
-    fitting = max(IMAGES_BYTES // (4 * math.prod(spec["input"]["shape"][1:])), 1)  # one, however large an image is
     read_as = {"label_column": label_column, "class_map": class_map, "image_column": image_column}
-    used = _images_of(run_dir, data, read_as, info, min(images, fitting))
-    with tempfile.TemporaryDirectory(prefix="dual_skd_export_") as folder:
-        work = Path(folder).resolve()
+    with held(run_dir if run_dir in output.parents else output, "export"), scratch_folder("dual_skd_export_") as work:
+        info = load_model(model)[1]
+        make_folder(output)  # before the work, which takes minutes
+        spec = model_spec(info)
+        fitting = max(IMAGES_BYTES // (4 * math.prod(spec["input"]["shape"][1:])), 1)  # one, however large an image is
+        used = _images_of(run_dir, data, read_as, info, min(images, fitting))
         _prepare(work, used, spec, image_transforms(**info["preprocessing"] | {"expected": None}))
         builder = ArtefactBuilder(model, work, spec, threads=threads, seconds=seconds, timeout=timeout)
         made = _made(builder, used, output, formats, read_json(run_dir / "run.json"))
-    report = {
-        "made_with": _versions(),
-        "model": {"file": model.name, "sha256": sha256_of(model)},
-        **spec,
-        "prediction_sets": _prediction_sets(run_dir, info),
-        "auxiliary": made.pop("auxiliary"),
-        "verified_on": {"data": used.source, "images": len(used.records), "reference": "PyTorch, float32"},
-        "measured": _conditions(threads),
-        **made,
-    }
-    write_json(output / "export.json", report)
-    write_text(output / "export.md", markdown(report))
+        report = {
+            "made_with": _versions(),
+            "model": {"file": model.name, "sha256": sha256_of(model)},
+            **spec,
+            "prediction_sets": _prediction_sets(run_dir, info),
+            "auxiliary": made.pop("auxiliary"),
+            "verified_on": {"data": used.source, "images": len(used.records), "reference": "PyTorch, float32"},
+            "measured": _conditions(threads),
+            **made,
+        }
+        write_json(output / "export.json", report)
+        write_text(output / "export.md", markdown(report))
     return report
 
 
