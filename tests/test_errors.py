@@ -92,7 +92,6 @@ def test_what_monai_says_of_configs_is_a_sentence(tmp_path, monkeypatch, content
     ("error", "sentence"),
     [
         (InputError("No images in here; add some."), "No images in here; add some."),
-        (KeyboardInterrupt(), "Stopped by Ctrl-C."),
         (OSError(errno.ENOSPC, "No space left on device", "run.json"), "The disk is full (run.json can't be written)"),
         (OSError(errno.ENOSPC, "No space left on device"), "The disk is full; make room"),
         (PermissionError(errno.EACCES, "Permission denied", "a.png"), "a.png can't be opened (Permission denied); "),
@@ -105,8 +104,20 @@ def test_what_monai_says_of_configs_is_a_sentence(tmp_path, monkeypatch, content
 )  # fmt: skip
 def test_what_else_fails_outside_is_a_sentence_whoever_wrapped_it(error, sentence, explicit):
     assert sentence_of(error).startswith(sentence)
-    if isinstance(error, Exception):
-        assert sentence_of(wrapped(error, explicit)).startswith(sentence)
+    assert sentence_of(wrapped(error, explicit)).startswith(sentence)
+
+
+@pytest.mark.parametrize("wrapping", [False, True])
+def test_ctrl_c_ends_with_130_whoever_wrapped_it(wrapping, capsys, monkeypatch):
+    error: BaseException = KeyboardInterrupt()
+    if wrapping:
+        error = RuntimeError("as MONAI has it")
+        error.__cause__ = KeyboardInterrupt()
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    show_input_errors_plainly()
+    with pytest.raises(SystemExit, match="130"):
+        sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == "\nStopped by Ctrl-C.\n"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 # no space, a user's share of it used up, a file larger than it may be
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+STOPPED, STOPPED_CODE = "\nStopped by Ctrl-C.\n", 130  # as shells count it: 128 and the number of SIGINT
 OF_MEMORY = "The memory of this computer is full; give a smaller batch_size, fewer num_workers, or cache disk."
 # what MONAI and PyTorch say, and what a command says for it
 SENTENCES = {
@@ -77,11 +78,16 @@ def plain_input_errors() -> Iterator[None]:
         raise cause.with_traceback(None) from None
 
 
+def stopped_by_user(error: BaseException) -> bool:
+    """Whether Ctrl-C is what ended a command, whatever MONAI wrapped around it."""
+    return input_error_behind(error) is None and any(isinstance(one, KeyboardInterrupt) for one in causes(error))
+
+
 def sentence_of(error: BaseException) -> str | None:
     """What a command says in place of a stack, or None for an error that isn't known: its stack is needed.
 
     Known are :class:`InputError`, and of other libraries: configs that aren't there, can't be read, or name what isn't
-    there; full memory; a full disk; files that may not be read or written; and Ctrl-C.
+    there; full memory; a full disk; files that may not be read or written.
     """
     known = input_error_behind(error)
     if known is not None:
@@ -90,8 +96,6 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def _sentence(error: BaseException) -> str | None:
-    if isinstance(error, KeyboardInterrupt):
-        return "Stopped by Ctrl-C."
     if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
         return f"The disk is full{_named(error)}; make room and give the same command again."
     if isinstance(error, PermissionError) and error.filename:
@@ -134,6 +138,9 @@ def show_input_errors_plainly() -> None:
         return  # many runs in one process need it once
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if stopped_by_user(error):
+            sys.stderr.write(STOPPED)
+            raise SystemExit(STOPPED_CODE)
         sentence = sentence_of(error)
         if sentence is None:
             previous(kind, error, traceback)

@@ -120,7 +120,9 @@ class Bench:
                 began = time.monotonic()
                 started = Started(trial, COMMANDS[command].split())
                 if code := started.wait():
-                    raise SystemExit(f"The undisturbed command {command} failed ({code}); see {trial}.\n{started.said()}")
+                    raise SystemExit(
+                        f"The undisturbed command {command} failed ({code}); see {trial}.\n{started.said()}"
+                    )
                 seconds.append(time.monotonic() - began)
                 found.append(digests(trial))
                 final = self.work / "undisturbed" / command / number

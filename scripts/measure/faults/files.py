@@ -16,7 +16,15 @@ from safetensors import safe_open
 
 from scripts.measure.faults.process import LOG
 
-PASSED_OVER = ("tensorboard", "tmp", LOG, "data", "options.json", "cache", "home")  # names that differ, or aren't results
+PASSED_OVER = (
+    "tensorboard",
+    "tmp",
+    LOG,
+    "data",
+    "options.json",
+    "cache",
+    "home",
+)  # names that differ, or aren't results
 # of checkpoints: the record has times
 TIMES = ("record",)
 

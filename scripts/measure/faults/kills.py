@@ -25,7 +25,7 @@ def _kill(bench: Bench, command: str, number: int, count: int, codes: tuple[int,
         seconds = (place + draw.random()) / count * length
         trial = bench.place(folder, command)
         started = Started(trial, COMMANDS[command].split())
-        code = started.wait(seconds + 1, until=partial(_over, time.monotonic() + seconds))
+        code = started.wait_for(seconds)
         ended = code is not None
         started.send(number)
         started.wait()
@@ -39,10 +39,6 @@ def _kill(bench: Bench, command: str, number: int, count: int, codes: tuple[int,
             outcome.notes.append(f"left in TMPDIR: {', '.join(sorted(temporary))}")
     outcome.notes.insert(0, f"at {', '.join(moments)} of {length:.1f} s (e: had ended)")
     return outcome
-
-
-def _over(end: float) -> bool:
-    return time.monotonic() >= end
 
 
 for command, count in KILLS.items():
@@ -61,7 +57,7 @@ def _freeze(bench: Bench) -> Outcome:
     for place, folder in enumerate(numbered("frozen", 3)):
         trial = bench.place(folder)
         started = Started(trial, COMMANDS["train"].split())
-        started.wait(until=partial(_over, time.monotonic() + (place + 0.5) / 3 * bench.seconds("train")))
+        started.wait_for((place + 0.5) / 3 * bench.seconds("train"))
         started.send(signal.SIGSTOP)
         time.sleep(3)
         started.send(signal.SIGCONT)

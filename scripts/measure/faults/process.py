@@ -54,6 +54,7 @@ class Started:
         sys.stdout.flush(), sys.stderr.flush()
         self.pid = os.fork()
         self.code: int | None = None
+        self._said: str | None = None
         if self.pid == 0:
             _become(folder, list(words), env, first, fresh, streams)
 
@@ -62,7 +63,7 @@ class Started:
         if self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                self.code = os.waitstatus_to_exitcode(status)
+                self.code, self._said = os.waitstatus_to_exitcode(status), self.said()
         return self.code
 
     def wait(self, seconds: float = SECONDS, until: Callable[[], bool] = lambda: False) -> int | None:
@@ -75,6 +76,11 @@ class Started:
             time.sleep(0.01)
         return self.code
 
+    def wait_for(self, seconds: float) -> int | None:
+        """Waits so long, or until it ends."""
+        end = time.monotonic() + seconds
+        return self.wait(until=lambda: time.monotonic() >= end)
+
     def send(self, number: int) -> None:
         """Sends the command itself a signal, if it still runs."""
         if self.poll() is None:
@@ -84,8 +90,8 @@ class Started:
         """Ends the command and all processes that it started."""
         for one in self.members():
             one.kill()
-        if self.code is None:
-            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        while self.poll() is None:
+            time.sleep(0.01)
 
     def members(self) -> list[psutil.Process]:
         """The processes of its session that haven't ended."""
@@ -110,6 +116,8 @@ class Started:
 
     def said(self) -> str:
         """What it wrote."""
+        if self._said is not None:
+            return self._said
         log = self.folder / LOG
         return log.read_bytes()[self.log_start :].decode(errors="replace") if log.is_file() else ""
 
@@ -141,7 +149,7 @@ def _become(
         if fresh:
             paths = (str(ROOT), str(ROOT / "bundle"), os.environ.get("PYTHONPATH", ""))
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-            os.execv(sys.executable, [sys.executable, "-m", *words])
+            os.execv(sys.executable, [sys.executable, "-m", *words])  # noqa: S606 - a shell would change the words
         code = _run(words)
     except BaseException:
         traceback.print_exc()
@@ -163,16 +171,17 @@ def _run(words: list[str]) -> int:
             sys.stderr.write(f"{end.code}\n")
             return 1
         return end.code or 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        return 1
+    except BaseException as error:
+        try:
+            sys.excepthook(type(error), error, error.__traceback__)
+        except SystemExit as end:  # which is how a hook sets the exit code
+            return end.code
+        return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
 def import_all() -> None:
     """Imports what commands use, so that forked processes have it; starts no threads."""
-    import monai.bundle
-    import torch.utils.tensorboard
 
     import dual_skd.api.functions
     import dual_skd.cli.check

@@ -6,10 +6,10 @@
 Data and networks are tiny, and generated. Every fault has a fresh folder below --work. A fault whose row is finished is
 not tried again: give the command again after an interruption, or remove its file in WORK/rows. Survived means: the
 command ended with the exit code and the sentence that the docs promise, or went on; after the same command again, the
-folder holds what an undisturbed command leaves, bit by bit (tensors of weights, text of tables and JSON files) as far as
-two undisturbed commands agree; no file is cut short, no draft is left, no process either. Some faults need root, for
-mounts and other users; without it their rows say so. Prints the table in Markdown and writes WORK/faults.csv; the exit
-code is 0 where nothing was lost.
+folder holds what an undisturbed command leaves, bit by bit (tensors of weights, text of tables and JSON files) as far
+as two undisturbed commands agree; no file is cut short, no draft is left, no process either. Some faults need root, for
+mounts and other users; without it their rows say so. Prints the table in Markdown and writes WORK/faults.csv, with
+notes; the exit code is 0 where nothing was lost.
 """
 
 from __future__ import annotations
@@ -53,10 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = folder / f"{re.sub(r'[^a-zA-Z0-9]+', '_', row.name)}.json"
         if not record.is_file():
             sys.stderr.write(f"{row.name} ...\n")
-            if row.needs_root and not is_root():
-                outcome = Outcome(not_tried="needs root")
-            else:
-                outcome = row.try_it(bench)
+            refused = row.needs_root and not is_root()
+            outcome = Outcome(not_tried="needs root") if refused else row.try_it(bench)
             record.write_text(json.dumps(asdict(outcome), indent=1))
             sys.stderr.writelines(f"    LOST {line}\n" for line in outcome.lost)
         outcome = Outcome(**json.loads(record.read_text()))
