@@ -120,6 +120,46 @@ def test_ctrl_c_ends_with_130_whoever_wrapped_it(wrapping, capsys, monkeypatch):
     assert capsys.readouterr().err == "\nStopped by Ctrl-C.\n"
 
 
+class Failing(torch.utils.data.Dataset):
+    """A data set whose images can't be read, as MONAI's transforms say it."""
+
+    def __init__(self, error: Exception, wrapping: bool) -> None:
+        self.error, self.wrapping = error, wrapping
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, place: int) -> None:
+        try:
+            raise self.error
+        except Exception as error:
+            if not self.wrapping:
+                raise
+            raise RuntimeError("applying transform") from error
+
+
+@pytest.mark.parametrize("wrapping", [True, False])
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (InputError("a\nb.png is empty; copy it again."), "a\nb.png is empty; copy it again."),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "The disk is full; make room and give the same command again.",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a.png"),
+            "a.png can't be opened (Permission denied); mend its permissions, or give another one.",
+        ),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="forks this process")
+def test_what_fails_in_a_process_of_the_loader_is_the_same_sentence(error, sentence, wrapping):
+    with pytest.raises(Exception) as caught:
+        list(torch.utils.data.DataLoader(Failing(error, wrapping), num_workers=1))
+    assert "Traceback" in str(caught.value) and sentence_of(caught.value) == sentence
+
+
 @pytest.mark.parametrize(
     "error",
     [KeyError("x"), ZeroDivisionError("division by zero"), FileNotFoundError(2, "No such file", "a"), AssertionError()],

@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 # no space, a user's share of it used up, a file larger than it may be
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LOADER = "in DataLoader worker process"  # from which PyTorch sends the stack of an error, as text
+FROM_LOADER = re.compile(r"^dual_skd\.errors\.\w+: (.+?)\n*(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 STOPPED, STOPPED_CODE = "\nStopped by Ctrl-C.\n", 130  # as shells count it: 128 and the number of SIGINT
+FULL_DISK = "The disk is full{}; make room and give the same command again."
+NOT_OPENED = "{} can't be opened ({}); mend its permissions, or give another one."
 OF_MEMORY = "The memory of this computer is full; give a smaller batch_size, fewer num_workers, or cache disk."
 # what MONAI and PyTorch say, and what a command says for it
 SENTENCES = {
@@ -36,6 +40,8 @@ SENTENCES = {
     r"Cannot locate class or function path: '(.+)'": (
         "A config names {0}, which isn't installed here; mend the name, or install the package."
     ),
+    r"OSError: \[Errno \d+\] (?:No space left on device|Disk quota exceeded|File too large)": FULL_DISK.format(""),
+    r"PermissionError: \[Errno \d+\] (.+): '(.+)'": NOT_OPENED.format("{1}", "{0}"),
     r"out of memory": "The memory of the GPU is full; give a smaller batch_size or image_size, or --device cpu.",
     r"can't allocate memory|DataLoader worker .* killed by signal: Killed": OF_MEMORY,
     r"(?:unable to|can't|could not) (?:allocate|open|mmap) shared memory|out of shared memory": (
@@ -62,8 +68,13 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def input_error_behind(error: BaseException | None) -> InputError | None:
-    """Returns the ``InputError`` that caused ``error``, or None."""
-    return next((one for one in causes(error) if isinstance(one, InputError)), None)
+    """Returns the ``InputError`` that caused ``error``, also in a loader's process, or None."""
+    for one in causes(error):
+        if LOADER in str(one) and (found := FROM_LOADER.search(str(one))):
+            return InputError(found[1])
+        if isinstance(one, InputError):
+            return one
+    return None
 
 
 @contextmanager
@@ -97,9 +108,9 @@ def sentence_of(error: BaseException) -> str | None:
 
 def _sentence(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
-        return f"The disk is full{_named(error)}; make room and give the same command again."
+        return FULL_DISK.format(_named(error))
     if isinstance(error, PermissionError) and error.filename:
-        return f"{error.filename} can't be opened ({error.strerror}); mend its permissions, or give another one."
+        return NOT_OPENED.format(error.filename, error.strerror)
     if isinstance(error, json.JSONDecodeError) and (file := _file_read(error)):
         return f"{file} isn't JSON: {error.msg} in line {error.lineno}, column {error.colno}; mend it there."
     if mark := getattr(error, "problem_mark", None):  # of yaml, which isn't imported for it
