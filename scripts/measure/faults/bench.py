@@ -37,6 +37,8 @@ COMMANDS = {
     "package": "scripts.release.package_bundle --output out --models run/models",
 }
 AFTER_EVALUATION = ("report",)
+# commands that are tried under every fault: export, which starts Python anew for every step, takes minutes
+EVERY = ("train", "evaluate", "inference", "report", "check")
 
 
 @dataclass

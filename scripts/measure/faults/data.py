@@ -60,10 +60,10 @@ def _text(bench: Bench) -> Outcome:
     return _in_training(bench, "images_text", lambda data: [path.write_text("hello") for path in _images(data)])
 
 
-@fault("data: vanish under other commands", "all images are removed under evaluate, inference, check and export", AGAIN)
+@fault("data: vanish under other commands", "all images are removed under evaluate, inference and check", AGAIN)
 def _others(bench: Bench) -> Outcome:
     outcome = Outcome()
-    for command in ("evaluate", "inference", "check", "export"):
+    for command in ("evaluate", "inference", "check"):
         for share in (0.15, 0.4):
             trial = bench.place(f"gone_{command}_{share}", command, own_data=True)
             for path in (trial / "run").glob("*.json"):
@@ -193,7 +193,7 @@ SIZES = {  # rows of the list, options, whether it trains
 @fault(
     "data: one of everything",
     f"{len(SIZES)} sets, such as one training image, batches of 1, one class in validation",
-    "trains, evaluates, reports, exports; or one sentence",
+    "trains, evaluates, reports; or one sentence",
 )
 def _sizes(bench: Bench) -> Outcome:
     outcome = Outcome()
@@ -202,7 +202,7 @@ def _sizes(bench: Bench) -> Outcome:
         bench.write_options(trial, **options)
         _keep(trial / "data", wanted)
         found, notes = [], []
-        for command in ("train", "evaluate", "report", "export"):
+        for command in ("train", "evaluate", "report"):
             started = Started(trial, COMMANDS[command].split())
             started.wait()
             found += [f"{name}: {command}: {one}" for one in sentence_problems(started, codes=(0, 1))]

@@ -11,7 +11,7 @@ from functools import partial
 from scripts.measure.faults.bench import COMMANDS, Bench, Outcome, fault, numbered, sentence_problems
 from scripts.measure.faults.process import Started
 
-KILLS = {"train": 12, "evaluate": 6, "inference": 6, "report": 6, "check": 6, "export": 6, "package": 4}
+KILLS = {"train": 12, "evaluate": 6, "inference": 6, "report": 6, "check": 6, "export": 4, "package": 4}
 SAME = "the same command again leaves what an undisturbed one leaves, bit by bit, and no draft"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scripts.measure.faults.bench import (
     COMMANDS,
+    EVERY,
     Bench,
     Outcome,
     fault,
@@ -24,7 +25,6 @@ from scripts.measure.faults.process import Started, as_nobody, own_mounts
 
 ONE = "one sentence, exit code 1; then the same command leaves what an undisturbed one leaves"
 OUTPUT = {"check": "out", "package": "out"}  # of the others it is `run`
-OF_PRODUCT = [name for name in COMMANDS if name != "package"]
 ODD_NAMES = (
     "with  spaces",
     "two\nlines",
@@ -41,7 +41,7 @@ ODD_NAMES = (
 
 
 def _each(
-    bench: Bench, name: str, prepare=lambda trial, output: None, *, first=None, commands=OF_PRODUCT, codes=(1,)
+    bench: Bench, name: str, prepare=lambda trial, output: None, *, first=None, commands=EVERY, codes=(1,)
 ) -> Outcome:
     """Gives each command once, disturbed by ``prepare(trial, output)``, whose return value undoes it."""
     outcome = Outcome()
@@ -62,7 +62,7 @@ def _each(
 
 @fault("output: of another user", "each command as a user who may not write there", ONE, needs_root=True)
 def _other_user(bench: Bench) -> Outcome:
-    return _each(bench, "other_user", first=lambda trial, output: as_nobody())
+    return _each(bench, "other_user", first=lambda trial, output: as_nobody(), commands=[*EVERY, "export"])
 
 
 @fault("output: read-only disk", "each command on a disk that is mounted read-only", ONE, needs_root=True)
@@ -135,7 +135,7 @@ def _restore(bench: Bench, trial: Path, output: Path) -> None:
 )
 def _vanishes(bench: Bench) -> Outcome:
     outcome = Outcome()
-    for command in OF_PRODUCT:
+    for command in EVERY:
         for place in range(2):
             trial = bench.place(f"vanish_{command}__{place}", command)
             output = trial / OUTPUT.get(command, "run")
@@ -155,7 +155,7 @@ def _vanishes(bench: Bench) -> Outcome:
     return outcome
 
 
-@fault("output: odd names", f"train, evaluate, predict and export in {len(ODD_NAMES)} folders such as `two⏎lines`",
+@fault("output: odd names", f"train, evaluate and predict in {len(ODD_NAMES)} folders such as `two⏎lines`",
        "the weights and the predictions of a folder `run`")  # fmt: skip
 def _odd_names(bench: Bench) -> Outcome:
     outcome = Outcome()
@@ -171,15 +171,12 @@ def _odd_names(bench: Bench) -> Outcome:
             ["dual_skd", "train", f"./{name}/data", "-o", where, "--config", "options.json"],
             ["dual_skd", "evaluate", where, "--device", "cpu"],
             ["dual_skd", "predict", f"./{name}/data/images", "--model", where, "--csv", f"./{name}/answers.csv"],
-            ["dual_skd", "export", where, "--formats", "onnx", "--seconds", "0.1"],
         ):
             started = Started(trial, words)
             started.wait()
             found += [f"{words[1]} in {name!r:.30}: {one}" for one in sentence_problems(started, codes=(0,))]
         left = digests(trial / name)
         found += [f"{one} differs or is missing" for one in ("run/models/model.pt",) if left.get(one) != expected[one]]
-        found += [
-            f"no {one}" for one in ("run/export/model.onnx", "answers.csv", "run/report/report.html") if one not in left
-        ]
+        found += [f"no {one}" for one in ("answers.csv", "run/report/report.html") if one not in left]
         outcome.add(found)
     return outcome

@@ -26,7 +26,7 @@ def _stopped(bench: Bench, name: str, *, own_data: bool = False) -> Path:
     """A folder with a run that was killed in its second epoch."""
     trial = bench.place(name, own_data=own_data)
     started = Started(trial, TRAIN)
-    started.wait(until=(trial / "run" / "metrics.json").is_file)
+    started.wait(until=(trial / "run" / "models" / "auxiliary.pt").is_file)
     started.kill()
     return trial
 
@@ -166,7 +166,7 @@ for name, harm in DAMAGE.items():
     )
 
 
-for file in ("run.json", "metrics.json", "datalist.json", "selection_report.csv", "models", "tensorboard"):
+for file in ("run.json", "metrics.json", "datalist.json", "models", "tensorboard"):
     for name in ("absent", "text"):
 
         def _file(bench: Bench, file: str = file, name: str = name) -> Outcome:
