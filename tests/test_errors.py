@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from dual_skd.data.reading.dicom_file import NotAnImage
 from dual_skd.errors import (
     InputError,
     SelectionError,
@@ -100,6 +101,7 @@ def test_what_monai_says_of_configs_is_a_sentence(tmp_path, monkeypatch, content
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "The memory of this computer "),
         (RuntimeError("unable to allocate shared memory(shm) for file"), "The memory that processes share (/dev/shm) "),
         (MemoryError(), "The memory of this computer "),
+        (RuntimeError("can't start new thread"), "No further thread can be started: the memory, or a limit"),
     ],
 )  # fmt: skip
 def test_what_else_fails_outside_is_a_sentence_whoever_wrapped_it(error, sentence, explicit):
@@ -143,6 +145,7 @@ class Failing(torch.utils.data.Dataset):
     ("error", "sentence"),
     [
         (InputError("a\nb.png is empty; copy it again."), "a\nb.png is empty; copy it again."),
+        (NotAnImage("a.dcm can't be read."), "a.dcm can't be read."),
         (
             OSError(errno.ENOSPC, "No space left on device"),
             "The disk is full; make room and give the same command again.",

@@ -21,7 +21,7 @@ T = TypeVar("T")
 # no space, a user's share of it used up, a file larger than it may be
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOADER = "in DataLoader worker process"  # from which PyTorch sends the stack of an error, as text
-FROM_LOADER = re.compile(r"^dual_skd\.errors\.\w+: (.+?)\n*(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
+FROM_LOADER = re.compile(r"^dual_skd\.[\w.]+: (.+?)\n*(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 STOPPED, STOPPED_CODE = "\nStopped by Ctrl-C.\n", 130  # as shells count it: 128 and the number of SIGINT
 FULL_DISK = "The disk is full{}; make room and give the same command again."
 NOT_OPENED = "{} can't be opened ({}); mend its permissions, or give another one."
@@ -42,6 +42,10 @@ SENTENCES = {
     ),
     r"OSError: \[Errno \d+\] (?:No space left on device|Disk quota exceeded|File too large)": FULL_DISK.format(""),
     r"PermissionError: \[Errno \d+\] (.+): '(.+)'": NOT_OPENED.format("{1}", "{0}"),
+    r"can't start new thread": (
+        "No further thread can be started: the memory, or a limit of it or of processes, is used up; end other programs, "
+        "or raise the limit (ulimit -v, ulimit -u)."
+    ),
     r"out of memory": "The memory of the GPU is full; give a smaller batch_size or image_size, or --device cpu.",
     r"can't allocate memory|DataLoader worker .* killed by signal: Killed": OF_MEMORY,
     r"(?:unable to|can't|could not) (?:allocate|open|mmap) shared memory|out of shared memory": (

@@ -6,8 +6,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from scripts.measure.faults.bench import COMMANDS, Bench, Outcome, fault, sentence, sentence_problems
 from scripts.measure.faults.process import Started
@@ -133,7 +134,7 @@ def _less(bench: Bench) -> Outcome:
     return _between(
         bench,
         "less",
-        lambda data: _keep(data, lambda n, row: n != 3),
+        lambda data: shorten(data, {"train": 23}),
         refused=True,
         said="the data (another data_hash)",
     )
@@ -148,45 +149,34 @@ def _class(bench: Bench) -> Outcome:
     return _between(bench, "class_more", change, refused=True, said="the data (another data_hash)")
 
 
-def _keep(data: Path, wanted: Callable[[int, dict[str, str]], bool]) -> None:
-    """Leaves the rows of the list for which ``wanted(number, row)`` holds."""
+def shorten(data: Path, numbers: dict[str, int], classes: Sequence[str] = ("interstitial", "nodule", "normal")) -> None:
+    """Leaves so many rows of each split in the list, the classes by turns; all of a split without a number."""
     with (data / "datalist.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    kept = [row for row in rows if row["split"] not in numbers]
+    for split, number in numbers.items():
+        of_class = [[row for row in rows if (row["split"], row["label"]) == (split, name)] for name in classes]
+        kept += [row for together in zip(*of_class, strict=True) for row in together][:number]
     with (data / "datalist.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows(row for number, row in enumerate(rows) if wanted(number, row))
+        writer.writerows(kept)
 
 
-def _first(splits: dict[str, int], classes: tuple[str, ...] = ()) -> Callable[[int, dict[str, str]], bool]:
-    """Keeps so many rows of each split, of the given classes in all splits, or all rows of a split without a number."""
-    seen = dict.fromkeys(splits, 0)
-
-    def wanted(number: int, row: dict[str, str]) -> bool:
-        split = row["split"]
-        if split not in splits:
-            return True
-        if classes and row["label"] not in classes:
-            return False
-        seen[split] += 1
-        return seen[split] <= splits[split]
-
-    return wanted
-
-
-SIZES = {  # rows of the list, options, whether it trains
-    "one training image": (_first({"train": 1}), {}, False),
-    "one training image, one validation image": (_first({"train": 1, "val": 1, "test": 1}), {}, False),
-    "nine training images in batches of eight": (_first({"train": 9}), {}, True),
-    "batches of one": (_first({"train": 4}), {"batch_size": 1}, False),
-    "batches of one at 64 pixels": (_first({"train": 4}), {"batch_size": 1, "image_size": 64}, True),
-    "one class in validation": (_first({"val": 3}, ("normal",)), {"key_metric": "macro_auc"}, True),
-    "one validation image": (_first({"val": 1}), {}, True),
-    "no validation": (_first({"val": 0}), {}, True),
-    "one class in the test": (_first({"test": 3}, ("normal",)), {}, True),
-    "one test image": (_first({"test": 1}), {}, True),
-    "no test": (_first({"test": 0}), {}, True),
-    "one class in all": (_first({"train": 8, "val": 3, "test": 3}, ("normal",)), {}, False),
+ONE_CLASS = ("normal",)
+SIZES: dict[str, tuple[dict[str, int], Sequence[str], dict[str, Any], bool]] = {  # rows, options, whether it trains
+    "one training image": ({"train": 1}, (), {}, False),
+    "three training images, one a class": ({"train": 3}, (), {}, True),
+    "one image of each split": ({"train": 1, "val": 1, "test": 1}, (), {}, False),
+    "nine training images in batches of eight": ({"train": 9}, (), {}, True),
+    "batches of one": ({"train": 4}, (), {"batch_size": 1}, False),
+    "batches of one at 64 pixels": ({"train": 4}, (), {"batch_size": 1, "image_size": 64}, True),
+    "one class in validation": ({"val": 3}, ONE_CLASS, {"key_metric": "macro_auc"}, True),
+    "one validation image": ({"val": 1}, (), {}, True),
+    "no validation": ({"val": 0}, (), {}, True),
+    "one class in the test": ({"test": 3}, ONE_CLASS, {}, True),
+    "one test image": ({"test": 1}, (), {}, True),
+    "one class in all": ({"train": 8, "val": 3, "test": 3}, ONE_CLASS, {}, False),
 }
 
 
@@ -197,10 +187,10 @@ SIZES = {  # rows of the list, options, whether it trains
 )
 def _sizes(bench: Bench) -> Outcome:
     outcome = Outcome()
-    for name, (wanted, options, trains) in SIZES.items():
+    for name, (numbers, classes, options, trains) in SIZES.items():
         trial = bench.place(name.replace(" ", "_"), own_data=True)
         bench.write_options(trial, **options)
-        _keep(trial / "data", wanted)
+        shorten(trial / "data", numbers, *[classes] * bool(classes))
         found, notes = [], []
         for command in ("train", "evaluate", "report"):
             started = Started(trial, COMMANDS[command].split())

@@ -13,7 +13,7 @@ import psutil
 
 from scripts import CONFIGS
 from scripts.measure.faults.bench import TRACEBACK, Bench, Outcome, fault, last_line
-from scripts.measure.faults.data import _first, _keep
+from scripts.measure.faults.data import shorten
 from scripts.measure.faults.files import digests
 from scripts.measure.faults.process import Started
 
@@ -138,7 +138,7 @@ def _uneven(bench: Bench) -> Outcome:
         "one": {"train": 5, "val": 1},
     }.items():
         trial = bench.place(f"uneven_{name}", own_data=True)
-        _keep(trial / "data", _first(splits))
+        shorten(trial / "data", splits)
         started = _start(trial)
         code = started.wait(LIMIT)
         said = [line for line in started.said().splitlines() if line.startswith("Error: ")]
