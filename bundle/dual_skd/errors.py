@@ -43,9 +43,10 @@ SENTENCES = {
     r"OSError: \[Errno \d+\] (?:No space left on device|Disk quota exceeded|File too large)": FULL_DISK.format(""),
     r"PermissionError: \[Errno \d+\] (.+): '(.+)'": NOT_OPENED.format("{1}", "{0}"),
     r"can't start new thread": (
-        "No further thread can be started: the memory, or a limit of it or of processes, is used up; end other programs, "
-        "or raise the limit (ulimit -v, ulimit -u)."
+        "No further thread can be started: memory, or a limit of it or of processes, is used up; end other programs, or "
+        "raise the limit (ulimit -v, ulimit -u)."
     ),
+    "Too many open files": "Too many files are open; give --num_workers 0, or raise the limit (ulimit -n 4096).",
     r"out of memory": "The memory of the GPU is full; give a smaller batch_size or image_size, or --device cpu.",
     r"can't allocate memory|DataLoader worker .* killed by signal: Killed": OF_MEMORY,
     r"(?:unable to|can't|could not) (?:allocate|open|mmap) shared memory|out of shared memory": (
@@ -113,6 +114,8 @@ def sentence_of(error: BaseException) -> str | None:
 def _sentence(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
         return FULL_DISK.format(_named(error))
+    if isinstance(error, BrokenPipeError):
+        return "Nobody reads the output any more; what went into files before is there."
     if isinstance(error, PermissionError) and error.filename:
         return NOT_OPENED.format(error.filename, error.strerror)
     if isinstance(error, json.JSONDecodeError) and (file := _file_read(error)):
