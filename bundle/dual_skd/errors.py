@@ -43,7 +43,7 @@ SENTENCES = {
     r"OSError: \[Errno \d+\] (?:No space left on device|Disk quota exceeded|File too large)": FULL_DISK.format(""),
     r"PermissionError: \[Errno \d+\] (.+): '(.+)'": NOT_OPENED.format("{1}", "{0}"),
     r"can't start new thread": (
-        "No further thread can be started: memory, or a limit of it or of processes, is used up; end other programs, or "
+        "No further thread can be started: memory, or a limit of it or of processes, is used up; end other programs or "
         "raise the limit (ulimit -v, ulimit -u)."
     ),
     "Too many open files": "Too many files are open; give --num_workers 0, or raise the limit (ulimit -n 4096).",

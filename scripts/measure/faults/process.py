@@ -19,7 +19,7 @@ import psutil
 
 from scripts import ROOT
 
-SECONDS = 240.0  # that a command may take; a tiny one takes ten
+SECONDS = 600.0  # that a command may take; a tiny one takes ten, on a busy computer more
 LOG = "output.log"
 
 
