@@ -101,6 +101,7 @@ def test_what_monai_says_of_configs_is_a_sentence(tmp_path, monkeypatch, content
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "The memory of this computer "),
         (RuntimeError("unable to allocate shared memory(shm) for file"), "The memory that processes share (/dev/shm) "),
         (MemoryError(), "The memory of this computer "),
+        (OSError(errno.EEXIST, "File exists", "run/models"), "run/models is a file, and a folder is needed there; "),
         (OSError(errno.EMFILE, "Too many open files"), "Too many files are open; "),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), "Nobody reads the output any more; "),
         (RuntimeError("can't start new thread"), "No further thread can be started: memory, or a limit"),

@@ -116,6 +116,8 @@ def _sentence(error: BaseException) -> str | None:
         return FULL_DISK.format(_named(error))
     if isinstance(error, BrokenPipeError):
         return "Nobody reads the output any more; what went into files before is there."
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        return f"{error.filename} is a file, and a folder is needed there; move it away."
     if isinstance(error, PermissionError) and error.filename:
         return NOT_OPENED.format(error.filename, error.strerror)
     if isinstance(error, json.JSONDecodeError) and (file := _file_read(error)):

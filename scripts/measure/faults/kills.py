@@ -29,7 +29,7 @@ def _kill(bench: Bench, command: str, number: int, count: int, codes: tuple[int,
         ended = code is not None
         started.send(number)
         started.wait()
-        found = [f"a process was left: {one}" for one in started.left_behind()]
+        found = [f"a process was left: {one}" for one in started.left_behind(120)]
         if number != signal.SIGKILL and not ended:
             found += sentence_problems(started, codes=(0, *codes))
         moments.append(f"{seconds:.2f}" + ("e" if ended else ""))
