@@ -96,6 +96,7 @@ def test_what_monai_says_of_configs_is_a_sentence(tmp_path, monkeypatch, content
         (OSError(errno.ENOSPC, "No space left on device", "run.json"), "The disk is full (run.json can't be written)"),
         (OSError(errno.ENOSPC, "No space left on device"), "The disk is full; make room"),
         (PermissionError(errno.EACCES, "Permission denied", "a.png"), "a.png can't be opened (Permission denied); "),
+        (OSError(errno.EROFS, "Read-only file system", "a.svg"), "a.svg can't be opened (Read-only file system); "),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "The memory of the GPU is full; "),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The memory of this computer "),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "The memory of this computer "),

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 # no space, a user's share of it used up, a file larger than it may be
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
 LOADER = "in DataLoader worker process"  # from which PyTorch sends the stack of an error, as text
 FROM_LOADER = re.compile(r"^dual_skd\.[\w.]+: (.+?)\n*(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 STOPPED, STOPPED_CODE = "\nStopped by Ctrl-C.\n", 130  # as shells count it: 128 and the number of SIGINT
@@ -118,7 +119,7 @@ def _sentence(error: BaseException) -> str | None:
         return "Nobody reads the output any more; what went into files before is there."
     if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
         return f"{error.filename} is a file, and a folder is needed there; move it away."
-    if isinstance(error, PermissionError) and error.filename:
+    if isinstance(error, OSError) and error.errno in REFUSED_ERRORS and error.filename:
         return NOT_OPENED.format(error.filename, error.strerror)
     if isinstance(error, json.JSONDecodeError) and (file := _file_read(error)):
         return f"{file} isn't JSON: {error.msg} in line {error.lineno}, column {error.colno}; mend it there."

@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,14 @@ from scripts import ROOT
 
 SECONDS = 600.0  # that a command may take; a tiny one takes ten, on a busy computer more
 LOG = "output.log"
+IMPORTED = """
+    sqlite3 matplotlib.pyplot SimpleITK timm monai.bundle monai.handlers
+    torch.utils.tensorboard torch.utils.flop_counter
+    dual_skd.api.functions dual_skd.api.results dual_skd.cli.check_page dual_skd.cli.check dual_skd.cli.dispatch
+    dual_skd.cli.export dual_skd.cli.predict dual_skd.data.checking.findings dual_skd.evaluation.report.writer
+    dual_skd.evaluation.analysis dual_skd.runs.workflow dual_skd.runs.checkpoint dual_skd.runs.recorder
+    dual_skd.runs.best_model dual_skd.serving.torch_predictor dual_skd.training.trainer dual_skd.training.start
+""".split()
 
 
 class Started:
@@ -182,15 +191,8 @@ def _run(words: list[str]) -> int:
 
 def import_all() -> None:
     """Imports what commands use, so that forked processes have it; starts no threads."""
-
-    import dual_skd.api.functions
-    import dual_skd.cli.check
-    import dual_skd.cli.dispatch
-    import dual_skd.cli.export
-    import dual_skd.cli.predict
-    import dual_skd.evaluation.report.writer
-    import dual_skd.serving.torch_predictor
-    import dual_skd.training.trainer  # noqa: F401
+    for name in IMPORTED:
+        import_module(name)
 
 
 def as_nobody() -> None:

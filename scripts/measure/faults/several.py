@@ -53,6 +53,7 @@ def _undisturbed(bench: Bench) -> dict[str, str]:
         started = _start(trial)
         if started.wait():
             raise SystemExit(f"Two processes failed; see {trial}.\n{started.said()}")
+        run.parent.mkdir(exist_ok=True)
         (trial / "run").rename(run)
     return digests(run)
 
