@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from dual_skd.data.reading.dicom_file import NotAnImage
 from dual_skd.errors import (
     InputError,
     SelectionError,
@@ -92,21 +93,79 @@ def test_what_monai_says_of_configs_is_a_sentence(tmp_path, monkeypatch, content
     ("error", "sentence"),
     [
         (InputError("No images in here; add some."), "No images in here; add some."),
-        (KeyboardInterrupt(), "Stopped by Ctrl-C."),
         (OSError(errno.ENOSPC, "No space left on device", "run.json"), "The disk is full (run.json can't be written)"),
         (OSError(errno.ENOSPC, "No space left on device"), "The disk is full; make room"),
         (PermissionError(errno.EACCES, "Permission denied", "a.png"), "a.png can't be opened (Permission denied); "),
+        (OSError(errno.EROFS, "Read-only file system", "a.svg"), "a.svg can't be opened (Read-only file system); "),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "The memory of the GPU is full; "),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The memory of this computer "),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "The memory of this computer "),
         (RuntimeError("unable to allocate shared memory(shm) for file"), "The memory that processes share (/dev/shm) "),
+        (RuntimeError("unable to resize file </torch_7_0> to the right size: File too large"), "The memory that processes "),
         (MemoryError(), "The memory of this computer "),
+        (OSError(errno.EEXIST, "File exists", "run/models"), "run/models is a file, and a folder is needed there; "),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many files are open; "),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "Nobody reads the output any more; "),
+        (RuntimeError("can't start new thread"), "No further thread can be started: memory, or a limit"),
     ],
 )  # fmt: skip
 def test_what_else_fails_outside_is_a_sentence_whoever_wrapped_it(error, sentence, explicit):
     assert sentence_of(error).startswith(sentence)
-    if isinstance(error, Exception):
-        assert sentence_of(wrapped(error, explicit)).startswith(sentence)
+    assert sentence_of(wrapped(error, explicit)).startswith(sentence)
+
+
+@pytest.mark.parametrize("wrapping", [False, True])
+def test_ctrl_c_ends_with_130_whoever_wrapped_it(wrapping, capsys, monkeypatch):
+    error: BaseException = KeyboardInterrupt()
+    if wrapping:
+        error = RuntimeError("as MONAI has it")
+        error.__cause__ = KeyboardInterrupt()
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    show_input_errors_plainly()
+    with pytest.raises(SystemExit, match="130"):
+        sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == "\nStopped by Ctrl-C.\n"
+
+
+class Failing(torch.utils.data.Dataset):
+    """A data set whose images can't be read, as MONAI's transforms say it."""
+
+    def __init__(self, error: Exception, wrapping: bool) -> None:
+        self.error, self.wrapping = error, wrapping
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, place: int) -> None:
+        try:
+            raise self.error
+        except Exception as error:
+            if not self.wrapping:
+                raise
+            raise RuntimeError("applying transform") from error
+
+
+@pytest.mark.parametrize("wrapping", [True, False])
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (InputError("a\nb.png is empty; copy it again."), "a\nb.png is empty; copy it again."),
+        (NotAnImage("a.dcm can't be read."), "a.dcm can't be read."),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "The disk is full; make room and give the same command again.",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a.png"),
+            "a.png can't be opened (Permission denied); mend its permissions, or give another one.",
+        ),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="forks this process")
+def test_what_fails_in_a_process_of_the_loader_is_the_same_sentence(error, sentence, wrapping):
+    with pytest.raises(Exception) as caught:
+        list(torch.utils.data.DataLoader(Failing(error, wrapping), num_workers=1))
+    assert "Traceback" in str(caught.value) and sentence_of(caught.value) == sentence
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,13 @@ T = TypeVar("T")
 
 # no space, a user's share of it used up, a file larger than it may be
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
+LOADER = "in DataLoader worker process"  # from which PyTorch sends the stack of an error, as text
+FROM_LOADER = re.compile(r"^dual_skd\.[\w.]+: (.+?)\n*(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
+STOPPED, STOPPED_CODE = "\nStopped by Ctrl-C.\n", 130  # as shells count it: 128 and the number of SIGINT
+FULL_DISK = "The disk is full{}; make room and give the same command again."
+NOT_OPENED = "{} can't be opened ({}); mend its permissions, or give another one."
 OF_MEMORY = "The memory of this computer is full; give a smaller batch_size, fewer num_workers, or cache disk."
-# PyTorch hands an error of a loader's process on as the text of its stack
-OF_LOADER = re.compile(r"(?s)^Caught \w+ in DataLoader worker.*?^dual_skd\.errors\.\w+: ([^\n]+)$", re.MULTILINE)
 # what MONAI and PyTorch say, and what a command says for it
 SENTENCES = {
     r"Cannot find the (?:logging )?config file: (.+)\.$": (
@@ -39,9 +43,16 @@ SENTENCES = {
     r"Cannot locate class or function path: '(.+)'": (
         "A config names {0}, which isn't installed here; mend the name, or install the package."
     ),
+    r"OSError: \[Errno \d+\] (?:No space left on device|Disk quota exceeded|File too large)": FULL_DISK.format(""),
+    r"PermissionError: \[Errno \d+\] (.+): '(.+)'": NOT_OPENED.format("{1}", "{0}"),
+    r"can't start new thread": (
+        "No further thread can be started: memory, or a limit of it or of processes, is used up; end other programs or "
+        "raise the limit (ulimit -v, ulimit -u)."
+    ),
+    "Too many open files": "Too many files are open; give --num_workers 0, or raise the limit (ulimit -n 4096).",
     r"out of memory": "The memory of the GPU is full; give a smaller batch_size or image_size, or --device cpu.",
     r"can't allocate memory|DataLoader worker .* killed by signal: Killed": OF_MEMORY,
-    r"(?:unable to|can't|could not) (?:allocate|open|mmap) shared memory|out of shared memory": (
+    r"(?:unable to|can't|could not) (?:allocate|open|mmap) shared memory|out of shared memory|unable to resize file </torch_": (
         "The memory that processes share (/dev/shm) is full; give --num_workers 0, or docker run a larger --shm-size."
     ),
 }
@@ -107,10 +118,10 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def input_error_behind(error: BaseException | None) -> InputError | None:
-    """Returns the ``InputError`` that caused ``error``, in this process or in one of a loader, or None."""
+    """Returns the ``InputError`` that caused ``error``, also in a loader's process, or None."""
     for one in causes(error):
-        if said := OF_LOADER.search(str(one)):
-            return InputError(said[1])
+        if LOADER in str(one) and (found := FROM_LOADER.search(str(one))):
+            return InputError(found[1])
         if isinstance(one, InputError):
             return one
     return None
@@ -128,11 +139,16 @@ def plain_input_errors() -> Iterator[None]:
         raise cause.with_traceback(None) from None
 
 
+def stopped_by_user(error: BaseException) -> bool:
+    """Whether Ctrl-C is what ended a command, whatever MONAI wrapped around it."""
+    return input_error_behind(error) is None and any(isinstance(one, KeyboardInterrupt) for one in causes(error))
+
+
 def sentence_of(error: BaseException) -> str | None:
     """What a command says in place of a stack, or None for an error that isn't known: its stack is needed.
 
     Known are :class:`InputError`, and of other libraries: configs that aren't there, can't be read, or name what isn't
-    there; full memory; a full disk; files that may not be read or written; and Ctrl-C.
+    there; full memory; a full disk; files that may not be read or written.
     """
     known = input_error_behind(error)
     if known is not None:
@@ -142,12 +158,14 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def _sentence(error: BaseException) -> str | None:
-    if isinstance(error, KeyboardInterrupt):
-        return "Stopped by Ctrl-C."
     if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
-        return f"The disk is full{_named(error)}; make room and give the same command again."
-    if isinstance(error, PermissionError) and error.filename:
-        return f"{error.filename} can't be opened ({error.strerror}); mend its permissions, or give another one."
+        return FULL_DISK.format(_named(error))
+    if isinstance(error, BrokenPipeError):
+        return "Nobody reads the output any more; what went into files before is there."
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        return f"{error.filename} is a file, and a folder is needed there; move it away."
+    if isinstance(error, OSError) and error.errno in REFUSED_ERRORS and error.filename:
+        return NOT_OPENED.format(error.filename, error.strerror)
     if isinstance(error, json.JSONDecodeError) and (file := _file_read(error)):
         return f"{file} isn't JSON: {error.msg} in line {error.lineno}, column {error.colno}; mend it there."
     if mark := getattr(error, "problem_mark", None):  # of yaml, which isn't imported for it
@@ -190,6 +208,9 @@ def show_input_errors_plainly() -> None:
         return  # many runs in one process need it once
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if stopped_by_user(error):
+            sys.stderr.write(STOPPED)
+            raise SystemExit(STOPPED_CODE)
         sentence = sentence_of(error)
         if sentence is None:
             previous(kind, error, traceback)

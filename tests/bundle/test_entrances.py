@@ -204,9 +204,13 @@ def test_only_a_changed_config_is_warned_of(tmp_path, caplog, monkeypatch):
     )
 
 
-def test_ctrl_c_ends_with_130(monkeypatch, capsys):
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_ctrl_c_ends_with_130(wrapped, monkeypatch, capsys):
     def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise (RuntimeError("as MONAI wraps it") if wrapped else error) from error
 
     monkeypatch.setattr(workflows.Workflow, "gather", interrupted)
     assert main(["train", "demo"]) == 130

@@ -397,11 +397,35 @@ def test_resume_from_wants_a_checkpoint_of_the_same_folder(stopped, tmp_path):
 def test_a_checkpoint_of_a_run_with_other_parts_is_refused(stopped):
     run = Run(stopped)
     run.checkpoints.objects["scaler"] = torch.amp.GradScaler("cpu")
-    with pytest.raises(InputError, match="other parts .it lacks scaler"):
+    with pytest.raises(InputError, match="other parts .it lacks 'scaler'"):
         run.go()
     torch.save({"network": {}}, stopped / NEWEST)
     with pytest.raises(InputError, match="isn't a checkpoint of this version"):
         find(stopped)
+
+
+def less_wide(states: dict[str, Any]) -> None:
+    states["network"]["0.weight"] = states["network"]["0.weight"][:2].clone()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (less_wide, "size mismatch for 0.weight"),
+        (lambda states: states["network"].update(more=torch.zeros(1)), "Unexpected key"),
+        (lambda states: states["optimizer"]["param_groups"].clear(), "different number of parameter groups"),
+        (lambda states: states.pop("random"), "it lacks 'random'"),
+        (lambda states: states.pop("ended"), "it lacks 'ended'"),
+    ],
+)
+def test_a_checkpoint_of_other_code_is_one_sentence_and_stays(stopped, change, reason):
+    states = read_tensors(stopped / NEWEST)
+    change(states)
+    torch.save(states, stopped / NEWEST)
+    before = (stopped / NEWEST).read_bytes()
+    with pytest.raises(InputError, match=f"last.pt is of a run with other parts.*{reason}") as caught:
+        Run(stopped).go()
+    assert len(str(caught.value).splitlines()) == 1 and (stopped / NEWEST).read_bytes() == before
 
 
 # --- the files --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dual_skd.errors import did_you_mean, sentence_of, visible
+from dual_skd.errors import STOPPED, STOPPED_CODE, did_you_mean, sentence_of, stopped_by_user, visible
 from dual_skd.utils.log import set_up
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ def _run(name: str, words: list[str]) -> int:
         args = parser_of(name).parse(words)
         set_up(verbose=args.verbose, quiet=args.quiet)
         return module_of(name).main(args)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nStopped by Ctrl-C.\n")
-        return 130
     except BrokenPipeError:
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if stopped_by_user(error):
+            sys.stderr.write(STOPPED)
+            return STOPPED_CODE
         sentence = sentence_of(error)
         if sentence is None:
             raise

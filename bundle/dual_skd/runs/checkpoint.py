@@ -209,23 +209,25 @@ class Checkpoints:
         if self.found is None:
             return
         states, self.found = read_tensors(self.found.path), None
-        missing = [name for name in self.objects if name not in states]
-        if missing:
+        try:
+            for name, item in self.objects.items():
+                (unwrap(item) if isinstance(item, nn.Module) else item).load_state_dict(states[name])
+            trainer.load_state_dict(states["trainer"])
+            set_random_state(states["epoch_random"])
+            now, ended = states["random"], states["ended"]
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:  # of PyTorch and ignite
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
             raise InputError(
-                f"{self._whole} is of a run with other parts (it lacks {', '.join(missing)}); start afresh with "
-                "--fresh true or in another --output_dir."
-            )
-        for name, item in self.objects.items():
-            (unwrap(item) if isinstance(item, nn.Module) else item).load_state_dict(states[name])
-        trainer.load_state_dict(states["trainer"])
-        set_random_state(states["epoch_random"])
+                f"{self._whole} is of a run with other parts ({reason}). Start afresh with --fresh true or in another "
+                "--output_dir; or, if the code of a network has changed since, go on with the former."
+            ) from error
         position = trainer.state.iteration % trainer.state.epoch_length
         if position:
             # the loader draws the epoch's order again, from the same numbers; then the generators go where they were
             trainer.data_loader.sampler.start = position * trainer.data_loader.batch_size
             first = Events.ITERATION_STARTED(once=trainer.state.iteration + 1)
-            trainer.add_event_handler(first, lambda: set_random_state(states["random"]))
-        if states["ended"]:
+            trainer.add_event_handler(first, lambda: set_random_state(now))
+        if ended:
             trainer.terminate()
 
     def _start_epoch(self, trainer: Engine) -> None:

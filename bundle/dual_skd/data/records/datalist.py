@@ -13,6 +13,7 @@ import torch
 
 from dual_skd.data.reading.locators import path_of
 from dual_skd.data.records.record import LeftOut, Record
+from dual_skd.errors import InputError
 from dual_skd.utils.former_names import renamed
 from dual_skd.utils.wording import counted
 
@@ -143,9 +144,12 @@ class DataList:
 
 def _size(path: Path) -> int:
     """Bytes of a file, or of the files in a folder."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-    return path.stat().st_size
+    try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+        return path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path} was there and no longer is ({error.strerror}); put it back.") from error
 
 
 __getattr__ = renamed(__name__, load_records="dual_skd.data.records.training_records.load_records")
