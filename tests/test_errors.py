@@ -149,7 +149,7 @@ class Failing(torch.utils.data.Dataset):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (InputError("a\nb.png is empty; copy it again."), "a\nb.png is empty; copy it again."),
+        (InputError("a\nb.png is empty; copy it again."), r"a\nb.png is empty; copy it again."),
         (NotAnImage("a.dcm can't be read."), "a.dcm can't be read."),
         (
             OSError(errno.ENOSPC, "No space left on device"),
