@@ -145,6 +145,7 @@ def _become(
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.closerange(3, 64)
+        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
         for name, value in env.items():
             if value is None:
                 os.environ.pop(name, None)
