@@ -28,7 +28,7 @@ def left(tmp_path):
     (folder / "run.json").write_text(json.dumps({"folder": str(folder)}))
     (folder / "table.csv").write_text("a,b\n1,2\n")
     (folder / "page.html").write_text("<html></html>\n")
-    Image.new("L", (9, 9)).save(folder / "plot.png")
+    Image.effect_noise((64, 64), 50).save(folder / "plot.png")
     return folder
 
 

@@ -121,6 +121,7 @@ class Started:
         names = [" ".join(one.cmdline())[-80:] for one in left]
         for one in left:
             one.kill()
+        psutil.wait_procs(left, timeout=5)
         return names
 
     def said(self) -> str:
