@@ -101,7 +101,7 @@ def test_what_monai_says_of_configs_is_a_sentence(tmp_path, monkeypatch, content
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The memory of this computer "),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "The memory of this computer "),
         (RuntimeError("unable to allocate shared memory(shm) for file"), "The memory that processes share (/dev/shm) "),
-        (RuntimeError("unable to resize file </torch_7_0> to the right size: File too large"), "The memory that processes "),
+        (RuntimeError("unable to resize file </torch_7_0> to the right size"), "The memory that processes "),
         (MemoryError(), "The memory of this computer "),
         (OSError(errno.EEXIST, "File exists", "run/models"), "run/models is a file, and a folder is needed there; "),
         (OSError(errno.EMFILE, "Too many open files"), "Too many files are open; "),

@@ -52,7 +52,7 @@ SENTENCES = {
     "Too many open files": "Too many files are open; give --num_workers 0, or raise the limit (ulimit -n 4096).",
     r"out of memory": "The memory of the GPU is full; give a smaller batch_size or image_size, or --device cpu.",
     r"can't allocate memory|DataLoader worker .* killed by signal: Killed": OF_MEMORY,
-    r"(?:unable to|can't|could not) (?:allocate|open|mmap) shared memory|out of shared memory|unable to resize file </torch_": (
+    r"(?:allocate|open|mmap|out of) shared memory|resize file </torch_": (
         "The memory that processes share (/dev/shm) is full; give --num_workers 0, or docker run a larger --shm-size."
     ),
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import json
@@ -543,6 +544,18 @@ def test_a_full_disk_ends_the_run_with_one_sentence_and_the_checkpoint_before_st
 def test_a_disk_that_is_full_for_other_files_is_one_sentence_too(tmp_path):
     with pytest.raises(InputError, match="Nothing more can be written .*No space left.*goes on from .*last.pt"):
         Run(tmp_path).at(8, lambda: Path("/dev/full").write_text("a")).go()
+
+
+@pytest.mark.parametrize("name", [str, os.fsencode])
+def test_a_folder_that_vanishes_is_one_sentence_and_other_missing_files_are_not(name, tmp_path):
+    def missing(path: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", name(path))
+
+    folder = tmp_path / "run"
+    with pytest.raises(InputError, match="run was removed or moved while this run wrote into it. Give the same"):
+        Run(folder).at(8, lambda: missing(folder / "tensorboard" / "events.0")).go()
+    with pytest.raises(FileNotFoundError):
+        Run(folder).at(9, lambda: missing(tmp_path / "elsewhere")).go()
 
 
 # --- order, random numbers, signals -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -177,6 +178,11 @@ class Checkpoints:
                     if self.writer is not None:
                         self.writer.close()
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and self._holds(error.filename):
+                raise InputError(
+                    f"{self.folder} was removed or moved while this run wrote into it. Give the same command again: it "
+                    "goes on from the checkpoint that is there then, or begins anew."
+                ) from error
             if error.errno not in FULL_DISK_ERRORS:
                 raise
             raise InputError(
@@ -194,6 +200,10 @@ class Checkpoints:
             level, by = (logging.INFO, "Ctrl-C") if wanted else (logging.WARNING, signal.Signals(number).name)
             logger.log(level, "Stopped by %s; the same command goes on %s.", by, self._goes_on())
             raise SystemExit(128 + number)
+
+    def _holds(self, name: str | bytes | None) -> bool:
+        """Whether a file, as an OSError names it, is of the run's folder."""
+        return name is not None and Path(os.fsdecode(name)).absolute().is_relative_to(self.folder.absolute())
 
     def _goes_on(self) -> str:
         return f"from {self._whole}" if self._whole else "from the beginning: there was no checkpoint yet"

@@ -44,6 +44,8 @@ def _kill(bench: Bench, command: str, number: int, count: int, codes: tuple[int,
 for command, count in KILLS.items():
     kill = partial(_kill, command=command, number=signal.SIGKILL, count=count, codes=(-9,))
     fault(f"{command}: kill -9", f"`kill -9` at {count} moments spread over {command}", SAME)(kill)
+    if command == "package":  # a program for developers
+        continue
     stop = partial(_kill, command=command, number=signal.SIGINT, count=2, codes=(130,))
     fault(f"{command}: Ctrl-C", f"SIGINT at 2 moments of {command}", f"exit code 130, no stack; {SAME}")(stop)
 fault("train: SIGTERM", "SIGTERM at 4 moments of training", f"exit code 143 once it trains; {SAME}")(

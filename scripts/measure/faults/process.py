@@ -121,6 +121,7 @@ class Started:
         names = [" ".join(one.cmdline())[-80:] for one in left]
         for one in left:
             one.kill()
+        psutil.wait_procs(left, timeout=5)
         return names
 
     def said(self) -> str:
@@ -145,6 +146,7 @@ def _become(
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.closerange(3, 64)
+        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
         for name, value in env.items():
             if value is None:
                 os.environ.pop(name, None)

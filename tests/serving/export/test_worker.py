@@ -2,7 +2,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from dual_skd.serving.export.worker import WorkerFailed, run_module
@@ -33,3 +37,26 @@ def test_arguments_threads_and_this_package_reach_the_process(tmp_path):
     import dual_skd
 
     assert (tmp_path / "seen").read_text() == f"one $(two) 2 {dual_skd.__file__}"
+
+
+def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import os, pathlib, time\n"
+        "from dual_skd.serving.export.worker import end_with_parent\n"
+        "end_with_parent()\n"
+        "pathlib.Path('number.tmp').write_text(str(os.getpid()))\n"
+        "os.replace('number.tmp', 'number')\n"
+        "time.sleep(300)"
+    )
+    start = (
+        "from dual_skd.serving.export.worker import *\n"
+        f"run_module('program', [], work=Path({str(tmp_path)!r}), seconds=300)"
+    )
+    with subprocess.Popen([sys.executable, "-c", start]) as parent:
+        while not (tmp_path / "number").exists():
+            assert parent.poll() is None
+            time.sleep(0.05)
+        worker = psutil.Process(int((tmp_path / "number").read_text()))
+        parent.kill()
+    psutil.wait_procs([worker], timeout=20)
+    assert not worker.is_running()

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from dual_skd.serving.export.worker import end_with_parent
+
 INPUT, OUTPUT = "image", "logits"
 CALIBRATION = "calibration.npy"  # images (N, C, H, W[, D]), float32, that static quantisation sees
 SPEC = "spec.json"  # what goes into the file's metadata, where the format has any
@@ -189,4 +191,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(sys.argv[1:])

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from dual_skd.serving.export.runtimes import Run, open_artefact
+from dual_skd.serving.export.worker import end_with_parent
 
 BATCH_SIZES = (1, 32)
 MAX_BATCH_VALUES = 2**25  # larger batches, as of volumes of 1 MB, would fill the memory, and aren't measured
@@ -110,4 +111,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(sys.argv[1:])

@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +49,18 @@ def run_module(module: str, arguments: Sequence[str], *, work: Path, seconds: fl
         raise WorkerFailed(f"crashed ({signal.Signals(-done.returncode).name})")
     if done.returncode:
         raise WorkerFailed(last_error(log)[:300] or "ended without a message")
+
+
+def end_with_parent() -> None:
+    """Ends this worker soon after the process that started it has ended, killed for instance."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def last_error(log: Path) -> str:
