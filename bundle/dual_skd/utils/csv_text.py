@@ -7,7 +7,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 # What a spreadsheet takes for a formula (OWASP, "CSV injection") begins with one of these, also after ; or a tab or a
 # new line, as many countries' spreadsheets divide a line there, and before that some read a quote.
@@ -34,7 +34,7 @@ def unescaped(cell: str) -> str:
     return _ESCAPED.sub(r"\1\2", cell) if "'" in cell else cell
 
 
-def write_rows(file: TextIO, rows: Iterable[Iterable[Any]]) -> None:
+def write_rows(file: IO[str], rows: Iterable[Iterable[Any]]) -> None:
     """Writes rows of a table, every cell :func:`escaped`."""
     csv.writer(file).writerows(map(escaped, row) for row in rows)
 

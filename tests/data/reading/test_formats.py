@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dual_skd.data.reading.formats import TEXT, UNKNOWN, format_of, format_of_suffix, nifti_axes, seems_whole
+from dual_skd.data.reading.formats import (
+    NPZ,
+    TEXT,
+    UNKNOWN,
+    content_of,
+    format_of,
+    format_of_suffix,
+    nifti_axes,
+    seems_whole,
+)
 
 
 def encoded(kind: str) -> bytes:
@@ -61,3 +70,10 @@ def test_a_missing_end_makes_suspicious(content, tmp_path):
         path = tmp_path / f"{length}.bin"
         path.write_bytes(content[:length])
         assert seems_whole(path, format_of(content), path.read_bytes(), length) is expected
+
+
+def test_an_archive_whose_directory_is_damaged_is_known_by_its_beginning(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros(3))
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content.replace(b"PK\x01\x02", b"PK\x01\x03"))
+    assert content_of(tmp_path / "a.npz") == NPZ

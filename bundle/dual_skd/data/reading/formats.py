@@ -297,13 +297,21 @@ def _format_of_zip(head: bytes, members: Sequence[str]) -> str:
 
 
 def _members(head: bytes, path: Path | None) -> list[str]:
-    """Names in a zip archive: of its directory, or where that is cut off, those that the first bytes hold."""
-    if path is not None and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
+    """Names in a zip archive: of its directory, or where that is cut off or damaged, those in the first bytes."""
+    if path is not None and (listed := _directory(path)):
+        return listed
     places = [found.start() for found in re.finditer(re.escape(_ZIP), head)]
     lengths = [int.from_bytes(head[place + 26 : place + 28], "little") for place in places]
     return [head[at + 30 : at + 30 + count].decode("latin-1") for at, count in zip(places, lengths, strict=True)]
+
+
+def _directory(path: Path) -> list[str]:
+    """Names in the directory of a zip archive, none where it is cut off or damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception:  # damage makes zipfile raise anything from BadZipFile to NotImplementedError
+        return []
 
 
 def _format_of_ole(head: bytes) -> str:

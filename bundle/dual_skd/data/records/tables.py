@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import io
 import json
 import os
 import re
@@ -221,12 +220,13 @@ def same_name(wanted: str, columns: Sequence[str]) -> str | None:
 
 def _read_csv(path: Path) -> list[dict]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        first_line, _, rest = text.partition("\n")
+        with path.open(encoding="utf-8-sig", newline="") as file:  # a name may hold \r
+            physical = list(file)
+        first_line = physical[0].rstrip("\r\n") if physical else ""
         delimiter = max(",;\t", key=first_line.count)
-        if declared := re.fullmatch(r'"?sep=(.)"?\r?', first_line, re.IGNORECASE):  # as Excel writes it
-            delimiter, text = declared[1], rest
-        lines = _csv_lines(text, delimiter, path)
+        if declared := re.fullmatch(r'"?sep=(.)"?', first_line, re.IGNORECASE):  # as Excel writes it
+            delimiter, physical = declared[1], physical[1:]
+        lines = _csv_lines(physical, delimiter, path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} isn't in UTF-8: Excel's plain CSV isn't either; save it as CSV UTF-8.") from error
     except (csv.Error, OSError) as error:
@@ -248,13 +248,12 @@ def _read_csv(path: Path) -> list[dict]:
     return entries
 
 
-def _csv_lines(text: str, delimiter: str, path: Path) -> list[list[str]]:
-    """The cells of each line that isn't blank; a line may go on inside quotes.
+def _csv_lines(physical: list[str], delimiter: str, path: Path) -> list[list[str]]:
+    """The cells of each line that isn't blank, from the lines of the file; a line may go on inside quotes.
 
     Raises:
         InputError: what goes on inside quotes are lines of the table themselves, as a stray quote makes it.
     """
-    physical = list(io.StringIO(text, newline=""))
     reader = csv.reader(physical, delimiter=delimiter, skipinitialspace=True)
     lines: list[list[str]] = []
     start = 0
