@@ -9,7 +9,7 @@ import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
-from dual_skd.data.reading import dicom_file as module
+from dual_skd.data.reading import metered
 from dual_skd.data.reading.dicom_file import NotAnImage
 from dual_skd.data.reading.dicom_header import read_header
 from dual_skd.data.reading.reader import read_image
@@ -113,7 +113,7 @@ def test_a_deflated_file_that_expands_without_end_is_refused(tmp_path, dicom_fil
     inflated = zlib.decompress(plain[start:], -zlib.MAX_WBITS)
     bomb = deflate.compress(inflated + b"\0" * 3_000_000) + deflate.flush()
     path.write_bytes(plain[:start] + bomb)
-    monkeypatch.setattr(module, "MAX_BYTES", 2_000_000)
+    monkeypatch.setattr(metered, "MAX_EXPANDED", 2_000_000)
     with pytest.raises(InputError, match="a.dcm expands to more than"):
         read_image(path)
 

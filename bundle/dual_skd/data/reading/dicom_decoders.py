@@ -15,13 +15,14 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
+from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 from PIL.JpegImagePlugin import JpegImageFile
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate, generate_fragments
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder, iter_pixels
 from pydicom.pixels.decoders.base import DecodeRunner
 from pydicom.uid import (
@@ -38,11 +39,20 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dual_skd.data.reading.dicom_file import syntax_of, unreadable_syntax
+from dual_skd.data.reading.codestreams import (
+    Declared,
+    check_j2k,
+    check_scans,
+    is_lossy_j2k,
+    j2k_code,
+    j2k_header,
+    jpeg_code,
+    jpeg_header,
+)
+from dual_skd.data.reading.dicom_file import frames_of, syntax_of, unreadable_syntax
+from dual_skd.data.reading.refusals import check_stored
 from dual_skd.errors import InputError
 
-# start of frame: all processes of JPEG but the markers between them that mean other things, and JPEG-LS
-FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 DECODERS = ("libjpeg", "pyjpegls", "pylibjpeg", "pydicom", "pillow", "simpleitk")  # by preference
 OF_EXTRA = ("pyjpegls", "pylibjpeg")  # those that an installation without "[dicom]" lacks
 INSTALL = '`pip install ".[dicom]"` in the folder of this package'
@@ -51,6 +61,7 @@ BY_ITK = (JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit)  # where SimpleITK c
 _PLACES = re.compile(
     r"Unable to decode as .+ plugins:\s*\w+:|Exception thrown in .+?:\d+:|ITK ERROR: \w+\(\w+\):", re.DOTALL
 )
+MAX_COMPONENTS = 4
 RGB_IDS = [82, 71, 66]  # component ids of a JPEG image that spell RGB
 
 # what a decoder raises reaches the caller where no other one does better
@@ -67,11 +78,12 @@ def decoded(dataset: Dataset, path: str | Path, plugins: Sequence[str], indices:
     """
     remaining = list(indices)
     failures: list[Exception] = []
+    tables = {"extended_offsets": _join_fragments(dataset, path)} if plugins[0] else {}
     while remaining:
         plugin = plugins[len(failures)]
         try:
             for frame in iter_pixels(
-                dataset, indices=tuple(remaining), decoding_plugin=plugin, correct_unused_bits=False
+                dataset, indices=tuple(remaining), decoding_plugin=plugin, correct_unused_bits=False, **tables
             ):
                 yield frame
                 del remaining[0]
@@ -113,10 +125,6 @@ def decoders_for(dataset: Dataset, path: str | Path) -> list[str]:
             f"{path} is compressed as {syntax.name}, for which no decoder is installed; take one ({INSTALL}), or "
             "export the file uncompressed."
         )
-    if syntax in JPEG2000TransferSyntaxes:
-        _check_codestreams(dataset, path)
-    elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
-        _check_frame_headers(dataset, path)
     return sorted(available, key="simpleitk".__ne__) if syntax in BY_ITK else available
 
 
@@ -124,42 +132,56 @@ def may_overshoot(dataset: Dataset) -> bool:
     """Whether decoded values may lie somewhat beyond BitsStored because the compression loses something."""
     syntax = syntax_of(dataset)
     if syntax in JPEG2000TransferSyntaxes:
-        # coding style segment, whose last byte is 0 for the wavelet that isn't reversible (ISO/IEC 15444-1, A.6.1)
-        wavelet = re.search(rb"\xff\x4f\xff\x51.*?\xff\x52\0.{10}(.)", dataset.PixelData, re.DOTALL)
-        return wavelet is not None and wavelet[1] == b"\0"
+        return is_lossy_j2k(j2k_code(dataset.PixelData))
     return syntax in (JPEGLSNearLossless, JPEGBaseline8Bit, JPEGExtended12Bit)
 
 
-def _check_codestreams(dataset: Dataset, path: str | Path) -> None:
-    """Refuses JPEG 2000 whose own size is not that of the header: decoders would allocate whatever it says."""
-    # start of codestream, and its size segment of 1 to 4 components (ISO/IEC 15444-1, A.5.1)
-    for found in re.finditer(rb"\xff\x4f\xff\x51\0[),/2]..(.{4})(.{4})(.{4})(.{4})", dataset.PixelData, re.DOTALL):
-        right, bottom, left, top = (int.from_bytes(number, "big") for number in found.groups())
-        _require_size(dataset, path, right - left, bottom - top)
+def _join_fragments(dataset: Dataset, path: str | Path) -> tuple[list[int], list[int]]:
+    """Leaves one fragment per frame in the data set, whose headers were checked, and says where they are.
+
+    Decoders then see what was checked, and pydicom need not look for every frame from the beginning.
+
+    Returns:
+        Offsets and lengths as in an Extended Offset Table.
+
+    Raises:
+        InputError: a frame has another size than the data set says, or would take too much memory.
+    """
+    syntax, frames, total = UID(syntax_of(dataset)), [], 0
+    tables = (dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths"))
+    every = generate_frames(
+        dataset.PixelData, number_of_frames=frames_of(dataset), extended_offsets=tables if all(tables) else None
+    )
+    for frame in islice(every, frames_of(dataset)):
+        total += len(frame)
+        check_stored(path, total, len(dataset.PixelData))  # frames that overlap
+        if syntax in JPEG2000TransferSyntaxes:
+            frame = j2k_code(frame)
+            if frame:
+                _require_size(dataset, path, j2k_header(frame))
+                check_j2k(path, frame)
+        elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
+            frame = jpeg_code(frame)
+            if declared := jpeg_header(frame):
+                _require_size(dataset, path, declared)
+                check_scans(path, frame, declared.columns * declared.rows * declared.components)
+        frames.append(frame)
+    dataset.PixelData = encapsulate(frames, has_bot=False) if frames else b""
+    lengths = [len(frame) + len(frame) % 2 for frame in frames]
+    return [0, *accumulate(length + 8 for length in lengths[:-1])], lengths
 
 
-def _check_frame_headers(dataset: Dataset, path: str | Path) -> None:
-    """The same of JPEG and JPEG-LS, whose size stands in the frame header (ISO/IEC 10918-1, B.2.2; 14495-1, C.2.2)."""
-    for fragment in generate_fragments(dataset.PixelData):
-        place = 2 if fragment[:2] == b"\xff\xd8" else len(fragment)  # a fragment may go on with an image
-        while place + 9 <= len(fragment) and fragment[place] == 0xFF and fragment[place + 1] != 0xDA:
-            marker, length = fragment[place + 1], int.from_bytes(fragment[place + 2 : place + 4], "big")
-            if marker == 0xFF:  # fill byte
-                place += 1
-                continue
-            if marker in FRAME_MARKERS:
-                rows, columns = (int.from_bytes(fragment[place + at : place + at + 2], "big") for at in (5, 7))
-                if rows:  # 0 stands for a number that follows after the first scan
-                    _require_size(dataset, path, columns, rows)
-                break
-            place += 2 + length
-
-
-def _require_size(dataset: Dataset, path: str | Path, columns: int, rows: int) -> None:
-    if (columns, rows) != (dataset.Columns, dataset.Rows):
+def _require_size(dataset: Dataset, path: str | Path, declared: Declared) -> None:
+    size = (dataset.Columns, dataset.Rows)
+    if declared.rows and declared[:2] != size:
         raise InputError(
-            f"{path} is damaged: its header declares {dataset.Columns} x {dataset.Rows} pixels, its compressed "
-            f"image {columns} x {rows}; copy the file again or leave it out."
+            f"{path} is damaged: its header declares {size[0]} x {size[1]} pixels, its compressed "
+            f"image {declared.columns} x {declared.rows}; copy the file again or leave it out."
+        )
+    if declared.components > MAX_COMPONENTS:
+        raise InputError(
+            f"{path} is damaged: its compressed image has {declared.components} components, colours have 3; copy the "
+            "file again or leave it out."
         )
 
 

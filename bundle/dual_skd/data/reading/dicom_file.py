@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from math import isfinite
 from pathlib import Path
+from struct import pack
 from typing import TypeVar
 
 import pydicom
@@ -24,8 +24,15 @@ from pydicom.uid import (
 
 from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning, scan
 from dual_skd.data.reading.formats import misnamed
-from dual_skd.data.reading.refusals import MAX_BYTES, check_size, check_stored, quieten
+from dual_skd.data.reading.metered import MeteredFile, inflated
+from dual_skd.data.reading.refusals import MAX_BYTES, check_frames, check_size, check_stored, quieten
 from dual_skd.errors import InputError
+
+# of pixels in both byte orders, and of items: what is in an element of pixels is never parsed
+_PIXELS = [pack(f"{order}HH", 0x7FE0, number) for order in "<>" for number in (0x08, 0x09, 0x10)]
+_ITEMS = [pack(f"{order}HH", 0xFFFE, 0xE000) for order in "<>"]
+_TAG_BYTES, _ELEMENT_BYTES = 8, 16  # of a tag with its length; of an element that is parsed later, on average
+_READS_PER_ITEM = 4
 
 Opened = TypeVar("Opened", bound=Dataset | Elements)
 
@@ -55,14 +62,7 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
         raise InputError(f"{path} is empty (0 bytes); copy the file again or leave it out.")
     if start[128:132] != b"DICM" and start[:2] not in (b"\x02\x00", b"\x08\x00"):
         raise NotAnImage(misnamed(Path(path)))
-    deflated = DeflatedExplicitVRLittleEndian.encode() in start
-    if deflated:
-        _check_deflated(path)
-    with open(path, "rb") as file:
-        dataset = pydicom.dcmread(
-            file, force=True, stop_before_pixels=tags is not None, specific_tags=None if tags is None else list(tags)
-        )
-        left = MAX_BYTES if deflated else size - file.tell()
+    dataset, left = _parsed(path, tags)
     _require_image(dataset, path)
     if "PhotometricInterpretation" in dataset:  # some write small letters
         dataset.PhotometricInterpretation = str(dataset.PhotometricInterpretation or "").strip().upper()
@@ -70,8 +70,6 @@ def open_dicom(path: str | Path, tags: Sequence[str] | None = None) -> Dataset:
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
     if "PixelData" in dataset:
         left = len(dataset.PixelData or b"")
-    elif tags is None:  # floating-point pixels, or none; the decoder will see
-        left = size
     _check_pixels(dataset, path, left)
     return dataset
 
@@ -173,6 +171,7 @@ def _check_pixels(dataset: Dataset | Elements, path: str | Path, stored: int) ->
     shape = (columns, rows, frames_of(dataset), int(number(dataset, "SamplesPerPixel") or 1))
     bits = int(number(dataset, "BitsAllocated") or 8)
     check_size(path, shape, bits / 8)
+    check_frames(path, shape[2])
     syntax = UID(syntax_of(dataset))
     if not syntax.is_private and not syntax.is_transfer_syntax:
         raise unreadable_syntax(path, syntax)
@@ -193,18 +192,44 @@ def unreadable_syntax(path: str | Path, syntax: UID) -> InputError:
     )
 
 
-def _check_deflated(path: str | Path) -> None:
-    """Refuses a deflated file that expands to more than memory holds; pydicom expands it in one piece."""
-    with open(path, "rb") as file:
-        file.seek(140)  # preamble 128, "DICM" 4, group length element: tag 4, VR 2, length 2, then its value
-        meta = int.from_bytes(file.read(4), "little")
-        file.seek(144 + meta)
-        inflater, expanded, block = zlib.decompressobj(-zlib.MAX_WBITS), 0, file.read(2**16)
-        while block and not inflater.eof:
-            expanded += len(inflater.decompress(block, 2**20))
-            if expanded > MAX_BYTES:
-                raise InputError(f"{path} expands to more than {MAX_BYTES / 2**30} GiB; it is damaged, leave it out.")
-            block = inflater.unconsumed_tail or file.read(2**16)
+class _DeflatedError(InputError):
+    """pydicom asks for the rest of a file in one piece, which it does of a deflated data set alone."""
+
+
+class _DicomFile(MeteredFile):
+    """A DICOM file as pydicom parses it: elements, items and values count, also those that are parsed later."""
+
+    _tag = b""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            raise _DeflatedError(f"{self.name} has a deflated data set in a deflated data set; leave it out.")
+        block = super().read(size)
+        if size == _TAG_BYTES:
+            self._tag = block[:4]
+        elif self._tag not in _PIXELS:
+            items = sum(map(block.count, _ITEMS))
+            self.take(block.count(b"\\") + (_READS_PER_ITEM * items + len(block) // _ELEMENT_BYTES if items else 0))
+        return block
+
+
+def _parsed(path: str | Path, tags: Sequence[str] | None) -> tuple[Dataset, int]:
+    """The elements of a file, and how many bytes its pixels may have."""
+
+    def parse(file: _DicomFile) -> tuple[Dataset, int]:
+        only = None if tags is None else list(tags)
+        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=tags is not None, specific_tags=only)
+        return dataset, file.size if tags is None else file.size - file.tell()
+
+    with _DicomFile(path) as file:
+        try:
+            return parse(file)
+        except _DeflatedError:  # the file is where pydicom began to read the data set
+            content = inflated(path, file)
+    with _DicomFile(path, content) as file:
+        dataset, left = parse(file)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    return dataset, left
 
 
 def _guessed_syntax(dataset: Dataset) -> UID:

@@ -34,7 +34,8 @@ from dual_skd.data.reading.formats import (
 )
 from dual_skd.data.reading.grey import grey_of
 from dual_skd.data.reading.locators import path_of, split_locator
-from dual_skd.data.reading.nifti import load_nifti
+from dual_skd.data.reading.nifti import read_nifti_header
+from dual_skd.data.reading.pictures import opened, pages_of
 from dual_skd.data.reading.reader import hounsfield_of, read_image
 from dual_skd.errors import InputError, causes
 from dual_skd.utils.progress import bar
@@ -263,15 +264,16 @@ def _files_of(folder: Path) -> list[Path]:
 def _with_header(facts: FileFacts) -> FileFacts:
     path = path_of(facts.image)
     if facts.format in PIXEL_FORMATS:
-        with Image.open(path) as picture:
+        with opened(path) as picture:
             bits = _BITS.get(picture.mode, 16 if picture.mode.startswith("I;16") else None)
             quality = _jpeg_quality(getattr(picture, "quantization", {}))
-            frames = getattr(picture, "n_frames", 1)
+            frames = pages_of(picture, path)
             return replace(facts, mode=picture.mode, bits=bits, frames=frames, jpeg_quality=quality)
     if facts.format == NIFTI:
-        image = load_nifti(path)
-        kind, placed = image.get_data_dtype(), image.header["qform_code"] or image.header["sform_code"]
-        plane = [code for code, size in zip(nibabel.aff2axcodes(image.affine), image.shape, strict=False) if size > 1]
+        header = read_nifti_header(path)
+        kind, placed = header.get_data_dtype(), header["qform_code"] or header["sform_code"]
+        codes = nibabel.aff2axcodes(header.get_best_affine())
+        plane = [code for code, size in zip(codes, header.get_data_shape(), strict=False) if size > 1]
         orientation = "".join(map(str, plane[:2])) if placed else ""
         return replace(facts, mode=str(kind), bits=kind.itemsize * 8, frames=1, orientation=orientation)
     if facts.format != DICOM:

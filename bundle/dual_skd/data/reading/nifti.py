@@ -6,12 +6,15 @@ from __future__ import annotations
 import gzip
 import os
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
+from dual_skd.data.reading.metered import BLOCK, check_expanded
 from dual_skd.data.reading.picture import Picture, ReadOptions, plane_affine
-from dual_skd.data.reading.refusals import DEFLATE_RATIO, check_size, check_stored, quieten
+from dual_skd.data.reading.refusals import DEFLATE_RATIO, MAX_BYTES, check_size, check_stored, quieten
 from dual_skd.errors import InputError
 
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre and micrometre, by the code in xyzt_units; 2 is mm, 0 not stated
@@ -19,20 +22,22 @@ MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre and micrometre, by the code in xyzt
 quieten("nibabel.global", "nibabel")
 
 
-def load_nifti(path: Path) -> nibabel.Nifti1Image:
-    """Opens a NIfTI file, whose values are read when they are asked for."""
-    image = nibabel.load(path)
-    if not isinstance(image, nibabel.Nifti1Image):  # Nifti2Image is one, too
-        raise InputError(f"Expected a NIfTI file, found {type(image).__name__} in {path}; convert it to NIfTI.")
-    return image
+def read_nifti_header(path: Path) -> nibabel.Nifti1Header:
+    """The header of a NIfTI file, without its extensions: nibabel would read them into memory, whatever their size."""
+    with _content(path) as file:
+        head = file.read(nibabel.Nifti2Header.sizeof_hdr)
+    for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
+        if kind.may_contain_header(head):
+            return kind(head[: kind.sizeof_hdr])
+    raise ImageFileError("it has no header of NIfTI")
 
 
 def read_nifti(path: Path, options: ReadOptions) -> Picture:
     """Reads a volume, or with ``spatial_dims`` 2 a single slice, whatever axis it is stored along."""
     planar = options.spatial_dims == 2
-    image = load_nifti(path)
-    header, affine, stored = image.header, image.affine.copy(), image.get_data_dtype()
-    shape = tuple(int(size) for size in image.shape)
+    header = read_nifti_header(path)
+    affine, stored = header.get_best_affine(), header.get_data_dtype()
+    shape = tuple(int(size) for size in header.get_data_shape())
     while len(shape) > 3 - planar and shape[-1] == 1:
         shape = shape[:-1]
     # a sagittal or coronal slice is stored as one of a volume
@@ -45,16 +50,15 @@ def read_nifti(path: Path, options: ReadOptions) -> Picture:
     if stored.kind == "c":
         raise InputError(f"Expected real numbers, found complex ones in {path}: write magnitudes.")
     check_size(path, shape, stored.itemsize)
-    start = image.dataobj.offset
-    values = _values_of(path, start, shape, stored)
+    values = _values_of(path, header.get_data_offset(), shape, stored)
     coloured = stored.names is not None
     if coloured:  # RGB24 and RGBA32 are records of bytes
         values = np.stack([values[name] for name in stored.names], axis=-1)
     else:
-        slope, intercept = image.dataobj.slope, image.dataobj.inter
+        slope, intercept = header.get_slope_inter()
         with np.errstate(over="ignore", invalid="ignore"):
             values = np.array(values, np.float32, order="C")
-            if (slope, intercept) != (1, 0):
+            if slope is not None and (slope, intercept) != (1, 0):
                 values *= np.float32(slope)
                 values += np.float32(intercept)
     known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0 or set(header.get_zooms()[:3]) != {1.0}
@@ -73,13 +77,23 @@ def _values_of(path: Path, start: int, shape: tuple[int, ...], stored: np.dtype)
     """The stored values of a NIfTI file, checked against the length of the file, and with gzip against its checksum."""
     end = start + int(np.prod(shape, dtype=object)) * stored.itemsize
     size = os.path.getsize(path)
-    if not path.name.lower().endswith(".gz"):
+    if not _is_packed(path):
         check_stored(path, end, size)
         return np.memmap(path, stored, mode="r", offset=start, shape=shape, order="F")
     check_stored(path, end, size * DEFLATE_RATIO)
-    with gzip.open(path) as file:
-        file.read(start)
+    check_expanded(path, end, MAX_BYTES)
+    with _content(path) as file:
+        while file.tell() < start and file.read(min(BLOCK, start - file.tell())):
+            pass
         content = file.read(end - start)
         file.read(2**20)  # up to the end, where the checksum is
     check_stored(path, end - start, len(content))
     return np.ndarray(shape, stored, content, order="F")
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _content(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if _is_packed(path) else path.open("rb")

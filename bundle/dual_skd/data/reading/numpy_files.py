@@ -86,18 +86,30 @@ def _mapped(path: str, size: int, changed: int, member: str) -> np.ndarray:
     return np.load(unpacked, mmap_mode="r", allow_pickle=False)
 
 
+def check_member(path: str | Path, info: zipfile.ZipInfo) -> None:
+    """Refuses a member of an archive that declares more than the file can hold, or may hold more than it declares.
+
+    NumPy writes no other compression than that of zlib, and zipfile expands others in pieces of any size.
+    """
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        name = zipfile.compressor_names.get(info.compress_type, info.compress_type)
+        raise InputError(f"{info.filename} of {path} is compressed as {name}, which NumPy doesn't do; save it again.")
+    check_stored(path, info.file_size, os.path.getsize(path) * DEFLATE_RATIO)
+
+
 def _unpack(path: str, member: str, target: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if f"{member}.npy" not in archive.namelist():
             names = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
             raise InputError(f"Expected an array {member} in {path}, found {names or 'none'}.")
-        declared, packed = (getattr(archive.getinfo(f"{member}.npy"), name) for name in ("file_size", "compress_size"))
+        info = archive.getinfo(f"{member}.npy")
+        declared, packed = info.file_size, info.compress_size
         if declared > max(packed * MAX_RATIO, HARMLESS_BYTES):
             raise InputError(
                 f"{member} of {path} expands from {packed / 2**20:.1f} MiB to {declared / 2**30:.1f} GiB, more than "
                 "images do: it may be made to fill the disk; if you trust it, save it again without compression."
             )
-        check_stored(path, declared, os.path.getsize(path) * DEFLATE_RATIO)
+        check_member(path, info)
         free = shutil.disk_usage(target.parent).free
         if declared > free:
             raise InputError(

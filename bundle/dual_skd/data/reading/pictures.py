@@ -4,14 +4,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from dual_skd.data.reading.codestreams import check_scans
 from dual_skd.data.reading.formats import PIXEL_FORMATS
+from dual_skd.data.reading.metered import MeteredFile
 from dual_skd.data.reading.picture import Picture, ReadOptions, chosen_frame, plane_affine
-from dual_skd.data.reading.refusals import DEFLATE_RATIO, check_size, check_stored, too_many_frames
+from dual_skd.data.reading.refusals import (
+    DEFLATE_RATIO,
+    MAX_FRAMES,
+    check_frames,
+    check_size,
+    check_stored,
+    too_many_frames,
+)
 from dual_skd.errors import InputError
 
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # others become RGB
@@ -20,6 +31,7 @@ MAX_PIXEL_ASPECT = 4.0  # of height and width: beyond it a stated density is tak
 QUARTER_TURNS = (5, 6, 7, 8)  # values of Orientation in EXIF and TIFF
 # tags of TIFF
 BITS_PER_SAMPLE, PHOTOMETRIC_INTERPRETATION, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339
+TILE_WIDTH, TILE_HEIGHT = 322, 323
 RESOLUTIONS = (282, 283)  # across and down
 WHITE_IS_ZERO, UNSIGNED = 0, 1  # values of PhotometricInterpretation and SampleFormat
 
@@ -31,9 +43,8 @@ def read_picture(path: Path, options: ReadOptions) -> Picture:
     Palettes, CMYK and bi-level pictures become RGB or grey.
     """
     frame = options.frame
-    # as an open file: a TIFF by its name is mapped into memory, where Pillow doesn't turn it as its orientation says
-    with open(path, "rb") as file, Image.open(file, formats=PIXEL_FORMATS) as image:
-        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    with opened(path) as image:
+        pages = pages_of(image, path)
         if frame is None and pages > 1:
             if options.spatial_dims == 2:
                 raise too_many_frames(path, pages)
@@ -47,6 +58,31 @@ def read_picture(path: Path, options: ReadOptions) -> Picture:
             array, height = _page(image, chosen_frame(0 if frame is None else frame, pages, path), path, 1)
     affine = plane_affine(row=height)
     return Picture(np.ascontiguousarray(array), affine, coloured=array.ndim > (3 if pages > 1 and frame is None else 2))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture whose header has been read.
+
+    It is an open file, and not a name: a TIFF by its name is mapped into memory, where Pillow doesn't turn it as its
+    orientation says.
+    """
+    with MeteredFile(path) as file, Image.open(file, formats=PIXEL_FORMATS) as image:
+        yield image
+
+
+def pages_of(image: Image.Image, path: Path) -> int:
+    """Number of pages of a TIFF, 1 for others; raises InputError for more than can be looked through."""
+    if image.format != "TIFF":
+        return 1
+    for page in range(1, MAX_FRAMES + 1):  # n_frames would take hours for a million
+        try:
+            image.seek(page)
+        except EOFError:
+            image.seek(0)
+            return page
+    check_frames(path, MAX_FRAMES + 1)
+    return MAX_FRAMES
 
 
 def _pixel_height(image: Image.Image) -> float:
@@ -79,6 +115,9 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> tuple[np.nd
         bits = 1 if image.mode in ("1", "P", "L") else 8  # at least; grey of 1, 2 and 4 bits is opened as 8
         check_stored(path, image.width * image.height * bands * bits // 8, os.path.getsize(path) * ratio)
     tags = getattr(image, "tag_v2", {})
+    check_size(path, (tags.get(TILE_WIDTH, 1), tags.get(TILE_HEIGHT, 1), bands), 4)  # a tile is decoded whole
+    if image.format in ("JPEG", "MPO"):
+        check_scans(path, path.read_bytes(), image.width * image.height * bands)
     unsigned = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
     if not unsigned and tags.get(BITS_PER_SAMPLE, (1,))[0] == 8:  # Pillow takes them for unsigned
         raise InputError(f"{path} has signed values of 8 bits, which can't be read; write it with 16 bits.")

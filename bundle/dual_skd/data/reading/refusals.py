@@ -18,6 +18,7 @@ from dual_skd.errors import InputError
 # Of the stored and the float32 values of one image. With nearly 0.9 GiB of libraries, a process that reads it stays
 # under 2 GB. A DICOM series of 1,024 slices of 512 x 512 is the largest that fits: its files are read one by one.
 MAX_BYTES = 2**30
+MAX_FRAMES = 2**14  # frames or pages of one file, each of which takes a fraction of a millisecond
 DEFLATE_RATIO = 1032  # zlib can't expand its input by more (zlib technical details, "maximum compression factor")
 _UNNAMED = re.compile(r"<_io\.\w+[^>]*>")  # an open file, as Pillow shows it
 
@@ -44,6 +45,12 @@ def check_stored(path: str | Path, expected: int, stored: int) -> None:
             f"{path} is cut short or damaged: its header declares {expected} bytes of pixels, at most {stored} are "
             "there; copy the file again or leave it out."
         )
+
+
+def check_frames(path: str | Path, count: int) -> None:
+    """Refuses a file with more than :data:`MAX_FRAMES` frames or pages."""
+    if count > MAX_FRAMES:
+        raise InputError(f"{path} has more than {MAX_FRAMES} frames, too many for one image; cut it into parts.")
 
 
 def too_many_frames(path: str | Path, count: int, example: str = "") -> InputError:

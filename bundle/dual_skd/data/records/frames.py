@@ -82,14 +82,14 @@ def _count(path: Path) -> int:
         return 1
     try:
         if name.endswith((".tif", ".tiff")):
-            from PIL import Image
+            from dual_skd.data.reading.pictures import opened, pages_of
 
-            with Image.open(path, formats=("TIFF",)) as pages:
-                return getattr(pages, "n_frames", 1)
+            with opened(path) as image:
+                return pages_of(image, path)
         if name.endswith((".nii", ".nii.gz")):
-            import nibabel
+            from dual_skd.data.reading.nifti import read_nifti_header
 
-            shape = nibabel.load(path).shape
+            shape = read_nifti_header(path).get_data_shape()
             return int(shape[2]) if len(shape) > 2 and 1 not in shape[:2] else 1  # one slice may lie along any axis
         if name.endswith(".npy"):
             import numpy as np

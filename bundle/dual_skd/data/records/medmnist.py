@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from dual_skd.data.reading.formats import misnamed
-from dual_skd.data.reading.refusals import DEFLATE_RATIO, check_stored, failures_named
+from dual_skd.data.reading.numpy_files import check_member
+from dual_skd.data.reading.refusals import check_stored, failures_named
 from dual_skd.data.records.rows import Row, Source
 from dual_skd.errors import InputError
 
@@ -98,13 +99,13 @@ def _read(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray]
 
 def _shape(path: Path, members: zipfile.ZipFile, name: str) -> tuple[int, ...]:
     """The shape in the header of a member, which has to fit into the member's declared size, and that into the file."""
+    info = members.getinfo(name)
+    check_member(path, info)
     with members.open(name) as member:
         version = np.lib.format.read_magic(member)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = read_header(member)
-    declared = members.getinfo(name).file_size
-    check_stored(path, declared, path.stat().st_size * DEFLATE_RATIO)
-    check_stored(path, prod(shape) * max(kind.itemsize, 1), declared)
+    check_stored(path, prod(shape) * max(kind.itemsize, 1), info.file_size)
     if 0 in shape[1:]:
         raise InputError(f"{path}: {name} has the shape {shape}, images without pixels; get it again.")
     return shape
