@@ -118,6 +118,40 @@ ATTACKS = {
     "a network from the hub": {"x": {"_target_": "timm.create_model", "model_name": "hf-hub:a/b"}},
     "a restricted function handed on": {"x": {"_target_": "torch.load", "f": "a", "_mode_": "callable"}},
     "a name of options that stands for another object": {"options": "$torch.nn.ReLU()", "x": "$@options.compile"},
+    "a key with code on the way": {
+        "run": {"k": 0, "k+exec(bytes((1,2)).decode())": {"p": "%src::p"}},
+        "src": {"p": "$[0][@::1]", "1": 0},
+    },
+    **{
+        f"an override by {key!r}": {
+            "run": [{"_target_": "torch.load", "f": "evil.pt", "weights_only": True}],
+            key: False,
+        }
+        for key in ("run#0 #weights_only", "run#-1#weights_only", "run#0_0#weights_only", "run#+0#weights_only")
+    },
+    **{
+        f"an argument from elsewhere, {name}": {"run": {"_target_": "torch.load", "f": "a", "weights_only": at}, **more}
+        for name, at, more in [
+            ("empty part", "@w", {"w": True, "#w": False}),
+            ("former name", "@required_packages_version", {"optional_packages_version": False}),
+            ("macro", "@c::w", {"c": {"w": True}, "#c": "%d", "d": {"w": False}}),
+            ("position", "@l::2", {"l": [1, 2, True], "#l": [1, 2], "+l": [False]}),
+        ]
+    },
+    "options by an empty part": {
+        "options": "$dual_skd.options.training(**@given)",
+        "#options": "$torch.nn.Softmax(1)",
+        "x": "$@options.compile(options={})",
+    },
+    "a module behind a space": {"imports": ["$import numpy"], "x": ["% imports::0"]},
+    "a module by an empty part": {"#0": "$import numpy", "x": "$@0"},
+    "a module by a relative id that is copied": {
+        "imports": ["$import numpy"],
+        "x": [{"a": "$@::::::imports::0"}, "%x::0"],
+    },
+    "a network from a place in an expression": {
+        "x": "$dual_skd.networks.build_network('resnet18', pretrained_cfg_overlay=dict(url='http://a/b.pth'))"
+    },
 }
 
 
@@ -126,22 +160,22 @@ def test_ways_to_run_code_or_to_write_files_are_refused(tmp_path, config):
     assert problems(tmp_path, config) != []
 
 
+@pytest.mark.parametrize("name", ["configs/metadata.json", "configs/.json", "configs/A.JSON"])
+def test_a_config_by_any_name_is_read(tmp_path, name):
+    bundle(tmp_path, {"x": "$@_meta_::i::0"})
+    assert problems(tmp_path, {"i": ["$import numpy"]}, name) != []
+
+
 def test_the_same_is_refused_when_it_comes_from_two_files(tmp_path):
     bundle(tmp_path, {"x": [{"_target_": "LoadImaged", "keys": "image"}]}, "configs/a.yaml")
     assert audit_bundle(tmp_path / "strange").ok
     assert "reader" in problems(tmp_path, {"x#0#reader": "os.mkdir"})[0]
 
 
-def test_a_known_reader_may_be_named_elsewhere(tmp_path):
-    config = {"r": "ITKReader", "x": {"_target_": "LoadImaged", "keys": "image", "reader": "@r"}}
-    assert problems(tmp_path, config) == []
-    assert "reader" in problems(tmp_path, {"r": "os.mkdir"}, "configs/more.json")[0]
-
-
 @pytest.mark.parametrize(("name", "line"), [("a.json", '"key{}": {},'), ("a.yaml", "key{}: {}\n")])
 def test_the_time_grows_with_the_size_and_no_faster(tmp_path, name, line):
     times = []
-    for count in (5_000, 40_000):
+    for count in (1_500, 12_000) if name == "a.yaml" else (5_000, 40_000):
         text = "".join(line.format(one, one) for one in range(count))
         folder = bundle(tmp_path / str(count), text if name == "a.yaml" else f"{{{text[:-1]}}}", f"configs/{name}")
         start = time.process_time()
@@ -195,7 +229,13 @@ def test_texts_that_grow_without_end_or_say_two_things_are_refused(tmp_path):
     laughs += "".join(
         f"{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
-    assert "more values" in problems(tmp_path / "1", laughs, "configs/a.yaml")[0]
+    assert "in two places" in problems(tmp_path / "1", laughs, "configs/a.yaml")[0]
+    assert "more values" in problems(tmp_path / "6", [[0]] * 300_000)[0]
+    assert "more values" in problems(tmp_path / "7", {"k" * 3000: [0] * 9})[0]
+    assert "a number of" in problems(tmp_path / "8", f"a: {'1:' * 9000}1\n", "configs/a.yaml")[0]
+    assert "can't be read" in problems(tmp_path / "9", "x: !!bool maybe\n", "configs/a.yaml")[0]
+    assert "can't be read" in problems(tmp_path / "a", "x:\n\ufeff#k: $import pickle as json\n", "configs/a.yaml")[0]
+    assert "more than anyone" in problems(tmp_path / "b", {"k" * 900: "$" + "@::" * 100_000})[0]
     assert "can't be read" in problems(tmp_path / "2", "[" * 100_000)[0]
     assert "twice" in problems(tmp_path / "3", '{"a": "$1", "a": "$2"}')[0]
     assert "twice" in problems(tmp_path / "4", "b:\n  a: 1\n  a: 2\n", "configs/a.yaml")[0]
@@ -226,11 +266,14 @@ def test_code_that_an_import_would_find_first_is_refused(tmp_path):
     (folder / "torch" / "__init__.py").touch()
     (folder / "dual_skd" / "errors.py").write_text("import os")
     (folder / "dual_skd" / "more.py").touch()
+    (folder / "dual_skd" / "evaluation" / "pages" / "templates" / "page.css").write_text("{{ cycler.__init__ }}")
+    (folder / "dual_skd" / "notes.txt").touch()
     (folder / "dual_skd" / "losses.cpython-311.pyc").touch()
     (folder / "link.json").symlink_to("/etc/hostname")
     found = {one.file: one.problem for one in audit_bundle(folder, allow=["torch"]).problems}
     assert set(found) == {
-        "json.py", "torch/", "dual_skd/errors.py", "dual_skd/more.py", "dual_skd/losses.cpython-311.pyc", "link.json"
+        "json.py", "torch/", "dual_skd/errors.py", "dual_skd/more.py", "dual_skd/losses.cpython-311.pyc", "link.json",
+        "dual_skd/evaluation/pages/templates/page.css", "dual_skd/notes.txt",
     }  # fmt: skip
     assert "compiled" in found["dual_skd/losses.cpython-311.pyc"] and "differs" in found["dual_skd/errors.py"]
 

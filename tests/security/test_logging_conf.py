@@ -64,6 +64,7 @@ def test_literals_and_classes_of_the_standard_library_pass(tmp_path):
 def test_what_cant_be_read_is_refused(tmp_path):
     assert "can't be read" in problems_of_logging_conf(b"no section = 1")[0][1]
     assert "can't be read" in problems_of_logging_conf(b"\xff")[0][1]
+    assert "longer" in problems_of_logging_conf(b"[x]\nb" + b" " * 100_000 + b"c")[0][1]
 
 
 def test_the_audit_of_a_bundle_looks_at_it(tmp_path):

@@ -19,8 +19,9 @@ from typing import Any
 from dual_skd.errors import InputError
 from dual_skd.options import Evaluation, Options, Prediction, Training
 from dual_skd.security.bundle_files import check_manifest, files_of, problems_of_code, problems_of_files
-from dual_skd.security.config_files import SUFFIXES, Value, read_config, starred, walk
+from dual_skd.security.config_files import PART, SUFFIXES, Value, read_config, starred, suffix_of, walk
 from dual_skd.security.expressions import (
+    MOST_CHARACTERS,
     PREDEFINED,
     SEPARATOR,
     Visitor,
@@ -37,7 +38,9 @@ from dual_skd.utils.files import expanded
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 # keys become part of the text that is evaluated
-_PLAIN_KEY = re.compile(r"[\w .,:;#+/()<>=&!?*-]*")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_]+")
+_POINTER = re.compile(r"[@%](?:::)*[A-Za-z0-9_]+(?:::[A-Za-z0-9_]+)*")
+_IMPORTS = ("imports", "import", "initialize")  # the lists in which a config may import
 _NOT_ARGUMENTS = {"_target_", "_desc_", "_requires_", "_disabled_"}  # of a component
 _OTHER_FILE = re.compile(r"%(.*\.(?:json|yaml|yml))(?=(?:::|#)(.*)|$)", re.IGNORECASE | re.DOTALL)
 _OPTIONS: dict[str, type[Options]] = {"training": Training, "evaluation": Evaluation, "prediction": Prediction}
@@ -118,13 +121,13 @@ def audit_bundle(bundle: str | Path, *, allow: Iterable[str] = ()) -> Audit:
     digest = hashlib.sha256()
     values: dict[str, list[Value]] = {}
     for path in files:
-        suffix, file = path.suffix.lower(), path.relative_to(bundle).as_posix()
+        suffix, file = suffix_of(path.name), path.relative_to(bundle).as_posix()
         is_inside = path.is_file() and path.resolve().is_relative_to(bundle.resolve())
-        if not is_inside or suffix not in (*SUFFIXES, ".conf", ".ini", ".cfg"):
+        if not is_inside or not (suffix or path.name.lower().endswith((".conf", ".ini", ".cfg"))):
             continue
         text = path.read_bytes()  # once: what is hashed is what is looked at
         digest.update(f"{file}\0{len(text)}\0".encode(errors="surrogateescape") + text)
-        if suffix not in SUFFIXES:
+        if not suffix:
             others += [Finding(file, place, "", problem) for place, problem in problems_of_logging_conf(text)]
             continue
         values[file] = []  # counts as a config even if it can't be read
@@ -157,29 +160,26 @@ class _Configs:
         self.values = values
         self.allowed = allowed
         self.every = [value for entries in values.values() for value in entries]
-        self.at: dict[str, list[Any]] = defaultdict(list)  # "@id" -> what stands there, in every config that has it
-        for value in self.every:
-            self.at[f"@{value.place}"].append(value.value)
         self.others: list[Finding] = []
         self.modules: set[tuple[str, ...]] = set()  # paths of import items, and of what they lie in
+        # "%" copies a text with relative ids, which MONAI resolves where the copy stands
+        self.copies = any(isinstance(value.value, str) and value.value.startswith("%") for value in self.every)
         self.names = dict(PREDEFINED)
         self.imports = {id(value): found for value in self.every if (found := _imports_of(value)) is not None}
         self._collect_imports()
-        self.options: dict[str, Collection[str]] = {}
-        self._collect_options()
+        self.options = self._collect_options()
 
     def findings(self) -> tuple[list[Finding], list[Finding], list[Finding]]:
         """The targets, the expressions, and the problems of anything else."""
         targets, expressions = [], []
         for value in self.every:
-            if isinstance(value.value, dict):
-                self._look_at_keys(value)
+            self._look_at_key(value)
             if value.key == "_target_":
                 targets.append(_finding(value, self._problem_of_target(value.value)))
             elif is_expression(value.value):
                 expressions.append(_finding(value, "; ".join(self._problems_of_expression(value))))
             elif isinstance(value.value, str) and value.value[:1] in ("@", "%"):
-                self._report(value, self._problem_of_pointer(absolute(value.value, value.path)))
+                self._report(value, self._problem_of_pointer(value))
         self._look_at_arguments()
         return targets, expressions, list(dict.fromkeys(self.others))
 
@@ -193,34 +193,30 @@ class _Configs:
             found = self.imports.get(id(value))
             if found is None:
                 continue
-            self.modules |= {starred(value.path)[:n] for n in range(len(value.path) + 1)}
-            if len(value.path) > 2 or (len(value.path) == 2 and not value.key.isdigit()):
-                self._report(value, "an import that isn't in a list of its own hands a module on")
+            path = starred(value.path)
+            for whole in (path, ("_meta_", *path)):  # where MONAI puts metadata.json
+                self.modules |= {whole[:n] for n in range(len(whole) + 1)}
+            if len(path) != 2 or path[0] not in _IMPORTS or path[1] != "*":
+                self._report(value, f"an import that isn't in the list {' or '.join(_IMPORTS)} hands a module on")
             for name, module in found.items():
                 if self.names.setdefault(name, module) != module:
                     self._report(value, f"{name} stands for {module} here and for {self.names[name]} elsewhere")
 
-    def _collect_options(self) -> None:
-        """id -> names of the fields of the options that it stands for, in every config that has it."""
-        named: dict[str, set[str]] = defaultdict(set)
-        for value in self.every:
-            if len(value.path) == 1:
-                match = _OPTIONS_OF.fullmatch(value.value) if isinstance(value.value, str) else None
-                named[value.key].add(match[1] if match else "")
-        for name, kinds in named.items():
-            if kinds <= _OPTIONS.keys():
-                self.options[name] = {one for kind in kinds for one in _OPTIONS[kind].model_fields}
+    def _collect_options(self) -> set[str]:
+        """Names of the fields of ``@options``, where it stands for the options in every config that has it."""
+        texts = [str(value.value) for value in self.every if value.path == ("options",)]
+        kinds = {match[1] if (match := _OPTIONS_OF.fullmatch(text)) else "" for text in texts}
+        return {field for kind in kinds for field in _OPTIONS[kind].model_fields} if kinds <= _OPTIONS.keys() else set()
 
-    def _look_at_keys(self, value: Value) -> None:
-        for key in map(str, value.value):
-            if not _PLAIN_KEY.fullmatch(key):
-                self._report(value, f"the key {key[:40]!r} is no plain name, and would become part of an expression")
-            last = re.split("#|::", key)[-1]
-            mode = value.value.get(key)
-            if last in REFUSED_KEYS and mode is not None:
-                self._report(value, f"{last} is not known to be safe")
-            if last == "_debug_" or (last == "_mode_" and mode not in ("default", "callable")):
-                self._report(value, f"{last} stops in a debugger, which runs a .pdbrc of the working directory")
+    def _look_at_key(self, value: Value) -> None:
+        if value.key in REFUSED_KEYS and value.value is not None:
+            self._report(value, not_known(value.key))
+        if value.key == "_debug_" or (value.key == "_mode_" and value.value not in ("default", "callable")):
+            self._report(value, f"{value.key} stops in a debugger, which runs a .pdbrc of the working directory")
+        runs = value.key == "_target_" or (isinstance(value.value, str) and value.value[:1] in ("$", "@", "%"))
+        plain = PART if value.overrides else _PLAIN_KEY if runs else None
+        if plain and not all(map(plain.fullmatch, value.path)):
+            self._report(value, "a key on the way to it is no plain name, so that readers differ in where it stands")
 
     def _problem_of_target(self, target: Any) -> str:
         if not isinstance(target, str) or not _DOTTED.fullmatch(target):
@@ -232,23 +228,34 @@ class _Configs:
         imports = self.imports.get(id(value))
         if imports is not None:
             return problems_of_import(imports, self.allowed)
-        visitor = Visitor(self.names, self.allowed, lambda id: self.options.get(id or "", ()), self._problem_of_id)
-        # as it is where it stands; and elsewhere, where "%" may copy it unchanged
-        here, copied = absolute(value.value, value.path), value.value.replace("#", SEPARATOR)
+        if len(value.value) > MOST_CHARACTERS:
+            return [f"{len(value.value)} characters, more than anyone can read"]
+        fields = {"options": self.options}
+        visitor = Visitor(self.names, self.allowed, lambda id: fields.get(id or "", ()), self._problem_of_id)
+        here = absolute(value.value, value.path)
         problems = visitor.problems_of(here)
-        if copied != here:
+        if self.copies and here != (copied := value.value.replace("#", SEPARATOR)):
             problems += [one for one in visitor.problems_of(copied) if not one.startswith("not an expression")]
         return list(dict.fromkeys(problems))
 
     def _problem_of_id(self, id: str) -> str:
-        path = tuple(id.split(SEPARATOR)) if id else ()
-        return "refers to a module that was imported, or to what holds one" if starred(path) in self.modules else ""
+        path = starred(id.split(SEPARATOR))
+        names = tuple(part for part in path if part)
+        # of a relative id in a text that may be copied only the end is known
+        ends = {whole[-len(names) :] for whole in self.modules} if names and not path[0] else set()
+        found = not names or names in self.modules or names in ends
+        return "refers to a module that was imported, or to what holds one" if found and self.modules else ""
 
-    def _problem_of_pointer(self, text: str) -> str:
+    def _problem_of_pointer(self, value: Value) -> str:
         """Why a value that is another one, ``@id`` or ``%id`` or ``%file::id``, isn't taken."""
+        text = value.value.replace("#", SEPARATOR)
+        if _POINTER.fullmatch(text):
+            return self._problem_of_id(absolute(text, value.path)[1:]) or (
+                self._problem_of_id(text[1:]) if self.copies else ""
+            )
         other = _OTHER_FILE.match(text)
-        if other is None:
-            return self._problem_of_id(text[1:])
+        if other is None:  # MONAI takes any other text with "@" as it is
+            return "is no plain name of another value" if text.startswith("%") else ""
         name = PurePosixPath(other[1])
         wherever_it_starts = (name, "configs" / name, PurePosixPath(*name.parts[1:]))
         if ".." in name.parts or name.is_absolute() or not any(str(one) in self.values for one in wherever_it_starts):
@@ -280,13 +287,10 @@ class _Configs:
         if argument.key not in signature.rules and not signature.others:
             return f"the argument {argument.key} of {name} is not known to be safe"
         rule, value = signature.rules.get(argument.key, ""), argument.value
-        referred = isinstance(value, str) and self.at.get(absolute(value, argument.path)) if rule else None
-        for one in referred or [value]:
-            pointer = not isinstance(one, str) or one[:1] in ("@", "%")
-            ends = None if pointer else ending(one) if is_expression(one) else [one]
-            if problem := problem_of_argument(rule, repr(one), ends):
-                return f"the argument {argument.key} of {name} {problem}"
-        return ""
+        unknown = not isinstance(value, str) or value[:1] in ("@", "%")
+        ends = None if unknown or not rule else ending(value) if is_expression(value) else [value]
+        problem = problem_of_argument(rule, repr(value) if rule else "", ends)
+        return problem and f"the argument {argument.key} of {name} {problem}"
 
 
 def is_expression(value: Any) -> bool:

@@ -48,19 +48,23 @@ def problems_of_code(bundle: Path, files: Collection[Path], allowed: Collection[
 
     A bundle may carry ``dual_skd`` itself: the installed one, or one that is equal to it file by file.
     """
-    installed = Path(dual_skd.__file__).parent
+    installed = Path(dual_skd.__file__).parent.resolve()
+    is_installed = (bundle / OURS).resolve() == installed
     problems: dict[str, str] = {}
     for path in files:
         inside = path.relative_to(bundle)
         top = inside.parts[0]
-        if path.suffix.lower() not in CODE or {top, inside.stem} & (set(allowed) - _NEVER):
+        is_code = path.name.lower().endswith(CODE)
+        if top == OURS and is_installed:
             continue
         if top == OURS:
-            twin = installed.joinpath(*inside.parts[1:])
-            if path.suffix.lower() != ".py":
+            twin = installed.joinpath(*inside.parts[1:])  # of any kind: templates run, too
+            if is_code and path.suffix.lower() != ".py":
                 problems[str(inside)] = "compiled code, which can't be looked at; remove it"
             elif not (twin.is_file() and path.is_file()) or twin.read_bytes() != path.read_bytes():
                 problems[str(inside)] = f"differs from the {OURS} that is installed, and would be imported in its place"
+        elif not is_code or {top, inside.stem} & (set(allowed) - _NEVER):
+            continue
         elif len(inside.parts) == 1:
             problems[top] = "code that comes with the bundle, and would be imported in place of others"
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,15 @@ import yaml
 
 from dual_skd.security.expressions import SEPARATOR
 
-SUFFIXES = (".json", ".yaml", ".yml")
-MOST_BYTES = {".json": 2**25, ".yaml": 2**22, ".yml": 2**22}  # a data list of a large data set is among them
-MOST_VALUES = 500_000  # YAML can write one list that stands in itself many times
+SUFFIXES = (".json", ".yaml", ".yml")  # of a name, which may be nothing else
+MOST_BYTES = {".json": 2**25, ".yaml": 2**18, ".yml": 2**18}  # a data list of a large data set is among them
+MOST_VALUES = 500_000
 MOST_LEVELS = 100
+MOST_OF_A_PATH = 2_000  # characters
+MOST_OF_A_NUMBER = 1_000
+# a part of an id that reaches into another entry, as MONAI and this audit read it alike
+PART = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|0|[1-9][0-9]*")
+_NEITHER_READS_ALIKE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,14 @@ class Value:
         return SEPARATOR.join(self.path)
 
 
-def starred(path: tuple[str, ...]) -> tuple[str, ...]:
+def starred(path: Iterable[str]) -> tuple[str, ...]:
     """A path with ``*`` in place of positions in lists, which another file may move."""
-    return tuple("*" if part.isdigit() else part for part in path)
+    return tuple("*" if part.isdecimal() else part for part in path)
+
+
+def suffix_of(name: str) -> str:
+    """The suffix by which MONAI takes a file for a config, "" for other files."""
+    return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
 
 
 def read_config(text: bytes, suffix: str) -> tuple[Any, str]:
@@ -58,8 +68,11 @@ def read_config(text: bytes, suffix: str) -> tuple[Any, str]:
     if len(text) > MOST_BYTES[suffix]:
         return None, f"holds {len(text) / 2**20:.0f} MiB, more than a config can have"
     try:
-        return (_json if suffix == ".json" else _yaml)(text.decode("utf-8")), ""
-    except (ValueError, RecursionError, yaml.YAMLError, TypeError) as error:
+        letters = text.decode("utf-8")
+        if _NEITHER_READS_ALIKE.search(letters):
+            raise ValueError("characters that readers take differently")
+        return (_json if suffix == ".json" else _yaml)(letters), ""
+    except Exception as error:  # the libraries have many, such as OverflowError of a number
         return None, f"can't be read ({' '.join(str(error).split())[:200] or type(error).__name__})"
 
 
@@ -74,8 +87,8 @@ def walk(file: str, content: Any) -> Iterator[Value]:
     while open_ends:
         one = open_ends.pop()
         count += 1
-        if count > MOST_VALUES or len(one.path) > MOST_LEVELS:
-            raise ValueError("has more values, or deeper ones, than can be looked at")
+        if count > MOST_VALUES or len(one.path) > MOST_LEVELS or sum(map(len, one.path)) > MOST_OF_A_PATH:
+            raise ValueError("has more values, deeper ones, or longer keys than can be looked at")
         yield one
         if isinstance(one.value, dict | list):
             inner = one.value.items() if isinstance(one.value, dict) else enumerate(one.value)
@@ -83,8 +96,9 @@ def walk(file: str, content: Any) -> Iterator[Value]:
 
 
 def _inner(outer: Value, key: str, value: Any) -> Value:
-    parts = re.split(r"#|::", key.removeprefix("+"))
-    overrides = outer.overrides or key.startswith("+") or len(parts) > 1
+    merges = key.startswith("+") and not outer.path  # MONAI merges entries of the root alone
+    parts = re.split(r"#|::", key[merges:])
+    overrides = outer.overrides or merges or len(parts) > 1
     return Value(outer.file, (*outer.path, *parts), value, overrides)
 
 
@@ -97,20 +111,22 @@ def _json(text: str) -> Any:
 
 
 def _yaml(text: str) -> Any:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    loader = yaml.SafeLoader(text)  # as MONAI does; the one in C reads some texts differently
     try:
         root = loader.get_single_node()
-        seen, open_ends = set(), [root]
+        seen, open_ends = set(), [root] if root is not None else []
         while open_ends:
             node = open_ends.pop()
-            if node is None or id(node) in seen:
-                continue
+            if id(node) in seen:
+                raise ValueError("a part that stands in two places, by an alias")
             seen.add(id(node))
             if isinstance(node, yaml.MappingNode):
                 _refuse_repeated([str(key.value) for key, _ in node.value])
                 open_ends += [part for pair in node.value for part in pair]
             elif isinstance(node, yaml.SequenceNode):
                 open_ends += node.value
+            elif not node.tag.endswith(":str") and len(node.value) > MOST_OF_A_NUMBER:
+                raise ValueError(f"a number of {len(node.value)} characters")
         return None if root is None else loader.construct_document(root)
     finally:
         loader.dispose()

@@ -7,7 +7,7 @@ import ast
 import re
 from collections.abc import Callable, Collection, Mapping
 
-from dual_skd.security.known import ATTRIBUTES, MODULES, SIGNATURES, split_known
+from dual_skd.security.known import ATTRIBUTES, MODULES, REFUSED_KEYS, SIGNATURES, split_known
 
 # what MONAI puts into the namespace of every expression (config_parser.DEFAULT imports)
 PREDEFINED = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy"}
@@ -84,7 +84,7 @@ def evaluated(text: str) -> str:
 def ending(text: str) -> list[str] | None:
     """How the value of an expression ends: the literal that is added last, of each branch; None if it isn't known."""
     try:
-        return _ending(ast.parse(evaluated(text), mode="eval").body)
+        return _ending(ast.parse(evaluated(text), mode="eval").body) if len(text) <= MOST_CHARACTERS else None
     except NOT_PARSED:
         return None
 
@@ -220,6 +220,8 @@ class Visitor(ast.NodeVisitor):
         given: list[tuple[str | None, ast.expr]] = []
         for keyword in node.keywords:
             inner = keyword.value
+            if keyword.arg in REFUSED_KEYS:
+                self.report(not_known(keyword.arg))
             if keyword.arg is None and isinstance(inner, ast.Dict):
                 keys = [str(key.value) if isinstance(key, ast.Constant) else None for key in inner.keys]
                 given += zip(keys, inner.values, strict=True)

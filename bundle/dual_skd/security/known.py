@@ -34,8 +34,8 @@ _NAMES = {
     "dual_skd.runs.checkpoint": "Checkpoints find_checkpoint",
     "dual_skd.runs.command_line": "refuse_unknown",
     "dual_skd.runs.devices": "pick_device to_device",
-    "dual_skd.runs.distributed": """RandomPerProcess SetEpoch indices_of_rank init_processes items_of_rank on_rank_zero
-        parallel""",
+    "dual_skd.runs.distributed": """RandomPerProcess SetEpoch indices_of_rank init_processes items_of_rank
+        on_rank_zero parallel""",
     "dual_skd.runs.model_file": "auxiliary_temperature conformal_rule load_auxiliary temperature_of",
     "dual_skd.runs.places": "bundle_root find_model",
     "dual_skd.runs.random_state": "ResumableSampler",
@@ -64,8 +64,9 @@ _NAMES = {
     "monai.data.wsi_datasets": "MaskedPatchWSIDataset PatchWSIDataset",
     "monai.engines": "SupervisedEvaluator SupervisedTrainer",
     "monai.handlers": """CheckpointLoader CheckpointSaver ClassificationSaver ConfusionMatrix EarlyStopHandler
-        IgniteMetricHandler LogfileHandler LrScheduleHandler MeanAbsoluteError MeanDice MeanSquaredError MetricLogger
-        MetricsSaver ProbMapProducer ROCAUC StatsHandler TensorBoardStatsHandler ValidationHandler from_engine""",
+        IgniteMetricHandler LogfileHandler LrScheduleHandler MeanAbsoluteError MeanDice MeanIoUHandler
+        MeanSquaredError MetricLogger MetricsSaver ProbMapProducer ROCAUC StatsHandler TensorBoardStatsHandler
+        ValidationHandler from_engine""",
     "monai.inferers": "SimpleInferer SliceInferer SlidingWindowInferer",
     "monai.losses": "DiceCELoss DiceFocalLoss DiceLoss FocalLoss",
     "monai.networks.nets": """BasicUNet DenseNet DenseNet121 DenseNet169 DenseNet201 DenseNet264 EfficientNetBN ResNet
@@ -73,13 +74,13 @@ _NAMES = {
     "monai.optimizers": "Novograd WarmupCosineSchedule",
     "monai.transforms": """Activations(d) AsDiscrete(d) CastToType(d) CenterSpatialCrop(d) Compose CopyItemsd
         CropForeground(d) DeleteItemsd DivisiblePad(d) EnsureChannelFirst(d) EnsureType(d) Flip(d) GaussianSmooth(d)
-        GridSplit(d) Invertd Lambda(d) LoadImage(d) MapLabelValue(d) MedianSmooth(d) NormalizeIntensity(d) OneOf
-        Orientation(d) RandAdjustContrast(d) RandAffine(d) RandAxisFlip(d) RandBiasField(d) RandFlip(d)
-        RandGaussianNoise(d) RandGaussianSmooth(d) RandHistogramShift(d) RandRotate(d) RandRotate90(d)
-        RandScaleIntensity(d) RandShiftIntensity(d) RandSpatialCrop(d) RandSpatialCropSamples(d) RandTorchVisiond
-        RandZoom(d) Resize(d) ResizeWithPadOrCrop(d) Rotate90(d) SaveClassificationd SaveImage(d) ScaleIntensity(d)
-        ScaleIntensityRange(d) ScaleIntensityRangePercentiles(d) SelectItemsd Spacing(d) SpatialPad(d) SplitDim(d)
-        SqueezeDim(d) ToDevice(d) ToNumpy(d) ToTensor(d) TorchVision(d) Transpose(d)""",
+        GridSplit(d) Invertd KeepLargestConnectedComponent(d) Lambda(d) LoadImage(d) MapLabelValue(d) MedianSmooth(d)
+        NormalizeIntensity(d) OneOf Orientation(d) RandAdjustContrast(d) RandAffine(d) RandAxisFlip(d)
+        RandBiasField(d) RandFlip(d) RandGaussianNoise(d) RandGaussianSmooth(d) RandHistogramShift(d) RandRotate(d)
+        RandRotate90(d) RandScaleIntensity(d) RandShiftIntensity(d) RandSpatialCrop(d) RandSpatialCropSamples(d)
+        RandTorchVisiond RandZoom(d) Resize(d) ResizeWithPadOrCrop(d) Rotate90(d) SaveClassificationd SaveImage(d)
+        ScaleIntensity(d) ScaleIntensityRange(d) ScaleIntensityRangePercentiles(d) SelectItemsd Spacing(d)
+        SpatialPad(d) SplitDim(d) SqueezeDim(d) ToDevice(d) ToNumpy(d) ToTensor(d) TorchVision(d) Transpose(d)""",
     "monai.utils": """CommonKeys GridSampleMode GridSamplePadMode InterpolateMode ensure_tuple ensure_tuple_rep first
         set_determinism""",
     "numpy": """abs arange argmax array asarray concatenate exp float16 float32 float64 int16 int32 int64 max mean min
@@ -95,8 +96,8 @@ _NAMES = {
         stack tensor uint8 where zeros""",
     "torch.cuda": "device_count is_available set_device",
     "torch.distributed": "destroy_process_group get_rank get_world_size init_process_group is_available is_initialized",
-    "torch.nn": """AdaptiveAvgPool2d BCEWithLogitsLoss CrossEntropyLoss Dropout Flatten Identity KLDivLoss L1Loss Linear
-        MSELoss ReLU Sequential Sigmoid Softmax""",
+    "torch.nn": """AdaptiveAvgPool2d BCEWithLogitsLoss CrossEntropyLoss Dropout Flatten Identity KLDivLoss L1Loss
+        Linear MSELoss ReLU Sequential Sigmoid Softmax""",
     "torch.nn.functional": "cross_entropy log_softmax one_hot sigmoid softmax",
     "torch.nn.parallel": "DistributedDataParallel",
     "torch.optim": "Adam AdamW RMSprop SGD",
@@ -105,6 +106,7 @@ _NAMES = {
     "torch.utils.data": "DataLoader RandomSampler SequentialSampler Subset WeightedRandomSampler",
     "torch.utils.data.distributed": "DistributedSampler",
     "torch.utils.tensorboard": "SummaryWriter",
+    "torchvision": "",
 }
 # methods and fields of whatever they stand behind: none runs code, writes a file or reaches the network in any class
 # that the names above give; nor do constants, in capitals
@@ -112,12 +114,12 @@ ATTRIBUTES = frozenset(
     """add_event_handler alpha amp apply argmax array as_dict astype attach auxiliary auxiliary_probabilities batch
     bool class_names class_weights clone close cpu cuda data dataset detach device dim double dtype endswith epoch
     epoch_length eval exists exp expand finished flatten float for_network get hash index input_shape int is_dir
-    is_file isdigit isoformat item items iteration join keep_last keys load_state_dict logger long lower lstrip
-    manual_seed max max_epochs mean measured meta metrics min module multi_label name named_parameters ndim network
-    now num_classes numel numpy optimizer output parameters parent permute preprocessing read read_text
-    requires_grad reshape resolve rsplit rstrip rules run scaler setLevel shape sigmoid size softmax source split
-    splitlines splits sqrt squeeze startswith state state_dict std stem strftime strip student_probabilities suffix
-    sum test to tolist train transform transpose unsqueeze upper val values view zero_grad""".split()
+    is_file isdigit isoformat item items iteration join keep_last keys logger long lower lstrip manual_seed max
+    max_epochs mean measured meta metrics min module multi_label name named_parameters ndim network now num_classes
+    numel numpy optimizer output parameters parent permute preprocessing read read_text requires_grad reshape
+    resolve rsplit rstrip rules run scaler setLevel shape sigmoid size softmax source split splitlines splits sqrt
+    squeeze startswith state state_dict std stem strftime strip student_probabilities suffix sum to tolist train
+    transform transpose unsqueeze upper val values view zero_grad""".split()
 )
 _NO_DOWNLOAD = "pretrained=(False|None) ..."
 _PT, _TABLE = r"'[\w.-]+\.pth?'", r"'[\w.-]+\.(csv|txt)'"

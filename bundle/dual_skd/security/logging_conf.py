@@ -13,6 +13,7 @@ HANDLERS = (
     *("handlers.TimedRotatingFileHandler", "handlers.WatchedFileHandler", "handlers.MemoryHandler"),
 )
 FORMATTERS = ("Formatter",)
+MOST_BYTES, MOST_OF_A_LINE = 2**16, 1_000
 EVALUATED = ("args", "kwargs", "defaults")
 _STREAM = re.compile(r"\bsys\.(stdout|stderr)\b")
 _LOG = re.compile(r"[\w-][\w.-]*\.(log|txt)")  # in the working directory, and no module, model or configuration
@@ -25,6 +26,8 @@ def problems_of_logging_conf(text: bytes) -> list[tuple[str, str]]:
         text: a file in the form of :func:`logging.config.fileConfig`.
     """
     parser = configparser.ConfigParser()
+    if len(text) > MOST_BYTES or max(map(len, text.splitlines()), default=0) > MOST_OF_A_LINE:
+        return [("", "is longer, or has longer lines, than a logging configuration of people")]
     try:
         parser.read_string(text.decode("utf-8"))
     except (configparser.Error, UnicodeDecodeError) as error:
