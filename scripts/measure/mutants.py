@@ -78,7 +78,7 @@ def _read_model(path: Path) -> None:
 def _read_onnx(path: Path) -> None:
     from dual_skd.serving.export.runtimes import open_artefact
 
-    open_artefact("onnx", path, threads=1)(np.zeros((1, 1, 16, 16), np.float32))
+    open_artefact("onnxruntime", path, threads=1)(np.zeros((1, 1, 16, 16), np.float32))
 
 
 FORMATS: dict[str, tuple[Callable[[], dict[str, bytes]], Callable[[Path], None]]] = {
