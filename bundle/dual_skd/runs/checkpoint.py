@@ -20,6 +20,7 @@ from torch import nn
 
 from dual_skd.errors import FULL_DISK_ERRORS, InputError
 from dual_skd.networks.inspect import unwrap
+from dual_skd.networks.torch_files import load_plain
 from dual_skd.options import Training, chosen, completed, marks, removed
 from dual_skd.runs.bad_numbers import in_any_process
 from dual_skd.runs.distributed import several_processes
@@ -296,7 +297,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as file:
             if file.testzip() is not None:
                 raise ValueError("its sums don't agree")
-        return torch.load(path, "cpu", weights_only=True)
+        return load_plain(path)
     except Exception as error:  # a flipped byte may turn up anywhere in zipfile, torch or pickle
         raise ValueError(str(error).split("\n")[0] or type(error).__name__) from error
 
