@@ -21,10 +21,6 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGLSLossless,
-    RLELossless,
 )
 
 MIB = 2**20
@@ -64,7 +60,7 @@ def parts_of(path: Path, **tags) -> tuple[bytes, bytes, bytes]:
     return content[:start], content[start:pixels], content[pixels:]
 
 
-def deflated_dicom(  # noqa: PLR0913 - every argument is one trick
+def deflated_dicom(
     path: Path,
     mebibytes: int,
     *,

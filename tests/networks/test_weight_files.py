@@ -54,10 +54,12 @@ def test_what_a_model_file_holds_beside_the_weights(tmp_path, ending):
     assert info["architecture"]["image_size"] == [4, 8] and info["class_names"] == ["a", "b"]
 
 
-@pytest.mark.parametrize("content", [{"a": torch.ones(2)}, [torch.ones(2)]])
-def test_other_files_hold_nothing_beside_the_weights(tmp_path, content):
-    torch.save(content, tmp_path / "other.pt")
+def test_other_files_hold_nothing_beside_the_weights(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "other.pt")
     assert read_info(tmp_path / "other.pt") == {}
+    torch.save([torch.ones(2)], tmp_path / "other.pt")
+    with pytest.raises(InputError, match="other.pt' has no tensors"):
+        read_info(tmp_path / "other.pt")
 
 
 def test_metadata_of_another_program_is_passed_over(tmp_path):

@@ -20,6 +20,7 @@ from tiny_run import ARCHITECTURE, NAMES, PREPROCESSING, picture, save_tiny
 
 import dual_skd
 from dual_skd.data import image_transforms
+from dual_skd.errors import InputError
 from dual_skd.metrics import write_predictions
 from dual_skd.runs.model_file import load_model, save_model
 from dual_skd.serving import onnx_predictor
@@ -27,9 +28,10 @@ from dual_skd.serving.export import builder
 from dual_skd.serving.export import export as module
 from dual_skd.serving.export.formats import FORMATS
 from dual_skd.serving.export.model_spec import preprocessing_steps
-from dual_skd.serving.onnx_predictor import OnnxPredictor, find_export
+from dual_skd.serving.onnx_predictor import OnnxPredictor, find_export, sidecar_of
 from dual_skd.serving.predictor import load_predictor, predict
 from dual_skd.serving.torch_predictor import TorchPredictor
+from dual_skd.utils.files import sha256_of
 
 pytestmark = pytest.mark.skipif(bool(FORMATS["onnx"].obstacle()), reason=FORMATS["onnx"].obstacle())
 EXPECTED = {"images": 24, "colour": False, "modalities": ["CT"]}
@@ -174,3 +176,46 @@ def test_a_new_export_is_taken_by_a_process_that_goes_on(run_dir):
     assert isinstance(load_predictor(run_dir), TorchPredictor)
     shutil.move(run_dir / "later", run_dir / "export")
     assert isinstance(load_predictor(run_dir), OnnxPredictor)
+
+
+def test_a_damaged_onnx_file_is_refused_by_name_or_works(run_dir):
+    about = sidecar_of(run_dir / "models" / "model.pt")
+    content, file = json.loads(about.read_text()), about.with_name("model.onnx")
+    whole, random = file.read_bytes(), np.random.default_rng(27)
+    image = picture(run_dir / "other.png", 3)
+    outcomes = {"works": 0, "refused": 0}
+    for number in range(20):
+        changed = bytearray(whole)
+        for place in random.integers(0, len(whole), 4):
+            changed[place] = random.integers(0, 256)
+        file.write_bytes(changed if number % 4 else changed[: random.integers(0, len(whole))])
+        row = next(row for row in content["artefacts"] if row["format"] == "onnx")
+        row["files"][0]["sha256"] = sha256_of(file)  # as a stranger would
+        about.write_text(json.dumps(content))
+        try:
+            found = predict(image, model=run_dir)
+        except InputError as error:
+            outcomes["refused"] += "model.onnx" in str(error)
+        else:
+            outcomes["works"] += found.probabilities.keys() == set(NAMES)
+    assert all(outcomes.values()) and sum(outcomes.values()) == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda about: about["preprocessing"].update(image_size=10**6), "1000000 x 1000000"),
+        (lambda about: about.update(temperature=1e308), "temperature"),
+        (lambda about: about.update(class_names=["a", "b" * 10**6]), "class_names.1"),
+        (lambda about: about.update(artefacts="none"), "isn't what an export writes"),
+        (lambda about: about.update(preprocessing=[]), "isn't what an export writes"),
+    ],
+)
+def test_a_strangers_description_of_an_export_is_refused_by_name(run_dir, change, said):
+    path = sidecar_of(run_dir / "models" / "model.pt")
+    about = json.loads(path.read_text())
+    change(about)
+    path.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="export.json") as caught:
+        export_of(run_dir)
+    assert said in str(caught.value) and len(str(caught.value)) < 1000

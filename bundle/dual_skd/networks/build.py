@@ -18,6 +18,7 @@ import timm
 import torch
 from monai.networks.nets import ResNet, ViT
 from monai.utils import ensure_tuple_rep
+from timm.models import build_model_with_cfg
 from timm.models.efficientnet import EfficientNet, _gen_efficientnet_lite
 from torch import Tensor, nn
 
@@ -44,6 +45,11 @@ MONAI_RESNET = {
     "monai_resnet152": ("bottleneck", (3, 8, 36, 3)),
     "monai_resnet200": ("bottleneck", (3, 24, 36, 3)),
 }
+# what timm's functions take beside the options of a network
+LOADING = {
+    *inspect.signature(timm.create_model).parameters, *inspect.signature(build_model_with_cfg).parameters,
+    "features_only", "feature_cls", "out_indices", "pruned",
+} - {"kwargs"}  # fmt: skip
 
 
 def build_network(
@@ -127,6 +133,7 @@ def _build_timm(
 ) -> nn.Module:
     """A network of timm, in 2D."""
     check_timm_name(name)
+    _refuse_loading(name, options)
     base = name.split(".")[0]
     is_efficientnet = timm.model_entrypoint(base).__module__ == EfficientNet.__module__
     depths = options.pop("depths", None) if is_efficientnet else None
@@ -150,6 +157,16 @@ def _build_timm(
     if depths is not None:
         _keep_blocks(network, depths, name)
     return network
+
+
+def _refuse_loading(name: str, options: Mapping[str, Any]) -> None:
+    """Refuses options that aren't the network's but of timm's loader: some fetch files, and others open them."""
+    found = sorted(LOADING & options.keys())
+    if found:
+        raise InputError(
+            f"{name}: {', '.join(found)} {'are' if len(found) > 1 else 'is'} no option of the network; weights come "
+            "from the option pretrained alone."
+        )
 
 
 def _keep_blocks(network: EfficientNet, depths: Sequence[int], name: str) -> None:

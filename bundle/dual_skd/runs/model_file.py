@@ -21,9 +21,10 @@ from dual_skd.metrics.calibration import logits_of
 from dual_skd.metrics.predictions import read_predictions
 from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.uncertainty import Conformal, fit_conformal
-from dual_skd.networks.build import build_network
+from dual_skd.networks.described import load_described
 from dual_skd.networks.inspect import unwrap
-from dual_skd.networks.weight_files import load_state_file, read_info
+from dual_skd.networks.weight_files import read_info, read_weights
+from dual_skd.runs.model_info import require_model_info
 from dual_skd.runs.places import bundle_root as bundle_root  # configs written before version 0.2 look for it here
 from dual_skd.runs.places import find_model as find_model
 from dual_skd.runs.places import model_file
@@ -99,24 +100,19 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
         :func:`temperature_of`.
 
     Raises:
-        InputError: no such file, it holds no architecture, or its tensors aren't those of the architecture.
+        InputError: no such file, it holds no architecture or values that no run writes, or its tensors aren't those of
+            the architecture.
     """
     path = model_file(path)
-    state = load_state_file(path, words=["the output_dir of a run"])
-    info = read_info(path)
+    state, info = read_weights(path, words=["the output_dir of a run"])
     missing = [key for key in ("architecture", "class_names") if not info.get(key)]
     if missing:
         raise InputError(
             f"{path} has weights but no {' and no '.join(missing)}, so its network isn't known; give the "
             "models/model.pt or model.safetensors of a training run."
         )
-    network = build_network(**info["architecture"])
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise InputError(f"{path}: weights and architecture don't belong together ({first}); train again.") from error
-    return network.to(device).eval(), info
+    require_model_info(info, path)
+    return load_described(info["architecture"], state, path).to(device).eval(), info
 
 
 def load_auxiliary(model: str | Path) -> nn.Module | None:

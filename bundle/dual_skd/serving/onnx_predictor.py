@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 
 from dual_skd.data.reading.expectation import ExpectedInput
 from dual_skd.data.reading.reader import channels_first, read_image
+from dual_skd.errors import InputError
 from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.uncertainty import Conformal
+from dual_skd.runs.model_info import require_model_info
 from dual_skd.serving.export.numpy_preprocessing import can_preprocess, preprocess
 from dual_skd.serving.export.runtimes import open_artefact
 from dual_skd.serving.prediction import PredictionRules
@@ -55,8 +58,25 @@ def find_export(model: Path, *, alpha: float) -> OnnxExport | None:
     about = read_json(sidecar_of(model))
     if "prediction_sets" not in about or find_spec("onnxruntime") is None:  # older exports lack it
         return None
+    try:
+        return _verified(model, about, alpha)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{sidecar_of(model)} isn't what an export writes ({type(error).__name__}: {error}); export the model "
+            "again, or remove the folder."
+        ) from error
+
+
+def _verified(model: Path, about: Mapping[str, Any], alpha: float) -> OnnxExport | None:
+    _require_description(sidecar_of(model), about)
     sets = about["prediction_sets"]
-    if not can_preprocess(about["preprocessing"]["steps"]) or (sets is not None and sets["alpha"] != alpha):
+    steps, size = about["preprocessing"]["steps"], about["preprocessing"].get("image_size", 96)
+    sizes = [step["size"] for step in steps if "size" in step]
+    if not can_preprocess(steps) or any(one not in (size, [size] * len(one)) for one in sizes):
+        return None
+    if sets is not None and sets["alpha"] != alpha:
         return None
     row: dict[str, Any] = next((row for row in about["artefacts"] if row["format"] == "onnx"), {})
     wanted = [(model, {**row, "model": about["model"], "temperature": about["temperature"]})]
@@ -72,6 +92,15 @@ def find_export(model: Path, *, alpha: float) -> OnnxExport | None:
             return None
         networks.append((artefact, made["temperature"]))
     return OnnxExport(about, networks)
+
+
+def _require_description(path: Path, about: Mapping[str, Any]) -> None:
+    """Refuses what no export writes, as of a model's file."""
+    preprocessing = {name: value for name, value in about["preprocessing"].items() if name != "steps"}
+    if preprocessing.get("expected"):
+        preprocessing["expected"] = {k: v for k, v in preprocessing["expected"].items() if k != "text"}
+    found = {"class_names": about["class_names"], "preprocessing": preprocessing}
+    require_model_info(found | {"calibration": {"temperature": about["temperature"], "images": 0}}, path)
 
 
 def _has_sum(path: Path, described: Mapping[str, Any]) -> bool:
@@ -93,7 +122,7 @@ class OnnxPredictor(Predictor):
         about = export.about
         preprocessing, sets = dict(about["preprocessing"]), about["prediction_sets"]
         if sets is not None:
-            sets = Conformal(**{**sets, "threshold": inf if sets["threshold"] is None else sets["threshold"]})
+            sets = Conformal(**{**sets, "threshold": math.inf if sets["threshold"] is None else sets["threshold"]})
         several = len(export.networks) > 1
         rules = PredictionRules(about["class_names"], about["activation"] == "sigmoid", sets, several)
         super().__init__(path, preprocessing, rules)
@@ -106,9 +135,10 @@ class OnnxPredictor(Predictor):
         expected = {name: value for name, value in (preprocessing.get("expected") or {}).items() if name != "text"}
         self.expected = ExpectedInput(expected, window, unexpected_input) if expected else None
         threads = os.cpu_count() or 1
-        self.networks = [
-            (open_artefact("onnxruntime", file, threads), temperature) for file, temperature in export.networks
-        ]
+        self.networks = []
+        for file, temperature in export.networks:
+            with _failures_named(file):
+                self.networks.append((file, open_artefact("onnxruntime", file, threads), temperature))
 
     def prepare(self, image: Image, *, spacing: float | Sequence[float] | None = None, hu: bool = False) -> np.ndarray:
         if isinstance(image, str | Path):
@@ -120,8 +150,23 @@ class OnnxPredictor(Predictor):
         return preprocess(self.steps, array, meta)
 
     def probabilities(self, prepared: Sequence[np.ndarray]) -> list[np.ndarray]:
-        batch = np.stack(prepared)
-        return [
-            probabilities((run(batch) / temperature).astype(float), multi_label=self.rules.multi_label)
-            for run, temperature in self.networks
-        ]
+        batch, found = np.stack(prepared), []
+        for file, run, temperature in self.networks:
+            with _failures_named(file):
+                logits = (run(batch) / temperature).astype(float)
+                if logits.shape != (len(batch), len(self.rules.class_names)):
+                    raise ValueError(f"it gives {logits.shape} logits")
+            found.append(probabilities(logits, multi_label=self.rules.multi_label))
+        return found
+
+
+@contextlib.contextmanager
+def _failures_named(file: Path) -> Iterator[None]:
+    """Raises what ONNX Runtime, which has its own kinds of errors, says of a file, as an InputError."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"{file} can't be computed ({reason}); export the model again, or remove the folder."
+        ) from error

@@ -11,10 +11,9 @@ from torch import nn
 
 from dual_skd.errors import InputError
 from dual_skd.networks.inspect import unwrap
-from dual_skd.networks.weight_files import load_state_file, read_info
+from dual_skd.networks.weight_files import read_weights
 from dual_skd.options import completed
 from dual_skd.runs.model_file import plain_values
-from dual_skd.utils.files import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def load_teacher(
     Raises:
         InputError: the checkpoint holds another network, or one of other classes.
     """
-    state, info = load_state_file(checkpoint), read_info(expanded(checkpoint))
+    state, info = read_weights(checkpoint)
     for name, expected in (("class_names", class_names and list(class_names)), ("multi_label", multi_label)):
         if expected is not None and info.get(name, expected) != expected:
             raise InputError(

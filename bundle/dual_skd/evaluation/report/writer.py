@@ -22,6 +22,7 @@ from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.networks.build import build_network
+from dual_skd.networks.described import require_buildable
 from dual_skd.runs.lock import held
 from dual_skd.runs.model_file import load_model
 from dual_skd.utils.files import expanded, read_json, write_json, write_text
@@ -76,7 +77,8 @@ def _write(
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
     folder, preprocessing = report_folder(directory, split), info.get("preprocessing", {})
     with bar(None, "Writing the report", 4) as steps:
-        analysis = analyse(files, resamples=resamples, speed=_speed(network, files, measure=speed))
+        times = _speed(network, files, directory / "run.json", measure=speed)
+        analysis = analyse(files, resamples=resamples, speed=times)
         steps.update(2)
         cases, cases_reason = _cases(files, network, preprocessing) if images else ([], "Images were left out.")
         steps.update()
@@ -117,7 +119,7 @@ def _cases(files: RunFiles, network: nn.Module | None, preprocessing: dict[str, 
     return explained_cases(files, network, preprocessing)
 
 
-def _speed(network: nn.Module | None, files: RunFiles, *, measure: bool) -> dict[str, Any] | None:
+def _speed(network: nn.Module | None, files: RunFiles, record: Path, *, measure: bool) -> dict[str, Any] | None:
     """Milliseconds of student and large network, measured once per run."""
     run, shape, former = files.run, files.run.get("input_shape"), files.metrics.get("speed")
     if former and former.get("run") == run.get("started"):
@@ -126,8 +128,9 @@ def _speed(network: nn.Module | None, files: RunFiles, *, measure: bool) -> dict
         return None
     found = {"run": run.get("started"), "student": cpu_milliseconds(network, shape)}
     large = (run.get("networks") or {}).get("large") or {}
-    if 0 < (large.get("parameters") or 0) < MAX_TIMED_PARAMETERS:
+    if large.get("parameters"):  # else it can't be built for these images
         try:
+            require_buildable(large["architecture"], record, most_bytes=4 * MAX_TIMED_PARAMETERS)
             found["large"] = cpu_milliseconds(build_network(**large["architecture"]).eval(), shape)
         except InputError as error:  # a network of the user's own that isn't allowed here; the report goes without
             logger.info("The large network isn't timed: %s", error)

@@ -93,7 +93,7 @@ def _as_bundle(model: Path, work: Path) -> dict[str, str]:
 
 def definition(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """A network as MONAI's configs define it, from the arguments of ``build_network``."""
-    return {"_target_": "dual_skd.networks.build_network", **architecture}
+    return {**architecture, "_target_": "dual_skd.networks.build_network"}
 
 
 def _onnx(model: Path, work: Path) -> None:
