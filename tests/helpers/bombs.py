@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import bz2
-import gzip
 import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,30 +69,29 @@ def deflated_dicom(
     implicit_meta: bool = False,
     command: bytes = b"",
     uid: bytes = DeflatedExplicitVRLittleEndian.encode(),
-    filling: bytes = bytes(MIB),
 ) -> Path:
-    """A deflated file whose data set ends with so many times ``filling`` in the pixels.
+    """A deflated file whose data set ends with so many MiB of zeros in the pixels.
 
     Args:
         path: of the file.
-        mebibytes: how often ``filling``, of 1 MiB, is repeated.
+        mebibytes: of zeros; 0 leaves the pixels as they are.
         before: elements of the meta group before the transfer syntax.
         group_length: what (0002,0000) says; None: nothing.
         preamble: whether the file begins with it.
         implicit_meta: whether the meta group has implicit VRs.
         command: elements between the meta group and the data set.
         uid: value of the transfer syntax.
-        filling: 1 MiB.
     """
-    _, header, _ = parts_of(path)
+    _, header, pixels = parts_of(path)
     if implicit_meta:
         meta = struct.pack("<HHI", 2, 0x10, len(uid)) + uid
     else:
         meta = before + element(0x00020010, "UI", uid)
         if group_length is not None:
             meta = element(0x00020000, "UL", struct.pack("<I", group_length)) + meta
-    pixels = b"\xe0\x7f\x10\x00OW\0\0" + struct.pack("<I", min(mebibytes, 4095) * MIB)
-    code = deflated([(header + pixels, 1), (filling, mebibytes)])
+    if mebibytes:
+        pixels = b"\xe0\x7f\x10\x00OW\0\0" + struct.pack("<I", min(mebibytes, 4095) * MIB)
+    code = deflated([(header + pixels, 1), (bytes(MIB), mebibytes)])
     path.write_bytes((bytes(128) + b"DICM" if preamble else b"") + meta + command + code)
     return path
 
@@ -128,15 +126,6 @@ def items(path: Path, content: bytes, keyword: int = 0x00081140, *, end: bytes =
     else:
         header += sequence
     path.write_bytes(start + header + pixels)
-    return path
-
-
-def nested(path: Path, depth: int) -> Path:
-    """A file with one sequence in another."""
-    opened = b"\x08\x00\x40\x11SQ\0\0" + UNDEFINED + ITEM + UNDEFINED
-    start, header, pixels = parts_of(path)
-    place = header.index(b"\x10\x00\x20\x00LO")
-    path.write_bytes(start + header[:place] + opened * depth + header[place:] + pixels)
     return path
 
 
@@ -270,18 +259,6 @@ def nifti_far(path: Path, mebibytes: int) -> Path:
     return path
 
 
-def nifti_of_members(path: Path, count: int) -> Path:
-    """A compressed file with many empty gzip members."""
-    path.write_bytes(gzip.compress(nifti_header() + bytes(512)) + gzip.compress(b"") * count)
-    return path
-
-
-def nifti_with_tail(path: Path, mebibytes: int) -> Path:
-    """A compressed file with bytes after the values."""
-    path.write_bytes(deflated([(nifti_header() + bytes(512), 1), (bytes(MIB), mebibytes)], 31))
-    return path
-
-
 # ---------------------------------------------------------------------------------------------------------- pictures
 
 
@@ -300,13 +277,6 @@ def grey_tags(width: int, height: int, compression: int, start: int, length: int
     return [*sizes, (277, 3, 1, 1), (278, 4, 1, height), (273, 4, 1, start), (279, 4, 1, length)]
 
 
-def tiff_of_pages(path: Path, count: int) -> Path:
-    """A TIFF with pages without tags after the first."""
-    first = 8 + 2 + 9 * 12 + 4
-    chain = b"".join(struct.pack("<HI", 0, first + 6 * (page + 1)) for page in range(count - 1)) + bytes(6)
-    return tiff(path, grey_tags(1, 1, 1, 8, 1), chain, following=first)
-
-
 def tiff_of_real_pages(path: Path, count: int, side: int = 1) -> Path:
     """A TIFF with whole pages that share their pixels."""
     size = 2 + 9 * 12 + 4
@@ -319,17 +289,6 @@ def tiff_of_real_pages(path: Path, count: int, side: int = 1) -> Path:
     return path
 
 
-def tiff_of_tags(path: Path, count: int, mebibytes: int) -> Path:
-    """A TIFF whose tags all have the same long value."""
-    tags = [(40000 + number, 1, mebibytes * MIB, 8) for number in range(count)]
-    return tiff(path, [*grey_tags(1, 1, 1, 8, 1), *tags], bytes(mebibytes * MIB))
-
-
-def tiff_of_rationals(path: Path, count: int) -> Path:
-    """A TIFF whose resolution is many numbers."""
-    return tiff(path, [*grey_tags(1, 1, 1, 8, 1), (282, 5, count, 200), (283, 5, count, 200)], b"\1\0\0\0" * 2 * count)
-
-
 def tiff_of_tiles(path: Path, side: int, mebibytes: int) -> Path:
     """A deflated TIFF of 16 x 16 pixels in one tile of side x side."""
     tags = [tag for tag in grey_tags(16, 16, 8, 0, 0) if tag[0] not in (273, 278, 279)]
@@ -337,17 +296,6 @@ def tiff_of_tiles(path: Path, side: int, mebibytes: int) -> Path:
     code = b"\x78\xda" + deflated([(bytes(MIB), mebibytes)])
     tags += [(322, 4, 1, side), (323, 4, 1, side), (324, 4, 1, start), (325, 4, 1, len(code))]
     return tiff(path, tags, code)
-
-
-def tiff_deflated(path: Path, side: int) -> Path:
-    """A whole picture of zeros, deflated."""
-    code = b"\x78\xda" + deflated([(bytes(side), side)])
-    return tiff(path, grey_tags(side, side, 8, 8 + 2 + 9 * 12 + 4, len(code)), code)
-
-
-def tiff_declared(path: Path, width: int, height: int, compression: int = 5) -> Path:
-    """A compressed picture of this size, of which a few bytes are there."""
-    return tiff(path, grey_tags(width, height, compression, 8 + 2 + 9 * 12 + 4, 16), bytes(16))
 
 
 def png_chunk(name: bytes, content: bytes) -> bytes:
@@ -363,30 +311,9 @@ def png(path: Path, chunks: Iterable[bytes] = (), width: int = 1, height: int = 
     return path
 
 
-def exif_of_tags(count: int, length: int) -> bytes:
-    """EXIF whose tags all have the same long value."""
-    tags = b"".join(struct.pack("<HHII", 40000 + number, 1, length, 8) for number in range(count))
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", count) + tags + bytes(4) + bytes(length)
-
-
 def jpeg_with_segments(path: Path, segments: Iterable[bytes]) -> Path:
     code = jpeg()
     path.write_bytes(code[:2] + b"".join(segments) + code[2:])
-    return path
-
-
-def jpeg_of_exif(path: Path, exif: bytes) -> Path:
-    """A JPEG with EXIF in as many segments as it takes."""
-    parts = [exif[place : place + 65000] for place in range(0, len(exif), 65000)]
-    return jpeg_with_segments(path, (b"\xff\xe1" + struct.pack(">H", len(p) + 8) + b"Exif\0\0" + p for p in parts))
-
-
-def bmp_of_runs(path: Path, side: int) -> Path:
-    """A picture of runs of one pixel."""
-    rows = (b"\1\0" * side + b"\0\0") * side
-    head = b"BM" + struct.pack("<IHHI", 14 + 40 + 1024 + len(rows), 0, 0, 14 + 40 + 1024)
-    info = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(rows), 0, 0, 256, 0)
-    path.write_bytes(head + info + bytes(1024) + rows)
     return path
 
 
@@ -432,15 +359,3 @@ def npz_of_bzip2(path: Path, mebibytes: int) -> Path:
     struct.pack_into("<I", body, directory + 16, entries)
     path.write_bytes(body)
     return path
-
-
-def npz_of_members(path: Path, count: int) -> Path:
-    """An archive with many empty members beside one image."""
-    npz(path, train_images=((4, 8, 8), 1), train_labels=((4,), 1))
-    with zipfile.ZipFile(path, "a") as archive:
-        for number in range(count):
-            archive.writestr(f"{number}", b"")
-    return path
-
-
-Bomb = Callable[[Path], Path]

@@ -84,7 +84,7 @@ def j2k_header(code: bytes) -> Declared:
 
 
 def check_j2k(path: str | Path, code: bytes) -> None:
-    """Refuses a codestream for whose tiles, components or code blocks decoders would take more than fits into memory."""
+    """Refuses a codestream whose tiles, components or code blocks take a decoder more memory than there may be."""
     right, bottom, _, _, width, height = struct.unpack_from(">6I", code, 8)
     tiles = -(-right // max(width, 1)) * -(-bottom // max(height, 1))
     if tiles > MAX_TILES:

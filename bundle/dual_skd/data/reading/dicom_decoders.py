@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -61,7 +62,8 @@ BY_ITK = (JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit)  # where SimpleITK c
 _PLACES = re.compile(
     r"Unable to decode as .+ plugins:\s*\w+:|Exception thrown in .+?:\d+:|ITK ERROR: \w+\(\w+\):", re.DOTALL
 )
-MAX_COMPONENTS = 4
+MAX_COMPONENTS = 4  # of a compressed image: colours and a transparency
+_OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 RGB_IDS = [82, 71, 66]  # component ids of a JPEG image that spell RGB
 
 # what a decoder raises reaches the caller where no other one does better
@@ -78,7 +80,7 @@ def decoded(dataset: Dataset, path: str | Path, plugins: Sequence[str], indices:
     """
     remaining = list(indices)
     failures: list[Exception] = []
-    tables = {"extended_offsets": _join_fragments(dataset, path)} if plugins[0] else {}
+    tables: dict[str, Any] = {"extended_offsets": _join_fragments(dataset, path)} if plugins[0] else {}
     while remaining:
         plugin = plugins[len(failures)]
         try:
@@ -147,8 +149,9 @@ def _join_fragments(dataset: Dataset, path: str | Path) -> tuple[list[int], list
     Raises:
         InputError: a frame has another size than the data set says, or would take too much memory.
     """
-    syntax, frames, total = UID(syntax_of(dataset)), [], 0
-    tables = (dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths"))
+    frames: list[bytes] = []
+    syntax, total = UID(syntax_of(dataset)), 0
+    tables: Any = tuple(dataset.pop(keyword).value if keyword in dataset else None for keyword in _OFFSET_TABLES)
     every = generate_frames(
         dataset.PixelData, number_of_frames=frames_of(dataset), extended_offsets=tables if all(tables) else None
     )
@@ -156,8 +159,7 @@ def _join_fragments(dataset: Dataset, path: str | Path) -> tuple[list[int], list
         total += len(frame)
         check_stored(path, total, len(dataset.PixelData))  # frames that overlap
         if syntax in JPEG2000TransferSyntaxes:
-            frame = j2k_code(frame)
-            if frame:
+            if frame := j2k_code(frame):
                 _require_size(dataset, path, j2k_header(frame))
                 check_j2k(path, frame)
         elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
@@ -165,6 +167,11 @@ def _join_fragments(dataset: Dataset, path: str | Path) -> tuple[list[int], list
             if declared := jpeg_header(frame):
                 _require_size(dataset, path, declared)
                 check_scans(path, frame, declared.columns * declared.rows * declared.components)
+        if not frame:
+            raise InputError(
+                f"{path} is damaged: frame {len(frames)} is empty or holds no {syntax.name}; copy the file again or "
+                "leave it out."
+            )
         frames.append(frame)
     dataset.PixelData = encapsulate(frames, has_bot=False) if frames else b""
     lengths = [len(frame) + len(frame) % 2 for frame in frames]

@@ -113,7 +113,7 @@ class _Walk:
             last = tag
             if tag in wanted:
                 kind = wanted[tag]
-                if explicit and vr != kind.encode():
+                if (explicit and vr != kind.encode()) or length > FIRST_BYTES:
                     raise _UnusualError
                 at = self.at(start, length)
                 found[_keyword(tag)] = _value(kind, self.block[at : at + length])

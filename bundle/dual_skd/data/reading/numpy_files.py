@@ -92,8 +92,7 @@ def check_member(path: str | Path, info: zipfile.ZipInfo) -> None:
     NumPy writes no other compression than that of zlib, and zipfile expands others in pieces of any size.
     """
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        name = zipfile.compressor_names.get(info.compress_type, info.compress_type)
-        raise InputError(f"{info.filename} of {path} is compressed as {name}, which NumPy doesn't do; save it again.")
+        raise InputError(f"{info.filename} of {path} isn't compressed as NumPy does it; save it again with NumPy.")
     check_stored(path, info.file_size, os.path.getsize(path) * DEFLATE_RATIO)
 
 
