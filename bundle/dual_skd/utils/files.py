@@ -102,9 +102,7 @@ class Draft:
         """
         with self._discarded_on_error():
             with self.file.open("rb+") as file:
-                os.chmod(
-                    self.file, self._mode
-                )  # a library may have put a file of its own in place, as safetensors does
+                os.chmod(self.file, self._mode)  # safetensors puts a file of its own in place
                 if synchronise:
                     os.fsync(file.fileno())
             if former is not None and self.path.is_file():
@@ -127,8 +125,8 @@ def remove_drafts(folder: Path, *, older_than: float = 0.0) -> None:
     """Removes the drafts of killed processes from a folder, those below it, and their folders of plots.
 
     Args:
-        folder: in which no other process writes,
-        older_than: or no draft for so many seconds.
+        folder: of them; unless ``older_than`` is given, no other process may write there.
+        older_than: seconds since a draft was last written to.
     """
     for pattern in ("*", "*/*", "*/plots/*"):
         for draft in folder.glob(pattern + DRAFT_SUFFIX):
