@@ -21,7 +21,6 @@ from dual_skd.errors import (
     show_input_errors_plainly,
 )
 
-
 NOT_UTF8 = UnicodeEncodeError("utf-8", os.fsdecode(b"/data/Stra\xdfe/a.png"), 10, 11, "surrogates not allowed")
 
 
