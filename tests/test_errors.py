@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from dual_skd.errors import (
     sentence_of,
     show_input_errors_plainly,
 )
+
+NOT_UTF8 = UnicodeEncodeError("utf-8", os.fsdecode(b"/data/Stra\xdfe/a.png"), 10, 11, "surrogates not allowed")
 
 
 def wrapped(error: Exception, explicit: bool) -> Exception:
@@ -102,6 +105,7 @@ def test_what_monai_says_of_configs_is_a_sentence(tmp_path, monkeypatch, content
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "The memory of this computer "),
         (RuntimeError("unable to allocate shared memory(shm) for file"), "The memory that processes share (/dev/shm) "),
         (RuntimeError("unable to resize file </torch_7_0> to the right size"), "The memory that processes "),
+        (NOT_UTF8, "A file or a folder has a name that isn't UTF-8 ('/data/Stra\\\\udcdfe/a.png'); rename it."),
         (MemoryError(), "The memory of this computer "),
         (OSError(errno.EEXIST, "File exists", "run/models"), "run/models is a file, and a folder is needed there; "),
         (OSError(errno.EMFILE, "Too many open files"), "Too many files are open; "),

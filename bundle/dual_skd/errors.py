@@ -171,6 +171,9 @@ def _sentence(error: BaseException) -> str | None:
     if mark := getattr(error, "problem_mark", None):  # of yaml, which isn't imported for it
         what = getattr(error, "problem", "")
         return f"{mark.name} isn't YAML: {what} in line {mark.line + 1}, column {mark.column + 1}; mend it there."
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:  # which stand for bytes of a name
+        text = error.object[max(error.start - 60, 0) : error.end + 20].encode("ascii", "backslashreplace").decode()
+        return f"A file or a folder has a name that isn't UTF-8 ({text!r}); rename it."
     if isinstance(error, MemoryError):
         return OF_MEMORY
     if isinstance(error, RuntimeError | ValueError | LookupError | OSError | ImportError):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import time
@@ -86,7 +87,7 @@ def _in_training(bench: Bench, name: str, harm, **more: object) -> Outcome:
     seconds = time.monotonic() - began
     found = [f"it took more than {LIMIT:g} s"] if seconds > LIMIT else []
     found += [f"a process was left: {one}" for one in started.left_behind()]
-    said = [line for line in started.said().splitlines() if line.startswith("Error: ")]
+    said = re.findall(r"^(?:\[rank\d+\]: )?(Error: .+)", started.said(), re.MULTILINE)
     outcome.add(_again(bench, trial, found, **more), f"ended with {code} after {seconds:.0f} s: {' '.join(said[:1])}")
     return outcome
 
@@ -142,7 +143,7 @@ def _uneven(bench: Bench) -> Outcome:
         shorten(trial / "data", splits)
         started = _start(trial)
         code = started.wait(LIMIT)
-        said = [line for line in started.said().splitlines() if line.startswith("Error: ")]
+        said = re.findall(r"^(?:\[rank\d+\]: )?(Error: .+)", started.said(), re.MULTILINE)
         good = code == 0 or (code == 1 and said)
         outcome.add(
             [] if good else [f"{splits}: ended with {code}: {last_line(started.said())}"],
