@@ -14,6 +14,7 @@ from monai.bundle import ConfigWorkflow
 
 from dual_skd.data import write_demo
 from dual_skd.networks.build import build_network
+from dual_skd.runs.lock import released_afterwards
 from dual_skd.runs.model_file import bundle_root
 
 CONFIGS = Path(bundle_root()) / "configs"
@@ -50,9 +51,10 @@ def run(workflow: Run) -> Run:
 
     def go(*names: str | Path, **overrides: Any) -> ConfigWorkflow:
         built = workflow(*names, **overrides)
-        built.initialize()
-        built.run()
-        built.finalize()
+        with released_afterwards():  # as at the end of the process of `python -m monai.bundle run`
+            built.initialize()
+            built.run()
+            built.finalize()
         return built
 
     return go
