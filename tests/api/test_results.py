@@ -232,3 +232,9 @@ def test_the_module_brings_neither_torch_nor_monai():
     code = f"import sys, dual_skd; {named}; print({{'torch', 'monai'}} & {{*sys.modules}})"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "set()"
+
+
+def test_a_closed_output_is_no_error(run, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="dual_skd")
+    monkeypatch.setattr(sys, "stdout", None)
+    say(TrainingResult, run)

@@ -316,7 +316,8 @@ def say(result: Callable[..., Result], *arguments: Any) -> None:
         result: class of the result.
         arguments: its arguments.
     """
-    if os.environ.get("RANK", "0") == "0" and logger.isEnabledFor(logging.INFO):
+    first = os.environ.get("RANK", "0") == "0"
+    if first and logger.isEnabledFor(logging.INFO) and sys.stdout is not None:  # None where it was closed (`>&-`)
         sys.stdout.write(f"\n{last_words(result(*arguments))}\n")
         sys.stdout.flush()
 

@@ -23,7 +23,8 @@ from scripts import ROOT
 SECONDS = 600.0  # that a command may take; a tiny one takes ten, on a busy computer more
 LOG = "output.log"
 IMPORTED = """
-    sqlite3 encodings.utf_8_sig multiprocessing.popen_fork multiprocessing.resource_sharer matplotlib.pyplot SimpleITK timm monai.bundle monai.handlers
+    sqlite3 encodings.utf_8_sig multiprocessing.popen_fork multiprocessing.resource_sharer
+    matplotlib.pyplot SimpleITK timm monai.bundle monai.handlers
     torch.utils.tensorboard torch.utils.flop_counter
     dual_skd.api.functions dual_skd.api.results dual_skd.cli.check_page dual_skd.cli.check dual_skd.cli.dispatch
     dual_skd.cli.export dual_skd.cli.predict dual_skd.data.checking.findings dual_skd.evaluation.report.writer
