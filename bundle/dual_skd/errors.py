@@ -120,7 +120,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def input_error_behind(error: BaseException | None) -> InputError | None:
     """Returns the ``InputError`` that caused ``error``, also in a loader's process, or None."""
     for one in causes(error):
-        if LOADER in str(one) and (found := FROM_LOADER.search(str(one))):
+        text = str(one)
+        if LOADER in text and (found := FROM_LOADER.search(text.replace(r"\n", "\n"))):  # an InputError shows new lines
             return InputError(found[1])
         if isinstance(one, InputError):
             return one

@@ -36,8 +36,8 @@ def test_what_a_maintainer_looks_for_is_where_the_page_says(file, name):
     assert name in names_in(ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body)
 
 
-def test_fifteen_questions_are_answered():
-    assert len(PLACES) == 15
+def test_fifteen_questions_and_more_are_answered():
+    assert len(PLACES) >= 15
 
 
 def test_the_drawing_shows_the_rooms_in_their_order():

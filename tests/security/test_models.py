@@ -21,9 +21,9 @@ from dual_skd.errors import InputError
 from dual_skd.networks.described import require_buildable
 from dual_skd.networks.pretrained import load_pretrained
 from dual_skd.networks.weight_files import load_state_file, read_info
-from dual_skd.runs.checkpoint import read_checkpoint
 from dual_skd.serving.export.formats import definition
 from dual_skd.serving.predictor import predict
+from dual_skd.utils.tensor_files import read_tensors
 
 CALIBRATION = {"temperature": 1.5, "images": 9, "nll_before": 1.0, "nll_after": 0.9}
 
@@ -211,12 +211,12 @@ def repacked(path: Path, target: Path, *, compression: int, times: int = 1) -> P
     return target
 
 
-READERS = pytest.mark.parametrize("read", [load_state_file, read_info, load_model, load_pretrained, read_checkpoint])
+READERS = pytest.mark.parametrize("read", [load_state_file, read_info, load_model, load_pretrained, read_tensors])
 
 
 def refused(read, path):
     with pytest.raises(
-        (InputError, ValueError), match="compressed|bytearray|not a zip file" if read is read_checkpoint else path.name
+        (InputError, ValueError), match="compressed|bytearray|not a zip file" if read is read_tensors else path.name
     ):
         read("resnet18", str(path)) if read is load_pretrained else read(path)
 

@@ -36,6 +36,7 @@ _NAMES = {
     "dual_skd.runs.devices": "pick_device to_device",
     "dual_skd.runs.distributed": """RandomPerProcess SetEpoch indices_of_rank init_processes items_of_rank
         on_rank_zero parallel""",
+    "dual_skd.runs.lock": "hold release",
     "dual_skd.runs.model_file": "auxiliary_temperature conformal_rule load_auxiliary temperature_of",
     "dual_skd.runs.places": "bundle_root find_model",
     "dual_skd.runs.random_state": "ResumableSampler",
