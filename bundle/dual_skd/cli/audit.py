@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle_dir", type=Path, metavar="BUNDLE", help="folder of a MONAI bundle")
     parser.add_argument(
         "--allow", action="append", default=[], metavar="NAME",
-        help="a package, module or name that configs may use beside those known to be safe; can be repeated",
+        help="a package, module, name or attribute to trust beside those known to be safe; can be repeated",
     )  # fmt: skip
     add_findings_file(parser)
     parser.add_argument(
@@ -41,8 +41,11 @@ def last_words(args: argparse.Namespace, audit: Audit) -> str:
         f"{counted(len(audit.targets), 'target')}, {counted(len(audit.expressions), 'expression')}, "
         f"{counted(len(audit.problems), 'problem') if audit.problems else 'no problem'}"
     )
-    remedy = "read the places above before you run anything of it; --allow NAME takes what you trust"
-    rows = [("found", found), ("next", "" if audit.ok else remedy), ("all findings", args.json or "")]
+    if audit.ok:
+        remedy = "nothing unknown was found, which is no proof: run it first where no patients' data are"
+    else:
+        remedy = "read the places above before you run anything of it; --allow NAME takes what you trust"
+    rows = [("found", found), ("next", remedy), ("all findings", args.json or "")]
     answers = audit.ok and (args.bundle_dir / "models" / "model.pt").is_file()
     following = f"dual-skd predict IMAGES --model {quoted(args.bundle_dir)}" if answers else ""
     return closing(f"Audited: {args.bundle_dir}", rows, following)
@@ -59,7 +62,7 @@ def report(audit: Audit, *, quiet: bool = False) -> Iterator[str]:
         yield f"Checksums: {audit.verified} files agree with {audit.manifest}."
     else:
         yield "Checksums: the bundle has no list of SHA-256 sums."
-    yield f"Read: SHA-256 {audit.sha256} of the configs and logging files."
+    yield f"Read: SHA-256 {audit.sha256} of the configs, logging files and code."
     yield f"Problems: {len(audit.problems) or 'none'}"
     for one in audit.problems:
         yield from (_line(one), f"      {one.problem}")

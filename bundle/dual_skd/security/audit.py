@@ -18,7 +18,7 @@ from typing import Any
 
 from dual_skd.errors import InputError
 from dual_skd.options import Evaluation, Options, Prediction, Training
-from dual_skd.security.bundle_files import check_manifest, files_of, problems_of_code, problems_of_files
+from dual_skd.security.bundle_files import CODE, check_manifest, files_of, problems_of_code, problems_of_files
 from dual_skd.security.config_files import PART, SUFFIXES, Value, read_config, starred, suffix_of, walk
 from dual_skd.security.expressions import (
     MOST_CHARACTERS,
@@ -40,6 +40,7 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 # keys become part of the text that is evaluated
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_]+")
 _POINTER = re.compile(r"[@%](?:::)*[A-Za-z0-9_]+(?:::[A-Za-z0-9_]+)*")
+LOGGING = (".conf", ".ini", ".cfg")
 _IMPORTS = ("imports", "import", "initialize")  # the lists in which a config may import
 _NOT_ARGUMENTS = {"_target_", "_desc_", "_requires_", "_disabled_"}  # of a component
 _OTHER_FILE = re.compile(r"%(.*\.(?:json|yaml|yml))(?=(?:::|#)(.*)|$)", re.IGNORECASE | re.DOTALL)
@@ -76,7 +77,7 @@ class Audit:
         counts: config file -> number of its ``$`` expressions.
         manifest: name of the list of checksums, "" when there is none.
         verified: files that agree with it.
-        sha256: of the names and contents of the configs and logging files, as they were read.
+        sha256: of the names and contents of the configs, logging files and code, as they were read.
     """
 
     bundle: str
@@ -123,10 +124,12 @@ def audit_bundle(bundle: str | Path, *, allow: Iterable[str] = ()) -> Audit:
     for path in files:
         suffix, file = suffix_of(path.name), path.relative_to(bundle).as_posix()
         is_inside = path.is_file() and path.resolve().is_relative_to(bundle.resolve())
-        if not is_inside or not (suffix or path.name.lower().endswith((".conf", ".ini", ".cfg"))):
+        if not is_inside or not (suffix or path.name.lower().endswith((*LOGGING, *CODE))):
             continue
         text = path.read_bytes()  # once: what is hashed is what is looked at
         digest.update(f"{file}\0{len(text)}\0".encode(errors="surrogateescape") + text)
+        if path.name.lower().endswith(CODE):
+            continue
         if not suffix:
             others += [Finding(file, place, "", problem) for place, problem in problems_of_logging_conf(text)]
             continue
@@ -276,7 +279,7 @@ class _Configs:
                 elif value.path and value.key not in _NOT_ARGUMENTS:
                     arguments[group].append(value)
         for group, names in targets.items():
-            for name in names & SIGNATURES.keys():
+            for name in names & SIGNATURES.keys() - set(self.allowed):
                 for value in arguments[group]:
                     self._report(value, self._problem_of_argument(name, value))
 

@@ -16,6 +16,7 @@ MOST_CHARACTERS = 10_000  # the parser of Python is for texts of people
 _REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")  # as monai.bundle.ReferenceResolver finds them
 _RELATIVE = re.compile(r"(?:@|%)(?:::)+")  # as monai.bundle.ConfigParser does
 _REFERENCES = "__local_refs"  # MONAI's name for the values that references stand for
+_READABLE = str.maketrans("", "", "()\\")  # a pattern for people
 _GRAMMAR = (
     *(ast.Expression, ast.Constant, ast.Name, ast.Load, ast.Store, ast.Attribute, ast.Call, ast.keyword),
     *(ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.operator, ast.unaryop, ast.boolop, ast.cmpop),
@@ -109,10 +110,14 @@ def problem_of_argument(rule: str, text: str, ends: list[str] | None) -> str:
         ends: see :func:`ending`.
     """
     if rule.startswith("="):
-        return "" if re.fullmatch(rule[1:], text) else f"is taken only as {rule[1:]}, written there"
+        return (
+            ""
+            if re.fullmatch(rule[1:], text)
+            else f"is known to be safe only as {rule[1:].translate(_READABLE).replace('|', ' or ')}, written in its place"
+        )
     if rule.startswith(":"):
         good = ends is not None and all(one.endswith(rule[1:]) for one in ends)
-        return "" if good else f"is taken only with {rule[1:]} at its end, written there"
+        return "" if good else f"is known to be safe only with {rule[1:]} at its end, written in its place"
     return ""
 
 
@@ -121,7 +126,7 @@ class Visitor(ast.NodeVisitor):
 
     Args:
         imports: name -> module, of all configs that are used together.
-        allowed: packages, modules and names beside the known ones.
+        allowed: packages, modules, names and attributes beside the known ones, with whatever arguments.
         fields_of: names of the attributes that only the object of an id has.
         problem_of_reference: why an id can't be referred to, or "".
     """
@@ -193,13 +198,13 @@ class Visitor(ast.NodeVisitor):
         known, attributes = split_known(name, self.allowed)
         if not known:
             self.report(not_known(name.removeprefix("builtins.")))
-        elif known in SIGNATURES and not (called and not attributes):
+        elif known in SIGNATURES and known not in self.allowed and not (called and not attributes):
             self.report(f"{known} is handed on, so its arguments can't be followed")
         for attribute in attributes if known else ():
             self._look_at_attribute(attribute)
 
     def _look_at_attribute(self, name: str) -> None:
-        if name not in ATTRIBUTES and not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+        if name not in ATTRIBUTES and name not in self.allowed and not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
             self.report(f"the attribute {name} is not known to be safe")
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
@@ -227,7 +232,7 @@ class Visitor(ast.NodeVisitor):
                 given += zip(keys, inner.values, strict=True)
             else:
                 given.append((keyword.arg, inner))
-        signature = SIGNATURES.get(name)
+        signature = None if name in self.allowed else SIGNATURES.get(name)
         if signature is not None:
             given = [*zip(signature.places, node.args, strict=False), *given]
             if len(node.args) > len(signature.places) or any(isinstance(one, ast.Starred) for one in node.args):
@@ -238,7 +243,7 @@ class Visitor(ast.NodeVisitor):
             self._look_at_argument(name, argument, value)
 
     def _look_at_argument(self, name: str, argument: str | None, value: ast.expr) -> None:
-        signature = SIGNATURES.get(name)
+        signature = None if name in self.allowed else SIGNATURES.get(name)
         if signature is None:
             self.visit(value)
             return

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,5 +140,6 @@ class PredictionTable:
         return self._draft
 
     def _write(self, draft: Path, rows: Iterable[Mapping[str, str]]) -> None:
-        with draft.open("a", newline="", encoding="utf-8") as file:
+        with draft.open("r+", newline="", encoding="utf-8") as file:  # which must not begin anew without its header
+            file.seek(0, os.SEEK_END)
             write_rows(file, ([row.get(name, "") for name in self.columns] for row in rows))
