@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from dual_skd.cli.dispatch import main
 from dual_skd.errors import InputError
 from dual_skd.security.audit import audit_bundle
-from dual_skd.security.known import KNOWN, full_name
+from dual_skd.security.known import KNOWN, SIGNATURES, full_name
 
 BUNDLE = Path(__file__).parents[2] / "bundle"
 EXPRESSIONS = 1 / 3  # largest share of a config's values: each is code that a reader has to follow
@@ -95,7 +96,11 @@ ATTACKS = {
     "a reader in a list": {"x": {"_target_": "LoadImaged", "keys": "image", "reader": ["os.mkdir"]}},
     "a reader that another file puts in": {"x": {"_target_": "LoadImaged", "keys": "image"}, "x#reader": "os.mkdir"},
     "a reader that a merge puts in": {"x": {"_target_": "LoadImaged", "keys": "image"}, "+x": {"reader": "os.mkdir"}},
-    "a reader put into a list": {"x": [{"_target_": "LoadImaged", "keys": "image"}], "x#7#reader": "os.mkdir"},
+    "a reader put into a list": {
+        "x": [{"_target_": "LoadImaged", "keys": "image"}],
+        "+x": [],
+        "x#7#reader": "os.mkdir",
+    },
     "a target put over arguments": {"x": {"_target_": "Compose", "reader": "os.mkdir"}, "x#_target_": "LoadImaged"},
     "a reader that unpickles": {"x": {"_target_": "LoadImaged", "keys": "image", "allow_pickle": True}},
     "a reader's arguments by their place": {
@@ -138,6 +143,24 @@ ATTACKS = {
             ("position", "@l::2", {"l": [1, 2, True], "#l": [1, 2], "+l": [False]}),
         ]
     },
+    "an import over a name of Python": {"imports": ["$from monai.utils import first as exec"], "run": ["$exec('1')"]},
+    "a file after a new line": {"run": "%z\n/tmp/outside.json::run"},
+    "a comment that isn't one": {
+        "x": {"_target_": "dual_skd.runs.MetricsRecorder", "predictions": "$@d[0 #1] and 'a' or @d[0 \n:1] + '.csv'"}
+    },
+    "a state that names files": {
+        "s": {"_target_": "CheckpointSaver", "save_dir": ".", "save_dict": {}, "save_key_metric": True},
+        "x": {"_target_": "CheckpointLoader", "load_path": "a", "load_dict": {"s": "@s"}},
+    },
+    "a state of what can't be followed": {
+        "x": {"_target_": "CheckpointLoader", "load_path": "a", "load_dict": {"s": "$@h[0]"}}
+    },
+    "an address": {"x": {"_target_": "torch.utils.tensorboard.SummaryWriter", "log_dir": "ftp://a/b"}},
+    "an address in two parts": {
+        "a": "$'ftp:' + '//a'",
+        "x": {"_target_": "TensorBoardStatsHandler", "log_dir": "$@a + '/b'"},
+    },
+    "a pickle's key in a dictionary": {"x": "$dual_skd.networks.build_network(**{'checkpoint_path': 'a'})"},
     "options by an empty part": {
         "options": "$dual_skd.options.training(**@given)",
         "#options": "$torch.nn.Softmax(1)",
@@ -170,6 +193,14 @@ def test_the_same_is_refused_when_it_comes_from_two_files(tmp_path):
     bundle(tmp_path, {"x": [{"_target_": "LoadImaged", "keys": "image"}]}, "configs/a.yaml")
     assert audit_bundle(tmp_path / "strange").ok
     assert "reader" in problems(tmp_path, {"x#0#reader": "os.mkdir"})[0]
+
+
+def test_many_imports_and_many_relative_ids_take_no_longer_than_others(tmp_path):
+    many = range(4_000)
+    config = {"m": {f"a{n}": "$import os" for n in many}, "c": {f"b{n}": "@::::::::x" for n in many}, "d": "%c"}
+    start = time.process_time()
+    assert problems(tmp_path, config) != []
+    assert time.process_time() - start < 4  # seconds; 6 where each id is compared with each import
 
 
 @pytest.mark.parametrize(("name", "line"), [("a.json", '"key{}": {},'), ("a.yaml", "key{}: {}\n")])
@@ -293,8 +324,55 @@ def test_pipes_are_told_and_not_opened(tmp_path):
     (folder / "dual_skd").mkdir()
     os.mkfifo(folder / "dual_skd" / "errors.py")
     os.mkfifo(folder / "more.json")
+    (folder / "docs").mkdir()
+    (folder / "docs" / "matplotlibrc").touch()
     found = {one.file: one.problem for one in audit_bundle(folder).problems}
     assert "never end" in found["more.json"] and "differs" in found["dual_skd/errors.py"]
+    assert "may be run" in found["docs/matplotlibrc"]
+
+
+def test_folders_that_cant_be_listed_are_told(tmp_path, monkeypatch):
+    folder = bundle(tmp_path, {})
+    (folder / "timm").mkdir()
+    scandir = os.scandir
+
+    def refusing(path):  # root may list every folder
+        if Path(path).name == "timm":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert [(one.file, one.problem[:27]) for one in audit_bundle(folder).problems] == [
+        ("timm", "a folder that can't be list")
+    ]  # fmt: skip
+
+
+def test_what_a_checkpoint_and_a_log_may_name(tmp_path):
+    config = {
+        "root": ".",
+        "output_dir": "$@root + '/eval'",
+        "net_def": {"_target_": "DenseNet121", "spatial_dims": 2},
+        "net": "$@net_def.to(@device)",
+        "x": {"_target_": "CheckpointLoader", "load_path": "a", "load_dict": {"net": "@net", "def": "@net_def"}},
+        "y": [{"_target_": "TensorBoardStatsHandler", "log_dir": "@output_dir"}],
+        "z": {"_target_": "SaveClassificationd", "keys": "a", "filename": "@name"},
+        "name": "a.csv",
+        "y#0#iteration_log": False,
+    }
+    assert problems(tmp_path, config) == []
+    assert len(problems(tmp_path, {"root": "ftp://a", "name": ".bashrc"}, "configs/more.json")) == 2
+
+
+def test_the_arguments_that_are_taken_are_those_of_the_functions():
+    for name, signature in SIGNATURES.items():
+        module, _, last = name.rpartition(".")
+        if module not in ("builtins", "json"):
+            parameters = inspect.signature(getattr(importlib.import_module(module), last)).parameters
+            known = [one for one, each in parameters.items() if each.kind is not each.VAR_KEYWORD]
+            passes_on = len(known) < len(parameters)
+            unknown = signature.rules.keys() - set(known)
+            assert not unknown or passes_on, (name, unknown)
+            assert [*signature.places] == known[: len(signature.places)], name
 
 
 def test_the_sum_is_of_what_was_read(tmp_path):

@@ -8,6 +8,7 @@ whatever isn't known to be safe is a finding.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import re
 from collections import defaultdict
@@ -29,6 +30,7 @@ from dual_skd.security.expressions import (
     ending,
     imports_of,
     not_known,
+    parts_of_path,
     problem_of_argument,
     problems_of_import,
 )
@@ -38,12 +40,16 @@ from dual_skd.utils.files import expanded
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 # keys become part of the text that is evaluated
+_PLAIN_ID = re.compile(r"[A-Za-z_]\w*(?:::[A-Za-z_]\w*)*", re.ASCII)
+_ON_DEVICE = re.compile(r"\$@\w+\.to\(@\w+\)", re.ASCII)
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_]+")
 _POINTER = re.compile(r"[@%](?:::)*[A-Za-z0-9_]+(?:::[A-Za-z0-9_]+)*")
 LOGGING = (".conf", ".ini", ".cfg")
 _IMPORTS = ("imports", "import", "initialize")  # the lists in which a config may import
 _NOT_ARGUMENTS = {"_target_", "_desc_", "_requires_", "_disabled_"}  # of a component
-_OTHER_FILE = re.compile(r"%(.*\.(?:json|yaml|yml))(?=(?:::|#)(.*)|$)", re.IGNORECASE | re.DOTALL)
+_OTHER_FILE = re.compile(
+    r"%([\w ./-]+\.(?:json|yaml|yml))(?:::([A-Za-z0-9_]+(?:::[A-Za-z0-9_]+)*))?", re.IGNORECASE | re.ASCII
+)
 _OPTIONS: dict[str, type[Options]] = {"training": Training, "evaluation": Evaluation, "prediction": Prediction}
 _OPTIONS_OF = re.compile(r"\$dual_skd\.options\.(\w+)\(\*\*@given\)")
 
@@ -115,9 +121,9 @@ def audit_bundle(bundle: str | Path, *, allow: Iterable[str] = ()) -> Audit:
     if not bundle.is_dir():
         raise InputError(f"{bundle} is not a folder; give the folder of a bundle, which holds configs/.")
     allowed = tuple(allow)
-    files = files_of(bundle)
+    files, closed = files_of(bundle)
     manifest, verified, of_manifest = check_manifest(bundle, files)
-    found = [*problems_of_files(bundle, files), *problems_of_code(bundle, files, allowed), *of_manifest]
+    found = [*closed, *problems_of_files(bundle, files), *problems_of_code(bundle, files, allowed), *of_manifest]
     others = [Finding(file, "", "", problem) for file, problem in found]
     digest = hashlib.sha256()
     values: dict[str, list[Value]] = {}
@@ -165,8 +171,12 @@ class _Configs:
         self.every = [value for entries in values.values() for value in entries]
         self.others: list[Finding] = []
         self.modules: set[tuple[str, ...]] = set()  # paths of import items, and of what they lie in
+        self.at: dict[tuple[str, ...], list[Value]] = defaultdict(list)
+        for value in self.every:
+            self.at[value.path].append(value)
         # "%" copies a text with relative ids, which MONAI resolves where the copy stands
         self.copies = any(isinstance(value.value, str) and value.value.startswith("%") for value in self.every)
+        self.extended = {starred(value.path) for value in self.every if value.merges and isinstance(value.value, list)}
         self.names = dict(PREDEFINED)
         self.imports = {id(value): found for value in self.every if (found := _imports_of(value)) is not None}
         self._collect_imports()
@@ -197,10 +207,13 @@ class _Configs:
             if found is None:
                 continue
             path = starred(value.path)
-            for whole in (path, ("_meta_", *path)):  # where MONAI puts metadata.json
-                self.modules |= {whole[:n] for n in range(len(whole) + 1)}
-            if len(path) != 2 or path[0] not in _IMPORTS or path[1] != "*":
+            if len(path) == 2 and path[0] in _IMPORTS and path[1] == "*":
+                for whole in (path, ("_meta_", *path)):  # where MONAI puts metadata.json
+                    self.modules |= {whole[start:end] for end in range(len(whole) + 1) for start in range(end + 1)}
+            else:
                 self._report(value, f"an import that isn't in the list {' or '.join(_IMPORTS)} hands a module on")
+            if builtin := sorted(found.keys() & set(dir(builtins))):
+                self._report(value, f"{builtin[0]} is a name of Python's own")
             for name, module in found.items():
                 if self.names.setdefault(name, module) != module:
                     self._report(value, f"{name} stands for {module} here and for {self.names[name]} elsewhere")
@@ -242,12 +255,11 @@ class _Configs:
         return list(dict.fromkeys(problems))
 
     def _problem_of_id(self, id: str) -> str:
-        path = starred(id.split(SEPARATOR))
-        names = tuple(part for part in path if part)
-        # of a relative id in a text that may be copied only the end is known
-        ends = {whole[-len(names) :] for whole in self.modules} if names and not path[0] else set()
-        found = not names or names in self.modules or names in ends
-        return "refers to a module that was imported, or to what holds one" if found and self.modules else ""
+        # of a relative id in a text that may be copied only the end is known, so any end of a path counts
+        names = tuple(part for part in starred(id.split(SEPARATOR)) if part)
+        if self.modules and names in self.modules:
+            return "refers to a module that was imported, or to what holds one"
+        return "" if names else "refers to the whole config"
 
     def _problem_of_pointer(self, value: Value) -> str:
         """Why a value that is another one, ``@id`` or ``%id`` or ``%file::id``, isn't taken."""
@@ -256,22 +268,22 @@ class _Configs:
             return self._problem_of_id(absolute(text, value.path)[1:]) or (
                 self._problem_of_id(text[1:]) if self.copies else ""
             )
-        other = _OTHER_FILE.match(text)
+        other = _OTHER_FILE.fullmatch(text)
         if other is None:  # MONAI takes any other text with "@" as it is
             return "is no plain name of another value" if text.startswith("%") else ""
         name = PurePosixPath(other[1])
         wherever_it_starts = (name, "configs" / name, PurePosixPath(*name.parts[1:]))
         if ".." in name.parts or name.is_absolute() or not any(str(one) in self.values for one in wherever_it_starts):
             return "takes its value from a file that is no config of the bundle"
-        return self._problem_of_id(other[2] or "")
+        return self._problem_of_id(other[2]) if other[2] else "takes a whole file"
 
     def _look_at_arguments(self) -> None:
         """The arguments of components, also those that another file replaces."""
         targets: dict[Any, set[str]] = defaultdict(set)
         arguments: dict[Any, list[Value]] = defaultdict(list)
-        overridden = {starred(value.path[:-1]) for value in self.every if value.overrides}
+        overridden = {self._met_at(value.path[:-1]) for value in self.every if value.overrides}
         for value in self.every:
-            outer = starred(value.path[:-1])
+            outer = self._met_at(value.path[:-1])
             # by itself within its file, and together with those of all files where one reaches into another
             for group in [(value.file, value.path[:-1]), *([outer] if outer in overridden else [])]:
                 if value.key == "_target_" and isinstance(value.value, str):
@@ -283,17 +295,65 @@ class _Configs:
                 for value in arguments[group]:
                     self._report(value, self._problem_of_argument(name, value))
 
+    def _met_at(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """Where values of several files meet: anywhere in a list that one of them adds to."""
+        return tuple(
+            "*" if part.isdecimal() and starred(path[:level]) in self.extended else part
+            for level, part in enumerate(path)
+        )
+
     def _problem_of_argument(self, name: str, argument: Value) -> str:
         signature = SIGNATURES[name]
         if argument.key == "_mode_":
             return "" if argument.value == "default" else f"{name} is handed on, so its arguments can't be followed"
         if argument.key not in signature.rules and not signature.others:
             return f"the argument {argument.key} of {name} is not known to be safe"
-        rule, value = signature.rules.get(argument.key, ""), argument.value
-        unknown = not isinstance(value, str) or value[:1] in ("@", "%")
-        ends = None if unknown or not rule else ending(value) if is_expression(value) else [value]
-        problem = problem_of_argument(rule, repr(value) if rule else "", ends)
-        return problem and f"the argument {argument.key} of {name} {problem}"
+        rule = signature.rules.get(argument.key, "")
+        if (rule == "/" and self._is_path(argument)) or (rule == "@" and self._are_networks(argument.value)):
+            return ""
+        for one in self._meant(argument) if rule else ():
+            unknown = not isinstance(one.value, str) or one.value[:1] in ("@", "%")
+            text = "" if unknown else absolute(one.value, one.path)
+            ends = None if unknown else ending(text) if is_expression(text) else [text]
+            if problem := problem_of_argument(rule, repr(one.value), ends):
+                return f"the argument {argument.key} of {name} {problem}"
+        return ""
+
+    def _meant(self, value: Value) -> list[Value]:
+        """A value, or what it refers to in every config that has it, where that can be followed."""
+        text = value.value if isinstance(value.value, str) else ""
+        return (self._defined(text[1:].replace("#", SEPARATOR)) if text.startswith("@") else []) or [value]
+
+    def _defined(self, id: str) -> list[Value]:
+        """What stands under an id, in every config that has it; empty where MONAI might find something else there."""
+        path = tuple(id.split(SEPARATOR))
+        moved = path[0] in ("_meta_", "required_packages_version", "optional_packages_version")
+        return self.at.get(path, []) if _PLAIN_ID.fullmatch(id) and not moved else []
+
+    def _is_path(self, value: Value, levels: int = 5) -> bool:
+        text = value.value
+        if text is None:
+            return True
+        if not isinstance(text, str) or text.startswith("%") or not levels:
+            return False
+        pointer = text[1:].replace("#", SEPARATOR) if text.startswith("@") else ""
+        parts = ([], [pointer]) if pointer else parts_of_path(text) if is_expression(text) else ([text], [])
+        if parts is None or any(":" in one for one in parts[0]):
+            return False
+        found = [self._defined(id) for id in parts[1]]
+        return all(found) and all(self._is_path(one, levels - 1) for each in found for one in each)
+
+    def _are_networks(self, content: Any) -> bool:
+        """Whether none of the objects of a dictionary keeps names of files in its state, which it would remove."""
+        ids = [str(one)[1:] for one in content.values()] if isinstance(content, dict) else [""]
+        found = [self._defined(id.replace("#", SEPARATOR)) for id in ids]
+        for one in (one for each in found for one in each):
+            targets = {str(target.value) for target in self.at.get((*one.path, "_target_"), [])}
+            if any(target.endswith("CheckpointSaver") for target in targets):
+                return False
+            if not targets and not _ON_DEVICE.fullmatch(str(one.value)):
+                return False
+        return all(found)
 
 
 def is_expression(value: Any) -> bool:

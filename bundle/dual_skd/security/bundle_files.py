@@ -13,6 +13,7 @@ import dual_skd
 from dual_skd.utils.files import sha256_of
 
 CODE = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib")
+STARTUP = ("matplotlibrc", ".pdbrc")
 OUR_MANIFEST = "manifest.json"  # {"files": {name: {"bytes": ..., "sha256": ...}}}
 MANIFESTS = (OUR_MANIFEST, "SHA256SUMS", "sha256sums.txt", "SHA256SUMS.txt", "manifest.sha256")
 OURS = "dual_skd"
@@ -22,12 +23,17 @@ _PASSED_OVER = {".git", "__pycache__"}  # of no list of checksums
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
 
-def files_of(bundle: Path) -> list[Path]:
-    """Everything in a bundle but plain folders, sorted; linked folders are listed and not entered."""
-    found = []
-    for folder, names, files in os.walk(bundle, followlinks=False):
+def files_of(bundle: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Everything in a bundle but plain folders, sorted, and (folder, problem) for those that can't be listed.
+
+    Linked folders are listed and not entered.
+    """
+    found: list[Path] = []
+    closed: list[OSError] = []
+    for folder, names, files in os.walk(bundle, onerror=closed.append, followlinks=False):
         found += [Path(folder, name) for name in (*files, *(n for n in names if Path(folder, n).is_symlink()))]
-    return sorted(found)
+    hidden = [Path(os.path.relpath(error.filename, bundle)).as_posix() for error in closed]
+    return sorted(found), [(name, "a folder that can't be listed, whose code could still run") for name in hidden]
 
 
 def problems_of_files(bundle: Path, files: Collection[Path]) -> list[tuple[str, str]]:
@@ -38,6 +44,8 @@ def problems_of_files(bundle: Path, files: Collection[Path]) -> list[tuple[str, 
         name = path.relative_to(bundle).as_posix()
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             problems.append((name, "a link that leads out of the bundle"))
+        elif path.name.lower() in STARTUP:
+            problems.append((name, "is read, and may be run, by programs that start in its folder"))
         elif not path.is_file() and not path.is_symlink():
             problems.append((name, "neither a file nor a folder; reading it might never end"))
     return problems

@@ -33,12 +33,14 @@ class Value:
         path: keys from the root on; the separators of MONAI in a key split it.
         value: a plain value, or a dictionary or list, whose parts are values of their own.
         overrides: its key reaches into another entry, by a separator or a ``+``.
+        merges: its key begins with a ``+``.
     """
 
     file: str
     path: tuple[str, ...]
     value: Any
-    overrides: bool
+    overrides: bool = False
+    merges: bool = False
 
     @property
     def key(self) -> str:
@@ -83,7 +85,7 @@ def walk(file: str, content: Any) -> Iterator[Value]:
         ValueError: more values, or deeper ones, than a config of people has.
     """
     count = 0
-    open_ends = [Value(file, (), content, False)]
+    open_ends = [Value(file, (), content)]
     while open_ends:
         one = open_ends.pop()
         count += 1
@@ -99,7 +101,7 @@ def _inner(outer: Value, key: str, value: Any) -> Value:
     merges = key.startswith("+") and not outer.path  # MONAI merges entries of the root alone
     parts = re.split(r"#|::", key[merges:])
     overrides = outer.overrides or merges or len(parts) > 1
-    return Value(outer.file, (*outer.path, *parts), value, overrides)
+    return Value(outer.file, (*outer.path, *parts), value, overrides, merges)
 
 
 def _json(text: str) -> Any:

@@ -14,7 +14,7 @@ PREDEFINED = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy
 SEPARATOR = "::"  # of MONAI's config ids
 MOST_CHARACTERS = 10_000  # the parser of Python is for texts of people
 _REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")  # as monai.bundle.ReferenceResolver finds them
-_RELATIVE = re.compile(r"(?:@|%)(?:::)+")  # as monai.bundle.ConfigParser does
+_RELATIVE = re.compile(r"(?:@|%)::+")  # as monai.bundle.ConfigParser does
 _REFERENCES = "__local_refs"  # MONAI's name for the values that references stand for
 _READABLE = str.maketrans("", "", "()\\")  # a pattern for people
 _GRAMMAR = (
@@ -77,17 +77,17 @@ def absolute(text: str, path: tuple[str, ...]) -> str:
 
 def evaluated(text: str) -> str:
     """The Python text that MONAI evaluates for an expression: references are looked up in a dictionary."""
-    for reference in sorted(_REFERENCE.findall(text), key=len, reverse=True):
-        text = text.replace(reference, f"{_REFERENCES}['{reference[1:]}']")
-    return text[1:].strip()
+    return _REFERENCE.sub(lambda found: f"{_REFERENCES}['{found[0][1:]}']", text)[1:].strip()
 
 
 def ending(text: str) -> list[str] | None:
-    """How the value of an expression ends: the literal that is added last, of each branch; None if it isn't known."""
-    try:
-        return _ending(ast.parse(evaluated(text), mode="eval").body) if len(text) <= MOST_CHARACTERS else None
-    except NOT_PARSED:
-        return None
+    """How the value of an expression ends: the literal that is added last, of each branch; None if it isn't known.
+
+    Args:
+        text: with its ``$``; see :func:`absolute`.
+    """
+    tree = _parsed(text)
+    return None if tree is None else _ending(tree)
 
 
 def _ending(node: ast.expr) -> list[str] | None:
@@ -101,24 +101,60 @@ def _ending(node: ast.expr) -> list[str] | None:
     return None
 
 
+def parts_of_path(text: str) -> tuple[list[str], list[str]] | None:
+    """The literals and the ids that an expression puts together to a path; None if it does anything else.
+
+    Args:
+        text: see :func:`ending`.
+    """
+    literals, ids, open_ends = [], [], [_parsed(text)]
+    while open_ends:
+        node = open_ends.pop()
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) and not node.keywords else ""
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            literals.append(node.value)
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            open_ends += [node.left, node.right]
+        elif isinstance(node, ast.Call) and called in ("os.path.join", "os.path.expanduser"):
+            open_ends += node.args
+        elif isinstance(node, ast.Subscript) and (found := _id_of(node)) is not None:
+            ids.append(found)
+        elif called != "os.path.abspath":  # whose result is no address, whatever it is given
+            return None
+    return literals, ids
+
+
+def _parsed(text: str) -> ast.expr | None:
+    try:
+        return ast.parse(evaluated(text), mode="eval").body if len(text) <= MOST_CHARACTERS else None
+    except NOT_PARSED:
+        return None
+
+
 def problem_of_argument(rule: str, text: str, ends: list[str] | None) -> str:
     """Why an argument isn't taken; "" for one that is.
 
     Args:
-        rule: "=PATTERN" or ":SUFFIX" of :mod:`known`, or "".
+        rule: of :mod:`known`, or "".
         text: what is written there, as Python writes it.
         ends: see :func:`ending`.
     """
-    if rule.startswith("="):
-        return (
-            ""
-            if re.fullmatch(rule[1:], text)
-            else f"is known to be safe only as {rule[1:].translate(_READABLE).replace('|', ' or ')}, written in its place"
-        )
-    if rule.startswith(":"):
-        good = ends is not None and all(one.endswith(rule[1:]) for one in ends)
-        return "" if good else f"is known to be safe only with {rule[1:]} at its end, written in its place"
-    return ""
+    if not rule:
+        return ""
+    kind, rest = rule[0], rule[1:]
+    good = {
+        "=": lambda: re.fullmatch(rest, text),
+        ":": lambda: ends is not None and all(one.endswith(rest) for one in ends),
+        "/": lambda: re.fullmatch(r"'[^:'\\]*'", text),
+        "@": lambda: False,
+    }[kind]()
+    needed = {
+        "=": f"as {rest.translate(_READABLE).replace('|', ' or ')}, written in its place",
+        ":": f"with {rest} at its end, written in its place",
+        "/": "as a path of this computer that can be followed",
+        "@": "with networks, optimisers and trainers by @id",
+    }[kind]
+    return "" if good else f"is known to be safe only {needed}"
 
 
 class Visitor(ast.NodeVisitor):
@@ -225,8 +261,6 @@ class Visitor(ast.NodeVisitor):
         given: list[tuple[str | None, ast.expr]] = []
         for keyword in node.keywords:
             inner = keyword.value
-            if keyword.arg in REFUSED_KEYS:
-                self.report(not_known(keyword.arg))
             if keyword.arg is None and isinstance(inner, ast.Dict):
                 keys = [str(key.value) if isinstance(key, ast.Constant) else None for key in inner.keys]
                 given += zip(keys, inner.values, strict=True)
@@ -240,6 +274,8 @@ class Visitor(ast.NodeVisitor):
         else:
             given = [*(("", one) for one in node.args), *given]
         for argument, value in given:
+            if argument in REFUSED_KEYS:
+                self.report(not_known(argument))
             self._look_at_argument(name, argument, value)
 
     def _look_at_argument(self, name: str, argument: str | None, value: ast.expr) -> None:

@@ -128,14 +128,15 @@ _WSI = """data patch_size * reader='(cuCIM|OpenSlide|TiffFile)' patch_level mask
     center_location additional_meta_keys"""
 _LOAD = """* reader='(ITK|PIL|Nibabel|Numpy|Pydicom|Nrrd)Reader' dtype image_only ensure_channel_first simple_keys
     prune_meta_pattern prune_meta_sep expanduser"""  # what else is given goes to the reader, which could unpickle
-# of these only some arguments are taken, here in their order. "name=PATTERN" holds what is written there to a regular
-# expression, "name:.csv" to a text that ends so; after "*" they are taken by name alone, and "..." takes all others
+# of these only some arguments are taken, here in their order: after "*" by name alone, and "..." takes all others.
+# "name=PATTERN" holds what is written there to a regular expression, "name:.csv" to a text that ends so, "name/" to a
+# path of this computer (TensorBoard takes addresses), "name@" to what keeps no names of files in its state
 _ARGUMENTS = {
     "builtins.open": "file mode='r[bt]?' * encoding",
     "builtins.setattr": r"object=torch\.backends\.cudnn name='(benchmark|deterministic)' value",
     "dual_skd.DualModelTrainer": "* compile_kwargs=None ...",
     "dual_skd.DualModelEvaluator": "* compile_kwargs=None ...",
-    "dual_skd.data.save_split": "datalist path:.json",
+    "dual_skd.data.save_split": "data path:.json",
     "dual_skd.runs.MetricsRecorder": "* predictions:.csv ...",
     "dual_skd.runs.best_model.BestModelSaver": "* predictions:.csv ...",
     "dual_skd.serving.writers.PredictionWriter": "path:.csv * images rules",
@@ -146,9 +147,11 @@ _ARGUMENTS = {
     "monai.data.wsi_datasets.PatchWSIDataset": _WSI,
     "monai.engines.SupervisedEvaluator": "device val_data_loader network * compile_kwargs=None ...",
     "monai.engines.SupervisedTrainer": "device max_epochs train_data_loader network * compile_kwargs=None ...",
+    "monai.handlers.CheckpointLoader": "load_path load_dict@ * name map_location strict strict_shape",
     "monai.handlers.CheckpointSaver": f"save_dir save_dict * final_filename={_PT} key_metric_filename={_PT} ...",
     "monai.handlers.ClassificationSaver": f"output_dir filename={_TABLE} * saver=None ...",
     "monai.handlers.LogfileHandler": r"output_dir filename='[\w.-]+\.(log|txt)' * formatter=None ...",
+    "monai.handlers.TensorBoardStatsHandler": "summary_writer * log_dir/ ...",
     "monai.handlers.MetricsSaver": "save_dir metrics metric_details * output_type='csv' ...",
     **{
         f"monai.networks.nets.{name}": f"spatial_dims in_channels out_channels * {_NO_DOWNLOAD}"
@@ -174,7 +177,7 @@ _ARGUMENTS = {
     "timm.create_model": r"model_name='[\w.]+' pretrained=False * num_classes in_chans drop_rate img_size",
     "torch.distributed.init_process_group": "backend='(nccl|gloo)'",
     "torch.load": "f map_location * weights_only=True",
-    "torch.utils.tensorboard.SummaryWriter": "log_dir * purge_step",
+    "torch.utils.tensorboard.SummaryWriter": "log_dir/ * purge_step",
 }
 # wherever they stand as a key: they name a pickle, a compiler or a network's source
 REFUSED_KEYS = frozenset(
@@ -227,7 +230,7 @@ class Signature:
         self.others = words[-1] == "..."
         words = words[:-1] if self.others else words
         self.rules = {match[1]: match[2] for word in words if (match := re.match(r"(\w+)(.*)", word))}
-        self.places = [re.split("[=:]", word)[0] for word in (words[: words.index("*")] if "*" in words else words)]
+        self.places = [re.split("[=:/@]", word)[0] for word in (words[: words.index("*")] if "*" in words else words)]
 
 
 SIGNATURES = {name: Signature(text) for name, text in _ARGUMENTS.items()}
