@@ -99,7 +99,7 @@ class TrainingProgress(_Progress):
     def _advise(self, epochs: int, length: int) -> None:
         if self.advise and epochs * length < ADVISED_STEPS:
             logger.info(
-                "%s of %s are %s; %d or more are advised: --epochs %d.",
+                "%s of %s: %s in all; %d or more are advised: --epochs %d.",
                 counted(epochs, "epoch"), counted(length, "step"), counted(epochs * length, "step"), ADVISED_STEPS,
                 advised_epochs(length),
             )  # fmt: skip
