@@ -62,7 +62,7 @@ def plot(folder: Path) -> None:
 
 def plot_as_png(folder: Path) -> None:
     (folder / "roc.svg").unlink(missing_ok=True)
-    (folder / "roc.svg").symlink_to(os.devnull)  # a device is written directly
+    (folder / "roc.svg").symlink_to(os.devnull)  # a device is on no disk
     plot(folder)
 
 
@@ -161,6 +161,7 @@ OTHER_WAYS = {  # file, function: why it may write by itself
     ("utils/files.py", "write_text"): "the one place",
     ("utils/files.py", "write"): "the one place",
     ("utils/files.py", "publish"): "the one place",
+    ("utils/files.py", "_opened_stream"): "the one place",
     ("utils/tensor_files.py", "save_tensors"): "given to replace_file",
     ("evaluation/learning_curve.py", "plot"): "given to replace_file",
     ("serving/prediction.py", "_write"): "given to a Draft",

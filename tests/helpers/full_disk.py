@@ -19,7 +19,8 @@ def fill_disk(monkeypatch) -> None:
 
     def begin_on_full_disk(self, *arguments, **named):
         begin(self, *arguments, **named)
-        self.file.unlink()
-        self.file.symlink_to(FULL)
+        if self.file.parent == self.path.parent:  # that of a device is elsewhere
+            self.file.unlink()
+            self.file.symlink_to(FULL)
 
     monkeypatch.setattr(Draft, "__init__", begin_on_full_disk)

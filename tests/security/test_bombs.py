@@ -15,7 +15,14 @@ import pydicom
 import pytest
 from bombs import ITEM, MIB, PIXELS, UNDEFINED, codestream, compressed, deflated_dicom, fragments, jpeg, npz, rle
 from dicom_files import refused, write_dicom
-from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from dual_skd.data.reading import codestreams, metered, numpy_files, pictures, refusals
 from dual_skd.data.reading.dicom_header import read_header
@@ -334,6 +341,68 @@ def test_a_jpeg_of_many_scans_is_refused_in_every_file(tmp_path):
     refused(compressed(tmp_path / "a.dcm", JPEGBaseline8Bit, [code]), "a.dcm has 10", "scans")
     (tmp_path / "a.jpg").write_bytes(code)
     refused(tmp_path / "a.jpg", "a.jpg has 10", "scans")
+
+
+def test_pixels_that_a_decoder_takes_byte_by_byte_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(metered, "MAX_PARTS", 2**10)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    rows = b"".join(b"".join(bytes((1, value)) for value in row) + b"\0\0" for row in pixels[::-1]) + b"\0\1"
+    palette = b"".join(bytes((grey, grey, grey, 0)) for grey in range(256))
+    header = struct.pack("<IiiHHIIiiII", 40, 64, 64, 1, 8, 1, len(rows), 0, 0, 256, 0) + palette
+    place = 14 + len(header)
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", place + len(rows), 0, 0, place) + header + rows)
+    image = read_image(tmp_path / "a.bmp")[0]
+    assert np.array_equal(image.reshape(64, 64, -1)[..., 0], pixels.T)
+
+
+def test_chunks_after_the_pixels_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(metered, "MAX_PARTS", 2**12)
+    whole = bombs.png(tmp_path / "a.png", []).read_bytes()
+    place = whole.rindex(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(whole[:place] + bombs.png_chunk(b"abCd", b"") * 4000 + whole[place:])
+    refused(tmp_path / "a.png", "a.png consists of more than 4096 parts")
+
+
+def test_what_follows_a_jpeg_or_stands_in_its_segments_is_no_scan(tmp_path):
+    scans = b"\xff\xda" * 1000
+    (tmp_path / "film.jpg").write_bytes(jpeg() + b"film" + scans)
+    (tmp_path / "note.jpg").write_bytes(
+        jpeg()[:2] + b"\xff\xe9" + struct.pack(">H", 2 + len(scans)) + scans + jpeg()[2:]
+    )
+    for name in ("film.jpg", "note.jpg"):
+        assert read_image(tmp_path / name)[0].shape[:2] == (16, 16)
+
+
+def test_what_a_decoder_skips_hides_no_scans(tmp_path):
+    code = bombs.jpeg_of_scans(16, 1000)
+    place = code.rindex(b"\xff\xd9", 0, len(code))
+    start = code.index(b"\xff\xda")
+    for number, hidden in enumerate((b"\xff\0", b"\xff\2\xff\xff", b"\xff\xd0", b"\xff\xff")):  # in the first scan
+        inside = start + 2 + int.from_bytes(code[start + 2 : start + 4], "big")
+        (tmp_path / f"{number}.jpg").write_bytes(code[:inside] + hidden + code[inside:place] + code[place:])
+        refused(tmp_path / f"{number}.jpg", f"{number}.jpg has 10", "scans")
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_bytes_of_a_private_element_are_no_values_and_no_items(tmp_path, monkeypatch, syntax):
+    monkeypatch.setattr(metered, "MAX_PARTS", 2**10)
+    path = write_dicom(tmp_path / "a.dcm", PIXELS, syntax=syntax)
+    dataset = pydicom.dcmread(path)
+    dataset.private_block(0x0021, "MAKER", create=True).add_new(1, "OB", (ITEM + b"\\" * 4) * 8192)
+    dataset.save_as(path)
+    assert np.array_equal(read_image(path)[0], PIXELS.T)
+
+
+@pytest.mark.parametrize("vr", [b"DS", b"UN"])
+def test_values_of_a_text_count_whatever_is_stated(tmp_path, monkeypatch, vr):
+    monkeypatch.setattr(metered, "MAX_PARTS", 2**10)
+    content = write_dicom(tmp_path / "a.dcm", PIXELS, PixelSpacing=[1, 1]).read_bytes()
+    place = content.index(struct.pack("<HH", 0x28, 0x30))
+    end = place + 8 + int.from_bytes(content[place + 6 : place + 8], "little")
+    value = b"1\\" * 8192
+    length = struct.pack("<H", len(value)) if vr == b"DS" else struct.pack("<HI", 0, len(value))
+    (tmp_path / "a.dcm").write_bytes(content[: place + 4] + vr + length + value + content[end:])
+    refused(tmp_path / "a.dcm", "a.dcm consists of more than 1024 parts")
 
 
 def test_other_compressions_than_numpys_are_refused(tmp_path):

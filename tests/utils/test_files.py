@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from full_disk import fill_disk, needs_full
 from safetensors.torch import save_file
 
 from dual_skd.errors import InputError
+from dual_skd.serving.prediction import Prediction, PredictionTable
 from dual_skd.utils.files import (
     DRAFT_SUFFIX,
     Draft,
@@ -119,6 +121,74 @@ def test_a_link_stays_one_and_a_pipe_is_written_to(tmp_path):
     write_json(tmp_path / "pipe", {"a": 1}, indent=2)
     assert json.loads(reader.communicate(timeout=60)[0]) == {"a": 1}
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_stays_one(tmp_path):
+    (tmp_path / "link").symlink_to("second")
+    (tmp_path / "second").symlink_to(tmp_path / "new" / "a.txt")
+    write_text(tmp_path / "link", "a")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "second").is_symlink()
+    assert (tmp_path / "new" / "a.txt").read_text() == "a" and os.listdir(tmp_path / "new") == ["a.txt"]
+    (tmp_path / "round").symlink_to("round")
+    write_text(tmp_path / "round", "b")
+    assert (tmp_path / "round").read_text() == "b"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="this system has no names of open files")
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}", "/proc/thread-self/fd/{}", "link"])
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_an_open_file_is_added_to_and_keeps_its_place(tmp_path, name, mode):
+    path = tmp_path / "out.txt"
+    path.write_text("former\n")
+    number = path.stat().st_ino
+    with path.open(mode) as file:
+        print("before", file=file, flush=True)
+        if name == "link":
+            (tmp_path / "link").symlink_to(f"/proc/self/fd/{file.fileno()}")
+            name = str(tmp_path / "link")
+        for text in ("one\n", "two\n"):
+            write_text(name.format(file.fileno()), text)
+        if "thread" not in name:  # the name of a thread's is opened anew
+            print("after", file=file, flush=True)
+    assert path.read_text().removeprefix("former\n").removesuffix("after\n") == "before\none\ntwo\n"
+    assert path.read_text().startswith("former") == (mode == "a") and path.stat().st_ino == number
+    assert {"out.txt"} <= set(os.listdir(tmp_path)) <= {"out.txt", "link"}
+
+
+def test_a_table_of_predictions_goes_where_its_path_leads(tmp_path):
+    def table(path):
+        table = PredictionTable(path, ["image", "problem"])
+        for image in ("a.png", "b.png"):
+            table.append([Prediction(image, problem="none")])
+        table.publish()
+
+    (tmp_path / "a.csv").write_text("former")
+    (tmp_path / "link.csv").symlink_to("a.csv")
+    table(tmp_path / "link.csv")
+    written = "image,problem\na.png,none\nb.png,none\n"
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "a.csv").read_text() == written
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    table(tmp_path / "pipe")
+    assert reader.communicate(timeout=60)[0] == written and (tmp_path / "pipe").is_fifo()
+
+
+def test_the_standard_output_of_a_command_is_added_to(tmp_path):
+    (tmp_path / "out.txt").write_text("former\n")
+    code = "from dual_skd.utils.files import write_text; write_text('/dev/stdout', 'new\\n', private=True)"
+    with (tmp_path / "out.txt").open("a") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True, timeout=60)
+    assert (tmp_path / "out.txt").read_text() == "former\nnew\n"
+    piped = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, timeout=60)
+    assert piped.stdout == b"new\n"
+
+
+def test_an_open_file_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    (tmp_path / "a").write_text("a")
+    with (tmp_path / "a").open() as file, pytest.raises(InputError, match="/dev/fd/.* can't be written"):
+        write_text(f"/dev/fd/{file.fileno()}", "b")
+    with pytest.raises(InputError, match="can't be written"):
+        write_text(tmp_path / ("a" * 300), "b")
 
 
 def test_the_sum_of_a_file_is_that_of_its_bytes(tmp_path):

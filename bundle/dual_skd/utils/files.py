@@ -8,14 +8,16 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -24,6 +26,8 @@ from dual_skd.utils.csv_text import write_rows
 
 FULL_DISK_BYTES = 2**16  # a disk with less free space counts as full
 DRAFT_SUFFIX = ".dual_skd_draft"
+MAX_LINKS = 40  # that lead to a file, one to the next
+_OPEN_FILE = re.compile(r"(?:/dev|/proc/(\d+)(?:/task/\d+)?)/fd/(\d+)")  # where /dev/stdout and the like lead to
 
 
 def replace_file(
@@ -36,8 +40,6 @@ def replace_file(
 ) -> None:
     """Writes a file so that the former one stays until the new one is on the disk, see :class:`Draft`.
 
-    A link stays a link. A pipe or a device is written directly.
-
     Args:
         path: the file; its folder is made where it doesn't exist.
         write: called with the path to write to.
@@ -48,16 +50,7 @@ def replace_file(
     Raises:
         NotWritten: it can't be written, for want of space for instance; what was there is unchanged.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise NotWritten(f"{path} can't be written: Is a directory; give another file.")
-    if path.is_symlink() and path.is_file():
-        path = path.resolve()
-    if path.exists() and not path.is_file():
-        with write_errors_named(path):
-            write(path)
-        return
-    draft = Draft(path, private=private)
+    draft = Draft(Path(path), private=private)
     try:
         draft.write(write)
         draft.publish(former, synchronise=synchronise)
@@ -69,6 +62,8 @@ class Draft:
     """The content of a file until it is complete, beside it and under a name that no other process takes.
 
     A draft that is never published goes with its object. What a killed process leaves, :func:`remove_drafts` removes.
+    A link stays a link. What is no file of its own (a pipe, a device, an open file as /dev/stdout) is written to when
+    the draft is complete, which is in the folder of temporary files until then.
 
     Args:
         path: the file; its folder is made where it doesn't exist.
@@ -80,11 +75,18 @@ class Draft:
     """
 
     def __init__(self, path: Path, *, private: bool = False) -> None:
-        self.path, self.file = path, path.with_name(f"{path.name[:40]}.{secrets.token_hex(8)}{DRAFT_SUFFIX}")
+        self.path = path
+        with write_errors_named(path):
+            if path.is_dir():
+                raise NotWritten(f"{path} can't be written: Is a directory; give another file.")
+            self._target, self._stream = _followed(path)
+        folder = Path(tempfile.gettempdir()) if self._stream else self._target.parent
+        self.file = folder / f"{path.name[:40]}.{secrets.token_hex(8)}{DRAFT_SUFFIX}"
         self.discard = weakref.finalize(self, _remove, self.file, os.getpid())
         with self._discarded_on_error():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666))
+            folder.mkdir(parents=True, exist_ok=True)
+            mode = 0o600 if private or self._stream else 0o666
+            os.close(os.open(self.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
             self._mode = stat.S_IMODE(self.file.stat().st_mode)
 
     def write(self, write: Callable[[Path], object]) -> None:
@@ -101,15 +103,20 @@ class Draft:
                 after a power failure too.
         """
         with self._discarded_on_error():
+            if self._stream:
+                with self.file.open("rb") as file, _opened_stream(self._target) as stream:
+                    shutil.copyfileobj(file, stream)
+                self.discard()
+                return
             with self.file.open("rb+") as file:
                 os.chmod(self.file, self._mode)  # safetensors puts a file of its own in place
                 if synchronise:
                     os.fsync(file.fileno())
-            if former is not None and self.path.is_file():
-                os.replace(self.path, former)
-            os.replace(self.file, self.path)
+            if former is not None and self._target.is_file():
+                os.replace(self._target, former)
+            os.replace(self.file, self._target)
             if synchronise:
-                _synchronise_folder(self.path.parent)
+                _synchronise_folder(self._target.parent)
 
     @contextlib.contextmanager
     def _discarded_on_error(self) -> Iterator[None]:
@@ -218,6 +225,29 @@ def sha256_of(path: str | Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _followed(path: Path) -> tuple[Path, bool]:
+    """Where the links of a path lead, and whether that is no file of its own but a pipe, a device or an open file.
+
+    The name of an open file is a link that isn't followed: a new file under the name it had would take its place.
+    """
+    for _ in range(MAX_LINKS):
+        path = Path(os.path.realpath(path.parent), path.name)
+        if _OPEN_FILE.fullmatch(str(path)):
+            return path, True
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    return path, path.exists() and not path.is_file()
+
+
+def _opened_stream(path: Path) -> IO[bytes]:
+    """A pipe, a device or an open file, to write to after what is there; a file of this process at its own place."""
+    open_file = _OPEN_FILE.fullmatch(str(path))
+    if open_file and open_file[1] in (None, str(os.getpid())):
+        return os.fdopen(os.dup(int(open_file[2])), "wb")
+    return path.open("ab")
 
 
 def _synchronise_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from dual_skd.data.records.table_rows import read_image_table
 from dual_skd.data.records.tables import read_table
 from dual_skd.errors import InputError
 from dual_skd.options.data import ReadOptions
+from dual_skd.utils.files import write_csv
 
 
 @pytest.fixture
@@ -473,3 +474,26 @@ def test_numbers_of_another_column_are_those_that_the_list_declares(here):
 def test_the_column_of_few_words_is_offered_as_label(here):
     lines = [f"img/{k}.png,{['ill', 'well'][k % 2]},{20 + k}" for k in range(6)]
     refused(csv(here, "image,Diagnose,age", *lines), "no column label; .* give --label-column Diagnose if that is the")
+
+
+@pytest.mark.parametrize("name", ["it's 0 -a;'-b.png", "'=1.png", "a;'+b.png"])
+def test_an_image_with_apostrophes_in_its_name_is_found_in_a_table_of_the_users_own(here, name):
+    (here / name).touch()
+    found = read(csv(here, "image,label", f'"{name}",a', "img/1.png,b"))
+    assert [Path(row.image).name for row in found.rows] == [name, "1.png"]
+
+
+def test_an_apostrophe_that_tables_get_is_taken_off_and_others_stay(here):
+    for name in ("-b.png", "'=c.png"):
+        (here / name).touch()
+    write_csv(here / "t.csv", [["image", "label"], ["-b.png", "=1+1"], ["'=c.png", "it's"]])
+    assert [Path(row.image).name for row in read(here / "t.csv").rows] == ["-b.png", "'=c.png"]
+    assert [entry["label"] for entry in read_table(here / "t.csv").entries] == ["=1+1", "it's"]
+    found = read_table(csv(here, "image,label", "img/1.png,'-0.5", "img/2.png,''"))
+    assert [entry["label"] for entry in found.entries] == ["'-0.5", "''"]  # numbers are never written so
+
+
+def test_a_name_that_may_mean_two_images_is_refused(here):
+    for name in ("-b.png", "'-b.png"):
+        (here / name).touch()
+    refused(csv(here, "image,label", "'-b.png,a", "img/1.png,b"), "may be the image of that name or -b.png")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from itertools import islice
@@ -14,8 +15,9 @@ from dual_skd.errors import InputError
 
 # start of frame: all processes of JPEG but the markers between them that mean other things, and JPEG-LS
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
-_LONE_MARKERS = {0x01, *range(0xD0, 0xD8)}  # without a length
-_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+# markers but those without a length (all below C0, restarts, start of image) and the fill byte FF
+_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+_END, _SCAN = 0xD9, 0xDA
 MAX_SCANS = 500  # of a JPEG image; those of libjpeg's own tools have 10
 MAX_SCANNED = 2**31  # values in all scans together: each scan of a progressive image goes over it once
 
@@ -44,26 +46,26 @@ def jpeg_header(code: bytes) -> Declared | None:
 
     None where there is none before the first scan; 0 rows stand for a number that follows after it.
     """
-    place = 2
-    while (place := code.find(b"\xff", place)) >= 0 and place + 10 <= len(code):
-        marker, length = code[place + 1], int.from_bytes(code[place + 2 : place + 4], "big")
-        if marker in FRAME_MARKERS:
+    for marker, place in _segments(code):
+        if marker in FRAME_MARKERS and place + 10 <= len(code):
             rows, columns = (int.from_bytes(code[place + at : place + at + 2], "big") for at in (5, 7))
             return Declared(columns, rows, code[place + 9])
-        if marker in (_END, _SCAN):
-            return None
-        if marker == 0xFF:  # a fill byte
-            place += 1
-        elif marker in _LONE_MARKERS or marker in (0, _START):
-            place += 2
-        else:
-            place += 2 + max(length, 2)
+        if marker == _SCAN:
+            break
     return None
+
+
+def _segments(code: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and place of the segments of a JPEG image up to its end; what is between scans' segments is skipped."""
+    place = 2
+    while (found := _MARKER.search(code, place)) and found[1][0] != _END:
+        yield found[1][0], found.start()
+        place = found.end() + max(int.from_bytes(code[found.end() : found.end() + 2], "big"), 2)
 
 
 def check_scans(path: str | Path, code: bytes, values: int) -> None:
     """Refuses a JPEG image of ``values`` that takes minutes to decode because it has many scans."""
-    scans = code.count(bytes((0xFF, _SCAN)))  # inside a scan, a zero follows every FF
+    scans = sum(marker == _SCAN for marker, _ in _segments(code))
     if scans > MAX_SCANS or scans * values > max(MAX_SCANNED, 4 * values):
         raise InputError(
             f"{path} has {scans} scans, far more than JPEG images have: it is damaged or made to take hours to decode; "

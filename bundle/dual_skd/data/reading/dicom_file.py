@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from math import isfinite
 from pathlib import Path
-from struct import pack
+from struct import pack, unpack
 from typing import TypeVar
 
 import pydicom
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
@@ -21,6 +23,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
 )
+from pydicom.valuerep import ALLOW_BACKSLASH, STR_VR, VR
 
 from dual_skd.data.reading.dicom_scan import Beginning, Elements, read_beginning, scan
 from dual_skd.data.reading.formats import misnamed
@@ -33,6 +36,7 @@ _PIXELS = [pack(f"{order}HH", 0x7FE0, number) for order in "<>" for number in (0
 _ITEMS = [pack(f"{order}HH", 0xFFFE, 0xE000) for order in "<>"]
 _TAG_BYTES, _ELEMENT_BYTES = 8, 16  # of a tag with its length; of an element that is parsed later, on average
 _READS_PER_ITEM = 4
+_OF_SEVERAL_VALUES = STR_VR - ALLOW_BACKSLASH
 
 Opened = TypeVar("Opened", bound=Dataset | Elements)
 
@@ -199,18 +203,30 @@ class _DeflatedError(InputError):
 class _DicomFile(MeteredFile):
     """A DICOM file as pydicom parses it: elements, items and values count, also those that are parsed later."""
 
-    _tag = b""
+    _tag = bytes(_TAG_BYTES)
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
             raise _DeflatedError(f"{self.name} has a deflated data set in a deflated data set; leave it out.")
         block = super().read(size)
         if size == _TAG_BYTES:
-            self._tag = block[:4]
-        elif self._tag not in _PIXELS:
-            items = sum(map(block.count, _ITEMS))
-            self.take(block.count(b"\\") + (_READS_PER_ITEM * items + len(block) // _ELEMENT_BYTES if items else 0))
+            self._tag = block
+        elif self._tag[:4] not in _PIXELS and len(block) > _TAG_BYTES:
+            kinds = self._kinds()
+            if VR.SQ in kinds and (items := sum(map(block.count, _ITEMS))):
+                self.take(_READS_PER_ITEM * items + len(block) // _ELEMENT_BYTES)
+            if kinds & _OF_SEVERAL_VALUES:
+                self.take(block.count(b"\\"))
         return block
+
+    def _kinds(self) -> set[str]:
+        """The value representations that the element may have: the one stated, if any, and those of the dictionary."""
+        kinds = {self._tag[4:6].decode("latin-1")}
+        for order in "<>":
+            with suppress(KeyError):
+                group, number = unpack(f"{order}HH", self._tag[:4])
+                kinds.add(dictionary_VR((group, number)))
+        return kinds
 
 
 def _parsed(path: str | Path, tags: Sequence[str] | None) -> tuple[Dataset, int]:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import io
+import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -47,6 +50,15 @@ class MeteredFile(io.BufferedReader):
         self.parts_left -= parts
         if self.parts_left < 0:
             raise self._refusal()
+
+    @contextmanager
+    def unmetered(self) -> Iterator[None]:
+        """Counts no part of what is read meanwhile: pixels of a known size, which some decoders take byte by byte."""
+        left, self.parts_left = self.parts_left, sys.maxsize
+        try:
+            yield
+        finally:
+            self.parts_left = left
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

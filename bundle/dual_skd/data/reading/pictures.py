@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +101,13 @@ def _pixel_height(image: Image.Image) -> float:
     return down / across if turned else across / down
 
 
+def _decode(image: Image.Image) -> None:
+    """Reads the pixels, whose size was checked; the parts of a PNG still count, as chunks may follow its pixels."""
+    file = getattr(image, "fp", None)
+    with file.unmetered() if isinstance(file, MeteredFile) and image.format != "PNG" else nullcontext():
+        image.load()
+
+
 def _page(image: Image.Image, index: int, path: Path, pages: int) -> tuple[np.ndarray, float]:
     """Values (W, H[, channels]) of a page, and the height of its pixels divided by their width."""
     if index:
@@ -122,6 +129,7 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> tuple[np.nd
     if not unsigned and tags.get(BITS_PER_SAMPLE, (1,))[0] == 8:  # Pillow takes them for unsigned
         raise InputError(f"{path} has signed values of 8 bits, which can't be read; write it with 16 bits.")
     height = _pixel_height(image)  # while Pillow knows the orientation: it turns a TIFF by itself, and forgets
+    _decode(image)
     page = ImageOps.exif_transpose(image)
     if page.mode == "1":
         page = page.convert("L")

@@ -19,7 +19,7 @@ from dual_skd.data.records.record import LeftOut
 from dual_skd.data.records.rows import SPLIT_WORDS, cell_text
 from dual_skd.data.records.table_images import names_a_file
 from dual_skd.errors import InputError
-from dual_skd.utils.csv_text import unescaped
+from dual_skd.utils.csv_text import escaped, unescaped
 from dual_skd.utils.spelling import bare, key_of, known
 from dual_skd.utils.wording import counted
 
@@ -267,8 +267,28 @@ def _csv_lines(physical: list[str], delimiter: str, path: Path) -> list[list[str
                 f"{path}, entry {len(lines)}: a quote joins {len(span)} lines of the table into one entry; remove the "
                 'stray quote, or write it twice inside a quoted field ("5"" tube").'
             )
-        lines.append([unescaped(cell) for cell in line])
+        lines.append([_meant(cell, path) for cell in line])
     return lines
+
+
+def _meant(cell: str, path: Path) -> str:
+    """What a cell stands for: without the apostrophes of tables that this package wrote, unless it names a file as is.
+
+    Raises:
+        InputError: both names are those of image files.
+    """
+    plain = unescaped(cell)
+    if plain == cell or escaped(plain) != cell:  # not written by this package
+        return cell
+    root = str(path.parent.absolute())
+    if not names_a_file(root, cell):
+        return plain
+    if names_a_file(root, plain):
+        raise InputError(
+            f"{path}: {cell} may be the image of that name or {plain}, as apostrophes before {plain.strip()[:1]} are "
+            "added to tables; rename one of both files."
+        )
+    return cell
 
 
 def _read_json(path: Path) -> Table:
