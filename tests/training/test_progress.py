@@ -62,7 +62,9 @@ def test_a_short_training_begins_with_the_epochs_that_are_advised(caplog):
         TrainingProgress(advise=True).attach(trainer)
         trainer.run(range(10), max_epochs=epochs)
     found = [line for line in lines(caplog) if "advised" in line]
-    assert found == [lines(caplog)[0]] == ["2 epochs of 10 steps: 20 steps in all; 300 or more are advised: --epochs 30."]
+    assert (
+        found == [lines(caplog)[0]] == ["2 epochs of 10 steps: 20 steps in all; 300 or more are advised: --epochs 30."]
+    )
 
 
 def test_a_metric_is_of_the_epoch_that_the_line_names(caplog):

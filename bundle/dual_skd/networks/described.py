@@ -141,7 +141,7 @@ def _few_parts() -> Iterator[None]:
         yield
 
 
-def _require_fits(outline: nn.Module, most_bytes: int, path: Path) -> None:
+def _require_fits(outline: nn.Module, most_bytes: float, path: Path) -> None:
     tensors = itertools.chain(outline.parameters(), outline.buffers())
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if needed > most_bytes:
