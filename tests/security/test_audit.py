@@ -239,6 +239,9 @@ def test_packages_can_be_added_by_name(tmp_path):
     assert problems(tmp_path, config, allow=["skimage", "scripts"]) == []
     assert problems(tmp_path, config, allow=["skimage", "scripts.net.Net"]) == []
     assert len(problems(tmp_path, config, allow=["skimage.measure.label", "scripts"])) == 1  # the import of the whole
+    config = {"x": {"_target_": "LoadImaged", "keys": "image", "reader": "mine"}, "y": "$@x.mine()"}
+    assert len(problems(tmp_path, config)) == 2
+    assert problems(tmp_path, config, allow=["monai.transforms.LoadImaged", "mine"]) == []
 
 
 def test_an_expression_may_use_the_imports_of_another_config_of_the_bundle(tmp_path):
@@ -379,7 +382,10 @@ def test_the_sum_is_of_what_was_read(tmp_path):
     first = audit_bundle(bundle(tmp_path, {"a": 1})).sha256
     assert audit_bundle(bundle(tmp_path, {"a": 1})).sha256 == first != audit_bundle(bundle(tmp_path, {"a": 2})).sha256
     (tmp_path / "strange" / "logging.conf").write_text("[loggers]\nkeys=root\n")
-    assert audit_bundle(bundle(tmp_path, {"a": 1})).sha256 != first
+    second = audit_bundle(bundle(tmp_path, {"a": 1})).sha256
+    (tmp_path / "strange" / "scripts").mkdir()
+    (tmp_path / "strange" / "scripts" / "net.py").touch()
+    assert len({first, second, audit_bundle(bundle(tmp_path, {"a": 1}), allow=["scripts"]).sha256}) == 3
 
 
 def test_checksums_are_compared_where_there_is_a_list(tmp_path):
