@@ -302,12 +302,16 @@ def test_code_that_an_import_would_find_first_is_refused(tmp_path):
     (folder / "dual_skd" / "more.py").touch()
     (folder / "dual_skd" / "evaluation" / "pages" / "templates" / "page.css").write_text("{{ cycler.__init__ }}")
     (folder / "dual_skd" / "notes.txt").touch()
+    (folder / "dual_skd" / "data" / "__pycache__").mkdir()
+    for name in ("a.pyc", "b.pyc"):
+        (folder / "dual_skd" / "data" / "__pycache__" / name).touch()
     (folder / "dual_skd" / "losses.cpython-311.pyc").touch()
     (folder / "link.json").symlink_to("/etc/hostname")
     found = {one.file: one.problem for one in audit_bundle(folder, allow=["torch"]).problems}
     assert set(found) == {
         "json.py", "torch/", "dual_skd/errors.py", "dual_skd/more.py", "dual_skd/losses.cpython-311.pyc", "link.json",
         "dual_skd/evaluation/pages/templates/page.css", "dual_skd/notes.txt",
+        "dual_skd/data/__pycache__/",
     }  # fmt: skip
     assert "compiled" in found["dual_skd/losses.cpython-311.pyc"] and "differs" in found["dual_skd/errors.py"]
 

@@ -68,7 +68,8 @@ def problems_of_code(bundle: Path, files: Collection[Path], allowed: Collection[
         if top == OURS:
             twin = installed.joinpath(*inside.parts[1:])  # of any kind: templates run, too
             if is_code and path.suffix.lower() != ".py":
-                problems[str(inside)] = "compiled code, which can't be looked at; remove it"
+                cache = inside.parent if inside.parent.name == "__pycache__" else None  # which Python makes anew
+                problems[f"{cache}/" if cache else str(inside)] = "compiled code, which can't be looked at; remove it"
             elif not (twin.is_file() and path.is_file()) or twin.read_bytes() != path.read_bytes():
                 problems[str(inside)] = f"differs from the {OURS} that is installed, and would be imported in its place"
         elif not is_code or {top, inside.stem} & (set(allowed) - _NEVER):
