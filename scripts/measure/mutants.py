@@ -77,8 +77,10 @@ def _read_model(path: Path) -> None:
 
 def _read_onnx(path: Path) -> None:
     from dual_skd.serving.export.runtimes import open_artefact
+    from dual_skd.serving.onnx_predictor import runtime_failures_named
 
-    open_artefact("onnxruntime", path, threads=1)(np.zeros((1, 1, 16, 16), np.float32))
+    with runtime_failures_named(path):  # as the predictor opens it
+        open_artefact("onnxruntime", path, threads=1)(np.zeros((1, 1, 16, 16), np.float32))
 
 
 FORMATS: dict[str, tuple[Callable[[], dict[str, bytes]], Callable[[Path], None]]] = {

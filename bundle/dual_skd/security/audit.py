@@ -20,7 +20,7 @@ from typing import Any
 from dual_skd.errors import InputError
 from dual_skd.options import Evaluation, Options, Prediction, Training
 from dual_skd.security.bundle_files import CODE, check_manifest, files_of, problems_of_code, problems_of_files
-from dual_skd.security.config_files import PART, SUFFIXES, Value, read_config, starred, suffix_of, walk
+from dual_skd.security.config_files import MOST_BYTES, PART, SUFFIXES, Value, read_config, starred, suffix_of, walk
 from dual_skd.security.expressions import (
     MOST_CHARACTERS,
     PREDEFINED,
@@ -36,7 +36,7 @@ from dual_skd.security.expressions import (
 )
 from dual_skd.security.known import REFUSED_KEYS, SIGNATURES, full_name, split_known
 from dual_skd.security.logging_conf import problems_of_logging_conf
-from dual_skd.utils.files import expanded
+from dual_skd.utils.files import expanded, sha256_of
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 # keys become part of the text that is evaluated
@@ -132,10 +132,12 @@ def audit_bundle(bundle: str | Path, *, allow: Iterable[str] = ()) -> Audit:
         is_inside = path.is_file() and path.resolve().is_relative_to(bundle.resolve())
         if not is_inside or not (suffix or path.name.lower().endswith((*LOGGING, *CODE))):
             continue
-        text = path.read_bytes()  # once: what is hashed is what is looked at
-        digest.update(f"{file}\0{len(text)}\0".encode(errors="surrogateescape") + text)
         if path.name.lower().endswith(CODE):
+            digest.update(f"{file}\0{sha256_of(path)}\0".encode(errors="surrogateescape"))
             continue
+        with path.open("rb") as opened:  # once: what is hashed is what is looked at
+            text = opened.read(max(MOST_BYTES.values()) + 1)
+        digest.update(f"{file}\0{len(text)}\0".encode(errors="surrogateescape") + text)
         if not suffix:
             others += [Finding(file, place, "", problem) for place, problem in problems_of_logging_conf(text)]
             continue

@@ -137,7 +137,7 @@ class OnnxPredictor(Predictor):
         threads = os.cpu_count() or 1
         self.networks = []
         for file, temperature in export.networks:
-            with _failures_named(file):
+            with runtime_failures_named(file):
                 self.networks.append((file, open_artefact("onnxruntime", file, threads), temperature))
 
     def prepare(self, image: Image, *, spacing: float | Sequence[float] | None = None, hu: bool = False) -> np.ndarray:
@@ -152,7 +152,7 @@ class OnnxPredictor(Predictor):
     def probabilities(self, prepared: Sequence[np.ndarray]) -> list[np.ndarray]:
         batch, found = np.stack(prepared), []
         for file, run, temperature in self.networks:
-            with _failures_named(file):
+            with runtime_failures_named(file):
                 logits = (run(batch) / temperature).astype(float)
                 if logits.shape != (len(batch), len(self.rules.class_names)):
                     raise ValueError(f"it gives {logits.shape} logits")
@@ -161,7 +161,7 @@ class OnnxPredictor(Predictor):
 
 
 @contextlib.contextmanager
-def _failures_named(file: Path) -> Iterator[None]:
+def runtime_failures_named(file: Path) -> Iterator[None]:
     """Raises what ONNX Runtime, which has its own kinds of errors, says of a file, as an InputError."""
     try:
         yield
