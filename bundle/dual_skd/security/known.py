@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names that a config may use: each was read, and runs nothing that an argument names but what stands here, too.
+"""The names that a config may use: chosen by their signatures, as names that run nothing which an argument could name.
 
 Whatever isn't listed is not known to be safe. The lists hold what this package's configs and the classification bundles
 of the MONAI Model Zoo need; add a name after reading what each of its arguments can do.
