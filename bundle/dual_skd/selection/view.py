@@ -26,6 +26,7 @@ class View:
         grid: tokens per axis of the position embedding; None if unknown.
         leading: tokens in front of the grid of a position embedding, if only they are known.
         name: name of the network in messages.
+        module: the network itself; None where only a state dict is known.
     """
 
     state: Mapping[str, Tensor]
@@ -36,6 +37,7 @@ class View:
     grid: tuple[int, ...] | None
     leading: int | None = None
     name: str = "weights"
+    module: nn.Module | None = None
 
     @property
     def parameters(self) -> int:
@@ -125,7 +127,9 @@ def _of_module(network: nn.Module) -> View:
     state = network.state_dict()
     buffers = frozenset(name for name, _ in network.named_buffers())
     named = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")  # timm's
-    return View(state, _shapes(state), buffers, heads, skips, grid, name=str(named or type(network).__name__))
+    return View(
+        state, _shapes(state), buffers, heads, skips, grid, name=str(named or type(network).__name__), module=network
+    )
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
