@@ -266,7 +266,10 @@ def test_the_heads_of_a_hiera_are_those_of_each_stage() -> None:
         Hiera(img_size=(64, 64), num_classes=2, embed_dim=width, num_heads=2, stages=(1, 1, 1, 1)) for width in (32, 16)
     )
     plan = plan_selection(large, small)
-    assert [len(plan.axes[f"blocks.{block}.head"]) for block in range(4)] == [2, 4, 8, 16]
+    kept = {row.name: row.kept for row in plan.report()}
+    heads = [list(kept[f"blocks.{block}.attn.qkv.weight"].items())[1] for block in range(4)]
+    assert [len(indices) for _, indices in heads] == [2, 4, 8, 16]
+    assert all(axis in kept[f"blocks.{block}.attn.proj.weight"] for block, (axis, _) in enumerate(heads))
     assert set(plan.apply()) == {name for name in small.state_dict() if not name.startswith("head.fc.")}
     select_weights(large, small)
     assert small(torch.zeros(1, 3, 64, 64)).shape == (1, 2)

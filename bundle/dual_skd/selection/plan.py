@@ -287,7 +287,9 @@ def _planned(
             logger.warning("The axes of the networks can't be followed: %s.", reason)
         else:
             traced = TracedBuilder(large, small, *rules, traces)
-            return traced, traced.parts(layers)
+            found = traced.parts(layers)
+            if not (by_table and traced.doubts):
+                return traced, found
     if by_table:
         return by_table, parts
     by_size = PlanBuilder(large, small, *rules)
