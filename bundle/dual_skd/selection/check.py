@@ -15,11 +15,11 @@ from itertools import chain
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dual_skd.errors import SelectionError
 from dual_skd.selection.builder import CLASSIFIER
-from dual_skd.selection.embedding import Embedding, Pick, first_line, tensors_in
+from dual_skd.selection.embedding import Embedding, Pick, first_line
 from dual_skd.selection.parts import Part
 from dual_skd.selection.view import View
 from dual_skd.utils.wording import first_few
@@ -94,12 +94,17 @@ def check_plan(
                 f"plan.check({word}=...)"
             )
     pair = Embedding(parts, pick, large, small)
-    shape = pair.shape_of(image)
     result = PlanCheck(
         "no power",
         unselected=tuple(p.name for p in parts if p.reason not in ("", CLASSIFIER) and p.name not in small.buffers),
         adapted=tuple(part.name for part in pair.selected if part.steps),
     )
+    try:
+        shape = pair.shape_of(image)
+    except SelectionError as error:
+        if image is not None:
+            raise
+        return replace(result, verdict="not checked", reason=str(error))
     generator = torch.Generator().manual_seed(seed)
     for gain in GAINS:
         pair.fill(generator, gain)
@@ -119,18 +124,55 @@ def _compare(pair: Embedding, large_image: Tensor, small_image: Tensor) -> dict[
     narrow = pair.run(pair.small, small_image)
     if not all(value.isfinite().all() for value in narrow + wide):
         return {"verdict": "no power"}
-    agreed = _agree(narrow, wide)
+    point = None
+    if not any(value.any() for value in narrow):  # a layer that isn't selected lies in front: compare what enters it
+        point = _last_alive(pair, small_image)
+        narrow = _outputs(pair, pair.small, small_image, point)
+    agreed = _agree(narrow, wide) if point is None else None
+    if agreed is None:  # the large network gives it elsewhere
+        outputs = _outputs(pair, pair.large, large_image)
+        found = [[(_contains(own, value), value) for value in outputs] for own in narrow]
+        wide = [value for per in found for value in [value for same, value in per if same][:1]]
+        answers = [{same for same, _ in per} for per in found]
+        agreed = None if any(each <= {None} for each in answers) else all(True in each for each in answers)
     if agreed is None:
-        shapes = [[tuple(value.shape) for value in values] for values in (narrow, wide)]
-        return {"verdict": "not checked", "reason": f"features of shapes {shapes[0]} and {shapes[1]} can't be compared"}
+        shapes = ", ".join(str(tuple(value.shape)) for value in narrow)
+        return {"verdict": "not checked", "reason": f"nothing in the large network has the features' shape {shapes}"}
     if not agreed:
         return {"verdict": "inconsistent"} | _first_difference(pair, large_image, small_image)
     names = pair.spoilable()
     noticed = []
     for name in [names[(2 * place + 1) * len(names) // (2 * CONTROLS)] for place in range(CONTROLS)] if names else []:
         with pair.spoilt(name):
-            noticed.append(not _agree(pair.run(pair.small, small_image), wide))
+            spoilt = (
+                pair.run(pair.small, small_image) if point is None else _outputs(pair, pair.small, small_image, point)
+            )
+            noticed.append(not _agree(spoilt, wide))
     return {"verdict": "consistent" if noticed and all(noticed) else "no power"}
+
+
+def _last_alive(pair: Embedding, image: Tensor) -> str:
+    """The last module of the small network whose output isn't zero."""
+    alive = [""]
+
+    def note(path: str, outputs: list[Tensor]) -> None:
+        if any(value.any() for value in outputs):
+            alive.append(path)
+
+    pair.run(pair.small, image, note)
+    return alive[-1]
+
+
+def _outputs(pair: Embedding, network: nn.Module, image: Tensor, path: str | None = None) -> list[Tensor]:
+    """What the modules of a network give, or the last output of one of them."""
+    found: list[Tensor] = []
+
+    def keep(seen: str, outputs: list[Tensor]) -> None:
+        if path in (None, seen):
+            found.extend(value.clone() for value in outputs)
+
+    pair.run(network, image, keep)
+    return found if path is None else found[-1:]
 
 
 def _first_difference(pair: Embedding, large_image: Tensor, small_image: Tensor) -> dict[str, str]:
@@ -140,18 +182,15 @@ def _first_difference(pair: Embedding, large_image: Tensor, small_image: Tensor)
     found: list[str] = []
     back = {pair.counterpart(path): path for path, _ in reversed(list(pair.small.named_modules()))}
 
-    def remember(path: str, output: Any) -> None:
-        if (value := next(tensors_in(output), None)) is not None:
+    def remember(path: str, values: list[Tensor]) -> None:
+        for value in values[:1]:
             outputs[path, calls[path]] = value.clone()  # a layer after it may work in place
         calls[path] += 1
 
-    def compare(path: str, output: Any) -> None:
-        here = back.get(path)
-        value = next(tensors_in(output), None)
-        if here is not None and not found and value is not None:
-            own = outputs.get((here, calls[path]))
-            if own is not None and _contains(own, value) is False:
-                found.append(here)
+    def compare(path: str, values: list[Tensor]) -> None:
+        own = outputs.get((back[path], calls[path])) if path in back else None
+        if not found and own is not None and values and _contains(own, values[0]) is False:
+            found.append(back[path])
         calls[path] += 1
 
     pair.run(pair.small, small_image, remember)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from itertools import chain
 from typing import Any
 
@@ -20,11 +22,12 @@ from torch import Tensor, nn
 
 from dual_skd.errors import SelectionError
 from dual_skd.selection.builder import CLASSIFIER
-from dual_skd.selection.padding import padding_invariant
+from dual_skd.selection.padding import HEAD_SCALE, padding_invariant
 from dual_skd.selection.parts import Part
 from dual_skd.selection.view import View
 
 Pick = Callable[[Part, Tensor], Tensor]
+Seen = Callable[[str, list[Tensor]], None]
 STATISTICS = ("running_mean", "running_var")
 SIDES = (64, 96, 128, 160, 192, 224, 256, 32)  # of images to try
 SIDES_3D = (32, 48, 64, 96)
@@ -88,23 +91,31 @@ class Embedding:
         kernel = next(value for value in self.large.parameters() if value.dim() == plane.dim())
         return plane.expand(-1, kernel.shape[1], *plane.shape[2:]), plane.unsqueeze(-1).expand(shape)
 
-    def run(self, network: nn.Module, image: Tensor, seen: Callable[[str, Any], None] | None = None) -> list[Tensor]:
-        """The features of one network: what enters its classifier, or its output where none is known.
+    def run(self, network: nn.Module, image: Tensor, seen: Seen | None = None) -> list[Tensor]:
+        """The features of one network: what enters its classifier, or its output where no classifier is known.
 
         Args:
             network: ``large`` or ``small``.
             image: its input.
             seen: gets the path and the output of each module, in the order of computation.
+
+        Returns:
+            Features, empty where the large network has no such classifier. Of a volume that is constant along its depth
+            they are one slice.
         """
         heads = self._heads if network is self.small else {self.counterpart(head) for head in self._heads}
         found: dict[str, Tensor] = {}
+        is_volume = self.inflated and network is self.small
+
+        def flat(output: Any) -> list[Tensor]:
+            return [value[..., 0] if is_volume and value.dim() == 5 else value for value in _tensors_in(output)]
 
         def entering(path: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             found.setdefault(path.split(".")[0], inputs[0])
 
         def leaving(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
             if seen is not None:
-                seen(path, output)
+                seen(path, flat(output))
 
         hooks = []
         for path, module in network.named_modules():
@@ -118,7 +129,7 @@ class Embedding:
         finally:
             for hook in hooks:
                 hook.remove()
-        return list(found.values()) or list(tensors_in(output))
+        return flat(list(found.values()) if heads else output)
 
     def counterpart(self, path: str) -> str:
         """The module of the large network that a module of the small one corresponds to."""
@@ -164,9 +175,10 @@ class Embedding:
     def _give_form(self, large: View, small: View) -> None:
         """Gives the large network the small one's image size, kernels, input channels and numbers such as scales."""
         here, there = dict(self.small.named_modules()), dict(self.large.named_modules())
-        size = getattr(here.get("patch_embed"), "img_size", None)
-        if size is not None and callable(resize := getattr(self.large, "set_input_size", None)):
-            resize(img_size=size)
+        _resize_images(self.large, self.small)
+        for module in chain(here.values(), there.values()):
+            if hasattr(module, "num_heads"):
+                vars(module).update({name: HEAD_SCALE for name in ("scale", "scaling") if name in vars(module)})
         state, wanted = _state(self.large), _state(self.small)
         for part in self.selected:
             if part.source not in self._learned or self.inflated:
@@ -223,6 +235,21 @@ def _double_copy(view: View, like: nn.Module | None) -> nn.Module:
                 make()
         network.double()
     return network
+
+
+def _resize_images(large: nn.Module, small: nn.Module) -> None:
+    """Gives a network of timm the image size and the windows of another one."""
+    size = getattr(getattr(small, "patch_embed", None), "img_size", None)
+    resize = getattr(large, "set_input_size", None)
+    if size is None or not callable(resize) or size == getattr(getattr(large, "patch_embed", None), "img_size", None):
+        return
+    options = {"img_size": size}
+    stages: Any = getattr(small, "layers", None)
+    if "window_size" in signature(resize).parameters and stages is not None:
+        options["window_size"] = [stage.blocks[0].window_size for stage in stages]
+    with warnings.catch_warnings():  # of the resampling of values that nobody reads
+        warnings.simplefilter("ignore")
+        resize(**options)
 
 
 def _counterparts(parts: Iterable[Part], small: nn.Module) -> dict[str, str]:
@@ -302,13 +329,13 @@ def _stated_sizes(network: nn.Module, spatial_dims: int) -> Iterator[tuple[int, 
                 yield tuple(size)
 
 
-def tensors_in(output: Any) -> Iterator[Tensor]:
+def _tensors_in(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, dict):
-        yield from chain.from_iterable(map(tensors_in, output.values()))
+        yield from chain.from_iterable(map(_tensors_in, output.values()))
     elif isinstance(output, list | tuple):
-        yield from chain.from_iterable(map(tensors_in, output))
+        yield from chain.from_iterable(map(_tensors_in, output))
 
 
 def first_line(error: Exception) -> str:

@@ -63,8 +63,8 @@ class _Invariant(TorchFunctionMode):
             return mean
         if func in _DIFFERENCES and self._is_mean(*args[:2]):
             return args[0]
-        if func is F.conv3d and self.flat_depth:
-            args, kwargs = _repeating_conv3d(*args, **kwargs)
+        if self.flat_depth and func in _DEPTH:
+            return _DEPTH[func](*args, **kwargs)
         form = _FORMS.get(func)
         return form(*args, **kwargs) if form else func(*args, **kwargs)
 
@@ -150,20 +150,31 @@ def _with_mean(spread: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Ten
     return both
 
 
-def _repeating_conv3d(
+def _pad_depth(x: Tensor, before: int, after: int) -> Tensor:
+    """Repeats the first and the last slice of a volume (N, C, H, W, D)."""
+    return F.pad(x, (before, after, 0, 0, 0, 0), mode="replicate")
+
+
+def _conv3d(
     x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a convolution that repeats the first and the last slice where it would pad with zeros."""
+) -> Tensor:
     dilations = (dilation,) * 3 if isinstance(dilation, int) else dilation
     if padding == "same":
         padding = [step * (size - 1) // 2 for step, size in zip(dilations, weight.shape[2:], strict=True)]
     sides = (padding,) * 3 if isinstance(padding, int) else padding
-    x = F.pad(x, (sides[2], sides[2], 0, 0, 0, 0), mode="replicate")
-    return [x, weight, bias, stride, (*sides[:2], 0), dilation, groups], {}
+    x = _pad_depth(x, sides[2], sides[2])
+    return F.conv3d(x, weight, bias, stride, (*sides[:2], 0), dilation, groups)
+
+
+def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    if x.dim() == 5 and mode == "constant":
+        x, pad = _pad_depth(x, pad[0], pad[1]), (0, 0, *pad[2:])
+    return F.pad(x, list(pad), mode=mode, value=value)
 
 
 _MEANS = {torch.mean, Tensor.mean}
 _DIFFERENCES = {torch.sub, Tensor.sub, Tensor.__sub__, torch.subtract, Tensor.subtract}
+_DEPTH: dict[Callable[..., Any], Callable[..., Any]] = {F.conv3d: _conv3d, F.pad: _pad}
 _FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
