@@ -111,9 +111,9 @@ def test_networks_without_a_common_part_are_not(name):
     ("tensor", "place", "module", "axis"),
     [
         ("blocks.1.mlp.fc1.weight", 0, "blocks.1.mlp.fc1", "rolled"),
-        ("blocks.0.attn.proj.weight", 1, "blocks.0.attn.proj", "rolled"),
+        ("blocks.0.attn.proj.weight", 1, "blocks.0.attn.proj", "blocks.0.head"),
         ("blocks.0.norm1.bias", 0, "blocks.0.norm1", "rolled"),
-        ("pos_embed", 2, "blocks.0.norm1", "embed"),
+        ("pos_embed", 2, "pos_drop", ""),
         ("norm.weight", 0, "norm", "rolled"),
     ],
 )
@@ -138,7 +138,7 @@ def test_two_rules_on_one_axis_are_inconsistent():
 def test_blended_heads_are_inconsistent():
     """The published rule takes every second row of all heads; its heads are mixtures."""
     plan = narrow_plan(mode="reference")
-    assert plan.check().verdict == "inconsistent" and plan.checked.module == "blocks.0.attn.proj"
+    assert plan.check().verdict == "inconsistent" and plan.checked.module == "blocks.0.attn"
 
 
 @pytest.mark.parametrize("rule", ["random", "importance", "complement"])

@@ -198,10 +198,10 @@ def _first_difference(pair: Embedding, large_image: Tensor, small_image: Tensor)
     pair.run(pair.large, large_image, compare)
     module = found[0] if found else ""
     if not any(True for _ in pair.small.get_submodule(module).parameters()):  # an activation: name what it's part of
-        module = module.rpartition(".")[0]
-    dims = [part.dims for part in pair.selected if part.name.rpartition(".")[0] == module]
+        module = module.rpartition(".")[0] or module
+    dims = [part.dims for part in pair.selected if part.name.startswith(f"{module}.")]
     axes = [axis.name for dim in chain.from_iterable(dims) for axis in dim or () if axis.large != axis.small]
-    return {"module": module, "axis": ", ".join(dict.fromkeys(axes))}
+    return {"module": module, "axis": ", ".join(list(dict.fromkeys(axes))[:3])}
 
 
 def _agree(narrow: Sequence[Tensor], wide: Sequence[Tensor]) -> bool | None:

@@ -30,7 +30,7 @@ Pick = Callable[[Part, Tensor], Tensor]
 Seen = Callable[[str, list[Tensor]], None]
 STATISTICS = ("running_mean", "running_var")
 SIDES = (64, 96, 128, 160, 192, 224, 256, 32)  # of images to try
-SIDES_3D = (32, 48, 64, 96)
+SIDES_3D = (32, 48, 64, 96, 16)
 
 
 class Embedding:
