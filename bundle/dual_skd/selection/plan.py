@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from dual_skd.errors import SelectionError
 from dual_skd.options.choices import SelectionMode
 from dual_skd.selection.builder import PlanBuilder
+from dual_skd.selection.check import PlanCheck, check_plan
 from dual_skd.selection.families import FAMILIES
 from dual_skd.selection.family_builder import FamilyBuilder, common_family
 from dual_skd.selection.indices import entries
@@ -50,7 +51,8 @@ class SelectionPlan:
 
     Attributes:
         family: name of the family, or ``"generic"``.
-        doubts: why it isn't verified.
+        doubts: why its family's table doesn't vouch for it.
+        checked: what :meth:`check` found last; None before.
     """
 
     def __init__(
@@ -69,14 +71,39 @@ class SelectionPlan:
         self._small = replace(small, state={})  # its tensors are the caller's
         self.family = family
         self.doubts = list(doubts)
+        self.checked: PlanCheck | None = None
 
     @property
     def verified(self) -> bool:
-        """Whether the family is known and every axis is consistent.
+        """Whether every axis is consistent: :meth:`check` found it so, or the family's table says it without doubt."""
+        decided = self.checked is not None and self.checked.verdict in ("consistent", "inconsistent")
+        return self.checked.consistent if self.checked and decided else not self.doubts
 
-        False for networks without a table (indices then follow from sizes alone) and for mode ``reference``.
+    def check(
+        self, image: Tensor | None = None, *, large: nn.Module | None = None, small: nn.Module | None = None
+    ) -> PlanCheck:
+        """Computes whether the selected weights are a consistent part of the large network.
+
+        Both networks get random values, the large one only where the plan copies from. They must then have the same
+        features. It takes seconds on the CPU; the networks themselves aren't changed.
+
+        Args:
+            image: an input of the small network, (N, C, H, W[, D]), of which the shape is used; None tries some.
+            large: the large network, where the plan was made for a state dict.
+            small: the same of the small network.
+
+        Returns:
+            The verdict, which :attr:`verified` follows from now on.
+
+        Raises:
+            SelectionError: a module is missing, or the small network can't compute ``image``.
         """
-        return not self.doubts
+        views = [
+            view if given is None else replace(view, module=given)
+            for view, given in ((self._large, large), (self._small, small))
+        ]
+        self.checked = check_plan(self._parts, self._pick, *views, image=image)
+        return self.checked
 
     @property
     def axes(self) -> dict[str, list[int]]:
@@ -104,9 +131,10 @@ class SelectionPlan:
         """The main facts of the plan in words, as (name, text)."""
         chosen = [part.name for part in self._parts if not part.reason]
         numbers = sum(math.prod(self._small.shapes[name]) for name in chosen if name not in self._small.buffers)
-        checked = "the axes are consistent" if self.verified else "consistency of the axes is not verified"
+        axes = "the axes are consistent" if self.verified else "consistency of the axes is not verified"
         rows = [
-            ("family", f"{self.family}; {checked}"),
+            ("family", f"{self.family}; {axes}"),
+            *([("checked", str(self.checked))] if self.checked else []),
             ("tensors", f"{len(chosen)} of {len(self._parts)} selected"),
             (
                 "parameters",
