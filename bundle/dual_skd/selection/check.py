@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dual_skd.errors import SelectionError
 from dual_skd.selection.builder import CLASSIFIER
 from dual_skd.selection.embedding import Embedding, Pick, first_line
-from dual_skd.selection.parts import Part
+from dual_skd.selection.parts import Part, axes_of
 from dual_skd.selection.view import View
 from dual_skd.utils.wording import first_few
 
@@ -200,7 +200,7 @@ def _first_difference(pair: Embedding, large_image: Tensor, small_image: Tensor)
     if not any(True for _ in pair.small.get_submodule(module).parameters()):  # an activation: name what it's part of
         module = module.rpartition(".")[0] or module
     dims = [part.dims for part in pair.selected if part.name.startswith(f"{module}.")]
-    axes = [axis.name for dim in chain.from_iterable(dims) for axis in dim or () if axis.large != axis.small]
+    axes = [axis.name for dim in chain.from_iterable(dims) for axis in axes_of(dim or ()) if axis.large != axis.small]
     return {"module": module, "axis": ", ".join(list(dict.fromkeys(axes))[:3])}
 
 
