@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from dual_skd.errors import SelectionError
 from dual_skd.selection.rules import Layers, map_blocks
@@ -74,6 +74,18 @@ def _first_differs(blocks: Blocks) -> bool:
     return len(blocks) > 1 and blocks[0] != blocks[1]
 
 
-def repeated(names: Sequence[str]) -> set[str]:
-    """The names without their numbers: equal for the same tensor of different blocks."""
-    return {re.sub(r"\d+", "#", name) for name in names}
+def without_further_blocks(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The names that aren't of a block whose list is shorter in the other network.
+
+    Args:
+        names: tensors that the other network lacks.
+        others: the other network's tensors.
+    """
+    blocks = {other[: match.end()] for other in others for match in re.finditer(r"\d+(?=\.)", other)}
+    lists = {block.rstrip("0123456789") for block in blocks}
+
+    def is_further(name: str) -> bool:
+        paths = (name[: match.end()] for match in re.finditer(r"\d+(?=\.)", name))
+        return any(path not in blocks and path.rstrip("0123456789") in lists for path in paths)
+
+    return [name for name in names if not is_further(name)]

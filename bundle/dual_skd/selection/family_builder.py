@@ -61,6 +61,11 @@ class FamilyBuilder(PlanBuilder):
         parts = [self._without_lost_layer(part) for part in self._all_parts()]
         self._join_streams()
         self._warn_of_absent()
+        self.axes.doubts += [
+            f"the small network projects its residual stream ({part.name}), the large one doesn't"
+            for part in parts
+            if part.reason == self.ABSENT and part.name.endswith("downsample.0.weight")
+        ]
         return parts
 
     def _source(self, name: str) -> str | None:

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from dual_skd.selection.blocks import block_names, repeated
+from dual_skd.selection.blocks import block_names, without_further_blocks
 from dual_skd.selection.builder import CLASSIFIER, PlanBuilder
 from dual_skd.selection.pairing import NoCounterpart, Pairing
 from dual_skd.selection.parts import Dim, NotSelected, Part, Step, axes_of, other_form
@@ -123,13 +122,13 @@ class TracedBuilder(PlanBuilder):
         raise other_form(new, old)
 
     def _doubt_lost(self, parts: Sequence[Part]) -> None:
-        """Doubts a plan whose networks don't have the same layers."""
-        own = [part.name for part in parts if part.reason == self.ABSENT and part.name in self.small_trace.dims]
-        known = repeated(list(self.large.shapes))
-        if new := [name for name in own if next(iter(repeated([name]))) not in known or "downsample" in name]:
+        """Doubts a plan whose networks don't have the same layers; a network may have fewer or more blocks."""
+        absent = [part.name for part in parts if part.reason == self.ABSENT and part.name in self.small_trace.dims]
+        if new := without_further_blocks(absent, self.large.shapes):
             self.axes.doubts.append(f"the large network has no {first_few(new)}")
-        here = repeated(list(self.small_trace.dims))
-        if lost := [name for name in self.large_trace.dims if re.sub(r"\d+", "#", name) not in here]:
+        used = {part.source for part in parts} | self.large_trace.classifier
+        left = [name for name in self.large_trace.dims if name not in used and name not in self.names.values()]
+        if lost := without_further_blocks(left, self.small.shapes):
             self.axes.doubts.append(f"the small network has no {first_few(lost)}")
 
 
