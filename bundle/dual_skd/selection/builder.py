@@ -13,6 +13,7 @@ from dual_skd.selection.rules import Layers
 from dual_skd.selection.view import View
 
 NEUTRAL = {"bias": 0.0, "gamma": 1.0}  # a network without a bias or a layer scale computes as with these
+ABSENT = "the large network has no such tensor"
 CLASSIFIER = "classifier: belongs to the old classes"
 
 
@@ -78,7 +79,7 @@ class PlanBuilder:
 
     def _equal_name(self, name: str) -> str:
         if name not in self.large.shapes:
-            raise NotSelected("the large network has no such tensor")
+            raise NotSelected(ABSENT)
         return name
 
     def _selected(self, name: str, source: str) -> Part:
