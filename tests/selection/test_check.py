@@ -64,10 +64,12 @@ INCONSISTENT = {
     "concatenated channels": (
         lambda: (DenseNet(2, 1, 2, 16, 8, (2, 3)), DenseNet(2, 1, 2, 16, 8, (1, 3))),
         "features.transition1.norm",
+        "generic",
     ),
     "a projection that the large one lacks": (
         lambda: (resnet(64, 64, 64, 64), resnet(32, 32, 32, 32)),
         "layer1.0",
+        "resnet",
     ),
 }
 
@@ -101,8 +103,9 @@ def test_right_plans_are_consistent(name):
 
 @pytest.mark.parametrize("name", INCONSISTENT)
 def test_networks_without_a_common_part_are_not(name):
-    build, module = INCONSISTENT[name]
-    plan = plan_selection(*build())
+    build, module, family = INCONSISTENT[name]
+    plan = plan_selection(*build(), family=family)
+    assert not plan.verified
     assert plan.check().verdict == "inconsistent" and plan.checked.module == module
     assert not plan.verified
 

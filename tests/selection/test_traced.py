@@ -38,8 +38,10 @@ def test_the_axes_that_an_image_shows_are_those_of_the_table(family: str, elemen
     )
     assert table.verified and table.family != "traced" and followed.family == "traced"
     expected, found = table.apply(tagged(large)), followed.apply(tagged(large))
-    assert list(expected) == list(found)
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    unused = followed.skipped.get("the network doesn't use it", [])
+    assert list(found) == [name for name in expected if name not in unused]
+    assert all(torch.equal(expected[name], value) for name, value in found.items())
+    assert all("norm_cross_attn" in name for name in unused)  # MONAI's ViT makes it for another use
 
 
 def test_a_dense_layer_reads_the_selected_channels_of_each_layer_before_it() -> None:
@@ -129,7 +131,7 @@ OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
     "squeeze and excitation": lambda width: Apply(
         excited, squeeze=nn.Conv2d(width, width // 4, 1), expand=nn.Conv2d(width // 4, width, 1)
     ),
-    "attention of PyTorch": lambda width: Apply(attended, attention=nn.MultiheadAttention(width, 4, batch_first=True)),
+    "attention of PyTorch": lambda width: Apply(attended, attention=nn.MultiheadAttention(width, width // 8, batch_first=True)),
     "attention by hand": lambda width: Apply(split_heads, qkv=nn.Linear(width, 3 * width)),
     "a layer scale": lambda width: Apply(lambda own, x: x + own.a(x) * own.gamma[:, None, None], a=conv(width, width),
                                          gamma=torch.ones(width)),
@@ -166,8 +168,8 @@ def test_an_axis_that_is_needed_whole_is_doubted_where_it_gets_narrower() -> Non
 def test_layers_that_one_network_lacks_are_doubted() -> None:
     plain, excitation = (lambda width: conv(width, width)), OPERATIONS["squeeze and excitation"]
     doubts = plan_selection(Block(32, plain), Block(16, excitation)).doubts
-    assert [doubt.split(" has no ")[0] for doubt in doubts] == ["the large network", "the small network"]
-    assert "operation.squeeze.weight" in doubts[0] and "operation.weight" in doubts[1]
+    assert any(doubt.startswith("the large network has no operation.squeeze.weight") for doubt in doubts)
+    assert any(doubt.startswith("the small network has no operation.weight") for doubt in doubts)
 
 
 def test_an_addition_that_the_large_network_lacks_is_doubted() -> None:
@@ -179,19 +181,25 @@ def test_an_addition_that_the_large_network_lacks_is_doubted() -> None:
     assert plan.check().verdict == "inconsistent"
 
 
+VIT = {"embed_dim": 64, "num_heads": 4, "depth": 2}, {"embed_dim": 32, "num_heads": 2, "depth": 1}
 TIMM = {
-    "densenet": ("densenet121", {"growth_rate": 8, "block_config": (3, 3, 2, 2)}, {"growth_rate": 4, "block_config": (2, 3, 1, 2)}),
+    "densenet": (
+        "densenet121",
+        {"growth_rate": 8, "block_config": (3, 3, 2, 2)},
+        {"growth_rate": 4, "block_config": (2, 3, 1, 2)},
+    ),
     "swin, fewer heads": (
         "swin_tiny_patch4_window7_224",
         {"embed_dim": 32, "num_heads": (2, 4, 8, 16), "depths": (1, 1, 2, 1)},
         {"embed_dim": 16, "num_heads": (1, 2, 4, 8), "depths": (1, 1, 2, 1)},
     ),
-    "beit": ("beit_base_patch16_224", {"embed_dim": 64, "num_heads": 4, "depth": 2}, {"embed_dim": 32, "num_heads": 2, "depth": 1}),
-    "regnet": ("regnety_002", {}, {}),
-    "eva": ("eva02_tiny_patch14_224", {"embed_dim": 48, "num_heads": 4, "depth": 2}, {"embed_dim": 24, "num_heads": 2, "depth": 2}),
-    "siglip": ("vit_base_patch16_siglip_224", {"embed_dim": 64, "num_heads": 4, "depth": 2}, {"embed_dim": 32, "num_heads": 2, "depth": 1}),
-    "xcit": ("xcit_nano_12_p16_224", {"embed_dim": 32, "num_heads": 4, "depth": 2}, {"embed_dim": 16, "num_heads": 2, "depth": 1}),
-}  # fmt: skip
+    "beit": ("beit_base_patch16_224", *VIT),
+    "eva": ("eva02_tiny_patch14_224", *VIT),
+    "siglip": ("vit_base_patch16_siglip_224", *VIT),
+    "cait": ("cait_xxs24_224", *VIT),
+    "xcit": ("xcit_nano_12_p16_224", *VIT),
+}
+CLASSIFIERS = {f"{name}.{leaf}" for name in ("head", "head.fc", "classifier") for leaf in ("weight", "bias")}
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -201,8 +209,7 @@ def test_families_without_a_table_are_consistent(name: str) -> None:
     large, small = (timm.create_model(model, num_classes=3, **sizes) for sizes in (wide, narrow))
     plan = plan_selection(large, small, elements="random")
     assert plan.family == "traced" and not plan.doubts
-    assert {part for parts in plan.skipped.values() for part in parts} <= {"head.fc.weight", "head.fc.bias", "head.weight",
-                                                                          "head.bias", "classifier.weight", "classifier.bias"}  # fmt: skip
+    assert {part for parts in plan.skipped.values() for part in parts} <= CLASSIFIERS
     assert plan.check().verdict == "consistent"
 
 
@@ -220,7 +227,7 @@ def test_an_operation_that_is_not_known_is_said_and_sizes_decide(caplog: pytest.
 
 
 def test_a_network_that_takes_no_usual_image_is_said() -> None:
-    with pytest.raises(NotFollowed, match=r"doesn't run on an image of \(5, 224, 224\).*shapes cannot be multiplied"):
+    with pytest.raises(NotFollowed, match=r"doesn't run on an image of \(5, 64, 64\).*same reduction dim"):
         trace(nn.Sequential(nn.Conv2d(5, 4, 3), nn.Flatten(), nn.Linear(7, 2)))
 
 
@@ -228,7 +235,7 @@ def test_following_changes_nothing_and_copies_no_weights() -> None:
     network = Block(16, OPERATIONS["norms"]).train()
     before = {name: (value.data_ptr(), value.clone()) for name, value in network.state_dict().items()}
     found = trace(network)
-    assert found.image == (3, 224, 224) and found.classifier == {"head.weight", "head.bias"}
+    assert found.image == (3, 64, 64) and found.classifier == {"head.weight", "head.bias"}
     after = network.state_dict()
     assert network.training and all(after[name].data_ptr() == pointer for name, (pointer, _) in before.items())
     assert all(torch.equal(after[name], value) for name, (_, value) in before.items())

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dual_skd.errors import InputError
+from dual_skd.errors import InputError, SelectionError
 from dual_skd.networks.build import build_network
 from dual_skd.networks.weight_files import load_state_file
 from dual_skd.runs.model_file import save_model
@@ -131,6 +131,34 @@ def test_heads_are_those_of_each_block_of_the_large_network(tmp_path):
     initialise_pair(student, large="hiera_tiny_224", large_options=options, pretrained=str(tmp_path / "w.pt"))
     qkv = large.blocks[0].attn.qkv.bias.unflatten(0, (3, 2, 16))[:, :, ::2].flatten()  # both heads, half of each
     assert torch.equal(student.blocks[0].attn.qkv.bias, qkv)
+
+
+def test_weights_that_do_not_fit_together_are_refused_unless_they_are_wanted(tmp_path):
+    """A narrow stage after a stem of full width is a projection that the large network lacks."""
+    large = build_network("resnet18", num_classes=2, in_channels=3, layers=[1, 1, 1, 1], channels=[64, 8, 8, 8])
+    save_file(large.state_dict(), tmp_path / "w.safetensors")
+    options = {"large_options": TINY | {"channels": [64, 8, 8, 8]}, "pretrained": str(tmp_path / "w.safetensors")}
+    student = build_network("resnet18", num_classes=2, in_channels=3, stem_width=64, **TINY)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    with pytest.raises(SelectionError, match=r"the student don't fit together\. inconsistent: layer1\.0 .*random"):
+        initialise_pair(student, large="resnet18", **options)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    found = initialise_pair(student, large="resnet18", check="off", **options)
+    assert "check" not in found["student"] and not found["student"]["verified"]
+    assert not torch.equal(student.conv1.weight, before["conv1.weight"])
+
+
+def test_weights_that_no_table_vouches_for_are_verified_by_the_check(tmp_path, caplog):
+    options = {"growth_rate": 4, "block_config": [2, 3]}
+    large = build_network("densenet121", num_classes=2, in_channels=3, **options)
+    save_file(large.state_dict(), tmp_path / "w.safetensors")
+    student = build_network("densenet121", num_classes=2, in_channels=1, **options | {"growth_rate": 2})
+    with caplog.at_level(logging.INFO):
+        found = initialise_pair(
+            student, large="densenet121", large_options=options, pretrained=str(tmp_path / "w.safetensors")
+        )
+    assert found["student"]["verified"]
+    assert found["student"].get("check", "consistent") == "consistent"
 
 
 def test_a_wrapped_student_is_copied_to_an_auxiliary_that_does_not_learn(large_file):

@@ -17,7 +17,8 @@ Blocks = dict[int, dict[str, tuple[int, ...]]]  # number -> name inside of the b
 def block_names(layers: Layers, large: Shapes, small: Shapes) -> dict[str, str]:
     """The large network's name of each tensor of the small one, by a layer rule.
 
-    A stage is a numbered list of modules of which all, the first one apart, have the same tensors of the same shapes.
+    A stage is a numbered list of modules of which all, the first one apart, have the same tensors of the same shapes,
+    and of which the networks have different numbers.
 
     Args:
         layers: the rule, see :func:`.plan.plan_selection`.
@@ -30,12 +31,15 @@ def block_names(layers: Layers, large: Shapes, small: Shapes) -> dict[str, str]:
     if layers == "first":
         return {name: name for name in small}
     there, here = _lists(large), _lists(small)
-    stages = [path for path in here if path in there and (_is_stage(there[path]) or _is_stage(here[path]))]
-    if not stages:
+    known = [path for path in here if path in there and (_is_stage(there[path]) or _is_stage(here[path]))]
+    stages = [path for path in known if len(here[path]) != len(there[path])]
+    if not known:
         raise SelectionError(
             f"layers={layers!r} needs repeated blocks of one form, and this network has none: use layers='first' (in "
             "training --selection_layers first --selection_layers_auxiliary first)"
         )
+    if not stages:
+        return {name: name for name in small}
     mapped = map_blocks(
         layers,
         {str(number): len(there[path]) for number, path in enumerate(stages)},

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 GRID_REMEDY = "give {0}_grid (--{0}-grid of the select command), in training img_size in {0}_options"
 NEUTRAL = {"bias": 0.0, "gamma": 1.0}  # a network without a bias or a layer scale computes as with these
+ABSENT = "the large network has no such tensor"
 CLASSIFIER = "classifier: belongs to the old classes"
 
 
@@ -33,7 +34,6 @@ class PlanBuilder:
     """
 
     family = "generic"
-    ABSENT = "the large network has no such tensor"
 
     def __init__(self, large: View, small: View, rule: str, mode: str) -> None:
         self.large, self.small, self.rule = large, small, rule
@@ -86,7 +86,7 @@ class PlanBuilder:
 
     def _equal_name(self, name: str) -> str:
         if name not in self.large.shapes:
-            raise NotSelected(self.ABSENT)
+            raise NotSelected(ABSENT)
         return name
 
     def _selected(self, name: str, source: str) -> Part:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from dual_skd.errors import SelectionError
 from dual_skd.selection.builder import CLASSIFIER
+from dual_skd.selection.images import likely_inputs, tensors_in
 from dual_skd.selection.padding import HEAD_SCALE, padding_invariant
 from dual_skd.selection.parts import Part
 from dual_skd.selection.view import View
@@ -29,8 +30,6 @@ from dual_skd.selection.view import View
 Pick = Callable[[Part, Tensor], Tensor]
 Seen = Callable[[str, list[Tensor]], None]
 STATISTICS = ("running_mean", "running_var")
-SIDES = (64, 96, 128, 160, 192, 224, 256, 32)  # of images to try
-SIDES_3D = (32, 48, 64, 96, 16)
 
 
 class Embedding:
@@ -108,7 +107,7 @@ class Embedding:
         is_volume = self.inflated and network is self.small
 
         def flat(output: Any) -> list[Tensor]:
-            return [value[..., 0] if is_volume and value.dim() == 5 else value for value in _tensors_in(output)]
+            return [value[..., 0] if is_volume and value.dim() == 5 else value for value in tensors_in(output)]
 
         def entering(path: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             found.setdefault(path.split(".")[0], inputs[0])
@@ -162,7 +161,7 @@ class Embedding:
             SelectionError: it doesn't compute ``image``, or none of those that are tried.
         """
         reason = ""
-        for shape in _shapes_to_try(self.small) if image is None else [tuple(image.shape)]:
+        for shape in ((1, *size) for size in likely_inputs(self.small)) if image is None else [tuple(image.shape)]:
             try:
                 self.run(self.small, torch.zeros(shape, dtype=torch.float64))
             except Exception as error:  # whatever a foreign network raises on an image that it isn't made for
@@ -304,38 +303,6 @@ def _copy_settings(source: nn.Module, target: nn.Module, names: Iterable[str]) -
 
 def _image_rank(view: View) -> int:
     return max((len(shape) for shape in view.shapes.values()), default=0)
-
-
-def _shapes_to_try(network: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Likely shapes of an input: of the size that the network states, or small ones."""
-    weights = [value for value in network.parameters() if value.dim() in (4, 5)]
-    if not weights:
-        inner = [value.shape[1] for value in network.parameters() if value.dim() == 2]
-        yield from ((1, width) for width in inner[:1])
-    for rank in [max(value.dim() for value in weights)] if weights else (4, 5):
-        kernels = [value.shape[1] for value in weights if value.dim() == rank and math.prod(value.shape[2:]) > 1]
-        sides = [(side,) * (rank - 2) for side in (SIDES if rank == 4 else SIDES_3D)]
-        for channels in dict.fromkeys(chain(kernels[:1], (3, 1))):
-            yield from ((1, channels, *size) for size in dict.fromkeys(chain(_stated_sizes(network, rank - 2), sides)))
-
-
-def _stated_sizes(network: nn.Module, spatial_dims: int) -> Iterator[tuple[int, ...]]:
-    for module in network.modules():
-        for name in ("img_size", "image_size", "input_size"):
-            size = getattr(module, name, None)
-            if isinstance(size, int):
-                yield (size,) * spatial_dims
-            elif isinstance(size, Sequence) and len(size) == spatial_dims:
-                yield tuple(size)
-
-
-def _tensors_in(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, dict):
-        yield from chain.from_iterable(map(_tensors_in, output.values()))
-    elif isinstance(output, list | tuple):
-        yield from chain.from_iterable(map(_tensors_in, output))
 
 
 def first_line(error: Exception) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 
 from dual_skd.errors import SelectionError
 from dual_skd.selection.axes import Key, NetworkAxes, describe, find_family
-from dual_skd.selection.builder import CLASSIFIER, PlanBuilder
+from dual_skd.selection.builder import ABSENT, CLASSIFIER, PlanBuilder
 from dual_skd.selection.families import FAMILIES, FIXED_SIZES
 from dual_skd.selection.parts import Axis, NotSelected, Part, Step, other_form
 from dual_skd.selection.resample import channel_steps, kernel_steps
@@ -61,11 +62,7 @@ class FamilyBuilder(PlanBuilder):
         parts = [self._without_lost_layer(part) for part in self._all_parts()]
         self._join_streams()
         self._warn_of_absent()
-        self.axes.doubts += [
-            f"the small network projects its residual stream ({part.name}), the large one doesn't"
-            for part in parts
-            if part.reason == self.ABSENT and part.name.endswith("downsample.0.weight")
-        ]
+        self._doubt_other_residuals(parts)
         return parts
 
     def _source(self, name: str) -> str | None:
@@ -85,7 +82,7 @@ class FamilyBuilder(PlanBuilder):
                 raise NotSelected(f"the large network has only {depth} blocks here, none is left")
         source = self.large_axes.by_key.get((role, stage, block))
         if source is None and not self._is_neutral(name, (role, stage, block)):
-            raise NotSelected("the large network has no such tensor")
+            raise NotSelected(ABSENT)
         return source
 
     def _is_neutral(self, name: str, key: Key) -> bool:
@@ -218,6 +215,23 @@ class FamilyBuilder(PlanBuilder):
                 "The small network has no counterpart of %s, so it computes something else than the large one.",
                 first_few(absent),
             )
+
+    def _doubt_other_residuals(self, parts: Iterable[Part]) -> None:
+        """Doubts what a residual connection carries where the large network has another one, or none."""
+        for part in parts:
+            axes = self.small_axes.tensors.get(part.name)
+            if axes and part.reason == ABSENT and axes.key[0].startswith("downsample.0.weight"):
+                self.axes.doubts.append(
+                    f"the small network projects its residual stream ({part.name}), the large doesn't"
+                )
+        for stage, chosen in self.blocks.items():
+            for block, source in chosen.items():
+                paths = [
+                    axes.prefix + axes.family.block.format(s=stage, b=number)
+                    for axes, number in ((self.small_axes, block), (self.large_axes, source))
+                ]
+                if self.large.skips.get(paths[1]) and self.small.skips.get(paths[0]) is False:
+                    self.axes.doubts.append(f"{paths[1]} adds its input in the large network, {paths[0]} doesn't")
 
 
 def common_family(large: View, small: View, wanted: str | None) -> tuple[NetworkAxes, NetworkAxes] | None:

@@ -13,7 +13,7 @@ from dual_skd.selection.terms import Term, concatenation, keep_whole, product, t
 from dual_skd.selection.tracer import NotFollowed, Tracer, handles, results_of, space
 
 
-@handles("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten")
+@handles("view", "_unsafe_view")
 def view(t: Tracer, out: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> None:
     t.set(out, reshaped(t.read(x), list(out.shape)))
 
@@ -56,7 +56,7 @@ def permute(t: Tracer, out: Tensor, x: Tensor, dims: Sequence[int]) -> None:
     t.set(out, [terms[dim] for dim in dims])
 
 
-@handles("transpose", "swapaxes")
+@handles("transpose")
 def transpose(t: Tracer, out: Tensor, x: Tensor, a: int, b: int) -> None:
     terms = list(t.read(x))
     terms[a], terms[b] = terms[b], terms[a]
@@ -73,7 +73,7 @@ def other_ones(t: Tracer, out: Tensor, x: Tensor, *args: Any) -> None:
     t.set(out, reshaped(t.read(x), list(out.shape)))
 
 
-@handles("expand", "repeat", "tile", "broadcast_to", "expand_as")
+@handles("expand", "repeat")
 def expand(t: Tracer, out: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> None:
     terms = t.read(x)
     new = out.dim() - x.dim()
@@ -88,7 +88,7 @@ def expand(t: Tracer, out: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> None
     t.set(out, found)
 
 
-@handles("cat", "concat")
+@handles("cat")
 def cat(t: Tracer, out: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> None:
     tensors = [tensor for tensor in tensors if tensor.dim() == out.dim()]
     dim %= out.dim()
@@ -113,9 +113,7 @@ def stack(t: Tracer, out: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> No
     t.set(out, terms)
 
 
-@handles(
-    "split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "tensor_split", "unsafe_split_with_sizes"
-)
+@handles("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes")
 def split(t: Tracer, out: Sequence[Tensor], x: Tensor, sizes: Any, dim: int = 0) -> None:
     start, dim = 0, dim % x.dim()
     for part in out:
@@ -139,11 +137,6 @@ def take_slice(
     t.set(out, terms)
 
 
-@handles("narrow")
-def narrow(t: Tracer, out: Tensor, x: Tensor, dim: int, start: int, length: int) -> None:
-    _set_sliced(t, out, x, dim % x.dim(), start, start + length)
-
-
 def _set_sliced(t: Tracer, out: Tensor, x: Tensor, dim: int, start: int, stop: int) -> None:
     terms = list(t.read(x))
     part = take_segment(terms[dim], start, stop)
@@ -163,7 +156,7 @@ def select(t: Tracer, out: Any, x: Tensor, dim: int = 0, index: int = 0) -> None
         t.set(part, terms)
 
 
-@handles("index", "index_select", "gather", "embedding", "take_along_dim", "_unsafe_index")
+@handles("index", "index_select", "gather", "embedding", "_unsafe_index")
 def index(t: Tracer, out: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> None:
     """Indices name their entries: what they choose from is needed whole."""
     terms = t.read(x)
@@ -200,7 +193,7 @@ def moved_along(t: Tracer, out: Tensor, x: Tensor, *args: Any) -> None:
     t.set(out, terms)
 
 
-@handles("constant_pad_nd", "pad")
+@handles("constant_pad_nd")
 def pad(t: Tracer, out: Tensor, x: Tensor, widths: Sequence[int], *args: Any) -> None:
     terms = list(t.read(x))
     for number in range(len(widths) // 2):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dual_skd.selection.blocks import block_names, without_further_blocks
-from dual_skd.selection.builder import CLASSIFIER, PlanBuilder
+from dual_skd.selection.builder import ABSENT, CLASSIFIER, PlanBuilder
 from dual_skd.selection.pairing import NoCounterpart, Pairing
 from dual_skd.selection.parts import Dim, NotSelected, Part, Step, axes_of, other_form
 from dual_skd.selection.resample import channel_steps, kernel_steps, window_steps
@@ -123,7 +123,7 @@ class TracedBuilder(PlanBuilder):
 
     def _doubt_lost(self, parts: Sequence[Part]) -> None:
         """Doubts a plan whose networks don't have the same layers; a network may have fewer or more blocks."""
-        absent = [part.name for part in parts if part.reason == self.ABSENT and part.name in self.small_trace.dims]
+        absent = [part.name for part in parts if part.reason == ABSENT and part.name in self.small_trace.dims]
         if new := without_further_blocks(absent, self.large.shapes):
             self.axes.doubts.append(f"the large network has no {first_few(new)}")
         used = {part.source for part in parts} | self.large_trace.classifier

@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from dual_skd.selection import movements, operations  # noqa: F401  (they register their handlers)
+from dual_skd.selection.images import likely_inputs, tensors_in
 from dual_skd.selection.terms import Term
 from dual_skd.selection.tracer import HANDLERS, NotFollowed, Tracer, elementwise
 
-SIDES = (224, 96, 64, 256, 128, 160, 192, 240, 288, 384, 448, 512)  # tried in turn where a network doesn't tell its own
 NORMS = ("running_mean", "running_var")
 
 
@@ -57,7 +57,7 @@ def trace(network: nn.Module, image: Sequence[int] | None = None) -> NetworkTrac
     Raises:
         NotFollowed: it can't run on the meta device, or uses an operation that isn't known.
     """
-    shapes = [tuple(image)] if image is not None else list(_likely_images(network))
+    shapes = [tuple(image)] if image is not None else list(likely_inputs(network))
     failure: Exception | None = None
     for shape in shapes:
         try:
@@ -100,7 +100,7 @@ def _traced(network: nn.Module, shape: tuple[int, ...]) -> NetworkTrace:
     tracer.set(image, [Term(1), channels, *(Term(size, space=True) for size in shape[1:])])
     with torch.no_grad(), _Mode(tracer):
         out = network(image)
-    logits = first_tensor(out)
+    logits = next(tensors_in(out), None)
     names = {id(value): name for name, value in tensors.items()}
     used = {names[key] for key in tracer.used if key in names}
     return NetworkTrace(
@@ -125,14 +125,6 @@ def _classifier(logits: Tensor | None, tracer: Tracer, dims: Mapping[str, list[T
     return frozenset() if reads or has_norm or not weights else frozenset(owners)
 
 
-def first_tensor(out: Any) -> Tensor | None:
-    """The first tensor of a network's answer."""
-    if isinstance(out, Tensor):
-        return out
-    values = out.values() if isinstance(out, Mapping) else out if isinstance(out, (tuple, list)) else ()
-    return next((found for found in map(first_tensor, values) if found is not None), None)
-
-
 def _on_meta(network: nn.Module) -> nn.Module:
     """A copy of the network on the meta device, made without copying a value."""
     memo: dict[int, Any] = {}
@@ -148,35 +140,3 @@ def _on_meta(network: nn.Module) -> nn.Module:
 
 def _dtype(network: nn.Module) -> torch.dtype:
     return next((value.dtype for value in network.parameters() if value.is_floating_point()), torch.float32)
-
-
-def _likely_images(network: nn.Module) -> list[tuple[int, ...]]:
-    """Shapes of images that a network may take, the likeliest first."""
-    first, dims = _first_layer(network)
-    told: list[tuple[int, ...]] = []
-    config = getattr(network, "pretrained_cfg", None) or {}
-    if size := config.get("input_size"):
-        told.append(tuple(size[1:]))
-    channels = dict.fromkeys([first, 3, 1])  # the first layer need not be the first that is used
-    for module in network.modules():
-        for attribute in ("img_size", "image_size"):
-            size = getattr(module, attribute, None)
-            size = (size,) * dims if isinstance(size, int) else size
-            if isinstance(size, (tuple, list)) and len(size) == dims:
-                told.insert(0, tuple(size))
-        grid, patch = getattr(module, "grid_size", None), getattr(module, "patch_size", None)
-        if isinstance(grid, tuple) and isinstance(patch, int):
-            told.insert(0, tuple(side * patch for side in grid))
-    sides = SIDES if dims == 2 else (96, 64, 48, 128)
-    sizes = [size for size in dict.fromkeys([*told, *((side,) * dims for side in sides)]) if len(size) == dims]
-    return [(number, *size) for number in channels for size in sizes]
-
-
-def _first_layer(network: nn.Module) -> tuple[int, int]:
-    """Channels and spatial dimensions of the images, by the first convolution."""
-    for module in network.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and weight.dim() in (3, 4, 5):
-            groups = int(getattr(module, "groups", 1))
-            return weight.shape[1] * groups, weight.dim() - 2
-    return 3, 2
