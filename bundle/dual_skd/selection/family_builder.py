@@ -13,7 +13,7 @@ from dual_skd.selection.axes import Key, NetworkAxes, describe, find_family
 from dual_skd.selection.builder import CLASSIFIER, PlanBuilder
 from dual_skd.selection.families import FAMILIES, FIXED_SIZES
 from dual_skd.selection.parts import Axis, NotSelected, Part, Step, by, other_form
-from dual_skd.selection.resample import channel_steps, kernel_steps, resize_positions
+from dual_skd.selection.resample import channel_steps, kernel_steps, resize_positions, window_steps
 from dual_skd.selection.rules import Layers, map_blocks
 from dual_skd.selection.view import View
 from dual_skd.utils.wording import first_few
@@ -21,6 +21,7 @@ from dual_skd.utils.wording import first_few
 logger = logging.getLogger(__name__)
 
 DEFAULT_HEAD_DIM = 64  # of every standard ViT; assumed where only a state dict is known
+CONSTANT = (("constant",),)  # the dimensions of a tensor that isn't learned
 GRID_REMEDY = "give {0}_grid (--{0}-grid of the select command), in training img_size in {0}_options"
 
 
@@ -71,19 +72,51 @@ class FamilyBuilder(PlanBuilder):
         if axes is None:
             if name not in self.small_axes.unknown:
                 raise NotSelected(CLASSIFIER)
-            self.axes.doubts.append(f"{name} is not in the family's table")
-            return self._equal_name(name)
+            return self._of_unknown(name)
+        if axes.dims == CONSTANT:
+            raise NotSelected("made from the network's sizes, not learned")
         self._leave_out_heads(name)
         role, stage, block = axes.key
         if block is not None:
-            block = self.blocks[stage].get(block)
-            if block is None:
-                depth = self.large_axes.depths.get(stage, 0)
-                raise NotSelected(f"the large network has only {depth} blocks here, none is left")
+            block = self._large_block(stage, block)
         source = self.large_axes.by_key.get((role, stage, block))
         if source is None and not self._is_neutral(name, (role, stage, block)):
             raise NotSelected("the large network has no such tensor")
         return source
+
+    def _of_unknown(self, name: str) -> str:
+        """The source of a tensor that the table doesn't know: its axes aren't known, so no size may change."""
+        source = self._equal_name(self._in_large(name))
+        new, old = self.small.shapes[name], self.large.shapes[source]
+        if new != old and not self.reference:
+            raise SelectionError(
+                f"{name}: the table of family '{self.family}' doesn't have this tensor, and its shape differs "
+                f"({by(new)} from {by(old)}), so its channels can't be matched with those of the other tensors; give "
+                "the networks themselves (modules), so that their axes can be followed, or family='generic' to match "
+                "them by their sizes alone"
+            )
+        return source
+
+    def _in_large(self, name: str) -> str:
+        """The name of an unknown tensor in the block that the large network gives."""
+        place = self.small_axes.unknown[name]
+        if place is None:
+            return name
+        stage, block = place
+        large = self._large_block(stage, block)
+        path, other = (self.small_axes.family.block.format(s=stage, b=number) for number in (block, large))
+        return other + name.removeprefix(path)
+
+    def _has_source(self, place: tuple[str, int] | None) -> bool:
+        return place is None or self.blocks[place[0]].get(place[1]) is not None
+
+    def _large_block(self, stage: str, block: int) -> int:
+        """The block of the large network that gives one of the small network."""
+        large = self.blocks[stage].get(block)
+        if large is None:
+            depth = self.large_axes.depths.get(stage, 0)
+            raise NotSelected(f"the large network has only {depth} blocks here, none is left")
+        return large
 
     def _is_neutral(self, name: str, key: Key) -> bool:
         """Whether the large network has the layer around a tensor that it lacks, a bias or a layer scale."""
@@ -116,6 +149,8 @@ class FamilyBuilder(PlanBuilder):
                 steps += self._position_steps(name, source)
             elif words == ("image",):
                 steps += channel_steps(old[place], new[place])
+            elif words == ("window",):
+                steps += window_steps(old[place], new[place]) if old[place] != new[place] else ()
             elif words not in (("1",), ("pixels",)):
                 dims.append(self._named_axes(name, source, words, place))
                 continue
@@ -222,7 +257,7 @@ class FamilyBuilder(PlanBuilder):
             a, b = self.axes.sizes.get(before), self.axes.sizes.get(after)
             if not a or not b or before == after or a.small != b.small:
                 continue
-            block = self.small_axes.prefix + family.block.format(s=stage, b=0)
+            block = family.block.format(s=stage, b=0)
             if a.large == b.large:
                 self.axes.join(after, before)
             elif family.skips_by_width and self.small.skips.get(block, True):  # unknown of a state dict
@@ -231,9 +266,16 @@ class FamilyBuilder(PlanBuilder):
     def _warn_of_absent(self) -> None:
         """Warns of tensors of the used blocks that the small network lacks; without a projection the axes differ."""
         back = {(stage, source): block for stage, chosen in self.blocks.items() for block, source in chosen.items()}
-        absent = []
+        known = {self._in_large(name) for name, place in self.small_axes.unknown.items() if self._has_source(place)}
+        absent = [
+            name for name, place in self.large_axes.unknown.items()
+            if name not in known and (place is None or place in back) and self.large.shapes[name]
+        ]  # fmt: skip
         for (role, stage, block), name in self.large_axes.by_key.items():
-            if (block is not None and (stage, block) not in back) or not self.large_axes.tensors[name].dims:
+            if (block is not None and (stage, block) not in back) or self.large_axes.tensors[name].dims in (
+                (),
+                CONSTANT,
+            ):
                 continue
             if (role, stage, back.get((stage, block))) not in self.small_axes.by_key:
                 absent.append(name)
@@ -257,7 +299,9 @@ def common_family(large: View, small: View, wanted: str | None) -> tuple[Network
         names = [found.name if found else "unknown" for found in (family, other)]
         logger.warning("The large network is of family %s, the small one of family %s.", *names)
         return None
-    return (describe(family, large.shapes), describe(family, small.shapes)) if family else None
+    if family is None:
+        return None
+    return describe(family, large.shapes, large.classifier), describe(family, small.shapes, small.classifier)
 
 
 def _axis_beside(axes: NetworkAxes, counter: str) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ class Part:
         neutral: value of a tensor that the large network computes without.
         add_first: a position embedding whose first entry is added, for a class token that has no position of its own in
             the small network.
+        piece: (place, number) where this tensor is one of several that the plan stacks along their first dimension.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Part:
     reason: str = ""
     neutral: float | None = None
     add_first: str | None = None
+    piece: tuple[int, int] | None = None
 
 
 class NotSelected(Exception):

@@ -33,6 +33,7 @@ from dual_skd.options.choices import SelectionMode
 from dual_skd.selection.builder import PlanBuilder
 from dual_skd.selection.families import FAMILIES
 from dual_skd.selection.family_builder import FamilyBuilder, common_family
+from dual_skd.selection.naming import Naming, common_names
 from dual_skd.selection.parts import Part
 from dual_skd.selection.report import SelectionReport, SelectionRow, as_table
 from dual_skd.selection.rules import ELEMENT_RULES, Layers, check_word
@@ -59,10 +60,12 @@ class SelectionPlan:
         small: View,
         family: str,
         doubts: Sequence[str],
+        naming: Naming,
     ) -> None:
         self._parts = list(parts)
         self._indices = dict(indices)
-        self._large = large
+        self._large = large  # by the names of the plan
+        self._naming = naming  # of the large network
         self._small = replace(small, state={})  # its tensors are the caller's
         self.family = family
         self.doubts = list(doubts)
@@ -129,7 +132,7 @@ class SelectionPlan:
         Raises:
             SelectionError: when ``large_state_dict`` doesn't have the tensors of the plan.
         """
-        state = self._large.state if large_state_dict is None else large_state_dict
+        state = self._large.state if large_state_dict is None else self._naming.values(large_state_dict)
         return {part.name: self._copy(part, state) for part in self._parts if not part.reason}
 
     def report(self) -> SelectionReport:
@@ -147,9 +150,11 @@ class SelectionPlan:
             notes.append(f"absent in the large network, which equals {part.neutral:g}")
         if part.add_first:
             notes.append(f"first entry of {part.add_first} added")
+        if part.piece:
+            notes.append(f"part {part.piece[0] + 1} of {part.piece[1]}")
         return SelectionRow(
             part.name,
-            part.source,
+            self._naming.source(part),
             self._small.shapes[part.name],
             self._large.shapes.get(part.source) if part.source else None,
             {name: self._indices[name].tolist() for name in named},
@@ -163,8 +168,8 @@ class SelectionPlan:
             return None
         if all(index is None for index in self._flat_indices(part)):
             return 1.0
-        total = _squared_norm(source)
-        return _squared_norm(self._pick(part, source)) / total if total else 1.0
+        total = _squared_norm(_piece(part, source))
+        return _squared_norm(_piece(part, self._pick(part, source))) / total if total else 1.0
 
     def _copy(self, part: Part, state: Mapping[str, Tensor]) -> Tensor:
         if part.neutral is not None:
@@ -185,6 +190,7 @@ class SelectionPlan:
             result = step(result)
         if part.add_first:
             result = result + self._pick(part, state[part.add_first].detach()[:, :1])
+        result = _piece(part, result).reshape(self._small.shapes[part.name])
         shares_memory = result.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
         return result.clone() if shares_memory else result.contiguous()
 
@@ -207,6 +213,11 @@ class SelectionPlan:
                 kept = torch.arange(axis.large) if kept is None else kept
                 flat = (flat[:, None] * axis.large + kept).flatten()
             yield flat
+
+
+def _piece(part: Part, tensor: Tensor) -> Tensor:
+    """What belongs to a part of a tensor that the plan has stacked."""
+    return tensor.chunk(part.piece[1])[part.piece[0]] if part.piece else tensor
 
 
 def _squared_norm(tensor: Tensor) -> float:
@@ -260,14 +271,19 @@ def plan_selection(
     check_word("elements", elements, ELEMENT_RULES)
     check_word("mode", mode, get_args(SelectionMode))
     check_word("family", family, (None, "generic", *FAMILIES))
-    views = view_of(large, large_grid), view_of(small, small_grid)
+    own = view_of(large, large_grid), view_of(small, small_grid)
+    named = common_names(*own)
+    views = named[0][0], named[1][0]
     axes = common_family(*views, family)
     heads = large_heads, small_heads
     builder = FamilyBuilder(*views, elements, mode, axes, heads) if axes else PlanBuilder(*views, elements, mode)
     parts = builder.parts(layers)
     _require_selected(parts, *views)
     indices = builder.axes.choose(elements, seed, parts, views[0])
-    plan = SelectionPlan(parts, indices, large=views[0], small=views[1], family=builder.family, doubts=builder.doubts)
+    plan = SelectionPlan(
+        named[1][1].parts(parts), indices, large=views[0], small=own[1], family=builder.family, doubts=builder.doubts,
+        naming=named[0][1],
+    )  # fmt: skip
     logger.debug("%r", plan)
     if plan.doubts and not builder.reference:
         logger.warning("Consistency of the axes is not verified: %s.", "; ".join(plan.doubts[:3]))
