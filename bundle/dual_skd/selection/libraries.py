@@ -273,6 +273,17 @@ LIBRARIES = (
         blocks={"dwconv.weight": HF_CONVNEXT},
     ),
     Library(
+        name="Swin before timm 0.9, and its authors'",
+        signature=r"(.*?)layers\.0\.downsample\.reduction\.weight",
+        tensors={
+            "layers.{s-1}.downsample.norm.*": "layers.{s}.downsample.norm.*",
+            "layers.{s-1}.downsample.reduction.*": "layers.{s}.downsample.reduction.*",
+        },
+        block="layers.{s}.blocks.{b}",
+        timm_block="layers.{s}.blocks.{b}",
+        blocks={},
+    ),
+    Library(
         name="timm EVA with separate q, k, v",
         signature=r"(\D*?)blocks\.0\.attn\.q_proj\.weight",
         tensors={},

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -37,23 +37,27 @@ class Naming:
         """A network's tensors by the names of the plan; stacked ones are made when they are asked for."""
         return _Renamed(self, state) if self.own else state
 
-    def parts(self, parts: Sequence[Part]) -> list[Part]:
-        """The parts of a plan, one per tensor of the network, with its own names."""
+    def parts(self, parts: Sequence[Part], names: Iterable[str]) -> list[Part]:
+        """The parts of a plan, one per tensor of the network, with its own ``names`` in their order."""
         if not self.own:
             return list(parts)
-        found = []
+        found = {}
         for part in parts:
             own = self.own[part.name]
-            pieces = [(place, len(own)) if len(own) > 1 else None for place in range(len(own))]
-            found += [replace(part, name=name, piece=piece) for name, piece in zip(own, pieces, strict=True)]
-        return found
+            for place, name in enumerate(own):
+                found[name] = replace(part, name=name, piece=(place, len(own)) if len(own) > 1 else None)
+        return [found[name] for name in names]
 
     def source(self, part: Part) -> str | None:
         """The network's own name, or names, of the tensor that a part is taken from."""
         if part.source is None:
             return None
         own = self.own.get(part.source, (part.source,))
-        return own[part.piece[0]] if part.piece and part.piece[1] == len(own) else " + ".join(own)
+        return own[part.piece[0]] if part.piece and self.is_piece(part) else " + ".join(own)
+
+    def is_piece(self, part: Part) -> bool:
+        """Whether a part is one of several tensors in both networks."""
+        return part.piece is not None and part.piece[1] == len(self.own.get(part.source or "", ()))
 
 
 class _Renamed(Mapping[str, Tensor]):

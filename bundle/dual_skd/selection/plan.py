@@ -150,18 +150,24 @@ class SelectionPlan:
             notes.append(f"absent in the large network, which equals {part.neutral:g}")
         if part.add_first:
             notes.append(f"first entry of {part.add_first} added")
-        if part.piece:
+        if part.piece and not self._naming.is_piece(part):
             notes.append(f"part {part.piece[0] + 1} of {part.piece[1]}")
         return SelectionRow(
             part.name,
             self._naming.source(part),
             self._small.shapes[part.name],
-            self._large.shapes.get(part.source) if part.source else None,
+            self._source_shape(part),
             {name: self._indices[name].tolist() for name in named},
             None if part.reason or part.source is None else self._norm_share(part, self._large.state[part.source]),
             part.reason,
             "; ".join(notes),
         )
+
+    def _source_shape(self, part: Part) -> tuple[int, ...] | None:
+        shape = self._large.shapes.get(part.source) if part.source else None
+        if shape and part.piece and self._naming.is_piece(part):
+            return (shape[0] // part.piece[1], *shape[1:])
+        return shape
 
     def _norm_share(self, part: Part, source: Tensor) -> float | None:
         if source.device.type == "meta":
@@ -281,8 +287,8 @@ def plan_selection(
     _require_selected(parts, *views)
     indices = builder.axes.choose(elements, seed, parts, views[0])
     plan = SelectionPlan(
-        named[1][1].parts(parts), indices, large=views[0], small=own[1], family=builder.family, doubts=builder.doubts,
-        naming=named[0][1],
+        named[1][1].parts(parts, own[1].shapes), indices, large=views[0], small=own[1], family=builder.family,
+        doubts=builder.doubts, naming=named[0][1],
     )  # fmt: skip
     logger.debug("%r", plan)
     if plan.doubts and not builder.reference:
