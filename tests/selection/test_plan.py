@@ -500,17 +500,17 @@ def test_something_else_than_weights_is_refused() -> None:
         plan_selection("vit", vit(1))
 
 
-def test_an_unknown_network_follows_sizes_and_says_so(caplog) -> None:
+def test_weights_of_an_unknown_network_follow_sizes_and_say_so(caplog) -> None:
     large = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 12, 3))
     small = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3))
     with caplog.at_level(logging.WARNING):
-        report = select_weights(large, small)
+        report = select_weights(large.state_dict(), small)
     assert not report.verified
     assert "not verified" in caplog.text
     torch.testing.assert_close(small[0].weight, large[0].weight[::2].sum(1, keepdim=True))
     assert torch.equal(small[2].weight, large[2].weight[::2, ::2])
     with pytest.raises(SelectionError, match="needs a known family"):
-        plan_selection(large, small, layers="last")
+        plan_selection(large.state_dict(), small, layers="last")
 
 
 def reasons(large: nn.Module, small: nn.Module, **options) -> dict[str, str]:

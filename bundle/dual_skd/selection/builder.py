@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
+
 from dual_skd.errors import SelectionError
 from dual_skd.selection.families import FAMILIES
 from dual_skd.selection.indices import PlanAxes
 from dual_skd.selection.parts import Axis, NotSelected, Part, Step, by, other_form
-from dual_skd.selection.resample import channel_steps, kernel_steps, window_steps
+from dual_skd.selection.resample import channel_steps, kernel_steps, resize_positions, window_steps
 from dual_skd.selection.rules import Layers
 from dual_skd.selection.view import View
 
+logger = logging.getLogger(__name__)
+
+GRID_REMEDY = "give {0}_grid (--{0}-grid of the select command), in training img_size in {0}_options"
 NEUTRAL = {"bias": 0.0, "gamma": 1.0}  # a network without a bias or a layer scale computes as with these
 CLASSIFIER = "classifier: belongs to the old classes"
 
@@ -26,11 +32,13 @@ class PlanBuilder:
     """
 
     family = "generic"
+    ABSENT = "the large network has no such tensor"
 
     def __init__(self, large: View, small: View, rule: str, mode: str) -> None:
         self.large, self.small, self.rule = large, small, rule
         self.reference = mode == "reference"
         self.axes = PlanAxes()
+        self.spatial_dims = [2, 2]  # of the large and of the small network
 
     @property
     def doubts(self) -> list[str]:
@@ -77,7 +85,7 @@ class PlanBuilder:
 
     def _equal_name(self, name: str) -> str:
         if name not in self.large.shapes:
-            raise NotSelected("the large network has no such tensor")
+            raise NotSelected(self.ABSENT)
         return name
 
     def _selected(self, name: str, source: str) -> Part:
@@ -126,3 +134,34 @@ class PlanBuilder:
                 f"rule '{self.rule}'); {remedy}"
             )
         return self.axes.add(Axis(word, large, small), name)
+
+    def _token_grids(self, large: str, small: str) -> list[tuple[tuple[int, ...], int] | None]:
+        """(token grid, leading tokens) of a position embedding in the large and in the small network."""
+        sides = zip((self.large, self.small), (large, small), self.spatial_dims, strict=True)
+        return [view.token_grid(name, dims) for view, name, dims in sides]
+
+    def _position_steps(self, name: str, source: str) -> tuple[Step, ...]:
+        old, new = self._token_grids(source, name)
+        old_tokens, new_tokens = self.large.shapes[source][1], self.small.shapes[name][1]
+        if self.large.grid is None and old_tokens == new_tokens and self.spatial_dims[0] == self.spatial_dims[1]:
+            # a network that is fine-tuned again has the grid it had
+            if old != new and new is not None:
+                logger.warning(
+                    "%s: the grid of its %d positions in the large network is unknown, so it is taken to be that of "
+                    "the small one, %s; %s.", name, old_tokens, by(new[0]), GRID_REMEDY.format("large")
+                )  # fmt: skip
+            return ()
+        if old is None or new is None:
+            which, tokens = ("large", old_tokens) if old is None else ("small", new_tokens)
+            reason = f"the grid of the {tokens} positions in the {which} network is unknown"
+            logger.warning("%s isn't selected: %s; %s.", name, reason, GRID_REMEDY.format(which))
+            raise NotSelected(reason)
+        if old == new:
+            return ()
+        (old_grid, old_prefix), (new_grid, new_prefix) = old, new
+        if len(new_grid) < len(old_grid):
+            raise NotSelected(f"positions {by(old_grid)} of a volume don't fit {by(new_grid)}")
+        step = partial(
+            resize_positions, old_grid=old_grid, new_grid=new_grid, old_prefix=old_prefix, new_prefix=new_prefix
+        )
+        return ((f"positions {by(old_grid)} -> {by(new_grid)}, {new_prefix} leading", step),)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import math
-from functools import partial
 from itertools import pairwise
 
 from dual_skd.errors import SelectionError
@@ -13,7 +12,7 @@ from dual_skd.selection.axes import Key, NetworkAxes, describe, find_family
 from dual_skd.selection.builder import CLASSIFIER, PlanBuilder
 from dual_skd.selection.families import FAMILIES, FIXED_SIZES
 from dual_skd.selection.parts import Axis, NotSelected, Part, Step, by, other_form
-from dual_skd.selection.resample import channel_steps, kernel_steps, resize_positions, window_steps
+from dual_skd.selection.resample import channel_steps, kernel_steps, window_steps
 from dual_skd.selection.rules import Layers, map_blocks
 from dual_skd.selection.view import View
 from dual_skd.utils.wording import first_few
@@ -22,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_HEAD_DIM = 64  # of every standard ViT; assumed where only a state dict is known
 CONSTANT = (("constant",),)  # the dimensions of a tensor that isn't learned
-GRID_REMEDY = "give {0}_grid (--{0}-grid of the select command), in training img_size in {0}_options"
+
+
+class UnknownTensor(SelectionError):
+    """The family's table doesn't have a tensor whose shape differs in the two networks."""
 
 
 class FamilyBuilder(PlanBuilder):
@@ -89,7 +91,7 @@ class FamilyBuilder(PlanBuilder):
         source = self._equal_name(self._in_large(name))
         new, old = self.small.shapes[name], self.large.shapes[source]
         if new != old and not self.reference:
-            raise SelectionError(
+            raise UnknownTensor(
                 f"{name}: the table of family '{self.family}' doesn't have this tensor, and its shape differs "
                 f"({by(new)} from {by(old)}), so its channels can't be matched with those of the other tensors; give "
                 "the networks themselves (modules), so that their axes can be followed, or family='generic' to match "
@@ -194,37 +196,6 @@ class FamilyBuilder(PlanBuilder):
             head_dim = channels // heads
             found.append((heads, head_dim))
         return list(zip(*found, strict=True))
-
-    def _token_grids(self, large: str, small: str) -> list[tuple[tuple[int, ...], int] | None]:
-        """(token grid, leading tokens) of a position embedding in the large and in the small network."""
-        sides = zip((self.large, self.small), (large, small), self.spatial_dims, strict=True)
-        return [view.token_grid(name, dims) for view, name, dims in sides]
-
-    def _position_steps(self, name: str, source: str) -> tuple[Step, ...]:
-        old, new = self._token_grids(source, name)
-        old_tokens, new_tokens = self.large.shapes[source][1], self.small.shapes[name][1]
-        if self.large.grid is None and old_tokens == new_tokens and self.spatial_dims[0] == self.spatial_dims[1]:
-            # a network that is fine-tuned again has the grid it had
-            if old != new and new is not None:
-                logger.warning(
-                    "%s: the grid of its %d positions in the large network is unknown, so it is taken to be that of "
-                    "the small one, %s; %s.", name, old_tokens, by(new[0]), GRID_REMEDY.format("large")
-                )  # fmt: skip
-            return ()
-        if old is None or new is None:
-            which, tokens = ("large", old_tokens) if old is None else ("small", new_tokens)
-            reason = f"the grid of the {tokens} positions in the {which} network is unknown"
-            logger.warning("%s isn't selected: %s; %s.", name, reason, GRID_REMEDY.format(which))
-            raise NotSelected(reason)
-        if old == new:
-            return ()
-        (old_grid, old_prefix), (new_grid, new_prefix) = old, new
-        if len(new_grid) < len(old_grid):
-            raise NotSelected(f"positions {by(old_grid)} of a volume don't fit {by(new_grid)}")
-        step = partial(
-            resize_positions, old_grid=old_grid, new_grid=new_grid, old_prefix=old_prefix, new_prefix=new_prefix
-        )
-        return ((f"positions {by(old_grid)} -> {by(new_grid)}, {new_prefix} leading", step),)
 
     def _lost_class_position(self) -> str | None:
         """The large position embedding, if only there the class token has an entry (timm has one, MONAI has not)."""

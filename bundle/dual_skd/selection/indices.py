@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from dual_skd.selection.families import FIXED_SIZES
-from dual_skd.selection.parts import Axis, Part
+from dual_skd.selection.parts import Axis, Dim, Part, is_whole
 from dual_skd.selection.rules import choose_elements
 from dual_skd.selection.view import View
 
@@ -67,14 +69,40 @@ class PlanAxes:
                 continue
             squared = tensor.detach().float().square()
             for position, dim in enumerate(part.dims):
-                if dim is None or all(axis.large == axis.small for axis in dim):
-                    continue
-                flat = _sum_over_others(squared, position).double().cpu()
-                composed = flat.reshape([axis.large for axis in dim])
-                for place, axis in enumerate(dim):
-                    root = self._root(axis.name)
-                    totals[root] = totals.get(root, 0) + _sum_over_others(composed, place)
+                if dim is not None and not is_whole(dim):
+                    self._add_strengths(totals, _sum_over_others(squared, position).double().cpu(), dim)
         return totals
+
+    def _add_strengths(self, totals: dict[str, Tensor], values: Tensor, dim: Dim) -> None:
+        """Adds the values along a dimension of the large network to those of its axes."""
+        composed = values.reshape([factor.large for factor in dim])
+        for place, factor in enumerate(dim):
+            along = _sum_over_others(composed, place)
+            if isinstance(factor, Axis):
+                root = self._root(factor.name)
+                totals[root] = totals.get(root, 0) + along
+                continue
+            for start, segment in factor.segments:
+                stop = start + math.prod(each.large for each in segment)
+                self._add_strengths(totals, along[start:stop], segment)
+
+
+def entries(dim: Dim, kept: Mapping[str, Tensor]) -> Tensor:
+    """The indices of the large network's dimension that the small one's is taken from.
+
+    Args:
+        dim: its factors.
+        kept: axis name -> indices kept; axes that aren't named are kept whole.
+    """
+    flat = torch.zeros(1, dtype=torch.long)
+    for factor in dim:
+        if isinstance(factor, Axis):
+            index = kept.get(factor.name)
+            index = torch.arange(factor.large) if index is None else index
+        else:
+            index = torch.cat([start + entries(segment, kept) for start, segment in factor.segments])
+        flat = (flat[:, None] * factor.large + index).flatten()
+    return flat
 
 
 def _sum_over_others(values: Tensor, dim: int) -> Tensor:

@@ -79,19 +79,31 @@ class _Renamed(Mapping[str, Tensor]):
         return sum(1 for _ in self)
 
 
-def common_names(large: View, small: View) -> tuple[tuple[View, Naming], tuple[View, Naming]]:
-    """Both networks with names that correspond, each with its naming.
+Named = tuple[tuple[View, View], tuple[Naming, Naming]]  # of the large and of the small network
 
-    A network of a known library or family gets timm's names. Where one of them is of none, the prefix is stripped with
-    which most names of the two meet: ``module.``, ``backbone.``, ...
+
+def common_names(large: View, small: View) -> Named:
+    """Both networks with names that correspond, and their namings.
+
+    Networks of known libraries or families get timm's names; see :func:`meet` for others.
     """
-    named = _timm_names(large), _timm_names(small)
-    if all(own is not None for own in named):
-        views = tuple((view, own) for view, own in zip((large, small), named, strict=True) if own is not None)
-    else:
-        views = _meet(large, small)
-    first, second = (_renamed(view, naming) for view, naming in views)
-    return first, second
+    first, second = _timm_names(large), _timm_names(small)
+    if first is None or second is None:
+        return meet(large, small)
+    return (_renamed(large, first), _renamed(small, second)), (first, second)
+
+
+def meet(large: View, small: View) -> Named:
+    """Strips the prefixes, ``module.``, ``backbone.``, ..., with which most names are equal; else the shortest."""
+    best = max(
+        ((one, other) for one in _prefixes(large) for other in _prefixes(small)),
+        key=lambda pair: (
+            len(_stripped(pair[0], large) & _stripped(pair[1], small)),
+            -len(pair[0]) - len(pair[1]),
+        ),
+    )
+    namings = _without(best[0], large), _without(best[1], small)
+    return (_renamed(large, namings[0]), _renamed(small, namings[1])), namings
 
 
 def _timm_names(view: View) -> Naming | None:
@@ -111,19 +123,7 @@ def _without(prefix: str, view: View) -> Naming:
     return Naming({name.removeprefix(prefix): (name,) for name in view.shapes})
 
 
-def _meet(large: View, small: View) -> tuple[tuple[View, Naming], tuple[View, Naming]]:
-    """Strips the prefixes with which most names are equal; of equal ones the shortest."""
-    best = max(
-        ((one, other) for one in _prefixes(large) for other in _prefixes(small)),
-        key=lambda pair: (
-            len(_without_names(pair[0], large) & _without_names(pair[1], small)),
-            -len(pair[0]) - len(pair[1]),
-        ),
-    )
-    return (large, _without(best[0], large)), (small, _without(best[1], small))
-
-
-def _without_names(prefix: str, view: View) -> set[str]:
+def _stripped(prefix: str, view: View) -> set[str]:
     return {name.removeprefix(prefix) for name in view.shapes}
 
 
@@ -135,10 +135,10 @@ def _prefixes(view: View) -> list[str]:
     return [prefix for prefix in prefixes if all(name.startswith(prefix) for name in names)]
 
 
-def _renamed(view: View, naming: Naming) -> tuple[View, Naming]:
+def _renamed(view: View, naming: Naming) -> View:
     """The view of a network with the names of the plan."""
     if not naming.own:
-        return view, naming
+        return view
     of = {own: name for name, names in naming.own.items() for own in names}
     state = naming.values(view.state)
     shapes = {}
@@ -149,14 +149,10 @@ def _renamed(view: View, naming: Naming) -> tuple[View, Naming]:
             shapes[name] = (max(shape),)
     heads = {of[own]: count for own in view.shapes if (count := view.head_count(own, None)) is not None}
     heads |= {path: count for path, count in heads_of(shapes).items() if path not in view.heads}
-    return (
-        replace(
-            view, state=state, shapes=shapes, heads=heads, skips=_moved(view.skips, of),
-            buffers=frozenset(of[name] for name in view.buffers if name in of),
-            classifier=frozenset(of[name] for name in view.classifier if name in of),
-            module=_inside(view, naming),
-        ),
-        naming,
+    return replace(
+        view, state=state, shapes=shapes, heads=heads, skips=_moved(view.skips, of), module=_inside(view, naming),
+        buffers=frozenset(of[name] for name in view.buffers if name in of),
+        classifier=frozenset(of[name] for name in view.classifier if name in of),
     )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,6 +19,42 @@ class Axis:
     name: str
     large: int
     small: int
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """Axes one after the other, as the channels that a DenseNet's layer reads.
+
+    Args:
+        segments: (first index in the large network, dimension), in the small network's order.
+        large: size in the large network, which may have segments that the small one lacks.
+    """
+
+    segments: tuple[tuple[int, Dim], ...]
+    large: int
+
+    @property
+    def small(self) -> int:
+        """Size in the small network."""
+        return sum(math.prod(factor.small for factor in dim) for _, dim in self.segments)
+
+
+Dim = tuple["Axis | Concatenation", ...]  # the factors of a dimension, the last one running fastest
+
+
+def axes_of(dim: Dim) -> Iterator[Axis]:
+    """The axes that a dimension is made of."""
+    for factor in dim:
+        if isinstance(factor, Axis):
+            yield factor
+        else:
+            for _, segment in factor.segments:
+                yield from axes_of(segment)
+
+
+def is_whole(dim: Dim) -> bool:
+    """Whether all of a dimension is kept in its order."""
+    return all(factor.large == factor.small for factor in dim)
 
 
 @dataclass(frozen=True)
@@ -38,7 +75,7 @@ class Part:
 
     name: str
     source: str | None
-    dims: tuple[tuple[Axis, ...] | None, ...] = ()
+    dims: tuple[Dim | None, ...] = ()
     steps: tuple[Step, ...] = ()
     reason: str = ""
     neutral: float | None = None

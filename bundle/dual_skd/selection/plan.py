@@ -32,11 +32,14 @@ from dual_skd.errors import SelectionError
 from dual_skd.options.choices import SelectionMode
 from dual_skd.selection.builder import PlanBuilder
 from dual_skd.selection.families import FAMILIES
-from dual_skd.selection.family_builder import FamilyBuilder, common_family
-from dual_skd.selection.naming import Naming, common_names
-from dual_skd.selection.parts import Part
+from dual_skd.selection.family_builder import FamilyBuilder, UnknownTensor, common_family
+from dual_skd.selection.indices import entries
+from dual_skd.selection.naming import Naming, common_names, meet
+from dual_skd.selection.parts import Part, axes_of, is_whole
 from dual_skd.selection.report import SelectionReport, SelectionRow, as_table
 from dual_skd.selection.rules import ELEMENT_RULES, Layers, check_word
+from dual_skd.selection.traced_builder import TracedBuilder
+from dual_skd.selection.tracing import NotFollowed, trace
 from dual_skd.selection.view import Network, View, view_of
 from dual_skd.utils.wording import closing
 
@@ -144,7 +147,7 @@ class SelectionPlan:
         return self.report().write(path)
 
     def _row(self, part: Part) -> SelectionRow:
-        named = [axis.name for dim in part.dims for axis in dim or () if axis.name in self._indices]
+        named = [axis.name for dim in part.dims for axis in axes_of(dim or ()) if axis.name in self._indices]
         notes = [text for text, _ in part.steps]
         if part.neutral is not None:
             notes.append(f"absent in the large network, which equals {part.neutral:g}")
@@ -210,15 +213,7 @@ class SelectionPlan:
     def _flat_indices(self, part: Part) -> Iterator[Tensor | None]:
         """Per dimension the flat indices of its composed axes, or None where all of it is kept in order."""
         for dim in part.dims:
-            if dim is None or all(axis.large == axis.small for axis in dim):
-                yield None
-                continue
-            flat = torch.zeros(1, dtype=torch.long)
-            for axis in dim:
-                kept = self._indices.get(axis.name)
-                kept = torch.arange(axis.large) if kept is None else kept
-                flat = (flat[:, None] * axis.large + kept).flatten()
-            yield flat
+            yield None if dim is None or is_whole(dim) else entries(dim, self._indices)
 
 
 def _piece(part: Part, tensor: Tensor) -> Tensor:
@@ -276,24 +271,60 @@ def plan_selection(
     """
     check_word("elements", elements, ELEMENT_RULES)
     check_word("mode", mode, get_args(SelectionMode))
-    check_word("family", family, (None, "generic", *FAMILIES))
+    check_word("family", family, (None, "generic", "traced", *FAMILIES))
     own = view_of(large, large_grid), view_of(small, small_grid)
-    named = common_names(*own)
-    views = named[0][0], named[1][0]
-    axes = common_family(*views, family)
-    heads = large_heads, small_heads
-    builder = FamilyBuilder(*views, elements, mode, axes, heads) if axes else PlanBuilder(*views, elements, mode)
-    parts = builder.parts(layers)
-    _require_selected(parts, *views)
-    indices = builder.axes.choose(elements, seed, parts, views[0])
+    builder, parts, namings = _planned(*own, family, layers, (elements, mode), (large_heads, small_heads))
+    _require_selected(parts, *own)
+    indices = builder.axes.choose(elements, seed, parts, builder.large)
     plan = SelectionPlan(
-        named[1][1].parts(parts, own[1].shapes), indices, large=views[0], small=own[1], family=builder.family,
-        doubts=builder.doubts, naming=named[0][1],
+        namings[1].parts(parts, own[1].shapes), indices, large=builder.large, small=own[1], family=builder.family,
+        doubts=builder.doubts, naming=namings[0],
     )  # fmt: skip
     logger.debug("%r", plan)
     if plan.doubts and not builder.reference:
         logger.warning("Consistency of the axes is not verified: %s.", "; ".join(plan.doubts[:3]))
     return plan
+
+
+def _planned(
+    large: View,
+    small: View,
+    family: str | None,
+    layers: Layers,
+    rules: tuple[str, str],
+    heads: tuple[int | None, int | None],
+) -> tuple[PlanBuilder, list[Part], tuple[Naming, Naming]]:
+    """The parts by the family's table where it fits, else by following an image, else by sizes alone.
+
+    They have the names that both networks' namings, returned too, lead to.
+    """
+    refusal = None
+    views, namings = common_names(large, small)
+    axes = None if family in ("generic", "traced") else common_family(*views, family)
+    by_table = FamilyBuilder(*views, *rules, axes, heads) if axes else None
+    parts: list[Part] = []
+    try:
+        parts = by_table.parts(layers) if by_table else []
+    except UnknownTensor as unknown:
+        refusal = unknown
+    if by_table and not refusal and (family or not by_table.doubts):
+        return by_table, parts, namings
+    (one, other), met = meet(large, small)
+    can_follow = family != "generic" and "reference" not in rules and not (refusal and family)
+    if can_follow and one.module is not None and other.module is not None:
+        try:
+            traces = trace(one.module), trace(other.module)
+        except NotFollowed as reason:
+            logger.warning("The axes of the networks can't be followed: %s.", reason)
+        else:
+            traced = TracedBuilder(one, other, *rules, traces)
+            return traced, traced.parts(layers), met
+    if refusal:
+        raise refusal
+    if by_table:
+        return by_table, parts, namings
+    by_size = PlanBuilder(one, other, *rules)
+    return by_size, by_size.parts(layers), met
 
 
 def select_weights(large: Network, small: nn.Module, **options: Any) -> SelectionReport:

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each operation of PyTorch that computes says about the dimensions of its operands, see :mod:`.tracing`.
+
+A handler takes the tracer, the result, and the operands, as PyTorch's ``aten`` operation has them, and gives the result
+its terms. An operation without a handler is followed where PyTorch marks it as elementwise, and refused otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from dual_skd.selection.terms import Term, keep_whole, product, tie
+from dual_skd.selection.tracer import Tracer, elementwise, handles, results_of, space, tie_broadcast
+
+
+@handles(
+    "clone", "detach", "alias", "_to_copy", "contiguous", "lift_fresh", "lift_fresh_copy", "_softmax", "_log_softmax",
+    "softmax", "log_softmax", "_safe_softmax", "cumsum", "native_dropout", "bernoulli_", "zero_", "fill_", "_conj", "cumprod", "norm_except_dim",
+)  # fmt: skip
+def same_shape(t: Tracer, out: Any, x: Tensor, *args: Any, **kwargs: Any) -> None:
+    _set_first(t, out, t.read(x))
+
+
+@handles(
+    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_empty",
+    "new_full", "new_empty_strided", "_local_scalar_dense", "argmax", "argmin", "sym_size", "is_same_size", "_assert_async",
+)  # fmt: skip
+def unrelated(t: Tracer, out: Any, *args: Any, **kwargs: Any) -> None:
+    for result in results_of(out) if out is not None else []:
+        t.terms(result)
+
+
+@handles("copy_")
+def copy(t: Tracer, out: Tensor, x: Tensor, source: Tensor, *args: Any, **kwargs: Any) -> None:
+    terms = t.terms(x)
+    tie_broadcast(terms, t.read(source))
+
+
+# ---- products of matrices and convolutions
+
+
+@handles("mm", "bmm", "matmul")
+def matrix_product(t: Tracer, out: Tensor, a: Tensor, b: Tensor, *args: Any) -> None:
+    x, y = t.read(a), t.read(b)
+    tie(x[-1], y[-2])
+    for one, other in zip(x[:-2], y[:-2], strict=True):
+        tie(one, other)
+    t.set(out, [*x[:-1], y[-1]])
+
+
+@handles("addmm", "baddbmm", "addbmm")
+def matrix_product_and_sum(t: Tracer, out: Tensor, c: Tensor, a: Tensor, b: Tensor, **kwargs: Any) -> None:
+    matrix_product(t, out, a, b)
+    tie_broadcast(t.terms(out), t.read(c))
+
+
+@handles("mv", "dot")
+def matrix_vector(t: Tracer, out: Tensor, a: Tensor, b: Tensor) -> None:
+    x, y = t.read(a), t.read(b)
+    tie(x[-1], y[-1])
+    t.set(out, x[:-1])
+
+
+@handles("linear")
+def linear(t: Tracer, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+    terms, w = t.read(x), t.read(weight)
+    tie(terms[-1], w[1])
+    if bias is not None:
+        tie(w[0], t.read(bias)[0])
+    t.set(out, [*terms[:-1], w[0]])
+
+
+@handles("convolution", "_convolution", "convolution_overrideable")
+def convolution(
+    t: Tracer, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Any,
+    dilation: Any, transposed: bool, output_padding: Any, groups: int, *args: Any,
+) -> None:  # fmt: skip
+    terms, w = t.read(x), t.read(weight)
+    rank = weight.dim() - 2
+    t.kernels[id(weight)] = rank
+    if tuple(weight.shape[2:]) == tuple(stride) and max(stride) > 1:
+        t.patches.add(id(weight))
+    inputs, outputs = (w[0], w[1]) if transposed else (w[1], w[0])
+    channels = terms[1]
+    if groups == 1:
+        tie(channels, inputs)
+        result = outputs
+    else:
+        result = _grouped(channels, inputs, outputs, groups, transposed=transposed)
+    if bias is not None:
+        tie(result, t.read(bias)[0])
+    t.set(out, [terms[0], result, *slid(terms[2:], out.shape[2:])])
+
+
+def _grouped(channels: Term, inputs: Term, outputs: Term, groups: int, *, transposed: bool) -> Term:
+    """Ties the channels of a convolution in groups; returns the term of its result."""
+    per_group = channels.size // groups
+    group, wide = (channels, None) if per_group == 1 else (Term(groups), Term(per_group))
+    if wide is not None:
+        tie(channels, product([group, wide]))
+        if not transposed:
+            tie(inputs, wide)
+    if transposed:
+        if wide is not None:
+            tie(inputs, product([group, wide]))
+        else:
+            tie(inputs, group)
+        return product([group, outputs])
+    more = outputs.size // groups
+    tie(outputs, group if more == 1 else product([group, Term(more)]))
+    return outputs
+
+
+def slid(terms: Sequence[Term], sizes: Iterable[int]) -> list[Term]:
+    """The places after a window has slid over dimensions; what isn't a place is needed whole."""
+    found = []
+    for term, size in zip(terms, sizes, strict=True):
+        if not term.is_space and term.size > 1:
+            keep_whole(term)
+            found.append(term if term.size == size else Term(size, whole=True))
+        else:
+            found.append(term if term.size == size else space(size))
+    return found
+
+
+@handles(
+    "avg_pool2d", "avg_pool3d", "avg_pool1d", "max_pool2d", "max_pool2d_with_indices", "max_pool3d_with_indices",
+    "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d", "adaptive_avg_pool1d",
+    "upsample_bilinear2d", "upsample_nearest2d", "upsample_bicubic2d", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa",
+    "upsample_trilinear3d", "upsample_nearest3d", "upsample_linear1d", "upsample_nearest1d", "reflection_pad2d",
+    "replication_pad2d", "reflection_pad3d", "replication_pad3d", "grid_sampler_2d",
+)  # fmt: skip
+def window(t: Tracer, out: Any, x: Tensor, *args: Any, **kwargs: Any) -> None:
+    results = results_of(out)
+    terms, result = t.read(x), results[0]
+    same = 0  # leading dimensions stay: (N, C), or C alone
+    while same < 2 and x.shape[same] == result.shape[same]:
+        same += 1
+    for each in results:
+        t.set(each, [*terms[:same], *slid(terms[same:], result.shape[same:])])
+
+
+# ---- norms
+
+
+@handles("native_layer_norm", "_fused_rms_norm", "rms_norm")
+def layer_norm(t: Tracer, out: Any, x: Tensor, shape: Sequence[int], *weights: Any) -> None:
+    terms = t.read(x)
+    for weight in weights:
+        if isinstance(weight, Tensor):
+            for term, mine in zip(terms[-len(shape) :], t.read(weight), strict=True):
+                tie(term, mine)
+    _set_first(t, out, terms)
+
+
+@handles(
+    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
+    "_batch_norm_no_update", "batch_norm", "_batch_norm_with_update", "_native_batch_norm_legit_functional",
+)  # fmt: skip
+def batch_norm(t: Tracer, out: Any, x: Tensor, *others: Any, **kwargs: Any) -> None:
+    terms = t.read(x)
+    for other in others:
+        if isinstance(other, Tensor):
+            tie(terms[1], t.read(other)[0])
+    _set_first(t, out, terms)
+
+
+@handles("native_group_norm")
+def group_norm(
+    t: Tracer, out: Any, x: Tensor, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, eps: float
+) -> None:
+    terms = t.read(x)
+    for other in (weight, bias):
+        if isinstance(other, Tensor):
+            tie(terms[1], t.read(other)[0])
+    if 1 < groups < c:
+        tie(terms[1], product([Term(groups), Term(c // groups)]))
+    _set_first(t, out, terms)
+
+
+def _set_first(t: Tracer, out: Any, terms: Sequence[Term]) -> None:
+    first, *others = results_of(out)
+    t.set(first, terms)
+    for other in others:
+        t.terms(other)
+
+
+# ---- reductions
+
+
+@handles(
+    "mean", "sum", "amax", "amin", "var", "std", "prod", "max", "min", "any", "all", "logsumexp", "linalg_vector_norm",
+    "norm", "var_mean", "std_mean", "median", "nansum",
+)  # fmt: skip
+def reduction(t: Tracer, out: Any, x: Tensor, *args: Any, **kwargs: Any) -> None:
+    results = results_of(out)
+    if args and isinstance(args[0], Tensor):  # max of two tensors
+        elementwise(t, out, x, *args)
+        return
+    terms, result = t.read(x), results[0]
+    at = next((arg for arg in (*args, kwargs.get("dim")) if isinstance(arg, (list, tuple))), None)
+    if at is None:
+        numbers = [arg for arg in args if isinstance(arg, int) and not isinstance(arg, bool)]
+        at = [kwargs["dim"]] if isinstance(kwargs.get("dim"), int) else numbers[:1]
+    gone = {dim % x.dim() for dim in at} if at else set(range(x.dim()))
+    if result.dim() == x.dim():
+        found = [Term(1) if dim in gone else term for dim, term in enumerate(terms)]
+    else:
+        found = [term for dim, term in enumerate(terms) if dim not in gone]
+    for each in results:
+        t.set(each, found)
+
+
+@handles(
+    "tril", "triu", "masked_fill", "masked_fill_", "nan_to_num", "where", "lerp", "addcmul", "_prelu_kernel", "hardswish", "hardswish_", "hardsigmoid", "hardtanh", "hardtanh_", "relu6", "leaky_relu_",
+    "hardsigmoid_", "elu_", "silu_", "gelu_", "celu_", "mish_", "rrelu_with_noise", "log_sigmoid_forward", "dropout",
+)  # fmt: skip
+def like_elements(t: Tracer, out: Any, *args: Any, **kwargs: Any) -> None:
+    elementwise(t, out, *args, **kwargs)
+
+
+@handles(
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention", "scaled_dot_product_attention", "_scaled_dot_product_fused_attention_overrideable",
+)  # fmt: skip
+def attention(t: Tracer, out: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> None:
+    a, b, c = t.read(q), t.read(k), t.read(v)
+    tie(a[-1], b[-1])
+    tie(b[-2], c[-2])
+    for x, y, z in zip(a[:-2], b[:-2], c[:-2], strict=True):
+        tie(x, y)
+        tie(y, z)
+    for mask in (*args, *kwargs.values()):
+        if isinstance(mask, Tensor):
+            tie_broadcast([*a[:-1], b[-2]], t.read(mask))
+    _set_first(t, out, [*a[:-1], c[-1]])
