@@ -19,6 +19,7 @@ from torchvision.models.efficientnet import FusedMBConvConfig, MBConvConfig
 
 from dual_skd.errors import SelectionError
 from dual_skd.selection import plan_selection
+from dual_skd.selection.view import view_of
 
 HEADS = {"large_heads": 2, "small_heads": 2}
 WIDTHS = (8, 16, 24, 32)
@@ -232,6 +233,13 @@ def test_hugging_face_s_separate_query_key_and_value_become_timm_s_and_back(old:
     assert torch.equal(back[key], ours["blocks.1.attn.qkv.weight"][16:32])
     row = next(row for row in plan.report() if row.name == key)
     assert row.source == "blocks.1.attn.qkv.weight" and row.note == "part 2 of 3" and row.shape == (16, 16)
+
+
+def test_weights_of_another_library_for_a_network_that_is_known_have_its_heads() -> None:
+    large, theirs = timm_vit(mlp_ratio=2), hugging_face_vit(16, 2, old=False)
+    plan = plan_selection(view_of(large).with_values(theirs), timm_vit(mlp_ratio=2))
+    assert plan.verified and plan.axes["blocks.1.head"] == [0, 1]
+    assert torch.equal(plan.apply()["blocks.0.norm1.bias"], theirs["vit.layers.0.layernorm_before.bias"])
 
 
 def test_a_plan_between_two_hugging_face_networks_has_their_names_on_both_sides() -> None:

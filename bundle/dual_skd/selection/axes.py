@@ -13,6 +13,7 @@ from dual_skd.selection.families import FAMILIES, Family, Marker
 
 Dims = tuple[tuple[str, ...], ...]  # per dimension the axes it is made of, without the kernel
 Key = tuple[str, str, int | None]  # role, stage, block
+JOINED = "+"  # "+2:5" is all that block 5 of stage 2 reads, "+2:" all of stage 2
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,26 @@ class NetworkAxes:
 
     Args:
         family: the family.
+        shapes: tensor name -> shape.
         tensors: name -> axes, for each tensor the table knows.
         unknown: names that it doesn't know, without the classifier -> stage and block of those that lie in one.
         depths: stage -> number of blocks (one stage ``""`` where the family isn't staged).
     """
 
     family: Family
+    shapes: Mapping[str, tuple[int, ...]]
     tensors: dict[str, TensorAxes]
     unknown: dict[str, tuple[str, int] | None]
     depths: dict[str, int]
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Size of each axis that is the whole first dimension of a tensor."""
+        return {
+            axes.dims[0][0]: self.shapes[name][0]
+            for name, axes in self.tensors.items()
+            if axes.dims and len(axes.dims[0]) == 1
+        }
 
     @cached_property
     def by_key(self) -> dict[Key, str]:
@@ -103,7 +115,7 @@ def describe(
             tensors[name] = _axes(family, row, words, kind, stages, shape)
         elif name not in classifier:
             unknown[name] = (place["s"] if family.staged else "", int(place["b"])) if place else None
-    return NetworkAxes(family, tensors, unknown, dict(depths))
+    return NetworkAxes(family, shapes, tensors, unknown, dict(depths))
 
 
 @dataclass(frozen=True)
@@ -162,6 +174,7 @@ def _axes(
     if stage and not block:  # the first block of a stage reads the stage in front of it
         before = family.stem if stage in stages[:1] else family.stream.replace("{s}", str(int(stage) - 1))
     last = "".join(stages[-1:])
+    read = last if not stage else stage if block is not None else str(int(stage) - 1)  # the stage that is joined
     values = {
         "s": stage,
         "b": block,
@@ -170,6 +183,8 @@ def _axes(
         "last": last,
         "in": before,
         "out": after,
+        "before": f"{JOINED}{read}:{block}",
+        "joined": f"{JOINED}{read}:",
     }
     dims = tuple(tuple(word.format(**values) for word in dim) for dim in row.dims) if shape else ()
     role = row.role.replace("{n}", words.get("n") or "")

@@ -10,9 +10,10 @@ reads: the first dimension is made of three axes, the last of them running faste
 words: ``image`` input channels, ``1`` a dimension that is not selected, ``*`` kernel dimensions (any number, none too),
 ``tokens`` positions, ``window`` relative positions, ``constant`` a tensor that isn't learned. ``{s}`` is the stage,
 ``{b}`` the block, ``{n}`` any other number, ``{block}`` the path of the block, ``{in}`` and ``{out}`` the residual
-stream before and after it, ``{last}`` the number of the last stage. A name may list alternatives of other libraries,
-separated by ``|``; ``name.*`` stands for weight, bias and running statistics. Names that differ more are in
-:mod:`.libraries`.
+stream before and after it, ``{last}`` the number of the last stage. In a DenseNet ``{before}`` is what a block reads:
+the stage's stream and what each block in front of it adds, one after the other; ``{joined}`` is that of a whole stage.
+A name may list alternatives of other libraries, separated by ``|``; ``name.*`` stands for weight, bias and running
+statistics. Names that differ more are in :mod:`.libraries`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Family:
         block: path of a block with ``{s}`` (staged families) and ``{b}``.
         stream: name of a stage's residual axis with ``{s}``, or the only stream's name.
         stem: axis in front of the first stage.
+        grows: axis that each block adds to what the next ones read.
         keep_first: the first block of a stage differs in stride and width.
         skips_by_width: the first block of a stage adds its input where stride and widths allow; no tensor shows it.
     """
@@ -53,6 +55,7 @@ class Family:
     stem: str
     keep_first: bool = False
     skips_by_width: bool = False
+    grows: str = ""
     needs: str = ""
     excludes: str = ""
 
@@ -312,6 +315,29 @@ _TABLES = (
             ("swin", r"(.*?)layers\.0\.blocks\.0\.attn\.qkv\.weight", r".*\.logit_scale", "(merge {in})"),
             ("swinv2", r"(.*?)layers\.0\.blocks\.0\.attn\.logit_scale", "", "{out}"),
         )
+    ),
+    Family(
+        name="densenet",
+        signature=r"(.*?)dense\.0\.0\.conv2\.weight",  # see libraries.py
+        stem="stage0",
+        stream="stage{s}",
+        block="dense.{s}.{b}",
+        grows="{block}.new",
+        tensors={
+            "stem.conv.weight": "stage0 image *",
+            "stem.norm.*": "stage0",
+            "transition.{s}.norm.*": "{joined}",
+            "transition.{s}.conv.weight": "stage{s} {joined} *",
+            "norm.*": "{joined}",
+        },
+        blocks={
+            ("dense", "conv2.weight"): {
+                "norm1.*": "{before}",
+                "conv1.weight": "{block}.mid {before} *",
+                "norm2.*": "{block}.mid",
+                "conv2.weight": "{block}.new {block}.mid *",
+            },
+        },
     ),
     Family(
         name="resnet",

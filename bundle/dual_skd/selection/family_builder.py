@@ -8,10 +8,10 @@ import math
 from itertools import pairwise
 
 from dual_skd.errors import SelectionError
-from dual_skd.selection.axes import Key, NetworkAxes, describe, find_family
+from dual_skd.selection.axes import JOINED, Key, NetworkAxes, describe, find_family
 from dual_skd.selection.builder import CLASSIFIER, PlanBuilder
 from dual_skd.selection.families import FAMILIES, FIXED_SIZES
-from dual_skd.selection.parts import Axis, NotSelected, Part, Step, by, other_form
+from dual_skd.selection.parts import Concatenation, Dim, NotSelected, Part, Step, by, other_form
 from dual_skd.selection.resample import channel_steps, kernel_steps, window_steps
 from dual_skd.selection.rules import Layers, map_blocks
 from dual_skd.selection.view import View
@@ -144,7 +144,7 @@ class FamilyBuilder(PlanBuilder):
             raise NotSelected(f"the networks end in different stages ({here} here, {there} in the large network)")
         if self.reference:
             return self._published_part(name, source, image=small.dims[1:2] == (("image",),))
-        dims: list[tuple[Axis, ...] | None] = []
+        dims: list[Dim | None] = []
         steps: tuple[Step, ...] = ()
         for place, words in enumerate(small.dims):
             if words == ("tokens",):
@@ -163,8 +163,10 @@ class FamilyBuilder(PlanBuilder):
         add_first = self._lost_class_position() if small.key[0].startswith("cls_token") else None
         return Part(name, source, tuple(dims), steps, add_first=add_first)
 
-    def _named_axes(self, name: str, source: str, words: tuple[str, ...], place: int) -> tuple[Axis, ...]:
+    def _named_axes(self, name: str, source: str, words: tuple[str, ...], place: int) -> Dim:
         """The axes of one dimension with their sizes in both networks."""
+        if words[0].startswith(JOINED):
+            return (self._joined(name, source, words[0].removeprefix(JOINED).partition(":")[0], place),)
         fixed = math.prod(FIXED_SIZES.get(word, 1) for word in words)
         large, small = self.large.shapes[source][place] // fixed, self.small.shapes[name][place] // fixed
         if sum(word not in FIXED_SIZES for word in words) == 2:
@@ -173,6 +175,35 @@ class FamilyBuilder(PlanBuilder):
             sizes = iter([(large, small)])
         pairs = [(FIXED_SIZES[word],) * 2 if word in FIXED_SIZES else next(sizes) for word in words]
         return tuple(self._axis(word, *pair, name, source) for word, pair in zip(words, pairs, strict=True))
+
+    def _joined(self, name: str, source: str, stage: str, place: int) -> Concatenation:
+        """A stage's stream and what its blocks add, one after the other, as far as a dimension has them."""
+        family = self.small_axes.family
+        stream = family.stream.replace("{s}", stage)
+        sizes = self.large_axes.sizes, self.small_axes.sizes
+        large, small = self.large.shapes[source][place], self.small.shapes[name][place]
+        starts = [sizes[0][stream]]  # of each block's channels in the large network
+        for block in range(self.large_axes.depths[stage]):
+            starts.append(starts[-1] + sizes[0][self._grown(stage, block)])
+        segments: list[tuple[int, Dim]] = [(0, (self._axis(stream, sizes[0][stream], sizes[1][stream], name, source),))]
+        whole = sizes[1][stream]
+        for block in range(self.small_axes.depths[stage]):
+            if whole >= small:
+                break
+            grown, given = self._grown(stage, block), self._large_block(stage, block)
+            axis = self._axis(grown, sizes[0][self._grown(stage, given)], sizes[1][grown], name, source)
+            segments.append((starts[given], (axis,)))
+            whole += axis.small
+            if starts[given + 1] > large:
+                raise NotSelected("reads a block that the large network's block doesn't read")
+        if whole != small:
+            raise other_form(self.small.shapes[name], self.large.shapes[source])
+        return Concatenation(tuple(segments), large)
+
+    def _grown(self, stage: str, block: int) -> str:
+        """The axis that a block adds."""
+        family = self.small_axes.family
+        return family.grows.replace("{block}", family.block.format(s=stage, b=block))
 
     def _split_heads(self, name: str, source: str, large: int, small: int) -> list[tuple[int, int]]:
         """Heads, and channels per head, of both networks for an attention of the given inner widths."""

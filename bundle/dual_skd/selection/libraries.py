@@ -5,6 +5,7 @@ Each row has their name on the left and timm's on the right. ``{s}`` is timm's n
 block, ``{2s+1}`` a number made of it; ``name.*`` stands for weight, bias and running statistics. Tensors joined by
 ``+`` are stacked to one tensor of timm's, alternatives (older versions) are separated by ``|``, and ``flat`` drops
 dimensions of size one. A new library or family is one more :class:`Library`.
+DenseNets have names of their own, which count from 0.
 """
 
 from __future__ import annotations
@@ -209,6 +210,28 @@ LIBRARIES = (
                 "_project_conv.*": "conv_pw.*",
                 "_bn2.*": "bn2.*",
             },
+        },
+    ),
+    Library(
+        name="DenseNet of timm, torchvision and MONAI",
+        signature=r"(.*?)features\.denseblock1\.denselayer1\.(?:layers\.)?norm\.?1\.weight",
+        tensors={
+            "features.conv0.*": "stem.conv.*",
+            "features.norm0.*": "stem.norm.*",
+            "features.transition{s}.norm.*": "transition.{s}.norm.*",
+            "features.transition{s}.conv.*": "transition.{s}.conv.*",
+            "features.norm5.*": "norm.*",
+        },
+        block="features.denseblock{s+1}.denselayer{b+1}",
+        timm_block="dense.{s}.{b}",
+        blocks={
+            marker: {
+                "norm1.*|layers.norm1.*|norm.1.*": "norm1.*",
+                "conv1.*|layers.conv1.*|conv.1.*": "conv1.*",
+                "norm2.*|layers.norm2.*|norm.2.*": "norm2.*",
+                "conv2.*|layers.conv2.*|conv.2.*": "conv2.*",
+            }
+            for marker in ("norm1.weight", "layers.norm1.weight", "norm.1.weight")
         },
     ),
     Library(

@@ -147,8 +147,8 @@ def _renamed(view: View, naming: Naming) -> View:
         shapes[name] = (sum(view.shapes[own][0] for own in names), *shape[1:]) if len(names) > 1 else shape
         if name in naming.flat:
             shapes[name] = (max(shape),)
-    heads = {of[own]: count for own in view.shapes if (count := view.head_count(own, None)) is not None}
-    heads |= {path: count for path, count in heads_of(shapes).items() if path not in view.heads}
+    heads = {**heads_of(shapes), **view.heads}
+    heads |= {of[own]: count for own in view.shapes if (count := view.head_count(own, None)) is not None}
     return replace(
         view, state=state, shapes=shapes, heads=heads, skips=_moved(view.skips, of), module=_inside(view, naming),
         buffers=frozenset(of[name] for name in view.buffers if name in of),

@@ -53,7 +53,9 @@ class View:
         A position embedding may have another length; its grid isn't known then.
         """
         shapes = _shapes(state)
-        view = replace(self, state=state, shapes=shapes, classifier=classifier_tensors(shapes, self.module))
+        module = self.module if shapes.keys() & self.shapes.keys() else None  # names of another library
+        classifier = classifier_tensors(shapes, module)
+        view = replace(self, state=state, shapes=shapes, classifier=classifier, module=module)
         name = self.position_name
         if self.grid is None or name is None or view.shapes.get(name) == self.shapes[name]:
             return view
