@@ -25,6 +25,7 @@ OTHER = {  # a value of every option that isn't its default
     "spatial_dims": 3, "image_size": [48, 48, 24], "window": [40.0, 400.0], "spacing": 1.5, "fit": "crop",
     "frame": "middle", "large": "resnet50", "large_options": {"layers": [1, 2]}, "pretrained": "hub",
     "small": "resnet18", "small_options": {"width": 0.5}, "selection_layers": "even", "selection_mode": "reference",
+    "selection_check": "off",
     "method": "dual", "selection_student": "random",
     "selection_auxiliary": "scratch", "selection_layers_auxiliary": [[0, 2], [1]], "update": "frozen",
     "momentum": 0.9, "momentum_warmup": False, "temperature": 5.0, "skd_weight": 0.5, "skd_ramp": 0.1,

@@ -314,7 +314,7 @@ def test_heads_are_composed_axes_and_blocks_of_stages_are_named_by_path() -> Non
 
 
 def test_table_rows_name_axes_only_by_known_words() -> None:
-    words = re.compile(r"\{(s|b|n|block|in|out|last)\}")
+    words = re.compile(r"\{(s|b|n|block|in|out|last|before|joined)\}")
     for family in FAMILIES.values():
         rows = [*family.tensors.values(), *(dims for table in family.blocks.values() for dims in table.values())]
         assert all("{" not in words.sub("", dims) for dims in rows)

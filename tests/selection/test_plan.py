@@ -265,7 +265,12 @@ def test_a_hiera_is_no_vit() -> None:
     large, small = (
         Hiera(img_size=(64, 64), num_classes=2, embed_dim=width, num_heads=2, stages=(1, 1, 1, 1)) for width in (32, 16)
     )
-    assert plan_selection(large, small).family != "vit"
+    plan = plan_selection(large, small)
+    kept = {row.name: row.kept for row in plan.report()}
+    heads = [list(kept[f"blocks.{block}.attn.qkv.weight"].items())[1] for block in range(4)]
+    assert [len(indices) for _, indices in heads] == [2, 4, 8, 16]
+    assert all(axis in kept[f"blocks.{block}.attn.proj.weight"] for block, (axis, _) in enumerate(heads))
+    assert set(plan.apply()) == {name for name in small.state_dict() if not name.startswith("head.fc.")}
     select_weights(large, small)
     assert small(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
 
@@ -480,7 +485,7 @@ def test_a_wider_small_network_is_refused_with_layer_shapes_rule_and_remedy() ->
         ({"elements": "best"}, "elements='best' is unknown; choose one of uniform"),
         ({"layers": "middle"}, "layers='middle' is unknown"),
         ({"mode": "flat"}, "mode='flat' is unknown; choose one of structured, reference"),
-        ({"family": "densenet"}, "family='densenet' is unknown"),
+        ({"family": "vgg"}, "family='vgg' is unknown"),
         ({"large_heads": 5}, "can't be 5 heads; correct large_heads"),
         ({"small_heads": 5}, "can't be 5 heads; correct small_heads"),
     ],

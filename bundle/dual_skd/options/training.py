@@ -21,6 +21,7 @@ from dual_skd.options.choices import (
     Loss,
     Method,
     Metric,
+    SelectionCheck,
     SelectionMode,
     Update,
     Window,
@@ -167,6 +168,11 @@ class Selection(Options):
     )
     selection_mode: SelectionMode = option(
         "structured", "`structured`: by named axes; `reference`: by the published index rule, only for comparison"
+    )
+    selection_check: SelectionCheck = option(
+        "strict",
+        "for networks whose axes aren't known by name: `strict` computes whether the selected weights fit together, "
+        "and refuses those that don't ([how](method.md#1-two-selections-from-one-large-network)); `off` takes them",
     )
 
 

@@ -12,6 +12,7 @@ from dual_skd.utils.lazy import on_first_use
 _HOME = {
     "ELEMENT_RULES": "rules",
     "LAYER_RULES": "rules",
+    "PlanCheck": "check",
     "SelectionPlan": "plan",
     "SelectionReport": "report",
     "SelectionRow": "report",

@@ -34,8 +34,9 @@ class Naming:
     flat: frozenset[str] = frozenset()
 
     def values(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A network's tensors by the names of the plan; stacked ones are made when they are asked for."""
-        return _Renamed(self, state) if self.own else state
+        """A network's tensors and the stacked ones in the plan, which are made when they are asked for."""
+        is_virtual = self.flat or any(len(names) > 1 for names in self.own.values())
+        return _Renamed(self, state) if is_virtual else state
 
     def parts(self, parts: Sequence[Part], names: Iterable[str]) -> list[Part]:
         """The parts of a plan, one per tensor of the network, with its own ``names`` in their order."""
@@ -48,16 +49,44 @@ class Naming:
                 found[name] = replace(part, name=name, piece=(place, len(own)) if len(own) > 1 else None)
         return [found[name] for name in names]
 
+    def sourced(self, parts: Sequence[Part]) -> list[Part]:
+        """The same parts with the large network's own names as sources, apart from stacked and flat tensors."""
+        own = self._own
+        return [
+            replace(part, source=part.source and own(part.source), add_first=part.add_first and own(part.add_first))
+            for part in parts
+        ]
+
+    def _own(self, name: str) -> str:
+        own = self.own.get(name, (name,))
+        return name if len(own) > 1 or name in self.flat else own[0]
+
+    def view(self, own: View, named: View) -> View:
+        """The network with its own names, and those in the plan of stacked and flat tensors."""
+        virtual = {name: named.shapes[name] for name, names in self.own.items() if len(names) > 1 or name in self.flat}
+        return replace(own, shapes=own.shapes | virtual, state=self.values(own.state)) if virtual else own
+
     def source(self, part: Part) -> str | None:
         """The network's own name, or names, of the tensor that a part is taken from."""
         if part.source is None:
             return None
-        own = self.own.get(part.source, (part.source,))
+        own = self.pieces(part.source)
         return own[part.piece[0]] if part.piece and self.is_piece(part) else " + ".join(own)
 
     def is_piece(self, part: Part) -> bool:
         """Whether a part is one of several tensors in both networks."""
-        return part.piece is not None and part.piece[1] == len(self.own.get(part.source or "", ()))
+        return part.piece is not None and part.piece[1] == len(self.pieces(part.source or ""))
+
+    def pieces(self, source: str) -> tuple[str, ...]:
+        """The network's own tensors that a source is made of."""
+        is_virtual = len(self.own.get(source, ())) > 1 or source in self.flat
+        return self.own[source] if is_virtual else (source,)
+
+    def spread(self, source: str, value: Tensor, state: Mapping[str, Tensor]) -> None:
+        """Writes a source's value into the network's own tensors."""
+        own = self.pieces(source)
+        for name, piece in zip(own, value.split([len(value) // len(own)] * len(own)), strict=True):
+            state[name].copy_(piece.reshape(state[name].shape))
 
 
 class _Renamed(Mapping[str, Tensor]):
@@ -65,18 +94,18 @@ class _Renamed(Mapping[str, Tensor]):
         self._naming, self._state = naming, state
 
     def __getitem__(self, name: str) -> Tensor:
-        pieces = [self._state[own] for own in self._naming.own[name]]
+        pieces = [self._state[own] for own in self._naming.pieces(name)]
         value = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         return value.flatten() if name in self._naming.flat else value
 
     def __contains__(self, name: object) -> bool:
-        return all(own in self._state for own in self._naming.own.get(str(name), (name,)))
+        return all(own in self._state for own in self._naming.pieces(str(name)))
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._naming.own if name in self)
+        return iter(self._state)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._state)
 
 
 Named = tuple[tuple[View, View], tuple[Naming, Naming]]  # of the large and of the small network
@@ -136,11 +165,10 @@ def _prefixes(view: View) -> list[str]:
 
 
 def _renamed(view: View, naming: Naming) -> View:
-    """The view of a network with the names of the plan."""
+    """The view of a network with the names of the plan, without its tensors."""
     if not naming.own:
         return view
     of = {own: name for name, names in naming.own.items() for own in names}
-    state = naming.values(view.state)
     shapes = {}
     for name, names in naming.own.items():
         shape = view.shapes[names[0]]
@@ -150,7 +178,7 @@ def _renamed(view: View, naming: Naming) -> View:
     heads = {**heads_of(shapes), **view.heads}
     heads |= {of[own]: count for own in view.shapes if (count := view.head_count(own, None)) is not None}
     return replace(
-        view, state=state, shapes=shapes, heads=heads, skips=_moved(view.skips, of), module=_inside(view, naming),
+        view, state={}, shapes=shapes, heads=heads, skips=_moved(view.skips, of), module=_inside(view, naming),
         buffers=frozenset(of[name] for name in view.buffers if name in of),
         classifier=frozenset(of[name] for name in view.classifier if name in of),
     )  # fmt: skip

@@ -83,6 +83,11 @@ class Part:
     piece: tuple[int, int] | None = None
 
 
+def piece_of(part: Part, tensor: Tensor) -> Tensor:
+    """What belongs to a part of a tensor that its plan stacks."""
+    return tensor.chunk(part.piece[1])[part.piece[0]] if part.piece else tensor
+
+
 class NotSelected(Exception):
     """A tensor can't be selected; the message is the reason in the report."""
 

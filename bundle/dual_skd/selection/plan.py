@@ -31,11 +31,12 @@ from torch import Tensor, nn
 from dual_skd.errors import SelectionError
 from dual_skd.options.choices import SelectionMode
 from dual_skd.selection.builder import PlanBuilder
+from dual_skd.selection.check import PlanCheck, check_plan
 from dual_skd.selection.families import FAMILIES
 from dual_skd.selection.family_builder import FamilyBuilder, UnknownTensor, common_family
 from dual_skd.selection.indices import entries
 from dual_skd.selection.naming import Naming, common_names, meet
-from dual_skd.selection.parts import Part, axes_of, is_whole
+from dual_skd.selection.parts import Part, axes_of, is_whole, piece_of
 from dual_skd.selection.report import SelectionReport, SelectionRow, as_table
 from dual_skd.selection.rules import ELEMENT_RULES, Layers, check_word
 from dual_skd.selection.traced_builder import TracedBuilder
@@ -51,7 +52,8 @@ class SelectionPlan:
 
     Attributes:
         family: name of the family, or ``"generic"``.
-        doubts: why it isn't verified.
+        doubts: why its family's table doesn't vouch for it.
+        checked: what :meth:`check` found last; None before.
     """
 
     def __init__(
@@ -67,19 +69,44 @@ class SelectionPlan:
     ) -> None:
         self._parts = list(parts)
         self._indices = dict(indices)
-        self._large = large  # by the names of the plan
+        self._large = large
         self._naming = naming  # of the large network
         self._small = replace(small, state={})  # its tensors are the caller's
         self.family = family
         self.doubts = list(doubts)
+        self.checked: PlanCheck | None = None
 
     @property
     def verified(self) -> bool:
-        """Whether the family is known and every axis is consistent.
+        """Whether every axis is consistent: :meth:`check` found it so, or the family's table says it without doubt."""
+        decided = self.checked is not None and self.checked.verdict in ("consistent", "inconsistent")
+        return self.checked.consistent if self.checked and decided else not self.doubts
 
-        False for networks without a table (indices then follow from sizes alone) and for mode ``reference``.
+    def check(
+        self, image: Tensor | None = None, *, large: nn.Module | None = None, small: nn.Module | None = None
+    ) -> PlanCheck:
+        """Computes whether the selected weights are a consistent part of the large network.
+
+        Both networks get random values, the large one only where the plan copies from. They must then have the same
+        features. It takes seconds on the CPU; the networks themselves aren't changed.
+
+        Args:
+            image: an input of the small network, (N, C, H, W[, D]), of which the shape is used; None tries some.
+            large: the large network, where the plan was made for a state dict.
+            small: the same of the small network.
+
+        Returns:
+            The verdict, which :attr:`verified` follows from now on.
+
+        Raises:
+            SelectionError: a module is missing, or the small network can't compute ``image``.
         """
-        return not self.doubts
+        views = [
+            view if given is None else replace(view, module=given)
+            for view, given in ((self._large, large), (self._small, small))
+        ]
+        self.checked = check_plan(self._parts, self._pick, *views, image=image, naming=self._naming)
+        return self.checked
 
     @property
     def axes(self) -> dict[str, list[int]]:
@@ -107,9 +134,10 @@ class SelectionPlan:
         """The main facts of the plan in words, as (name, text)."""
         chosen = [part.name for part in self._parts if not part.reason]
         numbers = sum(math.prod(self._small.shapes[name]) for name in chosen if name not in self._small.buffers)
-        checked = "the axes are consistent" if self.verified else "consistency of the axes is not verified"
+        axes = "the axes are consistent" if self.verified else "consistency of the axes is not verified"
         rows = [
-            ("family", f"{self.family}; {checked}"),
+            ("family", f"{self.family}; {axes}"),
+            *([("checked", str(self.checked))] if self.checked else []),
             ("tensors", f"{len(chosen)} of {len(self._parts)} selected"),
             (
                 "parameters",
@@ -177,8 +205,8 @@ class SelectionPlan:
             return None
         if all(index is None for index in self._flat_indices(part)):
             return 1.0
-        total = _squared_norm(_piece(part, source))
-        return _squared_norm(_piece(part, self._pick(part, source))) / total if total else 1.0
+        total = _squared_norm(piece_of(part, source))
+        return _squared_norm(piece_of(part, self._pick(part, source))) / total if total else 1.0
 
     def _copy(self, part: Part, state: Mapping[str, Tensor]) -> Tensor:
         if part.neutral is not None:
@@ -199,7 +227,7 @@ class SelectionPlan:
             result = step(result)
         if part.add_first:
             result = result + self._pick(part, state[part.add_first].detach()[:, :1])
-        result = _piece(part, result).reshape(self._small.shapes[part.name])
+        result = piece_of(part, result).reshape(self._small.shapes[part.name])
         shares_memory = result.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
         return result.clone() if shares_memory else result.contiguous()
 
@@ -214,11 +242,6 @@ class SelectionPlan:
         """Per dimension the flat indices of its composed axes, or None where all of it is kept in order."""
         for dim in part.dims:
             yield None if dim is None or is_whole(dim) else entries(dim, self._indices)
-
-
-def _piece(part: Part, tensor: Tensor) -> Tensor:
-    """What belongs to a part of a tensor that the plan has stacked."""
-    return tensor.chunk(part.piece[1])[part.piece[0]] if part.piece else tensor
 
 
 def _squared_norm(tensor: Tensor) -> float:
@@ -275,9 +298,10 @@ def plan_selection(
     own = view_of(large, large_grid), view_of(small, small_grid)
     builder, parts, namings = _planned(*own, family, layers, (elements, mode), (large_heads, small_heads))
     _require_selected(parts, *own)
-    indices = builder.axes.choose(elements, seed, parts, builder.large)
+    parts, view = namings[0].sourced(parts), namings[0].view(own[0], builder.large)
+    indices = builder.axes.choose(elements, seed, parts, view)
     plan = SelectionPlan(
-        namings[1].parts(parts, own[1].shapes), indices, large=builder.large, small=own[1], family=builder.family,
+        namings[1].parts(parts, own[1].shapes), indices, large=view, small=own[1], family=builder.family,
         doubts=builder.doubts, naming=namings[0],
     )  # fmt: skip
     logger.debug("%r", plan)
@@ -318,7 +342,9 @@ def _planned(
             logger.warning("The axes of the networks can't be followed: %s.", reason)
         else:
             traced = TracedBuilder(one, other, *rules, traces)
-            return traced, traced.parts(layers), met
+            found = traced.parts(layers)
+            if refusal or not (by_table and traced.doubts):
+                return traced, found, met
     if refusal:
         raise refusal
     if by_table:

@@ -44,11 +44,15 @@ class TracedBuilder(PlanBuilder):
             SelectionError: a layer rule that doesn't fit, or an axis that is wider in the small network.
         """
         self.names = block_names(layers, self.large.shapes, self.small.shapes)
-        for name, source in self.names.items():
-            if name in self.small_trace.classifier:
-                continue
-            for place, (small, large) in enumerate(self._named_terms(name, source)):
-                self.pairing.pair(_axis_name(name, place), small, large)
+        terms = {
+            name: self._named_terms(name, source)
+            for name, source in self.names.items()
+            if name not in self.small_trace.classifier
+        }
+        for place in range(max(map(len, terms.values()), default=0)):  # an axis is named by the layer that makes it
+            for name, pairs in terms.items():
+                if place < len(pairs):
+                    self.pairing.pair(_axis_name(name, place), *pairs[place])
         parts = self._all_parts()
         self.axes.doubts += self.pairing.clashes.values()
         self._doubt_lost(parts)
@@ -80,7 +84,9 @@ class TracedBuilder(PlanBuilder):
         dims: list[Dim | None] = []
         steps: tuple[Step, ...] = ()
         for place, (small, large) in enumerate(terms):
-            if small.root is self.small_trace.channels.root:
+            if new[place] == old[place] == 1:
+                dims.append(None)
+            elif small.root is self.small_trace.channels.root:
                 steps += channel_steps(old[place], new[place])
                 dims.append(None)
             elif small.is_space or large.is_space or (name.endswith("relative_position_bias_table") and place == 0):

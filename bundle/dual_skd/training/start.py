@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dual_skd.errors import InputError
+from dual_skd.errors import InputError, SelectionError
 from dual_skd.networks.inspect import classifier_of, unwrap
 from dual_skd.networks.pretrained import load_network
-from dual_skd.selection import SelectionReport, plan_selection
+from dual_skd.selection import SelectionPlan, SelectionReport, plan_selection
 from dual_skd.selection.view import View, view_of
 from dual_skd.utils.files import write_text
 
@@ -43,6 +43,7 @@ def initialise_pair(
     layers: Any = "first",
     layers_auxiliary: Any = None,
     mode: str = "structured",
+    check: str = "strict",
     seed: int = 0,
     report_path: str | Path | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -63,14 +64,19 @@ def initialise_pair(
         layers: the student's layer rule.
         layers_auxiliary: the auxiliary's, where the student has fewer blocks than the large network; None: ``layers``.
         mode: ``structured``, or ``reference`` for the published index rule.
+        check: ``strict`` computes whether the weights fit together where no table of axes says so, and refuses those
+            that don't (:meth:`dual_skd.selection.SelectionPlan.check`); ``off`` takes them. Mode ``reference`` isn't
+            checked.
         seed: of the rule ``random``; the auxiliary's is ``seed + 1``.
         report_path: CSV of every tensor of both networks, with a first column ``network``.
 
     Returns:
-        per network: ``rule``, ``selected`` and ``tensors`` (numbers of tensors), ``verified`` (named axes known).
+        per network: ``rule``, ``selected`` and ``tensors`` (numbers of tensors), ``verified`` (the axes are
+        consistent), and ``check``, the verdict in words, where it was computed.
 
     Raises:
-        InputError: weights can't be loaded; SelectionError: they can't be selected for this architecture.
+        InputError: weights can't be loaded.
+        SelectionError: they can't be selected for this architecture, or don't fit together.
     """
     choices = {"student": _Choice(student, selection_student, layers, seed)}
     if auxiliary is not None and selection_auxiliary not in (None, "teacher"):
@@ -79,33 +85,53 @@ def initialise_pair(
     selects = any(choice.rule != SCRATCH for choice in choices.values())
     found = load_network(large, pretrained, large_options or {}) if selects else None
     view = found and view_of(found[0]).with_values(found[1])
-    reports = _select(choices, view, mode)
+    plans = _select(choices, view, mode, check == "strict" and mode == "structured")
+    reports = {role: plan and plan.report() for role, plan in plans.items()}
     summary = {role: _summary(role, choices[role], report, large) for role, report in reports.items()}
+    for role, plan in plans.items():
+        if plan is not None and plan.checked is not None:
+            summary[role]["check"] = str(plan.checked)
     if report_path is not None:
         _write_reports(Path(report_path), reports)
         _log(summary, large, report_path)
     return summary
 
 
-def _select(choices: Mapping[str, _Choice], view: View | None, mode: str) -> dict[str, SelectionReport | None]:
-    """Gives every network its weights; the report is None where they stay random."""
-    reports: dict[str, SelectionReport | None] = {}
+def _select(
+    choices: Mapping[str, _Choice], view: View | None, mode: str, checks: bool
+) -> dict[str, SelectionPlan | None]:
+    """Gives every network its weights; the plan is None where they stay random."""
+    plans: dict[str, SelectionPlan | None] = {}
     student = choices["student"]
     for role, choice in choices.items():
         network = unwrap(choice.network)
         if choice.rule == SCRATCH or view is None:
-            reports[role] = None
+            plans[role] = None
         elif role == "auxiliary" and choice[1:3] == student[1:3] and choice.rule != "random":
             network.load_state_dict(unwrap(student.network).state_dict())
-            reports[role] = reports["student"]
+            plans[role] = plans["student"]
         else:
             plan = plan_selection(
                 view, network, elements=choice.rule, layers=choice.layers, seed=choice.seed, mode=mode
             )
+            if checks and plan.doubts:
+                _require_consistent(plan, role)
             network.load_state_dict(plan.apply(), strict=False)
             classifier_of(network)[1].reset_parameters()
-            reports[role] = plan.report()
-    return reports
+            plans[role] = plan
+    return plans
+
+
+def _require_consistent(plan: SelectionPlan, role: str) -> None:
+    """Refuses weights that don't fit together, and says so where nobody can tell."""
+    found = plan.check()
+    if found.verdict == "inconsistent":
+        raise SelectionError(
+            f"The weights selected for the {role} don't fit together. {found}. Choose a small network of the large "
+            "one's shape (fewer blocks, or a width that divides it), start from random weights (--method scratch), or "
+            "take them as they are (--selection-check off)."
+        )
+    logger.log(logging.INFO if found.consistent else logging.WARNING, "Weights of the %s checked: %s.", role, found)
 
 
 def _summary(role: str, choice: _Choice, report: SelectionReport | None, large: str) -> dict[str, Any]:

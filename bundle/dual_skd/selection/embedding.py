@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of a plan filled so that both must compute the same, in float64 on the CPU.
+
+The large one has random values where the plan copies from and zeros elsewhere; the small one takes its values from
+there, as the plan says.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from inspect import signature
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dual_skd.errors import SelectionError
+from dual_skd.selection.builder import CLASSIFIER
+from dual_skd.selection.naming import Naming
+from dual_skd.selection.padding import HEAD_SCALE, padding_invariant
+from dual_skd.selection.parts import Part, piece_of
+from dual_skd.selection.view import View
+
+Pick = Callable[[Part, Tensor], Tensor]
+Seen = Callable[[str, list[Tensor]], None]
+STATISTICS = ("running_mean", "running_var")
+SIDES = (64, 96, 128, 160, 192, 224, 256, 32)  # of images to try
+SIDES_3D = (32, 48, 64, 96, 16)
+
+
+class Embedding:
+    """Copies of both networks that take random values together.
+
+    Args:
+        parts: the plan's parts.
+        pick: takes a part's entries from a tensor shaped like its source, before any adaptation.
+        large: view of the large network, with its module.
+        small: the same of the small one.
+        naming: of the large network's tensors that the plan stacks.
+
+    Attributes:
+        large, small: the networks.
+        paths: module of the small network -> its counterpart in the large one.
+        selected: parts that are copied.
+        inflated: whether a network of volumes takes its weights from one of images.
+    """
+
+    def __init__(self, parts: Sequence[Part], pick: Pick, large: View, small: View, naming: Naming) -> None:
+        self.selected = [part for part in parts if not part.reason]
+        self._left = [part for part in parts if part.reason]
+        self._pick, self._naming = pick, naming
+        self.small = _double_copy(small, None)
+        self.large = _double_copy(large, self.small)
+        self._heads = {part.name.rpartition(".")[0] for part in parts if part.reason == CLASSIFIER} - {""}
+        self.paths = _counterparts(self.selected, self.small)
+        self._learned = {name for name, _ in self.large.named_parameters()}
+        self._learned |= {name for name in large.shapes if name.endswith(STATISTICS)}
+        self.inflated = _image_rank(large) < _image_rank(small)
+        self._give_form(large, small)
+        self._large_state, self._small_state = _state(self.large), _state(self.small)
+
+    def fill(self, generator: torch.Generator, gain: float) -> None:
+        """Draws new values; those of weights have a standard deviation of ``gain`` over the root of their fan-in."""
+        state, small = self._large_state, self._small_state
+        for name in self._learned & state.keys():
+            state[name].fill_(name.endswith("running_var"))
+        for part in self.selected:
+            if part.source and self._learned.issuperset(self._naming.pieces(part.source)):
+                target = self._naming.values(state)[part.source]
+                places = self._pick(part, torch.arange(target.numel()).reshape(target.shape))
+                drawn = _draw(part.source, places.shape, generator, gain)
+                target.view(-1)[places.flatten()] = drawn.flatten()
+                self._naming.spread(part.source, target, state)
+        for part in self._left:
+            if small[part.name].is_floating_point() and small[part.name].dim():
+                _leave_out(part.name, small[part.name])
+        for part in self.selected:
+            value = self._taken(part, small[part.name])
+            if value.shape == small[part.name].shape:
+                small[part.name].copy_(value)
+
+    def image(self, shape: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random input of the large and of the small network, whose ``shape`` it has."""
+        image = torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+        if not self.inflated:
+            return image, image
+        plane = image[:, :1, ..., 0]
+        kernel = next(value for value in self.large.parameters() if value.dim() == plane.dim())
+        return plane.expand(-1, kernel.shape[1], *plane.shape[2:]), plane.unsqueeze(-1).expand(shape)
+
+    def run(self, network: nn.Module, image: Tensor, seen: Seen | None = None) -> list[Tensor]:
+        """The features of one network: what enters its classifier, or its output where no classifier is known.
+
+        Args:
+            network: ``large`` or ``small``.
+            image: its input.
+            seen: gets the path and the output of each module, in the order of computation.
+
+        Returns:
+            Features, empty where the large network has no such classifier. Of a volume that is constant along its depth
+            they are one slice.
+        """
+        heads = self._heads if network is self.small else {self.counterpart(head) for head in self._heads}
+        found: dict[str, Tensor] = {}
+        is_volume = self.inflated and network is self.small
+
+        def flat(output: Any) -> list[Tensor]:
+            return [value[..., 0] if is_volume and value.dim() == 5 else value for value in _tensors_in(output)]
+
+        def entering(path: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            found.setdefault(path.split(".")[0], inputs[0])
+
+        def leaving(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+            if seen is not None:
+                seen(path, flat(output))
+
+        hooks = []
+        for path, module in network.named_modules():
+            if path in heads:
+                hooks.append(module.register_forward_pre_hook(partial(entering, path)))
+            elif seen:
+                hooks.append(module.register_forward_hook(partial(leaving, path)))
+        try:
+            with padding_invariant(flat_depth=self.inflated):
+                output = network(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return flat(list(found.values()) if heads else output)
+
+    def counterpart(self, path: str) -> str:
+        """The module of the large network that a module of the small one corresponds to."""
+        parts = path.split(".")
+        for end in range(len(parts), 0, -1):
+            if found := self.paths.get(".".join(parts[:end])):
+                return ".".join([found, *parts[end:]])
+        return path
+
+    @contextmanager
+    def spoilt(self, name: str) -> Iterator[None]:
+        """Shifts the input channels of one tensor of the small network by one."""
+        tensor = self._small_state[name]
+        kept = tensor.clone()
+        tensor.copy_(kept.roll(1, 1))
+        try:
+            yield
+        finally:
+            tensor.copy_(kept)
+
+    def spoilable(self) -> list[str]:
+        """Names of the small network's copied tensors that have input channels."""
+        learned = [part.name for part in self.selected if part.source in self._learned]
+        return [name for name in learned if self._small_state[name].dim() > 1 and self._small_state[name].shape[1] > 1]
+
+    def shape_of(self, image: Tensor | None) -> tuple[int, ...]:
+        """Shape of an input that the small network computes.
+
+        Raises:
+            SelectionError: it doesn't compute ``image``, or none of those that are tried.
+        """
+        reason = ""
+        for shape in _shapes_to_try(self.small) if image is None else [tuple(image.shape)]:
+            try:
+                self.run(self.small, torch.zeros(shape, dtype=torch.float64))
+            except Exception as error:  # whatever a foreign network raises on an image that it isn't made for
+                reason = reason or first_line(error)
+            else:
+                return tuple(shape)
+        tried = "no image that was tried" if image is None else f"no input of shape {tuple(image.shape)}"
+        raise SelectionError(f"the small network computes {tried} ({reason}); give an example: plan.check(image)")
+
+    def _give_form(self, large: View, small: View) -> None:
+        """Gives the large network the small one's image size, kernels, input channels and numbers such as scales."""
+        here, there = dict(self.small.named_modules()), dict(self.large.named_modules())
+        _resize_images(self.large, self.small)
+        for module in chain(here.values(), there.values()):
+            if hasattr(module, "num_heads"):
+                vars(module).update({name: HEAD_SCALE for name in ("scale", "scaling") if name in vars(module)})
+        state, wanted = _state(self.large), _state(self.small)
+        for part in self.selected:
+            if part.source not in self._learned or self.inflated:
+                continue
+            form = _form(part, state[part.source].shape, wanted[part.name].shape)
+            if form != state[part.source].shape:
+                owner, leaf = part.source.rpartition(".")[::2]
+                there[owner]._parameters[leaf] = nn.Parameter(torch.zeros(form, dtype=torch.float64), False)
+                names = ("stride", "kernel_size", "padding", "in_channels")
+                _copy_settings(here[part.name.rpartition(".")[0]], there[owner], names)
+        for path, other in self.paths.items():
+            if other in there and type(here[path]) is type(there[other]):
+                numbers = [name for name, value in vars(here[path]).items() if isinstance(value, float)]
+                _copy_settings(here[path], there[other], numbers)
+
+    def _taken(self, part: Part, like: Tensor) -> Tensor:
+        """What the small network gets of a part; without the adaptations that :meth:`_give_form` made needless."""
+        if part.neutral is not None or part.source is None:
+            return torch.full_like(like, part.neutral or 0.0)
+        value = piece_of(part, self._pick(part, self._naming.values(self._large_state)[part.source]))
+        if part.steps and value.shape != like.shape:
+            if value.dim() == like.dim() == 3 and not self.inflated:  # leading tokens
+                value = nn.functional.pad(value, (0, 0, like.shape[1] - value.shape[1], 0))
+            else:
+                for _, step in part.steps:
+                    value = step(value)
+        if part.add_first:
+            value = value + self._pick(part, self._large_state[part.add_first][:, :1])
+        return value.reshape(like.shape) if value.numel() == like.numel() else value
+
+
+def _double_copy(view: View, like: nn.Module | None) -> nn.Module:
+    """A copy of a view's module in float64 on the CPU, in evaluation; parameters are zeros.
+
+    Buffers on the meta device come from the view's values, those that no file holds from ``like`` or are made again.
+    """
+    network = view.module or nn.Module()
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(torch.zeros(parameter.shape, dtype=torch.float64), requires_grad=False)
+        for parameter in network.parameters()
+    }
+    others = dict(like.named_buffers()) if like else {}
+    lost = False
+    for name, buffer in network.named_buffers():
+        value = view.state.get(name, others.get(name)) if buffer.is_meta else buffer
+        if value is None or value.is_meta or value.shape != buffer.shape:
+            value, lost = torch.zeros(buffer.shape, dtype=buffer.dtype), True
+        value = value.detach().cpu()
+        memo[id(buffer)] = value.double() if value.is_floating_point() else value.clone()
+    network = copy.deepcopy(network, memo).eval()
+    if lost:
+        for module in network.modules():
+            if callable(make := getattr(module, "init_non_persistent_buffers", None)):  # timm's
+                make()
+        network.double()
+    return network
+
+
+def _resize_images(large: nn.Module, small: nn.Module) -> None:
+    """Gives a network of timm the image size and the windows of another one."""
+    size = getattr(getattr(small, "patch_embed", None), "img_size", None)
+    resize = getattr(large, "set_input_size", None)
+    if size is None or not callable(resize) or size == getattr(getattr(large, "patch_embed", None), "img_size", None):
+        return
+    options = {"img_size": size}
+    stages: Any = getattr(small, "layers", None)
+    if "window_size" in signature(resize).parameters and stages is not None:
+        options["window_size"] = [stage.blocks[0].window_size for stage in stages]
+    with warnings.catch_warnings():  # of the resampling of values that nobody reads
+        warnings.simplefilter("ignore")
+        resize(**options)
+
+
+def _counterparts(parts: Iterable[Part], small: nn.Module) -> dict[str, str]:
+    """Module of the small network -> of the large one, by the tensors that they exchange.
+
+    Modules around them correspond as far as their names end alike.
+    """
+    paths: dict[str, str] = {}
+    for part in parts:
+        if part.source is None:
+            continue
+        here, there = part.name.split(".")[:-1], part.source.split(".")[:-1]
+        while here and there:
+            paths.setdefault(".".join(here), ".".join(there))
+            here, there = here[:-1], there[:-1]
+    known = {path for path, _ in small.named_modules()}
+    return {path: other for path, other in paths.items() if path in known}
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in network.state_dict(keep_vars=True).items()}
+
+
+def _draw(name: str, shape: Sequence[int], generator: torch.Generator, gain: float) -> Tensor:
+    """Values such as a trained network's."""
+    if name.endswith("running_mean") or "bias" in name.rpartition(".")[2]:
+        return 0.2 * torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+    if len(shape) < 2:
+        return torch.rand(tuple(shape), generator=generator, dtype=torch.float64) + 0.5
+    spread = gain / math.sqrt(max(1, math.prod(shape[1:])))
+    return spread * torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+
+
+def _leave_out(name: str, tensor: Tensor) -> None:
+    """A layer that isn't selected gives zeros; one that only scales changes nothing."""
+    tensor.fill_(float(tensor.dim() == 1 and name.endswith(("weight", "running_var", "gamma"))))
+
+
+def _form(part: Part, old: Sequence[int], new: Sequence[int]) -> torch.Size:
+    """The large tensor's sizes on the axes, the small one's elsewhere; leading tokens stay."""
+    if not part.steps or len(old) != len(new) or (len(old) == 3 and 0 < old[1] - new[1] < 8):
+        return torch.Size(old)
+    dims = [*part.dims, *[None] * (len(new) - len(part.dims))]
+    return torch.Size(own if dim else other for dim, own, other in zip(dims, old, new, strict=True))
+
+
+def _copy_settings(source: nn.Module, target: nn.Module, names: Iterable[str]) -> None:
+    for name in names:
+        if name in vars(source) and name in vars(target):
+            setattr(target, name, getattr(source, name))
+
+
+def _image_rank(view: View) -> int:
+    return max((len(shape) for shape in view.shapes.values()), default=0)
+
+
+def _shapes_to_try(network: nn.Module) -> Iterator[tuple[int, ...]]:
+    """Likely shapes of an input: of the size that the network states, or small ones."""
+    weights = [value for value in network.parameters() if value.dim() in (4, 5)]
+    if not weights:
+        inner = [value.shape[1] for value in network.parameters() if value.dim() == 2]
+        yield from ((1, width) for width in inner[:1])
+    for rank in [max(value.dim() for value in weights)] if weights else (4, 5):
+        kernels = [value.shape[1] for value in weights if value.dim() == rank and math.prod(value.shape[2:]) > 1]
+        sides = [(side,) * (rank - 2) for side in (SIDES if rank == 4 else SIDES_3D)]
+        for channels in dict.fromkeys(chain(kernels[:1], (3, 1))):
+            yield from ((1, channels, *size) for size in dict.fromkeys(chain(_stated_sizes(network, rank - 2), sides)))
+
+
+def _stated_sizes(network: nn.Module, spatial_dims: int) -> Iterator[tuple[int, ...]]:
+    for module in network.modules():
+        for name in ("img_size", "image_size", "input_size"):
+            size = getattr(module, name, None)
+            if isinstance(size, int):
+                yield (size,) * spatial_dims
+            elif isinstance(size, Sequence) and len(size) == spatial_dims:
+                yield tuple(size)
+
+
+def _tensors_in(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, dict):
+        yield from chain.from_iterable(map(_tensors_in, output.values()))
+    elif isinstance(output, list | tuple):
+        yield from chain.from_iterable(map(_tensors_in, output))
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
