@@ -319,6 +319,7 @@ _TABLES = (
     Family(
         name="densenet",
         signature=r"(.*?)dense\.0\.0\.conv2\.weight",  # see libraries.py
+        excludes=r"features\.conv1\.weight",  # a stem of three convolutions
         stem="stage0",
         stream="stage{s}",
         block="dense.{s}.{b}",
