@@ -58,6 +58,7 @@ CONSISTENT = {
         build_network("tf_efficientnet_lite0", num_classes=2, width=0.3),
         build_network("tf_efficientnet_lite0", num_classes=2, width=0.3, depths=[1, 1, 1]),
     ),
+    "concatenated channels": lambda: (DenseNet(2, 1, 2, 16, 8, (2, 3)), DenseNet(2, 1, 2, 16, 8, (1, 3))),
     "group norms": lambda: (SegResNet(2, init_filters=16), SegResNet(2, init_filters=8)),
 }
 INCONSISTENT = {

@@ -194,7 +194,7 @@ def test_whole_heads_are_kept() -> None:
     assert axes["blocks.1.head_dim"] == [0, 1, 2, 3]
 
 
-def test_the_heads_of_a_hiera_are_those_of_each_stage() -> None:
+def test_a_hiera_is_no_vit() -> None:
     large, small = (
         Hiera(img_size=(64, 64), num_classes=2, embed_dim=width, num_heads=2, stages=(1, 1, 1, 1)) for width in (32, 16)
     )
@@ -418,7 +418,7 @@ def test_a_wider_small_network_is_refused_with_layer_shapes_rule_and_remedy() ->
         ({"elements": "best"}, "elements='best' is unknown; choose one of uniform"),
         ({"layers": "middle"}, "layers='middle' is unknown"),
         ({"mode": "flat"}, "mode='flat' is unknown; choose one of structured, reference"),
-        ({"family": "densenet"}, "family='densenet' is unknown"),
+        ({"family": "vgg"}, "family='vgg' is unknown"),
         ({"large_heads": 5}, "can't be 5 heads; correct large_heads"),
         ({"small_heads": 5}, "can't be 5 heads; correct small_heads"),
     ],
@@ -489,11 +489,24 @@ def test_tensors_of_another_form_are_left_with_the_reason() -> None:
     assert in_reference == {"b": "other kernel: 3x3 here, 5x5x5 in the large network", "c": ""}
 
 
-def test_a_tensor_that_the_family_does_not_know_is_taken_by_its_sizes_and_doubted() -> None:
+def test_a_tensor_that_the_family_does_not_know_is_copied_whole_or_refused() -> None:
     large, small = resnet(2).state_dict(), resnet(1).state_dict()
-    large["gate"], small["gate"] = torch.arange(8.0), torch.zeros(4)
+    large["gate"], small["gate"] = torch.arange(8.0), torch.zeros(8)
     plan = plan_selection(large, small)
+    assert plan.verified and torch.equal(plan.apply()["gate"], large["gate"])
+    small["gate"] = torch.zeros(4)
+    with pytest.raises(SelectionError, match=r"gate: the table of family 'resnet' doesn't have .* \(4 from 8\)"):
+        plan_selection(large, small)
+    plan = plan_selection(large, small, family="generic")
     assert not plan.verified and torch.equal(plan.apply()["gate"], torch.tensor([0.0, 2.0, 4.0, 6.0]))
+
+
+def test_an_unknown_tensor_of_a_block_comes_from_the_block_that_gives_the_others() -> None:
+    large, small = vit(1, 3).state_dict(), vit(1, 1).state_dict()
+    large |= {f"blocks.{block}.gate": torch.full((2,), float(block)) for block in range(3)}
+    small["blocks.0.gate"] = torch.zeros(2)
+    plan = plan_selection(large, small, layers="last", large_heads=2, small_heads=2)
+    assert plan.apply()["blocks.0.gate"].tolist() == [2.0, 2.0]
 
 
 def test_weights_without_values_have_no_norm_and_give_no_importance() -> None:

@@ -203,14 +203,16 @@ CLASSIFIERS = {f"{name}.{leaf}" for name in ("head", "head.fc", "classifier") fo
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_families_without_a_table_are_consistent(name: str) -> None:
+def test_what_an_image_shows_of_a_network_of_timm_is_consistent_and_what_a_table_says(name: str) -> None:
     model, wide, narrow = TIMM[name]
     torch.manual_seed(0)
     large, small = (timm.create_model(model, num_classes=3, **sizes) for sizes in (wide, narrow))
-    plan = plan_selection(large, small, elements="random")
+    plan = plan_selection(large, small, elements="random", family="traced")
     assert plan.family == "traced" and not plan.doubts
     assert {part for parts in plan.skipped.values() for part in parts} <= CLASSIFIERS
     assert plan.check().verdict == "consistent"
+    found, expected = (plan_selection(large, small, family=way).apply(tagged(large)) for way in ("traced", None))
+    assert all(torch.equal(value, expected[tensor]) for tensor, value in found.items()) and len(found) == len(expected)
 
 
 def test_an_operation_that_is_not_known_is_said_and_sizes_decide(caplog: pytest.LogCaptureFixture) -> None:

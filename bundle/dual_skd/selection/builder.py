@@ -7,7 +7,6 @@ import logging
 from functools import partial
 
 from dual_skd.errors import SelectionError
-from dual_skd.selection.axes import is_classifier
 from dual_skd.selection.families import FAMILIES
 from dual_skd.selection.indices import PlanAxes
 from dual_skd.selection.parts import Axis, NotSelected, Part, Step, by, other_form
@@ -75,7 +74,7 @@ class PlanBuilder:
 
     def _source(self, name: str) -> str | None:
         """The tensor of the large network that a tensor is taken from; None where that one computes without."""
-        if is_classifier(name):
+        if name in self.small.classifier:
             raise NotSelected(CLASSIFIER)
         self._leave_out_heads(name)
         return self._equal_name(name)

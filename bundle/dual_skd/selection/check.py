@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dual_skd.errors import SelectionError
 from dual_skd.selection.builder import CLASSIFIER
 from dual_skd.selection.embedding import Embedding, Pick, first_line
+from dual_skd.selection.naming import Naming
 from dual_skd.selection.parts import Part, axes_of
 from dual_skd.selection.view import View
 from dual_skd.utils.wording import first_few
@@ -72,7 +73,14 @@ class PlanCheck:
 
 
 def check_plan(
-    parts: Sequence[Part], pick: Pick, large: View, small: View, *, image: Tensor | None = None, seed: int = 0
+    parts: Sequence[Part],
+    pick: Pick,
+    large: View,
+    small: View,
+    *,
+    image: Tensor | None = None,
+    seed: int = 0,
+    naming: Naming | None = None,
 ) -> PlanCheck:
     """Runs both networks with what a plan copies, see the top of this file.
 
@@ -82,6 +90,7 @@ def check_plan(
         large: view of the large network, with its module.
         small: the same of the small one.
         image: an input of the small network, of which the shape is used; None tries some.
+        naming: of the large network's tensors that the plan stacks.
         seed: of the random values.
 
     Raises:
@@ -93,7 +102,7 @@ def check_plan(
                 f"of the {word} network only the tensors are known, and a check computes with it: give the module, "
                 f"plan.check({word}=...)"
             )
-    pair = Embedding(parts, pick, large, small)
+    pair = Embedding(parts, pick, large, small, naming or Naming())
     result = PlanCheck(
         "no power",
         unselected=tuple(p.name for p in parts if p.reason not in ("", CLASSIFIER) and p.name not in small.buffers),

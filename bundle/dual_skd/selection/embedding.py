@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from dual_skd.errors import SelectionError
 from dual_skd.selection.builder import CLASSIFIER
 from dual_skd.selection.images import likely_inputs, tensors_in
+from dual_skd.selection.naming import Naming
 from dual_skd.selection.padding import HEAD_SCALE, padding_invariant
-from dual_skd.selection.parts import Part
+from dual_skd.selection.parts import Part, piece_of
 from dual_skd.selection.view import View
 
 Pick = Callable[[Part, Tensor], Tensor]
@@ -40,6 +41,7 @@ class Embedding:
         pick: takes a part's entries from a tensor shaped like its source, before any adaptation.
         large: view of the large network, with its module.
         small: the same of the small one.
+        naming: of the large network's tensors that the plan stacks.
 
     Attributes:
         large, small: the networks.
@@ -48,10 +50,10 @@ class Embedding:
         inflated: whether a network of volumes takes its weights from one of images.
     """
 
-    def __init__(self, parts: Sequence[Part], pick: Pick, large: View, small: View) -> None:
+    def __init__(self, parts: Sequence[Part], pick: Pick, large: View, small: View, naming: Naming) -> None:
         self.selected = [part for part in parts if not part.reason]
         self._left = [part for part in parts if part.reason]
-        self._pick = pick
+        self._pick, self._naming = pick, naming
         self.small = _double_copy(small, None)
         self.large = _double_copy(large, self.small)
         self._heads = {part.name.rpartition(".")[0] for part in parts if part.reason == CLASSIFIER} - {""}
@@ -68,11 +70,12 @@ class Embedding:
         for name in self._learned & state.keys():
             state[name].fill_(name.endswith("running_var"))
         for part in self.selected:
-            if part.source in self._learned:
-                target = state[part.source]
+            if part.source and self._learned.issuperset(self._naming.pieces(part.source)):
+                target = self._naming.values(state)[part.source]
                 places = self._pick(part, torch.arange(target.numel()).reshape(target.shape))
                 drawn = _draw(part.source, places.shape, generator, gain)
                 target.view(-1)[places.flatten()] = drawn.flatten()
+                self._naming.spread(part.source, target, state)
         for part in self._left:
             if small[part.name].is_floating_point() and small[part.name].dim():
                 _leave_out(part.name, small[part.name])
@@ -197,7 +200,7 @@ class Embedding:
         """What the small network gets of a part; without the adaptations that :meth:`_give_form` made needless."""
         if part.neutral is not None or part.source is None:
             return torch.full_like(like, part.neutral or 0.0)
-        value = self._pick(part, self._large_state[part.source])
+        value = piece_of(part, self._pick(part, self._naming.values(self._large_state)[part.source]))
         if part.steps and value.shape != like.shape:
             if value.dim() == like.dim() == 3 and not self.inflated:  # leading tokens
                 value = nn.functional.pad(value, (0, 0, like.shape[1] - value.shape[1], 0))
@@ -206,7 +209,7 @@ class Embedding:
                     value = step(value)
         if part.add_first:
             value = value + self._pick(part, self._large_state[part.add_first][:, :1])
-        return value
+        return value.reshape(like.shape) if value.numel() == like.numel() else value
 
 
 def _double_copy(view: View, like: nn.Module | None) -> nn.Module:

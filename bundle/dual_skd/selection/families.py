@@ -8,20 +8,22 @@ same indices. A family says so in a table: the name of a tensor on the left, its
 
 reads: the first dimension is made of three axes, the last of them running fastest; the second is the embedding. Further
 words: ``image`` input channels, ``1`` a dimension that is not selected, ``*`` kernel dimensions (any number, none too),
-``tokens`` positions. ``{s}`` is the stage, ``{b}`` the block, ``{block}`` the path of the block, ``{in}`` and ``{out}``
-the residual stream before and after it, ``{last}`` the number of the last stage. A name may list alternatives of other
-libraries, separated by ``|``; ``name.*`` stands for weight, bias and running statistics.
+``tokens`` positions, ``window`` relative positions, ``constant`` a tensor that isn't learned. ``{s}`` is the stage,
+``{b}`` the block, ``{n}`` any other number, ``{block}`` the path of the block, ``{in}`` and ``{out}`` the residual
+stream before and after it, ``{last}`` the number of the last stage. In a DenseNet ``{before}`` is what a block reads:
+the stage's stream and what each block in front of it adds, one after the other; ``{joined}`` is that of a whole stage.
+A name may list alternatives of other libraries, separated by ``|``; ``name.*`` stands for weight, bias and running
+statistics. Names that differ more are in :mod:`.libraries`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-FIXED_SIZES = {"qkv": 3, "gate": 2}  # axes that are never selected
+Marker = str | Callable[[Mapping[str, tuple[int, ...]]], bool]  # of a kind of block: a name, or a test of its shapes
 
-# first part of a classifier's name, by library
-CLASSIFIERS = "head heads head_dist fc classifier classification_head class_layers last_linear _fc".split()
+FIXED_SIZES = {"qkv": 3, "kv": 2, "gate": 2, "merge": 4}  # axes that are never selected
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +34,14 @@ class Family:
         name: the word a user may give as ``family``.
         signature: regular expression of a tensor name that only this family has; group 1 is a prefix to strip
             (a wrapper module's name).
+        needs: name of another tensor that it always has.
+        excludes: regular expression of names that only other networks have.
         tensors: tensor name -> dimensions, outside of blocks.
-        blocks: (kind of block, name that marks the kind) -> {tensor name -> dimensions}; the first marker decides.
+        blocks: (kind of block, what marks the kind) -> {tensor name -> dimensions}; the first marker decides.
         block: path of a block with ``{s}`` (staged families) and ``{b}``.
         stream: name of a stage's residual axis with ``{s}``, or the only stream's name.
         stem: axis in front of the first stage.
+        grows: axis that each block adds to what the next ones read.
         keep_first: the first block of a stage differs in stride and width.
         skips_by_width: the first block of a stage adds its input where stride and widths allow; no tensor shows it.
     """
@@ -44,12 +49,15 @@ class Family:
     name: str
     signature: str
     tensors: Mapping[str, str]
-    blocks: Mapping[tuple[str, str], Mapping[str, str]]
+    blocks: Mapping[tuple[str, Marker], Mapping[str, str]]
     block: str
     stream: str
     stem: str
     keep_first: bool = False
     skips_by_width: bool = False
+    grows: str = ""
+    needs: str = ""
+    excludes: str = ""
 
     @property
     def staged(self) -> bool:
@@ -57,6 +65,105 @@ class Family:
         return "{s}" in self.block
 
 
+def is_gated(block: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a transformer block's first layer makes both the gate and what is gated."""
+    shapes = [
+        block.get(f"mlp.{old}.weight", block.get(f"mlp.{new}.weight")) for old, new in zip(*MLP_NAMES, strict=True)
+    ]
+    return shapes[0] is not None and shapes[1] is not None and shapes[0][0] == 2 * shapes[1][1]
+
+
+MLP_NAMES = (("fc1", "fc2"), ("linear1", "linear2"))  # timm's, MONAI's
+ATTENTION = {
+    "attn.qkv.weight": "(qkv {block}.head {block}.head_dim) {out}",
+    "attn.qkv.bias": "(qkv {block}.head {block}.head_dim)",
+    "attn.q_bias": "({block}.head {block}.head_dim)",
+    "attn.k_bias": "({block}.head {block}.head_dim)",
+    "attn.v_bias": "({block}.head {block}.head_dim)",
+    "attn.q_norm.*": "{block}.head_dim",
+    "attn.k_norm.*": "{block}.head_dim",
+    "attn.norm.*": "({block}.head {block}.head_dim)",
+    "attn.proj.weight|attn.out_proj.weight": "{out} ({block}.head {block}.head_dim)",
+    "attn.proj.bias|attn.out_proj.bias": "{out}",
+    "attn.relative_position_bias_table|attn.rel_pos.relative_position_bias_table": "window {block}.head",
+    "attn.relative_position_index|attn.rel_pos.relative_position_index": "constant",
+}
+MLP = {
+    "mlp.fc1.weight|mlp.linear1.weight": "{block}.mlp {out}",
+    "mlp.fc1.bias|mlp.linear1.bias": "{block}.mlp",
+    "mlp.norm.*": "{block}.mlp",
+    "mlp.fc2.weight|mlp.linear2.weight": "{out} {block}.mlp",
+    "mlp.fc2.bias|mlp.linear2.bias": "{out}",
+}
+GATED_MLP = {
+    "mlp.fc1.weight|mlp.linear1.weight": "(gate {block}.mlp) {out}",
+    "mlp.fc1.bias|mlp.linear1.bias": "(gate {block}.mlp)",
+}
+TRANSFORMER = {
+    **ATTENTION,
+    **MLP,
+    "norm1.*": "{out}",
+    "norm2.*": "{out}",
+    "norm_cross_attn.*": "{out}",
+    "ls1.gamma": "{out}",
+    "ls2.gamma": "{out}",
+    "gamma_1": "{out}",
+    "gamma_2": "{out}",
+    "attn.proj_l.weight": "{block}.head {block}.head",  # CaiT mixes its heads
+    "attn.proj_l.bias": "{block}.head",
+    "attn.proj_w.weight": "{block}.head {block}.head",
+    "attn.proj_w.bias": "{block}.head",
+    "attn.rel_pos.mlp.fc1.weight": "{block}.rel_pos 1",
+    "attn.rel_pos.mlp.fc1.bias": "{block}.rel_pos",
+    "attn.rel_pos.mlp.fc2.weight": "{block}.head {block}.rel_pos",
+    "attn.rel_pos.mlp.fc2.bias": "{block}.head",
+}
+CLASS_ATTENTION = {  # CaiT's last blocks
+    "gamma_1": "embed",
+    "gamma_2": "embed",
+    "norm1.*": "embed",
+    "norm2.*": "embed",
+    "attn.q.weight": "({path}.head {path}.head_dim) embed",
+    "attn.q.bias": "({path}.head {path}.head_dim)",
+    "attn.k.weight": "({path}.head {path}.head_dim) embed",
+    "attn.k.bias": "({path}.head {path}.head_dim)",
+    "attn.v.weight": "({path}.head {path}.head_dim) embed",
+    "attn.v.bias": "({path}.head {path}.head_dim)",
+    "attn.proj.weight": "embed ({path}.head {path}.head_dim)",
+    "attn.proj.bias": "embed",
+    "mlp.fc1.weight": "{path}.mlp embed",
+    "mlp.fc1.bias": "{path}.mlp",
+    "mlp.fc2.weight": "embed {path}.mlp",
+    "mlp.fc2.bias": "embed",
+}
+ATTENTION_POOL = {  # SigLIP's map head
+    "attn_pool.latent": "1 1 embed",
+    "attn_pool.q.weight": "(pool.head pool.head_dim) embed",
+    "attn_pool.q.bias": "(pool.head pool.head_dim)",
+    "attn_pool.kv.weight": "(kv pool.head pool.head_dim) embed",
+    "attn_pool.kv.bias": "(kv pool.head pool.head_dim)",
+    "attn_pool.q_norm.*": "pool.head_dim",
+    "attn_pool.k_norm.*": "pool.head_dim",
+    "attn_pool.proj.weight": "embed (pool.head pool.head_dim)",
+    "attn_pool.proj.bias": "embed",
+    "attn_pool.norm.*": "embed",
+    "attn_pool.mlp.fc1.weight": "pool.mlp embed",
+    "attn_pool.mlp.fc1.bias": "pool.mlp",
+    "attn_pool.mlp.fc2.weight": "embed pool.mlp",
+    "attn_pool.mlp.fc2.bias": "embed",
+}
+WINDOWED = {
+    **ATTENTION,
+    **MLP,
+    "norm1.*": "{out}",
+    "norm2.*": "{out}",
+    "attn.logit_scale": "{block}.head 1 1",
+    "attn.cpb_mlp.0.weight": "{block}.cpb 1",
+    "attn.cpb_mlp.0.bias": "{block}.cpb",
+    "attn.cpb_mlp.2.weight": "{block}.head {block}.cpb",
+    "attn.relative_coords_table": "constant",
+    "attn_mask": "constant",
+}
 SQUEEZE_EXCITE = {
     "se.conv_reduce.weight": "{block}.se {block}.mid *",
     "se.conv_reduce.bias": "{block}.se",
@@ -75,6 +182,7 @@ _TABLES = (
     Family(
         name="efficientnet",
         signature=r"(.*?)blocks\.0\.0\.conv(_dw|_exp)?\.weight",
+        needs="conv_stem.weight",  # a UNETR has such blocks too
         stem="stem",
         stream="stage{s}",
         block="blocks.{s}.{b}",
@@ -121,6 +229,7 @@ _TABLES = (
     Family(
         name="convnext",
         signature=r"(.*?)stages\.0\.blocks\.0\.conv_dw\.weight",
+        excludes=r"stages\.\d+\.blocks\.\d+\.gamma_xca",  # EdgeNeXt
         stem="stage0",
         stream="stage{s}",
         block="stages.{s}.blocks.{b}",
@@ -154,6 +263,7 @@ _TABLES = (
     Family(
         name="vit",
         signature=r"(\D*?)blocks\.0\.attn\.qkv\.weight",  # not one stage of several, as in Swin
+        excludes=r"blocks\.\d+\.(?:proj\.\w+|attn\.temperature)",  # Hiera; XCiT
         stem="embed",
         stream="embed",
         block="blocks.{b}",
@@ -169,28 +279,64 @@ _TABLES = (
             "norm_pre.*": "embed",
             "norm.*": "embed",
             "fc_norm.*": "embed",
+            "dist_token": "1 1 embed",
+            "patch_embed.norm.*": "embed",
+            "rope.*": "constant",
+            **ATTENTION_POOL,
+            **{
+                f"blocks_token_only.{{n}}.{name}": dims.replace("{path}", "class{n}")
+                for name, dims in CLASS_ATTENTION.items()
+            },
         },
         blocks={
-            ("transformer", "attn.qkv.weight"): {
-                "norm1.*": "embed",
-                "attn.qkv.weight": "(qkv {block}.head {block}.head_dim) embed",
-                "attn.qkv.bias": "(qkv {block}.head {block}.head_dim)",
-                "attn.q_norm.*": "{block}.head_dim",
-                "attn.k_norm.*": "{block}.head_dim",
-                "attn.proj.weight|attn.out_proj.weight": "embed ({block}.head {block}.head_dim)",
-                "attn.proj.bias|attn.out_proj.bias": "embed",
-                "ls1.gamma": "embed",
-                "norm2.*": "embed",
-                "norm_cross_attn.*": "embed",
-                "mlp.fc1.weight|mlp.linear1.weight": "{block}.mlp embed",
-                "mlp.fc1.bias|mlp.linear1.bias": "{block}.mlp",
-                "mlp.fc2.weight|mlp.linear2.weight": "embed {block}.mlp",
-                "mlp.fc2.bias|mlp.linear2.bias": "embed",
-                "mlp.w12.weight": "(gate {block}.mlp) embed",
-                "mlp.w12.bias": "(gate {block}.mlp)",
-                "mlp.w3.weight": "embed {block}.mlp",
-                "mlp.w3.bias": "embed",
-                "ls2.gamma": "embed",
+            ("gated", is_gated): {**TRANSFORMER, **GATED_MLP},
+            ("transformer", "attn.qkv.weight"): TRANSFORMER,
+        },
+    ),
+    *(
+        Family(
+            name=name,
+            signature=signature,
+            excludes=excludes,
+            stem="stage0",
+            stream="stage{s}",
+            block="layers.{s}.blocks.{b}",
+            tensors={
+                "patch_embed.proj.weight": "stage0 image *",
+                "patch_embed.proj.bias": "stage0",
+                "patch_embed.norm.*": "stage0",
+                "layers.{s}.downsample.norm.*": merged,
+                "layers.{s}.downsample.reduction.weight": "{out} (merge {in})",
+                "norm.*": "stage{last}",
+            },
+            blocks={("transformer", "attn.qkv.weight"): WINDOWED},
+        )
+        for name, signature, excludes, merged in (  # the norm of a patch merging stands in front of it or behind
+            ("swin", r"(.*?)layers\.0\.blocks\.0\.attn\.qkv\.weight", r".*\.logit_scale", "(merge {in})"),
+            ("swinv2", r"(.*?)layers\.0\.blocks\.0\.attn\.logit_scale", "", "{out}"),
+        )
+    ),
+    Family(
+        name="densenet",
+        signature=r"(.*?)dense\.0\.0\.conv2\.weight",  # see libraries.py
+        excludes=r"features\.conv1\.weight",  # a stem of three convolutions
+        stem="stage0",
+        stream="stage{s}",
+        block="dense.{s}.{b}",
+        grows="{block}.new",
+        tensors={
+            "stem.conv.weight": "stage0 image *",
+            "stem.norm.*": "stage0",
+            "transition.{s}.norm.*": "{joined}",
+            "transition.{s}.conv.weight": "stage{s} {joined} *",
+            "norm.*": "{joined}",
+        },
+        blocks={
+            ("dense", "conv2.weight"): {
+                "norm1.*": "{before}",
+                "conv1.weight": "{block}.mid {before} *",
+                "norm2.*": "{block}.mid",
+                "conv2.weight": "{block}.new {block}.mid *",
             },
         },
     ),

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from dual_skd.errors import SelectionError
-from dual_skd.selection.axes import Key, NetworkAxes, describe, find_family
+from dual_skd.selection.axes import JOINED, Key, NetworkAxes, describe, find_family
 from dual_skd.selection.builder import ABSENT, CLASSIFIER, PlanBuilder
 from dual_skd.selection.families import FAMILIES, FIXED_SIZES
-from dual_skd.selection.parts import Axis, NotSelected, Part, Step, other_form
-from dual_skd.selection.resample import channel_steps, kernel_steps
+from dual_skd.selection.parts import Concatenation, Dim, NotSelected, Part, Step, by, other_form
+from dual_skd.selection.resample import channel_steps, kernel_steps, window_steps
 from dual_skd.selection.rules import Layers, map_blocks
 from dual_skd.selection.view import View
 from dual_skd.utils.wording import first_few
@@ -21,6 +21,11 @@ from dual_skd.utils.wording import first_few
 logger = logging.getLogger(__name__)
 
 DEFAULT_HEAD_DIM = 64  # of every standard ViT; assumed where only a state dict is known
+CONSTANT = (("constant",),)  # the dimensions of a tensor that isn't learned
+
+
+class UnknownTensor(SelectionError):
+    """The family's table doesn't have a tensor whose shape differs in the two networks."""
 
 
 class FamilyBuilder(PlanBuilder):
@@ -71,19 +76,51 @@ class FamilyBuilder(PlanBuilder):
         if axes is None:
             if name not in self.small_axes.unknown:
                 raise NotSelected(CLASSIFIER)
-            self.axes.doubts.append(f"{name} is not in the family's table")
-            return self._equal_name(name)
+            return self._of_unknown(name)
+        if axes.dims == CONSTANT:
+            raise NotSelected("made from the network's sizes, not learned")
         self._leave_out_heads(name)
         role, stage, block = axes.key
         if block is not None:
-            block = self.blocks[stage].get(block)
-            if block is None:
-                depth = self.large_axes.depths.get(stage, 0)
-                raise NotSelected(f"the large network has only {depth} blocks here, none is left")
+            block = self._large_block(stage, block)
         source = self.large_axes.by_key.get((role, stage, block))
         if source is None and not self._is_neutral(name, (role, stage, block)):
             raise NotSelected(ABSENT)
         return source
+
+    def _of_unknown(self, name: str) -> str:
+        """The source of a tensor that the table doesn't know: its axes aren't known, so no size may change."""
+        source = self._equal_name(self._in_large(name))
+        new, old = self.small.shapes[name], self.large.shapes[source]
+        if new != old and not self.reference:
+            raise UnknownTensor(
+                f"{name}: the table of family '{self.family}' doesn't have this tensor, and its shape differs "
+                f"({by(new)} from {by(old)}), so its channels can't be matched with those of the other tensors; give "
+                "the networks themselves (modules), so that their axes can be followed, or family='generic' to match "
+                "them by their sizes alone"
+            )
+        return source
+
+    def _in_large(self, name: str) -> str:
+        """The name of an unknown tensor in the block that the large network gives."""
+        place = self.small_axes.unknown[name]
+        if place is None:
+            return name
+        stage, block = place
+        large = self._large_block(stage, block)
+        path, other = (self.small_axes.family.block.format(s=stage, b=number) for number in (block, large))
+        return other + name.removeprefix(path)
+
+    def _has_source(self, place: tuple[str, int] | None) -> bool:
+        return place is None or self.blocks[place[0]].get(place[1]) is not None
+
+    def _large_block(self, stage: str, block: int) -> int:
+        """The block of the large network that gives one of the small network."""
+        large = self.blocks[stage].get(block)
+        if large is None:
+            depth = self.large_axes.depths.get(stage, 0)
+            raise NotSelected(f"the large network has only {depth} blocks here, none is left")
+        return large
 
     def _is_neutral(self, name: str, key: Key) -> bool:
         """Whether the large network has the layer around a tensor that it lacks, a bias or a layer scale."""
@@ -109,13 +146,15 @@ class FamilyBuilder(PlanBuilder):
             raise NotSelected(f"the networks end in different stages ({here} here, {there} in the large network)")
         if self.reference:
             return self._published_part(name, source, image=small.dims[1:2] == (("image",),))
-        dims: list[tuple[Axis, ...] | None] = []
+        dims: list[Dim | None] = []
         steps: tuple[Step, ...] = ()
         for place, words in enumerate(small.dims):
             if words == ("tokens",):
                 steps += self._position_steps(name, source)
             elif words == ("image",):
                 steps += channel_steps(old[place], new[place])
+            elif words == ("window",):
+                steps += window_steps(old[place], new[place]) if old[place] != new[place] else ()
             elif words not in (("1",), ("pixels",)):
                 dims.append(self._named_axes(name, source, words, place))
                 continue
@@ -126,8 +165,10 @@ class FamilyBuilder(PlanBuilder):
         add_first = self._lost_class_position() if small.key[0].startswith("cls_token") else None
         return Part(name, source, tuple(dims), steps, add_first=add_first)
 
-    def _named_axes(self, name: str, source: str, words: tuple[str, ...], place: int) -> tuple[Axis, ...]:
+    def _named_axes(self, name: str, source: str, words: tuple[str, ...], place: int) -> Dim:
         """The axes of one dimension with their sizes in both networks."""
+        if words[0].startswith(JOINED):
+            return (self._joined(name, source, words[0].removeprefix(JOINED).partition(":")[0], place),)
         fixed = math.prod(FIXED_SIZES.get(word, 1) for word in words)
         large, small = self.large.shapes[source][place] // fixed, self.small.shapes[name][place] // fixed
         if sum(word not in FIXED_SIZES for word in words) == 2:
@@ -136,6 +177,35 @@ class FamilyBuilder(PlanBuilder):
             sizes = iter([(large, small)])
         pairs = [(FIXED_SIZES[word],) * 2 if word in FIXED_SIZES else next(sizes) for word in words]
         return tuple(self._axis(word, *pair, name, source) for word, pair in zip(words, pairs, strict=True))
+
+    def _joined(self, name: str, source: str, stage: str, place: int) -> Concatenation:
+        """A stage's stream and what its blocks add, one after the other, as far as a dimension has them."""
+        family = self.small_axes.family
+        stream = family.stream.replace("{s}", stage)
+        sizes = self.large_axes.sizes, self.small_axes.sizes
+        large, small = self.large.shapes[source][place], self.small.shapes[name][place]
+        starts = [sizes[0][stream]]  # of each block's channels in the large network
+        for block in range(self.large_axes.depths[stage]):
+            starts.append(starts[-1] + sizes[0][self._grown(stage, block)])
+        segments: list[tuple[int, Dim]] = [(0, (self._axis(stream, sizes[0][stream], sizes[1][stream], name, source),))]
+        whole = sizes[1][stream]
+        for block in range(self.small_axes.depths[stage]):
+            if whole >= small:
+                break
+            grown, given = self._grown(stage, block), self._large_block(stage, block)
+            axis = self._axis(grown, sizes[0][self._grown(stage, given)], sizes[1][grown], name, source)
+            segments.append((starts[given], (axis,)))
+            whole += axis.small
+            if starts[given + 1] > large:
+                raise NotSelected("reads a block that the large network's block doesn't read")
+        if whole != small:
+            raise other_form(self.small.shapes[name], self.large.shapes[source])
+        return Concatenation(tuple(segments), large)
+
+    def _grown(self, stage: str, block: int) -> str:
+        """The axis that a block adds."""
+        family = self.small_axes.family
+        return family.grows.replace("{block}", family.block.format(s=stage, b=block))
 
     def _split_heads(self, name: str, source: str, large: int, small: int) -> list[tuple[int, int]]:
         """Heads, and channels per head, of both networks for an attention of the given inner widths."""
@@ -191,7 +261,7 @@ class FamilyBuilder(PlanBuilder):
             a, b = self.axes.sizes.get(before), self.axes.sizes.get(after)
             if not a or not b or before == after or a.small != b.small:
                 continue
-            block = self.small_axes.prefix + family.block.format(s=stage, b=0)
+            block = family.block.format(s=stage, b=0)
             if a.large == b.large:
                 self.axes.join(after, before)
             elif family.skips_by_width and self.small.skips.get(block, True):  # unknown of a state dict
@@ -200,9 +270,14 @@ class FamilyBuilder(PlanBuilder):
     def _warn_of_absent(self) -> None:
         """Warns of tensors of the used blocks that the small network lacks; without a projection the axes differ."""
         back = {(stage, source): block for stage, chosen in self.blocks.items() for block, source in chosen.items()}
-        absent = []
+        known = {self._in_large(name) for name, place in self.small_axes.unknown.items() if self._has_source(place)}
+        absent = [
+            name for name, place in self.large_axes.unknown.items()
+            if name not in known and (place is None or place in back) and self.large.shapes[name]
+        ]  # fmt: skip
         for (role, stage, block), name in self.large_axes.by_key.items():
-            if (block is not None and (stage, block) not in back) or not self.large_axes.tensors[name].dims:
+            is_left_out = block is not None and (stage, block) not in back
+            if is_left_out or self.large_axes.tensors[name].dims in ((), CONSTANT):
                 continue
             if (role, stage, back.get((stage, block))) not in self.small_axes.by_key:
                 absent.append(name)
@@ -226,10 +301,7 @@ class FamilyBuilder(PlanBuilder):
                 )
         for stage, chosen in self.blocks.items():
             for block, source in chosen.items():
-                paths = [
-                    axes.prefix + axes.family.block.format(s=stage, b=number)
-                    for axes, number in ((self.small_axes, block), (self.large_axes, source))
-                ]
+                paths = [self.small_axes.family.block.format(s=stage, b=number) for number in (block, source)]
                 if self.large.skips.get(paths[1]) and self.small.skips.get(paths[0]) is False:
                     self.axes.doubts.append(f"{paths[1]} adds its input in the large network, {paths[0]} doesn't")
 
@@ -243,7 +315,9 @@ def common_family(large: View, small: View, wanted: str | None) -> tuple[Network
         names = [found.name if found else "unknown" for found in (family, other)]
         logger.warning("The large network is of family %s, the small one of family %s.", *names)
         return None
-    return (describe(family, large.shapes), describe(family, small.shapes)) if family else None
+    if family is None:
+        return None
+    return describe(family, large.shapes, large.classifier), describe(family, small.shapes, small.classifier)
 
 
 def _axis_beside(axes: NetworkAxes, counter: str) -> tuple[str, ...]:

@@ -70,6 +70,7 @@ class Part:
         neutral: value of a tensor that the large network computes without.
         add_first: a position embedding whose first entry is added, for a class token that has no position of its own in
             the small network.
+        piece: (place, number) where this tensor is one of several that the plan stacks along their first dimension.
     """
 
     name: str
@@ -79,6 +80,12 @@ class Part:
     reason: str = ""
     neutral: float | None = None
     add_first: str | None = None
+    piece: tuple[int, int] | None = None
+
+
+def piece_of(part: Part, tensor: Tensor) -> Tensor:
+    """What belongs to a part of a tensor that its plan stacks."""
+    return tensor.chunk(part.piece[1])[part.piece[0]] if part.piece else tensor
 
 
 class NotSelected(Exception):

@@ -33,9 +33,10 @@ from dual_skd.options.choices import SelectionMode
 from dual_skd.selection.builder import PlanBuilder
 from dual_skd.selection.check import PlanCheck, check_plan
 from dual_skd.selection.families import FAMILIES
-from dual_skd.selection.family_builder import FamilyBuilder, common_family
+from dual_skd.selection.family_builder import FamilyBuilder, UnknownTensor, common_family
 from dual_skd.selection.indices import entries
-from dual_skd.selection.parts import Part, axes_of, is_whole
+from dual_skd.selection.naming import Naming, common_names, meet
+from dual_skd.selection.parts import Part, axes_of, is_whole, piece_of
 from dual_skd.selection.report import SelectionReport, SelectionRow, as_table
 from dual_skd.selection.rules import ELEMENT_RULES, Layers, check_word
 from dual_skd.selection.traced_builder import TracedBuilder
@@ -64,10 +65,12 @@ class SelectionPlan:
         small: View,
         family: str,
         doubts: Sequence[str],
+        naming: Naming,
     ) -> None:
         self._parts = list(parts)
         self._indices = dict(indices)
         self._large = large
+        self._naming = naming  # of the large network
         self._small = replace(small, state={})  # its tensors are the caller's
         self.family = family
         self.doubts = list(doubts)
@@ -102,7 +105,7 @@ class SelectionPlan:
             view if given is None else replace(view, module=given)
             for view, given in ((self._large, large), (self._small, small))
         ]
-        self.checked = check_plan(self._parts, self._pick, *views, image=image)
+        self.checked = check_plan(self._parts, self._pick, *views, image=image, naming=self._naming)
         return self.checked
 
     @property
@@ -160,7 +163,7 @@ class SelectionPlan:
         Raises:
             SelectionError: when ``large_state_dict`` doesn't have the tensors of the plan.
         """
-        state = self._large.state if large_state_dict is None else large_state_dict
+        state = self._large.state if large_state_dict is None else self._naming.values(large_state_dict)
         return {part.name: self._copy(part, state) for part in self._parts if not part.reason}
 
     def report(self) -> SelectionReport:
@@ -178,24 +181,32 @@ class SelectionPlan:
             notes.append(f"absent in the large network, which equals {part.neutral:g}")
         if part.add_first:
             notes.append(f"first entry of {part.add_first} added")
+        if part.piece and not self._naming.is_piece(part):
+            notes.append(f"part {part.piece[0] + 1} of {part.piece[1]}")
         return SelectionRow(
             part.name,
-            part.source,
+            self._naming.source(part),
             self._small.shapes[part.name],
-            self._large.shapes.get(part.source) if part.source else None,
+            self._source_shape(part),
             {name: self._indices[name].tolist() for name in named},
             None if part.reason or part.source is None else self._norm_share(part, self._large.state[part.source]),
             part.reason,
             "; ".join(notes),
         )
 
+    def _source_shape(self, part: Part) -> tuple[int, ...] | None:
+        shape = self._large.shapes.get(part.source) if part.source else None
+        if shape and part.piece and self._naming.is_piece(part):
+            return (shape[0] // part.piece[1], *shape[1:])
+        return shape
+
     def _norm_share(self, part: Part, source: Tensor) -> float | None:
         if source.device.type == "meta":
             return None
         if all(index is None for index in self._flat_indices(part)):
             return 1.0
-        total = _squared_norm(source)
-        return _squared_norm(self._pick(part, source)) / total if total else 1.0
+        total = _squared_norm(piece_of(part, source))
+        return _squared_norm(piece_of(part, self._pick(part, source))) / total if total else 1.0
 
     def _copy(self, part: Part, state: Mapping[str, Tensor]) -> Tensor:
         if part.neutral is not None:
@@ -216,6 +227,7 @@ class SelectionPlan:
             result = step(result)
         if part.add_first:
             result = result + self._pick(part, state[part.add_first].detach()[:, :1])
+        result = piece_of(part, result).reshape(self._small.shapes[part.name])
         shares_memory = result.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
         return result.clone() if shares_memory else result.contiguous()
 
@@ -283,11 +295,15 @@ def plan_selection(
     check_word("elements", elements, ELEMENT_RULES)
     check_word("mode", mode, get_args(SelectionMode))
     check_word("family", family, (None, "generic", "traced", *FAMILIES))
-    views = view_of(large, large_grid), view_of(small, small_grid)
-    builder, parts = _planned(*views, family, layers, (elements, mode), (large_heads, small_heads))
-    _require_selected(parts, *views)
-    indices = builder.axes.choose(elements, seed, parts, views[0])
-    plan = SelectionPlan(parts, indices, large=views[0], small=views[1], family=builder.family, doubts=builder.doubts)
+    own = view_of(large, large_grid), view_of(small, small_grid)
+    builder, parts, namings = _planned(*own, family, layers, (elements, mode), (large_heads, small_heads))
+    _require_selected(parts, *own)
+    parts, view = namings[0].sourced(parts), namings[0].view(own[0], builder.large)
+    indices = builder.axes.choose(elements, seed, parts, view)
+    plan = SelectionPlan(
+        namings[1].parts(parts, own[1].shapes), indices, large=view, small=own[1], family=builder.family,
+        doubts=builder.doubts, naming=namings[0],
+    )  # fmt: skip
     logger.debug("%r", plan)
     if plan.doubts and not builder.reference:
         logger.warning("Consistency of the axes is not verified: %s.", "; ".join(plan.doubts[:3]))
@@ -301,27 +317,40 @@ def _planned(
     layers: Layers,
     rules: tuple[str, str],
     heads: tuple[int | None, int | None],
-) -> tuple[PlanBuilder, list[Part]]:
-    """The parts by the family's table where it fits, else by following an image, else by sizes alone."""
-    axes = None if family in ("generic", "traced") else common_family(large, small, family)
-    by_table = FamilyBuilder(large, small, *rules, axes, heads) if axes else None
-    parts = by_table.parts(layers) if by_table else []
-    if by_table and (family or not by_table.doubts):
-        return by_table, parts
-    if family != "generic" and "reference" not in rules and large.module is not None and small.module is not None:
+) -> tuple[PlanBuilder, list[Part], tuple[Naming, Naming]]:
+    """The parts by the family's table where it fits, else by following an image, else by sizes alone.
+
+    They have the names that both networks' namings, returned too, lead to.
+    """
+    refusal = None
+    views, namings = common_names(large, small)
+    axes = None if family in ("generic", "traced") else common_family(*views, family)
+    by_table = FamilyBuilder(*views, *rules, axes, heads) if axes else None
+    parts: list[Part] = []
+    try:
+        parts = by_table.parts(layers) if by_table else []
+    except UnknownTensor as unknown:
+        refusal = unknown
+    if by_table and not refusal and (family or not by_table.doubts):
+        return by_table, parts, namings
+    (one, other), met = meet(large, small)
+    can_follow = family != "generic" and "reference" not in rules and not (refusal and family)
+    if can_follow and one.module is not None and other.module is not None:
         try:
-            traces = trace(large.module), trace(small.module)
+            traces = trace(one.module), trace(other.module)
         except NotFollowed as reason:
             logger.warning("The axes of the networks can't be followed: %s.", reason)
         else:
-            traced = TracedBuilder(large, small, *rules, traces)
+            traced = TracedBuilder(one, other, *rules, traces)
             found = traced.parts(layers)
-            if not (by_table and traced.doubts):
-                return traced, found
+            if refusal or not (by_table and traced.doubts):
+                return traced, found, met
+    if refusal:
+        raise refusal
     if by_table:
-        return by_table, parts
-    by_size = PlanBuilder(large, small, *rules)
-    return by_size, by_size.parts(layers)
+        return by_table, parts, namings
+    by_size = PlanBuilder(one, other, *rules)
+    return by_size, by_size.parts(layers), met
 
 
 def select_weights(large: Network, small: nn.Module, **options: Any) -> SelectionReport:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from dual_skd.errors import SelectionError
+from dual_skd.selection.classifier import classifier_tensors
 from dual_skd.selection.resample import guess_grid
 
 
@@ -26,6 +27,7 @@ class View:
         grid: tokens per axis of the position embedding; None if unknown.
         leading: tokens in front of the grid of a position embedding, if only they are known.
         name: name of the network in messages.
+        classifier: names of the classifier's tensors, see :func:`.classifier.classifier_tensors`.
         module: the network itself; None where only a state dict is known.
     """
 
@@ -37,6 +39,7 @@ class View:
     grid: tuple[int, ...] | None
     leading: int | None = None
     name: str = "weights"
+    classifier: frozenset[str] = frozenset()
     module: nn.Module | None = None
 
     @property
@@ -49,7 +52,10 @@ class View:
 
         A position embedding may have another length; its grid isn't known then.
         """
-        view = replace(self, state=state, shapes=_shapes(state))
+        shapes = _shapes(state)
+        module = self.module if shapes.keys() & self.shapes.keys() else None  # names of another library
+        classifier = classifier_tensors(shapes, module)
+        view = replace(self, state=state, shapes=shapes, classifier=classifier, module=module)
         name = self.position_name
         if self.grid is None or name is None or view.shapes.get(name) == self.shapes[name]:
             return view
@@ -81,7 +87,7 @@ class View:
             return (self.grid, leading) if leading >= 0 else None
         if self.leading is not None:
             return guess_grid(tokens, spatial_dims, [self.leading])
-        words = ("cls_token", "reg_token", "register_tokens")
+        words = ("cls_token", "dist_token", "reg_token", "register_tokens")
         extra = sum(shape[1] for key, shape in self.shapes.items() if key.endswith(words))
         return guess_grid(tokens, spatial_dims, list(dict.fromkeys([extra, min(extra, 1), 0])))
 
@@ -106,7 +112,8 @@ def view_of(network: Network, grid: Sequence[int] | None = None) -> View:
     elif isinstance(network, Mapping) and all(isinstance(value, Tensor) for value in network.values()):
         statistics = ("running_mean", "running_var", "num_batches_tracked")
         buffers = frozenset(name for name in network if name.endswith(statistics))
-        view = View(network, _shapes(network), buffers, {}, {}, None)
+        shapes = _shapes(network)
+        view = View(network, shapes, buffers, heads_of(shapes), {}, None, classifier=classifier_tensors(shapes))
     else:
         raise SelectionError(f"expected a module or a state dict of tensors, got {type(network).__name__}")
     return view if grid is None else replace(view, grid=tuple(grid))
@@ -117,19 +124,33 @@ def _of_module(network: nn.Module) -> View:
     skips: dict[str, bool] = {}
     grid: tuple[int, ...] | None = None
     for path, module in network.named_modules():
-        for name in ("num_heads", "heads"):  # timm's Hiera says heads
+        for name in ("num_heads", "heads", "num_attention_heads"):  # of timm, of its Hiera, of Hugging Face
             if isinstance(number := getattr(module, name, None), int):
                 heads.setdefault(path, number)
-        if isinstance(skip := getattr(module, "has_skip", None), bool):
-            skips[path] = skip
+        for name in ("has_skip", "use_res_connect"):  # of timm, of torchvision
+            if isinstance(skip := getattr(module, name, None), bool):
+                skips[path] = skip
         if isinstance(size := getattr(module, "grid_size", None), tuple):
             grid = size
     state = network.state_dict()
+    shapes = _shapes(state)
     buffers = frozenset(name for name, _ in network.named_buffers())
     named = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")  # timm's
     return View(
-        state, _shapes(state), buffers, heads, skips, grid, name=str(named or type(network).__name__), module=network
-    )
+        state, shapes, buffers, heads, skips, grid, name=str(named or type(network).__name__),
+        classifier=classifier_tensors(shapes, network), module=network,
+    )  # fmt: skip
+
+
+def heads_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Path of an attention -> its heads, where a tensor has an entry for each."""
+    sizes = {".relative_position_bias_table": -1, ".logit_scale": 0, ".proj_l.weight": 0}
+    return {
+        name.removesuffix(leaf): shape[dim]
+        for name, shape in shapes.items()
+        for leaf, dim in sizes.items()
+        if name.endswith(leaf) and len(shape) > 1
+    }
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
