@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from monai.networks.nets import DenseNet, ResNet, SegResNet, ViT
+from timm.models.metaformer import MetaFormer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ from dual_skd.selection.parts import Axis
 
 VIT = {"img_size": 32, "patch_size": 8, "depth": 2, "num_classes": 3}
 CONVNEXT = {"depths": (1, 1, 2, 1), "num_classes": 3}
+METAFORMER = {"dims": (8, 8, 8, 8), "res_scale_init_values": (1.0,) * 4, "num_classes": 2}
 RESNET3D = {"block": "basic", "layers": [1, 1, 1, 1], "spatial_dims": 3, "num_classes": 2}
 
 
@@ -59,6 +61,10 @@ CONSISTENT = {
         build_network("tf_efficientnet_lite0", num_classes=2, width=0.3, depths=[1, 1, 1]),
     ),
     "concatenated channels": lambda: (DenseNet(2, 1, 2, 16, 8, (2, 3)), DenseNet(2, 1, 2, 16, 8, (1, 3))),
+    "residual streams that are scaled": lambda: (
+        MetaFormer(depths=(1, 2, 1, 1), **METAFORMER),
+        MetaFormer(depths=(1, 1, 1, 1), **METAFORMER),
+    ),
     "group norms": lambda: (SegResNet(2, init_filters=16), SegResNet(2, init_filters=8)),
 }
 INCONSISTENT = {

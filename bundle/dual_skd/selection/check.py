@@ -149,15 +149,19 @@ def _compare(pair: Embedding, large_image: Tensor, small_image: Tensor) -> dict[
         return {"verdict": "not checked", "reason": f"nothing in the large network has the features' shape {shapes}"}
     if not agreed:
         return {"verdict": "inconsistent"} | _first_difference(pair, large_image, small_image)
+    return {"verdict": "consistent" if _has_power(pair, small_image, wide, point) else "no power"}
+
+
+def _has_power(pair: Embedding, image: Tensor, wide: Sequence[Tensor], point: str | None) -> bool:
+    """Whether the small network's features change when a weight is spoilt, one of several at a time."""
     names = pair.spoilable()
-    noticed = []
-    for name in [names[(2 * place + 1) * len(names) // (2 * CONTROLS)] for place in range(CONTROLS)] if names else []:
+    chosen = [names[(2 * place + 1) * len(names) // (2 * CONTROLS)] for place in range(CONTROLS)] if names else []
+    for name in chosen:
         with pair.spoilt(name):
-            spoilt = (
-                pair.run(pair.small, small_image) if point is None else _outputs(pair, pair.small, small_image, point)
-            )
-            noticed.append(not _agree(spoilt, wide))
-    return {"verdict": "consistent" if noticed and all(noticed) else "no power"}
+            spoilt = pair.run(pair.small, image) if point is None else _outputs(pair, pair.small, image, point)
+        if _agree(spoilt, wide):
+            return False
+    return bool(chosen)
 
 
 def _last_alive(pair: Embedding, image: Tensor) -> str:

@@ -67,8 +67,12 @@ class Embedding:
     def fill(self, generator: torch.Generator, gain: float) -> None:
         """Draws new values; those of weights have a standard deviation of ``gain`` over the root of their fan-in."""
         state, small = self._large_state, self._small_state
+        sources = {part.source for part in self.selected}
         for name in self._learned & state.keys():
-            state[name].fill_(name.endswith("running_var"))
+            if name in sources:
+                state[name].fill_(name.endswith("running_var"))
+            elif state[name].dim():
+                _leave_out(name, state[name])
         for part in self.selected:
             if part.source and self._learned.issuperset(self._naming.pieces(part.source)):
                 target = self._naming.values(state)[part.source]
@@ -77,7 +81,7 @@ class Embedding:
                 target.view(-1)[places.flatten()] = drawn.flatten()
                 self._naming.spread(part.source, target, state)
         for part in self._left:
-            if small[part.name].is_floating_point() and small[part.name].dim():
+            if small[part.name].is_floating_point() and small[part.name].dim():  # a lone number has no channels
                 _leave_out(part.name, small[part.name])
         for part in self.selected:
             value = self._taken(part, small[part.name])
@@ -286,8 +290,8 @@ def _draw(name: str, shape: Sequence[int], generator: torch.Generator, gain: flo
 
 
 def _leave_out(name: str, tensor: Tensor) -> None:
-    """A layer that isn't selected gives zeros; one that only scales changes nothing."""
-    tensor.fill_(float(tensor.dim() == 1 and name.endswith(("weight", "running_var", "gamma"))))
+    """A layer or norm that isn't selected gives zeros; the scale of a residual stream changes nothing."""
+    tensor.fill_(float(tensor.dim() == 1 and not name.endswith(("weight", "bias", "running_mean"))))
 
 
 def _form(part: Part, old: Sequence[int], new: Sequence[int]) -> torch.Size:
