@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -310,6 +310,14 @@ def plan_selection(
     return plan
 
 
+class _Planned(NamedTuple):
+    """The parts of a plan, with the names that both networks' namings lead to."""
+
+    builder: PlanBuilder
+    parts: list[Part]
+    namings: tuple[Naming, Naming]
+
+
 def _planned(
     large: View,
     small: View,
@@ -317,40 +325,58 @@ def _planned(
     layers: Layers,
     rules: tuple[str, str],
     heads: tuple[int | None, int | None],
-) -> tuple[PlanBuilder, list[Part], tuple[Naming, Naming]]:
-    """The parts by the family's table where it fits, else by following an image, else by sizes alone.
-
-    They have the names that both networks' namings, returned too, lead to.
-    """
-    refusal = None
-    views, namings = common_names(large, small)
-    axes = None if family in ("generic", "traced") else common_family(*views, family)
-    by_table = FamilyBuilder(*views, *rules, axes, heads) if axes else None
-    parts: list[Part] = []
-    try:
-        parts = by_table.parts(layers) if by_table else []
-    except UnknownTensor as unknown:
-        refusal = unknown
-    if by_table and not refusal and (family or not by_table.doubts):
-        return by_table, parts, namings
-    (one, other), met = meet(large, small)
-    can_follow = family != "generic" and "reference" not in rules and not (refusal and family)
-    if can_follow and one.module is not None and other.module is not None:
+) -> _Planned:
+    """The parts by the family's table where it fits, else by following an image, else by sizes alone."""
+    refusal: SelectionError | None = None
+    by_table = None
+    if family not in ("generic", "traced"):
         try:
-            traces = trace(one.module), trace(other.module)
-        except NotFollowed as reason:
-            logger.warning("The axes of the networks can't be followed: %s.", reason)
-        else:
-            traced = TracedBuilder(one, other, *rules, traces)
-            found = traced.parts(layers)
-            if refusal or not (by_table and traced.doubts):
-                return traced, found, met
+            by_table = _by_table(large, small, family, layers, rules, heads)
+        except UnknownTensor as unknown:
+            refusal = unknown
+    if by_table and (family or not by_table.builder.doubts):
+        return by_table
+    if "reference" not in rules and (family == "traced" or not family):
+        followed = _by_following(large, small, layers, rules)
+        if followed and not (by_table and followed.builder.doubts):
+            return followed
     if refusal:
         raise refusal
     if by_table:
-        return by_table, parts, namings
-    by_size = PlanBuilder(one, other, *rules)
-    return by_size, by_size.parts(layers), met
+        return by_table
+    views, namings = meet(large, small)
+    builder = PlanBuilder(*views, *rules)
+    return _Planned(builder, builder.parts(layers), namings)
+
+
+def _by_table(
+    large: View,
+    small: View,
+    family: str | None,
+    layers: Layers,
+    rules: tuple[str, str],
+    heads: tuple[int | None, int | None],
+) -> _Planned | None:
+    views, namings = common_names(large, small)
+    axes = common_family(*views, family)
+    if axes is None:
+        return None
+    builder = FamilyBuilder(*views, *rules, axes, heads)
+    return _Planned(builder, builder.parts(layers), namings)
+
+
+def _by_following(large: View, small: View, layers: Layers, rules: tuple[str, str]) -> _Planned | None:
+    views, namings = meet(large, small)
+    modules = [view.module for view in views]
+    try:
+        traces = [trace(module) for module in modules if module is not None]
+    except NotFollowed as reason:
+        logger.warning("The axes of the networks can't be followed: %s.", reason)
+        return None
+    if len(traces) < len(modules):
+        return None
+    builder = TracedBuilder(*views, *rules, (traces[0], traces[1]))
+    return _Planned(builder, builder.parts(layers), namings)
 
 
 def select_weights(large: Network, small: nn.Module, **options: Any) -> SelectionReport:
