@@ -149,7 +149,9 @@ def test_a_budget_proposes_small_networks_and_writes_options_that_training_takes
     (["--params", "1e6", "--ms", "3"], "--params doesn't go with --ms"),
     (["--params", "1e6", "--small", "resnet18"], "--params doesn't go with --small"),
     (["--macs", "1e6", "--selected-only"], "--macs doesn't go with --selected-only"),
-    (["--small", "resnet18", "--out", "x.pt", "--data", "demo"], "--data ranks proposals for a budget"),
+    (["--small", "resnet18", "--out", "x.pt", "--data", "demo"], "--data is of proposals for a budget"),
+    (["--small", "resnet18", "--out", "x.pt", "--image-size", "64"], "--image-size is of proposals for a budget"),
+    (["--large", "x.pt", "--small", "resnet18", "--out", "x.pt", "--pretrained", "hub"], "--pretrained is of a netw"),
     (["--small", "resnet18"], "Expected --small FILE.NAME and --out FILE, or a budget"),
     (["--small", "resnet10t", "--out", "x.pt", "--pretrained", "none"], "none gives no weights to select from"),
 ])  # fmt: skip
@@ -164,14 +166,9 @@ def test_the_large_network_can_be_named_with_a_file_of_its_weights(tmp_path: Pat
     torch.manual_seed(0)
     state = build_network("resnet18", num_classes=2, in_channels=3, channels=[16, 32, 64, 128]).state_dict()
     write_weights(tmp_path / "large.pt", state)
-    sizes = ["--large-options", "{'channels': [16, 32, 64, 128]}", "--small-options", '{"channels": [8, 16, 32, 64]}']
-    for out, large in (
-        ("named", ["resnet18", "--pretrained", tmp_path / "large.pt"]),
-        ("file", [tmp_path / "large.pt"]),
-    ):
-        assert (
-            run("--large", *large, "--small", "resnet10t", "--out", tmp_path / f"{out}.pt", *sizes[:4], "--seed", 1)
-            == 0
-        )
+    small = ["--small", "resnet10t", "--seed", 1, "--small-options", '{"channels": [8, 16, 32, 64]}']
+    by_name = ["resnet18", "--large-options", "{'channels': [16, 32, 64, 128]}", "--pretrained", tmp_path / "large.pt"]
+    for out, large in (("named", by_name), ("file", [tmp_path / "large.pt"])):
+        assert run("--large", *large, *small, "--out", tmp_path / f"{out}.pt") == 0
     named, file = (load_state_file(tmp_path / f"{name}.pt") for name in ("named", "file"))
     assert all(torch.equal(named[key], file[key]) for key in named)

@@ -80,7 +80,7 @@ def test_images_rank_the_proposals_and_everything_is_written(with_images: dict[s
     assert [json.loads(row["options"]) for row in rows] == [one.options for one in found]
     assert [float(row["probe"]) for row in rows] == scores
     drawing = (tmp_path / "out" / "students.svg").read_text(encoding="utf-8")
-    assert "<svg" in drawing and ">parameters<" in drawing
+    assert "<svg" in drawing and ">million parameters<" in drawing
     lines = table(found)
     assert len(lines) == len(found) + 1 and max(map(len, lines)) <= 110
     assert "probe (95% interval)" in lines[0] and f"{scores[0]:.3f}" in lines[1]

