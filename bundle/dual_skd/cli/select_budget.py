@@ -19,7 +19,11 @@ from dual_skd.options.training import Division, Images
 from dual_skd.utils.wording import closing, quoted
 
 BUDGETS = {"params": "parameters", "macs": "macs", "ms": "milliseconds"}
-MEANING = {"params": "parameters", "macs": "multiply-accumulates per image", "ms": "ms per image on one CPU thread"}
+MEANING = {
+    "--params": "parameters",
+    "--macs": "multiply-accumulates per image",
+    "--ms": "ms per image on one CPU thread",
+}
 FOLDER = "students"
 NOTES = (
     "ms: median for one image on one CPU thread, more while the computer is busy.",
@@ -37,9 +41,9 @@ OF_FILES = (  # arguments of select that say nothing about a budget
 
 def add_arguments(parser: Parser) -> None:
     """Declares the budgets, and the options of training that say which network and which images."""
-    for name, what in MEANING.items():
+    for option, what in MEANING.items():
         parser.add_argument(
-            f"--{name}", type=float, nargs="+", metavar="X",
+            option, type=float, nargs="+", metavar="X",
             help=f"in place of --small: propose networks of at most so many {what}; several budgets at once too",
         )  # fmt: skip
     parser.add_argument("--data", metavar="DATA", help="rank the proposals on training images of these data")
