@@ -148,6 +148,7 @@ def test_a_budget_proposes_small_networks_and_writes_options_that_training_takes
 @pytest.mark.parametrize(("words", "message"), [
     (["--params", "1e6", "--ms", "3"], "--params doesn't go with --ms"),
     (["--params", "1e6", "--small", "resnet18"], "--params doesn't go with --small"),
+    (["--params", "1e6", "--large", "a.pt"], "needs a network by name: --large NAME --pretrained a.pt"),
     (["--macs", "1e6", "--selected-only"], "--macs doesn't go with --selected-only"),
     (["--small", "resnet18", "--out", "x.pt", "--data", "demo"], "--data is of proposals for a budget"),
     (["--small", "resnet18", "--out", "x.pt", "--image-size", "64"], "--image-size is of proposals for a budget"),

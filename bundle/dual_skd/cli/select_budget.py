@@ -77,8 +77,11 @@ def main(args: argparse.Namespace, layers: Any) -> int:
         layers: the layer rule, read already.
     """
     from dual_skd.evaluation.students import propose_students, table, write_students
+    from dual_skd.networks.weight_files import ENDINGS
     from dual_skd.utils.files import write_json
 
+    if Path(args.large).suffix in ENDINGS:
+        raise InputError(f"A budget needs a network by name: --large NAME --pretrained {quoted(args.large)}.")
     name = next(name for name in BUDGETS if getattr(args, name) is not None)
     kind, folder = BUDGETS[name], Path(args.out or FOLDER)
     values = {"large": args.large} | given(args, Training, (*LARGE, *DATA)) | _selection(args, layers)

@@ -48,7 +48,8 @@ class Student:
         options: its ``small_options``.
         parameters: number of parameters.
         macs: multiply-accumulates for one image.
-        milliseconds: median time for one image on one CPU thread; it varies with what else the computer does.
+        milliseconds: median time for one image on one CPU thread; it varies with what else the computer does. With a
+            budget of time, the time that was found to be within it.
         selected: share of its tensors that the large network gives.
         probe: macro AUC of its features before training, with an interval over patients; None without images.
     """
@@ -105,8 +106,8 @@ def propose_students(
         raise InputError(f"A budget is above 0, found {budgets}.")
     place = {} if dataset_dir is None else {"dataset_dir": dataset_dir}
     asked = resolved(read(Training, options | place))
-    maker = _Maker(asked)
-    proposals = maker.proposals(kind, budgets)
+    maker = _Maker(asked, kind)
+    proposals = maker.proposals(budgets)
     images = None if dataset_dir is None else maker.images()
     large = maker.large(with_weights=images is not None)
     found = [maker.student(one, large, images) for one in bar(proposals, "Probing" if images else "Measuring")]
@@ -116,8 +117,8 @@ def propose_students(
 class _Maker:
     """Makes networks of the large one's family, as training with these options would."""
 
-    def __init__(self, options: Training) -> None:
-        self.options = options
+    def __init__(self, options: Training, kind: str) -> None:
+        self.options, self.kind = options, kind
         self.shape = (1, *ensure_tuple_rep(options.image_size, options.spatial_dims))
         self.common = {"in_channels": 1, "spatial_dims": options.spatial_dims, "image_size": options.image_size}
         self.family = family_of(options.large, {"image_size": options.image_size} | options.large_options)
@@ -126,20 +127,23 @@ class _Maker:
         options = self.common | self.options.large_options | dict(options)
         return build_network(self.options.large, num_classes=2, **options)
 
-    def proposals(self, kind: str, budgets: Sequence[float]) -> list[Proposal]:
+    def cost(self, shape: Shape) -> float:
+        """What a shape takes of the budget."""
+        options = self.family.options(shape.width, list(shape.depths))
+        if self.kind == "milliseconds":
+            return self.milliseconds(self.build(options))
+        with torch.device("meta"):
+            network = self.build(options)
+        return count_parameters(network) if self.kind == "parameters" else count_macs(network, self.shape)
+
+    def milliseconds(self, network: nn.Module) -> float:
+        return cpu_milliseconds(network.eval(), self.shape)["milliseconds"]
+
+    def proposals(self, budgets: Sequence[float]) -> list[Proposal]:
         """Proposals for every budget, the largest budget first."""
-
-        def cost(shape: Shape) -> float:
-            options = self.family.options(shape.width, list(shape.depths))
-            if kind == "milliseconds":
-                return cpu_milliseconds(self.build(options).eval(), self.shape)["milliseconds"]
-            with torch.device("meta"):
-                network = self.build(options)
-            return count_parameters(network) if kind == "parameters" else count_macs(network, self.shape)
-
         found: dict[Shape, Proposal] = {}
         for budget in sorted(set(budgets), reverse=True):
-            fitting = propose(self.family, cost, budget)
+            fitting = propose(self.family, self.cost, budget)
             found |= {one.shape: one for one in (fitting[place] for place in spread(len(fitting), MOST))}
         return list(found.values())
 
@@ -152,10 +156,10 @@ class _Maker:
 
     def large(self, *, with_weights: bool) -> View:
         """The large network, with its pretrained weights or with its shapes alone."""
-        if with_weights:
-            found = load_network(self.options.large, self.options.pretrained, self.options.large_options)
-            if found:
-                return view_of(found[0]).with_values(found[1])
+        options = self.options
+        found = load_network(options.large, options.pretrained, options.large_options) if with_weights else None
+        if found:
+            return view_of(found[0]).with_values(found[1])
         with torch.device("meta"):
             return view_of(self.build({}))
 
@@ -178,7 +182,7 @@ class _Maker:
             options.large_options | proposal.options,
             count_parameters(network),
             count_macs(network, self.shape),
-            cpu_milliseconds(network, self.shape)["milliseconds"],
+            proposal.cost if self.kind == "milliseconds" else self.milliseconds(network),
             sum(row.selected for row in rows) / len(rows),
             score,
         )

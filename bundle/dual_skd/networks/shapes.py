@@ -124,7 +124,9 @@ def propose(family: Family, cost: Callable[[Shape], float], budget: float) -> li
     fitting = list(dict.fromkeys(shape for shape in largest if shape is not None))
     if not fitting:
         least = min(known.values())
-        raise InputError(f"No shape fits the budget of {budget:,.4g}: the smallest costs {least:,.4g}; allow more.")
+        raise InputError(
+            f"No shape fits the budget of {budget:,g}: the smallest costs {round(least, 2):,}; allow more."
+        )
     full = [shape for shape in fitting if known[shape] >= LEAST_SHARE * budget]
     shapes = full or [max(fitting, key=lambda shape: known[shape])]
     shapes = [one for one in shapes if not any(one is not other and one.within(other) for other in shapes)]
