@@ -31,6 +31,7 @@ MODULES = [
     "metrics.operating_point",
     "metrics.paired",
     "serving.predictor",
+    "utils.wording",
 ]
 
 
