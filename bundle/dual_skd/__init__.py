@@ -30,6 +30,7 @@ _HOME = {
     "TrainingResult": "api.results",
     "EvaluationResult": "api.results",
     "InferenceResult": "api.inference_result",
+    "propose_students": "evaluation.students",
     "train": "api.functions",
     "evaluate": "api.functions",
     "show_batch": "api.shown_images",

@@ -319,7 +319,9 @@ def test_a_folder_of_results_that_is_a_file_is_refused(tmp_path, capsys):
     assert "a.csv is a file; give the name of a folder." in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("train", "evaluate", "learning-curve")])
+@pytest.mark.parametrize(
+    "name", [name for name in COMMANDS if name not in ("train", "evaluate", "learning-curve", "select")]
+)
 def test_the_whole_help_of_a_command_without_rare_options_is_its_help(name, capsys):
     shown = []
     for flag in ("-h", "--help-all"):

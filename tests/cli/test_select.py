@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +13,18 @@ import pytest
 import torch
 import wiring
 
-from dual_skd.cli.select import add_arguments, main
+from dual_skd.cli.dispatch import parser_of
+from dual_skd.cli.select import main
 from dual_skd.errors import InputError
 from dual_skd.networks.weight_files import load_state_file, write_weights
+from dual_skd.options import Training
+from dual_skd.options.arguments import given
 from dual_skd.selection import plan_selection
 from dual_skd.selection.resample import resize_positions
 
 
 def run(*words: str | Path) -> int:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return main(parser.parse_args([str(word) for word in words]))
+    return main(parser_of("select").parse([str(word) for word in words]))
 
 
 @pytest.fixture
@@ -125,3 +126,50 @@ def test_token_grids_that_are_not_square_can_be_given(tmp_path: Path) -> None:
                "--large-heads", 1, "--large-grid", 2, 3, "--small-grid", 4, 3) == 0  # fmt: skip
     expected = resize_positions(large["pos_embed"], old_grid=(2, 3), new_grid=(4, 3), old_prefix=1, new_prefix=1)
     assert torch.equal(load_state_file(tmp_path / "out.pt")["pos_embed"], expected)
+
+
+def test_a_budget_proposes_small_networks_and_writes_options_that_training_takes(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = "{'block_inplanes': [16, 32, 64, 128]}"
+    large = ["--large", "monai_resnet18", "--large-options", options, "--image-size", "32"]
+    assert run(*large, "--params", "3e5", "--out", "found", "--seed", "4") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["options", "parameters", "MACs", "ms", "selected"]
+    written = json.loads(Path("found/options.json").read_text(encoding="utf-8"))
+    assert written["small"] == "monai_resnet18" and written["seed"] == 4 and written["image_size"] == 32
+    words = shlex.split(lines[-1].removeprefix("Next: dual-skd train "))
+    values = given(parser_of("train").parse(words), Training)
+    assert values == {"dataset_dir": "DATA"} | written
+    assert not Path("found/students.svg").exists()  # nothing was probed
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--params", "1e6", "--ms", "3"], "--params doesn't go with --ms"),
+    (["--params", "1e6", "--small", "resnet18"], "--params doesn't go with --small"),
+    (["--params", "1e6", "--large", "a.pt"], "needs a network by name: --large NAME --pretrained a.pt"),
+    (["--macs", "1e6", "--selected-only"], "--macs doesn't go with --selected-only"),
+    (["--small", "resnet18", "--out", "x.pt", "--data", "demo"], "--data is of proposals for a budget"),
+    (["--small", "resnet18", "--out", "x.pt", "--image-size", "64"], "--image-size is of proposals for a budget"),
+    (["--large", "x.pt", "--small", "resnet18", "--out", "x.pt", "--pretrained", "hub"], "--pretrained is of a netw"),
+    (["--small", "resnet18"], "Expected --small FILE.NAME and --out FILE, or a budget"),
+    (["--small", "resnet10t", "--out", "x.pt", "--pretrained", "none"], "none gives no weights to select from"),
+])  # fmt: skip
+def test_a_budget_and_files_are_kept_apart(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run("--large", "resnet18", *words)
+
+
+def test_the_large_network_can_be_named_with_a_file_of_its_weights(tmp_path: Path) -> None:
+    from dual_skd.networks.build import build_network
+
+    torch.manual_seed(0)
+    state = build_network("resnet18", num_classes=2, in_channels=3, channels=[16, 32, 64, 128]).state_dict()
+    write_weights(tmp_path / "large.pt", state)
+    small = ["--small", "resnet10t", "--seed", 1, "--small-options", '{"channels": [8, 16, 32, 64]}']
+    by_name = ["resnet18", "--large-options", "{'channels': [16, 32, 64, 128]}", "--pretrained", tmp_path / "large.pt"]
+    for out, large in (("named", by_name), ("file", [tmp_path / "large.pt"])):
+        assert run("--large", *large, *small, "--out", tmp_path / f"{out}.pt") == 0
+    named, file = (load_state_file(tmp_path / f"{name}.pt") for name in ("named", "file"))
+    assert all(torch.equal(named[key], file[key]) for key in named)

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "bundle" / "docs").glob("*.md"))]
 MODULES = [
     "networks.build",
+    "networks.shapes",
+    "evaluation.students",
     "training.schedule",
     "training.losses",
     "training.ema",
@@ -29,6 +31,7 @@ MODULES = [
     "metrics.operating_point",
     "metrics.paired",
     "serving.predictor",
+    "utils.wording",
 ]
 
 

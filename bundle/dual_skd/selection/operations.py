@@ -111,7 +111,8 @@ def slid(terms: Sequence[Term], sizes: Iterable[int]) -> list[Term]:
 
 @handles(
     "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
-    "adaptive_max_pool2d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool3d", "upsample_linear1d", "upsample_bilinear2d",
+    "adaptive_max_pool2d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool3d",
+    "upsample_linear1d", "upsample_bilinear2d",
     "upsample_nearest2d", "upsample_bicubic2d", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa",
     "upsample_nearest3d", "upsample_trilinear3d", "reflection_pad2d", "replication_pad2d", "replication_pad3d",
 )  # fmt: skip

@@ -367,15 +367,14 @@ def _by_table(
 
 def _by_following(large: View, small: View, layers: Layers, rules: tuple[str, str]) -> _Planned | None:
     views, namings = meet(large, small)
-    modules = [view.module for view in views]
+    one, other = (view.module for view in views)
+    if one is None or other is None:
+        return None
     try:
-        traces = [trace(module) for module in modules if module is not None]
+        builder = TracedBuilder(*views, *rules, (trace(one), trace(other)))
     except NotFollowed as reason:
         logger.warning("The axes of the networks can't be followed: %s.", reason)
         return None
-    if len(traces) < len(modules):
-        return None
-    builder = TracedBuilder(*views, *rules, (traces[0], traces[1]))
     return _Planned(builder, builder.parts(layers), namings)
 
 

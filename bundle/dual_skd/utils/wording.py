@@ -114,9 +114,14 @@ def quoted(path: str | Path) -> str:
 
 
 def in_shell(word: str) -> str:
-    """A word as a shell takes it: in quotes where it needs them, which are bash's $'' for what can't be seen."""
+    """A word as a shell takes it: in quotes where it needs them, which are bash's $'' for what can't be seen.
+
+    >>> print(in_shell("{'width': 0.4}"), in_shell("$HOME"))
+    "{'width': 0.4}" '$HOME'
+    """
     if visible(word) == word:
-        return shlex.quote(word)
+        readable = "'" in word and not set(word) & set('"$`!\\')
+        return f'"{word}"' if readable else shlex.quote(word)
     return "$'" + visible(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
