@@ -4,7 +4,8 @@
     OMP_NUM_THREADS=1 python -m scripts.measure.selection_survey [--lines survey.jsonl] [--only WORD ...] [--write]
 
 Each pair of a large and a small network (``selection_pairs``) is planned and checked by ``SelectionPlan.check``, at
-random weights. A line of JSON per pair goes to ``--lines``; pairs that are in it already are left out. ``--write``
+random weights. It is refused when it is planned, or in training by its check, with a doubt of the plan or without.
+A line of JSON per pair goes to ``--lines``; pairs that are in it already are left out. ``--write``
 makes docs/results/selection.csv of it.
 """
 
@@ -35,7 +36,7 @@ from scripts import ROOT
 from scripts.measure.selection_pairs import MONAI, TIMM, TORCHVISION, Row
 
 TABLE = ROOT / "docs" / "results" / "selection.csv"
-COLUMNS = ("library", "large", "small", "kind", "how", "verdict", "where", "axes", "selected", "tensors")
+COLUMNS = ("library", "large", "small", "kind", "how", "verdict", "by", "reason", "selected", "tensors")
 
 
 def _timm(name: str, **options: Any) -> nn.Module:
@@ -73,21 +74,23 @@ def survey(library: str, large: str, small: str, kind: str, own: dict[str, Any],
     try:
         networks = build(large, **own), build(small.split(" ")[0], **options)
     except Exception as error:  # a name or an option that this version of the library lacks
-        return found | {"verdict": "can't be built", "where": f"{type(error).__name__}: {error}".splitlines()[0]}
+        return found | {"verdict": "can't be built", "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
     try:
         plan = plan_selection(*networks)
     except SelectionError as error:
-        return found | {"verdict": "refused", "where": str(error)}
+        return found | {"verdict": "refused", "by": "plan", "reason": str(error)}
     rows = plan.report()
     check = plan.check()
+    verdict = "refused" if check.verdict == "inconsistent" else check.verdict  # as in training
+    by = "doubt" if plan.doubts else "check"
+    reason = plan.doubts[0] if plan.doubts and verdict != "consistent" else str(check)
     return found | {
         "how": {"generic": "by size"}.get(plan.family, "table" if plan.family in FAMILIES else plan.family),
-        "verdict": check.verdict,
-        "where": check.reason or check.module,
-        "axes": check.axis,
+        "verdict": verdict,
+        "by": by if verdict == "refused" else "",
+        "reason": reason.removeprefix("consistent").removeprefix("; "),
         "selected": sum(row.selected for row in rows),
         "tensors": len(rows),
-        "unselected": list(check.unselected),
         "doubts": plan.doubts[:3],
         "seconds": round(time.perf_counter() - start, 1),
     }

@@ -133,6 +133,11 @@ OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
     ),
     "attention of PyTorch": lambda width: Apply(attended, attention=nn.MultiheadAttention(width, width // 8, batch_first=True)),
     "attention by hand": lambda width: Apply(split_heads, qkv=nn.Linear(width, 3 * width)),
+    "several kernels": lambda width: Apply(
+        lambda own, x: torch.cat([conv(part) for conv, part in zip(own.convs, x.split(own.sizes, 1), strict=True)], 1),
+        convs=nn.ModuleList([conv(width // 4, width // 4), conv(3 * width // 4, 3 * width // 4)]),
+        sizes=[width // 4, 3 * width // 4],
+    ),
     "a layer scale": lambda width: Apply(lambda own, x: x + own.a(x) * own.gamma[:, None, None], a=conv(width, width),
                                          gamma=torch.ones(width)),
     "norms": lambda width: nn.Sequential(nn.GroupNorm(4, width), nn.BatchNorm2d(width), nn.PReLU(width)),
@@ -162,7 +167,7 @@ def test_an_axis_that_is_needed_whole_is_doubted_where_it_gets_narrower() -> Non
 
     plan = plan_selection(Block(32, eca), Block(16, eca))
     assert "axis stem is needed whole: 16 here, 32 there" in plan.doubts[0]
-    assert plan_selection(Block(32, eca), Block(32, eca)).verified
+    assert not plan_selection(Block(32, eca), Block(32, eca)).doubts
 
 
 def test_layers_that_one_network_lacks_are_doubted() -> None:

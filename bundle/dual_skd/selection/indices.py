@@ -33,7 +33,8 @@ class PlanAxes:
         known = self.sizes.setdefault(axis.name, axis)
         if known != axis:
             self.doubts.append(
-                f"axis {axis.name} has sizes {known.large} and {axis.large} in the large network ({tensor})"
+                f"axis {axis.name} is {known.small} of {known.large} in one tensor, {axis.small} of {axis.large} in "
+                f"{tensor.rpartition('.')[0] or tensor}"
             )
             axis = Axis(f"{axis.name}@{axis.large}->{axis.small}", axis.large, axis.small)
             self.sizes.setdefault(axis.name, axis)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import count
 
 from dual_skd.selection.parts import Axis, Concatenation, Dim
 from dual_skd.selection.terms import Term
@@ -143,7 +144,12 @@ class Pairing:
         return [(None if i is None else mine[i], theirs[j]) for j, i in enumerate(choice)]
 
     def _name(self, large: Term, name: str) -> str:
-        return self._names.setdefault(large, name)
+        """The name of an axis of the large network: of the first dimension that has it, numbered if it has several."""
+        if large not in self._names:
+            taken = set(self._names.values())
+            numbered = (f"{name}:{number}" for number in count(2))
+            self._names[large] = name if name not in taken else next(new for new in numbered if new not in taken)
+        return self._names[large]
 
 
 def _sizes(term: Term) -> str:

@@ -51,8 +51,9 @@ class SelectionPlan:
     """Which entry of the large network each entry of the small one is copied from. Made by :func:`plan_selection`.
 
     Attributes:
-        family: name of the family, or ``"generic"``.
-        doubts: why its family's table doesn't vouch for it.
+        family: name of the family whose table gives the axes; ``"traced"`` where an image was followed through both
+            networks, ``"generic"`` where sizes alone decide.
+        doubts: why the axes may be inconsistent.
         checked: what :meth:`check` found last; None before.
     """
 
@@ -79,8 +80,9 @@ class SelectionPlan:
     @property
     def verified(self) -> bool:
         """Whether every axis is consistent: :meth:`check` found it so, or the family's table says it without doubt."""
-        decided = self.checked is not None and self.checked.verdict in ("consistent", "inconsistent")
-        return self.checked.consistent if self.checked and decided else not self.doubts
+        if self.checked is not None and self.checked.verdict in ("consistent", "inconsistent"):
+            return self.checked.consistent
+        return self.family in FAMILIES and not self.doubts
 
     def check(
         self, image: Tensor | None = None, *, large: nn.Module | None = None, small: nn.Module | None = None
@@ -134,7 +136,11 @@ class SelectionPlan:
         """The main facts of the plan in words, as (name, text)."""
         chosen = [part.name for part in self._parts if not part.reason]
         numbers = sum(math.prod(self._small.shapes[name]) for name in chosen if name not in self._small.buffers)
-        axes = "the axes are consistent" if self.verified else "consistency of the axes is not verified"
+        axes = "consistency of the axes is not verified"
+        if self.verified:
+            axes = "the axes are consistent"
+        elif self.family == "traced" and not (self.doubts or self.checked):
+            axes = "the axes are those of the networks' computation; check() tests them"
         rows = [
             ("family", f"{self.family}; {axes}"),
             *([("checked", str(self.checked))] if self.checked else []),
@@ -279,7 +285,9 @@ def plan_selection(
         seed: seed of ``random``.
         mode: ``structured``, or ``reference`` for comparison with the published code: its index rule on every dimension
             on its own, without named axes and attention heads.
-        family: a key of ``families.FAMILIES``, or ``generic``; None recognises it from the tensor names.
+        family: a key of ``families.FAMILIES``, whose table gives the axes; ``traced``, to follow an image through both
+            networks; or ``generic``, by sizes alone. None takes the table of the family that the tensor names show if
+            it has every tensor, else follows an image if both are modules, else goes by sizes.
         large_heads: attention heads of the large network, where only a state dict is given (else 64 channels a head).
         small_heads: the same of the small network (else the large network's channels per head).
         large_grid: token grid (h, w[, d]) of the large network's position embedding; None reads it from the module, or
@@ -302,7 +310,7 @@ def plan_selection(
     indices = builder.axes.choose(elements, seed, parts, view)
     plan = SelectionPlan(
         namings[1].parts(parts, own[1].shapes), indices, large=view, small=own[1], family=builder.family,
-        doubts=builder.doubts, naming=namings[0],
+        doubts=list(dict.fromkeys(builder.doubts)), naming=namings[0],
     )  # fmt: skip
     logger.debug("%r", plan)
     if plan.doubts and not builder.reference:

@@ -114,7 +114,7 @@ def _select(
             plan = plan_selection(
                 view, network, elements=choice.rule, layers=choice.layers, seed=choice.seed, mode=mode
             )
-            if checks and plan.doubts:
+            if checks and not plan.verified:
                 _require_consistent(plan, role)
             network.load_state_dict(plan.apply(), strict=False)
             classifier_of(network)[1].reset_parameters()
