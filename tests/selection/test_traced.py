@@ -131,7 +131,9 @@ OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
     "squeeze and excitation": lambda width: Apply(
         excited, squeeze=nn.Conv2d(width, width // 4, 1), expand=nn.Conv2d(width // 4, width, 1)
     ),
-    "attention of PyTorch": lambda width: Apply(attended, attention=nn.MultiheadAttention(width, width // 8, batch_first=True)),
+    "attention of PyTorch": lambda width: Apply(
+        attended, attention=nn.MultiheadAttention(width, width // 8, batch_first=True)
+    ),
     "attention by hand": lambda width: Apply(split_heads, qkv=nn.Linear(width, 3 * width)),
     "several kernels": lambda width: Apply(
         lambda own, x: torch.cat([conv(part) for conv, part in zip(own.convs, x.split(own.sizes, 1), strict=True)], 1),
