@@ -33,6 +33,7 @@ class TracedBuilder(PlanBuilder):
         super().__init__(large, small, rule, mode)
         self.large_trace, self.small_trace = traces
         self.spatial_dims = [len(trace.image) - 1 for trace in traces]
+        self.classifier = self.small_trace.classifier or small.classifier  # as it is used, else as it is named
         self.pairing = Pairing()
         self.names: dict[str, str] = {}
 
@@ -46,7 +47,7 @@ class TracedBuilder(PlanBuilder):
         terms = {
             name: self._named_terms(name, source)
             for name, source in self.names.items()
-            if name not in self.small_trace.classifier
+            if name not in self.classifier
         }
         for place in range(max(map(len, terms.values()), default=0)):  # an axis is named by the layer that makes it
             for name, pairs in terms.items():
@@ -58,7 +59,7 @@ class TracedBuilder(PlanBuilder):
         return parts
 
     def _source(self, name: str) -> str | None:
-        if name in self.small_trace.classifier:
+        if name in self.classifier:
             raise NotSelected(CLASSIFIER)
         return self._equal_name(self.names[name])
 
