@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -36,9 +37,29 @@ MODULES = [
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_python_examples_of_a_page_run(page):
-    for example in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+def test_the_python_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    run_examples(page, tmp_path, monkeypatch)
+
+
+def run_examples(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs the examples of a page; one that begins with the name of a file is the module that later ones import."""
+    monkeypatch.syspath_prepend(folder)
+    examples = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for example in examples:
+        if file := re.match(r"# (\w+)\.py\n", example):
+            (folder / f"{file[1]}.py").write_text(example, encoding="utf-8")
+            monkeypatch.delitem(sys.modules, file[1], raising=False)
         exec(compile(example, str(page), "exec"), {})
+    return examples
+
+
+def test_the_loop_around_a_network_of_ones_own_is_plain_pytorch_and_selects_consistent_weights(
+    tmp_path, monkeypatch, capsys
+):
+    *_, loop = run_examples(ROOT / "docs" / "howto" / "own_network.md", tmp_path, monkeypatch)
+    assert len([line for line in loop.splitlines() if line]) <= 25 and "monai" not in loop
+    assert {"plan_selection(", ".check()", "SelfDistillationLoss("} <= set(re.findall(r"\w+\(|\.check\(\)", loop))
+    assert capsys.readouterr().out.splitlines()[-2:] == ["consistent", "consistent"]
 
 
 @pytest.mark.parametrize("name", MODULES)

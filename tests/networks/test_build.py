@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import monai.networks.nets
 import pytest
 import timm
 import torch
@@ -27,6 +28,9 @@ SMALL_VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2}
         ("monai_resnet10", 2, {"widen_factor": 0.125}),
         ("monai_resnet10", 3, {"widen_factor": 0.125}),
         ("monai_resnet50", 3, {"widen_factor": 0.0625, "layers": [1, 1, 1, 1]}),
+        ("densenet121", 3, {"block_config": [1, 2], "growth_rate": 4}),
+        ("monai_densenet121", 2, {"block_config": [1, 2], "growth_rate": 4, "init_features": 8}),
+        ("monai_densenet121", 3, {"block_config": [1, 2], "growth_rate": 4, "init_features": 8}),
         ("monai_vit", 2, {"hidden_size": 24, "mlp_dim": 48, "num_layers": 2, "num_heads": 2}),
         ("monai_vit", 3, {"hidden_size": 24, "mlp_dim": 48, "num_layers": 2, "num_heads": 2}),
     ],
@@ -84,6 +88,16 @@ def test_depths_work_for_timm_s_efficientnets(name):
     assert volume(torch.zeros(2, 1, 32, 32, 32)).shape == (2, 2)
 
 
+@pytest.mark.parametrize("layers", [121, 169, 201, 264])
+def test_monai_s_densenets_have_the_parameters_of_monai_s_own(layers):
+    with torch.device("meta"):
+        ours = build_network(f"monai_densenet{layers}", num_classes=5, in_channels=2, spatial_dims=3)
+        theirs = getattr(monai.networks.nets, f"DenseNet{layers}")(spatial_dims=3, in_channels=2, out_channels=5)
+    assert [(key, value.shape) for key, value in ours.state_dict().items()] == [
+        (key, value.shape) for key, value in theirs.state_dict().items()
+    ]
+
+
 def test_monai_logits_are_not_bounded_by_the_default_tanh():
     network = build_network("monai_vit", num_classes=2, spatial_dims=2, image_size=32, hidden_size=24, num_heads=2,
                             num_layers=1, mlp_dim=24)  # fmt: skip
@@ -99,6 +113,8 @@ def test_monai_logits_are_not_bounded_by_the_default_tanh():
         ({"name": "tf_efficientnet_lite2", "widht": 0.4}, ["widht", "did you mean width"]),
         ({"name": "monai_vit", "image_size": 32, "num_head": 2}, ["num_head", "num_heads"]),
         ({"name": "monai_resnet10", "widen": 2}, ["widen", "widen_factor"]),
+        ({"name": "monai_densenet121", "growth": 2}, ["growth", "growth_rate"]),
+        ({"name": "monai_densenet122"}, ["monai_densenet122", "did you mean monai_densenet121"]),
         ({"name": "convnext_atto", "dim": [1]}, ["dims"]),
         ({"name": "vit_tiny_patch16_224", "embed_dim": 100}, ["embed_dim", "divisible"]),
         ({"name": "monai_vit"}, ["image_size"]),

@@ -58,6 +58,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "swin_tiny_patch4_window7_224": {
         "embed_dim": 32, "depths": [2, 4], "num_heads": [2, 4], "window_size": 4, "image_size": 32,
     },
+    "monai_densenet121": {"growth_rate": 16, "block_config": [2, 3, 2, 2]},
     "monai_resnet10": {"block_inplanes": [16, 32, 64, 128]},
     "monai_vit": {"hidden_size": 32, "mlp_dim": 64, "num_heads": 4, "num_layers": 2, "image_size": 32},
 }  # fmt: skip

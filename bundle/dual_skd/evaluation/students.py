@@ -20,12 +20,12 @@ from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.metrics.estimates import LEVEL, Estimate
 from dual_skd.networks.build import build_network
 from dual_skd.networks.inspect import count_macs, count_parameters
-from dual_skd.networks.pretrained import load_network
 from dual_skd.networks.shapes import Proposal, Shape, family_of, propose
 from dual_skd.options import Training, read, resolved
 from dual_skd.options.data import DataOptions
 from dual_skd.selection import plan_selection
 from dual_skd.selection.view import View, view_of
+from dual_skd.training.parent import load_parent
 from dual_skd.training.probe import ProbeImages, frozen_features, probe, read_probe_images
 from dual_skd.utils.files import make_folder, replace_file, write_csv
 from dual_skd.utils.progress import bar
@@ -157,9 +157,9 @@ class _Maker:
     def large(self, *, with_weights: bool) -> View:
         """The large network, with its pretrained weights or with its shapes alone."""
         options = self.options
-        found = load_network(options.large, options.pretrained, options.large_options) if with_weights else None
-        if found:
-            return view_of(found[0]).with_values(found[1])
+        found = load_parent(options.large, options.pretrained, options.large_options) if with_weights else None
+        if found is not None:
+            return found
         with torch.device("meta"):
             return view_of(self.build({}))
 

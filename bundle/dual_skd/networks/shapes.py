@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from monai.networks.nets import DenseNet as MonaiDenseNet
 from monai.networks.nets import ResNet as MonaiResNet
 from timm.models.convnext import ConvNeXt
 from timm.models.densenet import DenseNet
@@ -93,8 +94,8 @@ def family_of(name: str, options: Mapping[str, Any]) -> Family:
             return read(name, network)
     raise InputError(
         f"No shapes are known for {name} ({type(network).__name__}); known are EfficientNet and its Lite form, "
-        "ConvNeXt, ViT, ResNet, DenseNet and Swin of timm, monai_resnet... and monai_vit. For another network, give "
-        "its options yourself: --small NAME --small-options JSON."
+        "ConvNeXt, ViT, ResNet, DenseNet and Swin of timm, and MONAI's ResNet, DenseNet and ViT. For another network, "
+        "give its options yourself: --small NAME --small-options JSON."
     )
 
 
@@ -230,7 +231,8 @@ def _monai_resnet(name: str, network: Any) -> Family:
 
 def _densenet(name: str, network: Any) -> Family:
     blocks = [block for key, block in network.features.named_children() if key.startswith("denseblock")]
-    growth = next(iter(blocks[0].values())).conv2.out_channels
+    growth = blocks[0].get_submodule("denselayer1")
+    growth = getattr(growth, "layers", growth).conv2.out_channels
 
     def options(share: float, layers: list[int]) -> dict[str, Any]:
         return {"block_config": layers} | ({} if share == 1 else {"growth_rate": _scaled([growth], share)[0]})
@@ -288,5 +290,6 @@ _FAMILIES: dict[type[nn.Module], Callable[[str, Any], Family]] = {
     DenseNet: _densenet,
     SwinTransformer: _swin,
     MonaiResNet: _monai_resnet,
+    MonaiDenseNet: _densenet,
     VisionTransformer: _monai_vit,
 }

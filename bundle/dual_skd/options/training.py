@@ -139,7 +139,7 @@ class Networks(Options):
     large: Text = option(
         "tf_efficientnet_lite2",
         "network that the weights are selected from: any timm name, `monai_resnet10` ... `monai_resnet200`, "
-        "`monai_vit`, or `package.module:Name`",
+        "`monai_densenet121`, `169`, `201`, `264`, `monai_vit`, or `package.module:Name`",
     )
     large_options: NetworkOptions = option({}, "arguments of its constructor")
     pretrained: Place = option(

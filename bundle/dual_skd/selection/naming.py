@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from dual_skd.selection.axes import family_prefix
 from dual_skd.selection.libraries import LIBRARIES, Library
 from dual_skd.selection.parts import Part
-from dual_skd.selection.view import View, heads_of
+from dual_skd.selection.view import View, heads_of, view_of
 
 NUMBER = re.compile(r"\{(\d*)([sb])([+-]\d+)?\}")  # {s}, {2s+1}, {b}: a number in a name of a library's table
 
@@ -120,6 +121,32 @@ def common_names(large: View, small: View) -> Named:
     if first is None or second is None:
         return meet(large, small)
     return (_renamed(large, first), _renamed(small, second)), (first, second)
+
+
+def in_names_of(network: View, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a state dict by a network's own names, where both networks' names are known.
+
+    Args:
+        network: of the family that the tensors are of, in any library.
+        state: names of another library, or below a prefix, or the network's own.
+
+    Returns:
+        Every tensor, stacked or split as the network has it. Those without a name in the network keep theirs.
+    """
+    _, (theirs, ours) = common_names(view_of(state), network)
+    found, used = {}, set[str]()
+    for name, own in (ours.own or {name: (name,) for name in network.shapes}).items():
+        pieces = theirs.own.get(name, (name,))
+        if not all(piece in state for piece in pieces):
+            continue
+        used.update(pieces)
+        tensors: Sequence[Tensor] = [state[piece] for piece in pieces]
+        if len(tensors) != len(own):
+            tensors = torch.cat(list(tensors)).chunk(len(own))
+        for key, tensor in zip(own, tensors, strict=True):
+            is_flat = name in theirs.flat | ours.flat and tensor.numel() == math.prod(network.shapes[key])
+            found[key] = tensor.reshape(network.shapes[key]) if is_flat else tensor
+    return {name: value for name, value in state.items() if name not in used} | found
 
 
 def meet(large: View, small: View) -> Named:

@@ -129,7 +129,7 @@ class TracedBuilder(PlanBuilder):
             self.axes.doubts.append(f"the large network has no {first_few(new)}")
         used = {part.source for part in parts} | self.large_trace.classifier
         left = [name for name in self.large_trace.dims if name not in used and name not in self.names.values()]
-        if lost := without_further_blocks(left, self.small.shapes):
+        if lost := without_further_blocks(left, self.names.values()):
             self.axes.doubts.append(f"the small network has no {first_few(lost)}")
 
 

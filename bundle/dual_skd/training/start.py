@@ -12,9 +12,9 @@ from torch import nn
 
 from dual_skd.errors import InputError, SelectionError
 from dual_skd.networks.inspect import classifier_of, unwrap
-from dual_skd.networks.pretrained import load_network
 from dual_skd.selection import SelectionPlan, SelectionReport, plan_selection
-from dual_skd.selection.view import View, view_of
+from dual_skd.selection.view import View
+from dual_skd.training.parent import load_parent
 from dual_skd.utils.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -83,8 +83,7 @@ def initialise_pair(
         layers = layers if layers_auxiliary is None else layers_auxiliary
         choices["auxiliary"] = _Choice(auxiliary, selection_auxiliary, layers, seed + 1)
     selects = any(choice.rule != SCRATCH for choice in choices.values())
-    found = load_network(large, pretrained, large_options or {}) if selects else None
-    view = found and view_of(found[0]).with_values(found[1])
+    view = load_parent(large, pretrained, large_options or {}) if selects else None
     plans = _select(choices, view, mode, check == "strict" and mode == "structured")
     reports = {role: plan and plan.report() for role, plan in plans.items()}
     summary = {role: _summary(role, choices[role], report, large) for role, report in reports.items()}
