@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dual_skd.errors import SelectionError
 from dual_skd.selection import plan_selection
 from dual_skd.selection.tracing import NotFollowed, trace
 
@@ -203,3 +204,67 @@ def test_what_torchscript_compiled_isnt_followed():
         network.middle = torch.jit.script(network.middle)
     with pytest.raises(NotFollowed, match=r"middle is compiled by TorchScript"):
         trace(network, (3, 16, 16))
+
+
+class Caching(Net):
+    """Computes a table once, as the attention of some networks does."""
+
+    def __init__(self, width, classes=5):
+        super().__init__(width, classes)
+        self.scales = nn.Parameter(torch.ones(1, width, 1, 1))
+        self.cache = {}
+
+    def features(self, x):
+        if not self.training:
+            x = self.stem(x) * self.cache.setdefault("table", self.scales.exp())
+        return self.middle(x).mean((2, 3))
+
+
+def test_what_a_network_caches_in_one_run_isnt_used_in_the_next():
+    _plan, found = checked(Caching)
+    assert found.consistent
+
+
+class StaticPadding(Net):
+    def __init__(self, width, classes=5, pad=1):
+        super().__init__(width, classes)
+        self.pad = nn.ConstantPad2d((0, pad, 0, pad), 0.0)
+
+    def features(self, x):
+        return self.middle(self.pad(self.stem(x))).amax((2, 3))
+
+
+def test_padding_made_for_another_image_size_is_no_difference():
+    assert plan_selection(StaticPadding(16, 7, pad=2), StaticPadding(8)).check().consistent
+
+
+class Grey(Net):
+    def __init__(self, width, classes=5):
+        super().__init__(width, classes)
+        self.stem = nn.Conv2d(1, width, 3, 2, 1)
+
+
+def test_an_image_of_one_channel_takes_the_sum_of_three():
+    plan = plan_selection(large := Net(16, 7), Grey(8))
+    assert plan.check().consistent
+    taken = large.stem.weight[plan.axes["stem"]].sum(1, keepdim=True)
+    assert torch.allclose(plan.apply()["stem.weight"], taken)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_a_wrapped_network_is_compared_with_a_bare_one(wrap):
+    plan = plan_selection(wrap(Net(16, 7)), Net(8))
+    assert plan.family == "traced" and len(skipped(plan)) == 2
+    assert wrap is torch.compile or plan.check().consistent  # compiling takes seconds
+
+
+def test_a_network_that_cant_be_copied_isnt_checked():
+    large, small = Net(16, 7), Net(8)
+    small.lines = (line for line in ())  # a generator can't be copied
+    found = plan_selection(large, small).check()
+    assert found.verdict == "not checked" and "can't be copied" in found.reason
+
+
+def test_a_network_without_shapes_is_refused_with_the_remedy():
+    with pytest.raises(SelectionError, match=r"0\.weight has no shape yet; run the network once"):
+        plan_selection(nn.Sequential(nn.LazyConv2d(8, 3)), Net(8))

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -40,3 +42,19 @@ def copy_with(network: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Mod
     except Exception as error:  # whatever the parts of a foreign network raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise SelectionError(f"{type(network).__name__} can't be copied ({reason})") from error
+
+
+@contextmanager
+def without_memory(network: nn.Module) -> Iterator[None]:
+    """While active, a network may keep what it likes; afterwards it has forgotten it (caches of attention biases)."""
+    kept = [
+        (module, {name: copy.copy(own) if type(own) in (dict, list) else own for name, own in vars(module).items()})
+        for module in network.modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+    ]
+    try:
+        yield
+    finally:
+        for module, attributes in kept:
+            vars(module).clear()
+            vars(module).update(attributes)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dual_skd.errors import SelectionError
 from dual_skd.selection.builder import CLASSIFIER
-from dual_skd.selection.copies import copy_with
+from dual_skd.selection.copies import copy_with, without_memory
 from dual_skd.selection.images import likely_inputs, tensors_in
 from dual_skd.selection.naming import Naming
 from dual_skd.selection.padding import padding_invariant
@@ -29,6 +29,7 @@ from dual_skd.selection.view import View
 
 Pick = Callable[[Part, Tensor], Tensor]
 Seen = Callable[[str, list[Tensor]], None]
+PADDINGS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 STATISTICS = ("running_mean", "running_var")
 
 
@@ -136,7 +137,7 @@ class Embedding:
             elif seen:
                 hooks.append(module.register_forward_hook(partial(leaving, path)))
         try:
-            with padding_invariant(flat_depth=self.inflated) as mode:
+            with without_memory(network), padding_invariant(flat_depth=self.inflated) as mode:
                 output = network(image)
         finally:
             for hook in hooks:
@@ -149,7 +150,7 @@ class Embedding:
         for end in range(len(parts), 0, -1):
             if found := self.paths.get(".".join(parts[:end])):
                 return ".".join([found, *parts[end:]])
-        return path
+        return ".".join(filter(None, [self.paths.get(""), path]))
 
     @contextmanager
     def spoilt(self, name: str) -> Iterator[None]:
@@ -198,6 +199,11 @@ class Embedding:
                 there[owner]._parameters[leaf] = nn.Parameter(torch.zeros(form, dtype=torch.float64), False)
                 names = ("stride", "kernel_size", "padding", "in_channels")
                 _copy_settings(here[part.name.rpartition(".")[0]], there[owner], names)
+        for path, module in here.items():  # padding that a network computes from the image's size
+            other = self.counterpart(path)
+            kinds = [isinstance(each, PADDINGS) for each in (module, there.get(other))]
+            if any(kinds) and all(isinstance(each, (*PADDINGS, nn.Identity)) for each in (module, there.get(other))):
+                self.large.set_submodule(other, module)
         for path, other in self.paths.items():
             if other in there and type(here[path]) is type(there[other]):
                 numbers = [name for name, value in vars(here[path]).items() if isinstance(value, float)]
@@ -224,11 +230,11 @@ def _double_copy(view: View, like: nn.Module | None) -> nn.Module:
 
     Buffers on the meta device come from the view's values, those that no file holds from ``like`` or are made again.
     """
-    network = view.module or nn.Module()
-    network = copy_with(view.module or nn.Module(), _in_double)
+    own = nn.Module() if view.module is None else view.module
+    network = copy_with(own, _in_double)
     lost = False
     others = dict(like.named_buffers()) if like else {}
-    for name, buffer in (view.module or nn.Module()).named_buffers():
+    for name, buffer in own.named_buffers():
         if buffer.is_meta:
             value = view.state.get(name, others.get(name))
             if value is None or value.is_meta or value.shape != buffer.shape:
@@ -276,6 +282,8 @@ def _counterparts(parts: Iterable[Part], small: nn.Module) -> dict[str, str]:
     for part in parts:
         if part.source is None:
             continue
+        if part.source.endswith(f".{part.name}"):
+            paths.setdefault("", part.source.removesuffix(f".{part.name}"))  # the network inside a wrapper
         here, there = part.name.split(".")[:-1], part.source.split(".")[:-1]
         while here and there:
             paths.setdefault(".".join(here), ".".join(there))
