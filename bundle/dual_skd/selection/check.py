@@ -102,7 +102,10 @@ def check_plan(
                 f"of the {word} network only the tensors are known, and a check computes with it: give the module, "
                 f"plan.check({word}=...)"
             )
-    pair = Embedding(parts, pick, large, small, naming or Naming())
+    try:
+        pair = Embedding(parts, pick, large, small, naming or Naming())
+    except SelectionError as error:
+        return PlanCheck("not checked", reason=str(error))
     result = PlanCheck(
         "no power",
         unselected=tuple(p.name for p in parts if p.reason not in ("", CLASSIFIER) and p.name not in small.buffers),
@@ -239,7 +242,7 @@ def _contains(narrow: Tensor, wide: Tensor) -> bool | None:
 
 
 def _channels_occur(narrow: Tensor, wide: Tensor, dim: int) -> bool:
-    own, other = (value.detach().double().movedim(dim, 0).flatten(1) for value in (narrow, wide))
+    own, other = (value.detach().double().movedim(dim, 0).reshape(value.shape[dim], -1) for value in (narrow, wide))
     direction = torch.randn(own.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     marks, known = own @ direction, (other @ direction).sort().values  # one number per channel
     place = torch.searchsorted(known, marks).clamp(1, max(1, len(known) - 1))

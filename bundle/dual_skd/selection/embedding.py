@@ -7,14 +7,12 @@ there, as the plan says.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from inspect import signature
-from itertools import chain
 from typing import Any
 
 import torch
@@ -22,14 +20,16 @@ from torch import Tensor, nn
 
 from dual_skd.errors import SelectionError
 from dual_skd.selection.builder import CLASSIFIER
+from dual_skd.selection.copies import copy_with, without_memory
 from dual_skd.selection.images import likely_inputs, tensors_in
 from dual_skd.selection.naming import Naming
-from dual_skd.selection.padding import HEAD_SCALE, padding_invariant
+from dual_skd.selection.padding import padding_invariant
 from dual_skd.selection.parts import Part, piece_of
 from dual_skd.selection.view import View
 
 Pick = Callable[[Part, Tensor], Tensor]
 Seen = Callable[[str, list[Tensor]], None]
+PADDINGS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 STATISTICS = ("running_mean", "running_var")
 
 
@@ -56,8 +56,12 @@ class Embedding:
         self._pick, self._naming = pick, naming
         self.small = _double_copy(small, None)
         self.large = _double_copy(large, self.small)
-        self._heads = {part.name.rpartition(".")[0] for part in parts if part.reason == CLASSIFIER} - {""}
         self.paths = _counterparts(self.selected, self.small)
+        heads = _layers(part.name for part in parts if part.reason == CLASSIFIER)
+        there = {self.counterpart(head) for head in heads}
+        if not there.issubset(path for path, _ in self.large.named_modules()):  # of another library
+            there = _layers(large.classifier)
+        self._heads = {self.small: heads, self.large: there}
         self._learned = {name for name, _ in self.large.named_parameters()}
         self._learned |= {name for name in large.shapes if name.endswith(STATISTICS)}
         self.inflated = _image_rank(large) < _image_rank(small)
@@ -78,6 +82,8 @@ class Embedding:
                 target = self._naming.values(state)[part.source]
                 places = self._pick(part, torch.arange(target.numel()).reshape(target.shape))
                 drawn = _draw(part.source, places.shape, generator, gain)
+                if target.is_complex():
+                    drawn = torch.complex(drawn, _draw(part.source, places.shape, generator, gain))
                 target.view(-1)[places.flatten()] = drawn.flatten()
                 self._naming.spread(part.source, target, state)
         for part in self._left:
@@ -109,28 +115,29 @@ class Embedding:
             Features, empty where the large network has no such classifier. Of a volume that is constant along its depth
             they are one slice.
         """
-        heads = self._heads if network is self.small else {self.counterpart(head) for head in self._heads}
+        heads = self._heads[network]
         found: dict[str, Tensor] = {}
         is_volume = self.inflated and network is self.small
 
         def flat(output: Any) -> list[Tensor]:
             return [value[..., 0] if is_volume and value.dim() == 5 else value for value in tensors_in(output)]
 
-        def entering(path: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found.setdefault(path.split(".")[0], inputs[0])
+        def entering(path: str, module: nn.Module, inputs: Any, named: Any) -> None:
+            found.setdefault(path, next(tensors_in([inputs, named])))
 
         def leaving(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
             if seen is not None:
-                seen(path, flat(output))
+                with mode.paused():
+                    seen(path, flat(output))
 
         hooks = []
         for path, module in network.named_modules():
             if path in heads:
-                hooks.append(module.register_forward_pre_hook(partial(entering, path)))
+                hooks.append(module.register_forward_pre_hook(partial(entering, path), with_kwargs=True))
             elif seen:
                 hooks.append(module.register_forward_hook(partial(leaving, path)))
         try:
-            with padding_invariant(flat_depth=self.inflated):
+            with without_memory(network), padding_invariant(flat_depth=self.inflated) as mode:
                 output = network(image)
         finally:
             for hook in hooks:
@@ -143,7 +150,7 @@ class Embedding:
         for end in range(len(parts), 0, -1):
             if found := self.paths.get(".".join(parts[:end])):
                 return ".".join([found, *parts[end:]])
-        return path
+        return ".".join(filter(None, [self.paths.get(""), path]))
 
     @contextmanager
     def spoilt(self, name: str) -> Iterator[None]:
@@ -182,9 +189,6 @@ class Embedding:
         """Gives the large network the small one's image size, kernels, input channels and numbers such as scales."""
         here, there = dict(self.small.named_modules()), dict(self.large.named_modules())
         _resize_images(self.large, self.small)
-        for module in chain(here.values(), there.values()):
-            if hasattr(module, "num_heads"):
-                vars(module).update({name: HEAD_SCALE for name in ("scale", "scaling") if name in vars(module)})
         state, wanted = _state(self.large), _state(self.small)
         for part in self.selected:
             if part.source not in self._learned or self.inflated:
@@ -195,6 +199,11 @@ class Embedding:
                 there[owner]._parameters[leaf] = nn.Parameter(torch.zeros(form, dtype=torch.float64), False)
                 names = ("stride", "kernel_size", "padding", "in_channels")
                 _copy_settings(here[part.name.rpartition(".")[0]], there[owner], names)
+        for path, module in here.items():  # padding that a network computes from the image's size
+            other = self.counterpart(path)
+            kinds = [isinstance(each, PADDINGS) for each in (module, there.get(other))]
+            if any(kinds) and all(isinstance(each, (*PADDINGS, nn.Identity)) for each in (module, there.get(other))):
+                self.large.set_submodule(other, module)
         for path, other in self.paths.items():
             if other in there and type(here[path]) is type(there[other]):
                 numbers = [name for name, value in vars(here[path]).items() if isinstance(value, float)]
@@ -221,26 +230,32 @@ def _double_copy(view: View, like: nn.Module | None) -> nn.Module:
 
     Buffers on the meta device come from the view's values, those that no file holds from ``like`` or are made again.
     """
-    network = view.module or nn.Module()
-    memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(torch.zeros(parameter.shape, dtype=torch.float64), requires_grad=False)
-        for parameter in network.parameters()
-    }
-    others = dict(like.named_buffers()) if like else {}
+    own = nn.Module() if view.module is None else view.module
+    network = copy_with(own, _in_double)
     lost = False
-    for name, buffer in network.named_buffers():
-        value = view.state.get(name, others.get(name)) if buffer.is_meta else buffer
-        if value is None or value.is_meta or value.shape != buffer.shape:
-            value, lost = torch.zeros(buffer.shape, dtype=buffer.dtype), True
-        value = value.detach().cpu()
-        memo[id(buffer)] = value.double() if value.is_floating_point() else value.clone()
-    network = copy.deepcopy(network, memo).eval()
+    others = dict(like.named_buffers()) if like else {}
+    for name, buffer in own.named_buffers():
+        if buffer.is_meta:
+            value = view.state.get(name, others.get(name))
+            if value is None or value.is_meta or value.shape != buffer.shape:
+                lost = True
+            else:
+                network.get_buffer(name).copy_(value)
     if lost:
         for module in network.modules():
             if callable(make := getattr(module, "init_non_persistent_buffers", None)):  # timm's
                 make()
-        network.double()
+    network = network.double()  # compiled modules are copied as they are
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
     return network
+
+
+def _in_double(value: Tensor) -> Tensor:
+    value = torch.zeros_like(value, device="cpu") if value.is_meta else value.cpu()
+    kind = torch.complex128 if value.is_complex() else torch.float64 if value.is_floating_point() else value.dtype
+    return value.to(kind, copy=True)
 
 
 def _resize_images(large: nn.Module, small: nn.Module) -> None:
@@ -267,12 +282,18 @@ def _counterparts(parts: Iterable[Part], small: nn.Module) -> dict[str, str]:
     for part in parts:
         if part.source is None:
             continue
+        if part.source.endswith(f".{part.name}"):
+            paths.setdefault("", part.source.removesuffix(f".{part.name}"))  # the network inside a wrapper
         here, there = part.name.split(".")[:-1], part.source.split(".")[:-1]
         while here and there:
             paths.setdefault(".".join(here), ".".join(there))
             here, there = here[:-1], there[:-1]
     known = {path for path, _ in small.named_modules()}
     return {path: other for path, other in paths.items() if path in known}
+
+
+def _layers(names: Iterable[str]) -> set[str]:
+    return {name.rpartition(".")[0] for name in names} - {""}
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ class PlanAxes:
         strengths = self._strengths(parts, large) if rule == "importance" else {}
         indices = {}
         for axis in self.sizes.values():
-            if axis.name not in FIXED_SIZES:
+            if FIXED_SIZES.get(axis.name) != axis.large:  # a layer may have the name of one
                 root = self._root(axis.name)
                 indices[axis.name] = choose_elements(
                     rule, axis.large, axis.small, axis=root, seed=seed, strength=strengths.get(root)

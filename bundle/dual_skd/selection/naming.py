@@ -86,6 +86,9 @@ class Naming:
     def spread(self, source: str, value: Tensor, state: Mapping[str, Tensor]) -> None:
         """Writes a source's value into the network's own tensors."""
         own = self.pieces(source)
+        if len(own) == 1:
+            state[own[0]].copy_(value.reshape(state[own[0]].shape))
+            return
         for name, piece in zip(own, value.split([len(value) // len(own)] * len(own)), strict=True):
             state[name].copy_(piece.reshape(state[name].shape))
 

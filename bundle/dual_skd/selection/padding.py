@@ -7,6 +7,7 @@ never agree, however right their weights are. Here every norm divides by a lengt
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ HEAD_SCALE = 0.125  # in place of the inverse root of a head's channels
 
 
 @contextmanager
-def padding_invariant(*, flat_depth: bool = False) -> Iterator[None]:
+def padding_invariant(*, flat_depth: bool = False) -> Iterator[PaddingInvariant]:
     """While active, replaces what depends on the number of channels by a form that channels of zeros don't change.
 
     Norms and weight standardisation divide by the root of the sum of squares. A mean over one dimension divides by a
@@ -36,23 +37,27 @@ def padding_invariant(*, flat_depth: bool = False) -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        # the outer one sees what the functions call that the inner one lets pass
-        with torch.no_grad(), _Invariant(flat_depth), _Invariant(flat_depth):
-            yield
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), PaddingInvariant(flat_depth) as mode:
+            yield mode
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-class _Invariant(TorchFunctionMode):
+class PaddingInvariant(TorchFunctionMode):
+    """Replaces functions by their forms, see :func:`padding_invariant`."""
+
     def __init__(self, flat_depth: bool) -> None:
         super().__init__()
         self.flat_depth = flat_depth
+        self._is_paused = False
         self._means = WeakTensorKeyDictionary()  # mean -> reference to what it is the mean of
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if self._is_paused:
+            return func(*args, **kwargs)
         if func is Tensor.float:
             return args[0].double()
         args = [_wide(value) for value in args]
@@ -65,8 +70,19 @@ class _Invariant(TorchFunctionMode):
             return args[0]
         if self.flat_depth and func in _DEPTH:
             return _DEPTH[func](*args, **kwargs)
+        if func in _SCALINGS and len(args) == 2 and isinstance(args[1], float):
+            args[1] = _scale(args[1])
         form = _FORMS.get(func)
         return form(*args, **kwargs) if form else func(*args, **kwargs)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While active, functions are what they are."""
+        self._is_paused = True
+        try:
+            yield
+        finally:
+            self._is_paused = False
 
     def _is_mean(self, x: Any, other: Any) -> bool:
         return isinstance(other, Tensor) and other in self._means and self._means[other]() is x
@@ -120,14 +136,39 @@ def _batch_norm(
 
 
 def _attention(*args: Any, **kwargs: Any) -> Tensor:
-    if kwargs.get("scale") is None:
-        kwargs["scale"] = HEAD_SCALE
+    scale = kwargs.get("scale")
+    kwargs["scale"] = HEAD_SCALE if scale is None else _scale(scale)
     return F.scaled_dot_product_attention(*args, **kwargs)
 
 
-def _multi_head(*args: Any, **kwargs: Any) -> Any:
-    """Without its weights, which are computed with a scale of their own."""
-    return F.multi_head_attention_forward(*args, **kwargs | {"need_weights": False})
+def _scale(factor: float) -> float:
+    """One scale for all that may be a root of a number of channels, or a root of that."""
+    power = abs(factor) ** 4
+    whole = max(power, 1 / power) if power else 0.0
+    if not 2 <= whole < 2**32 or not math.isclose(whole, round(whole), rel_tol=1e-9):
+        return factor
+    return math.copysign(HEAD_SCALE if power < 1 else 1 / HEAD_SCALE, factor)
+
+
+def _multi_head(query: Tensor, key: Tensor, value: Tensor, width: int, heads: int, *args: Any, **kwargs: Any) -> Any:
+    """With the queries' projection scaled, so that the scale that is computed inside becomes ``HEAD_SCALE``."""
+    factor = HEAD_SCALE * (query.shape[-1] / heads) ** 0.5
+    stacked, bias, *others = args
+    if kwargs.get("use_separate_proj_weight"):
+        kwargs["q_proj_weight"] = kwargs["q_proj_weight"] * factor
+    else:
+        stacked = _scaled_start(stacked, width, factor)
+    bias = None if bias is None else _scaled_start(bias, width, factor)
+    return F.multi_head_attention_forward(query, key, value, width, heads, stacked, bias, *others, **kwargs)
+
+
+def _scaled_start(x: Tensor, rows: int, factor: float) -> Tensor:
+    return torch.cat([x[:rows] * factor, x[rows:]])
+
+
+def _kept(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Without dropout, which some networks keep in evaluation."""
+    return x
 
 
 def _sum(x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
@@ -172,10 +213,15 @@ def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | N
     return F.pad(x, list(pad), mode=mode, value=value)
 
 
+_SCALINGS = {
+    torch.mul, Tensor.mul, Tensor.mul_, torch.div, Tensor.div, Tensor.div_, torch.true_divide, Tensor.true_divide
+}  # fmt: skip
 _MEANS = {torch.mean, Tensor.mean}
 _DIFFERENCES = {torch.sub, Tensor.sub, Tensor.__sub__, torch.subtract, Tensor.subtract}
 _DEPTH: dict[Callable[..., Any], Callable[..., Any]] = {F.conv3d: _conv3d, F.pad: _pad}
+_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
 _FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
+    **dict.fromkeys(_DROPOUTS, _kept),
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
     F.rms_norm: lambda x, shape, weight=None, eps=None: _layer_norm(x, shape, weight),

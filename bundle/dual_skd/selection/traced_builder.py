@@ -86,7 +86,7 @@ class TracedBuilder(PlanBuilder):
         for place, (small, large) in enumerate(terms):
             if new[place] == old[place] == 1:
                 dims.append(None)
-            elif small.root is self.small_trace.channels.root:
+            elif self._is_channels(small, large):
                 steps += channel_steps(old[place], new[place])
                 dims.append(None)
             elif small.is_space or large.is_space or (name.endswith("relative_position_bias_table") and place == 0):
@@ -96,6 +96,10 @@ class TracedBuilder(PlanBuilder):
                 dims.append(self._dimension(name, place, small, large))
         patch = name in self.small_trace.patches
         return Part(name, source, tuple(dims), kernel_steps(old[len(terms) :], new[len(terms) :], patch=patch) + steps)
+
+    def _is_channels(self, small: Term, large: Term) -> bool:
+        """Whether these are the image's channels; a single one is tied to nothing."""
+        return small.root is self.small_trace.channels.root or large.root is self.large_trace.channels.root
 
     def _used(self, name: str, source: str) -> bool:
         return name in self.small_trace.dims and source in self.large_trace.dims

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from dual_skd.selection.terms import Term, tie
@@ -27,12 +27,14 @@ class Tracer:
         used: ids of the tensors that entered an operation.
         kernels: id of a weight -> number of kernel dimensions.
         patches: ids of the kernels whose stride equals their size.
+        layer: id of a result -> id of the weight, with more than one dimension, of the last layer that it comes from.
     """
 
     def __init__(self) -> None:
         self.used: set[int] = set()
         self.kernels: dict[int, int] = {}
         self.patches: set[int] = set()
+        self.layer: dict[int, int] = {}
         self._terms: dict[int, list[Term]] = {}
         self._alive: list[Tensor] = []  # an id is one tensor's only as long as that one lives
         self._moved: dict[int, Tensor] = {}
@@ -68,6 +70,17 @@ class Tracer:
             return
         self._terms[id(tensor)] = list(terms)
         self._alive.append(tensor)
+
+    def note_layer(self, out: Any, operands: Any) -> None:
+        """Notes the last layer that results come from."""
+        tensors = [value for value in tree_leaves(operands) if isinstance(value, Tensor)]
+        found = [
+            id(value) if isinstance(value, nn.Parameter) else self.layer.get(id(value), 0)
+            for value in tensors
+            if value.dim() > 1 or not isinstance(value, nn.Parameter)
+        ]
+        if last := next(filter(None, reversed(found)), 0):
+            self.layer |= {id(value): last for value in tree_leaves(out) if isinstance(value, Tensor)}
 
     def has_terms(self, values: Any) -> bool:
         """Whether a tensor among the values is known."""

@@ -8,7 +8,6 @@ names is needed.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from dual_skd.errors import SelectionError
 from dual_skd.selection import movements, operations  # noqa: F401  (they register their handlers)
+from dual_skd.selection.copies import copy_with
 from dual_skd.selection.images import likely_inputs, tensors_in
 from dual_skd.selection.terms import Term
 from dual_skd.selection.tracer import HANDLERS, NotFollowed, Tracer, elementwise
@@ -57,13 +58,18 @@ def trace(network: nn.Module, image: Sequence[int] | None = None) -> NetworkTrac
     Raises:
         NotFollowed: it can't run on the meta device, or uses an operation that isn't known.
     """
+    for path, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise NotFollowed(f"{path or 'the network'} is compiled by TorchScript; give the network before that")
     shapes = [tuple(image)] if image is not None else list(likely_inputs(network))
     failure: Exception | None = None
     for shape in shapes:
         try:
             return _traced(_on_meta(network), shape)
-        except NotFollowed as error:
-            raise error
+        except NotFollowed:
+            raise
+        except SelectionError as error:
+            raise NotFollowed(str(error)) from error
         except Exception as error:  # a foreign network's own complaint of the size
             failure = failure or error
     raise NotFollowed(f"the network doesn't run on an image of {' or '.join(map(str, shapes[:3]))}: {failure}")
@@ -88,6 +94,7 @@ class _Mode(TorchDispatchMode):
             elementwise(self.tracer, out, *args, **kwargs)
         elif self.tracer.has_terms((args, kwargs)):
             raise NotFollowed(f"the operation {name} isn't known")
+        self.tracer.note_layer(out, (args, kwargs))
         return out
 
 
@@ -98,27 +105,34 @@ def _traced(network: nn.Module, shape: tuple[int, ...]) -> NetworkTrace:
     image = torch.empty(1, *shape, device="meta", dtype=_dtype(network))
     channels = Term(shape[0], whole=True)
     tracer.set(image, [Term(1), channels, *(Term(size, space=True) for size in shape[1:])])
-    with torch.no_grad(), _Mode(tracer):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Mode(tracer):
         out = network(image)
-    logits = next(tensors_in(out), None)
-    names = {id(value): name for name, value in tensors.items()}
-    used = {names[key] for key in tracer.used if key in names}
+    used = {name: dims[name] for name, value in tensors.items() if id(value) in tracer.used}
+    layers = {id(value): name for name, value in tensors.items()}
     return NetworkTrace(
-        {name: dims[name] for name in dims if name in used},
-        {names[key]: rank for key, rank in tracer.kernels.items() if key in names},
-        frozenset(names[key] for key in tracer.patches if key in names),
-        _classifier(logits, tracer, {name: dims[name] for name in dims if name in used}),
+        used,
+        {name: tracer.kernels[id(value)] for name, value in tensors.items() if id(value) in tracer.kernels},
+        frozenset(name for name, value in tensors.items() if id(value) in tracer.patches),
+        frozenset().union(*(_classifier(logits, tracer, used, layers) for logits in tensors_in(out))),
         channels,
         shape,
     )
 
 
-def _classifier(logits: Tensor | None, tracer: Tracer, dims: Mapping[str, list[Term]]) -> frozenset[str]:
-    """The tensors whose first dimension is that of the logits, unless a norm or a further layer has it too."""
-    if logits is None or logits.dim() != 2:
+def _classifier(
+    logits: Tensor, tracer: Tracer, dims: Mapping[str, list[Term]], layers: Mapping[int, str]
+) -> frozenset[str]:
+    """The tensors of the layer that gives one of the outputs, (N, classes) or without one of the two.
+
+    Their first dimension is that of the logits. It's a feature if a norm or a further layer has it too.
+    """
+    if logits.dim() not in (1, 2):
         return frozenset()
-    axis = tracer.terms(logits)[1].root
+    axis = tracer.terms(logits)[-1].root
     owners = {name for name, terms in dims.items() for term in terms if term.root is axis}
+    last = layers.get(tracer.layer.get(id(logits), 0), "")
+    if last and dims[last][0].size == 1:  # dimensions of one index aren't tied
+        return frozenset({last, f"{last.removesuffix('weight')}bias"} & dims.keys() | owners)
     reads = any(term.root is axis for name in owners for term in dims[name][1:])
     has_norm = any(name.endswith(NORMS) for name in owners)
     weights = [name for name in owners if len(dims[name]) > 1]
@@ -127,15 +141,7 @@ def _classifier(logits: Tensor | None, tracer: Tracer, dims: Mapping[str, list[T
 
 def _on_meta(network: nn.Module) -> nn.Module:
     """A copy of the network on the meta device, made without copying a value."""
-    memo: dict[int, Any] = {}
-    for module in network.modules():
-        for store in (module._parameters, module._buffers):
-            for value in store.values():
-                if value is not None:
-                    empty = torch.empty_like(value, device="meta")
-                    is_parameter = isinstance(value, nn.Parameter)
-                    memo[id(value)] = nn.Parameter(empty, requires_grad=False) if is_parameter else empty
-    return copy.deepcopy(network, memo).eval()
+    return copy_with(network, lambda value: torch.empty_like(value, device="meta"))
 
 
 def _dtype(network: nn.Module) -> torch.dtype:

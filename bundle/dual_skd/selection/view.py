@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from dual_skd.errors import SelectionError
 from dual_skd.selection.classifier import classifier_tensors
@@ -154,4 +155,6 @@ def heads_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    if lazy := next((name for name, value in state.items() if is_lazy(value)), None):
+        raise SelectionError(f"{lazy} has no shape yet; run the network once on an image before the selection")
     return {name: tuple(value.shape) for name, value in state.items()}
