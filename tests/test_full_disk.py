@@ -164,6 +164,7 @@ OTHER_WAYS = {  # file, function: why it may write by itself
     ("utils/files.py", "_opened_stream"): "the one place",
     ("utils/tensor_files.py", "save_tensors"): "given to replace_file",
     ("evaluation/learning_curve.py", "plot"): "given to replace_file",
+    ("evaluation/students.py", "plot"): "given to replace_file",
     ("serving/prediction.py", "_write"): "given to a Draft",
     ("cli/check.py", "_without_remarks_of_decoders"): "the terminal",
     ("cli/dispatch.py", "_open_closed_streams"): "the terminal",

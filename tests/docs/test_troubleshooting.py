@@ -21,9 +21,9 @@ WITHIN_PYTHON = """
     data.augment data.cache data.corruptions data.demo data.near_duplicates.finder data.near_duplicates.signatures
     data.reading.grey data.reading.preprocessing evaluation.explanation evaluation.robustness metrics.bootstrap
     metrics.definitions metrics.mcnemar metrics.operating_point metrics.paired metrics.reliability_diagram
-    metrics.resampling metrics.subgroups metrics.validation selection.check selection.embedding selection.rules
-    selection.view training.ema training.former_arguments training.label_free training.losses training.schedule
-    training.task training.teacher
+    metrics.resampling metrics.subgroups metrics.validation selection.check selection.copies selection.embedding
+    selection.rules selection.view training.ema training.former_arguments training.label_free training.losses
+    training.schedule training.task training.teacher
 """.split()  # of arguments of functions, by whoever calls them; serving.pytorch hands on what the readers say
 
 

@@ -140,7 +140,9 @@ def test_weights_that_do_not_fit_together_are_refused_unless_they_are_wanted(tmp
     options = {"large_options": TINY | {"channels": [64, 8, 8, 8]}, "pretrained": str(tmp_path / "w.safetensors")}
     student = build_network("resnet18", num_classes=2, in_channels=3, stem_width=64, **TINY)
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    with pytest.raises(SelectionError, match=r"the student don't fit together \(.*projects.*\)\. Checked: inconsistent: layer1\.0 "):
+    with pytest.raises(
+        SelectionError, match=r"the student don't fit together \(.*projects.*\)\. Checked: inconsistent: layer1\.0 "
+    ):
         initialise_pair(student, large="resnet18", **options)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     found = initialise_pair(student, large="resnet18", check="off", **options)

@@ -45,9 +45,7 @@ class TracedBuilder(PlanBuilder):
         """
         self.names = block_names(layers, self.large.shapes, self.small.shapes)
         terms = {
-            name: self._named_terms(name, source)
-            for name, source in self.names.items()
-            if name not in self.classifier
+            name: self._named_terms(name, source) for name, source in self.names.items() if name not in self.classifier
         }
         for place in range(max(map(len, terms.values()), default=0)):  # an axis is named by the layer that makes it
             for name, pairs in terms.items():
