@@ -137,7 +137,11 @@ class Embedding:
             elif seen:
                 hooks.append(module.register_forward_hook(partial(leaving, path)))
         try:
-            with without_memory(network), padding_invariant(flat_depth=self.inflated) as mode:
+            with (
+                torch.compiler.set_stance("force_eager"),
+                without_memory(network),
+                padding_invariant(flat_depth=self.inflated) as mode,
+            ):
                 output = network(image)
         finally:
             for hook in hooks:
@@ -233,7 +237,7 @@ def _double_copy(view: View, like: nn.Module | None) -> nn.Module:
     own = nn.Module() if view.module is None else view.module
     network = copy_with(own, _in_double)
     lost = False
-    others = dict(like.named_buffers()) if like else {}
+    others = dict(like.named_buffers()) if like is not None else {}
     for name, buffer in own.named_buffers():
         if buffer.is_meta:
             value = view.state.get(name, others.get(name))

@@ -25,7 +25,8 @@ def same_shape(t: Tracer, out: Any, x: Tensor, *args: Any, **kwargs: Any) -> Non
 
 
 @handles(
-    "empty_like", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "_assert_async"
+    "empty_like", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full",
+    "_assert_async",
 )  # fmt: skip
 def unrelated(t: Tracer, out: Any, *args: Any, **kwargs: Any) -> None:
     for result in results_of(out) if out is not None else []:

@@ -105,7 +105,7 @@ def _traced(network: nn.Module, shape: tuple[int, ...]) -> NetworkTrace:
     image = torch.empty(1, *shape, device="meta", dtype=_dtype(network))
     channels = Term(shape[0], whole=True)
     tracer.set(image, [Term(1), channels, *(Term(size, space=True) for size in shape[1:])])
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Mode(tracer):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), _Mode(tracer):
         out = network(image)
     used = {name: dims[name] for name, value in tensors.items() if id(value) in tracer.used}
     layers = {id(value): name for name, value in tensors.items()}
