@@ -80,8 +80,9 @@ class SelectionPlan:
     @property
     def verified(self) -> bool:
         """Whether every axis is consistent: :meth:`check` found it so, or the family's table says it without doubt."""
+        by_size = self.family == "generic"  # its doubt is what the check is for; others say what is missing
         if self.checked is not None and self.checked.verdict in ("consistent", "inconsistent"):
-            return self.checked.consistent
+            return self.checked.consistent and (by_size or not self.doubts)
         return self.family in FAMILIES and not self.doubts
 
     def check(

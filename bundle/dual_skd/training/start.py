@@ -131,7 +131,7 @@ def _require_consistent(plan: SelectionPlan, role: str) -> None:
             "of the large one's shape (fewer blocks, or a width that divides it), start from random weights (--method "
             "scratch), or take them as they are (--selection-check off)."
         )
-    logger.log(logging.INFO if found.consistent else logging.WARNING, "Weights of the %s checked: %s.", role, found)
+    logger.log(logging.INFO if plan.verified else logging.WARNING, "Weights of the %s checked: %s.", role, found)
 
 
 def _summary(role: str, choice: _Choice, report: SelectionReport | None, large: str) -> dict[str, Any]:
