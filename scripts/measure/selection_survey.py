@@ -81,13 +81,16 @@ def survey(library: str, large: str, small: str, kind: str, own: dict[str, Any],
         return found | {"verdict": "refused", "by": "plan", "reason": str(error)}
     rows = plan.report()
     check = plan.check()
-    verdict = "refused" if check.verdict == "inconsistent" else check.verdict  # as in training
-    by = "doubt" if plan.doubts else "check"
-    reason = plan.doubts[0] if plan.doubts and verdict != "consistent" else str(check)
+    verdict, by = check.verdict, ""
+    if check.verdict == "inconsistent" or (plan.doubts and not check.consistent):  # as training decides
+        verdict, by = "refused", "doubt" if plan.doubts else "check"
+    elif check.consistent and not plan.verified:
+        verdict = "consistent in part"
+    reason = plan.doubts[0] if plan.doubts else str(check)
     return found | {
         "how": {"generic": "by size"}.get(plan.family, "table" if plan.family in FAMILIES else plan.family),
         "verdict": verdict,
-        "by": by if verdict == "refused" else "",
+        "by": by,
         "reason": reason.removeprefix("consistent").removeprefix("; "),
         "selected": sum(row.selected for row in rows),
         "tensors": len(rows),
