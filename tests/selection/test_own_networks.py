@@ -203,7 +203,7 @@ def test_what_torchscript_compiled_isnt_followed():
         network = Net(8)
         network.middle = torch.jit.script(network.middle)
     with pytest.raises(NotFollowed, match=r"middle is compiled by TorchScript"):
-        trace(network, (3, 16, 16))
+        trace(network, (16, 16))
 
 
 class Caching(Net):

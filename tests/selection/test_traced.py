@@ -275,3 +275,14 @@ def test_blocks_that_a_layer_rule_leaves_out_are_no_doubt(layers: str) -> None:
 
     plan = plan_selection(network(8, 4), network(4, 2), layers=layers)
     assert plan.family == "traced" and plan.doubts == [] and plan.check().consistent
+
+
+def test_a_network_of_one_image_size_needs_it_once() -> None:
+    def network(width: int) -> nn.Module:
+        layers = nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), conv(width, width), nn.Flatten()
+        return nn.Sequential(*layers, nn.Linear(width * 20 * 12, 3))
+
+    large, small = network(8), network(4)
+    assert plan_selection(large, small).family == "generic"
+    plan = plan_selection(large, small, image_size=(20, 12))
+    assert plan.family == "traced" and plan.check().consistent and plan.verified

@@ -14,7 +14,7 @@ KNOWN = {
     "inference.json": "1883cb277fb1473a4957bc2539bfaba935d798c093656dfc10c03ff7a535a9e1",
     "multi_gpu_train.json": "b4b0869b9e42103c5ac520964fd1305e0120a32cff4813371305316ddbeb5f81",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "b0065e77b827e5df69a793360c19df5450beb68e3848b2641ab2bb321e6cb763",
+    "train.json": "f66579d58abd9135f08c25da8f57564486a2d8345c737590edf3dc19bf70fe1a",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

@@ -56,6 +56,7 @@ class Embedding:
         self._pick, self._naming = pick, naming
         self.small = _double_copy(small, None)
         self.large = _double_copy(large, self.small)
+        self._inputs = [(1, *shape) for shape in likely_inputs(self.small, small.image_size)]
         self.paths = _counterparts(self.selected, self.small)
         heads = _layers(part.name for part in parts if part.reason == CLASSIFIER)
         there = {self.counterpart(head) for head in heads}
@@ -179,7 +180,7 @@ class Embedding:
             SelectionError: it doesn't compute ``image``, or none of those that are tried.
         """
         reason = ""
-        for shape in ((1, *size) for size in likely_inputs(self.small)) if image is None else [tuple(image.shape)]:
+        for shape in self._inputs if image is None else [tuple(image.shape)]:
             try:
                 self.run(self.small, torch.zeros(shape, dtype=torch.float64))
             except Exception as error:  # whatever a foreign network raises on an image that it isn't made for

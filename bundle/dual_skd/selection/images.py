@@ -13,15 +13,21 @@ SIDES = {2: (64, 96, 128, 160, 192, 224, 256, 32, 16), 3: (32, 48, 64, 96, 16)} 
 STATED = ("img_size", "image_size", "input_size")
 
 
-def likely_inputs(network: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Shapes (C, H, W[, D]) of inputs, the likeliest first; (C,) for a network of linear layers."""
+def likely_inputs(network: nn.Module, image_size: Sequence[int] | None = None) -> Iterator[tuple[int, ...]]:
+    """Shapes (C, H, W[, D]) of inputs, the likeliest first; (C,) for a network of linear layers.
+
+    Args:
+        network: the network.
+        image_size: (H, W[, D]) of the user's images; tried after what the network itself states.
+    """
     weights = [value for value in network.parameters() if value.dim() in (4, 5)]
     if not weights:
         yield from ((value.shape[1],) for value in list(network.parameters())[:1] if value.dim() == 2)
     for dims in [max(value.dim() for value in weights) - 2] if weights else (2, 3):
         # the first layer need not be the first that is used
         kernels = [value.shape[1] for value in weights if value.dim() == dims + 2 and math.prod(value.shape[2:]) > 1]
-        sizes = dict.fromkeys(chain(_stated(network, dims), ((side,) * dims for side in SIDES[dims])))
+        given = _per_axis(image_size, dims)
+        sizes = dict.fromkeys(chain(_stated(network, dims), given, ((side,) * dims for side in SIDES[dims])))
         for channels in dict.fromkeys(chain(kernels[:1], (3, 1))):
             yield from ((channels, *size) for size in sizes)
 

@@ -269,6 +269,7 @@ def plan_selection(
     small_heads: int | None = None,
     large_grid: Sequence[int] | None = None,
     small_grid: Sequence[int] | None = None,
+    image_size: Sequence[int] | None = None,
 ) -> SelectionPlan:
     """Plans the selection of a small network's weights from a large one.
 
@@ -294,6 +295,7 @@ def plan_selection(
         large_grid: token grid (h, w[, d]) of the large network's position embedding; None reads it from the module, or
             takes it as square or cubic.
         small_grid: the same of the small network.
+        image_size: (H, W[, D]) of an image that modules take; None tries the sizes that they state, then usual ones.
 
     Returns:
         A plan that refers to the large network's tensors but copies none.
@@ -304,7 +306,8 @@ def plan_selection(
     check_word("elements", elements, ELEMENT_RULES)
     check_word("mode", mode, get_args(SelectionMode))
     check_word("family", family, (None, "generic", "traced", *FAMILIES))
-    own = view_of(large, large_grid), view_of(small, small_grid)
+    size = None if image_size is None else tuple(image_size)
+    own = replace(view_of(large, large_grid), image_size=size), replace(view_of(small, small_grid), image_size=size)
     builder, parts, namings = _planned(*own, family, layers, (elements, mode), (large_heads, small_heads))
     _require_selected(parts, *own)
     parts, view = namings[0].sourced(parts), namings[0].view(own[0], builder.large)
@@ -380,7 +383,7 @@ def _by_following(large: View, small: View, layers: Layers, rules: tuple[str, st
     if one is None or other is None:
         return None
     try:
-        builder = TracedBuilder(*views, *rules, (trace(one), trace(other)))
+        builder = TracedBuilder(*views, *rules, (trace(one, large.image_size), trace(other, small.image_size)))
     except NotFollowed as reason:
         logger.warning("The axes of the networks can't be followed: %s.", reason)
         return None

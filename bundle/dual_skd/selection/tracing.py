@@ -48,12 +48,12 @@ class NetworkTrace:
     image: tuple[int, ...]
 
 
-def trace(network: nn.Module, image: Sequence[int] | None = None) -> NetworkTrace:
+def trace(network: nn.Module, image_size: Sequence[int] | None = None) -> NetworkTrace:
     """Follows one image through a network.
 
     Args:
         network: a network from images (N, C, H, W[, D]) to logits; it isn't changed.
-        image: (C, H, W[, D]) that it takes; None tries the sizes that it tells, then usual ones.
+        image_size: (H, W[, D]) that it takes; tried after the sizes that it states, before usual ones.
 
     Raises:
         NotFollowed: it can't run on the meta device, or uses an operation that isn't known.
@@ -61,7 +61,7 @@ def trace(network: nn.Module, image: Sequence[int] | None = None) -> NetworkTrac
     for path, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise NotFollowed(f"{path or 'the network'} is compiled by TorchScript; give the network before that")
-    shapes = [tuple(image)] if image is not None else list(likely_inputs(network))
+    shapes = list(likely_inputs(network, image_size))
     failure: Exception | None = None
     for shape in shapes:
         try:

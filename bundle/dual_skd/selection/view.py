@@ -30,6 +30,7 @@ class View:
         name: name of the network in messages.
         classifier: names of the classifier's tensors, see :func:`.classifier.classifier_tensors`.
         module: the network itself; None where only a state dict is known.
+        image_size: (H, W[, D]) of an image that it takes, where the network doesn't state it.
     """
 
     state: Mapping[str, Tensor]
@@ -42,6 +43,7 @@ class View:
     name: str = "weights"
     classifier: frozenset[str] = frozenset()
     module: nn.Module | None = None
+    image_size: tuple[int, ...] | None = None
 
     @property
     def parameters(self) -> int:

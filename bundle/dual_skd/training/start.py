@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,7 @@ def initialise_pair(
     layers_auxiliary: Any = None,
     mode: str = "structured",
     check: str = "strict",
+    image_size: Sequence[int] | None = None,
     seed: int = 0,
     report_path: str | Path | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -67,6 +68,7 @@ def initialise_pair(
         check: ``strict`` computes whether the weights fit together where no table of axes says so, and refuses those
             that don't (:meth:`dual_skd.selection.SelectionPlan.check`); ``off`` takes them. Mode ``reference`` isn't
             checked.
+        image_size: (H, W[, D]) of the images, for networks that don't state what they take.
         seed: of the rule ``random``; the auxiliary's is ``seed + 1``.
         report_path: CSV of every tensor of both networks, with a first column ``network``.
 
@@ -84,7 +86,7 @@ def initialise_pair(
         choices["auxiliary"] = _Choice(auxiliary, selection_auxiliary, layers, seed + 1)
     selects = any(choice.rule != SCRATCH for choice in choices.values())
     view = load_parent(large, pretrained, large_options or {}) if selects else None
-    plans = _select(choices, view, mode, check == "strict" and mode == "structured")
+    plans = _select(choices, view, mode, image_size, checks=check == "strict" and mode == "structured")
     reports = {role: plan and plan.report() for role, plan in plans.items()}
     summary = {role: _summary(role, choices[role], report, large) for role, report in reports.items()}
     for role, plan in plans.items():
@@ -97,7 +99,12 @@ def initialise_pair(
 
 
 def _select(
-    choices: Mapping[str, _Choice], view: View | None, mode: str, checks: bool
+    choices: Mapping[str, _Choice],
+    view: View | None,
+    mode: str,
+    image_size: Sequence[int] | None,
+    *,
+    checks: bool,
 ) -> dict[str, SelectionPlan | None]:
     """Gives every network its weights; the plan is None where they stay random."""
     plans: dict[str, SelectionPlan | None] = {}
@@ -111,8 +118,9 @@ def _select(
             plans[role] = plans["student"]
         else:
             plan = plan_selection(
-                view, network, elements=choice.rule, layers=choice.layers, seed=choice.seed, mode=mode
-            )
+                view, network, elements=choice.rule, layers=choice.layers, seed=choice.seed, mode=mode,
+                image_size=image_size,
+            )  # fmt: skip
             if checks and not plan.verified:
                 _require_consistent(plan, role)
             network.load_state_dict(plan.apply(), strict=False)
