@@ -127,6 +127,13 @@ OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
         lambda own, x: torch.cat([own.wide(x)[:, : x.shape[1]] + x, own.wide(x)[:, x.shape[1] :]], 1),
         wide=conv(width, 2 * width),
     ),
+    "shuffled groups": lambda width: nn.Sequential(
+        conv(width, width, groups=4), nn.ChannelShuffle(4), conv(width, width, groups=4)
+    ),
+    "a recurrent layer": lambda width: Apply(
+        lambda own, x: own.gru(tokens(x))[0].transpose(1, 2).reshape(x.shape),
+        gru=nn.GRU(width, width, batch_first=True),
+    ),
     "gates": lambda width: Apply(lambda own, x: F.glu(own.wide(x), 1), wide=conv(width, 2 * width)),
     "squeeze and excitation": lambda width: Apply(
         excited, squeeze=nn.Conv2d(width, width // 4, 1), expand=nn.Conv2d(width // 4, width, 1)

@@ -63,6 +63,13 @@ def transpose(t: Tracer, out: Tensor, x: Tensor, a: int, b: int) -> None:
     t.set(out, terms)
 
 
+@handles("transpose_")
+def transpose_in_place(t: Tracer, out: Tensor, x: Tensor, a: int, b: int) -> None:
+    terms = list(t.read(x))
+    terms[a], terms[b] = terms[b], terms[a]
+    t.replace(out, terms)
+
+
 @handles("t")
 def matrix_transpose(t: Tracer, out: Tensor, x: Tensor) -> None:
     t.set(out, t.read(x)[::-1])
@@ -206,6 +213,13 @@ def pad(t: Tracer, out: Tensor, x: Tensor, widths: Sequence[int], *args: Any) ->
         else:
             terms[dim] = concatenation([Term(before), terms[dim], Term(after)])
     t.set(out, terms)
+
+
+@handles("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(t: Tracer, out: Tensor, x: Tensor, groups: int) -> None:
+    terms = t.read(x)
+    groups_first = reshaped([terms[1]], [groups, x.shape[1] // groups])
+    t.set(out, [terms[0], product(groups_first[::-1]), *terms[2:]])
 
 
 @handles("pixel_shuffle")

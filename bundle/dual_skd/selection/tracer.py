@@ -82,6 +82,10 @@ class Tracer:
         if last := next(filter(None, reversed(found)), 0):
             self.layer |= {id(value): last for value in tree_leaves(out) if isinstance(value, Tensor)}
 
+    def replace(self, tensor: Tensor, terms: Sequence[Term]) -> None:
+        """Gives a tensor whose dimensions were exchanged in place its new terms."""
+        self._terms[id(tensor)] = list(terms)
+
     def has_terms(self, values: Any) -> bool:
         """Whether a tensor among the values is known."""
         return any(isinstance(value, Tensor) and id(value) in self._terms for value in tree_leaves(values))
