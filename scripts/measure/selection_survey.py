@@ -6,7 +6,7 @@
 Each pair of a large and a small network (``selection_pairs``) is planned and checked by ``SelectionPlan.check``, at
 random weights. It is refused when it is planned, or in training by its check, with a doubt of the plan or without.
 A line of JSON per pair goes to ``--lines``; pairs that are in it already are left out. ``--write``
-makes docs/results/selection.csv of it.
+makes docs/results/families/selection.csv of it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dual_skd.utils.files import write_csv
 from scripts import ROOT
 from scripts.measure.selection_pairs import MONAI, TIMM, TORCHVISION, Row
 
-TABLE = ROOT / "docs" / "results" / "selection.csv"
+TABLE = ROOT / "docs" / "results" / "families" / "selection.csv"
 COLUMNS = ("library", "large", "small", "kind", "how", "verdict", "by", "reason", "selected", "tensors")
 
 
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=Path, default=Path("selection_survey.jsonl"))
     parser.add_argument("--only", nargs="+", default=[""], help="parts of the large networks' names")
-    parser.add_argument("--write", action="store_true", help="write docs/results/selection.csv")
+    parser.add_argument("--write", action="store_true", help="write docs/results/families/selection.csv")
     args = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
     lines = args.lines.read_text(encoding="utf-8").splitlines() if args.lines.exists() else []

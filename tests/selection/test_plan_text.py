@@ -35,13 +35,19 @@ def test_a_plan_of_unknown_weights_says_its_doubts():
     plan = plan_selection(
         {"a.weight": torch.ones(4, 2), "n.running_mean": torch.ones(4)}, {"a.weight": torch.ones(2, 2)}
     )
-    assert plan.doubts == ["no family recognised: indices follow from sizes alone"]
+    assert plan.doubts == [
+        "channels are matched by size alone: no table was used, and no image followed",
+        "no classifier is recognised, so it is selected like any other layer",
+    ]
     assert repr(plan).splitlines() == [
         "SelectionPlan: weights -> weights",
         "  family      generic; consistency of the axes is not verified",
         "  tensors     1 of 1 selected",
         "  parameters  4 of 4 selected; 8 to select from",  # statistics aren't parameters
-        f"  doubts      {plan.doubts[0]}",
+        "  doubts      channels are matched by size alone: no table was used, and no",
+        "              image followed",
+        "              no classifier is recognised, so it is selected like any other",
+        "              layer",
     ]
 
 

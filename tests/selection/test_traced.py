@@ -239,7 +239,7 @@ def test_an_operation_that_is_not_known_is_said_and_sizes_decide(caplog: pytest.
     with caplog.at_level(logging.WARNING):
         plan = plan_selection(large, small)
     assert plan.family == "generic" and not plan.verified
-    assert "can't be followed: the operation _fft_r2c isn't known" in caplog.text
+    assert "by size alone: the networks can't be followed, since the operation _fft_r2c isn't known" in caplog.text
 
 
 def test_a_network_that_takes_no_usual_image_is_said() -> None:

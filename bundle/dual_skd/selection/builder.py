@@ -33,6 +33,7 @@ class PlanBuilder:
     """
 
     family = "generic"
+    why = "no table was used, and no image followed"  # there is no better way
 
     def __init__(self, large: View, small: View, rule: str, mode: str) -> None:
         self.large, self.small, self.rule = large, small, rule
@@ -56,7 +57,9 @@ class PlanBuilder:
                 f"layers={layers!r} needs a known family ({', '.join(FAMILIES)}), and this network is of none: "
                 "use layers='first' (in training --selection_layers first --selection_layers_auxiliary first)"
             )
-        self.axes.doubts.append("no family recognised: indices follow from sizes alone")
+        self.axes.doubts.append(f"channels are matched by size alone: {self.why}")
+        if not self.small.classifier:
+            self.axes.doubts.append("no classifier is recognised, so it is selected like any other layer")
         return self._all_parts()
 
     def _all_parts(self) -> list[Part]:

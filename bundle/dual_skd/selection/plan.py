@@ -348,17 +348,18 @@ def _planned(
             refusal = unknown
     if by_table and (family or not by_table.builder.doubts):
         return by_table
+    views, namings = meet(large, small)
+    builder = PlanBuilder(*views, *rules)
     if "reference" not in rules and (family == "traced" or not family):
-        followed = _by_following(large, small, layers, rules)
+        try:
+            followed = _by_following(large, small, layers, rules)
+        except NotFollowed as reason:
+            followed, builder.why = None, f"the networks can't be followed, since {reason}"
         if followed and not (by_table and followed.builder.doubts):
             return followed
     if refusal:
         raise refusal
-    if by_table:
-        return by_table
-    views, namings = meet(large, small)
-    builder = PlanBuilder(*views, *rules)
-    return _Planned(builder, builder.parts(layers), namings)
+    return by_table or _Planned(builder, builder.parts(layers), namings)
 
 
 def _by_table(
@@ -382,11 +383,7 @@ def _by_following(large: View, small: View, layers: Layers, rules: tuple[str, st
     one, other = (view.module for view in views)
     if one is None or other is None:
         return None
-    try:
-        builder = TracedBuilder(*views, *rules, (trace(one, large.image_size), trace(other, small.image_size)))
-    except NotFollowed as reason:
-        logger.warning("The axes of the networks can't be followed: %s.", reason)
-        return None
+    builder = TracedBuilder(*views, *rules, (trace(one, large.image_size), trace(other, small.image_size)))
     return _Planned(builder, builder.parts(layers), namings)
 
 

@@ -132,12 +132,18 @@ def _select(
 def _require_consistent(plan: SelectionPlan, role: str) -> None:
     """Refuses weights that don't fit together, or that are doubted and can't be checked."""
     found = plan.check()
-    if found.verdict == "inconsistent" or (plan.doubts and not found.consistent):
-        doubt = f" ({plan.doubts[0]})" if plan.doubts else ""
+    doubt = f" ({plan.doubts[0]})" if plan.doubts else ""
+    remedy = (
+        "Choose a small network of the large one's shape (fewer blocks, or a width that divides it), start from random "
+        "weights (--method scratch), or take them as they are (--selection-check off)."
+    )
+    if found.verdict == "inconsistent":
         raise SelectionError(
-            f"The weights selected for the {role} don't fit together{doubt}. Checked: {found}. Choose a small network "
-            "of the large one's shape (fewer blocks, or a width that divides it), start from random weights (--method "
-            "scratch), or take them as they are (--selection-check off)."
+            f"The weights selected for the {role} don't fit together{doubt}. Checked: {found}. {remedy}"
+        )
+    if plan.doubts and not found.consistent:
+        raise SelectionError(
+            f"Nothing shows that the weights selected for the {role} fit together{doubt}. Checked: {found}. {remedy}"
         )
     logger.log(logging.INFO if plan.verified else logging.WARNING, "Weights of the %s checked: %s.", role, found)
 
