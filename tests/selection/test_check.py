@@ -38,6 +38,11 @@ def monai_vit(width: int, heads: int) -> nn.Module:
                classification=True, proj_type="perceptron")  # fmt: skip
 
 
+def on_meta(build, *sizes: tuple) -> tuple[nn.Module, ...]:
+    with torch.device("meta"):
+        return tuple(build(*each) for each in sizes)
+
+
 CONSISTENT = {
     "vit": lambda: (vit(), vit(24, 2, depth=1)),
     "vit with other heads": lambda: (vit(48, 4), vit(24, 4)),
@@ -64,6 +69,14 @@ CONSISTENT = {
     "residual streams that are scaled": lambda: (
         MetaFormer(depths=(1, 2, 1, 1), **METAFORMER),
         MetaFormer(depths=(1, 1, 1, 1), **METAFORMER),
+    ),
+    "biases that the large one lacks": lambda: (vit(init_values=None, qkv_bias=False), vit(24, 2, init_values=0.1)),
+    "networks on the meta device": lambda: on_meta(
+        lambda width, heads: timm.create_model(
+            "swin_tiny_patch4_window7_224", embed_dim=width, num_heads=heads, depths=(1, 1, 2, 1), num_classes=2
+        ),
+        (32, (2, 4, 8, 16)),
+        (16, (1, 2, 4, 8)),
     ),
     "group norms": lambda: (SegResNet(2, init_filters=16), SegResNet(2, init_filters=8)),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from dual_skd.selection.pairing import NoCounterpart, Pairing
 from dual_skd.selection.terms import Term, concatenation, keep_whole, product, take_factors, take_segment, tie
 
 
@@ -71,3 +72,33 @@ def test_an_axis_keeps_what_is_known_of_all_that_are_tied_to_it() -> None:
     assert positions.is_space and not product([Term(3), Term(9, space=True)]).is_space
     with pytest.raises(ValueError, match="4 and 5"):
         tie(Term(4), Term(5))
+
+
+def test_forms_that_do_not_fit_are_kept_whole() -> None:
+    pairs = [
+        (product([Term(3), Term(4)]), concatenation([Term(5), Term(7)])),
+        (concatenation([product([Term(6), Term(4)]), Term(4)]), concatenation([Term(6), Term(22)])),
+    ]
+    for a, b in pairs:
+        tie(a, b)
+        assert all(axis.whole for term in (a, b) for axis in term.axes())
+    term = Term(4)
+    term.become(term)
+    assert term.root is term
+
+
+def test_parts_of_a_concatenation_are_those_of_the_layers_that_make_them() -> None:
+    pairing = Pairing()
+    heads, per_head, other = Term(2), Term(3), Term(5)
+    wide_heads, wide_per_head, wide_other = Term(4), Term(6), Term(10)
+    pairs = ((heads, wide_heads), (per_head, wide_per_head), (other, wide_other))
+    for name, (small, large) in zip("abc", pairs, strict=True):
+        pairing.pair(name, small, large)
+    small = concatenation([product([heads, per_head]), other])
+    large = concatenation([Term(7), wide_other, product([wide_heads, wide_per_head])])
+    ((joined,),) = (pairing.dimension("d", small, large),)
+    assert [start for start, _ in joined.segments] == [17, 7]
+    with pytest.raises(NoCounterpart, match="joined parts of sizes 6, 5 here, 7, 10, 24, 1 there"):
+        pairing.dimension("d", concatenation([Term(6), other]), concatenation([*large.segments, Term(1)]))
+    with pytest.raises(NoCounterpart, match="a product of 5, 7 here, of 4, 3, 2 there"):
+        pairing.dimension("d", product([Term(5), Term(7)]), product([Term(4), Term(3), Term(2)]))

@@ -134,6 +134,26 @@ OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
         lambda own, x: own.gru(tokens(x))[0].transpose(1, 2).reshape(x.shape),
         gru=nn.GRU(width, width, batch_first=True),
     ),
+    "folded windows": lambda width: Apply(
+        lambda own, x: F.fold(F.unfold(x, 3, padding=1), x.shape[2:], 3, padding=1)
+    ),
+    "sliding windows": lambda width: Apply(lambda own, x: x.unfold(2, 4, 4).amax(-1)),
+    "repeated channels": lambda width: Apply(lambda own, x: x.repeat(1, 2, 1, 1)),
+    "a cast": lambda width: Apply(lambda own, x: own.a(x).float(), a=conv(width, width)),
+    "some places": lambda width: Apply(lambda own, x: x[:, :, ::2, torch.arange(4)]),
+    "places by number": lambda width: Apply(lambda own, x: x.index_select(2, torch.arange(4)).roll(1, 2)),
+    "a row per place": lambda width: Apply(
+        lambda own, x: x + own.rows(torch.arange(4)).amax(0)[:, None, None], rows=nn.Embedding(4, width)
+    ),
+    "a largest number": lambda width: Apply(lambda own, x: x / x.abs().max() + x.max(2, keepdim=True)[0]),
+    "a norm by hand": lambda width: Apply(lambda own, x: x / (torch.var_mean(x, 1, keepdim=True)[0] + 1e-6).sqrt()),
+    "keys of another width": lambda width: Apply(
+        lambda own, x: (
+            x + own.attention(tokens(x), tokens(own.a(x)), tokens(own.a(x)))[0].transpose(1, 2).reshape(x.shape)
+        ),
+        attention=nn.MultiheadAttention(width, width // 8, kdim=2 * width, vdim=2 * width, batch_first=True),
+        a=conv(width, 2 * width),
+    ),
     "gates": lambda width: Apply(lambda own, x: F.glu(own.wide(x), 1), wide=conv(width, 2 * width)),
     "squeeze and excitation": lambda width: Apply(
         excited, squeeze=nn.Conv2d(width, width // 4, 1), expand=nn.Conv2d(width // 4, width, 1)
@@ -149,7 +169,9 @@ OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
     ),
     "a layer scale": lambda width: Apply(lambda own, x: x + own.a(x) * own.gamma[:, None, None], a=conv(width, width),
                                          gamma=torch.ones(width)),
-    "norms": lambda width: nn.Sequential(nn.GroupNorm(4, width), nn.BatchNorm2d(width), nn.PReLU(width)),
+    "norms": lambda width: nn.Sequential(
+        nn.GroupNorm(4, width), nn.GroupNorm(4, width, affine=False), nn.BatchNorm2d(width), nn.PReLU(width)
+    ),
     "pools": lambda width: nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2), nn.Upsample(scale_factor=2)),
     "channels from places": lambda width: nn.PixelUnshuffle(2),
     "places from channels": lambda width: nn.PixelShuffle(2),
@@ -167,16 +189,64 @@ def test_each_operation_is_followed(name: str, elements: str) -> None:
     assert str(plan.check()) == "consistent"
 
 
-def test_an_axis_that_is_needed_whole_is_doubted_where_it_gets_narrower() -> None:
-    def eca(width: int) -> nn.Module:
-        def forward(own: Any, x: Tensor) -> Tensor:
-            return x * own.along(x.mean((2, 3)).unsqueeze(1)).sigmoid().mT.unsqueeze(-1)
+WHOLE: dict[str, Callable[[int], nn.Module]] = {
+    "a convolution along channels": lambda width: Apply(
+        lambda own, x: x * own.along(x.mean((2, 3)).unsqueeze(1)).sigmoid().mT.unsqueeze(-1),
+        along=nn.Conv1d(1, 1, 3, padding=1, bias=False),
+    ),
+    "rolled": lambda width: Apply(lambda own, x: x.roll(1, 1)),
+    "flipped": lambda width: Apply(lambda own, x: x.flip(1)),
+    "every other": lambda width: Apply(lambda own, x: x[:, ::2]),
+    "by number": lambda width: Apply(lambda own, x: x[:, torch.arange(x.shape[1] - 1, -1, -1)]),
+    "a part of a head": lambda width: Apply(lambda own, x: x.unflatten(1, (-1, 4)).flatten(1, 2)[:, :6]),
+}
 
-        return Apply(forward, along=nn.Conv1d(1, 1, 3, padding=1, bias=False))
 
-    plan = plan_selection(Block(32, eca), Block(16, eca))
-    assert "axis stem is needed whole: 16 here, 32 there" in plan.doubts[0]
-    assert not plan_selection(Block(32, eca), Block(32, eca)).doubts
+@pytest.mark.parametrize("name", WHOLE)
+def test_an_axis_that_is_needed_whole_is_doubted_where_it_gets_narrower(name: str) -> None:
+    doubts = plan_selection(Block(32, WHOLE[name]), Block(16, WHOLE[name])).doubts
+    assert any("is needed whole" in doubt and "stem" in doubt for doubt in doubts)
+    assert not plan_selection(Block(32, WHOLE[name]), Block(32, WHOLE[name])).doubts
+
+
+def test_layers_over_places_are_left_where_images_differ_in_size() -> None:
+    def network(width: int, side: int) -> nn.Module:
+        mix = Apply(lambda own, x: x + own.mix(x.flatten(2)).reshape(x.shape), mix=nn.Linear(side**2, side**2))
+        return nn.Sequential(conv(3, width), mix)
+
+    plan = plan_selection(network(8, 16), network(4, 32), family="traced")
+    assert plan.skipped["other form: 1024x1024 here, 256x256 in the large network"] == ["1.mix.weight"]
+
+
+def test_layers_of_another_rank_are_left() -> None:
+    line = Apply(lambda own, x: own.a(x.flatten(2))[..., None], a=nn.Conv1d(8, 8, 3))
+    one, other = (
+        nn.Sequential(conv(3, 8), line),
+        nn.Sequential(conv(3, 8), Apply(lambda own, x: own.a(x), a=conv(8, 8))),
+    )
+    skipped = plan_selection(one, other, family="traced").skipped
+    assert any("1.a.weight" in names for names in skipped.values())
+
+
+def test_the_strongest_channels_of_a_dense_layer_are_kept_wherever_it_is_read() -> None:
+    torch.manual_seed(0)
+    large, small = DenseNet(2, 1, 2, 16, 8, (4, 3)), DenseNet(2, 1, 2, 8, 4, (2, 3))
+    for family in (None, "traced"):
+        plan = plan_selection(large, small, elements="importance", family=family)
+        assert plan.check().consistent
+    with torch.no_grad():
+        large.features.denseblock1.denselayer1.layers.conv2.weight[5] *= 100
+    kept = plan_selection(large, small, elements="importance", family="traced").axes
+    assert 5 in kept["features.denseblock1.denselayer1.layers.conv2"]
+
+
+def test_volumes_take_kernels_of_images_that_pad_by_themselves() -> None:
+    def network(width: int, layer: type[nn.Module], ends: tuple[int, ...]) -> nn.Module:
+        blocks = layer(1, width, 3, padding="same"), Apply(lambda own, x: F.pad(x, ends)), layer(width, width, 3)
+        return nn.Sequential(*blocks, nn.Flatten(2), Apply(lambda own, x: own.a(x.amax(2)), a=nn.Linear(width, 2)))
+
+    plan = plan_selection(network(8, nn.Conv2d, (1,) * 4), network(4, nn.Conv3d, (1,) * 6))
+    assert plan.family == "traced" and plan.check().consistent
 
 
 def test_layers_that_one_network_lacks_are_doubted() -> None:

@@ -12,8 +12,9 @@ from dual_skd.errors import InputError, SelectionError
 from dual_skd.networks.build import build_network
 from dual_skd.networks.weight_files import load_state_file
 from dual_skd.runs.model_file import save_model
+from dual_skd.selection import plan_selection
 from dual_skd.selection.resample import resize_bias_table, resize_positions
-from dual_skd.training.start import initialise_pair
+from dual_skd.training.start import _require_consistent, initialise_pair
 
 TINY = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}
 
@@ -229,3 +230,15 @@ def test_equal_element_rules_with_other_layers_are_another_selection(tmp_path):
                     layers_auxiliary="last")  # fmt: skip
     assert torch.equal(student.layer1[1].conv1.weight, state["layer1.1.conv1.weight"])
     assert torch.equal(auxiliary.layer1[1].conv1.weight, state["layer1.2.conv1.weight"])
+
+
+def test_weights_that_are_doubted_and_cannot_be_checked_are_refused():
+    class Unfollowed(nn.Sequential):
+        def forward(self, x):
+            return super().forward(torch.fft.rfft(x, dim=2).real)
+
+    plan = plan_selection(*(Unfollowed(nn.Conv2d(1, width, 3)) for width in (4, 2)))
+    with pytest.raises(
+        SelectionError, match=r"Nothing shows that the weights selected for the student fit together \("
+    ):
+        _require_consistent(plan, "student")

@@ -175,9 +175,6 @@ def _set_first(t: Tracer, out: Any, terms: Sequence[Term]) -> None:
 @handles("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "any", "all", "linalg_vector_norm")
 def reduction(t: Tracer, out: Any, x: Tensor, *args: Any, **kwargs: Any) -> None:
     results = results_of(out)
-    if args and isinstance(args[0], Tensor):  # max of two tensors
-        elementwise(t, out, x, *args)
-        return
     terms, result = t.read(x), results[0]
     at = next((arg for arg in (*args, kwargs.get("dim")) if isinstance(arg, (list, tuple))), None)
     if at is None:
@@ -198,17 +195,3 @@ def reduction(t: Tracer, out: Any, x: Tensor, *args: Any, **kwargs: Any) -> None
 )  # fmt: skip
 def like_elements(t: Tracer, out: Any, *args: Any, **kwargs: Any) -> None:
     elementwise(t, out, *args, **kwargs)
-
-
-@handles("_scaled_dot_product_flash_attention_for_cpu")
-def attention(t: Tracer, out: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> None:
-    a, b, c = t.read(q), t.read(k), t.read(v)
-    tie(a[-1], b[-1])
-    tie(b[-2], c[-2])
-    for x, y, z in zip(a[:-2], b[:-2], c[:-2], strict=True):
-        tie(x, y)
-        tie(y, z)
-    for mask in (*args, *kwargs.values()):
-        if isinstance(mask, Tensor):
-            tie_broadcast([*a[:-1], b[-2]], t.read(mask))
-    _set_first(t, out, [*a[:-1], c[-1]])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 
 class Term:
@@ -157,8 +156,6 @@ def take_factors(term: Term, sizes: Sequence[int]) -> list[Term] | None:
         taken: list[Term] = []
         missing = size
         while missing > 1:
-            if not rest:
-                return None
             if missing % rest[0].size and (rest[0].size % missing or not _split_front(rest, missing)):
                 return None
             taken.append(rest.pop(0))
@@ -208,34 +205,11 @@ def _tie_products(a: Term, b: Term) -> bool:
         if found is None:
             whole, parts = b, a
             found = take_factors(a, [factor.size for factor in b.factors])
-        if found is None:
-            return _tie_by_common_factors(a, b)
     if found is None:
         return False
     for mine, theirs in zip(whole.factors, found, strict=True):
         tie(mine, theirs)
     return True
-
-
-def _tie_by_common_factors(a: Term, b: Term) -> bool:
-    """Ties two products after splitting both, as 4 x 6 and 8 x 3 to 4 x 2 x 3."""
-    cuts = sorted({*_strides(a), *_strides(b)}, reverse=True)
-    if any(high % low for high, low in pairwise(cuts)):
-        return False
-    sizes = [high // low for high, low in pairwise(cuts)]
-    mine, theirs = take_factors(a, sizes), take_factors(b, sizes)
-    if mine is None or theirs is None:
-        return False
-    for one, other in zip(mine, theirs, strict=True):
-        tie(one, other)
-    return True
-
-
-def _strides(term: Term) -> list[int]:
-    found = [term.size]
-    for factor in term.factors:
-        found.append(found[-1] // factor.size)
-    return found
 
 
 def _tie_concatenations(a: Term, b: Term) -> bool:
