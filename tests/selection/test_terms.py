@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from dual_skd.selection.pairing import NoCounterpart, Pairing
 from dual_skd.selection.terms import Term, concatenation, keep_whole, product, take_factors, take_segment, tie
+from dual_skd.selection.tracer import Tracer
 
 
 def sizes(term: Term) -> list[int]:
@@ -102,3 +104,8 @@ def test_parts_of_a_concatenation_are_those_of_the_layers_that_make_them() -> No
         pairing.dimension("d", concatenation([Term(6), other]), concatenation([*large.segments, Term(1)]))
     with pytest.raises(NoCounterpart, match="a product of 5, 7 here, of 4, 3, 2 there"):
         pairing.dimension("d", product([Term(5), Term(7)]), product([Term(4), Term(3), Term(2)]))
+
+
+def test_a_handler_that_gives_wrong_sizes_is_found_out() -> None:
+    with pytest.raises(AssertionError, match=r"terms of \[3\] for a tensor of \[2\]"):
+        Tracer().set(torch.zeros(2), [Term(3)])

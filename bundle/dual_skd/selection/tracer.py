@@ -62,7 +62,8 @@ class Tracer:
     def set(self, tensor: Tensor, terms: Sequence[Term]) -> None:
         """Gives a result its terms."""
         sizes = [term.size for term in terms]
-        assert sizes == list(tensor.shape), f"terms of {sizes} for a tensor of {list(tensor.shape)}"
+        if sizes != list(tensor.shape):
+            raise AssertionError(f"terms of {sizes} for a tensor of {list(tensor.shape)}")
         if id(tensor) in self._terms:  # changed in place
             for known, term in zip(self._terms[id(tensor)], terms, strict=True):
                 tie(known, term)
