@@ -114,6 +114,7 @@ def split_heads(own: Any, x: Tensor) -> Tensor:
     return x + (weights @ v).transpose(1, 2).flatten(2).transpose(1, 2).reshape(x.shape)
 
 
+HALF = torch.tensor([0.5])
 OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
     "groups": lambda width: conv(width, 2 * width, groups=width // 4),
     "one filter per channel, twice": lambda width: conv(width, 2 * width, groups=width),
@@ -139,6 +140,7 @@ OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
     ),
     "sliding windows": lambda width: Apply(lambda own, x: x.unfold(2, 4, 4).amax(-1)),
     "repeated channels": lambda width: Apply(lambda own, x: x.repeat(1, 2, 1, 1)),
+    "a number that no module has": lambda width: Apply(lambda own, x: x * HALF + HALF),
     "a cast": lambda width: Apply(lambda own, x: own.a(x).float(), a=conv(width, width)),
     "some places": lambda width: Apply(lambda own, x: x[:, :, ::2, torch.arange(4)]),
     "places by number": lambda width: Apply(lambda own, x: x.index_select(2, torch.arange(4)).roll(1, 2)),
