@@ -141,7 +141,7 @@ def test_a_budget_proposes_small_networks_and_writes_options_that_training_takes
     assert written["small"] == "monai_resnet18" and written["seed"] == 4 and written["image_size"] == 32
     words = shlex.split(lines[-1].removeprefix("Next: dual-skd train "))
     values = given(parser_of("train").parse(words), Training)
-    assert values == {"dataset_dir": "DATA"} | written
+    assert values == {"dataset_dir": "DATA", "output_dir": "small"} | written
     assert not Path("found/students.svg").exists()  # nothing was probed
 
 
@@ -159,6 +159,12 @@ def test_a_budget_proposes_small_networks_and_writes_options_that_training_takes
 def test_a_budget_and_files_are_kept_apart(words: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         run("--large", "resnet18", *words)
+
+
+def test_a_budget_that_is_no_number_is_said(capsys) -> None:
+    with pytest.raises(SystemExit):
+        run("--large", "resnet18", "--params", "1M")
+    assert "Argument --params: '1M' isn't a number; write a million as 1e6" in capsys.readouterr().err
 
 
 def test_the_large_network_can_be_named_with_a_file_of_its_weights(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_images_rank_the_proposals_and_everything_is_written(with_images: dict[s
     ({}, "one kind of budget, found none"),
     ({"parameters": 1e6, "macs": 1e6}, "one kind of budget, found parameters, macs"),
     ({"parameters": [1e6, 0]}, r"A budget is above 0, found \[1000000.0, 0.0\]"),
-    ({"parameters": 1e6, "dataset_dir": "demo", "pretrained": "none"}, "pretrained is 'none'"),
+    ({"parameters": 5e5, "dataset_dir": "demo", "pretrained": "none"}, "pretrained is 'none'"),
     ({"parameters": 1e6, "width": 3}, "Unknown option width"),
 ])  # fmt: skip
 def test_mistakes_are_named(given: dict[str, Any], message: str) -> None:

@@ -27,6 +27,7 @@ MEANING = {
 FOLDER = "students"
 NOTES = (
     "ms: median for one image on one CPU thread, more while the computer is busy.",
+    "order: the widest first; with --data, the best on your images.",
     "probe: macro AUC of ridge regression on the features before training, by cross-",
     "validation over patients of the training images. Small differences are chance.",
 )
@@ -43,12 +44,19 @@ def add_arguments(parser: Parser) -> None:
     """Declares the budgets, and the options of training that say which network and which images."""
     for option, what in MEANING.items():
         parser.add_argument(
-            option, type=float, nargs="+", metavar="X",
+            option, type=_number, nargs="+", metavar="X",
             help=f"in place of --small: propose networks of at most so many {what}; several budgets at once too",
         )  # fmt: skip
     parser.add_argument("--data", metavar="DATA", help="rank the proposals on training images of these data")
     add_options(parser, Training, LARGE)
     add_options(parser, Training, DATA, everyday=True)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't a number; write a million as 1e6") from None
 
 
 def asked(args: argparse.Namespace) -> bool:
@@ -89,14 +97,15 @@ def main(args: argparse.Namespace, layers: Any) -> int:
     write_students(students, kind, folder)
     values |= {"small": students[0].name, "small_options": students[0].options}
     write_json(folder / "options.json", values)
-    write_lines(*table(students), "", *(NOTES if args.data else NOTES[:1]), "")
+    notes = NOTES[:1] + NOTES[2:] if args.data else NOTES[:2]
+    write_lines(*table(students), "", *notes, "")
     rows = [
         ("all", folder / "students.csv"),
         ("plot", folder / "students.svg" if args.data else ""),
         ("number 1", folder / "options.json"),
-        ("", f"the same as --config {quoted(folder / 'options.json')}"),
+        ("", f"for dual-skd train DATA --config {quoted(folder / 'options.json')}"),
     ]
-    start = f"dual-skd train {quoted(args.data) if args.data else 'DATA'}"
+    start = f"dual-skd train {quoted(args.data) if args.data else 'DATA'} -o small"
     lines = closing(f"Proposed: {folder}", rows, command(start, values, Training, places=True))
     write_lines(*lines.splitlines())
     return 0

@@ -112,7 +112,7 @@ def propose(family: Family, cost: Callable[[Shape], float], budget: float) -> li
         expensive.
 
     Raises:
-        InputError: no shape fits.
+        InputError: no shape fits, or the large network itself does.
     """
     known: dict[Shape, float] = {}
 
@@ -127,6 +127,11 @@ def propose(family: Family, cost: Callable[[Shape], float], budget: float) -> li
         least = min(known.values())
         raise InputError(
             f"No shape fits the budget of {budget:,g}: the smallest costs {round(least, 2):,}; allow more."
+        )
+    if (everything := Shape(1.0, family.depths)) in fitting:
+        raise InputError(
+            f"The large network itself fits the budget of {budget:,g}: it costs {round(known[everything], 2):,}; allow "
+            "less."
         )
     full = [shape for shape in fitting if known[shape] >= LEAST_SHARE * budget]
     shapes = full or [max(fitting, key=lambda shape: known[shape])]

@@ -136,7 +136,9 @@ class Parser(argparse.ArgumentParser):
         if value is not None:
             return [f"{action.option_strings[-1]}={value}"]
         taken = [name]
-        while action.nargs == "+" and words and not _is_option(words[0]) and _fits(action, words[0]):
+        while action.nargs == "+" and words and not _is_option(words[0]):
+            if len(taken) > 1 and not _fits(action, words[0]):  # the first word is meant as a value, right or wrong
+                break
             taken.append(words.pop(0))
         return taken
 
