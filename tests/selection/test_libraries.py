@@ -19,6 +19,7 @@ from torchvision.models.efficientnet import FusedMBConvConfig, MBConvConfig
 
 from dual_skd.errors import SelectionError
 from dual_skd.selection import plan_selection
+from dual_skd.selection.naming import in_names_of
 from dual_skd.selection.view import view_of
 
 HEADS = {"large_heads": 2, "small_heads": 2}
@@ -236,8 +237,8 @@ def test_hugging_face_s_separate_query_key_and_value_become_timm_s_and_back(old:
 
 
 def test_weights_of_another_library_for_a_network_that_is_known_have_its_heads() -> None:
-    large, theirs = timm_vit(mlp_ratio=2), hugging_face_vit(16, 2, old=False)
-    plan = plan_selection(view_of(large).with_values(theirs), timm_vit(mlp_ratio=2))
+    large, theirs = view_of(timm_vit(mlp_ratio=2)), hugging_face_vit(16, 2, old=False)
+    plan = plan_selection(large.with_values(in_names_of(large, theirs)), timm_vit(mlp_ratio=2))
     assert plan.verified and plan.axes["blocks.1.head"] == [0, 1]
     assert torch.equal(plan.apply()["blocks.0.norm1.bias"], theirs["vit.layers.0.layernorm_before.bias"])
 

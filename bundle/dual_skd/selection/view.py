@@ -51,14 +51,12 @@ class View:
         return sum(math.prod(shape) for name, shape in self.shapes.items() if name not in self.buffers)
 
     def with_values(self, state: Mapping[str, Tensor]) -> View:
-        """The same network with other tensors, those of a file for instance.
+        """The same network with other tensors of its names, those of a file for instance.
 
         A position embedding may have another length; its grid isn't known then.
         """
         shapes = _shapes(state)
-        module = self.module if shapes.keys() & self.shapes.keys() else None  # names of another library
-        classifier = classifier_tensors(shapes, module)
-        view = replace(self, state=state, shapes=shapes, classifier=classifier, module=module)
+        view = replace(self, state=state, shapes=shapes, classifier=classifier_tensors(shapes, self.module))
         name = self.position_name
         if self.grid is None or name is None or view.shapes.get(name) == self.shapes[name]:
             return view
