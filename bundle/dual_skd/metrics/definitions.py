@@ -8,6 +8,7 @@ image was drawn. The metric of the images as they are has weights of one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
@@ -16,10 +17,35 @@ from dual_skd.errors import InputError
 from dual_skd.options.choices import Metric as MetricName
 
 if TYPE_CHECKING:
-    from dual_skd.metrics.weighted import Predictions, WeightedImages
+    from dual_skd.metrics.weighted import Counts, Predictions, WeightedImages
 
 METRICS = get_args(MetricName)  # those of every evaluation, any of which may choose the epoch
 TINY = 1e-300  # stands for a probability or a sum of 0 where one divides by it or takes its logarithm
+
+
+def _itself(share: np.ndarray) -> np.ndarray:
+    return share
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A share of images, or what follows from one: a metric whose intervals need no resampling.
+
+    Attributes:
+        numerator: what of the counts is a success.
+        denominator: what is a trial.
+        of_share: the metric from the share, growing with it and 0 to 1 as it is.
+        slope: derivative of ``of_share``.
+    """
+
+    numerator: Callable[[Counts], np.ndarray]
+    denominator: Callable[[Counts], np.ndarray]
+    of_share: Callable[[np.ndarray], np.ndarray] = _itself
+    slope: Callable[[np.ndarray], np.ndarray] = np.ones_like
+
+    def __call__(self, images: WeightedImages) -> np.ndarray:
+        """The metric (R, ...) of weighted images, nan without any trial."""
+        return self.of_share(divided(self.numerator(images.counts), self.denominator(images.counts)))
 
 
 class Metric(NamedTuple):
@@ -29,6 +55,8 @@ class Metric(NamedTuple):
         overall: the value (R,) over all classes.
         per_class: the values (R, K) of each class against the rest.
         columns: numbers (N, F) whose weighted means, in absolute value and added up, are the value over all classes.
+        means: per-class metrics whose mean over the defined classes is the value over all classes.
+        means_of_labels: the same with several labels per image, where it differs.
         lower_is_better: what its name says.
         by_rank: it needs the order of the images by score, which makes resampling slow.
         raised_by_chance: chance can only raise it, and raises it again in every resample.
@@ -37,18 +65,43 @@ class Metric(NamedTuple):
     overall: Callable[[WeightedImages], np.ndarray] | None = None
     per_class: Callable[[WeightedImages], np.ndarray] | None = None
     columns: Callable[[Predictions], np.ndarray] | None = None
+    means: tuple[str, ...] = ()
+    means_of_labels: tuple[str, ...] = ()
     lower_is_better: bool = False
     by_rank: bool = False
     raised_by_chance: bool = False
 
 
-def accuracy(images: WeightedImages) -> np.ndarray:
-    """Share of the images whose class is predicted; with several labels the share of labels."""
-    both, there, called, total = images.counts
-    if images.predictions.multi_label:
-        labels = total[:, 0] * both.shape[1]
-        return (labels + (2 * both - there - called).sum(axis=1)) / labels
-    return both.sum(axis=1) / total[:, 0]
+def _right(counts: Counts) -> np.ndarray:
+    """Images whose class is predicted; with several labels the labels, there or not, that are."""
+    if counts.multi_label:
+        return (counts.total + 2 * counts.both - counts.there - counts.called).sum(axis=1)
+    return counts.both.sum(axis=1)
+
+
+def _asked(counts: Counts) -> np.ndarray:
+    """Images; with several labels the labels of all images."""
+    return counts.total[:, 0] * (counts.both.shape[1] if counts.multi_label else 1)
+
+
+def _neither(counts: Counts) -> np.ndarray:
+    """The other images that are not predicted as the class."""
+    return counts.total - counts.there - counts.called + counts.both
+
+
+accuracy = Ratio(_right, _asked)  # share of the images, or labels, that are right
+sensitivity = Ratio(lambda counts: counts.both, lambda counts: counts.there)  # recall
+specificity = Ratio(_neither, lambda counts: counts.total - counts.there)
+ppv = Ratio(lambda counts: counts.both, lambda counts: counts.called)  # precision
+npv = Ratio(_neither, lambda counts: counts.total - counts.called)
+class_f1 = (
+    Ratio(  # 2 J / (1 + J), J being the share of images that are both among those that are one or the other (Jaccard)
+        lambda counts: counts.both,
+        lambda counts: counts.there + counts.called - counts.both,
+        lambda share: 2 * share / (1 + share),
+        lambda share: 2 / np.square(1 + share),
+    )
+)
 
 
 def balanced_accuracy(images: WeightedImages) -> np.ndarray:
@@ -61,36 +114,6 @@ def balanced_accuracy(images: WeightedImages) -> np.ndarray:
 def f1(images: WeightedImages) -> np.ndarray:
     """Mean F1 of the classes that are present or predicted."""
     return mean_of_defined(class_f1(images))
-
-
-def class_f1(images: WeightedImages) -> np.ndarray:
-    """Harmonic mean of sensitivity and positive predictive value."""
-    both, there, called, _ = images.counts
-    return divided(2 * both, there + called)
-
-
-def sensitivity(images: WeightedImages) -> np.ndarray:
-    """Share of a class's images that are predicted as it: recall."""
-    both, there, _, _ = images.counts
-    return divided(both, there)
-
-
-def specificity(images: WeightedImages) -> np.ndarray:
-    """Share of the other images that are not predicted as the class."""
-    both, there, called, total = images.counts
-    return divided(total - there - called + both, total - there)
-
-
-def ppv(images: WeightedImages) -> np.ndarray:
-    """Positive predictive value, the share of right ones among the images predicted as the class: precision."""
-    both, _, called, _ = images.counts
-    return divided(both, called)
-
-
-def npv(images: WeightedImages) -> np.ndarray:
-    """Negative predictive value, the share of right ones among the images predicted as another class."""
-    both, there, called, total = images.counts
-    return divided(total - there - called + both, total - called)
 
 
 def harmonic_mean(images: WeightedImages) -> np.ndarray:
@@ -145,8 +168,10 @@ def ece_equal_mass(predictions: Predictions) -> np.ndarray:
 
 TABLE = {
     "accuracy": Metric(accuracy),
-    "balanced_accuracy": Metric(balanced_accuracy),
-    "f1": Metric(f1, class_f1),
+    "balanced_accuracy": Metric(
+        balanced_accuracy, means=("sensitivity",), means_of_labels=("sensitivity", "specificity")
+    ),
+    "f1": Metric(f1, class_f1, means=("f1",)),
     "sensitivity": Metric(per_class=sensitivity),
     "specificity": Metric(per_class=specificity),
     "ppv": Metric(per_class=ppv),
@@ -156,7 +181,7 @@ TABLE = {
     "nll": Metric(columns=nll, lower_is_better=True),
     "brier": Metric(columns=brier, lower_is_better=True),
     "ece_equal_mass": Metric(columns=ece_equal_mass, lower_is_better=True, raised_by_chance=True),
-    "macro_auc": Metric(macro_auc, by_rank=True),
+    "macro_auc": Metric(macro_auc, means=("auc",), by_rank=True),
     "auc": Metric(per_class=auc, by_rank=True),
     "average_precision": Metric(macro_average_precision, average_precision, by_rank=True),
 }

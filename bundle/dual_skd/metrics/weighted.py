@@ -152,6 +152,12 @@ class Predictions:
         """(N, 3 K), 1 where an image is of a class and predicted as it, of it, predicted as it."""
         return np.hstack([self.truth & self.decided, self.truth, self.decided]).astype(np.float32)  # counts stay exact
 
+    @property
+    def counts(self) -> Counts:
+        """Those of each image by itself (N, K)."""
+        both, there, called = np.split(self.marks.astype(float), 3, axis=1)
+        return Counts(both, there, called, np.ones((len(both), 1)), self.multi_label)
+
     @cached_property
     def complementary(self) -> bool:
         """Whether the second of two classes' scores are the first one's in the opposite order, with the same ties."""
@@ -174,6 +180,7 @@ class Counts(NamedTuple):
     there: np.ndarray
     called: np.ndarray
     total: np.ndarray
+    multi_label: bool
 
 
 class WeightedImages:
@@ -198,7 +205,7 @@ class WeightedImages:
     def counts(self) -> Counts:
         """The weights in the confusion matrix of each class against the rest."""
         both, there, called = np.split((self.weights @ self.predictions.marks).astype(float), 3, axis=1)
-        return Counts(both, there, called, self.total)
+        return Counts(both, there, called, self.total, self.predictions.multi_label)
 
     @property
     def areas(self) -> np.ndarray:
