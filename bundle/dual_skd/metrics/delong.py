@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals of areas under ROC curves, and the paired test of two of them, without resampling.
+"""The paired test of two areas under ROC curves, without resampling.
 
 DeLong, DeLong and Clarke-Pearson 1988 (Biometrics 44:837) write the variance of an area by the placements of its
 images: for a positive the share of negatives that it beats, for a negative the share of positives that beat it.
@@ -13,16 +13,16 @@ influences, which covers the paired test and the macro mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dual_skd.metrics.estimates import LEVEL, Estimate, lower_limit_of_all, normal_p_value, normal_quantile
+from dual_skd.metrics.estimates import LEVEL, normal_p_value
 from dual_skd.metrics.resampling import patient_numbers
-from dual_skd.metrics.validation import checked_class_names, checked_columns, checked_labels, checked_predictions
-from dual_skd.utils.wording import first_few
+from dual_skd.metrics.score_intervals import normal_quantile
+from dual_skd.metrics.validation import checked_columns, checked_labels
 
 
 @dataclass(frozen=True)
@@ -46,76 +46,6 @@ class AreaDifference:
     high: float | None = None
     p: float | None = None
     reason: str = ""
-
-
-def auc_interval(
-    scores: np.ndarray, positive: np.ndarray, *, patients: Sequence[Hashable] | None = None, level: float = LEVEL
-) -> Estimate:
-    """Area under the ROC curve, ties counting half, with the interval of DeLong et al. 1988.
-
-    The interval is that of the logit, log(area / (1 - area)): its limits stay within 0 and 1 (Pepe 2003, The
-    Statistical Evaluation of Medical Tests). An area of exactly 0 or 1 leaves no variance to estimate; its limit is the
-    exact binomial one for as many disjoint pairs of a positive and a negative as there are. With fewer than some 30
-    patients on one side and an area above 0.95 intervals are too narrow (measured in docs/statistics.md).
-
-    Args:
-        scores: (N,), larger for positives.
-        positive: (N,), true or 1 for positives.
-        patients: patient of each image, "" for an unknown one; images of one patient aren't independent.
-        level: of the interval.
-
-    Returns:
-        an :class:`~dual_skd.metrics.estimates.Estimate`: without value if there are no positives or no negatives,
-        without interval with fewer than two patients on a side.
-
-    Raises:
-        InputError: shapes don't match, or scores aren't finite.
-
-    Example:
-        >>> found = auc_interval(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
-        >>> found.value, round(found.low, 3), round(found.high, 3)
-        (0.75, 0.069, 0.992)
-    """
-    scores, positive = _checked_scores(scores, positive)
-    return _areas_interval([(scores, positive)], ["the positive class"], patient_numbers(patients, len(scores)), level)
-
-
-def class_auc_intervals(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    *,
-    patients: Sequence[Hashable] | None = None,
-    level: float = LEVEL,
-    class_names: Sequence[str] | None = None,
-    multi_label: bool = False,
-) -> list[Estimate]:
-    """Areas of the K classes, each against the rest, see :func:`auc_interval`.
-
-    Args:
-        probabilities: (N, K).
-        labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
-        patients: patient of each image.
-        level: of the intervals.
-        class_names: for the reasons.
-        multi_label: every label is a yes or no of its own.
-    """
-    problems, names = _one_against_rest_each(probabilities, labels, class_names, multi_label)
-    units = patient_numbers(patients, len(labels))
-    return [_areas_interval([p], [name], units, level) for p, name in zip(problems, names, strict=True)]
-
-
-def macro_auc_interval(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    *,
-    patients: Sequence[Hashable] | None = None,
-    level: float = LEVEL,
-    class_names: Sequence[str] | None = None,
-    multi_label: bool = False,
-) -> Estimate:
-    """Mean area over the classes, see :func:`class_auc_intervals`; undefined if one has no image or counter-example."""
-    problems, names = _one_against_rest_each(probabilities, labels, class_names, multi_label)
-    return _areas_interval(problems, names, patient_numbers(patients, len(labels)), level)
 
 
 def delong_test(
@@ -162,41 +92,6 @@ def delong_test(
     return AreaDifference(**areas, low=low, high=high, p=normal_p_value((first - second) / error))
 
 
-def _areas_interval(
-    problems: Iterable[tuple[np.ndarray, np.ndarray]], names: Sequence[str], units: np.ndarray, level: float
-) -> Estimate:
-    """Mean area of one or more (scores, positive) of the same images."""
-    total, limit, count = 0.0, 0.0, len(names)
-    influence = np.zeros(len(units))
-    few, undefined = [], []
-    for (scores, positive), name in zip(problems, names, strict=True):
-        if positive.all() or not positive.any():
-            undefined.append((positive, name))
-            continue
-        area, part = _influence(scores, positive, units)
-        total, influence = total + area / count, influence + part / count
-        fewest = _fewest(positive, units)
-        if fewest < 2:
-            few.append(name)
-        pairs = min(fewest, max((int(units.max()) + 1) // 2, 1))  # disjoint, each patient in one
-        limit += lower_limit_of_all(pairs, 1 - (1 - level) / count) / count
-    if undefined:
-        more = f", and {len(undefined) - 1} more classes can't be compared" if len(undefined) > 1 else ""
-        return Estimate(None, reason=_missing(*undefined[0]) + more)
-    if abs(total - 1) < 1e-12:
-        return Estimate(1.0, limit, 1.0, "every positive is above all negatives: exact limit for disjoint pairs")
-    if abs(total) < 1e-12:
-        return Estimate(0.0, 0.0, 1 - limit, "every positive is below all negatives: exact limit for disjoint pairs")
-    if few:
-        return Estimate(total, reason=f"no interval: fewer than two patients with or without {first_few(few)}")
-    error = _standard_error(influence, units)
-    if not error:
-        return Estimate(total, reason="no interval: the scores leave no variance, as those of a constant do")
-    middle, half = math.log(total / (1 - total)), normal_quantile(level) * error / (total * (1 - total))
-    low, high = (1 / (1 + math.exp(-min(max(x, -700), 700))) for x in (middle - half, middle + half))
-    return Estimate(total, low, high)
-
-
 def _influence(scores: np.ndarray, positive: np.ndarray, units: np.ndarray) -> tuple[float, np.ndarray]:
     """The area, and what each image (N,) adds to its error; squared and added up per unit they are the variance."""
     up, down = int(positive.sum()), int((~positive).sum())
@@ -238,15 +133,6 @@ def _patients(side: np.ndarray, units: np.ndarray) -> int:
 
 def _missing(positive: np.ndarray, name: str) -> str:
     return f"every image is of {name}" if positive.all() else f"no image of {name}"
-
-
-def _one_against_rest_each(
-    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None, multi_label: bool
-) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], list[str]]:
-    """Scores and truth of each class against all others, and the names."""
-    p, labels = checked_predictions(probabilities, labels, multi_label)
-    names = checked_class_names(class_names, p.shape[1])
-    return ((p[:, k], labels[:, k] > 0 if multi_label else labels == k) for k in range(p.shape[1])), names
 
 
 def _checked_scores(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
