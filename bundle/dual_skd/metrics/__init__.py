@@ -18,7 +18,9 @@ _NAMES = {  # of each module
     "mcnemar": "McNemar match_tables mcnemar_test",
     "operating_point": "OperatingPoint choose_operating_point one_against_rest",
     "paired": "Difference holm paired_differences",
+    "per_patient": "PatientTable combine_patients",
     "predictions": "PredictionTable read_predictions write_predictions",
+    "subgroup_differences": "GroupDifference mover_difference subgroup_differences",
     "subgroups": "Subgroup subgroup_metrics",
     "uncertainty": "decompose_entropy disagreement fit_conformal prediction_sets predictive_entropy "
     "risk_coverage set_coverage",

@@ -117,7 +117,7 @@ def subgroup_differences(
         if group is reference:
             continue
         sides = [np.flatnonzero(names == side.name) for side in (group, reference)]
-        shared = len(np.intersect1d(*(units[side] for side in sides)))
+        shared = len(np.intersect1d(units[sides[0]], units[sides[1]]))
         metrics = [name for name in group.metrics.overall if name in reference.metrics.overall]
         together: dict[str, float] = {}
         if shared:
