@@ -15,7 +15,7 @@ from dual_skd.metrics.operating_point import OperatingPoint
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.validation import checked_class_names, checked_predictions
 from dual_skd.utils.spelling import known_group
-from dual_skd.utils.wording import first_few
+from dual_skd.utils.wording import counted, first_few
 
 UNKNOWN = "unknown"
 MINIMUM = 10
@@ -124,9 +124,9 @@ def _too_small(
 ) -> str:
     reasons = []
     if metrics.images < minimum:
-        reasons.append(f"{metrics.images} {unit}s, fewer than {minimum}")
+        reasons.append(f"{counted(metrics.images, unit)}, fewer than {minimum}")
     elif metrics.patients < minimum:
-        reasons.append(f"{metrics.patients} patients, fewer than {minimum}")
+        reasons.append(f"{counted(metrics.patients, 'patient')}, fewer than {minimum}")
     absent = [name for name, count in zip(class_names, of_class, strict=True) if not count]
     if absent:
         reasons.append(f"no {unit} of {first_few(absent)}")

@@ -82,7 +82,10 @@ def _validation(files: RunFiles, p: np.ndarray, how: str) -> tuple[PredictionTab
 def _records(
     files: RunFiles, found: PatientTable, of_images: Sequence[str]
 ) -> tuple[tuple[dict[str, Any], ...], dict[str, int]]:
-    """A record per patient, with what all its images have alike; and how many patients differ in each column."""
+    """A record per patient, with what all its images have alike; and of how many patients they differ in each column.
+
+    A column in which the images of most patients differ is left out.
+    """
     of_image = {record["image"]: record for record in files.records}
     records, mixed = [], Counter[str]()
     for name, rows in zip(found.table.images, found.members, strict=True):
@@ -94,7 +97,9 @@ def _records(
                 record |= {key: next(iter(values.values()))}
             mixed[key] += len(values) > 1
         records.append(record)
-    return tuple(records), {key: count for key, count in mixed.items() if count}
+    varies = [key for key, count in mixed.items() if 2 * count > len(records)]  # a column of images, not of patients
+    kept = tuple({key: value for key, value in record.items() if key not in varies} for record in records)
+    return kept, {key: count for key, count in mixed.items() if count}
 
 
 def _metrics(files: RunFiles, unit: Unit) -> dict[str, Any]:

@@ -70,7 +70,8 @@ def subgroups_of(predictions: Predictions, records: Sequence[Mapping[str, Any]],
     """Each group measured by itself, its intervals from half of the resamples, and how far groups differ."""
     columns, notes = group_columns(records)
     notes += [
-        f"{name}: of {counted(count, 'patient')} the images differ in it, so the group is unknown"
+        f"{name}: of {counted(count, 'patient')} the images differ in it, so "
+        + ("these are of no known group" if name in columns else "it isn't used")
         for name, count in unit.mixed_columns.items()
         if name not in RECORD_KEYS and not _personal(name)
     ]

@@ -34,9 +34,12 @@ def headline(analysis: Analysis) -> str:
     if accuracy.low is None:
         sentences.append(sentence(accuracy.reason))
     else:
-        unknown = analysis.patients.images_without
-        alone = f"each of {unknown} images taken for a patient of its own,"
-        units = alone if unknown else counted(analysis.metrics.patients, "patient")
+        known, unknown = analysis.patients.known, analysis.patients.images_without
+        units = counted(analysis.metrics.patients, "patient")
+        if unknown:
+            units += f", {counted(unknown, 'image')} without a known one counted as one each,"
+        if not known:
+            units = f"each of {unknown} images taken for a patient of its own,"
         limits = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
         sentences.append(f"With {units} the {analysis.settings.level:.0%} interval is {limits}.")
     if not analysis.multi_label and len(names) <= MAX_NAMED:

@@ -114,4 +114,4 @@ def partitions(data: Data) -> str:
         return "disjoint at the level of patients"
     if unknown == images:
         return "disjoint at the level of images: patients aren't known"
-    return f"disjoint at the level of patients where they are known; of {unknown} of {images} images none is"
+    return f"disjoint at the level of patients where they are known; {unknown} of {images} images have none"
