@@ -189,7 +189,7 @@ class ReportWriter:
         combine: str = "mean",
     ) -> None:
         self.output_dir, self.split, self.model, self.resamples = Path(output_dir), split, model, resamples
-        self.of_patients = {"per": per, "combine": combine} if per == "patient" else None
+        self.of_patients = {"per": per, "combine": combine} if per == "patient" else {}
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler at the end of the evaluation."""
@@ -198,13 +198,14 @@ class ReportWriter:
     def __call__(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:
             return
-        reports: dict[str, dict[str, Any]] = {"report": {}} | (
-            {"report of patients": self.of_patients} if self.of_patients else {}
-        )
-        for name, options in reports.items():
-            try:
-                write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples, **options)
-            except NotWritten:
-                raise
-            except InputError as error:
-                logger.warning("There is no %s: %s", name, error)
+        self._write("There is no report: %s")
+        if self.of_patients:
+            self._write("There is no report of patients: %s", **self.of_patients)
+
+    def _write(self, without: str, **options: str) -> None:
+        try:
+            write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples, **options)  # type: ignore[arg-type]
+        except NotWritten:
+            raise
+        except InputError as error:
+            logger.warning(without, error)
