@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dual_skd.metrics.estimates import Estimate, wilson_interval
-from dual_skd.metrics.subgroup_differences import mover_difference, subgroup_differences
+from dual_skd.metrics.subgroup_differences import group_differences, mover_difference
 from dual_skd.metrics.subgroups import subgroup_metrics
 
 
@@ -70,7 +70,7 @@ def test_each_group_is_compared_with_the_largest_and_the_unknown_with_none():
     groups = ["b"] * 60 + ["a"] * 40 + [""] * 12 + ["c"] * 8
     patients = [f"p{image // 2}" for image in range(120)]
     found = subgroup_metrics(p, labels, groups, patients, class_names=["well", "ill"], resamples=100, **METRICS)
-    differences = subgroup_differences(p, labels, groups, patients, found)
+    differences = group_differences(p, labels, groups, patients, found)
     assert [(one.name, one.reference, one.shared_patients) for one in differences] == [("a", "b", 0), ("c", "b", 0)]
     assert differences[0].too_small == "" and differences[1].too_small == "c: 8 images, fewer than 10"
     for name, one in differences[0].metrics.items():
@@ -84,7 +84,7 @@ def test_each_group_is_compared_with_the_largest_and_the_unknown_with_none():
 def test_one_known_group_has_nothing_to_be_compared_with():
     p, labels = groups_of(40)
     groups = ["a"] * 30 + [""] * 10
-    assert subgroup_differences(p, labels, groups, None, subgroup_metrics(p, labels, groups, resamples=20)) == ()
+    assert group_differences(p, labels, groups, None, subgroup_metrics(p, labels, groups, resamples=20)) == ()
 
 
 def test_of_patients_in_both_groups_the_correlation_counts():
@@ -92,12 +92,12 @@ def test_of_patients_in_both_groups_the_correlation_counts():
     p, labels = np.concatenate([p, p]), np.concatenate([labels, labels])  # each patient once in each view, alike
     groups, patients = ["front"] * 80 + ["side"] * 80, [f"p{image}" for image in range(80)] * 2
     found = subgroup_metrics(p, labels, groups, patients, resamples=300, **METRICS)
-    (paired,) = subgroup_differences(p, labels, groups, patients, found, resamples=200)
+    (paired,) = group_differences(p, labels, groups, patients, found, resamples=200)
     assert paired.shared_patients == 80
     for one in paired.metrics.values():
         assert one.value == 0 and one.high - one.low < 0.06  # r is 1; its limits aren't symmetric
     apart = [f"{group} {patient}" for group, patient in zip(groups, patients, strict=True)]
-    (independent,) = subgroup_differences(p, labels, groups, apart, found)
+    (independent,) = group_differences(p, labels, groups, apart, found)
     assert independent.metrics["accuracy"].high > 0.1
 
 
@@ -106,7 +106,7 @@ def test_a_metric_that_never_changes_has_no_correlation():
     p = np.eye(2)[labels] * 0.8 + 0.1
     groups, patients = ["a"] * 20 + ["b"] * 20, [f"p{image % 10}" for image in range(40)]
     found = subgroup_metrics(p, labels, groups, patients, resamples=50, metrics=["accuracy"])
-    (one,) = subgroup_differences(p, labels, groups, patients, found, resamples=60)
+    (one,) = group_differences(p, labels, groups, patients, found, resamples=60)
     assert one.metrics["accuracy"] == mover_difference(*(found[name].metrics.overall["accuracy"] for name in "ba"))
 
 
@@ -116,5 +116,5 @@ def test_several_labels_are_compared_too():
     groups, patients = ["a", "b"] * 30, [f"p{image // 2}" for image in range(60)]
     chosen = {"metrics": ["accuracy", "macro_auc"], "multi_label": True}
     found = subgroup_metrics(p, several, groups, patients, resamples=100, **chosen)
-    (one,) = subgroup_differences(p, several, groups, patients, found, multi_label=True, resamples=100)
+    (one,) = group_differences(p, several, groups, patients, found, multi_label=True, resamples=100)
     assert one.shared_patients == 30 and set(one.metrics) == {"accuracy", "macro_auc"}

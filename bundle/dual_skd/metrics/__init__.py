@@ -20,7 +20,7 @@ _NAMES = {  # of each module
     "paired": "Difference holm paired_differences",
     "per_patient": "PatientTable combine_patients",
     "predictions": "PredictionTable read_predictions write_predictions",
-    "subgroup_differences": "GroupDifference mover_difference subgroup_differences",
+    "subgroup_differences": "GroupDifference group_differences mover_difference",
     "subgroups": "Subgroup subgroup_metrics",
     "uncertainty": "decompose_entropy disagreement fit_conformal prediction_sets predictive_entropy "
     "risk_coverage set_coverage",

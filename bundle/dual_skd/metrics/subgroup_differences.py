@@ -75,7 +75,7 @@ def _joined(one: float, other: float, correlation: float) -> float:
     return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))
 
 
-def subgroup_differences(
+def group_differences(
     probabilities: np.ndarray,
     labels: np.ndarray,
     groups: Sequence[Any],

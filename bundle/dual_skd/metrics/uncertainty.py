@@ -63,8 +63,10 @@ class Conformal(NamedTuple):
             return ""
         needed = math.ceil(1 / self.alpha - 1 - 1e-9)
         those = counted(self.images, f"validation {unit} is", f"validation {unit}s are")
-        missed = f"miss {self.alpha:g} of the labels ({needed} are needed)"
-        return f"{those} too few for prediction sets that {missed}: every set is full"
+        return (
+            f"{those} too few for prediction sets that miss {self.alpha:g} of the labels ({needed} are needed): every "
+            "set is full"
+        )
 
 
 class RiskCoverage(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 from dual_skd.data.records.rows import cell_text
 from dual_skd.evaluation.analysis.predictions import Predictions
 from dual_skd.evaluation.run_files import Unit
-from dual_skd.metrics.subgroup_differences import GroupDifference, subgroup_differences
+from dual_skd.metrics.subgroup_differences import GroupDifference, group_differences
 from dual_skd.metrics.subgroups import Subgroup, subgroup_metrics
 from dual_skd.utils.spelling import known_group
 from dual_skd.utils.wording import counted
@@ -88,8 +88,6 @@ def subgroups_of(predictions: Predictions, records: Sequence[Mapping[str, Any]],
         )  # fmt: skip
         found[column] = tuple(measured.values())
         options = {name: value for name, value in predictions.options(share=2).items() if name != "level"}
-        differences[column] = subgroup_differences(
-            p, labels, groups, patients, measured, multi_label=several, **options
-        )
+        differences[column] = group_differences(p, labels, groups, patients, measured, multi_label=several, **options)
     reason = "" if found else "no subgroups: the data list has no column, such as site or sex, with two groups or more"
     return Subgroups(found, differences, notes, reason)

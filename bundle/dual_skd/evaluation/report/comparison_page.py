@@ -108,8 +108,8 @@ def right_and_wrong(found: Mapping[str, Any], names: tuple[str, str]) -> str:
         return ""
     return (
         f"Both are right about {test['both']} {found['unit']}s, {names[0]} alone about {test['only_one']}, {names[1]} "
-        f"alone about {test['only_other']}, neither about {test['neither']}: McNemar's p {p_value(test['p'])}, after Holm "
-        f"{p_value(test['p_holm'])}."
+        f"alone about {test['only_other']}, neither about {test['neither']}: McNemar's p {p_value(test['p'])}, "
+        f"after Holm {p_value(test['p_holm'])}."
     )
 
 
