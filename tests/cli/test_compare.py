@@ -15,6 +15,7 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.comparison import compare_runs
 from dual_skd.evaluation.report.comparison_page import comparison_page, p_value, terminal_lines, verdict
 from dual_skd.evaluation.run_files import read_run
+from dual_skd.options import PerPatient
 
 LABELS = np.arange(60) % 3
 
@@ -30,7 +31,7 @@ def pair(run_folder):
 
 
 def shown(pair: tuple[Path, Path]) -> str:
-    return "\n".join(compare(*pair, "test"))
+    return "\n".join(compare(*pair, "test", PerPatient()))
 
 
 def words_of(path: Path) -> str:
@@ -111,7 +112,7 @@ def test_another_split_has_its_own_folder_and_several_labels_have_areas(run_fold
     pair = [run_folder(labels, random.random((40, 3)), multi_label=True, name=name) for name in ("a", "b")]
     for run in pair:
         (run / "predictions_test.csv").rename(run / "predictions_clinic.csv")
-    lines = list(compare(*pair, "clinic"))
+    lines = list(compare(*pair, "clinic", PerPatient()))
     assert f"Page: {pair[0] / 'report_clinic' / 'compared_with_b.html'}" in lines
     assert lines[-1] == f"Next: dual-skd report {pair[0]} --split clinic"
     assert [line.split()[2] for line in lines if line.startswith("  AUC of ")] == ["normal", "nodule", "mass"]
@@ -138,7 +139,7 @@ def test_where_images_are_left_out_the_next_command_trains_on_one_division(pair,
     assert shown(pair).endswith("--fit stretch  # the run had compensate 64, which this version no longer has")
     for run in pair:  # of other data there is no division
         (run / "predictions_test.csv").rename(run / "predictions_clinic.csv")
-    lines = list(compare(*pair, "clinic"))
+    lines = list(compare(*pair, "clinic", PerPatient()))
     assert lines[-1] == f"Next: dual-skd report {good} --split clinic" and not any("division" in one for one in lines)
 
 
@@ -194,3 +195,34 @@ def test_what_can_not_be_compared_is_one_sentence(pair, tmp_path, capsys):
     table.write_text(table.read_text().replace("/clinic/", "/elsewhere/"))
     with pytest.raises(InputError, match="both good and weak: images are matched by their paths.*--report-as both"):
         shown(pair)
+
+
+def test_patients_are_compared_where_that_is_asked(run_folder, capsys):
+    labels, names = np.arange(80) // 4 % 2, [f"p{image // 4}" for image in range(80)]
+    p = np.random.default_rng(0).dirichlet([1, 1], size=80)
+    options = {"class_names": ("well", "ill"), "patients": names}
+    one, two = (run_folder(labels[:n], side[:n], name=name, **options | {"patients": names[:n]})
+                for name, side, n in (("a", p, 80), ("b", p[:, ::-1], 78)))  # fmt: skip
+    assert main(["compare", str(one), str(two), "--per", "patient"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "20 patients are in both; left out are 2 images only in A and 0 images only in B."
+    assert f"Page: {one}/report/patients_mean/compared_with_b.html" in lines
+    mean = np.array([p[[image for image in range(78) if names[image] == name], 1].mean() for name in names[::4]])
+    right = ((mean > 0.5) == labels[::4]).mean()
+    table = {line[:20].strip(): line[20:].split() for line in lines}
+    assert table["accuracy"][:2] == [f"{right:.3f}", f"{1 - right:.3f}"]
+    page = words_of(one / "report" / "patients_mean" / "compared_with_b.html")
+    assert "compared on 20 patients (test)" in page and "Both are right about" in page and " patients, a alone" in page
+
+
+def test_the_next_command_after_comparing_patients_is_of_patients(pair, capsys):
+    assert main(["compare", *map(str, pair), "--per", "patient", "--combine", "max"]) == 1
+    assert "All 30 patients have images with different labels" in capsys.readouterr().err
+    for run in pair:
+        content = json.loads((run / "datalist.json").read_text())
+        for place, record in enumerate(content["test"]):
+            record["patient"] = f"p{place % 15}"
+        (run / "datalist.json").write_text(json.dumps(content))
+    assert main(["compare", *map(str, pair), "--per", "patient", "--combine", "max"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"Next: dual-skd report {pair[0]} --per patient --combine max"

@@ -31,6 +31,8 @@ MODULES = [
     "metrics.mcnemar",
     "metrics.operating_point",
     "metrics.paired",
+    "metrics.per_patient",
+    "metrics.subgroup_differences",
     "serving.predictor",
     "utils.wording",
 ]

@@ -167,6 +167,7 @@ def test_data_training_selection_and_size_are_summed_up(run_folder):
     found = analysed(run_folder())
     assert found["data"]["splits"]["training"] == {
         "images": 9, "patients": 3, "images_without_patient": 0, "class_images": [9, 0, 0],
+        "class_patients": [3, 0, 0], "class_images_without_patient": [0, 0, 0],
     }  # fmt: skip
     assert found["data"]["twins"]["test"] == {"exact": 1, "near": 0} and found["data"]["skipped_files"] == 1
     assert found["training"]["series"]["auxiliary"]["macro_auc"] == [0.8, 0.8]

@@ -16,7 +16,7 @@ from dual_skd.api.result_base import Result, RunResult, last_words
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.utils.csv_text import read_rows
 from dual_skd.utils.files import read_json
-from dual_skd.utils.wording import counted, metric_rows, metric_words, quoted
+from dual_skd.utils.wording import counted, estimate_in_words, metric_rows, metric_words, of_patients, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,11 @@ class TrainingResult(RunResult):
     @cached_property
     def patients(self) -> int:
         """Number of patients among the validation images, 0 where none is known."""
-        return _patients(read_json(self.output_dir / "datalist.json").get("validation") or [])
+        return _patients(self._validation)
+
+    @cached_property
+    def _validation(self) -> list[dict[str, Any]]:
+        return read_json(self.output_dir / "datalist.json").get("validation") or []
 
     @property
     def class_names(self) -> list[str]:
@@ -137,7 +141,7 @@ class TrainingResult(RunResult):
         chose = self._key != "last"
         doubt = "they chose the epoch, so new images may fare worse" if chose else "not test images"
         doubt += ", and too few to say much" if self.images < FEW else ""
-        measured = f"{numbers} on {_counted(self.images, self.patients)}; {doubt}" if numbers else ""
+        measured = f"{numbers} on {_counted(self.images, self._validation)}; {doubt}" if numbers else ""
         return [
             ("kept", kept), ("validation", measured), ("temperature", self._temperature()),
             ("per epoch", self.output_dir / "metrics.json"), ("report", self.report or ""),
@@ -230,6 +234,21 @@ class EvaluationResult(RunResult):
         return {name: (one["low"], one["high"]) for name, one in self._overall.items() if one["low"] is not None}
 
     @property
+    def per_patient(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """What reports of patients measured: ``mean`` or ``max`` -> metric -> ``value``, ``low``, ``high``, ``reason``.
+
+        Empty where none was written, see the options ``per`` and ``combine``.
+        """
+        return {how: one["metrics"]["overall"] for how, one in self._of_patients.items()}
+
+    @property
+    def _of_patients(self) -> dict[str, Mapping[str, Any]]:
+        """The analyses per patient, by the way their images were combined."""
+        start = "patients_"
+        keys = [key for key in self._entry if key.startswith(start)]
+        return {key.removeprefix(start): self._entry[key]["analysis"] for key in keys}
+
+    @property
     def _analysis(self) -> Mapping[str, Any]:
         return self._entry.get("analysis") or {}
 
@@ -278,15 +297,26 @@ class EvaluationResult(RunResult):
         left_out = f"; {counted(twins, 'image')} with a twin in training left out" if twins else ""
         rows: list[tuple[str, str | Path]] = [
             ("warning", self.unfinished),
-            ("measured", f"{_counted(self.images, self.patients)}: {self.data}{left_out}"),
+            ("measured", f"{_counted(self.images, self._measured[1])}: {self.data}{left_out}"),
         ]
         own = bool(self._measured[0])
         home = ({}, "") if own else at_home(self._record, self.name)
         rows += metric_rows(estimates(self._entry), MAIN_METRICS[:2], home, self._level)
+        rows += [row for how, one in self._of_patients.items() for row in self._patient_rows(how, one)]
         return [
             *rows, ("calibration", self._calibration(answered)), ("per image", self._table),
             ("report", self.report or ""),
         ]  # fmt: skip
+
+    def _patient_rows(self, how: str, found: Mapping[str, Any]) -> list[tuple[str, str | Path]]:
+        """The rows of a report of patients."""
+        overall = found["metrics"]["overall"]
+        numbers = "; ".join(
+            f"{metric_words(name)} {estimate_in_words(overall[name], self._level)}" for name in MAIN_METRICS[:2]
+        )
+        page = self._table.parent / ("report" if self.name == "test" else f"report_{self.name}") / f"patients_{how}"
+        behind = f"{counted(found['rows'], 'patient')} ({how} of {counted(found['images'], 'image')})"
+        return [("per patient", f"{behind}: {numbers}"), ("", page / "report.html")]
 
     def _calibration(self, answered: Mapping[str, float | None]) -> str:
         after, before = answered.get("ece"), self.metrics.get("ece")
@@ -327,8 +357,9 @@ def _in_words(metrics: Mapping[str, float | None]) -> str:
     return ", ".join(f"{metric_words(name)} {value:.3f}" for name, value in known.items())
 
 
-def _counted(images: int, patients: int) -> str:
-    return counted(images, "image") + (f" of {counted(patients, 'patient')}" if patients else "")
+def _counted(images: int, records: Sequence[Mapping[str, Any]]) -> str:
+    without = sum(not record.get("patient") for record in records)
+    return counted(images, "image") + of_patients(_patients(records), without)
 
 
 def _patients(records: Sequence[Mapping[str, Any]]) -> int:

@@ -7,10 +7,12 @@ import argparse
 from pathlib import Path
 
 from dual_skd.cli.shared import add_split, write_lines
+from dual_skd.options import PerPatient, read
+from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.utils.wording import closing, metric_rows, quoted
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``report``."""
     parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of an evaluated run")
     add_split(parser)
@@ -18,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures of single images")
     parser.add_argument("--no-speed", action="store_true", help="don't measure the time per image")
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default: 2000)")
+    add_options(parser, PerPatient)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -26,8 +29,9 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.evaluation.report.writer import write_report
     from dual_skd.evaluation.run_files import unfinished
     from dual_skd.options import training_command
-    from dual_skd.utils.files import read_json
+    from dual_skd.utils.files import expanded, read_json
 
+    unit = read(PerPatient, given(args, PerPatient))
     path = write_report(
         args.run_dir,
         args.split,
@@ -35,12 +39,16 @@ def main(args: argparse.Namespace) -> int:
         images=not args.no_images,
         speed=not args.no_speed,
         resamples=args.resamples,
+        **vars(unit),
     )
-    folder = path.parent.parent
-    run, analysis = read_json(folder / "run.json"), read_json(folder / "metrics.json")[args.split]["analysis"]
+    folder, key = expanded(args.run_dir), path.parent.name if unit.per == "patient" else ""
+    run, entry = read_json(folder / "run.json"), read_json(folder / "metrics.json")[args.split]
+    analysis = entry[key]["analysis"] if key else entry["analysis"]
     overall, level = analysis["metrics"]["overall"], analysis["settings"]["level"]
     warning = unfinished(run, "the command below")
     rows: list[tuple[str, str | Path]] = [("warning", warning), ("images", str(analysis["images"]))]
+    if key:
+        rows.insert(1, ("patients", str(analysis["rows"])))
     home = analysis["home"] or {"metrics": {}, "reason": ""}
     rows += metric_rows(overall, MAIN_METRICS, (home["metrics"], home["reason"]), level)
     rows += [("model card", path.with_name("model_card.md")), ("plots", path.with_name("plots"))]

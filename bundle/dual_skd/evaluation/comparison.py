@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from dual_skd.errors import InputError
+from dual_skd.evaluation.analysis.per_patient import files_per_patient
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.metrics.definitions import METRICS
@@ -21,15 +22,16 @@ from dual_skd.metrics.predictions import PredictionTable
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.weighted import WeightedMetrics
 from dual_skd.options import Training, completed, marks
-from dual_skd.utils.wording import counted
+from dual_skd.utils.wording import counted, of_patients
 
 # patients for a p value: of n, differences that all have one sign give 2 / 2^n, which for 5 is above 0.05
 FEWEST = 6
 
 
 def compare_runs(
-    one: RunFiles, other: RunFiles, *, resamples: int = RESAMPLES, seed: int = 0, names: tuple[str, str] = ("A", "B")
-) -> dict[str, Any]:
+    one: RunFiles, other: RunFiles, *, resamples: int = RESAMPLES, seed: int = 0, names: tuple[str, str] = ("A", "B"),
+    combine: str = "",
+) -> dict[str, Any]:  # fmt: skip
     """Compares the predictions of two runs on the images that both have.
 
     All metrics by a paired bootstrap over patients, the area of every class by DeLong's test, right and wrong by
@@ -43,24 +45,34 @@ def compare_runs(
         resamples: number of bootstrap resamples.
         seed: of the resampling.
         names: of the two, for errors and the reason.
+        combine: ``mean`` or ``max`` compares patients, see :func:`~dual_skd.metrics.per_patient.combine_patients`; ""
+            images.
 
     Returns:
-        plain JSON: number of ``shared`` images, of those ``only_one`` and ``only_other`` has, of known ``patients`` of
-        the shared ones, and whether these are too ``few``; ``metrics`` (per name one, other, difference, low, high, p,
-        p_holm, reason), ``areas`` (the same per class) and ``mcnemar``; ``reason``, why there are areas only (several
-        labels per image), or that the probabilities of one run alone are calibrated.
+        plain JSON: number of ``shared`` images or patients (``unit``), of images that ``only_one`` and ``only_other``
+        has, of known ``patients`` of the shared ones, of those without (``images_without_patient``), and whether the
+        patients are too ``few``; ``metrics`` (per name one, other, difference, low, high, p, p_holm, reason), ``areas``
+        (the same per class) and ``mcnemar``; ``reason``, why there are areas only (several labels per image), or that
+        the probabilities of one run alone are calibrated.
 
     Raises:
-        InputError: no image is in both, or the runs contradict each other about labels or classes.
+        InputError: no image is in both, the runs contradict each other about labels or classes, or patients are to be
+            compared and none is known.
     """
+    both = len(set(one.table.images) & set(other.table.images))
+    only_one, only_other = (len(run.table.images) - both for run in (one, other))
+    if combine:
+        one, other = _per_patient(one, other, combine, names)
     first, second = _on_shared_images(one, other, names)
     patients = _patients(first.images, (other, one))
     p, q, labels = first.probabilities, second.probabilities, first.labels
     found: dict[str, Any] = {
         "shared": len(labels),
-        "only_one": len(one.table.images) - len(labels),
-        "only_other": len(other.table.images) - len(labels),
+        "only_one": only_one,
+        "only_other": only_other,
         "patients": len({name for name in patients if name}),
+        "images_without_patient": sum(not name for name in patients),
+        "unit": one.unit.name,
         "class_names": list(first.class_names),
         "metrics": {},
         "mcnemar": None,
@@ -81,6 +93,15 @@ def compare_runs(
         _without_p(tested)
     _correct(tested + [found["mcnemar"]] * (not one.multi_label))
     return found
+
+
+def _per_patient(one: RunFiles, other: RunFiles, how: str, names: tuple[str, str]) -> list[RunFiles]:
+    """The two runs with a row per patient, of the images that both have."""
+    first, second = _on_shared_images(one, other, names)
+    known = dict(zip(first.images, _patients(first.images, (other, one)), strict=True))
+    records = tuple({"image": image, "patient": patient} for image, patient in known.items())
+    runs = (replace(run, table=table, records=records) for run, table in ((one, first), (other, second)))
+    return [files_per_patient(run, how) for run in runs]
 
 
 def _on_shared_images(
@@ -122,7 +143,9 @@ def different_options(one: RunFiles, other: RunFiles) -> dict[str, tuple[Any, An
 
 def _calibrated_apart(one: RunFiles, other: RunFiles, names: tuple[str, str]) -> str:
     """A sentence if only one run's probabilities are calibrated, else ""."""
-    first, second = ("calibrated" in (run.metrics.get(run.split) or {}) for run in (one, other))
+    first, second = (
+        run.unit.answers == "calibrated" or "calibrated" in (run.metrics.get(run.split) or {}) for run in (one, other)
+    )
     if first == second:
         return ""
     calibrated, plain = names if first else names[::-1]
@@ -177,9 +200,12 @@ def _correct(entries: list[dict[str, Any]]) -> None:
 
 def shared_images(comparison: Mapping[str, Any], names: tuple[str, str]) -> str:
     """The sentence that says what is compared, and what is left out."""
-    patients = comparison["patients"]
-    of_patients = f" of {counted(patients, 'patient')}" if patients else ""
-    left = [f"{comparison[key]} only in {name}" for key, name in zip(("only_one", "only_other"), names, strict=True)]
-    shared = counted(comparison["shared"], "image")
+    unit = comparison["unit"]
+    patients = of_patients(comparison["patients"], comparison["images_without_patient"]) if unit == "image" else ""
+    images = "" if unit == "image" else " images"
+    left = [
+        f"{comparison[key]}{images} only in {name}" for key, name in zip(("only_one", "only_other"), names, strict=True)
+    ]
+    shared = counted(comparison["shared"], unit)
     out = f"; left out are {left[0]} and {left[1]}" if comparison["only_one"] or comparison["only_other"] else ""
-    return f"{shared}{of_patients} {'is' if comparison['shared'] == 1 else 'are'} in both{out}."
+    return f"{shared}{patients} {'is' if comparison['shared'] == 1 else 'are'} in both{out}."

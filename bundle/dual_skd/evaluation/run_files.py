@@ -18,6 +18,37 @@ from dual_skd.utils.wording import quoted
 
 
 @dataclass(frozen=True)
+class Unit:
+    """What a row of the predictions stands for: an image, or a patient with all images of it.
+
+    Attributes:
+        name: ``image`` or ``patient``.
+        combine: how the images of a patient are combined, ``mean`` or ``max``; "" for images.
+        answers: what the combined probabilities of images are, calibrated or not, in words.
+        left_out_patients: number of patients without a label of their own.
+        left_out_images: number of their images.
+        mixed_columns: column of the data list -> number of patients whose images differ in it.
+    """
+
+    name: str = "image"
+    combine: str = ""
+    answers: str = ""
+    left_out_patients: int = 0
+    left_out_images: int = 0
+    mixed_columns: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def many(self) -> str:
+        """The name of several of them."""
+        return f"{self.name}s"
+
+    @property
+    def key(self) -> str:
+        """The name of a report of patients beside that of images, such as ``patients_mean``; "" for images."""
+        return f"{self.many}_{self.combine}" if self.combine else ""
+
+
+@dataclass(frozen=True)
 class RunFiles:
     """What a run and its evaluation wrote.
 
@@ -36,6 +67,7 @@ class RunFiles:
         multi_label: whether an image may have any number of the classes.
         section: of ``datalist.json`` whose images were measured, ``test`` or ``validation``; "" for another data set.
         validation_reason: why there are no validation predictions; "" where there are.
+        unit: what a row of the predictions stands for.
     """
 
     split: str
@@ -51,6 +83,7 @@ class RunFiles:
     multi_label: bool = False
     section: str = ""
     validation_reason: str = ""
+    unit: Unit = Unit()
 
     @property
     def external(self) -> bool:
@@ -169,9 +202,9 @@ def unfinished(run: Mapping[str, Any], goes_on: str) -> str:
     )
 
 
-def report_folder(directory: Path, split: str) -> Path:
-    """Where the pages of an evaluation are."""
-    return directory / ("report" if split == "test" else f"report_{split}")
+def report_folder(directory: Path, split: str, unit: Unit = Unit()) -> Path:
+    """Where the pages of an evaluation are; those of patients are in a folder of their own within."""
+    return directory / ("report" if split == "test" else f"report_{split}") / unit.key
 
 
 def _validation(

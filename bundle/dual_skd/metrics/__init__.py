@@ -18,8 +18,10 @@ _NAMES = {  # of each module
     "mcnemar": "McNemar match_tables mcnemar_test",
     "operating_point": "OperatingPoint choose_operating_point one_against_rest",
     "paired": "Difference holm paired_differences",
+    "per_patient": "PatientTable combine_patients",
     "predictions": "PredictionTable read_predictions write_predictions",
     "score_intervals": "area_score_interval mover_interval wilson_interval",
+    "subgroup_differences": "GroupDifference group_differences mover_difference",
     "subgroups": "Subgroup subgroup_metrics",
     "uncertainty": "decompose_entropy disagreement fit_conformal prediction_sets predictive_entropy "
     "risk_coverage set_coverage",

@@ -110,7 +110,7 @@ def _check_wish(sensitivity: float | None, specificity: float | None) -> None:
         )
 
 
-def too_few(truth: np.ndarray, *, sensitivity: float | None = None) -> str:
+def too_few(truth: np.ndarray, *, sensitivity: float | None = None, unit: str = "image") -> str:
     """Why a threshold for other images can't be chosen on these, in a few words; "" where it can.
 
     A new image of the class scores below the lowest of n with probability 1 / (n + 1), so that a sensitivity s can be
@@ -120,6 +120,7 @@ def too_few(truth: np.ndarray, *, sensitivity: float | None = None) -> str:
     Args:
         truth: (N,), True for the images of the class.
         sensitivity: that is wished for.
+        unit: what is counted: "image" or "patient".
     """
     truth = np.asarray(truth, dtype=bool)
     positives, rest = int(truth.sum()), int((~truth).sum())
@@ -128,7 +129,7 @@ def too_few(truth: np.ndarray, *, sensitivity: float | None = None) -> str:
         return ""
     wish = "" if sensitivity is None else f" for a sensitivity of {sensitivity:g}"
     needs = f"({needed} and {FEWEST} needed)"
-    return f"{positives} validation images of it and {rest} of the rest are too few{wish} {needs}"
+    return f"{positives} validation {unit}s of it and {rest} of the rest are too few{wish} {needs}"
 
 
 def one_against_rest(probabilities: np.ndarray, labels: np.ndarray, positive: int) -> tuple[np.ndarray, np.ndarray]:

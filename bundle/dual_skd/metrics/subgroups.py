@@ -15,7 +15,7 @@ from dual_skd.metrics.operating_point import OperatingPoint
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.validation import checked_class_names, checked_predictions
 from dual_skd.utils.spelling import known_group
-from dual_skd.utils.wording import first_few
+from dual_skd.utils.wording import counted, first_few
 
 UNKNOWN = "unknown"
 MINIMUM = 10
@@ -30,6 +30,7 @@ class Subgroup:
         images: number of images.
         patients: number of patients; images without a known one count as one each.
         class_images: number of images of each class.
+        class_patients: number of patients with an image of each class, counted in the same way.
         too_small: why the numbers say little, or "" where they may be read.
         metrics: all metrics with their intervals.
     """
@@ -38,6 +39,7 @@ class Subgroup:
     images: int
     patients: int
     class_images: tuple[int, ...]
+    class_patients: tuple[int, ...]
     too_small: str
     metrics: Intervals
 
@@ -52,6 +54,7 @@ def subgroup_metrics(
     class_names: Sequence[str] | None = None,
     operating_point: OperatingPoint | None = None,
     multi_label: bool = False,
+    unit: str = "image",
     **options: Any,
 ) -> dict[str, Subgroup]:
     """Measures each group of images by itself, with bootstrap intervals over its patients.
@@ -65,6 +68,7 @@ def subgroup_metrics(
         class_names: names in the reasons, in the order of the probabilities.
         operating_point: see :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`.
         multi_label: every label is a yes or no of its own.
+        unit: what a row is, in the reasons: "image" or "patient".
         options: further options of :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`.
 
     Returns:
@@ -78,7 +82,7 @@ def subgroup_metrics(
         raise InputError(f"There are {len(p)} images, but {len(groups)} groups; give one value per image.")
     class_names = checked_class_names(class_names, p.shape[1])
     units = patient_numbers(patients, len(p))
-    names = np.array([_name(group) for group in groups], dtype=object)
+    names = group_names(groups)
     found = {}
     for name in sorted(set(names), key=lambda name: (name == UNKNOWN, name)):
         inside = np.flatnonzero(names == name)
@@ -91,10 +95,22 @@ def subgroup_metrics(
             multi_label=multi_label,
             **options,
         )
-        of_class = labels[inside].sum(axis=0) if multi_label else np.bincount(labels[inside], minlength=p.shape[1])
-        reason = _too_small(metrics, of_class, minimum, class_names, multi_label)
-        found[name] = Subgroup(name, metrics.images, metrics.patients, tuple(of_class.tolist()), reason, metrics)
+        of_class = [_of_class(labels[inside], k) for k in range(p.shape[1])]
+        images = tuple(int(there.sum()) for there in of_class)
+        of_patients = tuple(len(np.unique(units[inside][there])) for there in of_class)
+        reason = _too_small(metrics, images, minimum, class_names, multi_label, unit)
+        found[name] = Subgroup(name, metrics.images, metrics.patients, images, of_patients, reason, metrics)
     return found
+
+
+def _of_class(labels: np.ndarray, k: int) -> np.ndarray:
+    """Which images (N,) are of a class."""
+    return labels[:, k] > 0 if labels.ndim == 2 else labels == k
+
+
+def group_names(groups: Sequence[Any]) -> np.ndarray:
+    """The group of each image (N,) as it is called; :data:`UNKNOWN` for those without one."""
+    return np.array([_name(group) for group in groups], dtype=object)
 
 
 def _name(group: Any) -> str:
@@ -104,16 +120,16 @@ def _name(group: Any) -> str:
 
 
 def _too_small(
-    metrics: Intervals, of_class: np.ndarray, minimum: int, class_names: Sequence[str], multi_label: bool
+    metrics: Intervals, of_class: Sequence[int], minimum: int, class_names: Sequence[str], multi_label: bool, unit: str
 ) -> str:
     reasons = []
     if metrics.images < minimum:
-        reasons.append(f"{metrics.images} images, fewer than {minimum}")
+        reasons.append(f"{counted(metrics.images, unit)}, fewer than {minimum}")
     elif metrics.patients < minimum:
-        reasons.append(f"{metrics.patients} patients, fewer than {minimum}")
-    absent = [class_names[k] for k in np.flatnonzero(of_class == 0).tolist()]
+        reasons.append(f"{counted(metrics.patients, 'patient')}, fewer than {minimum}")
+    absent = [name for name, count in zip(class_names, of_class, strict=True) if not count]
     if absent:
-        reasons.append(f"no image of {first_few(absent)}")
-    if multi_label and (of_class == metrics.images).any():
-        reasons.append("a label that every image has")
+        reasons.append(f"no {unit} of {first_few(absent)}")
+    if multi_label and metrics.images in of_class:
+        reasons.append(f"a label that every {unit} has")
     return "; ".join(reasons)

@@ -55,12 +55,17 @@ class Conformal(NamedTuple):
     @property
     def reason(self) -> str:
         """Why every set is full; "" where they aren't."""
+        return self.why_full()
+
+    def why_full(self, unit: str = "image") -> str:
+        """The same, counting images, or patients."""
         if self.threshold < math.inf:
             return ""
         needed = math.ceil(1 / self.alpha - 1 - 1e-9)
+        those = counted(self.images, f"validation {unit} is", f"validation {unit}s are")
         return (
-            f"{counted(self.images, 'validation image is', 'validation images are')} too few for prediction sets that "
-            f"miss {self.alpha:g} of the labels ({needed} are needed): every set is full"
+            f"{those} too few for prediction sets that miss {self.alpha:g} of the labels ({needed} are needed): every "
+            "set is full"
         )
 
 

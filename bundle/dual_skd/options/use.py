@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dual_skd.options.choices import BadFile
+from pydantic import model_validator
+
+from dual_skd.errors import InputError
+from dual_skd.options.choices import BadFile, Combine, Per
 from dual_skd.options.kinds import Codes, Corruptions, Count, Options, Place, Strengths, Switch, Text, option
 from dual_skd.options.shared import Answers, Copies, Finding, Machine, Reading, Unexpected
 
@@ -33,6 +36,27 @@ class Measured(Options):
     report: Switch = option(True, "write the report page and the model card", everyday=True)
 
 
+class PerPatient(Options):
+    """Per image or per patient"""
+
+    per: Per = option(
+        "image",
+        "what is measured; `patient` adds a report in which the images of a patient are one answer",
+        everyday=True,
+    )
+    combine: Combine = option(
+        "mean",
+        "how probabilities of a patient's images become one: their mean, or the largest of the positive class, `max`",
+        everyday=True,
+    )
+
+    @model_validator(mode="after")
+    def _combines_something(self) -> PerPatient:
+        if self.combine != "mean" and self.per != "patient":
+            raise InputError(f"combine is {self.combine!r}, but images are measured one by one; give per patient, too.")
+        return self
+
+
 class Robustness(Options):
     """Corrupted images"""
 
@@ -45,8 +69,14 @@ class Robustness(Options):
     corrupt_auxiliary: Switch = option(True, "measure the auxiliary on corrupted images, too")
 
 
-class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Answers, Measured):
+class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Answers, PerPatient, Measured):
     """Options of an evaluation."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Evaluation:
+        if self.per == "patient" and not self.report:
+            raise InputError("per is 'patient', which is a report, but report is false; leave out one of the two.")
+        return self
 
 
 class Asked(Options):

@@ -28,6 +28,19 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
+def of_patients(known: int, images_without: int) -> str:
+    """The words behind a number of images: " of 63 patients", or "" where none is known.
+
+    Args:
+        known: number of known patients.
+        images_without: number of images without a known patient, which may be of further ones.
+
+    >>> of_patients(1, 0), of_patients(63, 2), of_patients(0, 9)
+    (' of 1 patient', ' of 63 patients or more', '')
+    """
+    return f" of {counted(known, 'patient')}{' or more' if images_without else ''}" if known else ""
+
+
 def first_few(names: Sequence[str], most: int = 3) -> str:
     """The first of many names, and how many more there are.
 

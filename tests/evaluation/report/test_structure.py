@@ -12,8 +12,9 @@ import pytest
 from dual_skd.evaluation.analysis import analyse
 from dual_skd.evaluation.analysis.predictions import Patients
 from dual_skd.evaluation.pages import rendering
+from dual_skd.evaluation.report import patients
 from dual_skd.evaluation.report.cases import KINDS, Case
-from dual_skd.evaluation.report.headline import measured_images, question
+from dual_skd.evaluation.report.headline import question
 from dual_skd.evaluation.report.page import SECTIONS, ReportContent, page
 from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.run_files import read_run
@@ -62,10 +63,10 @@ def test_title_and_headline_say_task_run_data_date_and_result(source, run_folder
 def test_the_measured_images_are_named(run_folder, section, known, unknown, said):
     analysis = analyse(read_run(run_folder()), resamples=5)
     analysis = replace(
-        analysis, images=9, split="clinic", data=replace(analysis.data, section=section),
+        analysis, rows=9, split="clinic", data=replace(analysis.data, section=section),
         patients=Patients(known, unknown, ""),
     )  # fmt: skip
-    assert measured_images(analysis) == said
+    assert patients.measured(analysis) == said
 
 
 def test_the_heading_is_a_question():

@@ -109,8 +109,9 @@ class DataList:
         if len(counts) > MAX_CLASSES_COUNTED:
             named = f"{min(counts)} to {max(counts)} of each of {len(counts)} classes"
         patients = {record.patient for record in records if record.patient}
+        more = " or more" if any(not record.patient for record in records) else ""
         images = f"{counted(len(records), 'image')} ({named})"
-        return f"{images}, {counted(len(patients), 'patient')}" if patients else images
+        return f"{images}, {counted(len(patients), 'patient')}{more}" if patients else images
 
     def absent_classes(self) -> list[str]:
         """A sentence for each of validation and test set that lacks classes."""

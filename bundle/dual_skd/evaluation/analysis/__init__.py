@@ -12,9 +12,10 @@ from typing import Any
 
 from dual_skd.evaluation.analysis import decisions, run_facts
 from dual_skd.evaluation.analysis.calibration import Calibration, calibration_of, normalised, with_temperature
+from dual_skd.evaluation.analysis.per_patient import images_of_rows
 from dual_skd.evaluation.analysis.predictions import Patients, Predictions, Settings
 from dual_skd.evaluation.analysis.subgroups import Subgroups, subgroups_of
-from dual_skd.evaluation.run_files import RunFiles
+from dual_skd.evaluation.run_files import RunFiles, Unit
 from dual_skd.metrics.bootstrap import RESAMPLES, Intervals
 from dual_skd.metrics.curves import precision_recall_curve, roc_curve
 from dual_skd.metrics.estimates import LEVEL
@@ -28,9 +29,13 @@ class Analysis:
     """The analysis of an evaluated run; its parts are described where they are made."""
 
     split: str
-    images: int
+    unit: Unit  # what is measured: images, or patients
+    rows: int  # how many of them
+    images: int  # the same, or the images behind the patients
     class_names: list[str]
     class_images: list[int]
+    class_patients: list[int]  # known patients with an image of each class
+    class_images_without_patient: list[int]
     multi_label: bool
     patients: Patients
     settings: Settings
@@ -40,7 +45,7 @@ class Analysis:
     prediction_sets: decisions.PredictionSets
     risk_coverage: decisions.RiskCoverage
     subgroups: Subgroups
-    confusion: list[list[int]]  # images by true class (rows) and predicted class; tn, fp, fn, tp of several labels
+    confusion: list[list[int]]  # rows by true class (rows) and predicted class; tn, fp, fn, tp of several labels
     roc: tuple[decisions.ClassCurve, ...]
     precision_recall: tuple[decisions.ClassCurve, ...]
     data: run_facts.Data
@@ -67,7 +72,8 @@ def analyse(
     sets are chosen on the validation images and applied to these.
 
     Args:
-        files: from :func:`~dual_skd.evaluation.run_files.read_run`.
+        files: from :func:`~dual_skd.evaluation.run_files.read_run`, or of
+            :func:`~dual_skd.evaluation.analysis.per_patient.files_per_patient`.
         level: of the intervals.
         resamples: number of bootstrap resamples; half as many for each subgroup, a quarter for curves.
         seed: of the resampling.
@@ -81,21 +87,26 @@ def analyse(
     patients = [str(record.get("patient") or "") for record in records]
     p, settings = normalised(table.probabilities, multi_label), Settings(level, resamples, seed)
     predictions = Predictions(p, table.labels, patients, names, multi_label, settings)
+    images, of_class = images_of_rows(files), predictions.class_patients()
     forms = with_temperature(files, p)
     return Analysis(
         split=files.split,
-        images=len(table.images),
+        unit=files.unit,
+        rows=len(table.images),
+        images=int(images.sum()),
         class_names=list(names),
-        class_images=predictions.class_images(),
+        class_images=predictions.class_rows(images),
+        class_patients=of_class[0],
+        class_images_without_patient=of_class[1],
         multi_label=multi_label,
-        patients=predictions.known_patients(),
+        patients=predictions.known_patients(int(images.sum())),
         settings=settings,
         metrics=predictions.intervals(),
         operating_points=decisions.thresholds(predictions, forms, files, sensitivity),
-        calibration=calibration_of(predictions, forms),
+        calibration=calibration_of(predictions, forms, files.unit.answers),
         prediction_sets=decisions.sets_of(predictions, forms, files, alpha),
         risk_coverage=decisions.risk_coverage_of(predictions),
-        subgroups=subgroups_of(predictions, records),
+        subgroups=subgroups_of(predictions, records, files.unit),
         confusion=decisions.confusion_of(predictions),
         roc=decisions.curves_of(predictions, roc_curve),
         precision_recall=decisions.curves_of(predictions, precision_recall_curve),

@@ -110,9 +110,17 @@ def _fitted(files: RunFiles) -> FittedTemperature:
     )  # fmt: skip
 
 
-def calibration_of(predictions: Predictions, forms: Tempered) -> Calibration:
-    """Calibration metrics and reliability before and after the temperature."""
+def calibration_of(predictions: Predictions, forms: Tempered, combined: str = "") -> Calibration:
+    """Calibration metrics and reliability before and after the temperature.
+
+    Args:
+        predictions: that are measured.
+        forms: their probabilities without and with the temperature.
+        combined: what the probabilities of images are that those of patients were combined from; "" for images.
+    """
     written = "calibrated" if forms.calibrated else "as the network gives them"
+    if combined:
+        written = f"combined from those of images, which are {combined}"
     before, after = (_reliability(predictions, p, forms.reason) for p in (forms.before, forms.after))
     return Calibration(forms.temperature, forms.fitted_here, *forms.fitted_on, written, before, after)
 

@@ -94,7 +94,7 @@ def _threshold(
     if predictions.multi_label:  # each label is a question of its own, with the answers no and yes
         validation, truth, p, labels = _no_and_yes(validation[:, k]), truth[:, k], _no_and_yes(p[:, k]), labels[:, k]
         names, positive = [f"not {name}", name], 1
-    if few := too_few(truth == positive, **asked):
+    if few := too_few(truth == positive, unit=files.unit.name, **asked):
         return ClassThreshold(name, wanted, reason=f"no threshold: {few}")
     point = choose_operating_point(validation, truth, positive=positive, **asked)
     question = Predictions(p, labels, predictions.patients, names, False, predictions.settings)
@@ -132,7 +132,7 @@ def sets_of(predictions: Predictions, forms: Tempered, files: RunFiles, alpha: f
     return PredictionSets(
         alpha,
         coverage=predictions.share_interval(sets[np.arange(len(sets)), predictions.labels]),
-        reason=rule.reason,
+        reason=rule.why_full(files.unit.name),
         stated=1 - alpha,
         method=rule.method,
         validation_images=rule.images,

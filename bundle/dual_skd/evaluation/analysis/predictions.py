@@ -36,12 +36,12 @@ class Patients:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of N images for K classes.
+    """The predictions of N images, or of N patients, for K classes.
 
     Attributes:
         probabilities: (N, K); rows sum to 1, with ``multi_label`` each number stands for itself.
         labels: class indices (N,); with ``multi_label`` zeros and ones (N, K).
-        patients: patient of each image, "" for an unknown one.
+        patients: patient of each row, "" for an unknown one.
         class_names: of the K classes.
         multi_label: whether an image may have any number of the classes.
         settings: of the intervals.
@@ -84,20 +84,27 @@ class Predictions:
         """Whether each image is of a class, (N,)."""
         return self.labels[:, k] > 0 if self.multi_label else self.labels == k
 
-    def class_images(self) -> list[int]:
-        """Number of images of each class."""
-        return [int(self.positives(k).sum()) for k in range(len(self.class_names))]
+    def class_rows(self, counts: np.ndarray | None = None) -> list[int]:
+        """Number of rows of each class, or the sum of their ``counts`` (N,)."""
+        weights = np.ones(len(self.labels), dtype=int) if counts is None else counts
+        return [int(weights[self.positives(k)].sum()) for k in range(len(self.class_names))]
+
+    def class_patients(self) -> tuple[list[int], list[int]]:
+        """Number of known patients of each class, and of rows of it without a known one."""
+        patients = np.array(self.patients, dtype=object)
+        of_class = [patients[self.positives(k)].tolist() for k in range(len(self.class_names))]
+        return [len(set(one) - {""}) for one in of_class], [one.count("") for one in of_class]
 
     def frequent_classes(self) -> list[int]:
         """Indices of the classes with the most images, in their own order."""
-        return sorted(np.argsort(-np.array(self.class_images()), kind="stable")[:MAX_CLASSES].tolist())
+        return sorted(np.argsort(-np.array(self.class_rows()), kind="stable")[:MAX_CLASSES].tolist())
 
-    def known_patients(self) -> Patients:
-        """How many patients these images are of."""
+    def known_patients(self, images: int) -> Patients:
+        """How many patients the predictions are of, and of how many of all ``images`` behind them none is known."""
         known = [name for name in self.patients if name]
         unknown = len(self.patients) - len(known)
         reason = (
-            f"the patients of {unknown} of {len(self.patients)} images aren't known; each of those images counts as a "
+            f"the patients of {unknown} of {images} images aren't known; each of those images counts as a "
             "patient of its own, which makes intervals too narrow where a patient has several"
         )
         return Patients(len(set(known)), unknown, reason if unknown else "")

@@ -25,6 +25,8 @@ class Split:
     patients: int
     images_without_patient: int
     class_images: list[int]
+    class_patients: list[int]  # known patients with an image of each class
+    class_images_without_patient: list[int]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Data:
     known: bool  # whether there is a datalist.json
     classes: list[str]  # in the order of the splits' class_images
     splits: dict[str, Split]  # training, validation, test
+    patients_in_several_splits: int
     external: bool  # whether the images measured are of another data set
     section: str  # of datalist.json that was measured; "" for another data set
     optimistic: bool  # whether the images measured chose the model
@@ -141,10 +144,13 @@ def data_of(files: RunFiles) -> Data:
     classes = [names[str(k)] for k in range(len(names))]
     left_out = datalist.get("left_out") or []
     with_twins = (entry.get("with_twins") or {}).get("student")
+    divided = {name: datalist.get(name) or [] for name in ("training", "validation", "test")}
+    patients = Counter(patient for records in divided.values() for patient in set(_patients(records)) - {""})
     return Data(
         known=bool(datalist),
         classes=classes,
-        splits={name: _split(datalist.get(name) or [], len(classes)) for name in ("training", "validation", "test")},
+        splits={name: _split(records, len(classes)) for name, records in divided.items()},
+        patients_in_several_splits=sum(count > 1 for count in patients.values()),
         external=files.external,
         section=files.section,
         optimistic=files.section == "validation",
@@ -160,11 +166,25 @@ def data_of(files: RunFiles) -> Data:
 
 
 def _split(records: Sequence[dict[str, Any]], classes: int) -> Split:
-    labels = [label for record in records if (label := record.get("label")) is not None]
-    counts = Counter(k for label in labels for k in positive_classes(label))
-    patients = [record.get("patient") for record in records]
-    without = sum(not patient for patient in patients)
-    return Split(len(records), len(set(filter(None, patients))), without, [counts[k] for k in range(classes)])
+    patients = _patients(records)
+    of_class: list[list[str]] = [[] for _ in range(classes)]  # the patient of each image
+    for record, patient in zip(records, patients, strict=True):
+        if record.get("label") is not None:
+            for k in positive_classes(record["label"]):
+                of_class[k].append(patient)
+    return Split(
+        images=len(records),
+        patients=len(set(patients) - {""}),
+        images_without_patient=patients.count(""),
+        class_images=[len(one) for one in of_class],
+        class_patients=[len(set(one) - {""}) for one in of_class],
+        class_images_without_patient=[one.count("") for one in of_class],
+    )
+
+
+def _patients(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The patient of each record, "" where it isn't known."""
+    return [str(record.get("patient") or "") for record in records]
 
 
 def _twins(left_out: Sequence[Mapping[str, Any]], split: str) -> Twins:
@@ -262,5 +282,7 @@ def home_of(files: RunFiles) -> Home | None:
     if not files.external:
         return None
     metrics, reason = at_home(files.metrics, files.split)
+    if reason and files.unit.name == "patient":
+        reason = "the run's own test images weren't measured per patient, or with another setting of calibrate"
     estimates = {name: Estimate(**one) for name, one in metrics.items()}
     return Home((files.metrics.get("test") or {}).get("images"), estimates, reason)

@@ -26,7 +26,11 @@ def commands(analysis: Analysis) -> str:
     usual_name = {"validation": "val"}.get(section, "test")
     measured |= {"split": usual_name} if usual_name != "test" else {}
     measured |= {"report_as": name} if name != usual_name else {}
+    unit = analysis.unit
+    of_patients = {"per": unit.name, "combine": unit.combine} if unit.combine == "max" else {"per": unit.name}
+    measured |= of_patients if unit.name == "patient" else {}
     reported = f" --split {shlex.quote(name)}" if name != "test" else ""
+    reported += command("", of_patients, Evaluation) if unit.name == "patient" else ""
     evaluation = command("dual-skd evaluate OUT", measured, Evaluation)
     return f"{analysis.run.command}\n{evaluation}\ndual-skd report OUT{reported}"
 

@@ -42,7 +42,7 @@ def comparison_page(
     different = [[name, *map(str, values)] for name, values in options.items()]
     return render(
         "comparison.html",
-        title=f"{names[0]} and {names[1]} compared on {found['shared']} images ({split})",
+        title=f"{names[0]} and {names[1]} compared on {found['shared']} {found['unit']}s ({split})",
         unfinished=unfinished,
         optimistic=optimistic,
         verdict=verdict(found, names),
@@ -95,7 +95,7 @@ def verdict(found: Mapping[str, Any], names: tuple[str, str]) -> str:
     if better_in:
         return f"Beyond chance (p below {SIGNIFICANCE} after Holm): {'; '.join(better_in)}."
     if all(one["p_holm"] is None for _, _, one in _entries(found, metric_words)):
-        units = counted(found["patients"], "patient") if found["patients"] else counted(found["shared"], "image")
+        units = counted(found["patients"], "patient") if found["patients"] else counted(found["shared"], found["unit"])
         why = f": {units} are too few" if found["few"] else ""
         return f"No metric could be tested for chance{why}."
     return f"No difference is beyond chance (p below {SIGNIFICANCE} after Holm)."
@@ -107,9 +107,9 @@ def right_and_wrong(found: Mapping[str, Any], names: tuple[str, str]) -> str:
     if test is None:
         return ""
     return (
-        f"Both are right about {test['both']} images, {names[0]} alone about {test['only_one']}, {names[1]} alone "
-        f"about {test['only_other']}, neither about {test['neither']}: McNemar's p {p_value(test['p'])}, after Holm "
-        f"{p_value(test['p_holm'])}."
+        f"Both are right about {test['both']} {found['unit']}s, {names[0]} alone about {test['only_one']}, {names[1]} "
+        f"alone about {test['only_other']}, neither about {test['neither']}: McNemar's p {p_value(test['p'])}, "
+        f"after Holm {p_value(test['p_holm'])}."
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first lines of a report: the question, the images measured, and the result in sentences."""
+"""The first lines of a report: the question, and the result in sentences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.pages.rendering import sentence
-from dual_skd.utils.wording import first_few
+from dual_skd.utils.wording import counted, first_few
 
 MAX_NAMED = 6  # classes in a sentence
 
@@ -21,37 +21,30 @@ def question(names: Sequence[str], multi_label: bool) -> str:
     return f"Which is it: {' or '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)}?"
 
 
-def measured_images(analysis: Analysis) -> str:
-    """Which images were measured: "120 test images of 63 patients", or "90 images of 41 patients (hospital_b)"."""
-    section, patients = analysis.data.section, analysis.patients
-    known = f"{patients.known} patients" if patients.known else "unknown patients"
-    more = " or more" if patients.known and patients.images_without else ""
-    if section in ("test", "validation"):
-        return f"{analysis.images} {section} images of {known}{more}"
-    return f"{analysis.images} images of {known}{more} ({analysis.split})"
-
-
 def headline(analysis: Analysis) -> str:
     """The result in sentences: how many answers were right, of which classes, and within which limits."""
-    names, cells, images = analysis.class_names, analysis.confusion, analysis.images
+    names, cells, rows, unit = analysis.class_names, analysis.confusion, analysis.rows, analysis.unit
     accuracy = analysis.metrics.overall["accuracy"]
     if analysis.multi_label:
         right = sum(row[0] + row[3] for row in cells)
-        sentences = [f"{right} of {images * len(names)} labels were answered right ({accuracy.value:.1%})."]
+        sentences = [f"{right} of {rows * len(names)} labels were answered right ({accuracy.value:.1%})."]
     else:
         right = sum(row[k] for k, row in enumerate(cells))
-        sentences = [f"{right} of {images} images were answered right ({accuracy.value:.1%})."]
+        sentences = [f"{right} of {rows} {unit.many} were answered right ({accuracy.value:.1%})."]
     if accuracy.low is None:
         sentences.append(sentence(accuracy.reason))
     else:
-        unknown = analysis.patients.images_without
-        alone = f"each of {unknown} images taken for a patient of its own,"
-        units = alone if unknown else f"{analysis.metrics.patients} patients"
+        known, unknown = analysis.patients.known, analysis.patients.images_without
+        units = counted(analysis.metrics.patients, "patient")
+        if unknown:
+            units += f", {counted(unknown, 'image')} without a known one counted as one each,"
+        if not known:
+            units = f"each of {unknown} images taken for a patient of its own,"
         limits = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
         sentences.append(f"With {units} the {analysis.settings.level:.0%} interval is {limits}.")
     if not analysis.multi_label and len(names) <= MAX_NAMED:
         each = (f"{names[k]} {row[k]} of {sum(row)}" for k, row in enumerate(cells) if sum(row))
         most = max(range(len(names)), key=lambda k: sum(cells[k]))
         sentences.append(f"By class: {', '.join(each)}.")
-        sentences.append(f"Calling every image {names[most]} would be right for {sum(cells[most])} of {images}.")
+        sentences.append(f"Calling every {unit.name} {names[most]} would be right for {sum(cells[most])} of {rows}.")
     return " ".join(filter(None, sentences))

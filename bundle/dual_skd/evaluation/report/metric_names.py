@@ -37,21 +37,22 @@ KEY_METRICS = {  # at the top of the page
 
 def meaning(metric: str, analysis: Analysis) -> str:
     """What a metric says, in a sentence or two."""
-    several = analysis.multi_label
+    several, unit = analysis.multi_label, analysis.unit
+    one = "an image" if unit.name == "image" else "a patient"
     even = math.log(2 if several else len(analysis.class_names))
     return {
-        "macro_auc": "Take an image of a class and one of the others: how often the first gets the higher probability "
+        "macro_auc": f"Take {one} of a class and one of the others: how often the first gets the higher probability "
                      "for it. The mean over the classes; 0.5 is guessing, 1 is perfect.",
-        "balanced_accuracy": "The share of right answers, the mean over " + ("images with and without each label."
+        "balanced_accuracy": "The share of right answers, the mean over " + (f"{unit.many} with and without each label."
                              if several else "the classes: a rare class counts as much as a frequent one."),
         "nll": "How well the probabilities fit the truth; sure and wrong costs most. 0 is perfect, "
                f"giving every answer the same probability costs {even:.2f}.",
         "ece": "How far the stated probability is from how often the answer is right, on average. "
                "0 is perfect, 0.05 is five percentage points. Chance alone makes it larger than 0; the interval "
                "takes that off, so it reaches lower than the number.",
-        "accuracy": "The share of right answers, each " + ("label" if several else "image") + " counting the same.",
+        "accuracy": "The share of right answers, each " + ("label" if several else unit.name) + " counting the same.",
         "f1": "Found and not overcalled at once: the harmonic mean of sensitivity and PPV, the mean over the classes.",
         "average_precision": "The mean PPV over all sensitivities, the mean over the classes; it falls with rare ones.",
         "brier": "The squared distance of the probabilities from the truth. 0 is perfect.",
-        "ece_equal_mass": "The same with as many images in each bin.",
+        "ece_equal_mass": f"The same with as many {unit.many} in each bin.",
     }[metric]  # fmt: skip

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.pages.rendering import Table, render
-from dual_skd.evaluation.report import tables
+from dual_skd.evaluation.report import patients, tables
 from dual_skd.evaluation.report.commands import commands
 from dual_skd.evaluation.report.metric_names import METRICS
+from dual_skd.evaluation.report.patients import MAX_CLASSES
 
 
 def model_card(analysis: Analysis, explained: bool = False) -> str:
@@ -30,7 +31,11 @@ def model_card(analysis: Analysis, explained: bool = False) -> str:
         for column, groups in analysis.subgroups.columns.items() for group in groups if group.too_small
     ]  # fmt: skip
     head, rows = tables.classes(analysis)
-    _, splits = tables.splits(analysis.data)
+    head_of_splits, splits = tables.splits(analysis.data)
+    columns = 4 + (len(analysis.data.classes) if len(analysis.data.classes) <= MAX_CLASSES else 0)
+    differences = [
+        tables.differences(column, found) for column, found in analysis.subgroups.differences.items() if found
+    ]  # fmt: skip
     return render(
         "model_card.md",
         analysis=analysis,
@@ -38,9 +43,11 @@ def model_card(analysis: Analysis, explained: bool = False) -> str:
         small_groups=small_groups,
         selected=[one for one in analysis.selection.stages if one.network == "student"],
         networks=Table(["network", "architecture", "parameters", "MACs per image"], sizes),
-        splits=Table(["split", "images", "patients", "images without a known patient"], [row[:4] for row in splits]),
+        splits=Table(head_of_splits[:columns], [row[:columns] for row in splits]),
+        patients=patients,
         twins=twins if twins or analysis.data.twins_searched else "unknown, as no search for them is recorded",
         metrics=Table(["metric", f"value ({analysis.settings.level:.0%} interval)"], values),
-        classes=Table(head[:5], [row[:5] for row in rows]),
+        classes=Table(head[:6], [row[:6] for row in rows]),
+        differences=differences,
         commands=commands(analysis),
     )

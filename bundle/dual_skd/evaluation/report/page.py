@@ -13,10 +13,10 @@ from typing import Any
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.pages.rendering import render
-from dual_skd.evaluation.report import tables
+from dual_skd.evaluation.report import patients, tables
 from dual_skd.evaluation.report.cases import KINDS, Case
 from dual_skd.evaluation.report.commands import capital_words, commands
-from dual_skd.evaluation.report.headline import headline, measured_images, question
+from dual_skd.evaluation.report.headline import headline, question
 from dual_skd.evaluation.report.metric_names import KEY_METRICS, meaning
 from dual_skd.evaluation.report.plots import Plot
 from dual_skd.metrics.calibration import FEW
@@ -77,7 +77,9 @@ def page(content: ReportContent) -> str:
         analysis=analysis,
         tables=tables,
         question=question(analysis.class_names, analysis.multi_label),
-        images=measured_images(analysis),
+        patients=patients,
+        unit=analysis.unit.name,
+        units=analysis.unit.many,
         headline=headline(analysis),
         key_metrics=KEY_METRICS,
         meaning=meaning,

@@ -199,9 +199,9 @@ def _roc(analysis: Analysis) -> list[Plot]:
         curves = curves[1:]  # the other one is its mirror image
     areas = dict(zip(analysis.class_names, (one["auc"] for one in analysis.metrics.per_class), strict=True))
     reading = (
-        "Each point is a threshold: upwards more images of the class are found, to the right more others are called "
-        "so wrongly. The upper left corner is best, the dotted line guessing. The number is the area below, the band "
-        "the interval at each point by itself, from resampled patients."
+        f"Each point is a threshold: upwards more {analysis.unit.many} of the class are found, to the right more "
+        "others are called so wrongly. The upper left corner is best, the dotted line guessing. The number is the area "
+        "below, the band the interval at each point by itself, from resampled patients."
     )
     return _curve_plots(curves, areas, ("roc", "ROC curve", reading), "1 − specificity", "sensitivity", diagonal=True)
 
@@ -213,8 +213,9 @@ def _precision_recall(analysis: Analysis) -> list[Plot]:
     }
     curves = analysis.precision_recall
     reading = (
-        "To the right more images of the class are found, upwards more of those called so are right. The upper right "
-        "corner is best; a rare class lies lower. The number is the average precision, the band as before."
+        f"To the right more {analysis.unit.many} of the class are found, upwards more of those called so are right. "
+        "The upper right corner is best; a rare class lies lower. The number is the average precision, the band as "
+        "before."
     )
     words = ("precision_recall", "Precision-recall curve", reading)
     return _curve_plots(curves, areas, words, "recall (sensitivity)", "precision (PPV)", diagonal=False)
@@ -276,14 +277,22 @@ def _confusion(analysis: Analysis) -> list[Plot]:
     axis.grid(False)
     axis.set(xlabel="predicted", ylabel="true")
     right = int(np.trace(cells))
-    return [Plot("confusion", figure, "Confusion matrix", f"{right} of {int(cells.sum())} images on the diagonal")]
+    return [
+        Plot(
+            "confusion",
+            figure,
+            "Confusion matrix",
+            f"{right} of {int(cells.sum())} {analysis.unit.many} on the diagonal",
+        )
+    ]
 
 
 def _reliability(analysis: Analysis) -> list[Plot]:
     figure, (axis, below) = _figure(4.9, 2, sharex=True, height_ratios=(3, 1))
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfectly calibrated")
     errors_named, width = [], 0.1
-    for name, label, place in (("before", "as the network gives them", 1), ("after", "with the temperature", 0)):
+    before = "as the network gives them" if analysis.unit.name == "image" else "without the temperature"
+    for name, label, place in (("before", before, 1), ("after", "with the temperature", 0)):
         one = getattr(analysis.calibration, name)
         bins = [bin for bin in one.bins if bin.count]
         if not bins:
@@ -300,12 +309,14 @@ def _reliability(analysis: Analysis) -> list[Plot]:
         errors_named.append(f"{label}: expected calibration error {'undefined' if ece is None else f'{ece:.3f}'}")
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is right")
     figure.legend(loc="outside lower center")
-    below.set(xlabel="confidence", ylabel="labels" if analysis.multi_label else "images")
+    below.set(xlabel="confidence", ylabel="labels" if analysis.multi_label else analysis.unit.many)
     reading = (
         "Answers are sorted by how sure the network is; the height says how many of them are right. On the dotted line "
         "it is as sure as it may be, below it too sure, above it too careful. The lower part counts the answers. The "
         "95% bars take images as independent, not patients."
     )
+    if analysis.unit.name == "patient":
+        reading = reading.replace("95% bars take images as independent, not patients", "bars are 95% intervals")
     return [Plot("reliability", figure, "Reliability diagram", "; ".join(errors_named), reading)]
 
 
@@ -314,8 +325,8 @@ def _risk_coverage(analysis: Analysis) -> list[Plot]:
     figure, axis = _figure(3.3)
     lone = "o" if len(curve.risk) == 1 else None
     axis.plot(curve.coverage, curve.risk, color=PALETTE[0], linewidth=1.6, marker=lone, label="surest first")
-    axis.axhline(curve.risk[-1], color=GREY, linewidth=0.8, linestyle=":", label="all images")
-    axis.set(xlim=(0, 1.01), xlabel="share of images answered", ylabel="error among them")
+    axis.axhline(curve.risk[-1], color=GREY, linewidth=0.8, linestyle=":", label=f"all {analysis.unit.many}")
+    axis.set(xlim=(0, 1.01), xlabel=f"share of {analysis.unit.many} answered", ylabel="error among them")
     axis.set_ylim(bottom=0, top=max(max(curve.risk) * 1.1, 0.02))
     figure.legend(loc="outside lower center", ncols=2)
     description = ", ".join(f"{risk:.3f} at {share}" for share, risk in curve.risk_at.items())
@@ -323,7 +334,11 @@ def _risk_coverage(analysis: Analysis) -> list[Plot]:
         "To the left the network answers only where it is surest, at the right end everywhere. The height is the share "
         "of wrong answers. Where the curve falls to the left, its sureness tells right from wrong."
     )
-    return [Plot("risk_coverage", figure, "Risk-coverage curve", f"error {description} of the images", reading)]
+    return [
+        Plot(
+            "risk_coverage", figure, "Risk-coverage curve", f"error {description} of the {analysis.unit.many}", reading
+        )
+    ]
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -335,17 +350,17 @@ def _forest(analysis: Analysis) -> list[Plot]:
         for column, groups in analysis.subgroups.columns.items()
         for group in groups
     ]
-    plots, level = [], f"{analysis.settings.level:.0%}"
+    plots, level, units = [], f"{analysis.settings.level:.0%}", analysis.unit.many
     reading = (
         "A point is the value of a group, its line the interval; a hollow point has none. In brackets the number of "
-        "images. The diamond and the dotted line are all images."
+        f"{units}. The diamond and the dotted line are all {units}."
     )
     for name, title in (("macro_auc", "macro AUC"), ("balanced_accuracy", "balanced accuracy")):
         whole = analysis.metrics.overall[name]
         known = [(label, overall[name]) for label, overall in rows if overall[name].value is not None]
         if not known:
             continue
-        drawn = [("all images", whole), *known] if whole.value is not None else known
+        drawn = [(f"all {units}", whole), *known] if whole.value is not None else known
         figure, axis = _figure(0.9 + 0.28 * len(drawn))
         for place, (_, one) in enumerate(drawn):
             colour = PALETTE[1] if one is whole else PALETTE[0]

@@ -10,7 +10,9 @@ from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.analysis.run_facts import Data, Efficiency, Run, StageSelection, Training
 from dual_skd.evaluation.pages.rendering import Table, number, percent
 from dual_skd.evaluation.report.metric_names import CLASS_METRICS, KEY_METRICS, METRICS, meaning
+from dual_skd.evaluation.report.patients import class_counts, of_group, patients_in_words
 from dual_skd.metrics.estimates import Estimate
+from dual_skd.metrics.subgroup_differences import GroupDifference
 from dual_skd.metrics.subgroups import Subgroup
 from dual_skd.utils.wording import first_few, metric_words
 
@@ -34,7 +36,7 @@ def confusions(analysis: Analysis) -> list[tuple[str, str, int]]:
 
 
 def metrics(analysis: Analysis) -> Table:
-    """Every metric of all images."""
+    """Every metric of all that is measured."""
     overall = analysis.metrics.overall
     rows = [
         [label, (overall[name], _absent_classes(name, analysis)),
@@ -57,9 +59,10 @@ def _absent_classes(metric: str, analysis: Analysis) -> str:
 def classes(analysis: Analysis) -> Table:
     """The metrics of each class against the rest."""
     names = [name for name in CLASS_METRICS if name in analysis.metrics.per_class[0]]
-    columns = (analysis.class_names, analysis.class_images, analysis.metrics.per_class)
-    rows = [[name, count, *(of_class[one] for one in names)] for name, count, of_class in zip(*columns, strict=True)]
-    return Table(["class", "images", *(CLASS_METRICS[name] for name in names)], rows)
+    head, counts = class_counts(analysis)
+    columns = (analysis.class_names, counts, analysis.metrics.per_class)
+    rows = [[name, *count, *(of_class[one] for one in names)] for name, count, of_class in zip(*columns, strict=True)]
+    return Table(["class", *head, *(CLASS_METRICS[name] for name in names)], rows)
 
 
 def operating_points(analysis: Analysis) -> Table:
@@ -74,7 +77,7 @@ def operating_points(analysis: Analysis) -> Table:
         there = f"{chosen.positives}, {chosen.sensitivity:.3f} / {chosen.specificity:.3f}"
         here = (found[name] for name in ("sensitivity", "specificity", "ppv", "npv"))
         rows.append([point.class_name, rule, f"{chosen.threshold:.4f}", there, *here])
-    on_validation = "on validation: images of it, sensitivity / specificity"
+    on_validation = f"on validation: {analysis.unit.many} of it, sensitivity / specificity"
     return Table(["class", "rule", "threshold", on_validation, "sensitivity", "specificity", "PPV", "NPV"], rows)
 
 
@@ -99,30 +102,54 @@ def prediction_sets(analysis: Analysis) -> Table:
     ])  # fmt: skip
 
 
-def groups(column: str, found: Sequence[Subgroup]) -> Table:
-    """The groups of a column, each measured by itself."""
+def groups(column: str, found: Sequence[Subgroup], class_names: Sequence[str], unit: str) -> Table:
+    """The groups of a column, each measured by itself; of patients (``unit``) without a number of images."""
     names = [name for name in (*METRICS, "sensitivity", "specificity") if name in found[0].metrics.overall]
     care = any(group.too_small for group in found)
+    of_images, of_class = unit == "image", bool(of_group(found[0], class_names))
     rows = [
-        [group.name, group.images, group.patients, *(group.metrics.overall[name] for name in names),
-         *[group.too_small] * care]
+        [group.name, *[group.images] * of_images, group.patients, *[of_group(group, class_names)] * of_class,
+         *(group.metrics.overall[name] for name in names), *[group.too_small] * care]
         for group in found
     ]  # fmt: skip
     titles = (METRICS.get(name, name) for name in names)
-    return Table([column, "images", "patients", *titles, *["read with care"] * care], rows)
+    counts = [*["images"] * of_images, "patients", *["patients by class"] * of_class]
+    return Table([column, *counts, *titles, *["read with care"] * care], rows)
+
+
+def differences(column: str, found: Sequence[GroupDifference]) -> Table:
+    """The groups of a column minus the one with the most patients."""
+    care, shared = any(one.too_small for one in found), any(one.shared_patients for one in found)
+    rows = [
+        [
+            f"{one.name} − {one.reference}",
+            *one.metrics.values(),
+            *[one.shared_patients] * shared,
+            *[one.too_small] * care,
+        ]
+        for one in found
+    ]
+    titles = [METRICS.get(name, name) for name in found[0].metrics]
+    return Table([column, *titles, *["patients in both"] * shared, *["read with care"] * care], rows)
 
 
 def measured_classes(analysis: Analysis) -> Table:
-    """Images measured, by class."""
-    counts = zip(analysis.class_names, analysis.class_images, strict=True)
-    return Table(["class", f"images measured ({analysis.split})"], list(counts))
+    """What is measured, by class."""
+    (first, second), counts = class_counts(analysis)
+    rows = [[name, *count] for name, count in zip(analysis.class_names, counts, strict=True)]
+    return Table(["class", f"{first} measured ({analysis.split})", f"their {second}"], rows)
 
 
 def splits(data: Data) -> Table:
-    """Images and patients of the splits of the training run."""
+    """Images and patients of the splits of the training run, and both of each class."""
     head = ["split of the run", "images", "patients", "images without a known patient", *data.classes]
-    return Table(head, [[name, one.images, one.patients, one.images_without_patient, *one.class_images]
-                        for name, one in data.splits.items()])  # fmt: skip
+    return Table(head, [
+        [name, one.images, one.patients, one.images_without_patient,
+         *(f"{images} ({patients_in_words(known, without)})"
+           for images, known, without in zip(one.class_images, one.class_patients, one.class_images_without_patient,
+                                             strict=True))]
+        for name, one in data.splits.items()
+    ])  # fmt: skip
 
 
 def twins(data: Data) -> tuple[int, int]:

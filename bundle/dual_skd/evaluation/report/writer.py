@@ -14,6 +14,7 @@ from torch import nn
 
 from dual_skd.errors import InputError, NotWritten
 from dual_skd.evaluation.analysis import Analysis, analyse, to_json
+from dual_skd.evaluation.analysis.per_patient import files_per_patient
 from dual_skd.evaluation.report.cases import Case, explained_cases
 from dual_skd.evaluation.report.model_card import model_card
 from dual_skd.evaluation.report.page import ReportContent, page
@@ -23,6 +24,7 @@ from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.networks.build import build_network
 from dual_skd.networks.described import require_buildable
+from dual_skd.options import PerPatient, read
 from dual_skd.runs.lock import held
 from dual_skd.runs.model_file import load_model
 from dual_skd.utils.files import expanded, read_json, write_json, write_text
@@ -42,11 +44,15 @@ def write_report(
     images: bool = True,
     speed: bool = True,
     resamples: int = RESAMPLES,
+    per: str = "image",
+    combine: str = "mean",
 ) -> Path:
     """Writes ``report/report.html``, ``report/model_card.md`` and ``report/plots/``, and the analysis.
 
     The folder of another split than ``test`` is ``report_<split>``. The analysis goes into ``metrics.json``, under
-    ``analysis`` of the split, and the time per image under ``speed``.
+    ``analysis`` of the split, and the time per image under ``speed``. The report per patient leaves that of images as
+    it is: its files are in the folder ``patients_mean`` or ``patients_max`` of that one, its analysis in the entry of
+    this name.
 
     Args:
         directory: ``output_dir`` of an evaluated run.
@@ -57,25 +63,42 @@ def write_report(
         images: show single images with maps.
         speed: measure the time per image on this computer, unless it was measured for this run before.
         resamples: number of bootstrap resamples.
+        per: ``image``, or ``patient`` for one answer per patient.
+        combine: how the images of a patient make it, ``mean`` or ``max``, see
+            :func:`~dual_skd.metrics.per_patient.combine_patients`.
 
     Returns:
         path of the page.
 
     Raises:
-        InputError: no such run or split, or files that can't be read.
+        InputError: no such run or split, files that can't be read, or no patient is known.
     """
+    read(PerPatient, {"per": per, "combine": combine})
     directory = expanded(directory)
     model = Path(model) if model is not None else directory / "models" / "model.pt"
     with held(directory, "report") if directory.is_dir() else nullcontext():
-        return _write(directory, split, model, show_names=show_names, images=images, speed=speed, resamples=resamples)
+        combine = combine if per == "patient" else ""
+        return _write(
+            directory, split, model, combine, show_names=show_names, images=images, speed=speed, resamples=resamples
+        )
 
 
 def _write(
-    directory: Path, split: str, model: Path, *, show_names: bool, images: bool, speed: bool, resamples: int
+    directory: Path,
+    split: str,
+    model: Path,
+    combine: str,
+    *,
+    show_names: bool,
+    images: bool,
+    speed: bool,
+    resamples: int,
 ) -> Path:
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
-    folder, preprocessing = report_folder(directory, split), info.get("preprocessing", {})
+    if combine:
+        files = files_per_patient(files, combine)
+    folder, preprocessing = report_folder(directory, split, files.unit), info.get("preprocessing", {})
     with bar(None, "Writing the report", 4) as steps:
         times = _speed(network, files, directory / "run.json", measure=speed)
         analysis = analyse(files, resamples=resamples, speed=times)
@@ -105,8 +128,10 @@ def _write(
 
 def _record(path: Path, analysis: Analysis) -> None:
     """Adds the analysis to ``metrics.json``, and the time per image where it is known."""
-    record = read_json(path)
-    record[analysis.split] = (record.get(analysis.split) or {}) | {"analysis": to_json(analysis)}
+    record, found = read_json(path), {"analysis": to_json(analysis)}
+    if analysis.unit.key:
+        found = {analysis.unit.key: found}
+    record[analysis.split] = (record.get(analysis.split) or {}) | found
     if analysis.efficiency.speed is not None:
         record["speed"] = analysis.efficiency.speed
     write_json(path, record)
@@ -114,6 +139,8 @@ def _record(path: Path, analysis: Analysis) -> None:
 
 def _cases(files: RunFiles, network: nn.Module | None, preprocessing: dict[str, Any]) -> tuple[list[Case], str]:
     """Single images with maps, and why there are fewer or none."""
+    if files.unit.name == "patient":
+        return [], "A map is of one image: those with maps are in the report of images, one folder above this page."
     if network is None:
         return [], "There are no pictures: the run has no model file."
     return explained_cases(files, network, preprocessing)
@@ -147,6 +174,8 @@ class ReportWriter:
         split: name of the evaluation.
         model: the model file that is evaluated.
         resamples: number of bootstrap resamples.
+        per: ``patient`` writes a second report, of patients.
+        combine: see :func:`write_report`.
     """
 
     def __init__(
@@ -156,8 +185,11 @@ class ReportWriter:
         *,
         model: str | Path | None = None,
         resamples: int = RESAMPLES,
+        per: str = "image",
+        combine: str = "mean",
     ) -> None:
         self.output_dir, self.split, self.model, self.resamples = Path(output_dir), split, model, resamples
+        self.of_patients = {"per": per, "combine": combine} if per == "patient" else {}
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler at the end of the evaluation."""
@@ -166,9 +198,14 @@ class ReportWriter:
     def __call__(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:
             return
+        self._write("There is no report: %s")
+        if self.of_patients:
+            self._write("There is no report of patients: %s", **self.of_patients)
+
+    def _write(self, without: str, **options: str) -> None:
         try:
-            write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples)
+            write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples, **options)  # type: ignore[arg-type]
         except NotWritten:
             raise
         except InputError as error:
-            logger.warning("There is no report: %s", error)
+            logger.warning(without, error)
