@@ -7,10 +7,12 @@ import argparse
 from pathlib import Path
 
 from dual_skd.cli.shared import add_split, write_lines
+from dual_skd.options import NextStudy
+from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.utils.wording import closing, metric_rows, quoted
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``report``."""
     parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of an evaluated run")
     add_split(parser)
@@ -18,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures of single images")
     parser.add_argument("--no-speed", action="store_true", help="don't measure the time per image")
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default: 2000)")
+    add_options(parser, NextStudy)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -35,6 +38,7 @@ def main(args: argparse.Namespace) -> int:
         images=not args.no_images,
         speed=not args.no_speed,
         resamples=args.resamples,
+        **given(args, NextStudy),
     )
     folder = path.parent.parent
     run, analysis = read_json(folder / "run.json"), read_json(folder / "metrics.json")[args.split]["analysis"]

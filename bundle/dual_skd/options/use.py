@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Literal
 
 from dual_skd.options.choices import BadFile
-from dual_skd.options.kinds import Codes, Corruptions, Count, Options, Place, Strengths, Switch, Text, option
+from dual_skd.options.kinds import Codes, Corruptions, Count, HalfWidth, Options, Place, Strengths, Switch, Text, option
 from dual_skd.options.shared import Answers, Copies, Finding, Machine, Reading, Unexpected
 
 
@@ -33,6 +33,14 @@ class Measured(Options):
     report: Switch = option(True, "write the report page and the model card", everyday=True)
 
 
+class NextStudy(Options):
+    """Sample size of a next study"""
+
+    half_width: HalfWidth = option(
+        0.05, "half width of the 95 % intervals for which the report says how many patients a next study needs"
+    )
+
+
 class Robustness(Options):
     """Corrupted images"""
 
@@ -45,7 +53,7 @@ class Robustness(Options):
     corrupt_auxiliary: Switch = option(True, "measure the auxiliary on corrupted images, too")
 
 
-class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Answers, Measured):
+class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, NextStudy, Answers, Measured):
     """Options of an evaluation."""
 
 

@@ -94,7 +94,7 @@ def test_tables_scroll_by_themselves_and_drawings_have_a_title(run_folder):
     tables = sum(tag == "table" for tag, _ in reader.tags)
     assert tables == sum(given.get("class") == "scroll" for _, given in reader.tags) > 5
     drawings = sum(tag == "svg" for tag, _ in reader.tags)
-    assert drawings == sum(given.get("role") == "img" for _, given in reader.tags) == 5
+    assert drawings == sum(given.get("role") == "img" for _, given in reader.tags) == 6
 
 
 @pytest.mark.parametrize("show", [False, True])
@@ -283,11 +283,15 @@ def test_a_column_of_doubts_is_there_where_a_group_needs_it(run_folder):
     assert "read with care" in words and "5 images, fewer than" in words
 
 
-def test_a_temperature_of_1_was_not_needed(run_folder):
+def test_of_a_temperature_of_1_the_numbers_are_shown_once(run_folder):
     analysis = analyse(read_run(run_folder()), resamples=5)
-    for temperature in (1.0, 1.2):
+    for temperature in (1.0, 1.0004, 1.2):
         found = replace(analysis, calibration=replace(analysis.calibration, temperature=temperature))
-        assert ("At 1 it does nothing: none was needed." in page(ReportContent(found))) == (temperature == 1)
+        source, once = page(ReportContent(found)), temperature < 1.1
+        assert ("At 1 it does nothing, and what follows is shown once" in source) == once
+        assert ("<th scope=\"col\">before</th>" in source) == ("Before: as the network gives them" in source) == (not once)
+        legend = [text.get_text() for text in all_plots(found)["calibration"][0].figure.legends[0].get_texts()]
+        assert ("with the temperature" in legend) == (not once) and "as the network gives them" in legend
 
 
 def test_the_capital_words_of_the_commands_are_explained_and_no_others(run_folder):

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from dual_skd.evaluation.analysis import analyse
-from dual_skd.evaluation.report.plots import all_plots, save
+from dual_skd.evaluation.report.drawing import save
+from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.run_files import read_run
 
 STRANGE = ("<script>alert(1)</script>", "$\\frac{", "結核\x00 and a name that is longer than a plot is wide")

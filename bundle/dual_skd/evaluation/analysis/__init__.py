@@ -13,6 +13,7 @@ from typing import Any
 from dual_skd.evaluation.analysis import decisions, run_facts
 from dual_skd.evaluation.analysis.calibration import Calibration, calibration_of, normalised, with_temperature
 from dual_skd.evaluation.analysis.predictions import Patients, Predictions, Settings
+from dual_skd.evaluation.analysis.sample_size import SampleSize, sample_size_of
 from dual_skd.evaluation.analysis.subgroups import Subgroups, subgroups_of
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.bootstrap import RESAMPLES, Intervals
@@ -20,8 +21,10 @@ from dual_skd.metrics.curves import precision_recall_curve, roc_curve
 from dual_skd.metrics.delong import class_auc_intervals, macro_auc_interval
 from dual_skd.metrics.estimates import LEVEL, Estimate
 from dual_skd.metrics.reliability_diagram import ReliabilityBin
+from dual_skd.options import NextStudy
 
 SENSITIVITY = 0.9  # of the second operating point
+HALF_WIDTH: float = NextStudy.model_fields["half_width"].default
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Analysis:
     settings: Settings
     metrics: Intervals
     delong: DelongIntervals
-    operating_points: tuple[decisions.ClassThreshold, ...]  # two of every class
+    operating_points: tuple[decisions.ClassThreshold, ...]  # three of every class
     calibration: Calibration
     prediction_sets: decisions.PredictionSets
     risk_coverage: decisions.RiskCoverage
@@ -53,6 +56,8 @@ class Analysis:
     confusion: list[list[int]]  # images by true class (rows) and predicted class; tn, fp, fn, tp of several labels
     roc: tuple[decisions.ClassCurve, ...]
     precision_recall: tuple[decisions.ClassCurve, ...]
+    decision_curves: tuple[decisions.ClassDecisionCurve, ...]
+    sample_size: SampleSize
     data: run_facts.Data
     training: run_facts.Training
     efficiency: run_facts.Efficiency
@@ -69,6 +74,7 @@ def analyse(
     seed: int = 0,
     alpha: float = 0.1,
     sensitivity: float = SENSITIVITY,
+    half_width: float = HALF_WIDTH,
     speed: Mapping[str, Any] | None = None,
 ) -> Analysis:
     """Measures a run from its files.
@@ -82,7 +88,9 @@ def analyse(
         resamples: number of bootstrap resamples; half as many for each subgroup, a quarter for curves.
         seed: of the resampling.
         alpha: share of images whose prediction set may miss the label; that of the evaluation, where it had sets.
-        sensitivity: of the second operating point; the first one has the largest sensitivity + specificity.
+        sensitivity: of the second operating point, and of the third, which has it with confidence; the first one has
+            the largest sensitivity + specificity.
+        half_width: of the intervals that the sample size of a next study is for.
         speed: time per image, where it was measured.
     """
     table, names, multi_label = files.table, files.table.class_names, files.multi_label
@@ -113,6 +121,8 @@ def analyse(
         confusion=decisions.confusion_of(predictions),
         roc=decisions.curves_of(predictions, roc_curve),
         precision_recall=decisions.curves_of(predictions, precision_recall_curve),
+        decision_curves=decisions.decision_curves_of(predictions),
+        sample_size=sample_size_of(predictions, half_width),
         data=run_facts.data_of(files),
         training=run_facts.training_of(files.metrics),
         efficiency=run_facts.efficiency_of(files, speed),

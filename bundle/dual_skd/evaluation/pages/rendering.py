@@ -26,7 +26,9 @@ _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
 # counts in reasons; other digits may belong to the name of a class
-_COUNTS = re.compile(r"\d+(?= independent observations|% of the resamples| validation images of it| of the rest)")
+_COUNTS = re.compile(
+    r"\d+(?= independent ob|% of the resamples| validation images of it| of the rest| independent ones)"
+)
 
 
 class Table(NamedTuple):

@@ -13,16 +13,18 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from dual_skd.errors import InputError, NotWritten
-from dual_skd.evaluation.analysis import Analysis, analyse, to_json
+from dual_skd.evaluation.analysis import HALF_WIDTH, Analysis, analyse, to_json
 from dual_skd.evaluation.report.cases import Case, explained_cases
+from dual_skd.evaluation.report.drawing import save
 from dual_skd.evaluation.report.model_card import model_card
 from dual_skd.evaluation.report.page import ReportContent, page
-from dual_skd.evaluation.report.plots import all_plots, save
+from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.networks.build import build_network
 from dual_skd.networks.described import require_buildable
+from dual_skd.options import NextStudy, read
 from dual_skd.runs.lock import held
 from dual_skd.runs.model_file import load_model
 from dual_skd.utils.files import expanded, read_json, write_json, write_text
@@ -42,6 +44,7 @@ def write_report(
     images: bool = True,
     speed: bool = True,
     resamples: int = RESAMPLES,
+    half_width: float = HALF_WIDTH,
 ) -> Path:
     """Writes ``report/report.html``, ``report/model_card.md`` and ``report/plots/``, and the analysis.
 
@@ -57,28 +60,30 @@ def write_report(
         images: show single images with maps.
         speed: measure the time per image on this computer, unless it was measured for this run before.
         resamples: number of bootstrap resamples.
+        half_width: of the intervals for which the page says how many patients a next study needs.
 
     Returns:
         path of the page.
 
     Raises:
-        InputError: no such run or split, or files that can't be read.
+        InputError: no such run or split, files that can't be read, or a half width that can't be.
     """
     directory = expanded(directory)
     model = Path(model) if model is not None else directory / "models" / "model.pt"
     with held(directory, "report") if directory.is_dir() else nullcontext():
-        return _write(directory, split, model, show_names=show_names, images=images, speed=speed, resamples=resamples)
+        asked = {"resamples": resamples, **read(NextStudy, {"half_width": half_width}).model_dump()}
+        return _write(directory, split, model, asked, show_names=show_names, images=images, speed=speed)
 
 
 def _write(
-    directory: Path, split: str, model: Path, *, show_names: bool, images: bool, speed: bool, resamples: int
+    directory: Path, split: str, model: Path, asked: dict[str, Any], *, show_names: bool, images: bool, speed: bool
 ) -> Path:
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
     folder, preprocessing = report_folder(directory, split), info.get("preprocessing", {})
     with bar(None, "Writing the report", 4) as steps:
         times = _speed(network, files, directory / "run.json", measure=speed)
-        analysis = analyse(files, resamples=resamples, speed=times)
+        analysis = analyse(files, speed=times, **asked)
         steps.update(2)
         cases, cases_reason = _cases(files, network, preprocessing) if images else ([], "Images were left out.")
         steps.update()
@@ -147,6 +152,7 @@ class ReportWriter:
         split: name of the evaluation.
         model: the model file that is evaluated.
         resamples: number of bootstrap resamples.
+        half_width: see :func:`write_report`.
     """
 
     def __init__(
@@ -156,8 +162,10 @@ class ReportWriter:
         *,
         model: str | Path | None = None,
         resamples: int = RESAMPLES,
+        half_width: float = HALF_WIDTH,
     ) -> None:
-        self.output_dir, self.split, self.model, self.resamples = Path(output_dir), split, model, resamples
+        self.output_dir, self.split, self.model = Path(output_dir), split, model
+        self.resamples, self.half_width = resamples, half_width
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler at the end of the evaluation."""
@@ -167,7 +175,9 @@ class ReportWriter:
         if getattr(engine.state, "rank", 0) != 0:
             return
         try:
-            write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples)
+            write_report(
+                self.output_dir, self.split, model=self.model, resamples=self.resamples, half_width=self.half_width
+            )
         except NotWritten:
             raise
         except InputError as error:
