@@ -20,7 +20,7 @@ def test_coverage_counts_the_intervals_that_hold_the_truth_and_leaves_out_missin
 def test_the_tables_are_complete(monkeypatch):
     monkeypatch.setattr(statistics, "TRUTH_IMAGES", 3000)
     monkeypatch.setattr(statistics, "TIMED_SIZES", ((2, 50), (3, 60)))
-    times, rows = list(timing()), list(coverage(statistics.PARTS, 2, 20))
+    times, rows = list(timing()), list(coverage(statistics.PARTS, 2, 20))  # those of thresholds are tables of their own
     assert len(times) == 2 + 4 and "| 2 | 50 | 25 |" in times[3]
     assert {row.count("|") for row in rows} == {8} and len(rows) == 2 + 12 + 14 + 14 + 4 + 9 + 20 + 32
     truths = {row.split("|")[4].strip() for row in rows if "| macro_auc | bootstrap, " in row}

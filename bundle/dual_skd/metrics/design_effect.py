@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+FEW_PATIENTS = 15  # of fewer a design effect is too uncertain to promise anything by it (docs/statistics.md)
+
 
 def design_effect(influence: np.ndarray, units: np.ndarray) -> float:
     """Design effect of a number, at least 1.
@@ -31,16 +33,33 @@ def design_effect(influence: np.ndarray, units: np.ndarray) -> float:
         return 1.0
     alone = float(np.square(influence).sum())
     if alone < 1e-12 or patients < 2:
-        sizes = np.bincount(units)
-        return float(np.square(sizes).sum() / sizes.sum())  # the mean number of images, by image
+        return _of_equal_images(units)
     together = float(np.square(np.bincount(units, weights=influence)).sum())
     return max(together / alone * (patients / (patients - 1)) / (images / (images - 1)), 1.0)
 
 
 def effective_number(successes: np.ndarray, units: np.ndarray) -> int:
-    """How many independent images the images (n,) of these patients are worth for a share, rounded down."""
+    """How many independent images these (n,) are worth for a share, rounded down.
+
+    With fewer than :data:`FEW_PATIENTS` the design effect isn't known well enough: see :func:`fewest_effective`.
+    """
+    if len(np.unique(units)) < FEW_PATIENTS:
+        return fewest_effective(units)
     successes = np.asarray(successes, dtype=float)
-    return int(len(units) / design_effect(successes - successes.mean(), units) + 1e-9) if len(units) else 0
+    return int(len(units) / design_effect(successes - successes.mean(), units) + 1e-9)
+
+
+def fewest_effective(units: np.ndarray) -> int:
+    """How many independent images those (n,) of patients are worth at least, as if a patient's all said the same.
+
+    With as many images of each patient it is the number of patients.
+    """
+    return int(len(units) / _of_equal_images(units) + 1e-9) if len(units) else 0
+
+
+def _of_equal_images(units: np.ndarray) -> float:
+    sizes = np.bincount(units)
+    return float(np.square(sizes).sum() / sizes.sum())  # the mean number of images, by image
 
 
 def area_influence(scores: np.ndarray, positive: np.ndarray) -> tuple[float, np.ndarray]:

@@ -66,7 +66,7 @@ class Conformal(NamedTuple):
 
         Example:
             >>> round(Conformal("lac", 0.1, 38, 0.9).least_coverage(), 3)  # Beta(36, 3)
-            0.846
+            0.843
         """
         if self.threshold == math.inf:
             return 1.0

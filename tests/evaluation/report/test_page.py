@@ -285,11 +285,13 @@ def test_a_column_of_doubts_is_there_where_a_group_needs_it(run_folder):
 
 def test_of_a_temperature_of_1_the_numbers_are_shown_once(run_folder):
     analysis = analyse(read_run(run_folder()), resamples=5)
-    for temperature in (1.0, 1.0004, 1.2):
+    for temperature in (1.0004, 1.2):
         found = replace(analysis, calibration=replace(analysis.calibration, temperature=temperature))
         source, once = page(ReportContent(found)), temperature < 1.1
         assert ("At 1 it does nothing, and what follows is shown once" in source) == once
-        assert ("<th scope=\"col\">before</th>" in source) == ("Before: as the network gives them" in source) == (not once)
+        assert (
+            ('<th scope="col">before</th>' in source) == ("Before: as the network gives them" in source) == (not once)
+        )
         legend = [text.get_text() for text in all_plots(found)["calibration"][0].figure.legends[0].get_texts()]
         assert ("with the temperature" in legend) == (not once) and "as the network gives them" in legend
 

@@ -14,7 +14,7 @@ from dual_skd.evaluation.analysis.predictions import Predictions
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.binomial import CONFIDENCE
 from dual_skd.metrics.curves import Curve
-from dual_skd.metrics.design_effect import effective_number
+from dual_skd.metrics.design_effect import fewest_effective
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.likelihood_ratios import likelihood_ratios
 from dual_skd.metrics.net_benefit import decision_curve
@@ -48,7 +48,7 @@ class PredictionSets:
     reason: str = ""  # why there are none, or what is special about them
     on_average: float | None = None  # coverage at least, on average over calibrations
     least: float | None = None  # coverage that 5 % of such calibrations have less of
-    independent: int = 0  # images that the validation images are worth for it, where patients have several
+    independent: int = 0  # images that the validation images count for in it: a patient's together as one
     remark: str = ""  # that the sets say nothing, and why
     method: str = ""
     validation_images: int = 0  # that the rule rests on
@@ -159,9 +159,7 @@ def sets_of(predictions: Predictions, forms: Tempered, files: RunFiles, alpha: f
     sets = prediction_sets(predictions.probabilities, rule)
     found: dict[str, Any] = set_coverage(sets, predictions.labels)
     sizes = sets.sum(axis=1)
-    known = np.arange(rule.images), validation.labels
-    units = patient_numbers(files.validation_patients, rule.images)
-    independent = effective_number(prediction_sets(forms.validation, rule)[known], units)
+    independent = fewest_effective(patient_numbers(files.validation_patients, rule.images))
     return PredictionSets(
         alpha,
         coverage=predictions.mean_interval(sets[np.arange(len(sets)), predictions.labels], proportion=True),
