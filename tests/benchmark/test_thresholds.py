@@ -23,7 +23,7 @@ def test_what_is_true_of_a_threshold_is_seen_in_a_large_sample():
 
 
 def test_images_of_a_patient_are_alike_and_of_one_kind():
-    p, labels, patients = Validation(400, 100).draw(np.random.default_rng(1))
+    _, labels, patients = Validation(400, 100).draw(np.random.default_rng(1))
     kinds = {}
     for patient, label in zip(patients, labels.tolist(), strict=True):
         kinds.setdefault(patient, set()).add(label)

@@ -10,6 +10,7 @@ from dual_skd.errors import InputError
 from dual_skd.metrics.estimates import LEVEL, normal_quantile
 
 _MOST = 10**9  # images; no study is larger
+_HALVINGS = 50  # of the interval between an area and the end of the scale
 
 
 def images_for_share(share: float, half_width: float, level: float = LEVEL) -> int:
@@ -39,10 +40,12 @@ def images_for_share(share: float, half_width: float, level: float = LEVEL) -> i
 def images_for_auc(area: float, half_width: float, prevalence: float, level: float = LEVEL) -> tuple[int, int]:
     """Fewest independent images with and without a class for an interval of the area under the ROC curve.
 
-    The variance is that of Hanley and McNeil 1982 (Radiology 143:29), the interval normal.
+    The interval is that of Newcombe 2006 (Statistics in Medicine 25:559, method 5): the variance of Hanley and McNeil
+    1982 (Radiology 143:29) with the mean number of images on a side, at the limit and not at the estimate. So an area
+    of 1, too, needs a number of images.
 
     Args:
-        area: that is expected, above 0 and below 1.
+        area: that is expected.
         half_width: half of the distance between the limits.
         prevalence: share of the images that are of the class.
         level: of the interval.
@@ -55,25 +58,27 @@ def images_for_auc(area: float, half_width: float, prevalence: float, level: flo
         (151, 151)
     """
     _check(area, half_width, level)
-    if not (0 < prevalence < 1 and 0 < area < 1):
-        raise InputError(
-            f"Expected an area and a prevalence above 0 and below 1, found {area:g} and {prevalence:g}; an area of 0 "
-            "or 1 has no variance to plan with: give one that is expected of more images."
-        )
+    if not 0 < prevalence < 1:
+        raise InputError(f"Expected a prevalence above 0 and below 1, found {prevalence:g}.")
     z = normal_quantile(level)
-    above = area / (2 - area) - area**2  # covariance of two positives' ranks
-    below = 2 * area**2 / (1 + area) - area**2
-
-    def sides(images: int) -> tuple[int, int]:
-        positives = min(max(round(prevalence * images), 1), images - 1)
-        return positives, images - positives
 
     def half(images: int) -> float:
-        up, down = sides(images)
-        variance = area * (1 - area) + (up - 1) * above + (down - 1) * below
-        return z * math.sqrt(variance / (up * down))
+        sides = prevalence * images, (1 - prevalence) * images
+        return (_area_limit(area, 1.0, *sides, z) - _area_limit(area, 0.0, *sides, z)) / 2
 
-    return sides(_fewest(half, half_width, least=2))
+    images = _fewest(half, half_width, least=2)
+    return math.ceil(prevalence * images - 1e-9), math.ceil((1 - prevalence) * images - 1e-9)
+
+
+def _area_limit(area: float, end: float, up: float, down: float, z: float) -> float:
+    """The true area, on the side of an end of the scale, that is ``z`` of its standard errors from the measured one."""
+    near, far = area, end
+    for _ in range(_HALVINGS):
+        true = (near + far) / 2
+        spread = 1 + ((up + down) / 2 - 1) * ((1 - true) / (2 - true) + true / (1 + true))
+        contradicted = (area - true) ** 2 > z**2 * true * (1 - true) * spread / (up * down)
+        near, far = (near, true) if contradicted else (true, far)
+    return (near + far) / 2
 
 
 def _fewest(half: Callable[[int], float], wanted: float, least: int = 1) -> int:

@@ -76,9 +76,6 @@ def _of_class(predictions: Predictions, k: int, half_width: float) -> list[Neede
         with_class, without = (patients, None) if side is positive else (None, patients)
         rows.append(Needed(name, metric, share, effect, with_class, without))
     area, influence = area_influence(p[:, k], positive)
-    if not 0 < area < 1:
-        why = f"an area of {area:.0f} has no variance to plan with"
-        return [*rows, Needed(name, "auc", area, reason=why)]
     effect = design_effect(influence, units)
     images = images_for_auc(area, half_width, float(positive.mean()), level)
     up, down = (_patients(one, effect, units[side]) for one, side in zip(images, (positive, ~positive), strict=True))
