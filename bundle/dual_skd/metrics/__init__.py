@@ -15,10 +15,13 @@ _NAMES = {  # of each module
     "estimates": "wilson_interval Estimate",
     "classification": "area_under_roc calibration_error classification_metrics mean_logits",
     "delong": "AreaDifference auc_interval class_auc_intervals delong_test macro_auc_interval",
+    "likelihood_ratios": "LikelihoodRatios likelihood_ratios",
     "mcnemar": "McNemar match_tables mcnemar_test",
+    "net_benefit": "DecisionCurve decision_curve",
     "operating_point": "OperatingPoint choose_operating_point one_against_rest",
     "paired": "Difference holm paired_differences",
     "predictions": "PredictionTable read_predictions write_predictions",
+    "sample_size": "images_for_auc images_for_share",
     "subgroups": "Subgroup subgroup_metrics",
     "uncertainty": "decompose_entropy disagreement fit_conformal prediction_sets predictive_entropy "
     "risk_coverage set_coverage",
