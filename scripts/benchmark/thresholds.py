@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dual_skd.metrics.design_effect import fewest_effective
-from dual_skd.metrics.likelihood_ratios import likelihood_ratios
+from dual_skd.metrics.likelihood_ratio import likelihood_ratios
 from dual_skd.metrics.operating_point import choose_operating_point, too_few
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.uncertainty import fit_conformal

@@ -22,8 +22,8 @@ WITHIN_PYTHON = """
     data.reading.grey data.reading.preprocessing evaluation.explanation evaluation.robustness metrics.bootstrap
     metrics.definitions metrics.mcnemar metrics.net_benefit metrics.paired metrics.reliability_diagram
     metrics.resampling metrics.sample_size metrics.subgroups metrics.validation selection.check selection.copies
-    selection.embedding selection.rules selection.view training.ema training.former_arguments training.label_free training.losses
-    training.schedule training.task training.teacher
+    selection.embedding selection.rules selection.view training.ema training.former_arguments training.label_free
+    training.losses training.schedule training.task training.teacher
 """.split()  # of arguments of functions, by whoever calls them; serving.pytorch hands on what the readers say
 
 

@@ -15,7 +15,7 @@ _NAMES = {  # of each module
     "estimates": "wilson_interval Estimate",
     "classification": "area_under_roc calibration_error classification_metrics mean_logits",
     "delong": "AreaDifference auc_interval class_auc_intervals delong_test macro_auc_interval",
-    "likelihood_ratios": "LikelihoodRatios likelihood_ratios",
+    "likelihood_ratio": "LikelihoodRatios likelihood_ratios",
     "mcnemar": "McNemar match_tables mcnemar_test",
     "net_benefit": "DecisionCurve decision_curve",
     "operating_point": "OperatingPoint choose_operating_point one_against_rest",

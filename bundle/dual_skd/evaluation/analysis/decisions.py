@@ -16,7 +16,7 @@ from dual_skd.metrics.binomial import CONFIDENCE
 from dual_skd.metrics.curves import Curve
 from dual_skd.metrics.design_effect import fewest_effective
 from dual_skd.metrics.estimates import Estimate
-from dual_skd.metrics.likelihood_ratios import likelihood_ratios
+from dual_skd.metrics.likelihood_ratio import likelihood_ratios
 from dual_skd.metrics.net_benefit import decision_curve
 from dual_skd.metrics.operating_point import OperatingPoint, choose_operating_point, too_few
 from dual_skd.metrics.resampling import patient_numbers

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dual_skd.errors import InputError
-from dual_skd.metrics import likelihood_ratios as module
-from dual_skd.metrics.likelihood_ratios import likelihood_ratios, ratio_interval
+from dual_skd.metrics import likelihood_ratio as module
+from dual_skd.metrics.likelihood_ratio import likelihood_ratios, ratio_interval
 
 # statsmodels 0.15: confint_proportions_2indep(*counts, compare="ratio", method="score", correction=False)
 KOOPMAN = {
