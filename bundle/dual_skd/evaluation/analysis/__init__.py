@@ -77,10 +77,9 @@ def analyse(
     half_width: float = HALF_WIDTH,
     speed: Mapping[str, Any] | None = None,
 ) -> Analysis:
-    """Measures a run from its files.
+    """Measures a run from its files; thresholds and prediction sets are chosen on the validation images.
 
-    Intervals are of bootstrap resamples of whole patients, those of areas also of DeLong's variance. Thresholds and
-    prediction sets are chosen on the validation images and applied to these.
+    Intervals are of bootstrap resamples of whole patients, those of areas also of DeLong's variance.
 
     Args:
         files: from :func:`~dual_skd.evaluation.run_files.read_run`.
@@ -88,15 +87,12 @@ def analyse(
         resamples: number of bootstrap resamples; half as many for each subgroup, a quarter for curves.
         seed: of the resampling.
         alpha: share of images whose prediction set may miss the label; that of the evaluation, where it had sets.
-        sensitivity: of the second operating point, and of the third, which has it with confidence; the first one has
-            the largest sensitivity + specificity.
+        sensitivity: of the second operating point, and of the third, with confidence; the first is Youden's.
         half_width: of the intervals that the sample size of a next study is for.
         speed: time per image, where it was measured.
     """
     table, names, multi_label = files.table, files.table.class_names, files.multi_label
-    records_of = {record["image"]: record for record in files.records}
-    records = [records_of.get(image, {}) for image in table.images]
-    patients = [str(record.get("patient") or "") for record in records]
+    records, patients = _records_of(files)
     p, settings = normalised(table.probabilities, multi_label), Settings(level, resamples, seed)
     predictions = Predictions(p, table.labels, patients, names, multi_label, settings)
     forms = with_temperature(files, p)
@@ -130,6 +126,13 @@ def analyse(
         run=run_facts.run_of(files.run),
         home=run_facts.home_of(files),
     )
+
+
+def _records_of(files: RunFiles) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """What the data list knows of each image measured, in the order of the predictions, and its patient."""
+    known = {record["image"]: record for record in files.records}
+    records = [known.get(image, {}) for image in files.table.images]
+    return records, [str(record.get("patient") or "") for record in records]
 
 
 def to_json(analysis: Analysis) -> dict[str, Any]:
