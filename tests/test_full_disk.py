@@ -24,7 +24,7 @@ from dual_skd.data.records.split_file import save_split
 from dual_skd.errors import NotWritten
 from dual_skd.evaluation import learning_curve
 from dual_skd.evaluation.report import ReportWriter
-from dual_skd.evaluation.report.plots import Plot, save
+from dual_skd.evaluation.report.drawing import Plot, save
 from dual_skd.metrics.predictions import write_predictions
 from dual_skd.networks.build import build_network
 from dual_skd.networks.weight_files import write_weights
@@ -175,7 +175,7 @@ OTHER_WAYS = {  # file, function: why it may write by itself
     ("data/demo.py", "_write_head"): "in a folder that gets its name when it is complete",
     ("data/reading/dicom_decoders.py", "decode_frame"): "a temporary file",
     ("data/reading/numpy_files.py", "_unpack"): "a draft of its own, which takes minutes",
-    ("evaluation/report/plots.py", "_rendered"): "into memory",
+    ("evaluation/report/drawing.py", "rendered"): "into memory",
     ("serving/export/export.py", "_prepare"): "in the scratch folder of an export",
     ("serving/export/worker.py", "run_module"): "in the scratch folder of an export",
     ("serving/export/latency.py", "main"): "in the scratch folder of an export",

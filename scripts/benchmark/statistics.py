@@ -10,6 +10,8 @@ Coverage: see :mod:`scripts.benchmark.coverage`. An honest 95 % interval scores 
 
 Seeds: two methods of equal expectation, trained with a few seeds each and tested on the same 200 images; how often the
 interval of their difference holds the 0, by how much the seeds' differences vary against the standard error of one.
+
+Thresholds (``--only thresholds``): what is decided on validation images, see :mod:`.thresholds`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -25,6 +28,7 @@ from dual_skd.metrics.bootstrap import bootstrap_intervals
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.paired import paired_differences
 from scripts.benchmark.coverage import Coverage, coverage, many_classes
+from scripts.benchmark.thresholds import ratio_rows, set_rows, threshold_rows
 
 TIMED_SIZES = ((2, 1_000), (2, 100_000), (10, 100_000), (2_000, 10_000))
 SEEDS = (2, 3, 5, 10)
@@ -88,6 +92,9 @@ PARTS: dict[str, Callable[[int, int], Iterator[str]]] = {  # rows of a table, fr
     "time": lambda *_: timing(),
     "coverage": coverage,
     "seeds": seeds_coverage,
+    "thresholds": lambda simulations, _: chain(
+        threshold_rows(simulations), [""], set_rows(simulations), [""], ratio_rows(simulations)
+    ),
 }
 
 

@@ -43,6 +43,18 @@ def test_a_run_that_was_stopped_is_said_before_its_numbers(run_folder, capsys):
     assert lines[-1] == f"Next: dual-skd train /clinic -o {directory} --epochs 2 --fit stretch"
 
 
+def test_the_half_width_of_a_next_study_is_an_option(run_folder, capsys):
+    directory = run_folder()
+    assert (
+        main(["report", str(directory), "--no-images", "--no-speed", "--resamples", "5", "--half-width", "0.03"]) == 0
+    )
+    analysis = json.loads((directory / "metrics.json").read_text())["test"]["analysis"]
+    assert analysis["sample_size"]["half_width"] == 0.03
+    assert "within ± 0.03 (95% interval)" in (directory / "report" / "report.html").read_text("utf-8")
+    assert main(["report", str(directory), "--half-width", "0.9"]) == 1
+    assert capsys.readouterr().err == "Error: half_width is 0.9; expected a number above 0 and below 0.5.\n"
+
+
 def test_options_that_it_does_not_have_are_refused(run_folder, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["report", str(run_folder()), "--image-size", "8"])

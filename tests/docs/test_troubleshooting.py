@@ -20,10 +20,10 @@ QUOTED = [quote for table in TABLES for quote in re.findall(r"^\| `(.+?)` \|", t
 WITHIN_PYTHON = """
     data.augment data.cache data.corruptions data.demo data.near_duplicates.finder data.near_duplicates.signatures
     data.reading.grey data.reading.preprocessing evaluation.explanation evaluation.robustness metrics.bootstrap
-    metrics.definitions metrics.mcnemar metrics.operating_point metrics.paired metrics.reliability_diagram
-    metrics.resampling metrics.subgroups metrics.validation selection.check selection.copies selection.embedding
-    selection.rules selection.view training.ema training.former_arguments training.label_free training.losses
-    training.schedule training.task training.teacher
+    metrics.definitions metrics.mcnemar metrics.net_benefit metrics.paired metrics.reliability_diagram
+    metrics.resampling metrics.sample_size metrics.subgroups metrics.validation selection.check selection.copies
+    selection.embedding selection.rules selection.view training.ema training.former_arguments training.label_free
+    training.losses training.schedule training.task training.teacher
 """.split()  # of arguments of functions, by whoever calls them; serving.pytorch hands on what the readers say
 
 

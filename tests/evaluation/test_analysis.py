@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics
 
 from dual_skd.evaluation.analysis import analyse, to_json
@@ -12,7 +14,8 @@ from dual_skd.evaluation.analysis.calibration import tempered
 from dual_skd.evaluation.analysis.run_facts import stage_of
 from dual_skd.evaluation.analysis.subgroups import group_columns
 from dual_skd.evaluation.run_files import read_run
-from dual_skd.metrics.predictions import read_predictions
+from dual_skd.metrics.predictions import read_predictions, write_predictions
+from dual_skd.metrics.sample_size import images_for_share
 
 FEW = {"resamples": 100}
 
@@ -57,17 +60,26 @@ def test_no_name_of_a_file_or_a_patient_is_in_it(run_folder):
 def test_thresholds_are_chosen_on_validation_and_measured_on_the_split(run_folder):
     directory = run_folder()
     found = analysed(directory)
-    first, second = found["operating_points"][2:4]
+    first, second, third = found["operating_points"][3:6]
     assert (first["class"], first["wanted"], second["wanted"]) == ("nodule", None, 0.9)
     validation = read_predictions(directory / "predictions_validation.csv")
     scores, there = validation.probabilities[:, 1], validation.labels == 1
     false, true, _ = metrics.roc_curve(there, scores)
     assert first["chosen"]["sensitivity"] + first["chosen"]["specificity"] - 1 == pytest.approx((true - false).max())
     assert second["chosen"]["sensitivity"] >= 0.9
+    assert (second["confidence"], third["confidence"], third["chosen"]) == (None, 0.95, None)
+    assert third["reason"] == (
+        "no threshold: 10 validation images of it and 20 of the rest are too few for a sensitivity of 0.9 with 95% "
+        "confidence (29 and 5 needed)"
+    )
     table = read_predictions(directory / "predictions_test.csv")
     called = table.probabilities[:, 1] >= first["chosen"]["threshold"]
     assert first["metrics"]["sensitivity"]["value"] == pytest.approx(called[table.labels == 1].mean())
-    assert first["metrics"]["specificity"]["value"] == pytest.approx((~called)[table.labels != 1].mean())
+    specificity = (~called)[table.labels != 1].mean()
+    assert first["metrics"]["specificity"]["value"] == pytest.approx(specificity)
+    ratio = first["metrics"]["lr_positive"]
+    assert ratio["value"] == pytest.approx(called[table.labels == 1].mean() / (1 - specificity))
+    assert ratio["low"] < ratio["value"] < ratio["high"]
 
 
 def test_a_written_table_is_calibrated_and_goes_back_to_what_the_network_said(run_folder):
@@ -106,7 +118,7 @@ def test_thresholds_are_held_back_where_the_validation_images_of_a_class_are_few
     path = directory / "predictions_validation.csv"
     lines = path.read_text().splitlines()
     of_mass = [line for line in lines[1:] if line.split(",")[1] == "mass"]
-    for kept, held in ((3, (True, True)), (8, (False, True)), (9, (False, False))):
+    for kept, held in ((3, (True, True, True)), (8, (False, True, True)), (9, (False, False, True))):
         path.write_text("\n".join(line for line in lines if line not in of_mass[kept:]) + "\n")
         points = [point for point in analysed(directory)["operating_points"] if point["class"] == "mass"]
         assert tuple(point["chosen"] is None for point in points) == held
@@ -129,10 +141,67 @@ def test_it_says_on_how_many_images_and_patients_the_temperature_rests(run_folde
 
 def test_prediction_sets_say_what_was_promised_and_what_was_seen(run_folder):
     found = analysed(run_folder(), alpha=0.2)["prediction_sets"]
-    assert found["stated"] == 0.8 and found["validation_images"] == 30
+    assert found["on_average"] == 0.8 and found["validation_images"] == found["independent"] == 30
+    assert found["least"] == pytest.approx(stats.beta.ppf(0.05, 25, 6), abs=1e-6)  # k = ceil(31 * 0.8) = 25
     assert sum(found["sizes"]) == 60
     assert found["mean_size"]["value"] == pytest.approx(np.dot(found["sizes"], [1, 2, 3]) / 60)
     assert found["coverage"]["low"] <= found["coverage"]["value"] <= found["coverage"]["high"]
+
+
+def test_the_least_coverage_counts_a_patients_validation_images_as_one(run_folder):
+    directory = run_folder()
+    content = json.loads((directory / "datalist.json").read_text())
+    content["validation"] = [{"image": f"/clinic/val_{n}.png", "patient": f"p{n // 3}"} for n in range(30)]
+    (directory / "datalist.json").write_text(json.dumps(content))
+    found = analysed(directory, alpha=0.2)["prediction_sets"]
+    assert found["independent"] == 10 and found["least"] == pytest.approx(stats.beta.ppf(0.05, 9, 2), abs=1e-6)
+
+
+def test_sets_that_say_nothing_are_said_to_say_nothing(run_folder):
+    labels = np.arange(60) % 3
+    alone = analysed(run_folder(labels, np.eye(3)[labels] * 0.97 + 0.01), alpha=0.5)["prediction_sets"]
+    assert alone["remark"].startswith(
+        "100% of the sets hold one class alone, so they say no more than the answer itself"
+    )
+    assert alone["remark"].endswith("of the validation images, as often as the sets have to be, or more")
+    constant, known = run_folder(labels, np.full((60, 3), 1 / 3), name="constant"), np.arange(30) % 3
+    write_predictions(
+        constant / "predictions_validation.csv", [f"{k}.png" for k in known], known, np.full((30, 3), 1 / 3),
+        ("normal", "nodule", "mass"), multi_label=False,
+    )  # fmt: skip
+    assert analysed(constant)["prediction_sets"]["remark"] == (
+        "100% of the sets hold every class, so they rule nothing out"
+    )
+    assert analysed(run_folder(name="telling"), alpha=0.05)["prediction_sets"]["remark"] == ""
+    surer = analysed(run_folder(labels, np.eye(3)[labels] * 0.9997 + 1e-4, name="surer"), alpha=0.05)["prediction_sets"]
+    assert surer["remark"] == "100% of the sets hold one class alone, so they say no more than the answer itself"
+
+
+def test_a_next_study_needs_more_patients_where_their_images_are_alike(run_folder):
+    labels, random = np.repeat(np.arange(30) % 2, 2), np.random.default_rng(5)
+    score = np.repeat(random.normal(size=30), 2) + 1.2 * labels  # two equal images of each patient
+    p = 1 / (1 + np.exp(-score + 0.6))
+    two = {"class_names": ("well", "ill")}
+    found = analysed(run_folder(labels, np.stack([1 - p, p], axis=1), **two), half_width=0.1)["sample_size"]
+    assert found["half_width"] == 0.1 and found["patients_known"] and len(found["needed"]) == 6
+    sensitivity, specificity, area = found["needed"][3:]
+    assert (sensitivity["class"], sensitivity["metric"], area["metric"]) == ("ill", "sensitivity", "auc")
+    assert sensitivity["value"] == found["needed"][1]["value"]  # the other class' specificity
+    # two images that are equal count as one: as many patients as independent images, but for 15/14 / (30/29)
+    assert sensitivity["design_effect"] == pytest.approx(2 * 15 / 14 * 29 / 30)
+    images = images_for_share(sensitivity["value"], 0.1)
+    assert sensitivity["with_class"] == math.ceil(images * sensitivity["design_effect"] / 2)
+    assert sensitivity["without_class"] is None and specificity["with_class"] is None
+    assert area["with_class"] == area["without_class"] > 0 and area["design_effect"] == pytest.approx(2, rel=0.05)
+    unknown = analysed(run_folder(labels, np.stack([1 - p, p], axis=1), patients=[""] * 60, name="unknown", **two))
+    assert not unknown["sample_size"]["patients_known"] and unknown["sample_size"]["needed"][0]["design_effect"] == 1
+
+
+def test_decision_curves_are_of_each_class_and_end_with_a_reason(run_folder):
+    found = analysed(run_folder(np.arange(60) % 2))["decision_curves"]
+    assert [one["class"] for one in found] == ["normal", "nodule", "mass"] and found[2]["reason"] == "no image of mass"
+    assert found[0]["treat_all"][49] == pytest.approx(0.5 - 0.5) and found[0]["prevalence"] == 0.5
+    assert len(found[0]["low"]) == len(found[0]["thresholds"]) == 99
 
 
 def test_sets_of_one_class_each_have_a_mean_size_without_the_limit_of_a_proportion(run_folder):
@@ -192,6 +261,7 @@ def test_an_absent_class_leaves_gaps_with_reasons(run_folder):
     assert found["metrics"]["per_class"][2]["sensitivity"]["value"] is None
     assert found["roc"][2]["reason"] == "no image of mass" and found["roc"][0]["x"]
     assert found["metrics"]["per_class"][2]["auc"]["reason"] == "no image of mass"
+    assert found["sample_size"]["needed"][6]["reason"] == "no image is of mass"
     assert found["prediction_sets"]["coverage_per_class"][2] is None
     assert found["metrics"]["overall"]["accuracy"]["value"] is not None
 

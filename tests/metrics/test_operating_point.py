@@ -111,6 +111,73 @@ def test_a_point_says_on_how_many_images_of_the_class_it_rests():
     assert (point.images, point.positives) == (len(TRUTH), int(TRUTH.sum()))
 
 
+def fifty(patients: int = 0):
+    """50 images of the class whose probabilities rise from 0.01 to 0.5, and 50 of the rest below 0.4."""
+    scores = np.r_[np.arange(1, 51) / 100, np.arange(50) / 125]
+    truth = np.arange(100) < 50
+    # the images of the lowest probabilities are of the same patients, or not
+    units = np.r_[np.arange(50) // (50 // patients if patients else 1), 100 + np.arange(50)]
+    return scores, truth.astype(int), [f"p{one}" for one in units]
+
+
+def test_with_confidence_as_many_may_be_missed_as_the_binomial_allows():
+    scores, truth, _ = fifty()
+    point = choose_operating_point(binary(scores), truth, sensitivity=0.9, confidence=0.95)
+    # of Bin(50, 0.1) 0.5 % are 0 and 3.4 % are 0 or 1, but 11.2 % are 2 or less: one may be missed
+    assert point.sensitivity == 0.98 and point.confidence == 0.95
+    assert scores[truth == 1][0] < point.threshold <= scores[truth == 1][1]
+    assert point.rule == "sensitivity of at least 0.9 with 95% confidence"
+    plain = choose_operating_point(binary(scores), truth, sensitivity=0.9)
+    assert plain.sensitivity == 0.9 and plain.confidence is None
+    assert plain.rule == "sensitivity of at least 0.9 on the validation images"
+    # 43 % are 4 or less, 62 % are 5 or less
+    assert choose_operating_point(binary(scores), truth, sensitivity=0.9, confidence=0.5).sensitivity == 0.92
+    turned = choose_operating_point(binary(1 - scores), 1 - truth, specificity=0.9, confidence=0.95)
+    assert turned.specificity == 0.98 and turned.rule == "specificity of at least 0.9 with 95% confidence"
+
+
+def test_images_of_one_patient_that_are_missed_together_count_for_less():
+    scores, truth, patients = fifty(25)  # two images of each, of neighbouring probabilities
+    point = choose_operating_point(binary(scores), truth, sensitivity=0.8, confidence=0.95, patients=patients)
+    # the plain rule misses 10 of 50, those of 5 of 25 patients: a design effect of 2 * (25 / 24) / (50 / 49)
+    worth = int(50 / (2 * 25 / 24 * 49 / 50))
+    assert worth == 24
+    # of Bin(24, 0.2) 3.3 % are 0 or 1, 11.5 % are 2 or less: a 24th of 50 images may be missed, 2
+    assert point.sensitivity == 0.96
+    assert choose_operating_point(binary(scores), truth, sensitivity=0.8, confidence=0.95).sensitivity == 0.9
+
+
+def test_where_confidence_cannot_be_had_the_number_that_is_needed_is_said():
+    scores, truth, patients = fifty(25)  # the plain rule misses 5: both of two patients, one of a third
+    asked = {"sensitivity": 0.9, "confidence": 0.95}
+    with pytest.raises(InputError, match="The 50 validation images count as 27 independent ones.* 29 are needed"):
+        choose_operating_point(binary(scores), truth, patients=patients, **asked)
+    assert too_few(truth == 1, scores=scores, patients=patients, **asked) == (
+        "50 validation images of it, which count as 27 independent ones, and 50 of the rest are too few for a "
+        "sensitivity of 0.9 with 95% confidence (29 and 5 needed)"
+    )
+    assert too_few(np.arange(50) < 28, **asked).endswith("with 95% confidence (29 and 5 needed)")
+    assert not too_few(np.arange(50) < 29, **asked) and not too_few(truth == 1, scores=scores, **asked)
+    assert too_few(truth == 1, sensitivity=1, confidence=0.95).endswith("(no number is enough)")
+    with pytest.raises(InputError, match="infinitely many are needed"):
+        choose_operating_point(binary(scores), truth, sensitivity=1, confidence=0.95)
+    assert too_few(np.arange(50) < 0, scores=np.ones(50), patients=["p"] * 50, **asked).startswith("0 validation")
+    for wrong in ({"confidence": 0.95}, {"sensitivity": 0.9, "confidence": 1}, {"sensitivity": 0.9, "confidence": 0.1}):
+        with pytest.raises(InputError, match="Expected a confidence of at least 0.5 and below 1"):
+            choose_operating_point(binary(scores), truth, **wrong)
+
+
+def test_thresholds_with_confidence_seldom_miss_the_sensitivity_in_truth_and_plain_ones_every_second_time():
+    below = {None: 0, 0.95: 0}
+    for case in range(300):
+        scores = np.random.default_rng(case).random(100)  # the true sensitivity of a threshold is 1 - it
+        truth = np.arange(100) < 80
+        for confidence in below:
+            point = choose_operating_point(binary(scores), truth.astype(int), sensitivity=0.9, confidence=confidence)
+            below[confidence] += 1 - point.threshold < 0.9
+    assert 120 < below[None] < 180 and below[0.95] <= 22  # 15 are expected at most, and up to 22 in 97 % of the times
+
+
 @pytest.mark.parametrize("sensitivity", [0.5, 0.8, 0.9, 0.95])
 def test_a_sensitivity_needs_as_many_images_as_its_share_of_misses_can_be_told_on(sensitivity):
     fewest = next(n for n in range(1, 1000) if not too_few(np.arange(n + 20) < n, sensitivity=sensitivity))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import entropy
+from scipy.stats import beta, entropy
 
 from dual_skd.errors import InputError
 from dual_skd.metrics import uncertainty
@@ -119,6 +119,25 @@ def test_too_few_calibration_images_give_full_sets_and_are_said():
         assert f"{n} validation images are too few" in rule.reason and "(9 are needed)" in rule.reason
     enough = fit_conformal(predictions(9, 3), np.zeros(9, int), alpha=0.1)
     assert enough.threshold < math.inf and enough.reason == ""
+
+
+@pytest.mark.parametrize(("images", "alpha"), [(9, 0.1), (38, 0.1), (100, 0.1), (400, 0.2)])
+def test_the_coverage_of_one_calibration_is_distributed_as_beta(images, alpha):
+    rank = math.ceil((images + 1) * (1 - alpha) - 1e-9)
+    rule = Conformal("lac", alpha, images, 0.5)
+    assert rule.least_coverage() == pytest.approx(beta.ppf(0.05, rank, images + 1 - rank), abs=1e-9)
+    assert rule.least_coverage(confidence=0.5) == pytest.approx(beta.ppf(0.5, rank, images + 1 - rank), abs=1e-9)
+    # the true coverage of a threshold among uniform scores is the threshold: of many calibrations 5 % have less
+    true = np.sort(np.random.default_rng(0).random((4000, images)), axis=1)[:, rank - 1]
+    assert (true < rule.least_coverage()).mean() == pytest.approx(0.05, abs=0.012)
+
+
+def test_calibration_images_of_patients_count_for_fewer():
+    rule = Conformal("lac", 0.1, 36, 0.5)
+    assert rule.least_coverage(9) == pytest.approx(0.05 ** (1 / 9))  # the largest of nine
+    assert rule.least_coverage(5) == pytest.approx(0.05 ** (1 / 5))  # the tenth would be asked for
+    assert rule.least_coverage(0) == 0
+    assert Conformal("lac", 0.1, 8, math.inf).least_coverage() == 1  # every set is full
 
 
 def test_a_set_is_never_empty():

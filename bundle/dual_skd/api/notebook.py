@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from dual_skd.evaluation.analysis.run_facts import training_of
 from dual_skd.evaluation.pages.rendering import Table, number, render
-from dual_skd.evaluation.report.plots import Plot, training_plots
+from dual_skd.evaluation.report.drawing import Plot
+from dual_skd.evaluation.report.plots import training_plots
 from dual_skd.utils.files import read_json
 from dual_skd.utils.wording import metric_words
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from dual_skd.cli.shared import add_split, write_lines
-from dual_skd.options import PerPatient, read
+from dual_skd.options import Reporting, read
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.utils.wording import closing, metric_rows, quoted
 
@@ -20,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures of single images")
     parser.add_argument("--no-speed", action="store_true", help="don't measure the time per image")
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default: 2000)")
-    add_options(parser, PerPatient)
+    add_options(parser, Reporting)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.options import training_command
     from dual_skd.utils.files import expanded, read_json
 
-    unit = read(PerPatient, given(args, PerPatient))
+    options = read(Reporting, given(args, Reporting))
     path = write_report(
         args.run_dir,
         args.split,
@@ -39,9 +39,9 @@ def main(args: argparse.Namespace) -> int:
         images=not args.no_images,
         speed=not args.no_speed,
         resamples=args.resamples,
-        **vars(unit),
+        **vars(options),
     )
-    folder, key = expanded(args.run_dir), path.parent.name if unit.per == "patient" else ""
+    folder, key = expanded(args.run_dir), path.parent.name if options.per == "patient" else ""
     run, entry = read_json(folder / "run.json"), read_json(folder / "metrics.json")[args.split]
     analysis = entry[key]["analysis"] if key else entry["analysis"]
     overall, level = analysis["metrics"]["overall"], analysis["settings"]["level"]

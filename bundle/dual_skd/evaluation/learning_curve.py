@@ -90,7 +90,7 @@ def plot(curves: Curves, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from dual_skd.evaluation.report.plots import PALETTE, STYLE
+    from dual_skd.evaluation.report.drawing import PALETTE, STYLE
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4 * len(METRICS), 3.4), layout="constrained")

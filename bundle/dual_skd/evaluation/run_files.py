@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dual_skd.data.records.evaluation_records import patients_of
 from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
 from dual_skd.evaluation.measured_images import note_path
@@ -89,6 +90,12 @@ class RunFiles:
     def external(self) -> bool:
         """Whether the images are of another data set than that of the training run."""
         return not self.section
+
+    @property
+    def validation_patients(self) -> list[str]:
+        """Patient of each validation image that there is a prediction of, "" for an unknown one."""
+        known = patients_of(self.datalist.get("validation") or [])
+        return [known.get(image, "") for image in self.validation.images] if self.validation else []
 
 
 def read_run(

@@ -235,7 +235,7 @@ def plot(students: Sequence[Student], kind: str, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from dual_skd.evaluation.report.plots import GREY, PALETTE, STYLE
+    from dual_skd.evaluation.report.drawing import GREY, PALETTE, STYLE
 
     label, unit = AXES[kind]
     with matplotlib.rc_context(STYLE):

@@ -120,21 +120,42 @@ def _curve(
 
     x, y = points(*counts(np.ones(len(scores))))
     chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), CURVE_POINTS)).round().astype(int))
-    curve = Curve(_plain(x[chosen]), _plain(y[chosen]), [], [], [])
+    curve = Curve(plain(x[chosen]), plain(y[chosen]), [], [], [])
     units = patient_numbers(patients, len(scores))
     if not units.any():
         return curve._replace(reason="no band: all images are of one patient")
-    drawn = []
-    for weights in drawn_weights(np.random.default_rng(seed), units, resamples):
-        for row in weights.astype(float):
-            true, false = counts(row)
-            defined = true[-1] > 0 and false[-1] > 0
-            drawn.append(at_grid(true, false, grid) if defined else np.full(len(grid), np.nan))
-    low, high, share = percentiles(np.stack(drawn), level)
+
+    def heights(weights: np.ndarray) -> np.ndarray:
+        true, false = counts(weights)
+        defined = true[-1] > 0 and false[-1] > 0
+        return at_grid(true, false, grid) if defined else np.full(len(grid), np.nan)
+
+    low, high, share = band(heights, units, level=level, resamples=resamples, seed=seed)
     if share.min() < DEFINED_SHARE:
         return curve._replace(reason="no band: too few patients with or without it")
-    return curve._replace(grid=_plain(grid), low=_plain(low), high=_plain(high))
+    return curve._replace(grid=plain(grid), low=plain(low), high=plain(high))
 
 
-def _plain(values: np.ndarray) -> list[float]:
+def band(
+    heights: Callable[[np.ndarray], np.ndarray], units: np.ndarray, *, level: float, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pointwise limits of a curve from resampled patients.
+
+    Args:
+        heights: of the curve at G places (G,), from how often each image counts (N,); nan where it isn't defined.
+        units: number of each image's patient (N,).
+        level: of the limits.
+        resamples: how many are drawn.
+        seed: of the resampling.
+
+    Returns:
+        low, high and the share of resamples that define them, (G,) each.
+    """
+    blocks = drawn_weights(np.random.default_rng(seed), units, resamples)
+    drawn = [heights(row) for weights in blocks for row in weights.astype(float)]
+    return percentiles(np.stack(drawn), level)
+
+
+def plain(values: np.ndarray) -> list[float]:
+    """Numbers for JSON, to five decimals."""
     return [round(float(value), 5) for value in values]

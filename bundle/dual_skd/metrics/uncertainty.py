@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dual_skd.errors import InputError
+from dual_skd.metrics.binomial import CONFIDENCE, exact_lower_limit
 from dual_skd.metrics.validation import checked_columns, checked_labels, checked_probabilities
 from dual_skd.utils.wording import counted
 
@@ -51,6 +52,26 @@ class Conformal(NamedTuple):
     images: int
     threshold: float
     randomised: bool = True
+
+    def least_coverage(self, independent: int | None = None, confidence: float = CONFIDENCE) -> float:
+        """Share of new images whose set holds the label, at the least: fewer calibrations have less than it states.
+
+        1 - alpha is held on average over calibrations. Over calibrations of n images the coverage of one of them is
+        distributed as Beta(k, n + 1 - k), k being the rank of the threshold (Vovk 2012, Conditional validity of
+        inductive conformal predictors, proposition 2a); this is its 1 - ``confidence`` quantile.
+
+        Args:
+            independent: how many independent images the calibration images are worth; None for all of them.
+            confidence: that the coverage is at least this.
+
+        Example:
+            >>> round(Conformal("lac", 0.1, 38, 0.9).least_coverage(), 3)  # Beta(36, 3)
+            0.843
+        """
+        if self.threshold == math.inf:
+            return 1.0
+        n = self.images if independent is None else independent
+        return exact_lower_limit(min(_rank(n, self.alpha), n), n, confidence) if n else 0.0
 
     @property
     def reason(self) -> str:
@@ -174,8 +195,9 @@ def fit_conformal(
 
     Split conformal prediction (Papadopoulos 2002; Vovk et al. 2005): the threshold is the k-th smallest of the scores
     of n calibration images, k = ceil((n + 1) (1 - alpha)). That holds for any network, on average over images that
-    come from where the calibration images come from; not for each class by itself, nor for another hospital. Images of
-    one patient are not independent: then n counts for less than it says. And it holds less exactly for images that have
+    come from where the calibration images come from, and on average over calibrations, see
+    :meth:`Conformal.least_coverage`; not for each class by itself, nor for another hospital. Images of one patient are
+    not independent: then n counts for less than it says. And it holds less exactly for images that have
     also chosen the epoch or the temperature, as a run's validation images have.
 
     Args:
@@ -201,12 +223,17 @@ def fit_conformal(
         raise InputError(f"Unknown conformal method {method!r}; valid: {', '.join(CONFORMAL_METHODS)}.")
     p = _probabilities(probabilities, False)
     n = len(p)
-    # 1e-9: (n + 1)(1 - alpha) that is a whole number stays one, whatever binary fractions make of it
-    rank = math.ceil((n + 1) * (1 - alpha) - 1e-9)
+    rank = _rank(n, alpha)
     if rank > n:
         return Conformal(method, alpha, n, math.inf, randomised)
     scores = _scores(p, method, randomised, seed)[np.arange(n), checked_labels(labels, p.shape)]
     return Conformal(method, alpha, n, float(np.sort(scores)[rank - 1]), randomised)
+
+
+def _rank(n: int, alpha: float) -> int:
+    """Which of the n scores, from the smallest, is the threshold."""
+    # 1e-9: (n + 1)(1 - alpha) that is a whole number stays one, whatever binary fractions make of it
+    return math.ceil((n + 1) * (1 - alpha) - 1e-9)
 
 
 def prediction_sets(probabilities: ArrayLike, rule: Conformal, *, seed: int = 1) -> np.ndarray:

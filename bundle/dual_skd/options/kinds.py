@@ -144,6 +144,7 @@ Levels = Annotated[
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 Place = Annotated[str, BeforeValidator(_as_text), MinLen(1), Takes("a path")]
 Chance = Annotated[float, Gt(0), Lt(1)]
+HalfWidth = Annotated[float, Gt(0), Lt(0.5)]
 Strength = Annotated[int, Ge(1), Le(5)]
 Layers = Annotated[list[Whole] | list[list[Whole]], BeforeValidator(_as_list), Takes("a list of blocks per stage")]
 Map = Annotated[dict[Any, Any], BeforeValidator(literal), Takes("a dictionary such as \"{'1': 'ill', '0': 'well'}\"")]

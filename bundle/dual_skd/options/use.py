@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from dual_skd.errors import InputError
 from dual_skd.options.choices import BadFile, Combine, Per
-from dual_skd.options.kinds import Codes, Corruptions, Count, Options, Place, Strengths, Switch, Text, option
+from dual_skd.options.kinds import Codes, Corruptions, Count, HalfWidth, Options, Place, Strengths, Switch, Text, option
 from dual_skd.options.shared import Answers, Copies, Finding, Machine, Reading, Unexpected
 
 
@@ -57,6 +57,18 @@ class PerPatient(Options):
         return self
 
 
+class NextStudy(Options):
+    """Sample size of a next study"""
+
+    half_width: HalfWidth = option(
+        0.05, "half width of the 95 % intervals for which the report says how many patients a next study needs"
+    )
+
+
+class Reporting(NextStudy, PerPatient):
+    """Options of a report, beside those of the evaluation that it is of."""
+
+
 class Robustness(Options):
     """Corrupted images"""
 
@@ -69,7 +81,7 @@ class Robustness(Options):
     corrupt_auxiliary: Switch = option(True, "measure the auxiliary on corrupted images, too")
 
 
-class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Answers, PerPatient, Measured):
+class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Reporting, Answers, Measured):
     """Options of an evaluation."""
 
     @model_validator(mode="after")

@@ -114,9 +114,9 @@ _NAMES = {
 ATTRIBUTES = frozenset(
     """add_event_handler alpha amp apply argmax array as_dict astype attach auxiliary auxiliary_probabilities batch
     bool class_names class_weights clone close cpu cuda data dataset detach device dim double dtype endswith epoch
-    epoch_length eval exists exp expand finished flatten float for_network get hash index input_shape int is_dir
-    is_file isdigit isoformat item items iteration join keep_last keys logger long lower lstrip manual_seed max
-    max_epochs mean measured meta metrics min module multi_label name named_parameters ndim network now num_classes
+    epoch_length eval exists exp expand finished flatten float for_network get half_width hash index input_shape int
+    is_dir is_file isdigit isoformat item items iteration join keep_last keys logger long lower lstrip manual_seed
+    max max_epochs mean measured meta metrics min module multi_label name named_parameters ndim network now num_classes
     numel numpy optimizer output parameters parent permute preprocessing read read_text requires_grad reshape
     resolve rsplit rstrip rules run scaler setLevel shape sigmoid size softmax source split splitlines splits sqrt
     squeeze startswith state state_dict std stem strftime strip student_probabilities suffix sum to tolist train

@@ -23,6 +23,18 @@ def test_the_card_has_the_numbers_with_their_intervals(run_folder):
     assert "dual-skd train DATA -o OUT --epochs 2 --fit stretch\n" in card
 
 
+def test_the_card_has_the_thresholds_that_there_are_and_what_the_sets_promise(run_folder):
+    analysis, card = card_of(run_folder())
+    point = analysis.operating_points[1]
+    ratio = point.metrics["lr_negative"]
+    row = next(line for line in card.splitlines() if line.startswith("| normal | sensitivity ≥ 90% on the validation"))
+    assert f"| {point.chosen.threshold:.4f} |" in row
+    assert row.endswith(f"| {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) |")
+    assert "with 95% confidence" not in card  # 10 validation images of each class are too few
+    assert "for 90% of such images or more, on average over calibrations; one in twenty calibrations has less" in card
+    assert "LR+" not in card_of(run_folder(validation=False, name="without"))[1]
+
+
 def test_its_head_is_yaml(run_folder):
     head = card_of(run_folder())[1].split("---\n")[1]
     assert yaml.safe_load(head)["pipeline_tag"] == "image-classification"

@@ -89,12 +89,32 @@ def test_numbers_stand_with_their_intervals(run_folder):
     assert "The 95% bars take images as independent, not patients" in words
 
 
+def test_what_is_decided_and_planned_is_said_in_words_that_promise_no_more_than_they_keep(run_folder):
+    directory = run_folder(np.arange(60) % 2, class_names=("well", "ill"))  # ten validation images of each
+    _, _, words = rendered(directory)
+    for said in (
+        "sensitivity ≥ 90% on the validation images", "on new images about every second one finds fewer",
+        "are too few for a sensitivity of 0.9 with 95% confidence (29 and 5 needed)",
+        "Don't use the curves where the probabilities aren't calibrated", "(well 50.0%, ill 50.0%)",
+        "coverage that such calibrations have on average90% or more", "that 5% of such calibrations stay below",
+        "How many patients a next study needs", "classmetricexpected, as heredesign effectpatients with it",
+    ):  # fmt: skip
+        assert said in words, said
+    assert "stated coverage" not in words and "all images of a patient count as one" not in words
+    needed = {(one.class_name, one.metric): one for one in analyse(read_run(directory), resamples=5).sample_size.needed}
+    well, ill = (f"{needed[name, 'sensitivity'].with_class:,}" for name in ("well", "ill"))
+    assert f"finds what these images show needs {well} patients of well and {ill} patients of ill." in words
+    unknown = run_folder(patients=[""] * 60, name="unknown")
+    words = rendered(unknown)[2]
+    assert "How many images a next study needs" in words and "No patient is known, so every image counts" in words
+
+
 def test_tables_scroll_by_themselves_and_drawings_have_a_title(run_folder):
     _, reader, _ = rendered(run_folder())
     tables = sum(tag == "table" for tag, _ in reader.tags)
     assert tables == sum(given.get("class") == "scroll" for _, given in reader.tags) > 5
     drawings = sum(tag == "svg" for tag, _ in reader.tags)
-    assert drawings == sum(given.get("role") == "img" for _, given in reader.tags) == 5
+    assert drawings == sum(given.get("role") == "img" for _, given in reader.tags) == 6
 
 
 @pytest.mark.parametrize("show", [False, True])
@@ -283,11 +303,17 @@ def test_a_column_of_doubts_is_there_where_a_group_needs_it(run_folder):
     assert "read with care" in words and "5 images, fewer than" in words
 
 
-def test_a_temperature_of_1_was_not_needed(run_folder):
+def test_of_a_temperature_of_1_the_numbers_are_shown_once(run_folder):
     analysis = analyse(read_run(run_folder()), resamples=5)
-    for temperature in (1.0, 1.2):
+    for temperature in (1.0004, 1.2):
         found = replace(analysis, calibration=replace(analysis.calibration, temperature=temperature))
-        assert ("At 1 it does nothing: none was needed." in page(ReportContent(found))) == (temperature == 1)
+        source, once = page(ReportContent(found)), temperature < 1.1
+        assert ("At 1 it does nothing, and what follows is shown once" in source) == once
+        assert (
+            ('<th scope="col">before</th>' in source) == ("Before: as the network gives them" in source) == (not once)
+        )
+        legend = [text.get_text() for text in all_plots(found)["calibration"][0].figure.legends[0].get_texts()]
+        assert ("with the temperature" in legend) == (not once) and "as the network gives them" in legend
 
 
 def test_the_capital_words_of_the_commands_are_explained_and_no_others(run_folder):

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from dual_skd.evaluation.analysis import analyse
-from dual_skd.evaluation.report.plots import all_plots, save
+from dual_skd.evaluation.report.drawing import save
+from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.run_files import read_run
 
 STRANGE = ("<script>alert(1)</script>", "$\\frac{", "結核\x00 and a name that is longer than a plot is wide")
@@ -27,13 +28,30 @@ def test_every_part_of_an_analysis_that_has_numbers_is_drawn(run_folder):
     found = flat(all_plots(analysed(run_folder(columns={"sex": ["f", "m"] * 30}))))
     assert set(found) == {
         "training", "roc", "precision_recall", "confusion", "reliability", "risk_coverage",
-        "subgroups_macro_auc", "subgroups_balanced_accuracy",
+        "subgroups_macro_auc", "subgroups_balanced_accuracy", "decision_curves",
     }  # fmt: skip
     axis = found["roc"].figure.axes[0]
     assert len(axis.lines) == 4 and len(axis.collections) == 3  # three classes with bands, and the diagonal
     assert [text.get_text() for text in found["confusion"].figure.axes[0].texts[:1]]
     forest = found["subgroups_macro_auc"].figure.axes[0]
     assert [label.get_text() for label in forest.get_yticklabels()] == ["all images", "sex: f (30)", "sex: m (30)"]
+
+
+def test_a_decision_curve_has_its_band_and_that_of_acting_for_all_in_its_colour(run_folder):
+    analysis = analysed(run_folder(np.arange(60) % 2))  # without an image of mass
+    (plot,) = all_plots(analysis)["decision_curves"]
+    (axis,) = plot.figure.axes
+    assert [len(axis.lines), len(axis.collections)] == [2 + 2 + 1, 2]
+    for treat_all, acting, curve in zip(
+        axis.lines[0:4:2], axis.lines[1:4:2], analysis.decision_curves[:2], strict=True
+    ):
+        assert treat_all.get_color() == acting.get_color() and treat_all.get_linewidth() < acting.get_linewidth()
+        assert list(acting.get_ydata()) == curve.net_benefit and list(treat_all.get_ydata()) == curve.treat_all
+    assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["normal", "nodule"]
+    low, high = axis.get_ylim()
+    assert low > -0.1 and 0.5 < high < 0.6  # acting for all costs 49.5 at 99 %, which would flatten all else
+    first = analysis.decision_curves[0]
+    assert f"normal {first.net_benefit[9]:.3f} from 10% on ({first.treat_all[9]:.3f} for all)" in plot.description
 
 
 def test_of_two_classes_one_roc_curve_is_drawn(run_folder):
@@ -50,7 +68,7 @@ def test_the_reliability_diagram_says_what_it_counts(run_folder):
 
 def test_no_legend_covers_a_curve(run_folder):
     plots = flat(all_plots(analysed(run_folder())))
-    for name in ("training", "reliability", "risk_coverage", "roc", "precision_recall"):
+    for name in ("training", "reliability", "risk_coverage", "roc", "precision_recall", "decision_curves"):
         figure = plots[name].figure
         figure.canvas.draw()
         (legend,) = figure.legends
@@ -69,6 +87,7 @@ def test_many_classes_are_divided_into_plots_of_four(run_folder):
     names = [f"c{k}" for k in range(6)]
     plots = all_plots(analysed(run_folder(np.arange(60) % 6, class_names=names)))
     assert [plot.name for plot in plots["roc"]] == ["roc_1", "roc_2"]
+    assert [plot.name for plot in plots["decision_curves"]] == ["decision_curves_1", "decision_curves_2"]
 
 
 def test_strange_names_are_text_in_every_drawing(run_folder):

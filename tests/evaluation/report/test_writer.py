@@ -70,8 +70,8 @@ def engine_after_a_run(handler):
 def test_the_handler_writes_at_the_end_and_an_impossible_report_is_a_warning(run_folder, tmp_path, caplog):
     directory = run_folder()
     with caplog.at_level(logging.INFO, logger="dual_skd"):
-        engine_after_a_run(ReportWriter(directory, resamples=5))
+        engine_after_a_run(ReportWriter(directory, resamples=5, half_width=0.1))
         engine_after_a_run(ReportWriter(tmp_path / "none", resamples=5))
-    assert (directory / "report" / "report.html").is_file()
+    assert "within ± 0.1 (" in (directory / "report" / "report.html").read_text("utf-8")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "There is no report" in caplog.text

@@ -14,12 +14,14 @@ from dual_skd.evaluation.analysis import decisions, run_facts
 from dual_skd.evaluation.analysis.calibration import Calibration, calibration_of, normalised, with_temperature
 from dual_skd.evaluation.analysis.per_patient import images_of_rows
 from dual_skd.evaluation.analysis.predictions import Patients, Predictions, Settings
+from dual_skd.evaluation.analysis.sample_size import SampleSize, sample_size_of
 from dual_skd.evaluation.analysis.subgroups import Subgroups, subgroups_of
 from dual_skd.evaluation.run_files import RunFiles, Unit
 from dual_skd.metrics.bootstrap import RESAMPLES, Intervals
 from dual_skd.metrics.curves import precision_recall_curve, roc_curve
 from dual_skd.metrics.estimates import LEVEL
 from dual_skd.metrics.reliability_diagram import ReliabilityBin
+from dual_skd.options import Reporting
 
 SENSITIVITY = 0.9  # of the second operating point
 
@@ -40,7 +42,7 @@ class Analysis:
     patients: Patients
     settings: Settings
     metrics: Intervals
-    operating_points: tuple[decisions.ClassThreshold, ...]  # two of every class
+    operating_points: tuple[decisions.ClassThreshold, ...]  # three of every class
     calibration: Calibration
     prediction_sets: decisions.PredictionSets
     risk_coverage: decisions.RiskCoverage
@@ -48,6 +50,8 @@ class Analysis:
     confusion: list[list[int]]  # rows by true class (rows) and predicted class; tn, fp, fn, tp of several labels
     roc: tuple[decisions.ClassCurve, ...]
     precision_recall: tuple[decisions.ClassCurve, ...]
+    decision_curves: tuple[decisions.ClassDecisionCurve, ...]
+    sample_size: SampleSize
     data: run_facts.Data
     training: run_facts.Training
     efficiency: run_facts.Efficiency
@@ -65,11 +69,11 @@ def analyse(
     alpha: float = 0.1,
     sensitivity: float = SENSITIVITY,
     speed: Mapping[str, Any] | None = None,
+    options: Reporting | None = None,
 ) -> Analysis:
-    """Measures a run from its files.
+    """Measures a run from its files; thresholds and prediction sets are chosen on the validation images.
 
-    Intervals are over patients, see :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`. Thresholds and prediction
-    sets are chosen on the validation images and applied to these.
+    Intervals are over patients, see :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`.
 
     Args:
         files: from :func:`~dual_skd.evaluation.run_files.read_run`, or of
@@ -78,17 +82,16 @@ def analyse(
         resamples: number of bootstrap resamples; half as many for each subgroup, a quarter for curves.
         seed: of the resampling.
         alpha: share of images whose prediction set may miss the label; that of the evaluation, where it had sets.
-        sensitivity: of the second operating point; the first one has the largest sensitivity + specificity.
+        sensitivity: of the second operating point, and of the third, with confidence; the first is Youden's.
         speed: time per image, where it was measured.
+        options: of the report; None for their defaults. ``per`` is that of ``files``.
     """
     table, names, multi_label = files.table, files.table.class_names, files.multi_label
-    records_of = {record["image"]: record for record in files.records}
-    records = [records_of.get(image, {}) for image in table.images]
-    patients = [str(record.get("patient") or "") for record in records]
+    records, patients = _records_of(files)
     p, settings = normalised(table.probabilities, multi_label), Settings(level, resamples, seed)
     predictions = Predictions(p, table.labels, patients, names, multi_label, settings)
     images, of_class = images_of_rows(files), predictions.class_patients()
-    forms = with_temperature(files, p)
+    forms, asked = with_temperature(files, p), options or Reporting()
     return Analysis(
         split=files.split,
         unit=files.unit,
@@ -110,6 +113,8 @@ def analyse(
         confusion=decisions.confusion_of(predictions),
         roc=decisions.curves_of(predictions, roc_curve),
         precision_recall=decisions.curves_of(predictions, precision_recall_curve),
+        decision_curves=decisions.decision_curves_of(predictions),
+        sample_size=sample_size_of(predictions, asked.half_width),
         data=run_facts.data_of(files),
         training=run_facts.training_of(files.metrics),
         efficiency=run_facts.efficiency_of(files, speed),
@@ -117,6 +122,13 @@ def analyse(
         run=run_facts.run_of(files.run),
         home=run_facts.home_of(files),
     )
+
+
+def _records_of(files: RunFiles) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """What the data list knows of each image measured, in the order of the predictions, and its patient."""
+    known = {record["image"]: record for record in files.records}
+    records = [known.get(image, {}) for image in files.table.images]
+    return records, [str(record.get("patient") or "") for record in records]
 
 
 def to_json(analysis: Analysis) -> dict[str, Any]:

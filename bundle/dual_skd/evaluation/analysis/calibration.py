@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dual_skd.data.records.evaluation_records import patients_of
 from dual_skd.evaluation.analysis.predictions import Predictions
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.calibration import Calibration as FittedTemperature
@@ -42,6 +41,11 @@ class Calibration:
     predictions_are: str  # calibrated or not, in words
     before: Reliability
     after: Reliability
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the temperature is 1, to the digits that are shown, so that before and after are the same."""
+        return self.temperature is not None and round(self.temperature, 3) == 1
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,9 @@ def with_temperature(files: RunFiles, p: np.ndarray) -> Tempered:
 def _fitted(files: RunFiles) -> FittedTemperature:
     """The temperature of the validation images."""
     validation: Any = files.validation
-    patients = patients_of(files.datalist.get("validation") or [])
     return fit_temperature(
         logits_of(validation.probabilities, multi_label=files.multi_label), torch.from_numpy(validation.labels),
-        multi_label=files.multi_label, sharpen=False, patients=[patients.get(one, "") for one in validation.images],
+        multi_label=files.multi_label, sharpen=False, patients=files.validation_patients,
     )  # fmt: skip
 
 

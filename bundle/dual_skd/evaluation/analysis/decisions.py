@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,18 @@ import numpy as np
 from dual_skd.evaluation.analysis.calibration import Tempered
 from dual_skd.evaluation.analysis.predictions import Predictions
 from dual_skd.evaluation.run_files import RunFiles
+from dual_skd.metrics.binomial import CONFIDENCE
 from dual_skd.metrics.curves import Curve
+from dual_skd.metrics.design_effect import fewest_effective
 from dual_skd.metrics.estimates import Estimate
+from dual_skd.metrics.likelihood_ratio import likelihood_ratios
+from dual_skd.metrics.net_benefit import decision_curve
 from dual_skd.metrics.operating_point import OperatingPoint, choose_operating_point, too_few
+from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.uncertainty import decisions, fit_conformal, prediction_sets, risk_coverage, set_coverage
 
 RISK_POINTS = 200  # of the risk-coverage curve
+NEARLY_ALL = 0.95  # share of prediction sets of one size from which they say nothing more than that
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,10 @@ class ClassThreshold:
 
     class_name: str
     wanted: float | None  # the sensitivity asked for; None for the largest sensitivity + specificity
+    confidence: float | None = None  # that new images have it; None where it is asked of the validation images alone
     chosen: OperatingPoint | None = None  # with what it did on the validation images
-    metrics: dict[str, Estimate] | None = None  # sensitivity, specificity, ppv and npv of the images measured
+    # of the images measured: sensitivity, specificity, ppv, npv and the likelihood ratios lr_positive, lr_negative
+    metrics: dict[str, Estimate] | None = None
     reason: str = ""  # why there is none
 
 
@@ -38,7 +46,10 @@ class PredictionSets:
     alpha: float  # share of images whose set may miss the label
     coverage: Estimate | None = None  # share of sets that hold it; None where there are no sets
     reason: str = ""  # why there are none, or what is special about them
-    stated: float | None = None  # coverage promised
+    on_average: float | None = None  # coverage at least, on average over calibrations
+    least: float | None = None  # coverage that 5 % of such calibrations have less of
+    independent: int = 0  # images that the validation images count for in it: a patient's together as one
+    remark: str = ""  # that the sets say nothing, and why
     method: str = ""
     validation_images: int = 0  # that the rule rests on
     mean_size: Estimate | None = None
@@ -71,37 +82,56 @@ class ClassCurve:
     reason: str
 
 
+@dataclass(frozen=True)
+class ClassDecisionCurve:
+    """The decision curve of one class, see :class:`~dual_skd.metrics.net_benefit.DecisionCurve`."""
+
+    class_name: str
+    thresholds: list[float]
+    net_benefit: list[float]
+    low: list[float]
+    high: list[float]
+    treat_all: list[float]
+    prevalence: float
+    reason: str
+
+
 def thresholds(
     predictions: Predictions, forms: Tempered, files: RunFiles, sensitivity: float
 ) -> tuple[ClassThreshold, ...]:
-    """Two thresholds of every class: the largest sensitivity + specificity, and a sensitivity that is asked for."""
+    """Three thresholds of every class: the largest sensitivity + specificity, and a sensitivity that is asked for, of
+    the validation images and with confidence of new ones."""
+    rules = ((None, None), (sensitivity, None), (sensitivity, CONFIDENCE))
     return tuple(
-        _threshold(predictions, forms, files, k, wanted)
-        for k in predictions.frequent_classes()
-        for wanted in (None, sensitivity)
+        _threshold(predictions, forms, files, k, *rule) for k in predictions.frequent_classes() for rule in rules
     )
 
 
 def _threshold(
-    predictions: Predictions, forms: Tempered, files: RunFiles, k: int, wanted: float | None
+    predictions: Predictions, forms: Tempered, files: RunFiles, k: int, wanted: float | None, confidence: float | None
 ) -> ClassThreshold:
     name = predictions.class_names[k]
     if forms.validation is None or files.validation is None:
-        return ClassThreshold(name, wanted, reason=f"no threshold: {forms.reason}")
-    asked: dict[str, Any] = {} if wanted is None else {"sensitivity": wanted}
+        return ClassThreshold(name, wanted, confidence, reason=f"no threshold: {forms.reason}")
+    asked: dict[str, Any] = {"sensitivity": wanted, "confidence": confidence, "patients": files.validation_patients}
     validation, truth = forms.validation, files.validation.labels
     p, labels, names, positive = predictions.probabilities, predictions.labels, predictions.class_names, k
     if predictions.multi_label:  # each label is a question of its own, with the answers no and yes
         validation, truth, p, labels = _no_and_yes(validation[:, k]), truth[:, k], _no_and_yes(p[:, k]), labels[:, k]
         names, positive = [f"not {name}", name], 1
-    if few := too_few(truth == positive, unit=files.unit.name, **asked):
-        return ClassThreshold(name, wanted, reason=f"no threshold: {few}")
+    if few := too_few(truth == positive, scores=validation[:, positive], unit=files.unit.name, **asked):
+        return ClassThreshold(name, wanted, confidence, reason=f"no threshold: {few}")
     point = choose_operating_point(validation, truth, positive=positive, **asked)
     question = Predictions(p, labels, predictions.patients, names, False, predictions.settings)
-    measured = question.intervals(metrics=("sensitivity", "specificity", "ppv", "npv"), operating_point=point).overall
-    return ClassThreshold(
-        name, wanted, point, {metric: one for metric, one in measured.items() if metric != "harmonic_mean"}
+    names_of = ("sensitivity", "specificity", "ppv", "npv")
+    shares = question.intervals(metrics=names_of, operating_point=point).overall
+    ratios = likelihood_ratios(
+        point.predict(p[:, positive]), labels == positive, predictions.patients, level=predictions.settings.level
     )
+    found = {metric: shares[metric] for metric in names_of} | {
+        f"lr_{side}": getattr(ratios, side) for side in ("positive", "negative")
+    }
+    return ClassThreshold(name, wanted, confidence, point, found)
 
 
 def _no_and_yes(p: np.ndarray) -> np.ndarray:
@@ -129,11 +159,15 @@ def sets_of(predictions: Predictions, forms: Tempered, files: RunFiles, alpha: f
     sets = prediction_sets(predictions.probabilities, rule)
     found: dict[str, Any] = set_coverage(sets, predictions.labels)
     sizes = sets.sum(axis=1)
+    independent = fewest_effective(patient_numbers(files.validation_patients, rule.images))
     return PredictionSets(
         alpha,
         coverage=predictions.share_interval(sets[np.arange(len(sets)), predictions.labels]),
         reason=rule.why_full(files.unit.name),
-        stated=1 - alpha,
+        on_average=1 - alpha,
+        least=rule.least_coverage(independent),
+        independent=independent,
+        remark="" if rule.reason else _says_nothing(sizes, sets.shape[1], forms.validation, validation.labels, alpha),
         method=rule.method,
         validation_images=rule.images,
         mean_size=predictions.mean_interval(sizes),
@@ -141,6 +175,20 @@ def sets_of(predictions: Predictions, forms: Tempered, files: RunFiles, alpha: f
         sizes=np.bincount(sizes, minlength=sets.shape[1] + 1)[1:].tolist(),
         coverage_per_class=found["coverage_per_class"],
     )
+
+
+def _says_nothing(sizes: np.ndarray, classes: int, p: np.ndarray, labels: np.ndarray, alpha: float) -> str:
+    """In words that nearly all sets are of one size, and why; "" where they aren't."""
+    alone, full = float((sizes == 1).mean()), float((sizes == classes).mean())
+    if full >= NEARLY_ALL:
+        return f"{full:.0%} of the sets hold every class, so they rule nothing out"
+    if alone < NEARLY_ALL:
+        return ""
+    right = float((p.argmax(axis=1) == labels).mean())
+    said = f"{alone:.0%} of the sets hold one class alone, so they say no more than the answer itself"
+    if right < 1 - alpha:
+        return said
+    return f"{said}: it is right for {right:.0%} of the validation images, as often as the sets have to be, or more"
 
 
 def risk_coverage_of(predictions: Predictions) -> RiskCoverage:
@@ -165,5 +213,16 @@ def curves_of(predictions: Predictions, curve: Callable[..., Curve]) -> tuple[Cl
     return tuple(
         ClassCurve(names[k], *curve(predictions.probabilities[:, k], predictions.positives(k), predictions.patients,
                                     name=names[k], **predictions.options(share=4)))
+        for k in predictions.frequent_classes()
+    )  # fmt: skip
+
+
+def decision_curves_of(predictions: Predictions) -> tuple[ClassDecisionCurve, ...]:
+    """The decision curve of each class against the rest, its band from a quarter of the resamples."""
+    names = predictions.class_names
+    return tuple(
+        ClassDecisionCurve(names[k], **asdict(decision_curve(
+            predictions.probabilities[:, k], predictions.positives(k), predictions.patients, name=names[k],
+            **predictions.options(share=4))))
         for k in predictions.frequent_classes()
     )  # fmt: skip

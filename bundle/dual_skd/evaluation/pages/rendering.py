@@ -27,7 +27,7 @@ _CONTROL = re.compile(
 )
 # counts in reasons; other digits may belong to the name of a class
 _COUNTS = re.compile(
-    r"\d+(?= independent observations|% of the resamples| validation (?:images|patients) of it| of the rest)"
+    r"\d+(?= independent ob|% of the resamples| validation (?:images|patients) of it| of the rest| independent ones)"
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.pages.rendering import Table, render
-from dual_skd.evaluation.report import patients, tables
+from dual_skd.evaluation.report import decision_tables, patients, tables
 from dual_skd.evaluation.report.commands import commands
 from dual_skd.evaluation.report.metric_names import METRICS
 from dual_skd.evaluation.report.patients import MAX_CLASSES
@@ -47,7 +47,16 @@ def model_card(analysis: Analysis, explained: bool = False) -> str:
         patients=patients,
         twins=twins if twins or analysis.data.twins_searched else "unknown, as no search for them is recorded",
         metrics=Table(["metric", f"value ({analysis.settings.level:.0%} interval)"], values),
+        thresholds=_thresholds(analysis),
         classes=Table(head[:6], [row[:6] for row in rows]),
         differences=differences,
         commands=commands(analysis),
     )
+
+
+def _thresholds(analysis: Analysis) -> Table:
+    """The thresholds that there are, with what they do on the images measured."""
+    head, rows = decision_tables.operating_points(analysis)
+    kept = [0, 1, 2, *range(4, len(head))]  # without what they did on the validation images
+    chosen = [row for row, point in zip(rows, analysis.operating_points, strict=True) if point.chosen]
+    return Table([head[k] for k in kept], [[row[k] for k in kept] for row in chosen])

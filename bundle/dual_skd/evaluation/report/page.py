@@ -13,12 +13,12 @@ from typing import Any
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.pages.rendering import render
-from dual_skd.evaluation.report import patients, tables
+from dual_skd.evaluation.report import decision_tables, patients, tables
 from dual_skd.evaluation.report.cases import KINDS, Case
 from dual_skd.evaluation.report.commands import capital_words, commands
+from dual_skd.evaluation.report.drawing import Plot
 from dual_skd.evaluation.report.headline import headline, question
 from dual_skd.evaluation.report.metric_names import KEY_METRICS, meaning
-from dual_skd.evaluation.report.plots import Plot
 from dual_skd.metrics.calibration import FEW
 
 SECTIONS = {
@@ -76,6 +76,7 @@ def page(content: ReportContent) -> str:
         report=content,
         analysis=analysis,
         tables=tables,
+        decision_tables=decision_tables,
         question=question(analysis.class_names, analysis.multi_label),
         patients=patients,
         unit=analysis.unit.name,

@@ -8,7 +8,7 @@ from typing import Any
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.analysis.run_facts import Data
-from dual_skd.metrics.estimates import wilson_interval
+from dual_skd.metrics.score_intervals import wilson_interval
 from dual_skd.metrics.subgroups import Subgroup
 from dual_skd.utils.wording import counted, first_few, of_patients
 

@@ -1,100 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plots of a report, drawn from its analysis: as figures, as files, and as SVG within the page."""
+"""The plots of a report, drawn from its analysis."""
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib
 import numpy as np
-from markupsafe import Markup
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dual_skd.evaluation.analysis import Analysis
-from dual_skd.evaluation.analysis.decisions import ClassCurve
+from dual_skd.evaluation.analysis.decisions import ClassCurve, ClassDecisionCurve
 from dual_skd.evaluation.analysis.run_facts import Training
-from dual_skd.evaluation.pages.rendering import clean
+from dual_skd.evaluation.report.drawing import DASHES, GREY, PALETTE, Plot, cut, new_figure, rendered, style
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.runs.recorder import LOWER_IS_BETTER
-from dual_skd.utils.files import replace_file, write_text
 from dual_skd.utils.wording import metric_words
 
-# of Okabe and Ito 2008 (Color Universal Design), most contrast first; the last three darker, for 3:1 on white
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#C26A9B", "#B57B00", "#2A93D0", "#000000")
-DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
-GREY = "#6b6b6b"
-GRID = "#e3e3e3"
-PAGE_COLOURS = {colour.lower(): f"var(--c{place},{colour})" for place, colour in enumerate(PALETTE[:6], 1)} | {
-    "#000000": "currentColor", GREY: f"var(--soft,{GREY})", GRID: f"var(--line,{GRID})", "#ffffff": "var(--page,#fff)",
-}  # fmt: skip
-FIGURE_WIDTH = 4.4  # inches: at its own size on a phone, two beside each other on a screen
 CURVES_PER_PLOT = 4  # classes in one plot; more bands can't be distinguished
-MAX_NAME_LENGTH = 24  # characters of a name in a plot
-STYLE = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9.5,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "dual_skd",
-    "text.parse_math": False,  # a class may be called $x$
-}
-
-
-class Plot(NamedTuple):
-    """A figure with what it shows in words.
-
-    Attributes:
-        name: of its files.
-        figure: the drawing.
-        title: short.
-        description: what there is to see, for readers who can't.
-        reading: how it is read; "" where it stands on no page.
-        svg: the drawing as an SVG document.
-    """
-
-    name: str
-    figure: Figure
-    title: str
-    description: str
-    reading: str = ""
-    svg: str = ""
-
-    def inline(self) -> Markup:
-        """The drawing as part of a page: with title and description, without links, its ids its own.
-
-        It takes the colours of the page (``pages/templates/style.css``), so it can be read in the dark.
-        """
-        drawn = self.svg[self.svg.index("<svg") :]
-        drawn = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", drawn, flags=re.DOTALL)
-        opening, rest = drawn.split(">", 1)
-        box = opening.split('viewBox="', 1)[1].split('"', 1)[0]
-        rest = rest.replace("xlink:href", "href")
-        rest = re.sub(r'\bid="', f'id="{self.name}-', rest)
-        rest = re.sub(r'url\(#|href="#', lambda found: f"{found[0]}{self.name}-", rest)
-        rest = re.sub(r'style="[^"]*"', lambda found: _of_the_page(found[0]), rest)
-        head = Markup(
-            '<svg viewBox="{box}" role="img" aria-labelledby="{name}-title {name}-desc" '
-            'style="fill:currentColor;stroke-linejoin:round;stroke-linecap:butt">'
-            '<title id="{name}-title">{title}</title><desc id="{name}-desc">{description}</desc>'
-        )
-        words = {"title": clean(self.title), "description": clean(self.description)}
-        return head.format(box=box, name=self.name, **words) + Markup(rest.strip())  # noqa: S704 # matplotlib's own
 
 
 def all_plots(analysis: Analysis) -> dict[str, list[Plot]]:
@@ -102,53 +26,15 @@ def all_plots(analysis: Analysis) -> dict[str, list[Plot]]:
     drawers: dict[str, Callable[[Analysis], list[Plot]]] = {
         "roc": _roc,
         "precision_recall": _precision_recall,
+        "decision_curves": _decision_curves,
         "confusion": _confusion,
         "calibration": _reliability,
         "risk_coverage": _risk_coverage,
         "subgroups": _forest,
     }
     training = {"training": training_plots(analysis.training)}
-    with _style():
-        return training | {name: [_rendered(plot) for plot in draw(analysis)] for name, draw in drawers.items()}
-
-
-def _rendered(plot: Plot) -> Plot:
-    buffer = io.StringIO()
-    plot.figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plot.figure.set_layout_engine("none")  # the layout is found, and takes longer than the drawing
-    return plot._replace(svg=buffer.getvalue())
-
-
-def save(plot: Plot, folder: Path) -> None:
-    """Writes NAME.svg and NAME.png (150 dots per inch)."""
-    write_text(folder / f"{plot.name}.svg", plot.svg)
-    with _style():
-        replace_file(folder / f"{plot.name}.png", partial(plot.figure.savefig, format="png", dpi=150))
-
-
-def _of_the_page(style: str) -> str:
-    """Colours of a drawing as the variables of a page, each with its own colour for where there are none."""
-    if style == 'style="fill: #ffffff"':  # the ground
-        return 'style="fill: none"'
-    return re.sub("#[0-9a-f]{6}", lambda found: PAGE_COLOURS.get(found[0], found[0]), style)
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # the page's reader has other fonts than the writer's; PNG files show a box instead
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
-def _figure(height: float, rows: int = 1, **options: Any):
-    figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
-    return figure, figure.subplots(rows, 1, **options)
-
-
-def _cut(name: str) -> str:
-    name = " ".join(clean(name).split())
-    return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
+    with style():
+        return training | {name: [rendered(plot) for plot in draw(analysis)] for name, draw in drawers.items()}
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -158,13 +44,13 @@ def training_plots(training: Training) -> list[Plot]:
     """The curves of a run over its epochs; none without any."""
     if not training.epochs:
         return []
-    with _style():
-        return [_rendered(_training(training))]
+    with style():
+        return [rendered(_training(training))]
 
 
 def _training(training: Training) -> Plot:
     names = list(next(iter(training.series.values())))
-    figure, axes = _figure(2.0 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
+    figure, axes = new_figure(2.0 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
     for axis, name in zip(axes[:, 0], names, strict=True):
         for place, (network, series) in enumerate(training.series.items()):
             values = [np.nan if value is None else value for value in series[name]]
@@ -229,13 +115,13 @@ def _curve_plots(
     drawn, plots = [curve for curve in curves if curve.x], []
     for start in range(0, len(drawn), CURVES_PER_PLOT):
         part = drawn[start : start + CURVES_PER_PLOT]
-        figure, axis = _figure(3.9)
+        figure, axis = new_figure(3.9)
         named, lines, labels = [], [], []
         for place, curve in enumerate(part):
             area = areas.get(curve.class_name)
             value = "" if area is None or area.value is None else f" {area.value:.3f}"
             lines += axis.plot(curve.x, curve.y, color=PALETTE[place], linestyle=DASHES[place], linewidth=1.6)
-            labels.append(f"{_cut(curve.class_name)}{value}")
+            labels.append(f"{cut(curve.class_name)}{value}")
             if curve.grid:
                 axis.fill_between(curve.grid, curve.low, curve.high, color=PALETTE[place], alpha=0.15,
                                   linewidth=0)  # fmt: skip
@@ -259,11 +145,51 @@ def _curve_plots(
 # --- decisions --------------------------------------------------------------------------------------------------------
 
 
+def _decision_curves(analysis: Analysis) -> list[Plot]:
+    drawn, plots = [curve for curve in analysis.decision_curves if curve.thresholds], []
+    reading = (
+        "A line is the net benefit of acting from a risk threshold on, its band the interval at each threshold by "
+        "itself, from resampled patients. The thin line of its colour is that of acting for every image, the dotted "
+        "line of acting for none. Higher is better."
+    )
+    for start in range(0, len(drawn), CURVES_PER_PLOT):
+        part = drawn[start : start + CURVES_PER_PLOT]
+        figure, axis = new_figure(3.9)
+        lines = [_decision_curve(axis, curve, place) for place, curve in enumerate(part)]
+        axis.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
+        top = max(max(max(curve.net_benefit), curve.prevalence) for curve in part)
+        axis.set(xlim=(0, 1), ylim=(-0.15 * top, 1.1 * top), xlabel="risk threshold", ylabel="net benefit")
+        figure.legend(lines, [cut(curve.class_name) for curve in part], loc="outside lower center", ncols=2)
+        number = f"_{start // CURVES_PER_PLOT + 1}" if len(drawn) > CURVES_PER_PLOT else ""
+        said = "; ".join(map(_net_benefits, part))
+        plots.append(Plot(f"decision_curves{number}", figure, "Decision curve", f"Net benefit: {said}",
+                          "The next classes, read as the first ones." if start else reading))  # fmt: skip
+    return plots
+
+
+def _decision_curve(axis: Axes, curve: ClassDecisionCurve, place: int) -> Line2D:
+    colour = PALETTE[place]
+    axis.plot(curve.thresholds, curve.treat_all, color=colour, linestyle=DASHES[place], linewidth=0.7)
+    if curve.low:
+        axis.fill_between(curve.thresholds, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+    (line,) = axis.plot(curve.thresholds, curve.net_benefit, color=colour, linestyle=DASHES[place], linewidth=1.6)
+    return line
+
+
+def _net_benefits(curve: ClassDecisionCurve) -> str:
+    """A decision curve in words, at three of its thresholds."""
+    at = [int(np.argmin(np.abs(np.array(curve.thresholds) - risk))) for risk in (0.1, 0.2, 0.5)]
+    values = (
+        f"{curve.net_benefit[k]:.3f} from {curve.thresholds[k]:.0%} on ({curve.treat_all[k]:.3f} for all)" for k in at
+    )
+    return f"{curve.class_name} {', '.join(values)}"
+
+
 def _confusion(analysis: Analysis) -> list[Plot]:
-    cells, names = np.array(analysis.confusion), [_cut(name) for name in analysis.class_names]
+    cells, names = np.array(analysis.confusion), [cut(name) for name in analysis.class_names]
     if analysis.multi_label or len(names) > 12:
         return []
-    figure, axis = _figure(1.4 + 0.42 * max(len(names), 3))
+    figure, axis = new_figure(1.4 + 0.42 * max(len(names), 3))
     shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
     axis.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
     for row, column in np.ndindex(cells.shape):
@@ -288,11 +214,12 @@ def _confusion(analysis: Analysis) -> list[Plot]:
 
 
 def _reliability(analysis: Analysis) -> list[Plot]:
-    figure, (axis, below) = _figure(4.9, 2, sharex=True, height_ratios=(3, 1))
+    figure, (axis, below) = new_figure(4.9, 2, sharex=True, height_ratios=(3, 1))
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfectly calibrated")
     errors_named, width = [], 0.1
-    before = "as the network gives them" if analysis.unit.name == "image" else "without the temperature"
-    for name, label, place in (("before", before, 1), ("after", "with the temperature", 0)):
+    as_given = "as the network gives them" if analysis.unit.name == "image" else "without the temperature"
+    forms = [("before", as_given, 1), ("after", "with the temperature", 0)]
+    for name, label, place in forms[: 1 if analysis.calibration.unchanged else 2]:
         one = getattr(analysis.calibration, name)
         bins = [bin for bin in one.bins if bin.count]
         if not bins:
@@ -322,7 +249,7 @@ def _reliability(analysis: Analysis) -> list[Plot]:
 
 def _risk_coverage(analysis: Analysis) -> list[Plot]:
     curve = analysis.risk_coverage
-    figure, axis = _figure(3.3)
+    figure, axis = new_figure(3.3)
     lone = "o" if len(curve.risk) == 1 else None
     axis.plot(curve.coverage, curve.risk, color=PALETTE[0], linewidth=1.6, marker=lone, label="surest first")
     axis.axhline(curve.risk[-1], color=GREY, linewidth=0.8, linestyle=":", label=f"all {analysis.unit.many}")
@@ -346,7 +273,7 @@ def _risk_coverage(analysis: Analysis) -> list[Plot]:
 
 def _forest(analysis: Analysis) -> list[Plot]:
     rows = [
-        (f"{_cut(column)}: {_cut(group.name)} ({group.images})", group.metrics.overall)
+        (f"{cut(column)}: {cut(group.name)} ({group.images})", group.metrics.overall)
         for column, groups in analysis.subgroups.columns.items()
         for group in groups
     ]
@@ -361,7 +288,7 @@ def _forest(analysis: Analysis) -> list[Plot]:
         if not known:
             continue
         drawn = [(f"all {units}", whole), *known] if whole.value is not None else known
-        figure, axis = _figure(0.9 + 0.28 * len(drawn))
+        figure, axis = new_figure(0.9 + 0.28 * len(drawn))
         for place, (_, one) in enumerate(drawn):
             colour = PALETTE[1] if one is whole else PALETTE[0]
             if one.low is not None:

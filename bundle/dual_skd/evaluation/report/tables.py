@@ -11,7 +11,6 @@ from dual_skd.evaluation.analysis.run_facts import Data, Efficiency, Run, StageS
 from dual_skd.evaluation.pages.rendering import Table, number, percent
 from dual_skd.evaluation.report.metric_names import CLASS_METRICS, KEY_METRICS, METRICS, meaning
 from dual_skd.evaluation.report.patients import class_counts, of_group, patients_in_words
-from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.subgroup_differences import GroupDifference
 from dual_skd.metrics.subgroups import Subgroup
 from dual_skd.utils.wording import first_few, metric_words
@@ -65,41 +64,14 @@ def classes(analysis: Analysis) -> Table:
     return Table(["class", *head, *(CLASS_METRICS[name] for name in names)], rows)
 
 
-def operating_points(analysis: Analysis) -> Table:
-    """Thresholds, what they did on the validation images, and what they do here."""
-    rows: list[list[Any]] = []
-    for point in analysis.operating_points:
-        rule = "Youden" if point.wanted is None else f"sensitivity ≥ {point.wanted:.0%}"
-        chosen, found = point.chosen, point.metrics
-        if chosen is None or found is None:
-            rows.append([point.class_name, rule, Estimate(None, reason=point.reason), *["–"] * 5])
-            continue
-        there = f"{chosen.positives}, {chosen.sensitivity:.3f} / {chosen.specificity:.3f}"
-        here = (found[name] for name in ("sensitivity", "specificity", "ppv", "npv"))
-        rows.append([point.class_name, rule, f"{chosen.threshold:.4f}", there, *here])
-    on_validation = f"on validation: {analysis.unit.many} of it, sensitivity / specificity"
-    return Table(["class", "rule", "threshold", on_validation, "sensitivity", "specificity", "PPV", "NPV"], rows)
-
-
 def calibration(analysis: Analysis) -> Table:
-    """Calibration metrics before and after the temperature."""
+    """Calibration metrics before and after the temperature; once where it is 1."""
     before, after = analysis.calibration.before.metrics, analysis.calibration.after.metrics
+    if analysis.calibration.unchanged:
+        return Table(["metric", "value"], [[METRICS[name], one] for name, one in (after or {}).items()])
     rows = [[METRICS[name], *("–" if one is None else one[name] for one in (before, after))]
             for name in before or after or {}]  # fmt: skip
     return Table(["metric", "before", "after"], rows)
-
-
-def prediction_sets(analysis: Analysis) -> Table:
-    """Coverage and size of the prediction sets."""
-    sets = analysis.prediction_sets
-    per_class = zip(analysis.class_names, sets.coverage_per_class, strict=True)
-    return Table(["", "value"], [
-        ["stated coverage", percent(sets.stated, 0)],
-        ["observed coverage", sets.coverage],
-        ["mean number of classes in a set", sets.mean_size],
-        ["sets of one class", percent(sets.single)],
-        *([f"coverage of {name}", number(value)] for name, value in per_class),
-    ])  # fmt: skip
 
 
 def groups(column: str, found: Sequence[Subgroup], class_names: Sequence[str], unit: str) -> Table:

@@ -16,15 +16,16 @@ from dual_skd.errors import InputError, NotWritten
 from dual_skd.evaluation.analysis import Analysis, analyse, to_json
 from dual_skd.evaluation.analysis.per_patient import files_per_patient
 from dual_skd.evaluation.report.cases import Case, explained_cases
+from dual_skd.evaluation.report.drawing import save
 from dual_skd.evaluation.report.model_card import model_card
 from dual_skd.evaluation.report.page import ReportContent, page
-from dual_skd.evaluation.report.plots import all_plots, save
+from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.networks.build import build_network
 from dual_skd.networks.described import require_buildable
-from dual_skd.options import PerPatient, read
+from dual_skd.options import Reporting, read
 from dual_skd.runs.lock import held
 from dual_skd.runs.model_file import load_model
 from dual_skd.utils.files import expanded, read_json, write_json, write_text
@@ -44,8 +45,7 @@ def write_report(
     images: bool = True,
     speed: bool = True,
     resamples: int = RESAMPLES,
-    per: str = "image",
-    combine: str = "mean",
+    **asked: Any,
 ) -> Path:
     """Writes ``report/report.html``, ``report/model_card.md`` and ``report/plots/``, and the analysis.
 
@@ -63,23 +63,20 @@ def write_report(
         images: show single images with maps.
         speed: measure the time per image on this computer, unless it was measured for this run before.
         resamples: number of bootstrap resamples.
-        per: ``image``, or ``patient`` for one answer per patient.
-        combine: how the images of a patient make it, ``mean`` or ``max``, see
-            :func:`~dual_skd.metrics.per_patient.combine_patients`.
+        asked: fields of :class:`~dual_skd.options.Reporting`, the options of a report.
 
     Returns:
         path of the page.
 
     Raises:
-        InputError: no such run or split, files that can't be read, or no patient is known.
+        InputError: no such run or split, files that can't be read, options that can't be, or no patient is known.
     """
-    read(PerPatient, {"per": per, "combine": combine})
+    options = read(Reporting, asked)
     directory = expanded(directory)
     model = Path(model) if model is not None else directory / "models" / "model.pt"
     with held(directory, "report") if directory.is_dir() else nullcontext():
-        combine = combine if per == "patient" else ""
         return _write(
-            directory, split, model, combine, show_names=show_names, images=images, speed=speed, resamples=resamples
+            directory, split, model, options, show_names=show_names, images=images, speed=speed, resamples=resamples
         )
 
 
@@ -87,7 +84,7 @@ def _write(
     directory: Path,
     split: str,
     model: Path,
-    combine: str,
+    options: Reporting,
     *,
     show_names: bool,
     images: bool,
@@ -96,12 +93,12 @@ def _write(
 ) -> Path:
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
-    if combine:
-        files = files_per_patient(files, combine)
+    if options.per == "patient":
+        files = files_per_patient(files, options.combine)
     folder, preprocessing = report_folder(directory, split, files.unit), info.get("preprocessing", {})
     with bar(None, "Writing the report", 4) as steps:
         times = _speed(network, files, directory / "run.json", measure=speed)
-        analysis = analyse(files, resamples=resamples, speed=times)
+        analysis = analyse(files, resamples=resamples, speed=times, options=options)
         steps.update(2)
         cases, cases_reason = _cases(files, network, preprocessing) if images else ([], "Images were left out.")
         steps.update()
@@ -174,8 +171,7 @@ class ReportWriter:
         split: name of the evaluation.
         model: the model file that is evaluated.
         resamples: number of bootstrap resamples.
-        per: ``patient`` writes a second report, of patients.
-        combine: see :func:`write_report`.
+        asked: see :func:`write_report`; of patients there is a second report.
     """
 
     def __init__(
@@ -185,11 +181,10 @@ class ReportWriter:
         *,
         model: str | Path | None = None,
         resamples: int = RESAMPLES,
-        per: str = "image",
-        combine: str = "mean",
+        **asked: Any,
     ) -> None:
         self.output_dir, self.split, self.model, self.resamples = Path(output_dir), split, model, resamples
-        self.of_patients = {"per": per, "combine": combine} if per == "patient" else {}
+        self.options = read(Reporting, asked)
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler at the end of the evaluation."""
@@ -198,13 +193,13 @@ class ReportWriter:
     def __call__(self, engine: Engine) -> None:
         if getattr(engine.state, "rank", 0) != 0:
             return
-        self._write("There is no report: %s")
-        if self.of_patients:
-            self._write("There is no report of patients: %s", **self.of_patients)
+        self._write("There is no report: %s", self.options.model_copy(update={"per": "image", "combine": "mean"}))
+        if self.options.per == "patient":
+            self._write("There is no report of patients: %s", self.options)
 
-    def _write(self, without: str, **options: str) -> None:
+    def _write(self, without: str, options: Reporting) -> None:
         try:
-            write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples, **options)  # type: ignore[arg-type]
+            write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples, **vars(options))
         except NotWritten:
             raise
         except InputError as error:

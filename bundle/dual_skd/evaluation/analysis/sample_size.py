@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many patients a next study needs, if it finds the values that these images have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dual_skd.evaluation.analysis.predictions import Predictions
+from dual_skd.metrics.design_effect import area_influence, design_effect
+from dual_skd.metrics.resampling import patient_numbers
+from dual_skd.metrics.sample_size import images_for_auc, images_for_share
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Patients that a metric of one class against the rest needs for an interval of the half width.
+
+    Attributes:
+        class_name: of the class.
+        metric: sensitivity, specificity or auc.
+        value: of these images, and expected of the next ones.
+        design_effect: how many images of these patients say as much as one independent image.
+        with_class: patients with the class; None where they don't matter.
+        without_class: patients without it.
+        reason: why there is no number.
+    """
+
+    class_name: str
+    metric: str
+    value: float | None = None
+    design_effect: float | None = None
+    with_class: int | None = None
+    without_class: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """The patients that a next study needs, see :class:`Needed`."""
+
+    half_width: float
+    patients_known: bool  # whether patients are counted, or images
+    needed: tuple[Needed, ...]  # three of each class
+
+
+def sample_size_of(predictions: Predictions, half_width: float) -> SampleSize:
+    """Patients of each class that a next study needs for intervals of sensitivity, specificity and AUC.
+
+    It is planned for as many images per patient as here, and for images that are as alike: the number of independent
+    images times the design effect (Kish 1965), divided by the images of a patient.
+
+    Args:
+        predictions: of the images that the values are of.
+        half_width: of the intervals, half of the distance between the limits.
+    """
+    needed = [one for k in predictions.frequent_classes() for one in _of_class(predictions, k, half_width)]
+    return SampleSize(half_width, any(predictions.patients), tuple(needed))
+
+
+def _of_class(predictions: Predictions, k: int, half_width: float) -> list[Needed]:
+    name, positive, level = predictions.class_names[k], predictions.positives(k), predictions.settings.level
+    units = patient_numbers(predictions.patients, len(positive))
+    if positive.all() or not positive.any():
+        reason = f"{'every' if positive.all() else 'no'} image is of {name}"
+        return [Needed(name, metric, reason=reason) for metric in ("sensitivity", "specificity", "auc")]
+    p = predictions.probabilities
+    called = p[:, k] > 0.5 if predictions.multi_label else p.argmax(axis=1) == k
+    rows = []
+    for metric, side, right in (("sensitivity", positive, called), ("specificity", ~positive, ~called)):
+        share = float(right[side].mean())
+        effect = design_effect(right[side] - share, units[side])
+        patients = _patients(images_for_share(share, half_width, level), effect, units[side])
+        with_class, without = (patients, None) if side is positive else (None, patients)
+        rows.append(Needed(name, metric, share, effect, with_class, without))
+    area, influence = area_influence(p[:, k], positive)
+    effect = design_effect(influence, units)
+    images = images_for_auc(area, half_width, float(positive.mean()), level)
+    up, down = (_patients(one, effect, units[side]) for one, side in zip(images, (positive, ~positive), strict=True))
+    return [*rows, Needed(name, "auc", area, effect, up, down)]
+
+
+def _patients(images: int, effect: float, units: np.ndarray) -> int:
+    """Patients with as many images each as these (n,), for so many independent images."""
+    return math.ceil(images * effect * len(np.unique(units)) / len(units) - 1e-9)
