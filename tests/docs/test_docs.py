@@ -31,6 +31,8 @@ MODULES = [
     "metrics.mcnemar",
     "metrics.operating_point",
     "metrics.paired",
+    "metrics.recalibration",
+    "metrics.risk_calibration",
     "serving.predictor",
     "utils.wording",
 ]

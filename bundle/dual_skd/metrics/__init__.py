@@ -11,7 +11,9 @@ from dual_skd.utils.lazy import on_first_use
 _NAMES = {  # of each module
     "bootstrap": "Intervals bootstrap_intervals",
     "calibration": "fit_temperature",
+    "recalibration": "Recalibration fit_recalibration",
     "reliability_diagram": "reliability",
+    "risk_calibration": "RiskCalibration risk_calibration",
     "estimates": "wilson_interval Estimate",
     "classification": "area_under_roc calibration_error classification_metrics mean_logits",
     "delong": "AreaDifference auc_interval class_auc_intervals delong_test macro_auc_interval",
