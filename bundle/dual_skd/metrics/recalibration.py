@@ -94,8 +94,8 @@ def fit_recalibration(
     Example:
         >>> p = np.array([[0.8, 0.2]] * 40)  # says 20 %, and half of them are ill
         >>> found = fit_recalibration(p, np.arange(40) % 2, slope=False)
-        >>> round(found.intercepts[1] / np.log(4), 6), found(p)[0].round(6).tolist()
-        (1.0, [0.5, 0.5])
+        >>> round(found.intercepts[1], 6), found(p)[0].round(6).tolist()  # log 4
+        (1.386294, [0.5, 0.5])
     """
     p, labels = checked_predictions(probabilities, labels, multi_label)
     names, units = checked_class_names(class_names, p.shape[1]), patient_numbers(patients, len(p))

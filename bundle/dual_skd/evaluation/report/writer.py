@@ -24,8 +24,9 @@ from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.networks.build import build_network
 from dual_skd.networks.described import require_buildable
 from dual_skd.runs.lock import held
+from dual_skd.runs.metrics_file import read_metrics, write_metrics
 from dual_skd.runs.model_file import load_model
-from dual_skd.utils.files import expanded, read_json, write_json, write_text
+from dual_skd.utils.files import expanded, write_text
 from dual_skd.utils.progress import bar
 
 logger = logging.getLogger(__name__)
@@ -99,17 +100,17 @@ def _write(
     )
     write_text(folder / "report.html", page(content), private=True)  # pictures of patients
     write_text(folder / "model_card.md", model_card(analysis, explained=bool(cases)))
-    _record(directory / "metrics.json", analysis)
+    _record(directory, analysis)
     return folder / "report.html"
 
 
-def _record(path: Path, analysis: Analysis) -> None:
+def _record(directory: Path, analysis: Analysis) -> None:
     """Adds the analysis to ``metrics.json``, and the time per image where it is known."""
-    record = read_json(path)
+    record = read_metrics(directory)
     record[analysis.split] = (record.get(analysis.split) or {}) | {"analysis": to_json(analysis)}
     if analysis.efficiency.speed is not None:
         record["speed"] = analysis.efficiency.speed
-    write_json(path, record)
+    write_metrics(directory, record)
 
 
 def _cases(files: RunFiles, network: nn.Module | None, preprocessing: dict[str, Any]) -> tuple[list[Case], str]:
