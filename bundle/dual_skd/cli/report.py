@@ -7,10 +7,12 @@ import argparse
 from pathlib import Path
 
 from dual_skd.cli.shared import add_split, write_lines
+from dual_skd.options import Recalibrating
+from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.utils.wording import closing, metric_rows, quoted
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``report``."""
     parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of an evaluated run")
     add_split(parser)
@@ -18,11 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures of single images")
     parser.add_argument("--no-speed", action="store_true", help="don't measure the time per image")
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default: 2000)")
+    add_options(parser, Recalibrating)
 
 
 def main(args: argparse.Namespace) -> int:
     """Writes the report, prints where it is with the main numbers, and returns 0."""
     from dual_skd.api.results import MAIN_METRICS
+    from dual_skd.evaluation.analysis.recalibration import in_words as recalibration_in_words
     from dual_skd.evaluation.report.writer import write_report
     from dual_skd.evaluation.run_files import unfinished
     from dual_skd.options import training_command
@@ -35,6 +39,7 @@ def main(args: argparse.Namespace) -> int:
         images=not args.no_images,
         speed=not args.no_speed,
         resamples=args.resamples,
+        **given(args, Recalibrating),
     )
     folder = path.parent.parent
     run, analysis = read_json(folder / "run.json"), read_json(folder / "metrics.json")[args.split]["analysis"]
@@ -43,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
     rows: list[tuple[str, str | Path]] = [("warning", warning), ("images", str(analysis["images"]))]
     home = analysis["home"] or {"metrics": {}, "reason": ""}
     rows += metric_rows(overall, MAIN_METRICS, (home["metrics"], home["reason"]), level)
+    rows += [("recalibrated", recalibration_in_words(analysis["recalibration"]))]
     rows += [("model card", path.with_name("model_card.md")), ("plots", path.with_name("plots"))]
     following = f"dual-skd predict IMAGES --model {quoted(args.run_dir)}"
     if warning:

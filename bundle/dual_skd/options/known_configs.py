@@ -9,7 +9,7 @@ from pathlib import Path
 KNOWN = {
     "convnext.json": "ff56ada4fa6f044f22463ff0b72687d077fb570e4d81c3800ecd13bdfdd3fde8",
     "corruption.json": "68ee77ef21920600126ef16ff8a42c71e0faa95dc719acfd605e9161bc022a0b",
-    "evaluate.json": "1ddf690915338c7943ddc2d3cae18302e39cfcb67e011e7b15628a14c841c893",
+    "evaluate.json": "62f252ecf6226027a2aef9dd71afcd845ca11df0f9ceadd7b290217e50adaabf",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
     "inference.json": "1883cb277fb1473a4957bc2539bfaba935d798c093656dfc10c03ff7a535a9e1",
     "multi_gpu_train.json": "b4b0869b9e42103c5ac520964fd1305e0120a32cff4813371305316ddbeb5f81",

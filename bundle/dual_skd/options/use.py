@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dual_skd.options.choices import BadFile
-from dual_skd.options.kinds import Codes, Corruptions, Count, Options, Place, Strengths, Switch, Text, option
+from pydantic import model_validator
+
+from dual_skd.errors import InputError
+from dual_skd.options.choices import BadFile, Recalibrate
+from dual_skd.options.kinds import Chance, Codes, Corruptions, Count, Options, Place, Strengths, Switch, Text, option
 from dual_skd.options.shared import Answers, Copies, Finding, Machine, Reading, Unexpected
 
 
@@ -33,6 +36,18 @@ class Measured(Options):
     report: Switch = option(True, "write the report page and the model card", everyday=True)
 
 
+class Recalibrating(Options):
+    """Recalibration"""
+
+    recalibrate: Recalibrate = option(
+        "none",
+        "fit the probabilities to a share of these patients, and measure them on the others beside those as they are: "
+        "`intercept` alone, or `slope` and intercept ([another hospital](howto/two_hospitals.md#recalibrate))",
+        everyday=True,
+    )
+    recalibrate_share: Chance = option(0.33, "share of the patients that `recalibrate` fits on")
+
+
 class Robustness(Options):
     """Corrupted images"""
 
@@ -45,8 +60,17 @@ class Robustness(Options):
     corrupt_auxiliary: Switch = option(True, "measure the auxiliary on corrupted images, too")
 
 
-class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Answers, Measured):
+class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Recalibrating, Answers, Measured):
     """Options of an evaluation."""
+
+    @model_validator(mode="after")
+    def _recalibration_has_a_report(self) -> Evaluation:
+        if self.recalibrate != "none" and not self.report:
+            raise InputError(
+                f"recalibrate is {self.recalibrate}, which is measured for the report, and report is off; leave out "
+                "one of the two."
+            )
+        return self
 
 
 class Asked(Options):

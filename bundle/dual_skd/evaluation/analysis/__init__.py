@@ -13,6 +13,7 @@ from typing import Any
 from dual_skd.evaluation.analysis import decisions, run_facts
 from dual_skd.evaluation.analysis.calibration import Calibration, calibration_of, normalised, with_temperature
 from dual_skd.evaluation.analysis.predictions import Patients, Predictions, Settings
+from dual_skd.evaluation.analysis.recalibration import Recalibrated, recalibration_of, risks_of
 from dual_skd.evaluation.analysis.subgroups import Subgroups, subgroups_of
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.bootstrap import RESAMPLES, Intervals
@@ -20,6 +21,8 @@ from dual_skd.metrics.curves import precision_recall_curve, roc_curve
 from dual_skd.metrics.delong import class_auc_intervals, macro_auc_interval
 from dual_skd.metrics.estimates import LEVEL, Estimate
 from dual_skd.metrics.reliability_diagram import ReliabilityBin
+from dual_skd.metrics.risk_calibration import RiskCalibration
+from dual_skd.options import Recalibrating
 
 SENSITIVITY = 0.9  # of the second operating point
 
@@ -47,6 +50,8 @@ class Analysis:
     delong: DelongIntervals
     operating_points: tuple[decisions.ClassThreshold, ...]  # two of every class
     calibration: Calibration
+    risk_calibration: tuple[RiskCalibration, ...]  # of the classes with the most images
+    recalibration: Recalibrated
     prediction_sets: decisions.PredictionSets
     risk_coverage: decisions.RiskCoverage
     subgroups: Subgroups
@@ -70,6 +75,7 @@ def analyse(
     alpha: float = 0.1,
     sensitivity: float = SENSITIVITY,
     speed: Mapping[str, Any] | None = None,
+    recalibrating: Recalibrating | None = None,
 ) -> Analysis:
     """Measures a run from its files.
 
@@ -84,6 +90,7 @@ def analyse(
         alpha: share of images whose prediction set may miss the label; that of the evaluation, where it had sets.
         sensitivity: of the second operating point; the first one has the largest sensitivity + specificity.
         speed: time per image, where it was measured.
+        recalibrating: whether and how to recalibrate on a share of the patients; None for not.
     """
     table, names, multi_label = files.table, files.table.class_names, files.multi_label
     records_of = {record["image"]: record for record in files.records}
@@ -91,7 +98,7 @@ def analyse(
     patients = [str(record.get("patient") or "") for record in records]
     p, settings = normalised(table.probabilities, multi_label), Settings(level, resamples, seed)
     predictions = Predictions(p, table.labels, patients, names, multi_label, settings)
-    forms = with_temperature(files, p)
+    forms, asked = with_temperature(files, p), recalibrating or Recalibrating()
     delong: dict[str, Any] = {"patients": patients, "level": level, "class_names": names, "multi_label": multi_label}
     return Analysis(
         split=files.split,
@@ -107,6 +114,10 @@ def analyse(
         ),
         operating_points=decisions.thresholds(predictions, forms, files, sensitivity),
         calibration=calibration_of(predictions, forms),
+        risk_calibration=risks_of(predictions),
+        recalibration=recalibration_of(
+            predictions, asked.recalibrate, asked.recalibrate_share, chose_the_model=files.section == "validation"
+        ),
         prediction_sets=decisions.sets_of(predictions, forms, files, alpha),
         risk_coverage=decisions.risk_coverage_of(predictions),
         subgroups=subgroups_of(predictions, records),
@@ -129,6 +140,8 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         found["training"] = {"epochs": [], "reason": analysis.training.reason}
     if analysis.prediction_sets.coverage is None:
         found["prediction_sets"] = {key: found["prediction_sets"][key] for key in ("alpha", "coverage", "reason")}
+    if analysis.recalibration.after is None:
+        found["recalibration"] = {key: found["recalibration"][key] for key in ("form", "share", "reason")}
     return found
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.pages.rendering import Table, render
-from dual_skd.evaluation.report import tables
+from dual_skd.evaluation.report import risk_tables, tables
 from dual_skd.evaluation.report.commands import commands
-from dual_skd.evaluation.report.metric_names import METRICS
+from dual_skd.evaluation.report.metric_names import METRICS, label
 
 
 def model_card(analysis: Analysis, explained: bool = False) -> str:
@@ -24,7 +24,7 @@ def model_card(analysis: Analysis, explained: bool = False) -> str:
     sizes = [(role, one.architecture or "", f"{one.parameters or 0:,}", f"{one.macs or 0:,}")
              for role, one in analysis.efficiency.networks.items()]  # fmt: skip
     overall, twins = analysis.metrics.overall, sum(tables.twins(analysis.data))
-    values = [(label, overall[name]) for name, label in METRICS.items() if name in overall]
+    values = [(label(name, analysis), overall[name]) for name in METRICS if name in overall]
     small_groups = [
         f"{column} {group.name}: {group.too_small}"
         for column, groups in analysis.subgroups.columns.items() for group in groups if group.too_small
@@ -42,5 +42,8 @@ def model_card(analysis: Analysis, explained: bool = False) -> str:
         twins=twins if twins or analysis.data.twins_searched else "unknown, as no search for them is recorded",
         metrics=Table(["metric", f"value ({analysis.settings.level:.0%} interval)"], values),
         classes=Table(head[:5], [row[:5] for row in rows]),
+        risks=risk_tables.risks(analysis.risk_calibration),
+        recalibrated=risk_tables.recalibrated(analysis),
+        fitted=risk_tables.fitted(analysis.recalibration),
         commands=commands(analysis),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.pages.rendering import render
-from dual_skd.evaluation.report import tables
+from dual_skd.evaluation.report import risk_tables, tables
 from dual_skd.evaluation.report.cases import KINDS, Case
 from dual_skd.evaluation.report.commands import capital_words, commands
 from dual_skd.evaluation.report.headline import headline, measured_images, question
@@ -76,6 +76,7 @@ def page(content: ReportContent) -> str:
         report=content,
         analysis=analysis,
         tables=tables,
+        risk_tables=risk_tables,
         question=question(analysis.class_names, analysis.multi_label),
         images=measured_images(analysis),
         headline=headline(analysis),

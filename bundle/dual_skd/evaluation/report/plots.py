@@ -99,11 +99,14 @@ class Plot(NamedTuple):
 
 def all_plots(analysis: Analysis) -> dict[str, list[Plot]]:
     """Every plot that the analysis has the numbers for, by section: an empty list where it has none."""
+    from dual_skd.evaluation.report.risk_plots import risk_curves  # which draws with what is here
+
     drawers: dict[str, Callable[[Analysis], list[Plot]]] = {
         "roc": _roc,
         "precision_recall": _precision_recall,
         "confusion": _confusion,
         "calibration": _reliability,
+        "risk_calibration": risk_curves,
         "risk_coverage": _risk_coverage,
         "subgroups": _forest,
     }
@@ -141,12 +144,14 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _figure(height: float, rows: int = 1, **options: Any):
+def new_figure(height: float, rows: int = 1, **options: Any):
+    """A figure as wide as all others, and its axes."""
     figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, 1, **options)
 
 
-def _cut(name: str) -> str:
+def cut(name: str) -> str:
+    """A name for a plot, with an ellipsis where it is long."""
     name = " ".join(clean(name).split())
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
 
@@ -164,7 +169,7 @@ def training_plots(training: Training) -> list[Plot]:
 
 def _training(training: Training) -> Plot:
     names = list(next(iter(training.series.values())))
-    figure, axes = _figure(2.0 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
+    figure, axes = new_figure(2.0 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
     for axis, name in zip(axes[:, 0], names, strict=True):
         for place, (network, series) in enumerate(training.series.items()):
             values = [np.nan if value is None else value for value in series[name]]
@@ -228,13 +233,13 @@ def _curve_plots(
     drawn, plots = [curve for curve in curves if curve.x], []
     for start in range(0, len(drawn), CURVES_PER_PLOT):
         part = drawn[start : start + CURVES_PER_PLOT]
-        figure, axis = _figure(3.9)
+        figure, axis = new_figure(3.9)
         named, lines, labels = [], [], []
         for place, curve in enumerate(part):
             area = areas.get(curve.class_name)
             value = "" if area is None or area.value is None else f" {area.value:.3f}"
             lines += axis.plot(curve.x, curve.y, color=PALETTE[place], linestyle=DASHES[place], linewidth=1.6)
-            labels.append(f"{_cut(curve.class_name)}{value}")
+            labels.append(f"{cut(curve.class_name)}{value}")
             if curve.grid:
                 axis.fill_between(curve.grid, curve.low, curve.high, color=PALETTE[place], alpha=0.15,
                                   linewidth=0)  # fmt: skip
@@ -259,10 +264,10 @@ def _curve_plots(
 
 
 def _confusion(analysis: Analysis) -> list[Plot]:
-    cells, names = np.array(analysis.confusion), [_cut(name) for name in analysis.class_names]
+    cells, names = np.array(analysis.confusion), [cut(name) for name in analysis.class_names]
     if analysis.multi_label or len(names) > 12:
         return []
-    figure, axis = _figure(1.4 + 0.42 * max(len(names), 3))
+    figure, axis = new_figure(1.4 + 0.42 * max(len(names), 3))
     shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
     axis.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
     for row, column in np.ndindex(cells.shape):
@@ -280,7 +285,7 @@ def _confusion(analysis: Analysis) -> list[Plot]:
 
 
 def _reliability(analysis: Analysis) -> list[Plot]:
-    figure, (axis, below) = _figure(4.9, 2, sharex=True, height_ratios=(3, 1))
+    figure, (axis, below) = new_figure(4.9, 2, sharex=True, height_ratios=(3, 1))
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfectly calibrated")
     errors_named, width = [], 0.1
     for name, label, place in (("before", "as the network gives them", 1), ("after", "with the temperature", 0)):
@@ -311,7 +316,7 @@ def _reliability(analysis: Analysis) -> list[Plot]:
 
 def _risk_coverage(analysis: Analysis) -> list[Plot]:
     curve = analysis.risk_coverage
-    figure, axis = _figure(3.3)
+    figure, axis = new_figure(3.3)
     lone = "o" if len(curve.risk) == 1 else None
     axis.plot(curve.coverage, curve.risk, color=PALETTE[0], linewidth=1.6, marker=lone, label="surest first")
     axis.axhline(curve.risk[-1], color=GREY, linewidth=0.8, linestyle=":", label="all images")
@@ -331,7 +336,7 @@ def _risk_coverage(analysis: Analysis) -> list[Plot]:
 
 def _forest(analysis: Analysis) -> list[Plot]:
     rows = [
-        (f"{_cut(column)}: {_cut(group.name)} ({group.images})", group.metrics.overall)
+        (f"{cut(column)}: {cut(group.name)} ({group.images})", group.metrics.overall)
         for column, groups in analysis.subgroups.columns.items()
         for group in groups
     ]
@@ -346,7 +351,7 @@ def _forest(analysis: Analysis) -> list[Plot]:
         if not known:
             continue
         drawn = [("all images", whole), *known] if whole.value is not None else known
-        figure, axis = _figure(0.9 + 0.28 * len(drawn))
+        figure, axis = new_figure(0.9 + 0.28 * len(drawn))
         for place, (_, one) in enumerate(drawn):
             colour = PALETTE[1] if one is whole else PALETTE[0]
             if one.low is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.analysis.run_facts import Data, Efficiency, Run, StageSelection, Training
 from dual_skd.evaluation.pages.rendering import Table, number, percent
-from dual_skd.evaluation.report.metric_names import CLASS_METRICS, KEY_METRICS, METRICS, meaning
+from dual_skd.evaluation.report.metric_names import CLASS_METRICS, KEY_METRICS, METRICS, label, meaning
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.subgroups import Subgroup
 from dual_skd.utils.wording import first_few, metric_words
@@ -37,9 +37,9 @@ def metrics(analysis: Analysis) -> Table:
     """Every metric of all images."""
     overall = analysis.metrics.overall
     rows: list[list[Any]] = [
-        [label, (overall[name], _absent_classes(name, analysis)),
+        [label(name, analysis), (overall[name], _absent_classes(name, analysis)),
          "see above" if name in KEY_METRICS else meaning(name, analysis)]
-        for name, label in METRICS.items() if name in overall
+        for name in METRICS if name in overall
     ]  # fmt: skip
     of_delong = ["macro AUC, interval of DeLong", analysis.delong.macro, "The same number, its interval by a formula."]
     rows.insert(1, of_delong)
@@ -84,7 +84,7 @@ def operating_points(analysis: Analysis) -> Table:
 def calibration(analysis: Analysis) -> Table:
     """Calibration metrics before and after the temperature."""
     before, after = analysis.calibration.before.metrics, analysis.calibration.after.metrics
-    rows = [[METRICS[name], *("–" if one is None else one[name] for one in (before, after))]
+    rows = [[label(name, analysis), *("–" if one is None else one[name] for one in (before, after))]
             for name in before or after or {}]  # fmt: skip
     return Table(["metric", "before", "after"], rows)
 

@@ -23,6 +23,7 @@ from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.networks.build import build_network
 from dual_skd.networks.described import require_buildable
+from dual_skd.options import Recalibrating, read
 from dual_skd.runs.lock import held
 from dual_skd.runs.metrics_file import read_metrics, write_metrics
 from dual_skd.runs.model_file import load_model
@@ -43,6 +44,8 @@ def write_report(
     images: bool = True,
     speed: bool = True,
     resamples: int = RESAMPLES,
+    recalibrate: str | None = None,
+    recalibrate_share: float | None = None,
 ) -> Path:
     """Writes ``report/report.html``, ``report/model_card.md`` and ``report/plots/``, and the analysis.
 
@@ -58,6 +61,10 @@ def write_report(
         images: show single images with maps.
         speed: measure the time per image on this computer, unless it was measured for this run before.
         resamples: number of bootstrap resamples.
+        recalibrate: fit an intercept, or intercept and ``slope``, to a share of the patients, and measure the
+            recalibrated probabilities on the others; "none" for not. None takes what the last report of this evaluation
+            had.
+        recalibrate_share: of the patients, for the fit; None as above.
 
     Returns:
         path of the page.
@@ -67,19 +74,25 @@ def write_report(
     """
     directory = expanded(directory)
     model = Path(model) if model is not None else directory / "models" / "model.pt"
+    given = {"recalibrate": recalibrate, "recalibrate_share": recalibrate_share}
+    asked = {name: value for name, value in given.items() if value is not None}
+    read(Recalibrating, asked)
     with held(directory, "report") if directory.is_dir() else nullcontext():
-        return _write(directory, split, model, show_names=show_names, images=images, speed=speed, resamples=resamples)
+        return _write(
+            directory, split, model, asked, show_names=show_names, images=images, speed=speed, resamples=resamples
+        )
 
 
 def _write(
-    directory: Path, split: str, model: Path, *, show_names: bool, images: bool, speed: bool, resamples: int
-) -> Path:
+    directory: Path, split: str, model: Path, asked: dict[str, Any], *, show_names: bool, images: bool, speed: bool,
+    resamples: int,
+) -> Path:  # fmt: skip
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
     folder, preprocessing = report_folder(directory, split), info.get("preprocessing", {})
     with bar(None, "Writing the report", 4) as steps:
         times = _speed(network, files, directory / "run.json", measure=speed)
-        analysis = analyse(files, resamples=resamples, speed=times)
+        analysis = analyse(files, resamples=resamples, speed=times, recalibrating=_recalibrating(files, asked))
         steps.update(2)
         cases, cases_reason = _cases(files, network, preprocessing) if images else ([], "Images were left out.")
         steps.update()
@@ -102,6 +115,14 @@ def _write(
     write_text(folder / "model_card.md", model_card(analysis, explained=bool(cases)))
     _record(directory, analysis)
     return folder / "report.html"
+
+
+def _recalibrating(files: RunFiles, asked: dict[str, Any]) -> Recalibrating:
+    """What is asked for, else what the last report of this evaluation had."""
+    entry = files.metrics.get(files.split) or {}
+    former = (entry.get("analysis") or {}).get("recalibration") or {}
+    kept = {f"recalibrate{of}": former[key] for of, key in (("", "form"), ("_share", "share")) if key in former}
+    return read(Recalibrating, kept | asked)
 
 
 def _record(directory: Path, analysis: Analysis) -> None:
@@ -148,6 +169,8 @@ class ReportWriter:
         split: name of the evaluation.
         model: the model file that is evaluated.
         resamples: number of bootstrap resamples.
+        recalibrate: see :func:`write_report`.
+        recalibrate_share: see there.
     """
 
     def __init__(
@@ -157,8 +180,11 @@ class ReportWriter:
         *,
         model: str | Path | None = None,
         resamples: int = RESAMPLES,
+        recalibrate: str | None = None,
+        recalibrate_share: float | None = None,
     ) -> None:
         self.output_dir, self.split, self.model, self.resamples = Path(output_dir), split, model, resamples
+        self.recalibrating: dict[str, Any] = {"recalibrate": recalibrate, "recalibrate_share": recalibrate_share}
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler at the end of the evaluation."""
@@ -168,7 +194,7 @@ class ReportWriter:
         if getattr(engine.state, "rank", 0) != 0:
             return
         try:
-            write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples)
+            write_report(self.output_dir, self.split, model=self.model, resamples=self.resamples, **self.recalibrating)
         except NotWritten:
             raise
         except InputError as error:
