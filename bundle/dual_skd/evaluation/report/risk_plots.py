@@ -10,8 +10,8 @@ from dual_skd.evaluation.report import plots
 
 READING = (
     "Images are sorted by the risk of the class, in groups of about equal size. The height is the share of a group "
-    "that is of the class. On the dotted line risks are right, below it too high, above it too low. The 95% bars take into "
-    "account that images of one patient are alike."
+    "that is of the class. On the dotted line risks are right, below it too high, above it too low. The 95% bars take "
+    "into account that images of one patient are alike."
 )
 
 
