@@ -75,7 +75,7 @@ def test_several_labels_are_recalibrated_one_by_one_and_a_rare_one_is_left():
         (predictions(), {"chose_the_model": True}, "these images chose the model and its temperature"),
         (predictions(patients=2), {"share": 0.1}, "a share of 0.1 of 2 patients leaves no image to fit on"),
         (predictions(), {"share": 0.95}, "of those left to measure on 6 patients with well, at least 10 are needed"),
-        (predictions(), {"share": 0.05}, "No recalibration: 5 patients with well, at least 10 are needed"),
+        (predictions(), {"share": 0.05}, "of those to fit on 5 patients with well, at least 10 are needed"),
     ],
 )  # fmt: skip
 def test_it_is_refused_in_words_and_the_log_says_so(given, options, reason, caplog):

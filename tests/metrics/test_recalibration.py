@@ -89,7 +89,9 @@ def test_a_probability_of_0_counts_as_a_small_one():
 def test_it_is_refused_in_words_where_the_images_can_not_tell():
     p, labels = drawn(60, classes=2)
     few = np.where(np.arange(60) < 7, 1, 0)
-    with pytest.raises(InputError, match="No recalibration: 7 patients with ill, at least 10 are needed; give more"):
+    with pytest.raises(
+        InputError, match="No recalibration: of those to fit on 7 patients with ill, at least 10 are needed; give more"
+    ):
         fit_recalibration(p, few, class_names=["well", "ill"])
     with pytest.raises(InputError, match="3 patients with 0, at least 10"):
         fit_recalibration(p, labels, [str(place % 3) for place in range(60)])
@@ -111,7 +113,7 @@ def test_a_label_with_too_few_patients_stays_as_it_is_and_one_without_any_other_
     assert found.intercepts[1:] == (0, 0) and found.slopes[1:] == (1, 1) and found.slopes[0] != 1
     assert found.notes == ("4 patients with b, at least 10 are needed", "0 patients without c, at least 10 are needed")
     np.testing.assert_allclose(found(risks, multi_label=True)[:, 1:], risks[:, 1:], atol=1e-9)
-    with pytest.raises(InputError, match="No recalibration: 4 patients with b"):
+    with pytest.raises(InputError, match="No recalibration: of those to fit on 4 patients with b"):
         fit_recalibration(risks[:, 1:], both[:, 1:], class_names=["b", "c"], multi_label=True)
     flat = np.stack([p[:, 1], np.full(200, 0.3)], axis=1)
     found = fit_recalibration(flat, np.stack([labels, labels], axis=1), class_names=["a", "b"], multi_label=True)

@@ -102,7 +102,9 @@ def fit_recalibration(
     if multi_label:
         return _of_labels(p, labels, units, slope, names)
     if reasons := too_few_patients(labels[:, None] == np.arange(p.shape[1]), units, names):
-        raise InputError(f"No recalibration: {reasons[0]}; give more images, or another share of them.")
+        raise InputError(
+            f"No recalibration: of those to fit on {reasons[0]}; give more images, or a larger share of them."
+        )
     found = _fit_or_refuse(log_probabilities(p), labels, units, slope, names)
     return Recalibration(tuple(found.intercepts.tolist()), (found.slope,) * len(names))
 
@@ -124,7 +126,9 @@ def _of_labels(
         else:
             intercepts[k], slopes[k] = float(found.intercepts[1]), found.slope
     if len(notes) == len(names):
-        raise InputError(f"No recalibration: {notes[0]}; give more images, or another share of them.")
+        raise InputError(
+            f"No recalibration: of those to fit on {notes[0]}; give more images, or a larger share of them."
+        )
     return Recalibration(tuple(intercepts), tuple(slopes), tuple(notes))
 
 

@@ -353,7 +353,7 @@ def test_a_recalibration_stands_beside_the_numbers_as_they_are(run_folder, class
 def test_a_recalibration_that_can_not_be_is_explained_in_its_place(run_folder):
     directory = run_folder(np.arange(24) % 3)
     _, _, words = rendered(directory, recalibrating={"recalibrate": "slope", "recalibrate_share": 0.5})
-    reason = "of those left to measure on 6 patients with normal, at least 10 are needed"
+    reason = "of those left to measure on 4 patients with normal, at least 10 are needed"
     assert f"Recalibration No recalibration: {reason}" in words
     analysis = analyse(read_run(directory), resamples=20, recalibrating=Recalibrating(recalibrate="slope"))
     assert "No recalibration: of those left" in model_card(analysis)
