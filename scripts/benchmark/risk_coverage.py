@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from dual_skd.metrics.risk_calibration import risk_calibration
+from dual_skd.metrics.risks import risk_calibration
 from scripts.markdown import table_head, table_row
 
 # patients, images of each, mean number of ill patients were each image a patient

@@ -32,7 +32,7 @@ MODULES = [
     "metrics.operating_point",
     "metrics.paired",
     "metrics.recalibration",
-    "metrics.risk_calibration",
+    "metrics.risks",
     "serving.predictor",
     "utils.wording",
 ]

@@ -13,7 +13,7 @@ _NAMES = {  # of each module
     "calibration": "fit_temperature",
     "recalibration": "Recalibration fit_recalibration",
     "reliability_diagram": "reliability",
-    "risk_calibration": "RiskCalibration risk_calibration",
+    "risks": "RiskCalibration risk_calibration",
     "estimates": "wilson_interval Estimate",
     "classification": "area_under_roc calibration_error classification_metrics mean_logits",
     "delong": "AreaDifference auc_interval class_auc_intervals delong_test macro_auc_interval",

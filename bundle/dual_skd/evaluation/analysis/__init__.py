@@ -21,7 +21,7 @@ from dual_skd.metrics.curves import precision_recall_curve, roc_curve
 from dual_skd.metrics.delong import class_auc_intervals, macro_auc_interval
 from dual_skd.metrics.estimates import LEVEL, Estimate
 from dual_skd.metrics.reliability_diagram import ReliabilityBin
-from dual_skd.metrics.risk_calibration import RiskCalibration
+from dual_skd.metrics.risks import RiskCalibration
 from dual_skd.options import Recalibrating
 
 SENSITIVITY = 0.9  # of the second operating point

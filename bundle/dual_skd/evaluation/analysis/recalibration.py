@@ -15,7 +15,7 @@ from dual_skd.evaluation.analysis.predictions import Predictions
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.recalibration import fit_recalibration, patients_for_the_fit, too_few_patients
 from dual_skd.metrics.resampling import patient_numbers
-from dual_skd.metrics.risk_calibration import RiskCalibration, risk_calibration
+from dual_skd.metrics.risks import RiskCalibration, risk_calibration
 from dual_skd.utils.wording import counted
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.analysis.recalibration import Recalibrated
 from dual_skd.evaluation.pages.rendering import Table, number
 from dual_skd.evaluation.report.metric_names import label
-from dual_skd.metrics.risk_calibration import RiskCalibration
+from dual_skd.metrics.risks import RiskCalibration
 
 ENOUGH = 100  # patients with and without a class, for numbers that say something (Vergouwe 2005; Collins 2016)
 

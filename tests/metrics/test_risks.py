@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dual_skd.metrics.risk_calibration import SMALLEST, risk_calibration
+from dual_skd.metrics.risks import SMALLEST, risk_calibration
 
 # images, images per patient, spread, shift, stretch -> events; slope, intercept, observed / expected with limits
 REFERENCES = {
