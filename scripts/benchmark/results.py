@@ -81,8 +81,11 @@ class Results:
 
     def values(self, data: str, fraction: float, row: str, name: str, network: str = "student") -> np.ndarray:
         """A metric for all seeds; those where it isn't defined are left out."""
-        lines = self.of(data, fraction, row, network).values()
-        return np.array([float(line[name]) for line in lines if line[name] != ""])
+        lines = self.of(data, fraction, row, network)
+        if name == "brier":  # of the probabilities, see store.FORMER_COLUMNS
+            found = [self.metrics(data, fraction, row, seed, network).get(name) for seed in lines]
+            return np.array([value for value in found if value is not None])
+        return np.array([float(line[name]) for line in lines.values() if line[name] != ""])
 
     def shared_means(self, data: str, fraction: float, rows: Sequence[str], name: str) -> np.ndarray:
         """Per row the mean of a student's metric over the seeds that all of the rows have; nan without any."""

@@ -15,7 +15,7 @@ import numpy as np
 from dual_skd.errors import InputError
 from dual_skd.utils.files import replace_file
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "nll", "ece", "brier")
+METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "f1", "nll", "ece")
 CELL_COLUMNS = ("data", "fraction", "row", "seed")
 COLUMNS = (
     *CELL_COLUMNS, "network", "images", *METRICS, *(f"val_{name}" for name in METRICS), "parameters", "macs", "seconds",
@@ -23,6 +23,8 @@ COLUMNS = (
 )  # fmt: skip
 CORRUPTION_METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "nll", "ece")
 # of the CSV files by name; images as they are have the corruption "none" and the strength 0
+# the Brier score is computed from the probabilities: versions before its scale changed kept columns of it
+FORMER_COLUMNS = ("brier", "val_brier")
 TABLES = {
     "benchmark": COLUMNS,
     "robustness": (*CELL_COLUMNS, "network", "corruption", "strength", *CORRUPTION_METRICS),
@@ -66,19 +68,23 @@ def read_rows(results: Path, table: str = "benchmark") -> list[dict[str, str]]:
     """All lines of one of the :data:`TABLES`; none without the file.
 
     Raises:
-        InputError: it has other columns than this program writes.
+        InputError: it has other columns than this program writes, or a line has another number of fields.
     """
     path, columns = results / f"{table}.csv", TABLES[table]
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != columns:
+        if tuple(name for name in reader.fieldnames or () if name not in FORMER_COLUMNS) != columns:
             raise InputError(
                 f"{path} has the columns {', '.join(reader.fieldnames or ())}, expected {', '.join(columns)}; "
                 "move it away or correct its first line."
             )
-        return list(reader)
+        rows = [{name: value for name, value in row.items() if name not in FORMER_COLUMNS} for row in reader]
+    for number, row in enumerate(rows, start=2):
+        if tuple(row) != columns or None in row.values():  # as DictReader has fields too many, and too few
+            raise InputError(f"{path}, line {number}, has more or fewer fields than columns; correct that line.")
+    return rows
 
 
 def add_rows(results: Path, rows: Sequence[dict[str, Any]], table: str = "benchmark") -> None:

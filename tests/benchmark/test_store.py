@@ -10,7 +10,16 @@ from tiny_benchmark import lines
 from dual_skd.errors import InputError
 from scripts.benchmark.plan import read_plan
 from scripts.benchmark.results import Results
-from scripts.benchmark.store import Predictions, add_predictions, for_equal_classes, predictions_path, probabilities
+from scripts.benchmark.store import (
+    TABLES,
+    Predictions,
+    add_predictions,
+    for_equal_classes,
+    predictions_path,
+    probabilities,
+    read_rows,
+    write_rows,
+)
 from scripts.benchmark.tables import corrected_table
 
 
@@ -22,6 +31,30 @@ def test_the_stored_probabilities_give_the_metrics_of_the_table(done):
         assert -np.log(p[np.arange(9), stored["labels"]]).mean() == pytest.approx(float(line["nll"]), abs=2e-3)
     assert stored["single/0/student"].dtype == np.float16
     assert not any("demo" in str(value) for value in stored.values() if value.ndim == 0)  # no names of images
+
+
+def test_former_columns_of_the_brier_score_are_left_out_and_lines_of_another_form_are_named(tmp_path):
+    row = dict.fromkeys(TABLES["tuned"], "1")
+    write_rows(tmp_path, [row], "tuned")
+    path = tmp_path / "tuned.csv"
+    own = path.read_text()
+    former = "".join(f"{line},{end}\n" for line, end in zip(own.splitlines(), ("brier", "0.4"), strict=True))
+    path.write_text(former)
+    assert read_rows(tmp_path, "tuned") == [row]
+    path.write_text(own + own.splitlines()[1] + ",0.4\n")
+    with pytest.raises(InputError, match="line 3, has more or fewer fields than columns"):
+        read_rows(tmp_path, "tuned")
+    path.write_text(own + "1,1\n")
+    with pytest.raises(InputError, match="line 3"):
+        read_rows(tmp_path, "tuned")
+
+
+def test_the_brier_score_is_that_of_the_kept_probabilities(done, plan):
+    results = Results(done / "results", read_plan(plan))
+    for seed in results.of("phantoms", 1.0, "dual"):
+        p, truth = results.predictions("phantoms", 1.0, "dual", seed), np.eye(3)[results.labels("phantoms", 1.0)]
+        found = results.values("phantoms", 1.0, "dual", "brier")
+        assert ((p - truth) ** 2).sum(axis=1).mean() == pytest.approx(found[seed], abs=1e-9)
 
 
 def test_what_the_training_images_said_of_frequencies_is_taken_back(done, plan):

@@ -33,6 +33,8 @@ MODULES = [
     "metrics.paired",
     "metrics.per_patient",
     "metrics.subgroup_differences",
+    "metrics.recalibration",
+    "metrics.risks",
     "serving.predictor",
     "utils.wording",
 ]

@@ -37,7 +37,7 @@ def test_metrics_agree_with_scikit_learn_and_torchmetrics(classes, seed):
             "macro_auc": auc,
             "f1": reference.f1_score(y, predicted, average="macro"),
             "nll": reference.log_loss(y, p),
-            "brier": ((p - one_hot) ** 2).sum(1).mean(),
+            "brier": reference.brier_score_loss(y, p[:, 1]) if classes == 2 else ((p - one_hot) ** 2).sum(1).mean(),
         },
         abs=1e-12,
     )

@@ -11,8 +11,8 @@ from scipy.optimize import brentq
 from dual_skd.errors import InputError
 from dual_skd.metrics import sample_size as module
 from dual_skd.metrics.design_effect import area_influence
-from dual_skd.metrics.estimates import wilson_interval
 from dual_skd.metrics.sample_size import images_for_auc, images_for_share
+from dual_skd.metrics.score_intervals import wilson_interval
 
 Z = 1.959963984540054
 

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from dual_skd.metrics.estimates import Estimate, wilson_interval
+from dual_skd.metrics.estimates import Estimate
+from dual_skd.metrics.score_intervals import wilson_interval
 from dual_skd.metrics.subgroup_differences import group_differences, mover_difference
 from dual_skd.metrics.subgroups import subgroup_metrics
 

@@ -44,6 +44,19 @@ def test_best_model_is_kept_and_the_earlier_of_equals(tmp_path):
     assert load_model(tmp_path)[0].fc.bias.tolist() == [2, 2]
 
 
+@pytest.mark.parametrize(("former", "epoch"), [(True, 1), (False, 2)])
+def test_a_brier_score_that_was_kept_on_the_former_scale_is_taken_for_what_it_is(tmp_path, former, epoch):
+    saver = BestModelSaver(tmp_path, network(), architecture=ARCHITECTURE, class_names=NAMES, key_metric="brier")
+    saver(engine_with({"brier": 0.2, "nll": 0.5}, 1))
+    state = saver.state_dict()
+    resumed = BestModelSaver(tmp_path, network(), architecture=ARCHITECTURE, class_names=NAMES, key_metric="brier")
+    if former:
+        del state["revision"]  # 0.2 of 2 is 0.1 of 1
+    resumed.load_state_dict(state)
+    resumed(engine_with({"brier": 0.15, "nll": 0.5}, 2))
+    assert resumed.best_epoch == epoch
+
+
 def test_of_equal_epochs_the_one_with_the_lower_nll_is_kept_by_a_resumed_run_too(tmp_path):
     net = network()
     saver = BestModelSaver(tmp_path, net, architecture=ARCHITECTURE, class_names=NAMES)

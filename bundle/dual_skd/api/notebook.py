@@ -10,7 +10,7 @@ from dual_skd.evaluation.analysis.run_facts import training_of
 from dual_skd.evaluation.pages.rendering import Table, number, render
 from dual_skd.evaluation.report.drawing import Plot
 from dual_skd.evaluation.report.plots import training_plots
-from dual_skd.utils.files import read_json
+from dual_skd.runs.metrics_file import read_metrics
 from dual_skd.utils.wording import metric_words
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def training_html(result: TrainingResult) -> str:
     """A training with the metrics of the kept epoch and the curves of all epochs."""
     rows = [[metric_words(name), number(value)] for name, value in result.metrics.items()]
     tables = [Table([f"epoch {result.kept_epoch}", "validation images"], rows)] if rows else []
-    return result_html(result, tables, training_plots(training_of(read_json(result.output_dir / "metrics.json"))))
+    return result_html(result, tables, training_plots(training_of(read_metrics(result.output_dir))))
 
 
 def evaluation_html(result: EvaluationResult) -> str:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dual_skd.runs.metrics_file import read_metrics
 from dual_skd.utils.files import expanded, read_json
 from dual_skd.utils.wording import closing
 
@@ -55,7 +56,7 @@ class RunResult(Result):
 
     @cached_property
     def _record(self) -> dict[str, Any]:
-        return read_json(self.output_dir / "metrics.json")
+        return read_metrics(self.output_dir)
 
     def model(self) -> tuple[nn.Module, dict[str, Any]]:
         """The run's student and what describes it, see :func:`dual_skd.load_model`."""

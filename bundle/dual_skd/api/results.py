@@ -290,8 +290,10 @@ class EvaluationResult(RunResult):
         return f"Evaluated: {self.output_dir}, kept as {self.name!r}"
 
     def rows(self) -> list[tuple[str, str | Path]]:
+        from dual_skd.evaluation.analysis.recalibration import in_words
         from dual_skd.evaluation.run_files import at_home, estimates
 
+        analysis = self._entry.get("analysis") or {}
         answered = self.calibrated or self.metrics
         twins = self._entry.get("with_twins", {}).get("images", self.images) - self.images
         left_out = f"; {counted(twins, 'image')} with a twin in training left out" if twins else ""
@@ -304,7 +306,8 @@ class EvaluationResult(RunResult):
         rows += metric_rows(estimates(self._entry), MAIN_METRICS[:2], home, self._level)
         rows += [row for how, one in self._of_patients.items() for row in self._patient_rows(how, one)]
         return [
-            *rows, ("calibration", self._calibration(answered)), ("per image", self._table),
+            *rows, ("calibration", self._calibration(answered)),
+            ("recalibrated", in_words(analysis.get("recalibration") or {})), ("per image", self._table),
             ("report", self.report or ""),
         ]  # fmt: skip
 

@@ -26,6 +26,7 @@ def add_arguments(parser: Parser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Writes the report, prints where it is with the main numbers, and returns 0."""
     from dual_skd.api.results import MAIN_METRICS
+    from dual_skd.evaluation.analysis.recalibration import in_words as recalibration_in_words
     from dual_skd.evaluation.report.writer import write_report
     from dual_skd.evaluation.run_files import unfinished
     from dual_skd.options import training_command
@@ -39,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
         images=not args.no_images,
         speed=not args.no_speed,
         resamples=args.resamples,
-        **vars(options),
+        **given(args, Reporting),
     )
     folder, key = expanded(args.run_dir), path.parent.name if options.per == "patient" else ""
     run, entry = read_json(folder / "run.json"), read_json(folder / "metrics.json")[args.split]
@@ -51,6 +52,7 @@ def main(args: argparse.Namespace) -> int:
         rows.insert(1, ("patients", str(analysis["rows"])))
     home = analysis["home"] or {"metrics": {}, "reason": ""}
     rows += metric_rows(overall, MAIN_METRICS, (home["metrics"], home["reason"]), level)
+    rows += [("recalibrated", recalibration_in_words(analysis["recalibration"]))]
     rows += [("model card", path.with_name("model_card.md")), ("plots", path.with_name("plots"))]
     following = f"dual-skd predict IMAGES --model {quoted(args.run_dir)}"
     if warning:

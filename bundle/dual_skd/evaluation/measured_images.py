@@ -21,7 +21,7 @@ from dual_skd.utils.files import read_json, write_text
 logger = logging.getLogger(__name__)
 
 # other entries of metrics.json, and predictions that aren't of an evaluation
-RESERVED_NAMES = "validation training train epochs best final class_names key_metric speed robustness".split()
+RESERVED_NAMES = "validation training train epochs best final class_names key_metric speed robustness revision".split()
 
 
 def evaluation_name(

@@ -20,8 +20,8 @@ from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
 from dual_skd.metrics.classification import classification_metrics
 from dual_skd.metrics.definitions import METRICS
+from dual_skd.runs.metrics_file import read_metrics, write_metrics
 from dual_skd.training.trainer import plain
-from dual_skd.utils.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class RobustnessRecorder:
                 f"corruptions are some of {', '.join(CORRUPTIONS)} and strengths of 1 to 5, found {names} and "
                 f"{list(strengths)}."
             )
-        self.path = Path(output_dir) / "metrics.json"
+        self.directory = Path(output_dir)
         self.window = window
         self.kinds = [(name, strength) for name in names for strength in strengths]
         self.split = split
@@ -137,12 +137,12 @@ class RobustnessRecorder:
             },
             "corrupted": corrupted,
         }
-        record = read_json(self.path)
+        record = read_metrics(self.directory)
         if self.split in SECTIONS:
             record["robustness"] = entry
         else:  # of another data set: beside its other numbers, and those of the run's own images stay
             record[self.split] = (record.get(self.split) or {}) | {"robustness": entry}
-        write_json(self.path, record)
+        write_metrics(self.directory, record)
         for role in networks:
             clean, mean = entry["clean"][role]["accuracy"], entry["mean"][role]["accuracy"]
             logger.log(

@@ -13,6 +13,7 @@ from dual_skd.data.records.split_file import SECTIONS
 from dual_skd.errors import InputError
 from dual_skd.evaluation.measured_images import note_path
 from dual_skd.metrics.predictions import PredictionTable, read_predictions
+from dual_skd.runs.metrics_file import read_metrics
 from dual_skd.utils.csv_text import read_rows
 from dual_skd.utils.files import expanded, read_json
 from dual_skd.utils.wording import quoted
@@ -138,7 +139,7 @@ def read_run(
         validation=validation,
         datalist=datalist and datalist | {key: own.get(key) for key in ("left_out", "twins_searched", "unusable")},
         records=tuple(records),
-        metrics=read_json(directory / "metrics.json"),
+        metrics=read_metrics(directory),
         run=read_json(directory / "run.json"),
         selection=tuple(read_rows(directory / "selection_report.csv")),
         calibration=calibration,

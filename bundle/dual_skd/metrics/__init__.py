@@ -11,7 +11,9 @@ from dual_skd.utils.lazy import on_first_use
 _NAMES = {  # of each module
     "bootstrap": "Intervals auc_interval bootstrap_intervals share_interval",
     "calibration": "fit_temperature",
+    "recalibration": "Recalibration fit_recalibration",
     "reliability_diagram": "reliability",
+    "risks": "RiskCalibration risk_calibration",
     "estimates": "Estimate",
     "classification": "area_under_roc calibration_error classification_metrics mean_logits",
     "delong": "AreaDifference delong_test",

@@ -32,7 +32,8 @@ def classification_metrics(logits: Tensor, labels: Tensor, *, multi_label: bool 
         ``accuracy``; ``balanced_accuracy``, mean recall of the classes present; ``macro_auc``, one class against the
         rest, None when a class has no image or no counter-example; ``f1``, mean of the classes that are there or
         predicted, None where none is; ``ece`` (Guo 2017, 15 equal bins of the largest probability); ``nll`` in nats;
-        ``brier`` (Brier 1950: squared error summed over the classes, 0 to 2; a mean over labels with ``multi_label``).
+        ``brier`` (squared error of the risk of one of two classes, 0 to 1; of more the sum over the classes, 0 to 2,
+        Brier 1950; with ``multi_label`` the mean over the labels, 0 to 1).
 
     Raises:
         InputError: shapes don't match, there is nothing to measure, labels outside 0..K-1, or logits aren't finite.

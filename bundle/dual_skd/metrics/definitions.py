@@ -192,12 +192,16 @@ def nll(predictions: Predictions) -> np.ndarray:
 
 
 def brier(predictions: Predictions) -> np.ndarray:
-    """Squared error summed over the classes, 0 to 2 (Brier 1950); with several labels the mean over them."""
+    """Squared error: of two classes that of the risk of one of them, 0 to 1, as clinical readers know it.
+
+    Of more classes the sum over them, 0 to 2 (Brier 1950); of several labels the mean over them, 0 to 1.
+    """
     p = predictions.probabilities
     if predictions.multi_label:
         return np.square(p - predictions.truth).mean(axis=1, keepdims=True)
     truth = p[predictions.truth]
-    return (np.square(p).sum(axis=1) - np.square(truth) + np.square(1 - truth))[:, None]
+    summed = np.square(p).sum(axis=1) - np.square(truth) + np.square(1 - truth)
+    return (summed / 2 if p.shape[1] == 2 else summed)[:, None]  # both classes are off by the same
 
 
 def ece(predictions: Predictions) -> np.ndarray:

@@ -8,7 +8,7 @@ from dual_skd.options.kinds import Options, choices_of, takes
 from dual_skd.options.methods import METHODS, method
 from dual_skd.options.reading import evaluation, prediction, read, training
 from dual_skd.options.training import Training
-from dual_skd.options.use import Evaluation, Prediction, Reporting
+from dual_skd.options.use import Evaluation, PerPatient, Prediction, Reporting
 from dual_skd.options.words import command, training_command, words_of
 from dual_skd.utils.lazy import on_first_use
 
@@ -16,6 +16,7 @@ __all__ = [
     "METHODS",
     "Evaluation",
     "Options",
+    "PerPatient",
     "Prediction",
     "Reporting",
     "Training",

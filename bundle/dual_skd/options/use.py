@@ -8,8 +8,20 @@ from typing import Literal
 from pydantic import model_validator
 
 from dual_skd.errors import InputError
-from dual_skd.options.choices import BadFile, Combine, Per
-from dual_skd.options.kinds import Codes, Corruptions, Count, HalfWidth, Options, Place, Strengths, Switch, Text, option
+from dual_skd.options.choices import BadFile, Combine, Per, Recalibrate
+from dual_skd.options.kinds import (
+    Chance,
+    Codes,
+    Corruptions,
+    Count,
+    HalfWidth,
+    Options,
+    Place,
+    Strengths,
+    Switch,
+    Text,
+    option,
+)  # fmt: skip
 from dual_skd.options.shared import Answers, Copies, Finding, Machine, Reading, Unexpected
 
 
@@ -65,7 +77,19 @@ class NextStudy(Options):
     )
 
 
-class Reporting(NextStudy, PerPatient):
+class Recalibrating(Options):
+    """Recalibration"""
+
+    recalibrate: Recalibrate = option(
+        "none",
+        "fit the probabilities to a share of these patients, and measure them on the others beside those as they are: "
+        "`intercept` alone, or `slope` and intercept ([another hospital](howto/two_hospitals.md#recalibrate))",
+        everyday=True,
+    )
+    recalibrate_share: Chance = option(0.33, "share of the patients that `recalibrate` fits on")
+
+
+class Reporting(Recalibrating, NextStudy, PerPatient):
     """Options of a report, beside those of the evaluation that it is of."""
 
 
@@ -88,6 +112,11 @@ class Evaluation(Machine, Robustness, Unexpected, Copies, Reading, Reporting, An
     def _fit_together(self) -> Evaluation:
         if self.per == "patient" and not self.report:
             raise InputError("per is 'patient', which is a report, but report is false; leave out one of the two.")
+        if self.recalibrate != "none" and not self.report:
+            raise InputError(
+                f"recalibrate is {self.recalibrate}, which is measured for the report, and report is off; leave out "
+                "one of the two."
+            )
         return self
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dual_skd.metrics.calibration import FEW, Calibration, fit_temperature
 from dual_skd.metrics.predictions import write_predictions
 from dual_skd.metrics.probabilities import probabilities
+from dual_skd.runs.metrics_file import REVISION, brier_on_todays_scale
 from dual_skd.runs.model_file import save_model
 from dual_skd.runs.recorder import LAST, Measured, epoch_order
 
@@ -162,9 +163,15 @@ class BestModelSaver:
 
     def state_dict(self) -> dict[str, float]:
         """What a resumed run needs to know."""
-        return {"best": self.best[0], "best_nll": self.best[1], "best_epoch": self.best_epoch}
+        return {
+            "best": self.best[0], "best_nll": self.best[1], "best_epoch": self.best_epoch, "revision": REVISION,
+        }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Takes up the state of a former run."""
-        self.best = float(state["best"]), float(state.get("best_nll", "-inf"))  # absent in older files
+        best, revision = float(state["best"]), int(state.get("revision", 1))
+        if self.key_metric == "brier":
+            classes, multi_label = len(self.described["class_names"]), self.described["multi_label"]
+            best = brier_on_todays_scale(best, revision, classes, multi_label=multi_label)
+        self.best = best, float(state.get("best_nll", "-inf"))  # absent in older files
         self.best_epoch = int(state["best_epoch"])

@@ -29,7 +29,7 @@ from dual_skd.metrics.uncertainty import (
     set_coverage,
 )
 from dual_skd.runs.distributed import several_processes
-from dual_skd.utils.files import read_json, write_json
+from dual_skd.runs.metrics_file import read_metrics, write_metrics
 from dual_skd.utils.former_names import renamed
 from dual_skd.utils.wording import metric_words
 
@@ -113,7 +113,7 @@ class MetricsRecorder:
     ) -> None:
         if key_metric not in (*METRICS, LAST):
             raise InputError(f"Unknown key_metric {key_metric!r}; valid: {', '.join((*METRICS, LAST))}.")
-        self.path = Path(output_dir) / "metrics.json"
+        self.directory = Path(output_dir)
         self.class_names = [str(name) for name in class_names]
         self.split = split
         self.key_metric = key_metric
@@ -221,7 +221,7 @@ class MetricsRecorder:
         return classification_metrics(logits, labels, multi_label=self.multi_label)
 
     def _write(self, epoch: int, entry: dict[str, Any]) -> None:
-        record = read_json(self.path)
+        record = read_metrics(self.directory)
         record["class_names"] = self.class_names
         if self.split == "validation":
             entry = {"epoch": epoch, **entry}
@@ -238,7 +238,7 @@ class MetricsRecorder:
         else:
             record[self.split] = {"source": self.source, **self.notes, **entry}
         self._first_of_run = False
-        write_json(self.path, record)
+        write_metrics(self.directory, record)
 
     def _uncertainty(self, measured: Measured) -> tuple[dict[str, list[str]], dict[str, Any]]:
         """Columns of the table of predictions, and what they are worth: entries of the split."""

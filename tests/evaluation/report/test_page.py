@@ -4,18 +4,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 
 from dual_skd import __version__
-from dual_skd.evaluation.analysis import analyse
+from dual_skd.evaluation.analysis import analyse, to_json
 from dual_skd.evaluation.report.cases import Case
 from dual_skd.evaluation.report.commands import commands
 from dual_skd.evaluation.report.model_card import model_card
 from dual_skd.evaluation.report.page import ReportContent, page
 from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.run_files import read_run
+from dual_skd.options import Recalibrating
 
 EMPTY = {"meta", "img", "br", "hr"}
 
@@ -50,9 +52,9 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def rendered(directory, split="test", **options):
+def rendered(directory, split="test", *, recalibrating=MappingProxyType({}), **options):
     files = read_run(directory, split)
-    analysis = analyse(files, resamples=20)
+    analysis = analyse(files, resamples=20, recalibrating=Recalibrating(**recalibrating))
     given = {"cases_reason": "Images were left out.", **options}
     content = ReportContent(analysis, all_plots(analysis), selection=files.selection, **given)
     source = page(content)
@@ -333,3 +335,52 @@ def test_images_of_another_kind_that_were_accepted_are_counted(run_folder):
     metrics["test"] |= {"unexpected_input": "accept", "unexpected_images": 7}
     (directory / "metrics.json").write_text(json.dumps(metrics))
     assert "7 images aren't of the kind that was trained on, and were accepted." in rendered(directory)[2]
+
+
+def test_the_risk_of_each_class_stands_with_its_limits_and_on_the_card(run_folder):
+    labels = np.random.default_rng(1).integers(2, size=240)
+    directory = run_folder(labels, class_names=("well", "ill"))
+    _, _, words = rendered(directory)
+    analysis = analyse(read_run(directory), resamples=20)
+    ill = analysis.risk_calibration[1]
+    one = ill.slope
+    assert f"ill{ill.events}{ill.event_patients}{one.value:.3f} {one.low:.3f} to {one.high:.3f}" in words
+    assert "A class here has fewer than 100 patients with it, or without it: too few for a firm statement." in words
+    assert "The mean squared error of the risk of ill, 0 to 1." in words and "Recalibration" not in words
+    card = model_card(analysis)
+    assert f"| ill | {ill.events} | {ill.event_patients} | {one.value:.3f} ({one.low:.3f} to {one.high:.3f}) |" in card
+    assert "| Brier score, 0 to 1 |" in card and "Recalibrated by" not in card
+
+
+@pytest.mark.parametrize(("classes", "multi_label"), [(2, False), (3, False), (3, True)])
+def test_a_recalibration_stands_beside_the_numbers_as_they_are(run_folder, classes, multi_label):
+    random = np.random.default_rng(1)
+    labels = random.integers(2, size=(400, classes)) if multi_label else random.integers(classes, size=400)
+    p = random.random((400, classes)) if multi_label else None
+    directory = run_folder(labels, p, class_names=("a", "b", "c")[:classes], multi_label=multi_label)
+    recalibrating = {"recalibrate": "intercept"}
+    _, _, words = rendered(directory, recalibrating=recalibrating)
+    found = analyse(read_run(directory), resamples=20, recalibrating=Recalibrating(**recalibrating))
+    one = found.recalibration
+    assert "The intercept was fitted on" in words and f"measured on the other {one.images} images of" in words
+    assert f"b{one.intercepts['b']:.6f}1.000000" in words
+    before, after = (side.metrics["nll"].value for side in (one.before, one.after))
+    row = words.split("numberas it isrecalibrated")[1].split("Brier")[0]
+    assert f"nats{before:.3f} " in row and f"{after:.3f} " in row
+    formula = "sigmoid(slope · logit p + intercept)" if multi_label else "softmax(slope · log p + intercept)"
+    assert formula in words
+    assert ("Which class is the most probable may change" in words) == (classes == 3 and not multi_label)
+    card = model_card(found)
+    assert f"Recalibrated by intercept, fitted on {one.fitted_images} images of {one.fitted_patients} patients" in card
+    assert f"| b | {one.intercepts['b']:.6f} | 1.000000 |" in card.replace("\\", "")
+    assert "--recalibrate intercept" in commands(found) and "recalibrate-share" not in commands(found)
+
+
+def test_a_recalibration_that_can_not_be_is_explained_in_its_place(run_folder):
+    directory = run_folder(np.arange(24) % 3)
+    _, _, words = rendered(directory, recalibrating={"recalibrate": "slope", "recalibrate_share": 0.5})
+    reason = "of those left to measure on 4 patients with normal, at least 10 are needed"
+    assert f"Recalibration No recalibration: {reason}" in words
+    analysis = analyse(read_run(directory), resamples=20, recalibrating=Recalibrating(recalibrate="slope"))
+    assert "No recalibration: of those left" in model_card(analysis)
+    assert set(to_json(analysis)["recalibration"]) == {"form", "share", "reason"}

@@ -27,7 +27,7 @@ def flat(plots):
 def test_every_part_of_an_analysis_that_has_numbers_is_drawn(run_folder):
     found = flat(all_plots(analysed(run_folder(columns={"sex": ["f", "m"] * 30}))))
     assert set(found) == {
-        "training", "roc", "precision_recall", "confusion", "reliability", "risk_coverage",
+        "training", "roc", "precision_recall", "confusion", "reliability", "risk_calibration", "risk_coverage",
         "subgroups_macro_auc", "subgroups_balanced_accuracy", "decision_curves",
     }  # fmt: skip
     axis = found["roc"].figure.axes[0]
@@ -57,6 +57,24 @@ def test_a_decision_curve_has_its_band_and_that_of_acting_for_all_in_its_colour(
 def test_of_two_classes_one_roc_curve_is_drawn(run_folder):
     plots = all_plots(analysed(run_folder(np.arange(40) % 2, class_names=("well", "ill"))))
     assert len(plots["roc"][0].figure.axes[0].lines) == 2 and "ill" in plots["roc"][0].description
+
+
+def test_a_calibration_curve_has_a_point_per_bin_and_of_two_classes_it_is_that_of_the_second(run_folder):
+    labels = np.random.default_rng(0).integers(2, size=80)
+    analysis = analysed(run_folder(labels, class_names=("well", "ill")))
+    (plot,) = all_plots(analysis)["risk_calibration"]
+    diagonal, curve = plot.figure.axes[0].lines[:2]
+    assert list(diagonal.get_xdata()) == [0, 1] and "ill in 8 groups" in plot.description
+    ill = analysis.risk_calibration[1].curve
+    assert list(curve.get_xdata()) == [point.risk for point in ill]
+    assert list(curve.get_ydata()) == [point.observed for point in ill]
+
+
+def test_many_classes_have_their_curves_in_several_plots(run_folder):
+    names = [f"class {k}" for k in range(6)]
+    plots = all_plots(analysed(run_folder(np.arange(90) % 6, class_names=names)))["risk_calibration"]
+    assert [plot.name for plot in plots] == ["risk_calibration_1", "risk_calibration_2"]
+    assert plots[1].reading == "The next classes, read as the first ones."
 
 
 def test_the_reliability_diagram_says_what_it_counts(run_folder):

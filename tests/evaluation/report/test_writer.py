@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import logging
 
+import numpy as np
 import pytest
 from ignite.engine import Engine, Events
 
@@ -54,6 +55,23 @@ def test_pictures_and_times_may_be_left_out_and_a_run_may_have_no_model(run_fold
     assert "the run has no model file" in write_report(directory, resamples=5).read_text()
     text = write_report(with_model(directory), images=False, speed=False, resamples=5).read_text()
     assert "Images were left out." in text and "time per image was not measured" in text
+
+
+def test_a_report_again_recalibrates_as_the_last_one_did_unless_told_otherwise(run_folder):
+    directory = run_folder(np.random.default_rng(0).integers(3, size=240))
+
+    def written(**options):
+        write_report(directory, images=False, speed=False, resamples=5, **options)
+        found = json.loads((directory / "metrics.json").read_text())["test"]["analysis"]["recalibration"]
+        return found["form"], found["share"], found.get("intercepts", {}).get("normal")
+
+    assert written() == ("none", 0.33, None)
+    assert written(recalibrate="intercept", recalibrate_share=0.5) == written() == ("intercept", 0.5, 0)
+    assert written(recalibrate="none")[0] == written()[0] == "none"
+    with pytest.raises(InputError, match="Unknown recalibrate 'slop'"):
+        written(recalibrate="slop")
+    with pytest.raises(InputError, match="recalibrate_share"):
+        written(recalibrate_share=2.0)
 
 
 def test_what_is_not_a_run_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from dual_skd.evaluation.analysis import decisions, run_facts
 from dual_skd.evaluation.analysis.calibration import Calibration, calibration_of, normalised, with_temperature
 from dual_skd.evaluation.analysis.per_patient import images_of_rows
 from dual_skd.evaluation.analysis.predictions import Patients, Predictions, Settings
+from dual_skd.evaluation.analysis.recalibration import Recalibrated, recalibration_of, risks_of
 from dual_skd.evaluation.analysis.sample_size import SampleSize, sample_size_of
 from dual_skd.evaluation.analysis.subgroups import Subgroups, subgroups_of
 from dual_skd.evaluation.run_files import RunFiles, Unit
@@ -21,6 +22,7 @@ from dual_skd.metrics.bootstrap import RESAMPLES, Intervals
 from dual_skd.metrics.curves import precision_recall_curve, roc_curve
 from dual_skd.metrics.estimates import LEVEL
 from dual_skd.metrics.reliability_diagram import ReliabilityBin
+from dual_skd.metrics.risks import RiskCalibration
 from dual_skd.options import Reporting
 
 SENSITIVITY = 0.9  # of the second operating point
@@ -44,6 +46,8 @@ class Analysis:
     metrics: Intervals
     operating_points: tuple[decisions.ClassThreshold, ...]  # three of every class
     calibration: Calibration
+    risk_calibration: tuple[RiskCalibration, ...]  # of the classes with the most images
+    recalibration: Recalibrated
     prediction_sets: decisions.PredictionSets
     risk_coverage: decisions.RiskCoverage
     subgroups: Subgroups
@@ -107,6 +111,10 @@ def analyse(
         metrics=predictions.intervals(),
         operating_points=decisions.thresholds(predictions, forms, files, sensitivity),
         calibration=calibration_of(predictions, forms, files.unit.answers),
+        risk_calibration=risks_of(predictions),
+        recalibration=recalibration_of(
+            predictions, asked.recalibrate, asked.recalibrate_share, chose_the_model=files.section == "validation"
+        ),
         prediction_sets=decisions.sets_of(predictions, forms, files, alpha),
         risk_coverage=decisions.risk_coverage_of(predictions),
         subgroups=subgroups_of(predictions, records, files.unit),
@@ -138,6 +146,8 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         found["training"] = {"epochs": [], "reason": analysis.training.reason}
     if analysis.prediction_sets.coverage is None:
         found["prediction_sets"] = {key: found["prediction_sets"][key] for key in ("alpha", "coverage", "reason")}
+    if analysis.recalibration.after is None:
+        found["recalibration"] = {key: found["recalibration"][key] for key in ("form", "share", "reason")}
     return found
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import re
 import shlex
+from typing import Any
 
 from dual_skd.evaluation.analysis import Analysis
-from dual_skd.options import Evaluation, command
+from dual_skd.options import Evaluation, Recalibrating, command
 
 CAPITAL_WORDS = {
     "DATA": "the data of the training",
@@ -22,13 +23,16 @@ def commands(analysis: Analysis) -> str:
     Training gets the options that its user chose; places of the computer are capital words.
     """
     name, section = analysis.split, analysis.data.section
-    measured = {} if section else {"dataset_dir": "other data"}
+    measured: dict[str, Any] = {} if section else {"dataset_dir": "other data"}
     usual_name = {"validation": "val"}.get(section, "test")
     measured |= {"split": usual_name} if usual_name != "test" else {}
     measured |= {"report_as": name} if name != usual_name else {}
     unit = analysis.unit
     of_patients = {"per": unit.name, "combine": unit.combine} if unit.combine == "max" else {"per": unit.name}
     measured |= of_patients if unit.name == "patient" else {}
+    asked, usual = analysis.recalibration, Recalibrating()
+    measured |= {"recalibrate": asked.form} if asked.form != usual.recalibrate else {}
+    measured |= {"recalibrate_share": asked.share} if asked.share != usual.recalibrate_share else {}
     reported = f" --split {shlex.quote(name)}" if name != "test" else ""
     reported += command("", of_patients, Evaluation) if unit.name == "patient" else ""
     evaluation = command("dual-skd evaluate OUT", measured, Evaluation)

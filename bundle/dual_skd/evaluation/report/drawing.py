@@ -28,6 +28,7 @@ PAGE_COLOURS = {colour.lower(): f"var(--c{place},{colour})" for place, colour in
     "#000000": "currentColor", GREY: f"var(--soft,{GREY})", GRID: f"var(--line,{GRID})", "#ffffff": "var(--page,#fff)",
 }  # fmt: skip
 FIGURE_WIDTH = 4.4  # inches: at its own size on a phone, two beside each other on a screen
+CURVES_PER_PLOT = 4  # classes in one plot; more bands can't be distinguished
 MAX_NAME_LENGTH = 24  # characters of a name in a plot
 STYLE = {
     "font.family": "sans-serif",

@@ -35,6 +35,27 @@ KEY_METRICS = {  # at the top of the page
 }
 
 
+def label(metric: str, analysis: Analysis) -> str:
+    """The name of a metric, with its scale where that depends on the classes."""
+    return f"{METRICS[metric]}, {brier_scale(analysis)}" if metric == "brier" else METRICS[metric]
+
+
+def brier_scale(analysis: Analysis) -> str:
+    """From where to where Brier scores go; of one or two answers it is the scale that clinical readers know."""
+    return "0 to 2" if len(analysis.class_names) > 2 and not analysis.multi_label else "0 to 1"
+
+
+def _brier(analysis: Analysis) -> str:
+    if analysis.multi_label:
+        return "The squared error of the probability of each label, the mean over them, 0 to 1. 0 is perfect."
+    if len(analysis.class_names) == 2:
+        return (
+            f"The mean squared error of the risk of {analysis.class_names[1]}, 0 to 1. 0 is perfect, always saying 50% "
+            "gives 0.25."
+        )
+    return "The squared errors of the probabilities, summed over the classes, 0 to 2. 0 is perfect."
+
+
 def meaning(metric: str, analysis: Analysis) -> str:
     """What a metric says, in a sentence or two."""
     several, unit = analysis.multi_label, analysis.unit
@@ -53,6 +74,6 @@ def meaning(metric: str, analysis: Analysis) -> str:
         "accuracy": "The share of right answers, each " + ("label" if several else unit.name) + " counting the same.",
         "f1": "Found and not overcalled at once: the harmonic mean of sensitivity and PPV, the mean over the classes.",
         "average_precision": "The mean PPV over all sensitivities, the mean over the classes; it falls with rare ones.",
-        "brier": "The squared distance of the probabilities from the truth. 0 is perfect.",
+        "brier": _brier(analysis),
         "ece_equal_mass": f"The same with as many {unit.many} in each bin.",
     }[metric]  # fmt: skip

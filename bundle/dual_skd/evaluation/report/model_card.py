@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.pages.rendering import Table, render
-from dual_skd.evaluation.report import decision_tables, patients, tables
+from dual_skd.evaluation.report import decision_tables, patients, risk_tables, tables
 from dual_skd.evaluation.report.commands import commands
-from dual_skd.evaluation.report.metric_names import METRICS
+from dual_skd.evaluation.report.metric_names import METRICS, label
 from dual_skd.evaluation.report.patients import MAX_CLASSES
 
 
@@ -25,7 +25,7 @@ def model_card(analysis: Analysis, explained: bool = False) -> str:
     sizes = [(role, one.architecture or "", f"{one.parameters or 0:,}", f"{one.macs or 0:,}")
              for role, one in analysis.efficiency.networks.items()]  # fmt: skip
     overall, twins = analysis.metrics.overall, sum(tables.twins(analysis.data))
-    values = [(label, overall[name]) for name, label in METRICS.items() if name in overall]
+    values = [(label(name, analysis), overall[name]) for name in METRICS if name in overall]
     small_groups = [
         f"{column} {group.name}: {group.too_small}"
         for column, groups in analysis.subgroups.columns.items() for group in groups if group.too_small
@@ -50,6 +50,9 @@ def model_card(analysis: Analysis, explained: bool = False) -> str:
         thresholds=_thresholds(analysis),
         classes=Table(head[:6], [row[:6] for row in rows]),
         differences=differences,
+        risks=risk_tables.risks(analysis.risk_calibration),
+        recalibrated=risk_tables.recalibrated(analysis),
+        fitted=risk_tables.fitted(analysis.recalibration),
         commands=commands(analysis),
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.pages.rendering import render
-from dual_skd.evaluation.report import decision_tables, patients, tables
+from dual_skd.evaluation.report import decision_tables, patients, risk_tables, tables
 from dual_skd.evaluation.report.cases import KINDS, Case
 from dual_skd.evaluation.report.commands import capital_words, commands
 from dual_skd.evaluation.report.drawing import Plot
@@ -77,6 +77,7 @@ def page(content: ReportContent) -> str:
         analysis=analysis,
         tables=tables,
         decision_tables=decision_tables,
+        risk_tables=risk_tables,
         question=question(analysis.class_names, analysis.multi_label),
         patients=patients,
         unit=analysis.unit.name,

@@ -13,22 +13,33 @@ from matplotlib.ticker import MaxNLocator
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.analysis.decisions import ClassCurve, ClassDecisionCurve
 from dual_skd.evaluation.analysis.run_facts import Training
-from dual_skd.evaluation.report.drawing import DASHES, GREY, PALETTE, Plot, cut, new_figure, rendered, style
+from dual_skd.evaluation.report.drawing import (
+    CURVES_PER_PLOT,
+    DASHES,
+    GREY,
+    PALETTE,
+    Plot,
+    cut,
+    new_figure,
+    rendered,
+    style,
+)
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.runs.recorder import LOWER_IS_BETTER
 from dual_skd.utils.wording import metric_words
 
-CURVES_PER_PLOT = 4  # classes in one plot; more bands can't be distinguished
-
 
 def all_plots(analysis: Analysis) -> dict[str, list[Plot]]:
     """Every plot that the analysis has the numbers for, by section: an empty list where it has none."""
+    from dual_skd.evaluation.report.risk_plots import risk_curves  # which draws with what is here
+
     drawers: dict[str, Callable[[Analysis], list[Plot]]] = {
         "roc": _roc,
         "precision_recall": _precision_recall,
         "decision_curves": _decision_curves,
         "confusion": _confusion,
         "calibration": _reliability,
+        "risk_calibration": risk_curves,
         "risk_coverage": _risk_coverage,
         "subgroups": _forest,
     }

@@ -9,7 +9,7 @@ from typing import Any
 from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.analysis.run_facts import Data, Efficiency, Run, StageSelection, Training
 from dual_skd.evaluation.pages.rendering import Table, number, percent
-from dual_skd.evaluation.report.metric_names import CLASS_METRICS, KEY_METRICS, METRICS, meaning
+from dual_skd.evaluation.report.metric_names import CLASS_METRICS, KEY_METRICS, METRICS, label, meaning
 from dual_skd.evaluation.report.patients import class_counts, of_group, patients_in_words
 from dual_skd.metrics.subgroup_differences import GroupDifference
 from dual_skd.metrics.subgroups import Subgroup
@@ -38,9 +38,9 @@ def metrics(analysis: Analysis) -> Table:
     """Every metric of all that is measured."""
     overall = analysis.metrics.overall
     rows = [
-        [label, (overall[name], _absent_classes(name, analysis)),
+        [label(name, analysis), (overall[name], _absent_classes(name, analysis)),
          "see above" if name in KEY_METRICS else meaning(name, analysis)]
-        for name, label in METRICS.items() if name in overall
+        for name in METRICS if name in overall
     ]  # fmt: skip
     return Table(["metric", "value and interval", "what it says"], rows)
 
@@ -68,8 +68,8 @@ def calibration(analysis: Analysis) -> Table:
     """Calibration metrics before and after the temperature; once where it is 1."""
     before, after = analysis.calibration.before.metrics, analysis.calibration.after.metrics
     if analysis.calibration.unchanged:
-        return Table(["metric", "value"], [[METRICS[name], one] for name, one in (after or {}).items()])
-    rows = [[METRICS[name], *("–" if one is None else one[name] for one in (before, after))]
+        return Table(["metric", "value"], [[label(name, analysis), one] for name, one in (after or {}).items()])
+    rows = [[label(name, analysis), *("–" if one is None else one[name] for one in (before, after))]
             for name in before or after or {}]  # fmt: skip
     return Table(["metric", "before", "after"], rows)
 

@@ -27,8 +27,9 @@ from dual_skd.networks.build import build_network
 from dual_skd.networks.described import require_buildable
 from dual_skd.options import Reporting, read
 from dual_skd.runs.lock import held
+from dual_skd.runs.metrics_file import read_metrics, write_metrics
 from dual_skd.runs.model_file import load_model
-from dual_skd.utils.files import expanded, read_json, write_json, write_text
+from dual_skd.utils.files import expanded, write_text
 from dual_skd.utils.progress import bar
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ def write_report(
         images: show single images with maps.
         speed: measure the time per image on this computer, unless it was measured for this run before.
         resamples: number of bootstrap resamples.
-        asked: fields of :class:`~dual_skd.options.Reporting`, the options of a report.
+        asked: fields of :class:`~dual_skd.options.Reporting`, the options of a report. A recalibration that isn't asked
+            for is that of the last report of this evaluation.
 
     Returns:
         path of the page.
@@ -71,28 +73,22 @@ def write_report(
     Raises:
         InputError: no such run or split, files that can't be read, options that can't be, or no patient is known.
     """
-    options = read(Reporting, asked)
+    read(Reporting, asked)
     directory = expanded(directory)
     model = Path(model) if model is not None else directory / "models" / "model.pt"
     with held(directory, "report") if directory.is_dir() else nullcontext():
         return _write(
-            directory, split, model, options, show_names=show_names, images=images, speed=speed, resamples=resamples
+            directory, split, model, asked, show_names=show_names, images=images, speed=speed, resamples=resamples
         )
 
 
 def _write(
-    directory: Path,
-    split: str,
-    model: Path,
-    options: Reporting,
-    *,
-    show_names: bool,
-    images: bool,
-    speed: bool,
+    directory: Path, split: str, model: Path, asked: dict[str, Any], *, show_names: bool, images: bool, speed: bool,
     resamples: int,
-) -> Path:
+) -> Path:  # fmt: skip
     network, info = load_model(model) if model.is_file() else (None, {})
     files = read_run(directory, split, calibration=info.get("calibration"), model=model)
+    options = _with_former(files, asked)
     if options.per == "patient":
         files = files_per_patient(files, options.combine)
     folder, preprocessing = report_folder(directory, split, files.unit), info.get("preprocessing", {})
@@ -119,19 +115,27 @@ def _write(
     )
     write_text(folder / "report.html", page(content), private=True)  # pictures of patients
     write_text(folder / "model_card.md", model_card(analysis, explained=bool(cases)))
-    _record(directory / "metrics.json", analysis)
+    _record(directory, analysis)
     return folder / "report.html"
 
 
-def _record(path: Path, analysis: Analysis) -> None:
+def _with_former(files: RunFiles, asked: dict[str, Any]) -> Reporting:
+    """What is asked for; a recalibration also where the last report of this evaluation had it."""
+    entry = files.metrics.get(files.split) or {}
+    former = (entry.get("analysis") or {}).get("recalibration") or {}
+    kept = {f"recalibrate{of}": former[key] for of, key in (("", "form"), ("_share", "share")) if key in former}
+    return read(Reporting, kept | asked)
+
+
+def _record(directory: Path, analysis: Analysis) -> None:
     """Adds the analysis to ``metrics.json``, and the time per image where it is known."""
-    record, found = read_json(path), {"analysis": to_json(analysis)}
+    record, found = read_metrics(directory), {"analysis": to_json(analysis)}
     if analysis.unit.key:
         found = {analysis.unit.key: found}
     record[analysis.split] = (record.get(analysis.split) or {}) | found
     if analysis.efficiency.speed is not None:
         record["speed"] = analysis.efficiency.speed
-    write_json(path, record)
+    write_metrics(directory, record)
 
 
 def _cases(files: RunFiles, network: nn.Module | None, preprocessing: dict[str, Any]) -> tuple[list[Case], str]:
