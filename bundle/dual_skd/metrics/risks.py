@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dual_skd.metrics.estimates import LEVEL, Estimate, normal_quantile
+from dual_skd.metrics.estimates import LEVEL, Estimate
 from dual_skd.metrics.recalibration import SMALLEST, fit_logistic, log_probabilities, too_few_patients
 from dual_skd.metrics.reliability_diagram import bin_edges, bin_numbers
 from dual_skd.metrics.resampling import patient_numbers
-from dual_skd.metrics.score_intervals import wilson_interval
+from dual_skd.metrics.score_intervals import normal_quantile, wilson_interval
 from dual_skd.metrics.validation import checked_class_names, checked_predictions
 
 CURVE_BINS = 10  # at most, of a calibration curve

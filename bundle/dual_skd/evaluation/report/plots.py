@@ -24,6 +24,7 @@ from dual_skd.evaluation.report.drawing import (
     rendered,
     style,
 )
+from dual_skd.evaluation.report.risk_plots import risk_curves
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.runs.recorder import LOWER_IS_BETTER
 from dual_skd.utils.wording import metric_words
@@ -31,8 +32,6 @@ from dual_skd.utils.wording import metric_words
 
 def all_plots(analysis: Analysis) -> dict[str, list[Plot]]:
     """Every plot that the analysis has the numbers for, by section: an empty list where it has none."""
-    from dual_skd.evaluation.report.risk_plots import risk_curves  # which draws with what is here
-
     drawers: dict[str, Callable[[Analysis], list[Plot]]] = {
         "roc": _roc,
         "precision_recall": _precision_recall,

@@ -29,8 +29,8 @@ def risk_curves(analysis: Analysis) -> list[drawing.Plot]:
         for place, one in enumerate(part):
             x, y, low, high = np.array([(point.risk, point.observed, point.low, point.high) for point in one.curve]).T
             lines.append(axis.errorbar(
-                x, y, yerr=np.abs([y - low, high - y]), color=drawing.PALETTE[place], marker="os^D"[place], markersize=4,
-                linewidth=1.2, linestyle=drawing.DASHES[place], elinewidth=0.8, capsize=2,
+                x, y, yerr=np.abs([y - low, high - y]), color=drawing.PALETTE[place], marker="os^D"[place],
+                markersize=4, linewidth=1.2, linestyle=drawing.DASHES[place], elinewidth=0.8, capsize=2,
             ))  # fmt: skip
             names.append(drawing.cut(one.class_name))
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), xlabel="predicted risk", ylabel="observed share")
