@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures how long the statistics take, and how often their 95 % intervals hold the truth.
 
-    python -m scripts.benchmark.statistics [--simulations 2000] [--resamples 1000] [--only time delong bootstrap seeds]
+    python -m scripts.benchmark.statistics [--simulations 2000] [--resamples 1000] [--only time delong ...]
 
 Time: all metrics with all intervals, 2,000 resamples, every image its own patient and two images per patient; the CPU
 time is what a machine with nothing else to do takes. Memory is what is added to predictions and interpreter.
@@ -13,6 +13,8 @@ once resampled by patients, and once, as one shouldn't, by images.
 
 Seeds: two methods of equal expectation, trained with a few seeds each and tested on the same 200 images; how often the
 interval of their difference holds the 0, by how much the seeds' differences vary against the standard error of one.
+
+Comparisons: see scripts/benchmark/comparisons.py.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from dual_skd.metrics.delong import auc_interval, delong_test, macro_auc_interva
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.paired import paired_differences
 from dual_skd.metrics.weighted import WeightedMetrics
+from scripts.benchmark.comparisons import errors_of_the_first_kind
 
 TRUTH_IMAGES = 1_000_000
 TIMED_SIZES = ((2, 1_000), (2, 100_000), (10, 100_000), (2_000, 10_000))
@@ -38,7 +41,7 @@ CLUSTERED = ((400, 100), (1000, 250))  # images, patients
 PATIENT_SHARE = 0.6  # of the variance of clustered scores lies between patients
 SEEDS = (2, 3, 5, 10)
 TRAINING_DEVIATIONS = (0.0, 0.4, 0.8, 1.6)  # standard deviation, over trainings, of the distance between ill and well
-PARTS = ("time", "delong", "bootstrap", "seeds")
+PARTS = ("time", "delong", "bootstrap", "seeds", "comparisons")
 Sample = tuple[np.ndarray, np.ndarray, list[int] | None]  # probabilities, labels, patients
 
 
@@ -253,7 +256,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in timing():
             print(row, flush=True)
         print()
-    if args.only != ["time"]:
+    if "comparisons" in args.only:
+        for row in errors_of_the_first_kind(args.simulations):
+            print(row, flush=True)
+        print()
+    if {"delong", "bootstrap", "seeds"} & set(args.only):
         for row in coverage(args.only, args.simulations, args.resamples):
             print(row, flush=True)
 

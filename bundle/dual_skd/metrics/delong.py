@@ -14,38 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from dual_skd.metrics.estimates import LEVEL, Estimate, lower_limit_of_all, normal_p_value, normal_quantile
+from dual_skd.metrics.estimates import LEVEL, Estimate, lower_limit_of_all, normal_quantile
+from dual_skd.metrics.influence import area_influence, strata
+from dual_skd.metrics.paired_tests import MetricDifference, influence_test
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.validation import checked_class_names, checked_columns, checked_labels, checked_predictions
+from dual_skd.utils.former_names import renamed
 from dual_skd.utils.wording import first_few
 
-
-@dataclass(frozen=True)
-class AreaDifference:
-    """How two areas under the ROC curve on the same images differ; ``dataclasses.asdict`` makes plain JSON of it.
-
-    Attributes:
-        one: area of the first scores; None where it isn't defined.
-        other: area of the second.
-        difference: first minus second.
-        low: lower limit of the interval of the difference; None where there is none.
-        high: upper limit.
-        p: two-sided p value of equal areas.
-        reason: why something is None; "" in the ordinary case.
-    """
-
-    one: float | None
-    other: float | None
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    reason: str = ""
+__getattr__ = renamed(__name__, AreaDifference="dual_skd.metrics.paired_tests.MetricDifference")
 
 
 def auc_interval(
@@ -125,8 +106,11 @@ def delong_test(
     *,
     patients: Sequence[Hashable] | None = None,
     level: float = LEVEL,
-) -> AreaDifference:
+) -> MetricDifference:
     """Whether two scores of the same images have the same area under the ROC curve (DeLong et al. 1988).
+
+    The difference over its standard error is compared with Student's t, whose degrees of freedom are few where few
+    patients are on one side (:func:`~dual_skd.metrics.paired_tests.influence_test`).
 
     Args:
         one: scores (N,) of the first method, larger for positives.
@@ -136,8 +120,9 @@ def delong_test(
         level: of the interval.
 
     Returns:
-        an :class:`AreaDifference`; normal interval, within -1 and 1, and p value. Equal rankings differ by 0 with p 1,
-        but two areas of 1 (or 0) leave no variance to estimate, as one does, and have no interval.
+        a :class:`~dual_skd.metrics.paired_tests.MetricDifference`; the interval is within -1 and 1. Equal rankings
+        differ by 0 with p 1, but two areas of 1 (or 0) leave no variance to estimate, as one does, and have no
+        interval.
 
     Raises:
         InputError: shapes don't match, or scores aren't finite.
@@ -146,20 +131,16 @@ def delong_test(
     other, _ = _checked_scores(other, positive)
     units = patient_numbers(patients, len(one))
     if positive.all() or not positive.any():
-        return AreaDifference(None, None, reason=_missing(positive, "the positive class"))
-    first, of_first = _influence(one, positive, units)
-    second, of_second = _influence(other, positive, units)
-    areas: dict[str, Any] = {"one": first, "other": second, "difference": first - second}
+        return MetricDifference(None, None, reason=_missing(positive, "the positive class"))
+    first, second = (area_influence(scores, positive, units) for scores in (one, other))
+    found = influence_test(first, second, units, strata(np.stack([positive, ~positive], axis=1), units), level=level)
     if _fewest(positive, units) < 2:
-        return AreaDifference(**areas, reason="no interval: fewer than two patients on one side")
-    error = _standard_error(of_first - of_second, units)
-    if not error:
-        if first == second and 0 < first < 1:
-            return AreaDifference(**areas, low=0.0, high=0.0, p=1.0)
-        return AreaDifference(**areas, reason="no interval: the images leave no variance to estimate")
-    half = normal_quantile(level) * error
-    low, high = max(first - second - half, -1.0), min(first - second + half, 1.0)
-    return AreaDifference(**areas, low=low, high=high, p=normal_p_value((first - second) / error))
+        return replace(found, low=None, high=None, p=None, reason="no interval: fewer than two patients on one side")
+    if found.low is None and first.value == second.value:
+        if 0 < first.value < 1:
+            return replace(found, low=0.0, high=0.0, p=1.0, reason="")
+        return replace(found, p=None)
+    return found
 
 
 def _areas_interval(
