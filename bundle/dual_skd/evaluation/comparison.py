@@ -15,7 +15,7 @@ from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.delong import delong_test
 from dual_skd.metrics.mcnemar import match_tables, mcnemar_test
-from dual_skd.metrics.paired import holm, paired_differences
+from dual_skd.metrics.paired import LEVEL, holm, paired_differences
 from dual_skd.metrics.paired_tests import MetricDifference, paired_tests
 from dual_skd.metrics.predictions import PredictionTable
 from dual_skd.metrics.resampling import patient_numbers
@@ -48,7 +48,8 @@ def compare_runs(
         plain JSON: number of ``shared`` images, of those ``only_one`` and ``only_other`` has, of known ``patients`` of
         the shared ones; ``metrics`` (per name one, other, difference, low, high, p, p_holm, reason), ``areas`` (the
         same per class; none with two classes, whose area is the macro AUC) and ``right``, the images by who is right
-        about them; ``hypotheses``, the family, each a list of what is the same one, in words; ``reason``, why there
+        about them; ``hypotheses``, the family, each a list of what is the same one, in words; ``few``,
+        whether the patients are so few that differences of one sign may be chance; ``reason``, why there
         are areas only (several labels per image), or that the probabilities of one run alone are calibrated.
 
     Raises:
@@ -80,13 +81,17 @@ def compare_runs(
         }
         calls = mcnemar_test(p.argmax(axis=1), q.argmax(axis=1), labels, patients=patients)
         found["right"] = {key: count for key, count in asdict(calls).items() if key != "p"}
-    if one.multi_label or len(first.class_names) > 2:
-        found["areas"] = [
-            {"class": name, **asdict(delong_test(p[:, k], q[:, k], _truth(labels, k), patients=patients))}
-            for k, name in enumerate(first.class_names)
-        ]
     entries = {metric_words(name): entry for name, entry in found["metrics"].items()}
-    found["hypotheses"] = _corrected(entries | {f"AUC of {area['class']}": area for area in found["areas"]})
+    truths = {}
+    if one.multi_label or len(first.class_names) > 2:
+        for k, name in enumerate(first.class_names):
+            truth = _truth(labels, k)
+            found["areas"].append({"class": name, **asdict(delong_test(p[:, k], q[:, k], truth, patients=patients))})
+            truths[f"AUC of {name}"] = truth
+    entries |= dict(zip(truths, found["areas"], strict=True))
+    found["hypotheses"] = _corrected(entries, truths)
+    units = len(set(patient_numbers(patients, len(labels))))
+    found["few"] = len(found["hypotheses"]) * 0.5**units >= LEVEL
     return found
 
 
@@ -156,16 +161,18 @@ def _calibration(
     return MetricDifference(one, other, found.value, found.low, found.high, reason=NOT_TESTED)
 
 
-def _corrected(entries: Mapping[str, dict[str, Any]]) -> list[list[str]]:
+def _corrected(entries: Mapping[str, dict[str, Any]], truths: Mapping[str, np.ndarray]) -> list[list[str]]:
     """Adds ``p_holm`` to the entries, None to those without a p value, and returns the names that are one hypothesis.
 
-    Entries are the same one if their values and their p values are: those of a label that is the opposite of another.
+    Areas are the same one if they are of the same images against the same others, or of these against those, and have
+    the same values: those of a label that is the opposite of another.
     """
-    family: dict[tuple[float, ...], list[str]] = {}
+    family: dict[tuple[Any, ...], list[str]] = {}
     for name, entry in entries.items():
         entry["p_holm"] = None
         if entry["p"] is not None:
-            same = tuple(round(entry[key], 9) for key in ("one", "other", "p"))
+            values = tuple(round(entry[key], 9) for key in ("one", "other", "p"))
+            same = ((truths[name] ^ truths[name][0]).tobytes(), *values) if name in truths else (name,)
             family.setdefault(same, []).append(name)
     p_values = [entries[names[0]]["p"] for names in family.values()]
     for names, p in zip(family.values(), holm(p_values), strict=True):

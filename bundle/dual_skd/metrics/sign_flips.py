@@ -33,8 +33,11 @@ def exact_p_value(differences: np.ndarray) -> float:
             that the other has.
 
     Returns:
-        1 where all are 0.
+        1 where the sum is 0.
     """
+    found = abs(int(np.sum(differences)))
+    if not found:
+        return 1.0
     sizes, counts = np.unique(np.abs(np.asarray(differences, dtype=np.int64)), return_counts=True)
     distribution, first = np.ones(1), 0  # of the sum, from its smallest value
     for size, count in zip(sizes[sizes > 0], counts[sizes > 0], strict=True):
@@ -43,9 +46,8 @@ def exact_p_value(differences: np.ndarray) -> float:
         steps[:: 2 * int(size)] = share
         distribution = np.convolve(distribution, steps)
         first += int(size) * (2 * heads - int(count))
-    found = abs(int(np.sum(differences)))
     distance = np.abs(np.arange(first, first + len(distribution)))
-    return min(1.0, float(distribution[distance > found].sum() + distribution[distance == found].sum() / 2))
+    return float(distribution[distance > found].sum() + distribution[distance == found].sum() / 2)
 
 
 def p_value(differences: np.ndarray) -> float:
