@@ -14,9 +14,9 @@ from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.delong import delong_test
+from dual_skd.metrics.differences import MetricDifference, paired_tests
 from dual_skd.metrics.mcnemar import match_tables, mcnemar_test
 from dual_skd.metrics.paired import LEVEL, holm, paired_differences
-from dual_skd.metrics.paired_tests import MetricDifference, paired_tests
 from dual_skd.metrics.predictions import PredictionTable
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.weighted import WeightedMetrics
@@ -31,7 +31,7 @@ def compare_runs(
 ) -> dict[str, Any]:
     """Compares the predictions of two runs on the images that both have.
 
-    The metrics and the area of every class are tested over patients (:mod:`dual_skd.metrics.paired_tests`), right and
+    The metrics and the area of every class are tested over patients (:mod:`dual_skd.metrics.differences`), right and
     wrong by McNemar's test, whose p value is that of the accuracy. Calibration errors have an interval, by a paired
     bootstrap over patients, but no test: their expected difference isn't 0 where both runs are calibrated equally
     well. All p values of different hypotheses are one family, corrected by Holm. Patients are those in the data list of

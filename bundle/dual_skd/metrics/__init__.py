@@ -15,10 +15,10 @@ _NAMES = {  # of each module
     "estimates": "wilson_interval Estimate",
     "classification": "area_under_roc calibration_error classification_metrics mean_logits",
     "delong": "auc_interval class_auc_intervals delong_test macro_auc_interval",
+    "differences": "MetricDifference paired_tests",
     "mcnemar": "McNemar match_tables mcnemar_test",
     "operating_point": "OperatingPoint choose_operating_point one_against_rest",
     "paired": "Difference holm paired_differences",
-    "paired_tests": "MetricDifference paired_tests",
     "predictions": "PredictionTable read_predictions write_predictions",
     "subgroups": "Subgroup subgroup_metrics",
     "uncertainty": "decompose_entropy disagreement fit_conformal prediction_sets predictive_entropy "

@@ -18,15 +18,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from dual_skd.metrics.differences import MetricDifference, influence_test
 from dual_skd.metrics.estimates import LEVEL, Estimate, lower_limit_of_all, normal_quantile
 from dual_skd.metrics.influence import area_influence, strata
-from dual_skd.metrics.paired_tests import MetricDifference, influence_test
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.validation import checked_class_names, checked_columns, checked_labels, checked_predictions
 from dual_skd.utils.former_names import renamed
 from dual_skd.utils.wording import first_few
 
-__getattr__ = renamed(__name__, AreaDifference="dual_skd.metrics.paired_tests.MetricDifference")
+__getattr__ = renamed(__name__, AreaDifference="dual_skd.metrics.differences.MetricDifference")
 
 
 def auc_interval(
@@ -110,7 +110,7 @@ def delong_test(
     """Whether two scores of the same images have the same area under the ROC curve (DeLong et al. 1988).
 
     The difference over its standard error is compared with Student's t, whose degrees of freedom are few where few
-    patients are on one side (:func:`~dual_skd.metrics.paired_tests.influence_test`).
+    patients are on one side (:func:`~dual_skd.metrics.differences.influence_test`).
 
     Args:
         one: scores (N,) of the first method, larger for positives.
@@ -120,7 +120,7 @@ def delong_test(
         level: of the interval.
 
     Returns:
-        a :class:`~dual_skd.metrics.paired_tests.MetricDifference`; the interval is within -1 and 1. Equal rankings
+        a :class:`~dual_skd.metrics.differences.MetricDifference`; the interval is within -1 and 1. Equal rankings
         differ by 0 with p 1, but two areas of 1 (or 0) leave no variance to estimate, as one does, and have no
         interval.
 

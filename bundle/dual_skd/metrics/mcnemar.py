@@ -63,7 +63,7 @@ def mcnemar_test(
 
     Example:
         >>> found = mcnemar_test(np.array([1, 1, 1, 1, 0]), np.array([0, 0, 0, 1, 0]), np.array([1, 1, 1, 1, 1]))
-        >>> found.only_one, found.only_other, found.p
+        >>> found.only_one, found.only_other, round(found.p, 6)
         (3, 0, 0.125)
     """
     one, other, labels = checked_columns(one=one, other=other, labels=labels)

@@ -54,7 +54,7 @@ def paired_differences(
     is averaged over the seeds (Efron and Tibshirani 1993, sections 8 and 13). The p value is twice the smaller share of
     resamples on one side of 0, counting the observed sample (Davison and Hinkley 1997, section 4.2.3): it is never
     below 2 / (resamples + 1), see :func:`holm`. Single networks are better compared by
-    :func:`~dual_skd.metrics.paired_tests.paired_tests`, whose p values have no such end.
+    :func:`~dual_skd.metrics.differences.paired_tests`, whose p values have no such end.
 
     Args:
         one: probabilities (S, N, K) of the first method for S seeds; or (N, K).

@@ -10,8 +10,8 @@ from scipy import stats
 
 from dual_skd.errors import InputError
 from dual_skd.metrics.delong import delong_test
+from dual_skd.metrics.differences import TESTED, paired_tests
 from dual_skd.metrics.mcnemar import mcnemar_test
-from dual_skd.metrics.paired_tests import TESTED, paired_tests
 from dual_skd.metrics.weighted import WeightedMetrics
 
 CLASSES = np.arange(3)
