@@ -17,10 +17,10 @@ import numpy as np
 from dual_skd.evaluation.comparison import compare_runs
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.differences import TESTED
-from dual_skd.metrics.estimates import normal_quantile
 from dual_skd.metrics.influence import difference, overall_influence
 from dual_skd.metrics.mcnemar import mcnemar_test
 from dual_skd.metrics.predictions import PredictionTable
+from dual_skd.metrics.score_intervals import normal_quantile
 from dual_skd.metrics.weighted import Predictions
 
 DISTANCE = 1.5  # between classes, in standard deviations of a score

@@ -32,7 +32,7 @@ from PIL import Image, ImageEnhance
 from dual_skd.data import load_records
 from dual_skd.data.near_duplicates.finder import SIMILARITY, NearDuplicateFinder
 from dual_skd.data.near_duplicates.signatures import read_finite
-from dual_skd.metrics.estimates import wilson_interval
+from dual_skd.metrics.score_intervals import wilson_interval
 
 LOWEST_SIMILARITY = 0.3  # pairs below it count as not found
 RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)

@@ -5,32 +5,39 @@ import numpy as np
 import pytest
 
 from dual_skd.metrics.estimates import Estimate
-from scripts.benchmark import statistics
-from scripts.benchmark.statistics import Coverage, coverage, timing
+from scripts.benchmark import comparisons, coverage, statistics
+from scripts.benchmark.coverage import METRICS, Coverage, Setting, truth_of, truth_of_two, two_classes
 
 
 def test_coverage_counts_the_intervals_that_hold_the_truth_and_leaves_out_missing_ones():
-    counted = Coverage({"auc": 0.8})
+    counted = Coverage({"auc": 0.8, "nll": 1.0})
     for low, high in ((0.7, 0.9), (0.81, 0.9), (0.75, 0.85)):
-        counted.add({"auc": Estimate(0.85, low, high)})
-    counted.add({"auc": Estimate(0.5, reason="no interval")})
-    assert list(counted.rows("set", "how")) == ["| set | auc | how | 0.800 | 66.7 % | 0.130 | 3 |"]
+        counted.add({"auc": Estimate(0.85, low, high), "nll": Estimate(1.0, 0.9, 1.1)})
+    counted.add({"auc": Estimate(0.5, reason="no interval"), "nll": Estimate(1.0, 0.9, 1.1)})
+    assert counted.share("auc") == "66.7 (75)" and counted.share("nll") == "100.0"
 
 
-def test_the_tables_are_complete(monkeypatch):
-    monkeypatch.setattr(statistics, "TRUTH_IMAGES", 3000)
+def test_the_tables_are_complete(monkeypatch, capsys):
+    monkeypatch.setattr(coverage, "TRUTH_IMAGES", 8000)
     monkeypatch.setattr(statistics, "TIMED_SIZES", ((2, 50), (3, 60)))
-    times, rows = list(timing()), list(coverage(statistics.PARTS, 2, 20))
-    assert len(times) == 2 + 4 and "| 2 | 50 | 25 |" in times[3]
-    assert {row.count("|") for row in rows} == {8} and len(rows) == 2 + 12 + 14 + 14 + 4 + 9 + 20 + 32
-    truths = {row.split("|")[4].strip() for row in rows if "| macro_auc | bootstrap, " in row}
-    assert len(truths) == 1 and 0.8 < float(truths.pop()) < 0.9
+    statistics.main(["--simulations", "2", "--resamples", "20"])
+    times, held, seeds, called = capsys.readouterr().out.strip().split("\n\n")
+    assert len(called.splitlines()) == 2 + len(comparisons.SETTINGS)
+    assert len(times.splitlines()) == 2 + 4 and "| 2 | 50 | 25 |" in times
+    assert {row.count("|") for row in held.splitlines()} == {len(METRICS) + 2}
+    assert len(held.splitlines()) == 2 + 12 + 4 + 2 and len(seeds.splitlines()) == 2 + 32
 
 
-def test_the_scores_of_two_classes_are_calibrated_and_lie_apart_as_they_say():
-    p, labels, patients = statistics.two_classes(np.random.default_rng(0), 50_000, ill=0.3, slope=1, patients=20_000)
-    assert labels.mean() == pytest.approx(0.3, abs=0.01)
-    assert p[:, 1].mean() == pytest.approx(0.3, abs=0.01)
-    high = p[:, 1] > 0.6
-    assert labels[high].mean() == pytest.approx(p[high, 1].mean(), abs=0.02)
-    assert len(set(patients)) <= 20_000
+@pytest.mark.parametrize("setting", [Setting(100, 50), Setting(40, 5), Setting(100, 5, 4)])
+def test_what_is_true_in_closed_form_is_true_of_a_large_sample(setting):
+    large = two_classes(np.random.default_rng(0), Setting(4000 * setting.patients, 4000 * setting.ill))
+    found, true = truth_of(large, METRICS), truth_of_two(setting)
+    near = {name: pytest.approx(value, abs=0.012) for name, value in found.items()}
+    assert true == near
+
+
+def test_images_of_a_patient_share_their_label_and_half_of_the_variance_of_their_scores():
+    found = two_classes(np.random.default_rng(1), Setting(20_000, 10_000, 2))
+    assert (found.labels[::2] == found.labels[1::2]).all() and found.patients.tolist()[:4] == [0, 0, 1, 1]
+    logits = np.log(found.probabilities[:, 1] / found.probabilities[:, 0])[found.labels == 1]
+    assert np.corrcoef(logits[::2], logits[1::2])[0, 1] == pytest.approx(0.5, abs=0.03)

@@ -41,7 +41,6 @@ def test_metrics_and_matrix_are_those_of_scikit_learn(run_folder):
     assert overall["accuracy"]["value"] == pytest.approx(metrics.accuracy_score(table.labels, chosen))
     area = metrics.roc_auc_score(table.labels, p, multi_class="ovr")
     assert overall["macro_auc"]["value"] == pytest.approx(area)
-    assert found["delong"]["macro"]["value"] == pytest.approx(area)
     assert overall["macro_auc"]["low"] < area < overall["macro_auc"]["high"]
     assert found["confusion"] == metrics.confusion_matrix(table.labels, chosen).tolist()
     assert found["class_images"] == [20, 20, 20]
@@ -191,7 +190,7 @@ def test_an_absent_class_leaves_gaps_with_reasons(run_folder):
     assert found["metrics"]["overall"]["macro_auc"]["reason"] == "no image of mass"
     assert found["metrics"]["per_class"][2]["sensitivity"]["value"] is None
     assert found["roc"][2]["reason"] == "no image of mass" and found["roc"][0]["x"]
-    assert found["delong"]["per_class"][2]["reason"] == "no image of mass"
+    assert found["metrics"]["per_class"][2]["auc"]["reason"] == "no image of mass"
     assert found["prediction_sets"]["coverage_per_class"][2] is None
     assert found["metrics"]["overall"]["accuracy"]["value"] is not None
 
@@ -219,8 +218,8 @@ def test_a_single_image_is_measured(run_folder):
 
 def test_a_constant_predictor_has_areas_of_one_half(run_folder):
     found = analysed(run_folder(p=np.full((60, 3), 1 / 3)))
-    assert found["delong"]["macro"]["value"] == pytest.approx(0.5)
-    assert "constant" in found["delong"]["macro"]["reason"]
+    area = found["metrics"]["overall"]["macro_auc"]
+    assert area["value"] == pytest.approx(0.5) and area["low"] + area["high"] == pytest.approx(1)
     assert found["metrics"]["per_class"][1]["ppv"]["reason"] == "no image is predicted as nodule"
 
 
@@ -245,7 +244,9 @@ def test_several_labels_per_image_are_measured_label_by_label(run_folder):
     assert found["multi_label"] and found["class_images"] == labels.sum(axis=0).tolist()
     table = found["confusion"][1]
     assert table == metrics.multilabel_confusion_matrix(labels, p.round(6) > 0.5)[1].ravel().tolist()
-    assert found["delong"]["per_class"][0]["value"] == pytest.approx(metrics.roc_auc_score(labels[:, 0], p[:, 0]))
+    assert found["metrics"]["per_class"][0]["auc"]["value"] == pytest.approx(
+        metrics.roc_auc_score(labels[:, 0], p[:, 0])
+    )
     assert "several labels" in found["prediction_sets"]["reason"]
     assert found["operating_points"][0]["metrics"]["sensitivity"]["value"] is not None
 

@@ -22,9 +22,9 @@ from dual_skd.metrics.calibration import (
     fit_temperature,
     logits_of,
 )
-from dual_skd.metrics.estimates import wilson_interval
 from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.reliability_diagram import reliability
+from dual_skd.metrics.score_intervals import wilson_interval
 
 
 def drawn(temperature: float, n: int = 4000, classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

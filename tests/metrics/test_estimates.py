@@ -3,33 +3,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from dual_skd.metrics.estimates import (
     Estimate,
     from_resamples,
-    lower_limit_of_all,
-    normal_p_value,
-    normal_quantile,
     percentiles,
-    proportion_at_its_end,
 )
-
-
-def test_normal_quantile_and_p_value_are_scipys():
-    for level in (0.8, 0.95, 0.999):
-        assert normal_quantile(level) == pytest.approx(stats.norm.ppf((1 + level) / 2))
-    for z in (-3.0, 0.0, 1.5, 12.0):
-        assert normal_p_value(z) == pytest.approx(2 * stats.norm.sf(abs(z)))
-
-
-@pytest.mark.parametrize("count", [1, 12, 500])
-def test_the_limit_of_a_proportion_at_its_end_is_the_exact_binomial_one(count):
-    exact = stats.binomtest(count, count).proportion_ci(0.95, method="exact")
-    assert lower_limit_of_all(count, 0.95) == pytest.approx(exact.low)
-    none = stats.binomtest(0, count).proportion_ci(0.9, method="exact")
-    found = proportion_at_its_end(0.0, count, 0.9)
-    assert (found.low, found.high) == pytest.approx((0, none.high)) and f"{count} independent" in found.reason
 
 
 def test_percentiles_leave_out_what_is_undefined_and_are_numpys_of_the_rest():

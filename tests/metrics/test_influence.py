@@ -9,9 +9,9 @@ from dual_skd.metrics.influence import (
     Influence,
     area_influence,
     class_influences,
+    correlations,
     degrees_of_freedom,
     difference,
-    mean_influence,
     overall_influence,
     ratio_influence,
     strata,
@@ -76,14 +76,18 @@ def test_an_area_has_the_variance_of_its_definition_by_pairs():
 
 def test_correlations_and_those_without_a_variance():
     units = np.arange(6)
-    one = ratio_influence(np.array([1.0, 0, 1, 0, 1, 1]), np.ones(6), units)
-    opposite = ratio_influence(np.array([0.0, 1, 0, 1, 0, 0]), np.ones(6), units)
-    assert one.correlation(opposite, units) == pytest.approx(-1)
     first, last = np.array([1.0, 1, 1, 0, 0, 0]), np.array([0, 0, 0, 1.0, 1, 1])
-    assert ratio_influence(first, first, units).correlation(ratio_influence(last, last, units), units) == 0
-    assert ratio_influence(first, first, units).correlation(one, units) == 1
+    parts = [
+        ratio_influence(np.array([1.0, 0, 1, 0, 1, 1]), np.ones(6), units),
+        ratio_influence(np.array([0.0, 1, 0, 1, 0, 0]), np.ones(6), units),
+        ratio_influence(first, first, units),  # nothing varies in these two
+        ratio_influence(last, last, units),
+    ]
+    assert correlations(parts, units) == pytest.approx(
+        np.array([[1, -1, 1, 1], [-1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 1]])
+    )
     shared = np.array([0, 1, 2, 2, 3, 4])  # one patient is in both
-    assert ratio_influence(first, first, shared).correlation(ratio_influence(last, last, shared), shared) == 1
+    assert correlations(parts[2:], shared).tolist() == [[1, 1], [1, 1]]
 
 
 def test_degrees_of_freedom_are_those_of_welch_for_two_groups_and_of_one_mean_for_one():
@@ -115,7 +119,6 @@ def test_means_are_of_what_is_defined_and_differences_of_equal_methods_vanish():
         overall_influence(given, "balanced_accuracy", units).value
     )
     assert np.isnan(overall_influence(absent, "macro_auc", units).value)
-    assert np.isnan(mean_influence([overall_influence(absent, "macro_auc", units)]).value)
     assert (
         overall_influence(given, "ece", units) is None and class_influences(given, "average_precision", units) is None
     )

@@ -9,17 +9,18 @@ from __future__ import annotations
 from dual_skd.utils.lazy import on_first_use
 
 _NAMES = {  # of each module
-    "bootstrap": "Intervals bootstrap_intervals",
+    "bootstrap": "Intervals auc_interval bootstrap_intervals share_interval",
     "calibration": "fit_temperature",
     "reliability_diagram": "reliability",
-    "estimates": "wilson_interval Estimate",
+    "estimates": "Estimate",
     "classification": "area_under_roc calibration_error classification_metrics mean_logits",
-    "delong": "auc_interval class_auc_intervals delong_test macro_auc_interval",
+    "delong": "delong_test",
     "differences": "MetricDifference paired_tests",
     "mcnemar": "McNemar match_tables mcnemar_test",
     "operating_point": "OperatingPoint choose_operating_point one_against_rest",
     "paired": "Difference holm paired_differences",
     "predictions": "PredictionTable read_predictions write_predictions",
+    "score_intervals": "area_score_interval mover_interval wilson_interval",
     "subgroups": "Subgroup subgroup_metrics",
     "uncertainty": "decompose_entropy disagreement fit_conformal prediction_sets predictive_entropy "
     "risk_coverage set_coverage",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every metric of one set of predictions with a bootstrap interval over patients.
+"""Every metric of one set of predictions with its interval over patients: by a formula, or by a bootstrap.
 
 Percentiles: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3. Whole patients and the basic
 interval, 2 x value - percentile: Davison and Hinkley, Bootstrap Methods and their Application, 1997, sections 3.8, 5.2.
@@ -8,23 +8,27 @@ interval, 2 x value - percentile: Davison and Hinkley, Bootstrap Methods and the
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dual_skd.errors import InputError
 from dual_skd.metrics.definitions import TABLE, check_names
-from dual_skd.metrics.estimates import LEVEL, Estimate, from_resamples, percentiles, proportion_at_its_end
+from dual_skd.metrics.estimates import LEVEL, Estimate, from_resamples, percentiles
+from dual_skd.metrics.formula_intervals import FormulaIntervals, has_formula, share_limits
+from dual_skd.metrics.influence import Share, ratio_influence
 from dual_skd.metrics.operating_point import OperatingPoint, class_index, one_against_rest
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
-from dual_skd.metrics.validation import checked_class_names, checked_predictions
+from dual_skd.metrics.validation import checked_class_names, checked_columns, checked_labels, checked_predictions
 from dual_skd.metrics.weighted import Predictions, Values, WeightedMetrics
 from dual_skd.utils.wording import first_few
 
 RESAMPLES = 2000
 BINARY_METRICS = ("sensitivity", "specificity", "ppv", "npv", "harmonic_mean")  # overall, when there are two classes
 ALL_METRICS = tuple(TABLE)
+ONE_PATIENT = "no interval: all images are of one patient"
 RANK_WORK = 1e10  # classes x images x resamples up to which metrics by rank are resampled: a minute or two
 
 
@@ -66,10 +70,11 @@ def bootstrap_intervals(
 ) -> Intervals:
     """Metrics with intervals that say how far they would vary with other patients (docs/statistics.md).
 
-    Patients are drawn with replacement, each with all images. Limits are percentiles over the resamples that define
-    the metric; none where over a tenth don't. Percentiles fail in two cases. A proportion of 0 or 1 gets
-    the exact limit. A calibration error gets the basic interval, with the lower limit 0 if chance alone makes an error
-    as large.
+    Shares have Wilson's interval, areas under ROC curves Newcombe's, both widened by the design effect where patients
+    have several images; means over classes follow from those of the classes (MOVER). For the other metrics, patients
+    are drawn with replacement, each with all images. Limits are percentiles over the resamples that define the metric;
+    none where over a tenth don't. A calibration error gets the basic interval, with the lower limit 0 if chance alone
+    makes an error as large.
 
     Args:
         probabilities: (N, K), rows that sum to 1; with ``multi_label`` each number by itself.
@@ -93,7 +98,7 @@ def bootstrap_intervals(
         >>> labels = np.array([0, 1] * 100)
         >>> found = bootstrap_intervals(np.eye(2)[labels] * 0.6 + 0.2, labels, resamples=200, metrics=["accuracy"])
         >>> found.overall["accuracy"].value, round(found.overall["accuracy"].low, 3)
-        (1.0, 0.982)
+        (1.0, 0.981)
     """
     p, labels = checked_predictions(probabilities, labels, multi_label)
     check_names(metrics)
@@ -101,6 +106,57 @@ def bootstrap_intervals(
         raise InputError(f"Expected a level between 0 and 1 and a resample or more, found {level} and {resamples}.")
     task = _decided(p, labels, operating_point, positive, class_names, multi_label)
     return _intervals(task, metrics, patient_numbers(patients, len(p)), level, resamples, seed)
+
+
+def auc_interval(
+    scores: np.ndarray, positive: np.ndarray, *, patients: Sequence[Hashable] | None = None, level: float = LEVEL
+) -> Estimate:
+    """Area under the ROC curve of any scores, ties counting half, with its interval.
+
+    Args:
+        scores: (N,), larger for positives.
+        positive: (N,), true or 1 for positives.
+        patients: patient of each image, "" for an unknown one; images of one patient aren't independent.
+        level: of the interval.
+
+    Returns:
+        an :class:`~dual_skd.metrics.estimates.Estimate`: without value if there are no positives or no negatives,
+        without interval with fewer than two patients on a side.
+
+    Raises:
+        InputError: shapes don't match, or scores aren't finite.
+
+    Example:
+        >>> found = auc_interval(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
+        >>> found.value, round(found.low, 3), round(found.high, 3)
+        (0.75, 0.227, 0.967)
+    """
+    scores, positive = checked_columns(scores=np.asarray(scores, dtype=float), truth=positive)
+    labels = checked_labels(positive, (len(positive), 2))
+    # ranks have the ties of the scores, and lie from 0 to 1
+    ranks = np.unique(scores, return_inverse=True)[1] / max(len(scores), 1)
+    task = _Task(np.stack([1 - ranks, ranks], axis=1), labels, None, ["the rest", "the positive class"], 1, False)
+    units = patient_numbers(patients, len(scores))
+    return _intervals(task, ["auc"], units, level, 1, 0).per_class[1]["auc"]
+
+
+def share_interval(right: np.ndarray, patients: Sequence[Hashable] | None = None, *, level: float = LEVEL) -> Estimate:
+    """A share of images with Wilson's interval, widened by the design effect where patients have several images.
+
+    Args:
+        right: (N,), whether each image counts as a success.
+        patients: patient of each image, "" for an unknown one.
+        level: of the interval.
+
+    Raises:
+        InputError: no image, or not one patient per image.
+    """
+    (right,) = checked_columns(successes=right)
+    units = patient_numbers(patients, len(right))
+    share = Share(ratio_influence(right.astype(float), np.ones(len(right)), units), len(right))
+    if not units.any():
+        return Estimate(share.influence.value, reason=ONE_PATIENT)
+    return Estimate(share.influence.value, *share_limits(share, units, level))
 
 
 class _Task(NamedTuple):
@@ -144,14 +200,17 @@ def _decided(
 def _intervals(
     task: _Task, metrics: Sequence[str], units: np.ndarray, level: float, resamples: int, seed: int
 ) -> Intervals:
-    measure = WeightedMetrics(task.p, task.labels, metrics, predicted=task.predicted, multi_label=task.multi_label)
-    images = len(task.p)
+    given: dict[str, Any] = {"predicted": task.predicted, "multi_label": task.multi_label}
+    measure = WeightedMetrics(task.p, task.labels, metrics, **given)
+    images, count = len(task.p), int(units.max()) + 1
     observed = measure(np.ones((1, images)))
-    count = int(units.max()) + 1
     drawn = Values({}, {}, {})
-    if count > 1:
+    resampled = [name for name in metrics if not has_formula(name)]
+    if count > 1 and resampled:
         within_reach = float(task.p.size) * resamples <= RANK_WORK
-        drawn = _draw(measure, units, resamples, seed, by_rank=within_reach)
+        drawn = _draw(
+            WeightedMetrics(task.p, task.labels, resampled, **given), units, resamples, seed, by_rank=within_reach
+        )
     limits_of = _Limits(measure.predictions, task.names, units, level, resamples)
     overall: dict[str, Estimate] = {}
     per_class: list[dict[str, Estimate]] = [{} for _ in task.names]
@@ -184,8 +243,10 @@ class _Limits:
     def __init__(
         self, predictions: Predictions, names: list[str], units: np.ndarray, level: float, resamples: int
     ) -> None:
-        self._truth, self._decided, self._names = predictions.truth, predictions.decided, names
+        self._truth, self._names = predictions.truth, names
         self._units, self._level, self._resamples = units, level, resamples
+        self._formulas = FormulaIntervals(predictions, names, units, level)
+        self._of_classes = cache(self._formulas.of_classes)
 
     def estimate(
         self,
@@ -208,30 +269,22 @@ class _Limits:
         if not np.isfinite(observed):
             return Estimate(None, reason=self._why_undefined(name, k))
         if not self._units.any():
-            return Estimate(observed, reason="no interval: all images are of one patient")
+            return Estimate(observed, reason=ONE_PATIENT)
+        if has_formula(name):
+            found = self._formulas.over_all(name) if k is None else self._of_classes(name)[k]
+            return replace(found, value=observed)
         if limits is None:
             images, classes = self._truth.shape
             return Estimate(
                 observed,
                 reason=f"no interval: resampling {classes} classes x {images} images x {self._resamples} times takes "
-                "too long; ask for fewer resamples, or for the interval of DeLong",
+                "too long; ask for fewer resamples",
             )
-        if observed in (0, 1) and (independent := self._denominator(name, k)):
-            return proportion_at_its_end(observed, independent, self._level)
         low, high, share = map(float, limits)
         if noise is not None:
             by_chance = observed <= np.quantile(noise, self._level)
             low, high = 0.0 if by_chance else max(2 * observed - high, 0.0), max(2 * observed - low, observed)
         return from_resamples(observed, low, high, share)
-
-    def _denominator(self, name: str, k: int | None) -> int:
-        """Number of patients behind a proportion; 0 for a metric that is none."""
-        if name == "accuracy":
-            return int(self._units.max()) + 1
-        if k is None or name not in ("sensitivity", "specificity", "ppv", "npv"):
-            return 0
-        inside = (self._truth if name in ("sensitivity", "specificity") else self._decided)[:, k]
-        return len(np.unique(self._units[inside if name in ("sensitivity", "ppv") else ~inside]))
 
     def _why_undefined(self, name: str, k: int | None) -> str:
         if k is not None and name in ("ppv", "npv"):

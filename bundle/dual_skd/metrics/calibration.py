@@ -26,7 +26,7 @@ __getattr__ = renamed(
     __name__,
     ReliabilityBin="dual_skd.metrics.reliability_diagram.ReliabilityBin",
     reliability="dual_skd.metrics.reliability_diagram.reliability",
-    wilson_interval="dual_skd.metrics.estimates.wilson_interval",
+    wilson_interval="dual_skd.metrics.score_intervals.wilson_interval",
 )
 
 

@@ -48,15 +48,68 @@ class Ratio:
         return self.of_share(divided(self.numerator(images.counts), self.denominator(images.counts)))
 
 
+@dataclass(frozen=True)
+class Mean:
+    """The mean over the classes of one or more metrics of each class.
+
+    Attributes:
+        metrics: names of the metrics of each class.
+        of_labels: those with several labels per image, where they are others.
+        all_needed: whether it is undefined where a class has no value; else the mean is over those that have one.
+    """
+
+    metrics: tuple[str, ...]
+    of_labels: tuple[str, ...] = ()
+    all_needed: bool = False
+
+    def names(self, multi_label: bool) -> tuple[str, ...]:
+        """Of the metrics of each class."""
+        return (multi_label and self.of_labels) or self.metrics
+
+    def weights(self, values: np.ndarray) -> np.ndarray:
+        """Weights of P metrics of K classes in the mean, of the shape of the values (P, ..., K); nan where undefined.
+
+        A class's metrics count alike, and so do the classes.
+        """
+        known = np.isfinite(values)
+        of_class = divided(known.astype(float), known.sum(axis=0))
+        weights = np.nan_to_num(of_class) / np.maximum(known.any(axis=0).sum(axis=-1), 1)[..., None]
+        undefined = ~(known.all(axis=(0, -1)) if self.all_needed else known.any(axis=(0, -1)))
+        return np.where(undefined[..., None], np.nan, weights)
+
+    def __call__(self, images: WeightedImages) -> np.ndarray:
+        """The mean (R,) of weighted images."""
+        values = np.stack([_of_classes(name, images) for name in self.names(images.predictions.multi_label)])
+        return (self.weights(values) * np.nan_to_num(values)).sum(axis=(0, -1))
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A function of two metrics of the same class that grows with both.
+
+    Attributes:
+        metrics: names of the two.
+        of: the function.
+    """
+
+    metrics: tuple[str, str]
+    of: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    def __call__(self, images: WeightedImages) -> np.ndarray:
+        """The function (R, K) of weighted images."""
+        return self.of(*(_of_classes(name, images) for name in self.metrics))
+
+
 class Metric(NamedTuple):
     """How a metric is measured: as a mean over images, by ``columns``, or by functions of the weighted images.
+
+    The intervals of a :class:`Ratio`, of areas under ROC curves, and of a :class:`Mean` or :class:`Combination` of them
+    follow from formulas; those of any other function need resampling.
 
     Attributes:
         overall: the value (R,) over all classes.
         per_class: the values (R, K) of each class against the rest.
         columns: numbers (N, F) whose weighted means, in absolute value and added up, are the value over all classes.
-        means: per-class metrics whose mean over the defined classes is the value over all classes.
-        means_of_labels: the same with several labels per image, where it differs.
         lower_is_better: what its name says.
         by_rank: it needs the order of the images by score, which makes resampling slow.
         raised_by_chance: chance can only raise it, and raises it again in every resample.
@@ -65,11 +118,16 @@ class Metric(NamedTuple):
     overall: Callable[[WeightedImages], np.ndarray] | None = None
     per_class: Callable[[WeightedImages], np.ndarray] | None = None
     columns: Callable[[Predictions], np.ndarray] | None = None
-    means: tuple[str, ...] = ()
-    means_of_labels: tuple[str, ...] = ()
     lower_is_better: bool = False
     by_rank: bool = False
     raised_by_chance: bool = False
+
+
+def _of_classes(name: str, images: WeightedImages) -> np.ndarray:
+    of_classes = TABLE[name].per_class
+    if of_classes is None:
+        raise InputError(f"{name} has no values of single classes.")
+    return of_classes(images)
 
 
 def _right(counts: Counts) -> np.ndarray:
@@ -104,22 +162,18 @@ class_f1 = (
 )
 
 
-def balanced_accuracy(images: WeightedImages) -> np.ndarray:
-    """Mean sensitivity of the classes present; with several labels the mean of sensitivity and specificity."""
-    if not images.predictions.multi_label:
-        return mean_of_defined(sensitivity(images))  # a class that was not drawn doesn't count
-    return mean_of_defined(np.stack([sensitivity(images), specificity(images)]), axis=0).mean(axis=1)
+balanced_accuracy = Mean(("sensitivity",), ("sensitivity", "specificity"))  # over the classes present
+f1 = Mean(("f1",))  # over the classes that are present or predicted
 
 
-def f1(images: WeightedImages) -> np.ndarray:
-    """Mean F1 of the classes that are present or predicted."""
-    return mean_of_defined(class_f1(images))
-
-
-def harmonic_mean(images: WeightedImages) -> np.ndarray:
-    """2 / (1/sensitivity + 1/specificity), 0 where one of them is 0."""
-    one, other = sensitivity(images), specificity(images)
+def _harmonic(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """2 / (1 / one + 1 / other), 0 where one of them is 0."""
     return 2 * one * other / np.maximum(one + other, TINY)
+
+
+harmonic_mean = Combination(("sensitivity", "specificity"), _harmonic)
+macro_auc = Mean(("auc",), all_needed=True)  # undefined where a class has no image or no counter-example
+macro_average_precision = Mean(("average_precision",), all_needed=True)
 
 
 def auc(images: WeightedImages) -> np.ndarray:
@@ -127,19 +181,9 @@ def auc(images: WeightedImages) -> np.ndarray:
     return images.areas
 
 
-def macro_auc(images: WeightedImages) -> np.ndarray:
-    """Mean area over the classes, undefined where a class has no image or no counter-example."""
-    return auc(images).mean(axis=1)
-
-
 def average_precision(images: WeightedImages) -> np.ndarray:
     """Step-wise area under the precision-recall curve, without interpolation."""
     return images.precisions
-
-
-def macro_average_precision(images: WeightedImages) -> np.ndarray:
-    """Mean average precision over the classes."""
-    return average_precision(images).mean(axis=1)
 
 
 def nll(predictions: Predictions) -> np.ndarray:
@@ -168,10 +212,8 @@ def ece_equal_mass(predictions: Predictions) -> np.ndarray:
 
 TABLE = {
     "accuracy": Metric(accuracy),
-    "balanced_accuracy": Metric(
-        balanced_accuracy, means=("sensitivity",), means_of_labels=("sensitivity", "specificity")
-    ),
-    "f1": Metric(f1, class_f1, means=("f1",)),
+    "balanced_accuracy": Metric(balanced_accuracy),
+    "f1": Metric(f1, class_f1),
     "sensitivity": Metric(per_class=sensitivity),
     "specificity": Metric(per_class=specificity),
     "ppv": Metric(per_class=ppv),
@@ -181,7 +223,7 @@ TABLE = {
     "nll": Metric(columns=nll, lower_is_better=True),
     "brier": Metric(columns=brier, lower_is_better=True),
     "ece_equal_mass": Metric(columns=ece_equal_mass, lower_is_better=True, raised_by_chance=True),
-    "macro_auc": Metric(macro_auc, means=("auc",), by_rank=True),
+    "macro_auc": Metric(macro_auc, by_rank=True),
     "auc": Metric(per_class=auc, by_rank=True),
     "average_precision": Metric(macro_average_precision, average_precision, by_rank=True),
 }
@@ -196,12 +238,6 @@ def check_names(metrics: Sequence[str], valid: Sequence[str] = ()) -> None:
     valid = valid or tuple(TABLE)
     if unknown := [name for name in metrics if name not in valid]:
         raise InputError(f"Unknown metrics {', '.join(unknown)}; valid: {', '.join(valid)}.")
-
-
-def mean_of_defined(values: np.ndarray, axis: int = 1) -> np.ndarray:
-    """Mean of the values that are numbers, nan without any."""
-    known = np.isfinite(values)
-    return divided(np.where(known, values, 0).sum(axis=axis), known.sum(axis=axis))
 
 
 def divided(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

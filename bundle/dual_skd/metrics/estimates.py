@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 LEVEL = 0.95
 DEFINED_SHARE = 0.9  # an interval needs the metric in this share of the resamples; a class of two patients misses it
-_NORMAL_975 = 1.959963984540054  # 97.5 percentile of the normal distribution
 _EQUAL = 1e-12  # differences between resamples below this are rounding
 
 
@@ -30,46 +27,6 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     reason: str = ""
-
-
-def normal_quantile(level: float) -> float:
-    """Half width of the central interval of a standard normal variable: 1.96 for 0.95."""
-    return NormalDist().inv_cdf((1 + level) / 2)
-
-
-def normal_p_value(z: float) -> float:
-    """Two-sided p value of a standard normal variable."""
-    return math.erfc(abs(z) / math.sqrt(2))
-
-
-def lower_limit_of_all(count: float, level: float = LEVEL) -> float:
-    """Lower limit of a proportion when all of ``count`` independent trials succeeded (Clopper and Pearson 1934).
-
-    By symmetry 1 minus it is the upper limit when none succeeded. Resampling cannot give it: every resample of
-    successes is all successes.
-    """
-    return ((1 - level) / 2) ** (1 / count)
-
-
-def wilson_interval(successes: float, count: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927; Newcombe 1998, method 3), honest for few and for extreme counts.
-
-    Args:
-        successes: number of successes.
-        count: number of trials, at least 1.
-    """
-    share, z2 = successes / count, _NORMAL_975**2 / count
-    middle = (share + z2 / 2) / (1 + z2)
-    half = math.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
-
-
-def proportion_at_its_end(value: float, count: int, level: float) -> Estimate:
-    """A proportion of exactly 0 or 1, with the limit that ``count`` independent patients allow."""
-    limit = lower_limit_of_all(count, level)
-    low, high = (limit, 1.0) if value == 1 else (0.0, 1 - limit)
-    share = "all" if value == 1 else "none"
-    return Estimate(value, low, high, f"{share} of them: exact limit for {count} independent observations")
 
 
 def percentiles(drawn: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from dual_skd.metrics.definitions import TABLE, Ratio
+from dual_skd.metrics.definitions import TABLE, Mean, Ratio, auc
 from dual_skd.metrics.weighted import Predictions
 
 _NOTHING = 1e-12  # standard errors below it are rounding
@@ -44,16 +44,25 @@ class Influence(NamedTuple):
         error = float(np.sqrt(np.square(self.per_unit(units)).sum()))
         return error if error > _NOTHING else 0.0
 
-    def correlation(self, other: Influence, units: np.ndarray) -> float:
-        """With the error of another metric of the same images.
 
-        Where one has no variance to estimate: 0 if no unit is part of both, else 1, which is on the safe side for a
-        mean of them.
-        """
-        one, two = self.standard_error(units), other.standard_error(units)
-        if one and two:
-            return float(np.clip(self.per_unit(units) @ other.per_unit(units) / (one * two), -1, 1))
-        return float(np.intersect1d(units[self.rests_on], units[other.rests_on]).size > 0)
+def correlations(influences: Sequence[Influence], units: np.ndarray) -> np.ndarray:
+    """Correlations between the errors of P metrics of the same images (P, P).
+
+    Where one has no variance to estimate, it is 0 with metrics that share no unit with it, and 1 with others, which is
+    on the safe side for their mean.
+
+    Args:
+        influences: of the metrics.
+        units: number of each image's patient (N,).
+    """
+    errors = np.stack([one.per_unit(units) for one in influences])
+    rests_on = np.stack([np.bincount(units, weights=one.rests_on) > 0 for one in influences]).astype(float)
+    lengths = np.sqrt(np.square(errors).sum(axis=1))
+    known = lengths > _NOTHING
+    errors = np.divide(errors, lengths[:, None], out=np.zeros_like(errors), where=known[:, None])
+    found = np.where(known[:, None] & known, np.clip(errors @ errors.T, -1, 1), rests_on @ rests_on.T > 0)
+    np.fill_diagonal(found, 1)
+    return found
 
 
 def ratio_influence(numerator: np.ndarray, denominator: np.ndarray, units: np.ndarray) -> Influence:
@@ -98,25 +107,51 @@ def area_influence(scores: np.ndarray, positive: np.ndarray, units: np.ndarray) 
     return Influence(area, influence, everything)
 
 
+class Share(NamedTuple):
+    """A share of trials: the influence on it, and the number of trials."""
+
+    influence: Influence
+    trials: float
+
+
+def shares(predictions: Predictions, ratio: Ratio, units: np.ndarray) -> list[Share]:
+    """The share of each class, or the only one of a metric over all classes.
+
+    Args:
+        predictions: of N images.
+        ratio: what a success and what a trial is.
+        units: number of each image's patient (N,).
+    """
+    counts = predictions.counts
+    right, asked = np.broadcast_arrays(
+        *(
+            np.asarray(side(counts), dtype=float).reshape(len(units), -1)
+            for side in (ratio.numerator, ratio.denominator)
+        )
+    )
+    return [
+        Share(ratio_influence(successes, trials, units), float(trials.sum()))
+        for successes, trials in zip(right.T, asked.T, strict=True)
+    ]
+
+
 def class_influences(predictions: Predictions, name: str, units: np.ndarray) -> list[Influence] | None:
     """Influences on a metric of each class against the rest; None for a metric that has no formula here.
 
     Args:
         predictions: of N images.
-        name: ``auc``, or a metric of :data:`~dual_skd.metrics.definitions.TABLE` whose ``per_class`` is a ratio.
+        name: of a metric in :data:`~dual_skd.metrics.definitions.TABLE`.
         units: number of each image's patient (N,).
     """
-    if name == "auc":
+    metric = TABLE[name].per_class
+    if metric is auc:
         return [
             area_influence(scores, positive, units)
             for scores, positive in zip(predictions.probabilities.T, predictions.truth.T, strict=True)
         ]
-    ratio = TABLE[name].per_class
-    if not isinstance(ratio, Ratio):
-        return None
-    counts = predictions.counts
-    numerator, denominator = ratio.numerator(counts), np.broadcast_to(ratio.denominator(counts), counts.both.shape)
-    return [_of_ratio(ratio, *columns, units) for columns in zip(numerator.T, denominator.T, strict=True)]
+    if isinstance(metric, Ratio):
+        return [of_share(share.influence, metric) for share in shares(predictions, metric, units)]
+    return None
 
 
 def overall_influence(predictions: Predictions, name: str, units: np.ndarray) -> Influence | None:
@@ -128,37 +163,38 @@ def overall_influence(predictions: Predictions, name: str, units: np.ndarray) ->
         units: number of each image's patient (N,).
     """
     metric = TABLE[name]
-    if metric.means:
-        return mean_influence(parts_of_mean(predictions, name, units), all_needed=name == "macro_auc")
+    if isinstance(metric.overall, Mean):
+        parts = [class_influences(predictions, part, units) for part in metric.overall.names(predictions.multi_label)]
+        return None if None in parts else mean_influence([part or [] for part in parts], metric.overall)
     if isinstance(metric.overall, Ratio):
-        counts = predictions.counts
-        return _of_ratio(metric.overall, metric.overall.numerator(counts), metric.overall.denominator(counts), units)
+        return of_share(shares(predictions, metric.overall, units)[0].influence, metric.overall)
     if metric.columns and not metric.raised_by_chance:
         values = metric.columns(predictions)[:, 0]
         return ratio_influence(values, np.ones(len(values)), units)
     return None
 
 
-def parts_of_mean(predictions: Predictions, name: str, units: np.ndarray) -> list[Influence]:
-    """The influences on the metrics of single classes whose mean a metric over all classes is."""
-    metric = TABLE[name]
-    names = (predictions.multi_label and metric.means_of_labels) or metric.means
-    return [part for each in names for part in class_influences(predictions, each, units) or ()]
+def of_share(share: Influence, ratio: Ratio) -> Influence:
+    """Influence on the metric that follows from a share."""
+    value = np.float64(share.value)
+    return share._replace(value=float(ratio.of_share(value)), of_images=share.of_images * float(ratio.slope(value)))
 
 
-def mean_influence(parts: Sequence[Influence], *, all_needed: bool = False) -> Influence:
-    """Influence on the mean of metrics, of those that are defined.
+def mean_influence(parts: Sequence[Sequence[Influence]], mean: Mean) -> Influence:
+    """Influence on the mean over the K classes of P metrics.
 
     Args:
-        parts: one or more, of the same images.
-        all_needed: whether the mean is undefined where one of them is.
+        parts: P lists of K influences.
+        mean: which classes it is over.
     """
-    defined = [part for part in parts if np.isfinite(part.value)]
-    rests_on = np.any([part.rests_on for part in parts], axis=0)
-    if not defined or (all_needed and len(defined) < len(parts)):
+    flat = [part for of_metric in parts for part in of_metric]
+    values = np.array([[part.value for part in of_metric] for of_metric in parts])
+    weights = mean.weights(values)
+    rests_on = np.any([part.rests_on for part in flat], axis=0)
+    if np.isnan(weights).any():
         return Influence(np.nan, np.zeros(len(rests_on)), rests_on)
-    values, influences = ([getattr(part, name) for part in defined] for name in ("value", "of_images"))
-    return Influence(float(np.mean(values)), np.mean(influences, axis=0), rests_on)
+    total = np.einsum("p,pn->n", weights.ravel(), np.stack([part.of_images for part in flat]))
+    return Influence(float((weights * np.nan_to_num(values)).sum()), total, rests_on)
 
 
 def difference(one: Influence, other: Influence) -> Influence:
@@ -200,13 +236,17 @@ def degrees_of_freedom(influence: Influence, units: np.ndarray, kinds: np.ndarra
     return max(float(parts.sum()) ** 2 / spread, 1.0) if spread > 0 else np.inf
 
 
-def _of_ratio(ratio: Ratio, numerator: np.ndarray, denominator: np.ndarray, units: np.ndarray) -> Influence:
-    share = ratio_influence(numerator, denominator, units)
-    value = np.float64(share.value)
-    return Influence(float(ratio.of_share(value)), share.of_images * float(ratio.slope(value)), share.rests_on)
+def patients_of(inside: np.ndarray, units: np.ndarray) -> int:
+    """Number of patients that some of the images are of.
+
+    Args:
+        inside: which images (N,).
+        units: number of each image's patient (N,).
+    """
+    return int(np.count_nonzero(np.bincount(units[inside])))
 
 
 def _small_sample(inside: np.ndarray, units: np.ndarray) -> float:
     """sqrt(n / (n - 1)) for the n units that these images are of."""
-    count = int(np.count_nonzero(np.bincount(units[inside])))
+    count = patients_of(inside, units)
     return float(np.sqrt(count / max(count - 1, 1)))

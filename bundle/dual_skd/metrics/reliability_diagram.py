@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.estimates import wilson_interval
+from dual_skd.metrics.score_intervals import wilson_interval
 from dual_skd.metrics.validation import checked_columns
 
 ECE_BINS = 15

@@ -31,7 +31,6 @@ FOLDS = 5
 FEWEST_FOLDS = 3  # to choose the strength without the fold that is judged
 BATCH = 32
 STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # of the ridge
-RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -121,12 +120,12 @@ def probe(features: Tensor, images: ProbeImages) -> Estimate:
         images: their classes, patients and folds.
 
     Returns:
-        macro AUC over the images, each predicted by the other folds; a bootstrap over patients gives the interval.
+        macro AUC over the images, each predicted by the other folds, with its interval over patients.
         Networks that are probed with the same images differ by less than their intervals suggest.
     """
     scores = torch.sigmoid(out_of_fold(features, images.targets, images.folds)).numpy()
     found = bootstrap_intervals(
-        scores, images.targets.long().numpy(), images.patients, metrics=["macro_auc"], resamples=RESAMPLES,
+        scores, images.targets.long().numpy(), images.patients, metrics=["macro_auc"],
         multi_label=True,  # each class against the rest
     )  # fmt: skip
     return found.overall["macro_auc"]

@@ -124,7 +124,7 @@ def degenerate(run_folder):
         "an absent class": (lambda: run_folder(np.arange(60) % 2), "no image of mass"),
         "one patient": (lambda: run_folder(patients=["p"] * 60), "all images are of one patient"),
         "a single image": (lambda: run_folder([1]), "all images are of one patient"),
-        "a constant predictor": (lambda: run_folder(p=np.full((60, 3), 1 / 3)), "as those of a constant do"),
+        "a constant predictor": (lambda: run_folder(p=np.full((60, 3), 1 / 3)), "no image is predicted as nodule"),
         "no validation": (lambda: run_folder(validation=False), "the run kept no predictions of validation images"),
         "no auxiliary": (lambda: run_folder(auxiliary=False), "The model of epoch 1 was kept"),
         "several labels": (lambda: run_folder(labels, labels * 0.5 + 0.3, multi_label=True),

@@ -17,19 +17,10 @@ from dual_skd.evaluation.analysis.subgroups import Subgroups, subgroups_of
 from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.bootstrap import RESAMPLES, Intervals
 from dual_skd.metrics.curves import precision_recall_curve, roc_curve
-from dual_skd.metrics.delong import class_auc_intervals, macro_auc_interval
-from dual_skd.metrics.estimates import LEVEL, Estimate
+from dual_skd.metrics.estimates import LEVEL
 from dual_skd.metrics.reliability_diagram import ReliabilityBin
 
 SENSITIVITY = 0.9  # of the second operating point
-
-
-@dataclass(frozen=True)
-class DelongIntervals:
-    """Areas under the ROC curves with DeLong's intervals: their mean, and that of each class."""
-
-    macro: Estimate
-    per_class: list[Estimate]
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,6 @@ class Analysis:
     patients: Patients
     settings: Settings
     metrics: Intervals
-    delong: DelongIntervals
     operating_points: tuple[decisions.ClassThreshold, ...]  # two of every class
     calibration: Calibration
     prediction_sets: decisions.PredictionSets
@@ -73,8 +63,8 @@ def analyse(
 ) -> Analysis:
     """Measures a run from its files.
 
-    Intervals are of bootstrap resamples of whole patients, those of areas also of DeLong's variance. Thresholds and
-    prediction sets are chosen on the validation images and applied to these.
+    Intervals are over patients, see :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`. Thresholds and prediction
+    sets are chosen on the validation images and applied to these.
 
     Args:
         files: from :func:`~dual_skd.evaluation.run_files.read_run`.
@@ -92,7 +82,6 @@ def analyse(
     p, settings = normalised(table.probabilities, multi_label), Settings(level, resamples, seed)
     predictions = Predictions(p, table.labels, patients, names, multi_label, settings)
     forms = with_temperature(files, p)
-    delong: dict[str, Any] = {"patients": patients, "level": level, "class_names": names, "multi_label": multi_label}
     return Analysis(
         split=files.split,
         images=len(table.images),
@@ -102,9 +91,6 @@ def analyse(
         patients=predictions.known_patients(),
         settings=settings,
         metrics=predictions.intervals(),
-        delong=DelongIntervals(
-            macro_auc_interval(p, table.labels, **delong), class_auc_intervals(p, table.labels, **delong)
-        ),
         operating_points=decisions.thresholds(predictions, forms, files, sensitivity),
         calibration=calibration_of(predictions, forms),
         prediction_sets=decisions.sets_of(predictions, forms, files, alpha),

@@ -131,7 +131,7 @@ def sets_of(predictions: Predictions, forms: Tempered, files: RunFiles, alpha: f
     sizes = sets.sum(axis=1)
     return PredictionSets(
         alpha,
-        coverage=predictions.mean_interval(sets[np.arange(len(sets)), predictions.labels], proportion=True),
+        coverage=predictions.share_interval(sets[np.arange(len(sets)), predictions.labels]),
         reason=rule.reason,
         stated=1 - alpha,
         method=rule.method,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dual_skd.metrics.bootstrap import Intervals, bootstrap_intervals
-from dual_skd.metrics.estimates import Estimate, from_resamples, percentiles, proportion_at_its_end
+from dual_skd.metrics.bootstrap import ONE_PATIENT, Intervals, bootstrap_intervals, share_interval
+from dual_skd.metrics.estimates import Estimate, from_resamples, percentiles
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 
 MAX_CLASSES = 12  # with curves and operating points of their own; of more, those with the most images
@@ -65,14 +65,16 @@ class Predictions:
         given = {"class_names": self.class_names, "multi_label": self.multi_label, **self.options(), **options}
         return bootstrap_intervals(p, self.labels, self.patients, **given)
 
-    def mean_interval(self, values: np.ndarray, *, proportion: bool = False) -> Estimate:
-        """The mean over images with percentiles of resampled patients; a proportion of 0 or 1 with its exact limit."""
+    def share_interval(self, right: np.ndarray) -> Estimate:
+        """The share of images (N,) that are right in some way, with the interval of a share."""
+        return share_interval(right, self.patients, level=self.settings.level)
+
+    def mean_interval(self, values: np.ndarray) -> Estimate:
+        """The mean over images (N,) with percentiles of resampled patients."""
         values, units = np.asarray(values, dtype=float), patient_numbers(self.patients, len(values))
-        value, count = float(values.mean()), int(units.max()) + 1
-        if count < 2:
-            return Estimate(value, reason="no interval: all images are of one patient")
-        if proportion and value in (0, 1):
-            return proportion_at_its_end(value, count, self.settings.level)
+        value = float(values.mean())
+        if not units.any():
+            return Estimate(value, reason=ONE_PATIENT)
         random = np.random.default_rng(self.settings.seed)
         drawn = [w @ values / w.sum(axis=1) for w in drawn_weights(random, units, self.settings.resamples)]
         low, high, share = percentiles(np.concatenate(drawn), self.settings.level)

@@ -19,6 +19,7 @@ METRICS = {
     "ece_equal_mass": "expected calibration error, bins of equal count",
 }
 CLASS_METRICS = {
+    "auc": "AUC",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "ppv": "PPV",

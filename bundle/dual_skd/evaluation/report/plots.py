@@ -197,7 +197,7 @@ def _roc(analysis: Analysis) -> list[Plot]:
     curves = analysis.roc
     if len(curves) == 2 and not analysis.multi_label:
         curves = curves[1:]  # the other one is its mirror image
-    areas = dict(zip(analysis.class_names, analysis.delong.per_class, strict=True))
+    areas = dict(zip(analysis.class_names, (one["auc"] for one in analysis.metrics.per_class), strict=True))
     reading = (
         "Each point is a threshold: upwards more images of the class are found, to the right more others are called "
         "so wrongly. The upper left corner is best, the dotted line guessing. The number is the area below, the band "

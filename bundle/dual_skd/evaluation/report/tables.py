@@ -36,13 +36,11 @@ def confusions(analysis: Analysis) -> list[tuple[str, str, int]]:
 def metrics(analysis: Analysis) -> Table:
     """Every metric of all images."""
     overall = analysis.metrics.overall
-    rows: list[list[Any]] = [
+    rows = [
         [label, (overall[name], _absent_classes(name, analysis)),
          "see above" if name in KEY_METRICS else meaning(name, analysis)]
         for name, label in METRICS.items() if name in overall
     ]  # fmt: skip
-    of_delong = ["macro AUC, interval of DeLong", analysis.delong.macro, "The same number, its interval by a formula."]
-    rows.insert(1, of_delong)
     return Table(["metric", "value and interval", "what it says"], rows)
 
 
@@ -59,10 +57,9 @@ def _absent_classes(metric: str, analysis: Analysis) -> str:
 def classes(analysis: Analysis) -> Table:
     """The metrics of each class against the rest."""
     names = [name for name in CLASS_METRICS if name in analysis.metrics.per_class[0]]
-    columns = (analysis.class_names, analysis.class_images, analysis.delong.per_class, analysis.metrics.per_class)
-    rows = [[name, count, area, *(of_class[one] for one in names)]
-            for name, count, area, of_class in zip(*columns, strict=True)]  # fmt: skip
-    return Table(["class", "images", "AUC (DeLong)", *(CLASS_METRICS[name] for name in names)], rows)
+    columns = (analysis.class_names, analysis.class_images, analysis.metrics.per_class)
+    rows = [[name, count, *(of_class[one] for one in names)] for name, count, of_class in zip(*columns, strict=True)]
+    return Table(["class", "images", *(CLASS_METRICS[name] for name in names)], rows)
 
 
 def operating_points(analysis: Analysis) -> Table:
