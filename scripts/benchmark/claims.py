@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.metrics.paired import holm
 from scripts.benchmark import robustness
 from scripts.benchmark.results import COMPARED_METRICS, Results
@@ -79,7 +80,7 @@ def _against(results: Results, method: str, control: str, places: Sequence[tuple
     claim = partial(_claim, results)
     measured = {place: results.differences(*place, method, control) for place in places}
     family = [(place, name) for place in places for name in COMPARED_METRICS if measured[place]]
-    p = dict(zip(family, holm([measured[place][name].p for place, name in family]), strict=True))
+    p = dict(zip(family, holm([measured[place][name].p for place, name in family], resamples=RESAMPLES), strict=True))
 
     def smallest(names: Iterable[str], counts: Callable[[str, float], bool]) -> dict[tuple[str, float], float]:
         """The smallest p of those metrics whose difference counts, by place; 1 where none does."""
@@ -102,7 +103,7 @@ def _against(results: Results, method: str, control: str, places: Sequence[tuple
     nll = {place: found["nll"] for place, found in calibrated.items() if found}
     left = dict.fromkeys(places, np.full(2, np.nan)) | {
         place: np.array([one.value, p])
-        for (place, one), p in zip(nll.items(), holm([one.p for one in nll.values()]), strict=True)
+        for (place, one), p in zip(nll.items(), holm([one.p for one in nll.values()], resamples=RESAMPLES), strict=True)
     }
     lines.append(claim(f"`{method}` has a lower NLL than `{control}` with a temperature fitted for each on validation "
                         "images on two sets, p < 0.05 (Holm)", left, lambda pair: pair[0] < 0 and pair[1] < 0.05, 2,
@@ -131,7 +132,7 @@ def _all_together(results: Results, pairs: Sequence[tuple[str, str, Sequence[tup
         for method, control, places in pairs for place in places
         for name, one in results.differences(*place, method, control).items() if name in COMPARED_METRICS
     }  # fmt: skip
-    corrected = dict(zip(p, holm(list(p.values())), strict=True))
+    corrected = dict(zip(p, holm(list(p.values()), resamples=RESAMPLES), strict=True))
     variant, control, places = pairs[0]
     shown = [
         f"{data} {share:.0%} balanced accuracy {corrected[variant, control, (data, share), 'balanced_accuracy']:.3f}, "

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures how long the statistics take, and how often their 95 % intervals hold the truth.
 
-    python -m scripts.benchmark.statistics [--simulations 2000] [--resamples 1000] [--only time coverage seeds]
+    python -m scripts.benchmark.statistics [--simulations 2000] [--resamples 1000] [--only time coverage ...]
 
 Time: all metrics with all intervals, 2,000 resamples, every image its own patient and two images per patient; the CPU
 time is what a machine with nothing else to do takes. Memory is what is added to predictions and interpreter.
@@ -11,7 +11,8 @@ Coverage: see :mod:`scripts.benchmark.coverage`. An honest 95 % interval scores 
 Seeds: two methods of equal expectation, trained with a few seeds each and tested on the same 200 images; how often the
 interval of their difference holds the 0, by how much the seeds' differences vary against the standard error of one.
 
-Thresholds (``--only thresholds``): what is decided on validation images, see :mod:`.thresholds`.
+Thresholds: what is decided on validation images, see :mod:`.thresholds`.
+Comparisons: see :mod:`scripts.benchmark.comparisons`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 from dual_skd.metrics.bootstrap import bootstrap_intervals
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.paired import paired_differences
+from scripts.benchmark.comparisons import errors_of_the_first_kind
 from scripts.benchmark.coverage import Coverage, coverage, many_classes
 from scripts.benchmark.thresholds import ratio_rows, set_rows, threshold_rows
 
@@ -95,6 +97,7 @@ PARTS: dict[str, Callable[[int, int], Iterator[str]]] = {  # rows of a table, fr
     "thresholds": lambda simulations, _: chain(
         threshold_rows(simulations), [""], set_rows(simulations), [""], ratio_rows(simulations)
     ),
+    "comparisons": lambda simulations, _: errors_of_the_first_kind(simulations),
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.metrics.paired import Difference, holm
 from scripts.benchmark.latency import Latencies
 from scripts.benchmark.names import DATA, ROWS
@@ -29,7 +30,7 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
     ]
     found = {entry: results.differences(data, fraction, entry[0], control, entry[1]) for entry in entries}
     corrected = {
-        name: dict(zip(family, holm([found[entry][name].p for entry in family]), strict=True))
+        name: dict(zip(family, holm([found[entry][name].p for entry in family], resamples=RESAMPLES), strict=True))
         for name in COMPARED_METRICS
         if (family := [e for e in entries if e[1] == "student" and found[e] and np.isfinite(found[e][name].p)])
     }

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dual_skd.metrics.estimates import Estimate
-from scripts.benchmark import coverage, statistics
+from scripts.benchmark import comparisons, coverage, statistics
 from scripts.benchmark.coverage import METRICS, Coverage, Setting, truth_of, truth_of_two, two_classes
 
 
@@ -20,9 +20,11 @@ def test_coverage_counts_the_intervals_that_hold_the_truth_and_leaves_out_missin
 def test_the_tables_are_complete(monkeypatch, capsys):
     monkeypatch.setattr(coverage, "TRUTH_IMAGES", 8000)
     monkeypatch.setattr(statistics, "TIMED_SIZES", ((2, 50), (3, 60)))
-    monkeypatch.setattr(statistics, "PARTS", {name: statistics.PARTS[name] for name in ("time", "coverage", "seeds")})
-    statistics.main(["--simulations", "2", "--resamples", "20", "--only", "time", "coverage", "seeds"])
-    times, held, seeds = capsys.readouterr().out.strip().split("\n\n")
+    parts = {name: part for name, part in statistics.PARTS.items() if name != "thresholds"}  # tested beside it
+    monkeypatch.setattr(statistics, "PARTS", parts)
+    statistics.main(["--simulations", "2", "--resamples", "20"])
+    times, held, seeds, called = capsys.readouterr().out.strip().split("\n\n")
+    assert len(called.splitlines()) == 2 + len(comparisons.SETTINGS)
     assert len(times.splitlines()) == 2 + 4 and "| 2 | 50 | 25 |" in times
     assert {row.count("|") for row in held.splitlines()} == {len(METRICS) + 2}
     assert len(held.splitlines()) == 2 + 12 + 4 + 2 and len(seeds.splitlines()) == 2 + 32

@@ -13,7 +13,7 @@ from dual_skd.cli.compare import compare, names_of
 from dual_skd.cli.dispatch import main
 from dual_skd.errors import InputError
 from dual_skd.evaluation.comparison import compare_runs
-from dual_skd.evaluation.report.comparison_page import comparison_page, p_value, terminal_lines, verdict
+from dual_skd.evaluation.report.comparison_page import comparison_page, family, p_value, terminal_lines, verdict
 from dual_skd.evaluation.run_files import read_run
 from dual_skd.options import PerPatient
 
@@ -59,7 +59,9 @@ def test_the_command_says_what_differs_and_where_the_page_is(pair, capsys):
         for name in ("accuracy", "macro AUC", "F1", "ECE", "NLL", "Brier score")
         if line.startswith(f"  {name} ")
     )
-    assert "Both are right about 40 images, A alone about 20, B alone about 0" in " ".join(lines)
+    said = " ".join(lines)
+    assert "Both are right about 40 images, A alone about 20, B alone about 0, neither about 0; the p value" in said
+    assert "Holm's correction is for 8 hypotheses: accuracy, balanced accuracy, macro AUC" in said
     page = good / "report" / "compared_with_weak.html"
     *lines, title, adds, following = lines
     assert title == f"Page: {page}" and adds == "  adds  the AUC of each class, and p before Holm's correction"
@@ -97,13 +99,13 @@ def test_a_run_that_was_stopped_is_said_before_its_numbers(pair):
 def test_reasons_are_notes_and_stand_in_no_cell(run_folder):
     labels, random = np.r_[np.arange(29) % 2, 2], np.random.default_rng(0)
     pair = [run_folder(labels, random.dirichlet(np.ones(3), 30), name=name, patients=[""] * 30) for name in "ab"]
-    said = shown(pair)
-    assert "macro AUC: no interval: undefined in more than 10% of the resamples" in " ".join(said.split())
-    source = (pair[0] / "report" / "compared_with_b.html").read_text(encoding="utf-8")
-    assert "no interval" not in source[source.index("<tbody>") : source.index("</tbody>")]
-    assert "no interval: undefined in more than 10% of the resamples" in words_of(
-        pair[0] / "report" / "compared_with_b.html"
-    )
+    said = " ".join(shown(pair).split())
+    assert "macro AUC: no interval: only one patient of mass." in said
+    assert "ECE: not tested: chance alone raises a calibration error" in said
+    path = pair[0] / "report" / "compared_with_b.html"
+    source = path.read_text(encoding="utf-8")
+    assert "only one patient" not in source[source.index("<tbody>") : source.index("</tbody>")]
+    assert "no interval: only one patient of mass" in words_of(path)
 
 
 def test_another_split_has_its_own_folder_and_several_labels_have_areas(run_folder):
@@ -144,14 +146,12 @@ def test_where_images_are_left_out_the_next_command_trains_on_one_division(pair,
 
 
 @pytest.mark.parametrize(("patients", "units"), [(None, "2 patients"), ([""] * 60, "3 images")])
-def test_of_few_images_it_is_said_that_nothing_could_be_tested(run_folder, patients, units):
+def test_of_few_images_it_is_said_that_nothing_can_be_beyond_chance(run_folder, patients, units):
     pair = [run_folder(LABELS, name=name, patients=patients) for name in "ab"]
     share_few(pair, 3)
-    said = " ".join(shown(pair).split())
-    assert f"No metric could be tested for chance: {units} are too few." in said and "beyond chance" not in said
-    assert f"No metric could be tested for chance: {units} are too few." in words_of(
-        pair[0] / "report" / "compared_with_b.html"
-    )
+    few = f"No difference is beyond chance (p below 0.05 after Holm): {units} are too few for that."
+    assert few in " ".join(shown(pair).split())
+    assert few in words_of(pair[0] / "report" / "compared_with_b.html")
 
 
 def test_what_is_beyond_chance_is_said_for_the_better_one():
@@ -161,13 +161,17 @@ def test_what_is_beyond_chance_is_said_for_the_better_one():
     found = {
         "metrics": {"accuracy": entry(0.1, 0.01), "nll": entry(0.2, 0.04), "f1": entry(0.3, 0.05)},
         "areas": [{"class": "ill", **entry(None, None)}],
-        "mcnemar": {"p_holm": 0.02, "only_one": 9, "only_other": 1},
+        "hypotheses": [["accuracy"], ["NLL"], ["F1", "AUC of ill"]],
     }
     assert verdict(found, ("A", "B")) == (
-        "Beyond chance (p below 0.05 after Holm): A is better in accuracy; B is better in NLL; A is right more often."
+        "Beyond chance (p below 0.05 after Holm): A is better in accuracy; B is better in NLL."
     )
-    chance = {"metrics": {"f1": entry(0.3, 0.05)}, "areas": [], "mcnemar": None}
+    assert family(found) == "Holm's correction is for 3 hypotheses: accuracy, NLL, F1 = AUC of ill."
+    assert family(found, 2) == "Holm's correction is for 3 hypotheses: accuracy, NLL and 1 more."
+    chance = {"metrics": {"f1": entry(0.3, 0.05)}, "areas": [], "hypotheses": [["F1"]], "few": False, "patients": 9}
     assert verdict(chance, ("A", "B")) == "No difference is beyond chance (p below 0.05 after Holm)."
+    untested = {"metrics": {}, "areas": [{"class": "ill", **entry(None, None)}], "hypotheses": []}
+    assert verdict(untested, ("A", "B")) == "No metric could be tested for chance." and family(untested) == ""
     assert [p_value(p) for p in (None, 0.0001, 0.04)] == ["–", "< 0.001", "0.040"]
 
 

@@ -35,7 +35,7 @@ def test_every_metric_is_measured_in_one_way_and_every_key_metric_is_in_the_tabl
 
 
 def test_numbers_from_arrays_need_no_pytorch():
-    modules = """bootstrap curves delong likelihood_ratio mcnemar net_benefit operating_point paired predictions
-        probabilities sample_size subgroups uncertainty"""
+    modules = """bootstrap curves delong differences likelihood_ratio mcnemar net_benefit operating_point paired
+        predictions probabilities sample_size subgroups uncertainty"""
     code = f"import sys; from dual_skd.metrics import {', '.join(modules.split())}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

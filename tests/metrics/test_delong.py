@@ -45,8 +45,15 @@ def test_mid_ranks_give_what_all_pairs_give(seed, ties):
     test = delong_test(*scores, positive)
     error = np.sqrt(spread[0, 0] + spread[1, 1] - 2 * spread[0, 1])
     assert (test.one, test.other, test.difference) == pytest.approx((*areas, areas[0] - areas[1]))
-    assert (test.low, test.high) == pytest.approx(areas[0] - areas[1] + np.array([-1, 1]) * Z * error)
-    assert test.p == pytest.approx(2 * stats.norm.sf(abs(areas[0] - areas[1]) / error))
+    # degrees of freedom as in Welch's test: the two sides' parts of the variance
+    parts = [
+        np.var(np.subtract(*(placements(one, positive)[side] for one in scores)), ddof=1) / count
+        for side, count in ((0, positive.sum()), (1, (~positive).sum()))
+    ]
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (positive.sum() - 1) + parts[1] ** 2 / ((~positive).sum() - 1))
+    t = stats.t(freedom)
+    assert (test.low, test.high) == pytest.approx(areas[0] - areas[1] + np.array([-1, 1]) * t.ppf(0.975) * error)
+    assert test.p == pytest.approx(2 * t.sf(abs(areas[0] - areas[1]) / error))
 
 
 def test_only_the_order_of_the_scores_and_images_matters():

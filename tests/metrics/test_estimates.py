@@ -3,19 +3,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from dual_skd.metrics.estimates import (
     Estimate,
     from_resamples,
-    normal_p_value,
     percentiles,
 )
-
-
-def test_p_values_are_scipys():
-    for z in (-3.0, 0.0, 1.5, 12.0):
-        assert normal_p_value(z) == pytest.approx(2 * stats.norm.sf(abs(z)))
 
 
 def test_percentiles_leave_out_what_is_undefined_and_are_numpys_of_the_rest():

@@ -15,15 +15,53 @@ from dual_skd.metrics.predictions import PredictionTable, read_predictions, writ
 
 
 @pytest.mark.parametrize(("only_one", "only_other"), [(0, 0), (3, 0), (5, 12), (40, 40), (700, 800), (60_000, 59_000)])
-def test_the_p_value_is_the_exact_binomial_one(only_one, only_other):
+def test_of_one_image_per_patient_the_p_value_is_the_exact_binomial_one_mid_p(only_one, only_other):
     labels = np.zeros(only_one + only_other + 5, int)
     one = np.r_[np.zeros(only_one), np.ones(only_other), 0, 0, 0, 1, 1]
     other = np.r_[np.ones(only_one), np.zeros(only_other), 0, 0, 0, 1, 1]
     found = mcnemar_test(one, other, labels)
     assert (found.both, found.only_one, found.only_other, found.neither) == (3, only_one, only_other, 2)
-    wanted = stats.binomtest(only_one, only_one + only_other).pvalue if only_one + only_other else 1.0
+    count, wanted = only_one + only_other, 1.0
+    if only_one != only_other:  # Fagerland et al. 2013: the exact p value minus the chance of what was observed
+        wanted = stats.binomtest(only_one, count).pvalue - stats.binom.pmf(only_one, count, 0.5)
     assert found.p == pytest.approx(wanted, rel=1e-6)
     json.dumps(dataclasses.asdict(found), allow_nan=False)
+
+
+# chi-square statistics of Obuchowski 1998 and Durkalski et al. 2003 as the latter print them; data and numbers are also
+# in the R package clust.bin.pair 0.1.2: clust.bin.pair(ak, bk, ck, dk, method = "obuchowski")
+# glands of 21 patients that PET and SPECT call normal, minus each other, and psychiatrists' patients who disagree
+THYROIDS = [-2, -1, 0, 0, -1, 0, 0, 0, 1, 0, 0, 0, 0, 0, -2, 0, 0, -1, 0, 0, 0]
+PSYCHIATRY = [
+    [0, 1, 1, 1, 0, 3, 3, 3, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0],
+    [4, 2, 3, 2, 1, 3, 0, 2, 2, 4, 2, 4, 3, 2, 1, 3, 1, 2, 0, 0, 0, 2, 1, 2, 2, 0, 0, 1, 1],
+]  # fmt: skip
+PAIRED = [np.maximum(THYROIDS, 0), np.maximum(-np.array(THYROIDS), 0)]
+
+
+@pytest.mark.parametrize(("pairs", "obuchowski", "rel"), [(PAIRED, 2.86, 0.35), (PSYCHIATRY, 7.19, 0.35)])
+def test_several_images_of_a_patient_count_together_as_obuchowskis_test_has_it(pairs, obuchowski, rel):
+    only_one, only_other = (np.array(side) for side in pairs)
+    patients = np.repeat(np.arange(len(only_one)), only_one + only_other)
+    one_right = np.concatenate([[1] * a + [0] * b for a, b in zip(only_one, only_other, strict=True)])
+    found = mcnemar_test(one_right, 1 - one_right, np.ones(len(patients), int), patients=patients.tolist())
+    apart = only_one - only_other
+    count = len(apart)
+    statistic = (count - 1) / count * apart.sum() ** 2 / np.square(apart).sum()
+    assert statistic == pytest.approx(obuchowski, abs=0.005)
+    assert found.p == pytest.approx(stats.chi2.sf(obuchowski, 1), rel=rel)  # the normal distribution of few patients
+    images = mcnemar_test(one_right, 1 - one_right, np.ones(len(patients), int))
+    assert images.p < found.p / 2 and (images.only_one, images.only_other) == (found.only_one, found.only_other)
+
+
+def test_of_many_patients_it_is_obuchowskis_test():
+    random = np.random.default_rng(0)
+    patients = np.repeat(np.arange(300), 5)
+    one, other = (np.repeat(random.random(300), 5) * 0.6 + random.random(1500) * 0.6 < 0.62 for _ in "ab")
+    apart = np.bincount(patients, weights=one.astype(float) - other)
+    z = apart.sum() / np.sqrt(np.square(apart).sum() * 300 / 299)
+    found = mcnemar_test(one, other, np.ones(1500, int), patients=patients.tolist())
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(z)), rel=0.15)  # far in the tail
 
 
 def table(images, labels, second, names=("well", "ill")):
@@ -40,7 +78,7 @@ def test_tables_in_another_order_of_images_and_classes_are_brought_into_the_firs
     assert second.labels.tolist() == [0, 1, 1] and second.columns == {"predicted": ["0.9", "0.2", "0.4"]}
     assert second.probabilities == pytest.approx(np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]))
     found = mcnemar_test(first.probabilities.argmax(1), second.probabilities.argmax(1), first.labels)
-    assert (found.both, found.only_one, found.only_other, found.p) == (2, 0, 1, 1.0)
+    assert (found.both, found.only_one, found.only_other, found.p) == (2, 0, 1, 0.5)
 
 
 def test_three_classes_in_another_order_keep_their_labels():

@@ -113,6 +113,14 @@ def test_holm_gives_the_values_computed_by_hand():
     assert holm([]) == []
 
 
+def test_a_family_too_large_for_its_resamples_is_refused():
+    assert holm([0.001] * 50, resamples=2000) == pytest.approx([0.05] * 50)
+    with pytest.raises(InputError, match="for 51 hypotheses, found 2000; take 2040 or more, or test fewer"):
+        holm([0.001] * 51, resamples=2000)
+    assert holm([0.001] * 51, resamples=2040)[0] == pytest.approx(0.051)
+    assert holm([], resamples=1) == []
+
+
 def test_two_thousand_resamples_of_six_hundred_images_and_five_seeds_take_seconds():
     p = np.stack([predictions(seed, images=600)[0] for seed in range(5)])
     labels = predictions(0, images=600)[1]

@@ -15,17 +15,16 @@ from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.delong import delong_test
-from dual_skd.metrics.estimates import DEFINED_SHARE
+from dual_skd.metrics.differences import MetricDifference, paired_tests
 from dual_skd.metrics.mcnemar import match_tables, mcnemar_test
-from dual_skd.metrics.paired import holm, paired_differences
+from dual_skd.metrics.paired import LEVEL, holm, paired_differences
 from dual_skd.metrics.predictions import PredictionTable
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.weighted import WeightedMetrics
 from dual_skd.options import Training, completed, marks
-from dual_skd.utils.wording import counted, of_patients
+from dual_skd.utils.wording import counted, metric_words, of_patients
 
-# patients for a p value: of n, differences that all have one sign give 2 / 2^n, which for 5 is above 0.05
-FEWEST = 6
+NOT_TESTED = "not tested: chance alone raises a calibration error, that of the surer method more"
 
 
 def compare_runs(
@@ -34,10 +33,11 @@ def compare_runs(
 ) -> dict[str, Any]:  # fmt: skip
     """Compares the predictions of two runs on the images that both have.
 
-    All metrics by a paired bootstrap over patients, the area of every class by DeLong's test, right and wrong by
-    McNemar's test, whose images count as independent. All p values are one family, corrected by Holm. Patients are
-    those in the data list of either run. With fewer than :data:`FEWEST` of them only McNemar's test, which is exact,
-    gives a p value.
+    The metrics and the area of every class are tested over patients (:mod:`dual_skd.metrics.differences`), right and
+    wrong by McNemar's test, whose p value is that of the accuracy. Calibration errors have an interval, by a paired
+    bootstrap over patients, but no test: their expected difference isn't 0 where both runs are calibrated equally
+    well. All p values of different hypotheses are one family, corrected by Holm. Patients are those in the data list of
+    either run.
 
     Args:
         one: the first run; the differences are this one minus the other.
@@ -50,10 +50,12 @@ def compare_runs(
 
     Returns:
         plain JSON: number of ``shared`` images or patients (``unit``), of images that ``only_one`` and ``only_other``
-        has, of known ``patients`` of the shared ones, of those without (``images_without_patient``), and whether the
-        patients are too ``few``; ``metrics`` (per name one, other, difference, low, high, p, p_holm, reason), ``areas``
-        (the same per class) and ``mcnemar``; ``reason``, why there are areas only (several labels per image), or that
-        the probabilities of one run alone are calibrated.
+        has, of known ``patients`` of the shared ones, of those without (``images_without_patient``); ``metrics`` (per
+        name one, other, difference, low, high, p, p_holm, reason), ``areas`` (the same per class; none with two
+        classes, whose area is the macro AUC) and ``right``, the images by who is right about them; ``hypotheses``, the
+        family, each a list of what is the same one, in words; ``few``, whether the patients are so few that differences
+        of one sign may be chance; ``reason``, why there are areas only (several labels per image), or that the
+        probabilities of one run alone are calibrated.
 
     Raises:
         InputError: no image is in both, the runs contradict each other about labels or classes, or patients are to be
@@ -75,23 +77,33 @@ def compare_runs(
         "unit": one.unit.name,
         "class_names": list(first.class_names),
         "metrics": {},
-        "mcnemar": None,
+        "areas": [],
+        "right": None,
         "reason": "With several labels per image only the areas of each label are compared.",
     }
     if not one.multi_label:
         found["reason"] = _calibrated_apart(one, other, names)
         p, q = (side / side.sum(axis=1, keepdims=True) for side in (p, q))
-        found["metrics"] = _metrics(p, q, labels, patients, resamples, seed)
-        found["mcnemar"] = asdict(mcnemar_test(p.argmax(axis=1), q.argmax(axis=1), labels)) | {"reason": ""}
-    found["areas"] = [
-        {"class": name, **asdict(delong_test(p[:, k], q[:, k], _truth(labels, k), patients=patients))}
-        for k, name in enumerate(first.class_names)
-    ]
-    found["few"] = len(set(patient_numbers(patients, len(labels)))) < FEWEST
-    tested = [*found["metrics"].values(), *found["areas"]]
-    if found["few"]:
-        _without_p(tested)
-    _correct(tested + [found["mcnemar"]] * (not one.multi_label))
+        tested = paired_tests(p, q, labels, patients=patients, class_names=first.class_names)
+        found["metrics"] = {
+            name: asdict(
+                tested[name] if name in tested else _calibration(name, p, q, labels, patients, resamples, seed)
+            )
+            for name in METRICS
+        }
+        calls = mcnemar_test(p.argmax(axis=1), q.argmax(axis=1), labels, patients=patients)
+        found["right"] = {key: count for key, count in asdict(calls).items() if key != "p"}
+    entries = {metric_words(name): entry for name, entry in found["metrics"].items()}
+    truths = {}
+    if one.multi_label or len(first.class_names) > 2:
+        for k, name in enumerate(first.class_names):
+            truth = _truth(labels, k)
+            found["areas"].append({"class": name, **asdict(delong_test(p[:, k], q[:, k], truth, patients=patients))})
+            truths[f"AUC of {name}"] = truth
+    entries |= dict(zip(truths, found["areas"], strict=True))
+    found["hypotheses"] = _corrected(entries, truths)
+    units = len(set(patient_numbers(patients, len(labels))))
+    found["few"] = len(found["hypotheses"]) * 0.5**units >= LEVEL
     return found
 
 
@@ -160,42 +172,36 @@ def _truth(labels: np.ndarray, k: int) -> np.ndarray:
     return labels[:, k] > 0 if labels.ndim == 2 else labels == k
 
 
-def _metrics(
-    p: np.ndarray, q: np.ndarray, labels: np.ndarray, patients: Sequence[str], resamples: int, seed: int
-) -> dict[str, dict[str, Any]]:
+def _calibration(
+    name: str, p: np.ndarray, q: np.ndarray, labels: np.ndarray, patients: Sequence[str], resamples: int, seed: int
+) -> MetricDifference:
+    """The difference of a calibration error, with its interval by bootstrap."""
     once = np.ones((1, len(labels)))
-    values = [WeightedMetrics(side, labels, METRICS)(once).overall for side in (p, q)]
-    several = patient_numbers(patients, len(labels)).any()  # else nothing can be resampled
-    differences = paired_differences(p, q, labels, patients=patients, resamples=resamples, seed=seed)
-    found = {}
-    for name, difference in differences.items():
-        numbers = {"one": values[0][name][0], "other": values[1][name][0], **difference._asdict()}
-        numbers = {key: float(value) if np.isfinite(value) else None for key, value in numbers.items()}
-        numbers["difference"] = numbers.pop("value")
-        reason = "" if numbers["difference"] is not None else "not defined on the shared images: a class is absent"
-        if not several:
-            numbers |= {"low": None, "high": None, "p": None}
-            reason = reason or "no interval: all images are of one patient"
-        elif numbers["difference"] is not None and numbers["low"] is None:
-            reason = f"no interval: undefined in more than {1 - DEFINED_SHARE:.0%} of the resamples, which miss a class"
-        found[name] = {**numbers, "reason": reason}
-    return found
+    one, other = (float(WeightedMetrics(side, labels, [name])(once).overall[name][0]) for side in (p, q))
+    if not patient_numbers(patients, len(labels)).any():  # nothing can be resampled
+        return MetricDifference(one, other, one - other, reason="no interval: all images are of one patient")
+    found = paired_differences(p, q, labels, metrics=[name], patients=patients, resamples=resamples, seed=seed)[name]
+    return MetricDifference(one, other, found.value, found.low, found.high, reason=NOT_TESTED)
 
 
-def _without_p(entries: list[dict[str, Any]]) -> None:
-    """Takes away the p values of tests for many patients, and says so."""
-    for entry in entries:
-        if entry["p"] is not None:
-            entry |= {"p": None, "reason": f"no p value: fewer than {FEWEST} patients"}
+def _corrected(entries: Mapping[str, dict[str, Any]], truths: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """Adds ``p_holm`` to the entries, None to those without a p value, and returns the names that are one hypothesis.
 
-
-def _correct(entries: list[dict[str, Any]]) -> None:
-    """Adds ``p_holm`` to entries with a p value, and None to the others."""
-    tested = [entry for entry in entries if entry.get("p") is not None]
-    for entry in entries:
+    Areas are the same one if they are of the same images against the same others, or of these against those, and have
+    the same values: those of a label that is the opposite of another.
+    """
+    family: dict[tuple[Any, ...], list[str]] = {}
+    for name, entry in entries.items():
         entry["p_holm"] = None
-    for entry, p in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
-        entry["p_holm"] = p
+        if entry["p"] is not None:
+            values = tuple(round(entry[key], 9) for key in ("one", "other", "p"))
+            same = ((truths[name] ^ truths[name][0]).tobytes(), *values) if name in truths else (name,)
+            family.setdefault(same, []).append(name)
+    p_values = [entries[names[0]]["p"] for names in family.values()]
+    for names, p in zip(family.values(), holm(p_values), strict=True):
+        for name in names:
+            entries[name]["p_holm"] = p
+    return list(family.values())
 
 
 def shared_images(comparison: Mapping[str, Any], names: tuple[str, str]) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +27,6 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     reason: str = ""
-
-
-def normal_p_value(z: float) -> float:
-    """Two-sided p value of a standard normal variable."""
-    return math.erfc(abs(z) / math.sqrt(2))
 
 
 def percentiles(drawn: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

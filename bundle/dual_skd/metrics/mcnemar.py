@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dual_skd.errors import InputError
 from dual_skd.metrics.predictions import PredictionTable
+from dual_skd.metrics.resampling import patient_numbers
+from dual_skd.metrics.sign_flips import exact_p_value
 from dual_skd.metrics.validation import checked_columns
 from dual_skd.utils.wording import first_few
 
@@ -24,7 +26,7 @@ class McNemar:
         only_one: the first alone is.
         only_other: the second alone is.
         neither: none is.
-        p: exact two-sided p value of equal accuracy.
+        p: two-sided p value of equal accuracy.
     """
 
     both: int
@@ -34,16 +36,24 @@ class McNemar:
     p: float
 
 
-def mcnemar_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> McNemar:
-    """Exact test of equal accuracy (McNemar 1947): is one more often right where they differ than a coin would be?
+def mcnemar_test(
+    one: np.ndarray, other: np.ndarray, labels: np.ndarray, *, patients: Sequence[Hashable] | None = None
+) -> McNemar:
+    """Test of equal accuracy (McNemar 1947) over patients: where they differ, is one right more often than a coin?
 
-    Images count as independent: with several images per patient the p value is too small, and
-    :func:`dual_skd.metrics.paired.paired_differences` with patients is the test to use.
+    A patient's difference is the number of images that the first alone has right minus those that the second alone has.
+    The p value is the exact one, mid-p, of these differences with signs by a fair coin: with one image per patient that
+    of McNemar's test (Fagerland et al. 2013, BMC Med Res Methodol 13:91), with many patients that of Obuchowski 1998
+    (Stat Med 17:1495), who compares the sum with the normal distribution of the same variance. In simulations it has
+    the level of 5 % with 1, 4 and 10 images per patient, and less where few images differ (docs/statistics.md), where
+    the normal distribution has up to 7 %. Durkalski et al. 2003 (Stat Med 22:2417) give every patient the same weight,
+    which is a test of another difference than that of the accuracies.
 
     Args:
         one: predicted classes (N,) of the first classifier.
         other: those of the second.
         labels: true classes (N,).
+        patients: patient of each image, "" for an unknown one, which then stands for itself; None: every image does.
 
     Returns:
         a :class:`McNemar`; p is 1 where they never differ.
@@ -54,13 +64,18 @@ def mcnemar_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> McNe
     Example:
         >>> found = mcnemar_test(np.array([1, 1, 1, 1, 0]), np.array([0, 0, 0, 1, 0]), np.array([1, 1, 1, 1, 1]))
         >>> found.only_one, found.only_other, round(found.p, 6)
-        (3, 0, 0.25)
+        (3, 0, 0.125)
     """
     one, other, labels = checked_columns(one=one, other=other, labels=labels)
     right, also = one == labels, other == labels
-    only_one, only_other = int((right & ~also).sum()), int((~right & also).sum())
+    units = patient_numbers(patients, len(labels))
+    differences = np.bincount(units, weights=right.astype(float) - also)
     return McNemar(
-        int((right & also).sum()), only_one, only_other, int((~right & ~also).sum()), _sign_test(only_one, only_other)
+        both=int((right & also).sum()),
+        only_one=int((right & ~also).sum()),
+        only_other=int((~right & also).sum()),
+        neither=int((~right & ~also).sum()),
+        p=exact_p_value(np.rint(differences)),
     )
 
 
@@ -113,14 +128,3 @@ def match_tables(
     return one, other._replace(
         labels=labels, probabilities=other.probabilities[:, columns], class_names=list(one.class_names)
     )
-
-
-def _sign_test(successes: int, failures: int) -> float:
-    """Two-sided binomial test of a fair coin; exact, in logarithms because the numbers of cases overflow."""
-    count = successes + failures
-    if not count:
-        return 1.0
-    k = np.arange(1, min(successes, failures) + 1)
-    log_cases = np.r_[0.0, np.cumsum(np.log(count - k + 1) - np.log(k))] - count * math.log(2)
-    most = log_cases.max()
-    return min(1.0, 2 * math.exp(most) * float(np.exp(log_cases - most).sum()))

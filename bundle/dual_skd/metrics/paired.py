@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from dual_skd.metrics.estimates import DEFINED_SHARE
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 from dual_skd.metrics.validation import checked_labels, checked_probabilities
 from dual_skd.metrics.weighted import WeightedMetrics
+
+LEVEL = 0.05  # p values below it after the correction tell a difference from chance
 
 
 class Difference(NamedTuple):
@@ -49,7 +52,9 @@ def paired_differences(
 
     Images (or whole patients) are drawn with replacement, the same ones for both methods and all seeds; the difference
     is averaged over the seeds (Efron and Tibshirani 1993, sections 8 and 13). The p value is twice the smaller share of
-    resamples on one side of 0, counting the observed sample (Davison and Hinkley 1997, section 4.2.3).
+    resamples on one side of 0, counting the observed sample (Davison and Hinkley 1997, section 4.2.3): it is never
+    below 2 / (resamples + 1), see :func:`holm`. Single networks are better compared by
+    :func:`~dual_skd.metrics.differences.paired_tests`, whose p values have no such end.
 
     Args:
         one: probabilities (S, N, K) of the first method for S seeds; or (N, K).
@@ -107,21 +112,31 @@ def _of_new_trainings(per_seed: np.ndarray, resamples: int, random: np.random.Ge
     return per_seed.std(ddof=1) / np.sqrt(trained) * random.standard_t(trained - 1, size=resamples)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], *, resamples: int | None = None) -> list[float]:
     """Adjusts the p values of a family so that the chance of any false rejection stays below the level (Holm 1979).
 
     The i-th smallest of m is multiplied by m - i + 1; none becomes smaller than the one before it, or larger than 1.
 
     Args:
-        p_values: in any order.
+        p_values: in any order, of different hypotheses.
+        resamples: of the bootstrap that they come from; None for p values of any fineness.
 
     Returns:
         adjusted p values in the same order.
+
+    Raises:
+        InputError: the smallest p value that so many resamples can give would be :data:`LEVEL` or more after the
+            correction, so that nothing could ever be told from chance.
 
     Example:
         >>> holm([0.01, 0.02])
         [0.02, 0.02]
     """
+    if resamples is not None and 2 * len(p_values) >= LEVEL * (resamples + 1):
+        raise InputError(
+            f"Expected resamples for p values below {LEVEL} after Holm's correction for {len(p_values)} hypotheses, "
+            f"found {resamples}; take {math.ceil(2 * len(p_values) / LEVEL)} or more, or test fewer hypotheses."
+        )
     p = np.asarray(p_values, dtype=float)
     if not len(p):
         return []

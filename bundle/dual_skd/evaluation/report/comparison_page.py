@@ -11,10 +11,9 @@ from dual_skd.evaluation.comparison import shared_images
 from dual_skd.evaluation.pages.rendering import Table, number, render
 from dual_skd.evaluation.report.metric_names import METRICS
 from dual_skd.metrics.estimates import Estimate
+from dual_skd.metrics.paired import LEVEL
 from dual_skd.runs.recorder import LOWER_IS_BETTER
-from dual_skd.utils.wording import WIDTH, aligned, counted, metric_words
-
-SIGNIFICANCE = 0.05  # p values after Holm below it are called beyond chance
+from dual_skd.utils.wording import WIDTH, aligned, counted, first_few, metric_words
 
 Options = Mapping[str, tuple[Any, Any]]
 
@@ -49,6 +48,7 @@ def comparison_page(
         shared_images=shared_images(found, names),
         reason=found["reason"],
         differences=Table(head, entries),
+        family=family(found),
         right_and_wrong=right_and_wrong(found, names),
         options=Table(["option", *names], different),
     )
@@ -77,7 +77,7 @@ def terminal_lines(found: Mapping[str, Any], names: tuple[str, str], options: Op
         labels = [label for label, _, one in entries if one["reason"] == reason]
         yield from textwrap.wrap(f"{', '.join(labels)}: {reason}.", WIDTH)
     yield ""
-    for sentence in (right_and_wrong(found, ("A", "B")), verdict(found, ("A", "B"))):
+    for sentence in (right_and_wrong(found, ("A", "B")), family(found, 8), verdict(found, ("A", "B"))):
         yield from textwrap.wrap(sentence, WIDTH)
 
 
@@ -85,32 +85,38 @@ def verdict(found: Mapping[str, Any], names: tuple[str, str]) -> str:
     """The sentence that says which differences are beyond chance."""
     better: dict[str, list[str]] = {name: [] for name in names}
     for label, direction, one in _entries(found, metric_words):
-        if one["p_holm"] is not None and one["p_holm"] < SIGNIFICANCE:
+        if one["p_holm"] is not None and one["p_holm"] < LEVEL:
             first = (one["difference"] > 0) == (direction == "higher")
             better[names[0 if first else 1]].append(label)
     better_in = [f"{name} is better in {', '.join(labels)}" for name, labels in better.items() if labels]
-    wrong = found["mcnemar"]
-    if wrong is not None and wrong["p_holm"] < SIGNIFICANCE:
-        better_in.append(f"{names[0 if wrong['only_one'] > wrong['only_other'] else 1]} is right more often")
     if better_in:
-        return f"Beyond chance (p below {SIGNIFICANCE} after Holm): {'; '.join(better_in)}."
-    if all(one["p_holm"] is None for _, _, one in _entries(found, metric_words)):
-        units = counted(found["patients"], "patient") if found["patients"] else counted(found["shared"], found["unit"])
-        why = f": {units} are too few" if found["few"] else ""
-        return f"No metric could be tested for chance{why}."
-    return f"No difference is beyond chance (p below {SIGNIFICANCE} after Holm)."
+        return f"Beyond chance (p below {LEVEL} after Holm): {'; '.join(better_in)}."
+    if not found["hypotheses"]:
+        return "No metric could be tested for chance."
+    units = counted(found["patients"], "patient") if found["patients"] else counted(found["shared"], found["unit"])
+    why = f": {units} are too few for that" if found["few"] else ""
+    return f"No difference is beyond chance (p below {LEVEL} after Holm){why}."
 
 
 def right_and_wrong(found: Mapping[str, Any], names: tuple[str, str]) -> str:
-    """McNemar's test in a sentence; "" with several labels per image."""
-    test = found["mcnemar"]
-    if test is None:
+    """Who is right about the images, in a sentence; "" with several labels per image."""
+    right = found["right"]
+    if right is None:
         return ""
     return (
-        f"Both are right about {test['both']} {found['unit']}s, {names[0]} alone about {test['only_one']}, {names[1]} "
-        f"alone about {test['only_other']}, neither about {test['neither']}: McNemar's p {p_value(test['p'])}, "
-        f"after Holm {p_value(test['p_holm'])}."
+        f"Both are right about {right['both']} {found['unit']}s, {names[0]} alone about {right['only_one']}, "
+        f"{names[1]} alone about {right['only_other']}, neither about {right['neither']}; the p value of the accuracy "
+        "is McNemar's."
     )
+
+
+def family(found: Mapping[str, Any], most: int | None = None) -> str:
+    """How many hypotheses Holm's correction is for, and which, at most so many, in a sentence; "" without any."""
+    hypotheses = [" = ".join(same) for same in found["hypotheses"]]
+    if not hypotheses:
+        return ""
+    number = counted(len(hypotheses), "hypothesis", "hypotheses")
+    return f"Holm's correction is for {number}: {first_few(hypotheses, most or len(hypotheses))}."
 
 
 def p_value(p: float | None) -> str:
