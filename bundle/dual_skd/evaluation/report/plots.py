@@ -99,14 +99,12 @@ class Plot(NamedTuple):
 
 def all_plots(analysis: Analysis) -> dict[str, list[Plot]]:
     """Every plot that the analysis has the numbers for, by section: an empty list where it has none."""
-    from dual_skd.evaluation.report.risk_plots import risk_curves  # which draws with what is here
-
     drawers: dict[str, Callable[[Analysis], list[Plot]]] = {
         "roc": _roc,
         "precision_recall": _precision_recall,
         "confusion": _confusion,
         "calibration": _reliability,
-        "risk_calibration": risk_curves,
+        "risk_calibration": _risk_curves,
         "risk_coverage": _risk_coverage,
         "subgroups": _forest,
     }
@@ -144,14 +142,12 @@ def _style() -> Iterator[None]:
         yield
 
 
-def new_figure(height: float, rows: int = 1, **options: Any):
-    """A figure as wide as all others, and its axes."""
+def _figure(height: float, rows: int = 1, **options: Any):
     figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, 1, **options)
 
 
-def cut(name: str) -> str:
-    """A name for a plot, with an ellipsis where it is long."""
+def _cut(name: str) -> str:
     name = " ".join(clean(name).split())
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
 
@@ -169,7 +165,7 @@ def training_plots(training: Training) -> list[Plot]:
 
 def _training(training: Training) -> Plot:
     names = list(next(iter(training.series.values())))
-    figure, axes = new_figure(2.0 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
+    figure, axes = _figure(2.0 + 1.5 * len(names), len(names), sharex=True, squeeze=False)
     for axis, name in zip(axes[:, 0], names, strict=True):
         for place, (network, series) in enumerate(training.series.items()):
             values = [np.nan if value is None else value for value in series[name]]
@@ -233,13 +229,13 @@ def _curve_plots(
     drawn, plots = [curve for curve in curves if curve.x], []
     for start in range(0, len(drawn), CURVES_PER_PLOT):
         part = drawn[start : start + CURVES_PER_PLOT]
-        figure, axis = new_figure(3.9)
+        figure, axis = _figure(3.9)
         named, lines, labels = [], [], []
         for place, curve in enumerate(part):
             area = areas.get(curve.class_name)
             value = "" if area is None or area.value is None else f" {area.value:.3f}"
             lines += axis.plot(curve.x, curve.y, color=PALETTE[place], linestyle=DASHES[place], linewidth=1.6)
-            labels.append(f"{cut(curve.class_name)}{value}")
+            labels.append(f"{_cut(curve.class_name)}{value}")
             if curve.grid:
                 axis.fill_between(curve.grid, curve.low, curve.high, color=PALETTE[place], alpha=0.15,
                                   linewidth=0)  # fmt: skip
@@ -264,10 +260,10 @@ def _curve_plots(
 
 
 def _confusion(analysis: Analysis) -> list[Plot]:
-    cells, names = np.array(analysis.confusion), [cut(name) for name in analysis.class_names]
+    cells, names = np.array(analysis.confusion), [_cut(name) for name in analysis.class_names]
     if analysis.multi_label or len(names) > 12:
         return []
-    figure, axis = new_figure(1.4 + 0.42 * max(len(names), 3))
+    figure, axis = _figure(1.4 + 0.42 * max(len(names), 3))
     shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
     axis.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
     for row, column in np.ndindex(cells.shape):
@@ -285,7 +281,7 @@ def _confusion(analysis: Analysis) -> list[Plot]:
 
 
 def _reliability(analysis: Analysis) -> list[Plot]:
-    figure, (axis, below) = new_figure(4.9, 2, sharex=True, height_ratios=(3, 1))
+    figure, (axis, below) = _figure(4.9, 2, sharex=True, height_ratios=(3, 1))
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfectly calibrated")
     errors_named, width = [], 0.1
     for name, label, place in (("before", "as the network gives them", 1), ("after", "with the temperature", 0)):
@@ -314,9 +310,37 @@ def _reliability(analysis: Analysis) -> list[Plot]:
     return [Plot("reliability", figure, "Reliability diagram", "; ".join(errors_named), reading)]
 
 
+def _risk_curves(analysis: Analysis) -> list[Plot]:
+    classes = analysis.risk_calibration
+    classes = classes[1:] if len(classes) == 2 and not analysis.multi_label else classes  # the mirror image
+    reading = (
+        "Images are sorted by the risk of the class, in groups of about equal size. The height is the share of a group "
+        "that is of the class. On the dotted line risks are right, below it too high, above it too low. The 95% bars "
+        "take into account that images of one patient are alike."
+    )
+    plots = []
+    for start in range(0, len(classes), CURVES_PER_PLOT):
+        figure, axis = _figure(3.9)
+        axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+        part, lines = classes[start : start + CURVES_PER_PLOT], []
+        for place, one in enumerate(part):
+            x, y, low, high = np.array([(point.risk, point.observed, point.low, point.high) for point in one.curve]).T
+            lines.append(axis.errorbar(
+                x, y, yerr=np.abs([y - low, high - y]), color=PALETTE[place], elinewidth=0.8, marker="os^D"[place],
+                markersize=4, linestyle=DASHES[place], capsize=2,
+            ))  # fmt: skip
+        axis.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), xlabel="predicted risk", ylabel="observed share")
+        figure.legend(lines, [_cut(one.class_name) for one in part], loc="outside lower center", ncols=2)
+        name = "risk_calibration" + (f"_{start // CURVES_PER_PLOT + 1}" if len(classes) > CURVES_PER_PLOT else "")
+        described = ", ".join(f"{one.class_name} in {len(one.curve)} groups" for one in part)
+        plots.append(Plot(name, figure, "Calibration curve", f"observed share against risk of {described}",
+                          "The next classes, read as the first ones." if start else reading))  # fmt: skip
+    return plots
+
+
 def _risk_coverage(analysis: Analysis) -> list[Plot]:
     curve = analysis.risk_coverage
-    figure, axis = new_figure(3.3)
+    figure, axis = _figure(3.3)
     lone = "o" if len(curve.risk) == 1 else None
     axis.plot(curve.coverage, curve.risk, color=PALETTE[0], linewidth=1.6, marker=lone, label="surest first")
     axis.axhline(curve.risk[-1], color=GREY, linewidth=0.8, linestyle=":", label="all images")
@@ -336,7 +360,7 @@ def _risk_coverage(analysis: Analysis) -> list[Plot]:
 
 def _forest(analysis: Analysis) -> list[Plot]:
     rows = [
-        (f"{cut(column)}: {cut(group.name)} ({group.images})", group.metrics.overall)
+        (f"{_cut(column)}: {_cut(group.name)} ({group.images})", group.metrics.overall)
         for column, groups in analysis.subgroups.columns.items()
         for group in groups
     ]
@@ -351,7 +375,7 @@ def _forest(analysis: Analysis) -> list[Plot]:
         if not known:
             continue
         drawn = [("all images", whole), *known] if whole.value is not None else known
-        figure, axis = new_figure(0.9 + 0.28 * len(drawn))
+        figure, axis = _figure(0.9 + 0.28 * len(drawn))
         for place, (_, one) in enumerate(drawn):
             colour = PALETTE[1] if one is whole else PALETTE[0]
             if one.low is not None:
