@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dual_skd.errors import InputError
-from dual_skd.options import Training, read
+from dual_skd.options import Training, evaluation, read
 from dual_skd.options.data import DataOptions, ReadOptions
 
 
@@ -29,3 +29,9 @@ def test_numbers_of_numpy_are_numbers():
     assert (options.seed, options.val_fraction) == (3, 0.25) and type(options.seed) is int
     with pytest.raises(InputError, match=r"seed is 2.5; expected a whole number"):
         read(DataOptions, {"seed": np.float64(2.5)})
+
+
+def test_a_recalibration_needs_the_report_that_it_is_measured_for():
+    assert evaluation(recalibrate="slope").recalibrate_share == 0.33
+    with pytest.raises(InputError, match="recalibrate is slope, which is measured for the report, and report is off"):
+        evaluation(recalibrate="slope", report=False)
