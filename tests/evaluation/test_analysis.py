@@ -16,6 +16,7 @@ from dual_skd.evaluation.analysis.subgroups import group_columns
 from dual_skd.evaluation.run_files import read_run
 from dual_skd.metrics.predictions import read_predictions, write_predictions
 from dual_skd.metrics.sample_size import images_for_share
+from dual_skd.options import Reporting
 
 FEW = {"resamples": 100}
 
@@ -182,7 +183,9 @@ def test_a_next_study_needs_more_patients_where_their_images_are_alike(run_folde
     score = np.repeat(random.normal(size=30), 2) + 1.2 * labels  # two equal images of each patient
     p = 1 / (1 + np.exp(-score + 0.6))
     two = {"class_names": ("well", "ill")}
-    found = analysed(run_folder(labels, np.stack([1 - p, p], axis=1), **two), half_width=0.1)["sample_size"]
+    found = analysed(run_folder(labels, np.stack([1 - p, p], axis=1), **two), options=Reporting(half_width=0.1))[
+        "sample_size"
+    ]
     assert found["half_width"] == 0.1 and found["patients_known"] and len(found["needed"]) == 6
     sensitivity, specificity, area = found["needed"][3:]
     assert (sensitivity["class"], sensitivity["metric"], area["metric"]) == ("ill", "sensitivity", "auc")

@@ -5,13 +5,10 @@ import doctest
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from dual_skd.metrics import design_effect as module
-from dual_skd.metrics.delong import auc_interval
 from dual_skd.metrics.design_effect import (
     FEW_PATIENTS,
-    area_influence,
     design_effect,
     effective_number,
     fewest_effective,
@@ -57,17 +54,3 @@ def test_without_variance_or_with_few_patients_a_patients_images_count_as_one():
     alternating = np.tile([0, 1], 40)  # alike between patients, so that these images count for all of them
     assert effective_number(alternating, units) == 80
     assert effective_number(alternating[:40], units[:40]) == 10 < FEW_PATIENTS
-
-
-def test_the_influence_on_an_area_is_that_of_delong():
-    random = np.random.default_rng(2)
-    positive = random.random(60) < 0.4
-    scores = np.round(random.normal(size=60) + positive, 1)
-    area, influence = area_influence(scores, positive)
-    assert area == pytest.approx(roc_auc_score(positive, scores))
-    assert influence[positive].sum() == pytest.approx(0) and influence[~positive].sum() == pytest.approx(0)
-    sides = (np.square(influence[side]).sum() * side.sum() / (side.sum() - 1) for side in (positive, ~positive))
-    found = auc_interval(scores, positive)
-    low, high = (np.log(limit / (1 - limit)) for limit in (found.low, found.high))
-    error = (high - low) / 2 / 1.959964 * area * (1 - area)
-    assert np.sqrt(sum(sides)) == pytest.approx(error, rel=1e-5)

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 
 from dual_skd.errors import InputError
 from dual_skd.metrics import sample_size as module
-from dual_skd.metrics.design_effect import area_influence
+from dual_skd.metrics.bootstrap import auc_interval
 from dual_skd.metrics.sample_size import images_for_auc, images_for_share
 from dual_skd.metrics.score_intervals import wilson_interval
 
@@ -72,7 +72,7 @@ def test_simulated_areas_of_so_many_images_vary_as_planned():
     area, half_width = 0.8556, 0.05  # of normal scores 1.5 deviations apart
     ill, well = images_for_auc(area, half_width, 0.5)
     positive, random = np.arange(ill + well) < ill, np.random.default_rng(0)
-    areas = [area_influence(random.normal(size=ill + well) + 1.5 * positive, positive)[0] for _ in range(600)]
+    areas = [auc_interval(random.normal(size=ill + well) + 1.5 * positive, positive).value for _ in range(300)]
     assert Z * np.std(areas) == pytest.approx(half_width, rel=0.1)
 
 

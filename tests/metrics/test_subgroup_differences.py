@@ -93,10 +93,10 @@ def test_of_patients_in_both_groups_the_correlation_counts():
     p, labels = np.concatenate([p, p]), np.concatenate([labels, labels])  # each patient once in each view, alike
     groups, patients = ["front"] * 80 + ["side"] * 80, [f"p{image}" for image in range(80)] * 2
     found = subgroup_metrics(p, labels, groups, patients, resamples=300, **METRICS)
-    (paired,) = group_differences(p, labels, groups, patients, found, resamples=200)
+    (paired,) = group_differences(p, labels, groups, patients, found)
     assert paired.shared_patients == 80
     for one in paired.metrics.values():
-        assert one.value == 0 and one.high - one.low < 0.06  # r is 1; its limits aren't symmetric
+        assert one.value == 0 and one.high - one.low < 0.1  # r is 1; its limits aren't symmetric
     apart = [f"{group} {patient}" for group, patient in zip(groups, patients, strict=True)]
     (independent,) = group_differences(p, labels, groups, apart, found)
     assert independent.metrics["accuracy"].high > 0.1
@@ -107,7 +107,7 @@ def test_a_metric_that_never_changes_has_no_correlation():
     p = np.eye(2)[labels] * 0.8 + 0.1
     groups, patients = ["a"] * 20 + ["b"] * 20, [f"p{image % 10}" for image in range(40)]
     found = subgroup_metrics(p, labels, groups, patients, resamples=50, metrics=["accuracy"])
-    (one,) = group_differences(p, labels, groups, patients, found, resamples=60)
+    (one,) = group_differences(p, labels, groups, patients, found)
     assert one.metrics["accuracy"] == mover_difference(*(found[name].metrics.overall["accuracy"] for name in "ba"))
 
 
@@ -117,5 +117,5 @@ def test_several_labels_are_compared_too():
     groups, patients = ["a", "b"] * 30, [f"p{image // 2}" for image in range(60)]
     chosen = {"metrics": ["accuracy", "macro_auc"], "multi_label": True}
     found = subgroup_metrics(p, several, groups, patients, resamples=100, **chosen)
-    (one,) = group_differences(p, several, groups, patients, found, multi_label=True, resamples=100)
+    (one,) = group_differences(p, several, groups, patients, found, multi_label=True)
     assert one.shared_patients == 30 and set(one.metrics) == {"accuracy", "macro_auc"}

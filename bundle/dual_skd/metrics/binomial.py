@@ -6,9 +6,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.special import bdtr, betaincinv
 
 CONFIDENCE = 0.95  # of a one-sided limit
-_HALVINGS = 60  # of the interval from 0 to 1: what a double can tell apart
 
 
 def exact_lower_limit(successes: int, count: int, confidence: float = CONFIDENCE) -> float:
@@ -25,14 +25,7 @@ def exact_lower_limit(successes: int, count: int, confidence: float = CONFIDENCE
         >>> round(exact_lower_limit(29, 29), 4)  # 29 of 29: 0.05 ** (1 / 29)
         0.9019
     """
-    if successes <= 0:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        at_least = 1 - math.fsum(_probabilities(count, middle)[:successes])
-        low, high = (middle, high) if at_least < 1 - confidence else (low, middle)
-    return (low + high) / 2
+    return float(betaincinv(successes, count - successes + 1, 1 - confidence)) if successes > 0 else 0.0
 
 
 def allowed_misses(count: int, share: float, confidence: float = CONFIDENCE) -> int:
@@ -47,19 +40,10 @@ def allowed_misses(count: int, share: float, confidence: float = CONFIDENCE) -> 
     """
     if count < 1:
         return -1
-    up_to = np.cumsum(_probabilities(count, 1 - share))
+    up_to = bdtr(np.arange(count), count, 1 - share)
     return int(np.count_nonzero(up_to <= 1 - confidence + 1e-12)) - 1
 
 
 def fewest_trials(share: float, confidence: float = CONFIDENCE) -> float:
     """Trials that it takes to show a share, none of them failing: 29 for 0.9; infinite for a share of 1."""
     return math.ceil(math.log(1 - confidence) / math.log(share) - 1e-9) if share < 1 else math.inf
-
-
-def _probabilities(count: int, p: float) -> np.ndarray:
-    """Probability of 0, 1, ... ``count`` successes."""
-    successes = np.arange(count + 1)
-    if p in (0, 1):
-        return (successes == count * p).astype(float)
-    ways = np.concatenate([[0.0], np.cumsum(np.log((count - successes[:-1]) / (successes[:-1] + 1)))])
-    return np.exp(ways + successes * math.log(p) + (count - successes) * math.log1p(-p))

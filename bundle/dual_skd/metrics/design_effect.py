@@ -60,20 +60,3 @@ def fewest_effective(units: np.ndarray) -> int:
 def _of_equal_images(units: np.ndarray) -> float:
     sizes = np.bincount(units)
     return float(np.square(sizes).sum() / sizes.sum())  # the mean number of images, by image
-
-
-def area_influence(scores: np.ndarray, positive: np.ndarray) -> tuple[float, np.ndarray]:
-    """Area under the ROC curve, ties counting half, and what each image (N,) adds to its error (DeLong et al. 1988).
-
-    Args:
-        scores: (N,), larger for positives.
-        positive: (N,), true for positives; there are some of either kind.
-    """
-    beaten = np.empty(len(scores))
-    for side, other in ((positive, ~positive), (~positive, positive)):
-        ranked = np.sort(scores[other])
-        below, up_to = (np.searchsorted(ranked, scores[side], end) for end in ("left", "right"))
-        share = (below + up_to) / (2 * len(ranked))
-        beaten[side] = share if side is positive else 1 - share
-    area = float(beaten[positive].mean())
-    return area, (beaten - area) / np.where(positive, positive.sum(), (~positive).sum())

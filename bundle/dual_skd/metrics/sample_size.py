@@ -8,10 +8,9 @@ from collections.abc import Callable
 
 from dual_skd.errors import InputError
 from dual_skd.metrics.estimates import LEVEL
-from dual_skd.metrics.score_intervals import normal_quantile
+from dual_skd.metrics.score_intervals import area_score_interval, wilson_interval
 
 _MOST = 10**9  # images; no study is larger
-_HALVINGS = 50  # of the interval between an area and the end of the scale
 
 
 def images_for_share(share: float, half_width: float, level: float = LEVEL) -> int:
@@ -30,10 +29,10 @@ def images_for_share(share: float, half_width: float, level: float = LEVEL) -> i
         (141, 381)
     """
     _check(share, half_width, level)
-    z = normal_quantile(level)
 
     def half(count: int) -> float:
-        return z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+        low, high = wilson_interval(share * count, count, level)
+        return (high - low) / 2
 
     return _fewest(half, half_width)
 
@@ -61,25 +60,13 @@ def images_for_auc(area: float, half_width: float, prevalence: float, level: flo
     _check(area, half_width, level)
     if not 0 < prevalence < 1:
         raise InputError(f"Expected a prevalence above 0 and below 1, found {prevalence:g}.")
-    z = normal_quantile(level)
 
     def half(images: int) -> float:
-        sides = prevalence * images, (1 - prevalence) * images
-        return (_area_limit(area, 1.0, *sides, z) - _area_limit(area, 0.0, *sides, z)) / 2
+        low, high = area_score_interval(area, prevalence * images, (1 - prevalence) * images, level=level)
+        return (high - low) / 2
 
     images = _fewest(half, half_width, least=2)
     return math.ceil(prevalence * images - 1e-9), math.ceil((1 - prevalence) * images - 1e-9)
-
-
-def _area_limit(area: float, end: float, up: float, down: float, z: float) -> float:
-    """The true area, on the side of an end of the scale, that is ``z`` of its standard errors from the measured one."""
-    near, far = area, end
-    for _ in range(_HALVINGS):
-        true = (near + far) / 2
-        spread = 1 + ((up + down) / 2 - 1) * ((1 - true) / (2 - true) + true / (1 + true))
-        contradicted = (area - true) ** 2 > z**2 * true * (1 - true) * spread / (up * down)
-        near, far = (near, true) if contradicted else (true, far)
-    return (near + far) / 2
 
 
 def _fewest(half: Callable[[int], float], wanted: float, least: int = 1) -> int:

@@ -8,7 +8,6 @@ Statistics in Medicine 17 (1998) 873; for correlated ones that of Newcombe, Stat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +16,12 @@ import numpy as np
 
 from dual_skd.metrics.bootstrap import BINARY_METRICS
 from dual_skd.metrics.estimates import Estimate
-from dual_skd.metrics.resampling import drawn_weights, patient_numbers
+from dual_skd.metrics.influence import class_influences, overall_influence
+from dual_skd.metrics.resampling import patient_numbers
+from dual_skd.metrics.score_intervals import mover_interval
 from dual_skd.metrics.subgroups import UNKNOWN, Subgroup, group_names
 from dual_skd.metrics.validation import checked_predictions
-from dual_skd.metrics.weighted import WeightedMetrics
-
-FEWEST_RESAMPLES = 50  # in which both groups define a metric; of fewer no correlation is taken
+from dual_skd.metrics.weighted import Predictions
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,9 @@ def mover_difference(one: Estimate, other: Estimate, correlation: float = 0.0) -
     difference = one.value - other.value
     if one.low is None or one.high is None or other.low is None or other.high is None:
         return Estimate(difference, reason=one.reason if one.low is None else other.reason)
-    below = _joined(one.value - one.low, other.high - other.value, correlation)
-    above = _joined(one.high - one.value, other.value - other.low, correlation)
-    return Estimate(difference, difference - below, difference + above)
-
-
-def _joined(one: float, other: float, correlation: float) -> float:
-    """Distance of a limit from the difference, from the distances of two limits from their values."""
-    return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))
+    related = np.array([[1, correlation], [correlation, 1]])
+    low, high = mover_interval((one.value, other.value), (one.low, other.low), (one.high, other.high), (1, -1), related)
+    return Estimate(difference, low, high)
 
 
 def group_differences(
@@ -84,13 +78,11 @@ def group_differences(
     *,
     positive: int = 1,
     multi_label: bool = False,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> tuple[GroupDifference, ...]:
     """Compares each group with the one that has the most patients, whose numbers are the surest.
 
     Patients are usually in one group, and the groups are independent. Where patients have images in both, the metrics
-    of the two groups are correlated; that correlation is measured over resamples of whole patients.
+    of the two groups are correlated, as the influences of these patients on both say.
 
     Args:
         probabilities: (N, K), as :func:`~dual_skd.metrics.subgroups.subgroup_metrics` had them.
@@ -100,8 +92,6 @@ def group_differences(
         found: the groups, measured by ``subgroup_metrics`` without an operating point.
         positive: with two classes the positive one.
         multi_label: every label is a yes or no of its own.
-        resamples: number of resamples for a correlation.
-        seed: of the resampling.
 
     Returns:
         a :class:`GroupDifference` for each known group but the reference; none with fewer than two known groups.
@@ -121,7 +111,8 @@ def group_differences(
         metrics = [name for name in group.metrics.overall if name in reference.metrics.overall]
         together: dict[str, float] = {}
         if shared:
-            together = _correlations(p, labels, units, sides, metrics, positive, multi_label, resamples, seed)
+            measured = [(Predictions(p[side], labels[side], None, None, multi_label), units[side]) for side in sides]
+            together = {name: _correlation(name, measured, positive) for name in metrics}
         differences.append(GroupDifference(
             group.name, reference.name, shared, _too_small(group, reference),
             {name: mover_difference(group.metrics.overall[name], reference.metrics.overall[name], together.get(name, 0))
@@ -135,28 +126,24 @@ def _too_small(group: Subgroup, reference: Subgroup) -> str:
     return "; ".join(reasons)
 
 
-def _correlations(
-    p: np.ndarray, labels: np.ndarray, units: np.ndarray, sides: Sequence[np.ndarray], metrics: Sequence[str],
-    positive: int, multi_label: bool, resamples: int, seed: int,
-) -> dict[str, float]:  # fmt: skip
-    """The correlation of each metric between two groups, over resamples of the patients of both."""
-    both = np.concatenate(sides)
-    _, own = np.unique(units[both], return_inverse=True)
-    measures = [WeightedMetrics(p[side], labels[side], metrics, multi_label=multi_label) for side in sides]
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
-    for weights in drawn_weights(np.random.default_rng(seed), own, resamples):
-        parts = np.split(weights, [len(sides[0])], axis=1)
-        values = [measure(part) for measure, part in zip(measures, parts, strict=True)]
-        for name in metrics:
-            of_class = name in BINARY_METRICS
-            pairs = [one.per_class[name][:, positive] if of_class else one.overall[name] for one in values]
-            drawn[name].append(np.stack(pairs))
-    return {name: _correlation(np.concatenate(pairs, axis=1)) for name, pairs in drawn.items()}
+def _correlation(name: str, measured: Sequence[tuple[Predictions, np.ndarray]], positive: int) -> float:
+    """Between a metric of two groups; 0 for one whose influence isn't known, or that nothing varies in.
 
-
-def _correlation(pairs: np.ndarray) -> float:
-    """Pearson's correlation of two rows, where both are numbers; 0 where too few are, or one never changes."""
-    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
-    if pairs.shape[1] < FEWEST_RESAMPLES or (np.ptp(pairs, axis=1) == 0).any():
-        return 0.0
-    return float(np.corrcoef(pairs)[0, 1])
+    Args:
+        name: of the metric.
+        measured: the predictions of each group, and the number of each image's patient.
+        positive: the class that a metric of one class is of.
+    """
+    count = max(int(units.max()) for _, units in measured) + 1
+    errors = []
+    for predictions, units in measured:
+        if name in BINARY_METRICS:
+            of_classes = class_influences(predictions, name, units)
+            influence = of_classes[positive] if of_classes else None
+        else:
+            influence = overall_influence(predictions, name, units)
+        if influence is None:
+            return 0.0
+        errors.append(np.bincount(units, weights=influence.of_images, minlength=count))
+    lengths = [float(np.linalg.norm(error)) for error in errors]
+    return float(np.clip(errors[0] @ errors[1] / np.prod(lengths), -1, 1)) if all(lengths) else 0.0

@@ -17,7 +17,7 @@ from dual_skd.evaluation.report.model_card import model_card
 from dual_skd.evaluation.report.page import ReportContent, page
 from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.run_files import read_run
-from dual_skd.options import Recalibrating
+from dual_skd.options import Reporting
 
 EMPTY = {"meta", "img", "br", "hr"}
 
@@ -54,7 +54,7 @@ class Reader(HTMLParser):
 
 def rendered(directory, split="test", *, recalibrating=MappingProxyType({}), **options):
     files = read_run(directory, split)
-    analysis = analyse(files, resamples=20, recalibrating=Recalibrating(**recalibrating))
+    analysis = analyse(files, resamples=20, options=Reporting(**recalibrating))
     given = {"cases_reason": "Images were left out.", **options}
     content = ReportContent(analysis, all_plots(analysis), selection=files.selection, **given)
     source = page(content)
@@ -360,7 +360,7 @@ def test_a_recalibration_stands_beside_the_numbers_as_they_are(run_folder, class
     directory = run_folder(labels, p, class_names=("a", "b", "c")[:classes], multi_label=multi_label)
     recalibrating = {"recalibrate": "intercept"}
     _, _, words = rendered(directory, recalibrating=recalibrating)
-    found = analyse(read_run(directory), resamples=20, recalibrating=Recalibrating(**recalibrating))
+    found = analyse(read_run(directory), resamples=20, options=Reporting(**recalibrating))
     one = found.recalibration
     assert "The intercept was fitted on" in words and f"measured on the other {one.images} images of" in words
     assert f"b{one.intercepts['b']:.6f}1.000000" in words
@@ -381,6 +381,6 @@ def test_a_recalibration_that_can_not_be_is_explained_in_its_place(run_folder):
     _, _, words = rendered(directory, recalibrating={"recalibrate": "slope", "recalibrate_share": 0.5})
     reason = "of those left to measure on 4 patients with normal, at least 10 are needed"
     assert f"Recalibration No recalibration: {reason}" in words
-    analysis = analyse(read_run(directory), resamples=20, recalibrating=Recalibrating(recalibrate="slope"))
+    analysis = analyse(read_run(directory), resamples=20, options=Reporting(recalibrate="slope"))
     assert "No recalibration: of those left" in model_card(analysis)
     assert set(to_json(analysis)["recalibration"]) == {"form", "share", "reason"}

@@ -77,7 +77,7 @@ def test_the_heading_is_a_question():
 
 def test_every_figure_has_its_explanation_and_every_table_its_frame(source):
     captions = re.findall(r"</svg><figcaption><b>([^<]+)</b>([^<]*)</figcaption>", source)
-    assert len(captions) == source.count("<svg") == 8
+    assert len(captions) == source.count("<svg") == 9
     assert all(title and len(said.split()) > 10 for title, said in captions)
     framed = re.findall(r'<div class="scroll" tabindex="0" role="region" aria-label="[^"]+"><table', source)
     assert len(framed) == source.count("<table") > 10

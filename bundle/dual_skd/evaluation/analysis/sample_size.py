@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dual_skd.evaluation.analysis.predictions import Predictions
-from dual_skd.metrics.design_effect import area_influence, design_effect
+from dual_skd.metrics.design_effect import design_effect
+from dual_skd.metrics.influence import area_influence
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.sample_size import images_for_auc, images_for_share
 
@@ -75,8 +76,8 @@ def _of_class(predictions: Predictions, k: int, half_width: float) -> list[Neede
         patients = _patients(images_for_share(share, half_width, level), effect, units[side])
         with_class, without = (patients, None) if side is positive else (None, patients)
         rows.append(Needed(name, metric, share, effect, with_class, without))
-    area, influence = area_influence(p[:, k], positive)
-    effect = design_effect(influence, units)
+    influence = area_influence(p[:, k], positive, np.arange(len(positive)))
+    area, effect = influence.value, design_effect(influence.of_images, units)
     images = images_for_auc(area, half_width, float(positive.mean()), level)
     up, down = (_patients(one, effect, units[side]) for one, side in zip(images, (positive, ~positive), strict=True))
     return [*rows, Needed(name, "auc", area, effect, up, down)]

@@ -87,7 +87,6 @@ def subgroups_of(predictions: Predictions, records: Sequence[Mapping[str, Any]],
             unit=unit.name, **predictions.options(share=2),
         )  # fmt: skip
         found[column] = tuple(measured.values())
-        options = {name: value for name, value in predictions.options(share=2).items() if name != "level"}
-        differences[column] = group_differences(p, labels, groups, patients, measured, multi_label=several, **options)
+        differences[column] = group_differences(p, labels, groups, patients, measured, multi_label=several)
     reason = "" if found else "no subgroups: the data list has no column, such as site or sex, with two groups or more"
     return Subgroups(found, differences, notes, reason)

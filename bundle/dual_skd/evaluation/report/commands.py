@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from dual_skd.evaluation.analysis import Analysis
-from dual_skd.options import Evaluation, Recalibrating, command
+from dual_skd.options import Evaluation, Reporting, command
 
 CAPITAL_WORDS = {
     "DATA": "the data of the training",
@@ -30,7 +30,7 @@ def commands(analysis: Analysis) -> str:
     unit = analysis.unit
     of_patients = {"per": unit.name, "combine": unit.combine} if unit.combine == "max" else {"per": unit.name}
     measured |= of_patients if unit.name == "patient" else {}
-    asked, usual = analysis.recalibration, Recalibrating()
+    asked, usual = analysis.recalibration, Reporting()
     measured |= {"recalibrate": asked.form} if asked.form != usual.recalibrate else {}
     measured |= {"recalibrate_share": asked.share} if asked.share != usual.recalibrate_share else {}
     reported = f" --split {shlex.quote(name)}" if name != "test" else ""
