@@ -136,7 +136,7 @@ def test_one_patient_and_absent_classes_give_sentences_instead_of_numbers(run_fo
     found = compare_runs(one, other, resamples=20)
     for name, entry in found["metrics"].items():
         assert entry["difference"] is not None and entry["low"] is None and entry["reason"], name
-    assert "one patient" in found["metrics"]["ece"]["reason"] and "five patients" in found["metrics"]["nll"]["reason"]
+    assert "one patient" in found["metrics"]["ece"]["reason"] and "six patients" in found["metrics"]["nll"]["reason"]
     assert found["few"] and found["metrics"]["accuracy"]["p"] == 0.5
     labels = np.arange(60) % 2
     pair = [read_run(run_folder(labels, p, name=name)) for name, p in
@@ -181,7 +181,7 @@ def test_several_labels_per_image_compare_the_areas(run_folder):
     assert all(0 <= area["p_holm"] <= 1 for area in found["areas"])
 
 
-@pytest.mark.parametrize(("patients", "few"), [(5, True), (12, False)])
+@pytest.mark.parametrize(("patients", "few"), [(6, True), (12, False)])
 def test_a_handful_of_patients_has_honest_p_values_and_is_said_to_be_few(run_folder, patients, few):
     one, other = two(run_folder, patients=[f"p{place * patients // 60}" for place in range(60)])
     found = compare_runs(one, other, resamples=50)

@@ -103,7 +103,7 @@ def compare_runs(
     entries |= dict(zip(truths, found["areas"], strict=True))
     found["hypotheses"] = _corrected(entries, truths)
     units = len(set(patient_numbers(patients, len(labels))))
-    found["few"] = len(found["hypotheses"]) * 0.5**units >= LEVEL
+    found["few"] = len(found["hypotheses"]) * 2 * 0.5**units >= LEVEL
     return found
 
 

@@ -26,7 +26,7 @@ from dual_skd.utils.wording import first_few
 
 TESTED = tuple(name for name in METRICS if not TABLE[name].raised_by_chance)
 _NO_VARIANCE = "no interval: the images leave no variance to estimate"
-_FEW = "no interval: fewer than five patients, whose differences can all have one sign by chance"
+_FEW = "no interval: fewer than six patients, whose differences can all have one sign by chance"
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def mean_test(one: np.ndarray, other: np.ndarray, units: np.ndarray, *, level: f
     found = MetricDifference(float(one.mean()), float(other.mean()), float(apart.sum()), p=p)
     limits = sign_flips.interval(apart, shares, level) if apart.any() else (0.0, 0.0)
     if limits is None:
-        few = 0.5 ** len(apart) >= 1 - level
+        few = 2 * 0.5 ** len(apart) >= 1 - level
         return replace(found, reason=_FEW if few else _NO_VARIANCE)
     return replace(found, low=limits[0], high=limits[1])
 

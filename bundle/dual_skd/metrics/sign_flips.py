@@ -5,8 +5,9 @@ If two methods are equally good, each patient's difference could as well have th
 changed their names (Fisher, The Design of Experiments, 1935, section 21). The signs of whole patients are flipped, so
 that several images of a patient count together. Of one image per patient, right or wrong, it is McNemar's test.
 
-The p values are mid-p values: outcomes exactly as far from 0 as the observed one count half, without which tests of few
-outcomes are far below their level (Lancaster 1961, JASA 56:223; Fagerland et al. 2013, BMC Med Res Methodol 13:91).
+The p values of whole numbers, many of whose outcomes are equal, are mid-p values: outcomes exactly as far from 0 as the
+observed one count half, without which the test is far below its level (Lancaster 1961, JASA 56:223; Fagerland et al.
+2013, BMC Med Res Methodol 13:91). Of other numbers no two outcomes are equal, and the p values are the ordinary ones.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def exact_p_value(differences: np.ndarray) -> float:
 
 
 def p_value(differences: np.ndarray) -> float:
-    """The same for any numbers: exact of up to :data:`_LISTED` that aren't 0, of more by a saddlepoint approximation.
+    """Two-sided p value of a sum of any numbers, each with either sign by a fair coin.
+
+    It is exact of up to :data:`_LISTED` that aren't 0, of more by a saddlepoint approximation.
 
     The distribution is approximated as in Robinson 1982 (J R Stat Soc B 44:91), its tail as in Lugannani and Rice 1980
     (Adv Appl Prob 12:475). Near 0.001 that is within a third of the exact value with 15 patients, and closer with more.
@@ -69,9 +72,9 @@ def p_value(differences: np.ndarray) -> float:
     size, found = size[size > 0] / size.sum(), found / float(size.sum())
     if len(size) <= _LISTED:
         beyond = np.abs(_all_signs(len(size)) @ size) - found
-        return float((beyond > _ROUNDING).mean() + (np.abs(beyond) <= _ROUNDING).mean() / 2)
-    if found > 1 - _ROUNDING:  # all have one sign: of 2^n outcomes two are as far from 0, each counts half
-        return float(0.5 ** len(size))
+        return float((beyond >= -_ROUNDING).mean())
+    if found > 1 - _ROUNDING:  # all have one sign: of 2^n outcomes two are as far from 0
+        return float(2 * 0.5 ** len(size))
     return _saddlepoint(size, found)
 
 
@@ -84,7 +87,7 @@ def interval(differences: np.ndarray, shares: np.ndarray, level: float) -> tuple
         level: of the interval.
 
     Returns:
-        the limits; None where no value is rejected, as of four patients, whose p value can't be below 1 / 2^4, or where
+        the limits; None where no value is rejected, as of five patients, whose p value can't be below 2 / 2^5, or where
         the differences leave no variance to estimate.
     """
     middle = float(differences.sum())
