@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dual_skd.metrics.bootstrap import RESAMPLES
+from dual_skd.metrics.intervals import RESAMPLES
 from dual_skd.metrics.paired import holm
 from scripts.benchmark import robustness
 from scripts.benchmark.results import COMPARED_METRICS, Results

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, logit, ndtr
 
-from dual_skd.metrics.bootstrap import bootstrap_intervals
 from dual_skd.metrics.definitions import CALIBRATION_ERRORS
 from dual_skd.metrics.estimates import Estimate
+from dual_skd.metrics.intervals import metric_intervals
 from dual_skd.metrics.weighted import WeightedMetrics
 
 TRUTH_IMAGES = 1_000_000
@@ -149,7 +149,7 @@ def count(draw: Callable[[np.random.Generator], Sample], true: dict[str, float],
     counted = Coverage(true)
     for case in range(sets):
         p, labels, patients = draw(np.random.default_rng([case, 2]))
-        found = bootstrap_intervals(p, labels, patients.tolist(), metrics=list(true), resamples=resamples, seed=case)
+        found = metric_intervals(p, labels, patients.tolist(), metrics=list(true), resamples=resamples, seed=case)
         counted.add(found.overall)
     return counted
 

@@ -25,8 +25,8 @@ from itertools import chain
 
 import numpy as np
 
-from dual_skd.metrics.bootstrap import bootstrap_intervals
 from dual_skd.metrics.estimates import Estimate
+from dual_skd.metrics.intervals import metric_intervals
 from dual_skd.metrics.paired import paired_differences
 from scripts.benchmark.comparisons import errors_of_the_first_kind
 from scripts.benchmark.coverage import Coverage, coverage, many_classes
@@ -49,7 +49,7 @@ def timing() -> Iterator[str]:
         for patients in (None, (np.arange(images) // 2).tolist()):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             wall, cpu = time.perf_counter(), time.process_time()
-            found = bootstrap_intervals(p, labels, patients)
+            found = metric_intervals(p, labels, patients)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
             yield (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dual_skd.metrics.bootstrap import RESAMPLES
+from dual_skd.metrics.intervals import RESAMPLES
 from dual_skd.metrics.paired import Difference, holm
 from scripts.benchmark.latency import Latencies
 from scripts.benchmark.names import DATA, ROWS

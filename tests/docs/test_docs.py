@@ -26,7 +26,7 @@ MODULES = [
     "data.corruptions",
     "data.reading.grey",
     "data.reading.locators",
-    "metrics.bootstrap",
+    "metrics.intervals",
     "metrics.delong",
     "metrics.mcnemar",
     "metrics.operating_point",

@@ -19,7 +19,7 @@ TABLES = re.findall(r"^\| message \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTIL
 QUOTED = [quote for table in TABLES for quote in re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)]
 WITHIN_PYTHON = """
     data.augment data.cache data.corruptions data.demo data.near_duplicates.finder data.near_duplicates.signatures
-    data.reading.grey data.reading.preprocessing evaluation.explanation evaluation.robustness metrics.bootstrap
+    data.reading.grey data.reading.preprocessing evaluation.explanation evaluation.robustness metrics.intervals
     metrics.definitions metrics.mcnemar metrics.net_benefit metrics.paired metrics.reliability_diagram
     metrics.resampling metrics.sample_size metrics.subgroups metrics.validation selection.check selection.copies
     selection.embedding selection.rules selection.view training.ema training.former_arguments training.label_free

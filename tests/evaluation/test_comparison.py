@@ -10,7 +10,7 @@ import pytest
 from dual_skd.errors import InputError
 from dual_skd.evaluation.comparison import compare_runs, different_options, shared_images
 from dual_skd.evaluation.run_files import read_run
-from dual_skd.metrics.bootstrap import bootstrap_intervals
+from dual_skd.metrics.intervals import metric_intervals
 from dual_skd.metrics.mcnemar import mcnemar_test
 from dual_skd.metrics.paired import holm
 from dual_skd.metrics.predictions import PredictionTable
@@ -156,7 +156,7 @@ def test_a_class_of_one_patient_leaves_means_over_classes_without_interval(run_f
     assert area["difference"] is not None and area["low"] is area["high"] is area["p"] is area["p_holm"] is None
     assert area["reason"] == "no interval: only one patient of mass"
     assert found["accuracy"]["p"] is not None and not found["accuracy"]["reason"]
-    alone = bootstrap_intervals(pair[0].table.probabilities, labels, metrics=["macro_auc"], resamples=200)
+    alone = metric_intervals(pair[0].table.probabilities, labels, metrics=["macro_auc"], resamples=200)
     assert alone.overall["macro_auc"].low is None
 
 

@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.bootstrap import auc_interval, bootstrap_intervals, share_interval
 from dual_skd.metrics.definitions import TABLE
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.formula_intervals import FormulaIntervals, has_formula
+from dual_skd.metrics.intervals import auc_interval, metric_intervals, share_interval
 from dual_skd.metrics.score_intervals import area_score_interval, mover_interval, wilson_interval
 
 
@@ -36,7 +36,7 @@ def called(cells):
 
 def test_every_share_of_independent_images_has_wilsons_interval():
     tp, fn, fp, tn = cells = (18, 4, 7, 31)
-    found = bootstrap_intervals(*called(cells), resamples=10)
+    found = metric_intervals(*called(cells), resamples=10)
     of_ill, overall = found.per_class[1], found.overall
     assert limits(of_ill["sensitivity"]) == pytest.approx(wilson(tp, tp + fn))
     assert limits(of_ill["specificity"]) == pytest.approx(wilson(tn, tn + fp))
@@ -50,7 +50,7 @@ def test_every_share_of_independent_images_has_wilsons_interval():
 
 def test_balanced_accuracy_adds_up_the_independent_classes_and_the_harmonic_mean_what_each_limit_changes():
     tp, fn, fp, tn = cells = (18, 4, 7, 31)
-    found = bootstrap_intervals(*called(cells), resamples=10).overall
+    found = metric_intervals(*called(cells), resamples=10).overall
     one, other = tp / (tp + fn), tn / (tn + fp)
     (a, b), (c, d) = wilson(tp, tp + fn), wilson(tn, tn + fp)
     middle = (one + other) / 2
@@ -68,18 +68,16 @@ def test_balanced_accuracy_adds_up_the_independent_classes_and_the_harmonic_mean
 def test_patients_of_equal_images_count_once_and_unknown_patients_singly():
     p, labels = called((10, 6, 9, 21))
     p = np.clip(p + np.random.default_rng(0).normal(0, 0.05, size=(46, 1)) * [1, -1], 0, 1)
-    alone = bootstrap_intervals(p, labels, resamples=10)
-    copied = bootstrap_intervals(
-        np.repeat(p, 3, axis=0), np.repeat(labels, 3), np.repeat(np.arange(46), 3), resamples=10
-    )
+    alone = metric_intervals(p, labels, resamples=10)
+    copied = metric_intervals(np.repeat(p, 3, axis=0), np.repeat(labels, 3), np.repeat(np.arange(46), 3), resamples=10)
     for name in ("accuracy", "sensitivity", "balanced_accuracy", "f1"):
         # the effective number is that of patients but for what n and n - 1 differ by
         assert limits(copied.overall[name]) == pytest.approx(limits(alone.overall[name]), abs=0.012)
         assert copied.overall[name].high - copied.overall[name].low > 1.5 * (
-            bootstrap_intervals(np.repeat(p, 3, axis=0), np.repeat(labels, 3), resamples=10).overall[name].high
-            - bootstrap_intervals(np.repeat(p, 3, axis=0), np.repeat(labels, 3), resamples=10).overall[name].low
+            metric_intervals(np.repeat(p, 3, axis=0), np.repeat(labels, 3), resamples=10).overall[name].high
+            - metric_intervals(np.repeat(p, 3, axis=0), np.repeat(labels, 3), resamples=10).overall[name].low
         )
-    unknown = bootstrap_intervals(p, labels, [""] * 46, resamples=10)
+    unknown = metric_intervals(p, labels, [""] * 46, resamples=10)
     assert unknown == alone
 
 
@@ -107,7 +105,7 @@ def test_an_area_has_newcombes_interval_and_the_mean_of_two_classes_is_that_area
     random = np.random.default_rng(1)
     labels = (random.random(70) < 0.3).astype(int)
     second = 1 / (1 + np.exp(-random.normal(size=70) - labels))
-    found = bootstrap_intervals(np.stack([1 - second, second], axis=1), labels, resamples=10)
+    found = metric_intervals(np.stack([1 - second, second], axis=1), labels, resamples=10)
     value = stats.mannwhitneyu(second[labels == 1], second[labels == 0]).statistic / (labels.sum() * (1 - labels).sum())
     wanted = area_score_interval(value, labels.sum(), (1 - labels).sum())
     for one in (found.per_class[0]["auc"], found.per_class[1]["auc"], found.overall["macro_auc"]):
@@ -139,7 +137,7 @@ def test_three_classes_that_are_the_same_area_mean_have_its_interval_and_others_
     labels = np.arange(90) % 3
     p = np.exp(random.normal(size=(90, 3)) + 1.2 * np.eye(3)[labels])
     p /= p.sum(axis=1, keepdims=True)
-    found = bootstrap_intervals(p, labels, resamples=10)
+    found = metric_intervals(p, labels, resamples=10)
     each = [one["auc"] for one in found.per_class]
     mean = found.overall["macro_auc"]
     assert mean.value == pytest.approx(np.mean([one.value for one in each]))
@@ -169,13 +167,13 @@ def test_degenerate_images_have_a_value_or_a_reason_and_never_nan(scores, positi
 def test_what_has_no_value_has_no_interval_and_means_are_of_the_rest():
     labels = np.array([0, 1, 1, 0, 1, 0])
     p = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.6, 0.4, 0], [0.7, 0.3, 0], [0.1, 0.9, 0], [0.4, 0.6, 0]])
-    found = bootstrap_intervals(p, labels, resamples=10, class_names=list("abc"))
+    found = metric_intervals(p, labels, resamples=10, class_names=list("abc"))
     assert found.per_class[2]["sensitivity"] == found.per_class[2]["f1"] == Estimate(None, reason="no image of c")
     assert found.per_class[2]["harmonic_mean"].reason == "no image of c"
-    two = bootstrap_intervals(p[:, :2], labels, resamples=10)
+    two = metric_intervals(p[:, :2], labels, resamples=10)
     assert found.overall["balanced_accuracy"] == two.overall["balanced_accuracy"]
     assert found.overall["macro_auc"] == Estimate(None, reason="no image of c")
-    few = bootstrap_intervals(p[:4, :2], np.array([0, 1, 0, 0]), resamples=10, class_names=list("ab"))
+    few = metric_intervals(p[:4, :2], np.array([0, 1, 0, 0]), resamples=10, class_names=list("ab"))
     assert few.overall["macro_auc"].value is not None
     assert few.overall["macro_auc"].reason == "no interval: fewer than two patients with or without a"
     constant = auc_interval(np.full(30, 0.5), np.arange(30) < 10)
@@ -215,7 +213,7 @@ def test_eight_hundred_classes_take_seconds():
     p = random.random((1600, 800)) + 0.5 * (labels[:, None] == np.arange(800))
     p /= p.sum(axis=1, keepdims=True)
     began = time.process_time()
-    found = bootstrap_intervals(p, labels, metrics=["macro_auc"]).overall["macro_auc"]
+    found = metric_intervals(p, labels, metrics=["macro_auc"]).overall["macro_auc"]
     assert time.process_time() - began < 60
     assert found.low < found.value < found.high
 

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 
 from dual_skd.errors import InputError
 from dual_skd.metrics import sample_size as module
-from dual_skd.metrics.bootstrap import auc_interval
+from dual_skd.metrics.intervals import auc_interval
 from dual_skd.metrics.sample_size import images_for_auc, images_for_share
 from dual_skd.metrics.score_intervals import wilson_interval
 

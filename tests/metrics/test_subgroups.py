@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.bootstrap import bootstrap_intervals
+from dual_skd.metrics.intervals import metric_intervals
 from dual_skd.metrics.operating_point import OperatingPoint
 from dual_skd.metrics.subgroups import subgroup_metrics
 
@@ -26,7 +26,7 @@ def test_each_group_is_measured_as_if_it_were_alone():
     patients = [f"p{image // 2}" for image in range(100)]
     found = subgroup_metrics(p, labels, groups, patients, resamples=200)
     assert list(found) == ["north", "south"]
-    alone = bootstrap_intervals(p[60:], labels[60:], patients[60:], resamples=200)
+    alone = metric_intervals(p[60:], labels[60:], patients[60:], resamples=200)
     assert found["south"].metrics == alone
     assert (found["south"].images, found["south"].patients, found["south"].class_images) == (40, 20, (20, 20))
     assert found["north"].too_small == found["south"].too_small == ""

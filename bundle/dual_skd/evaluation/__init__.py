@@ -24,6 +24,7 @@ __getattr__, __dir__ = on_first_use(
     former={
         **dict.fromkeys(metrics.__all__, "dual_skd.metrics"),
         **dict.fromkeys(runs.__all__, "dual_skd.runs"),
+        "bootstrap_intervals": "dual_skd.metrics.intervals",
         "goodness": "dual_skd.runs.recorder",
     },
 )

@@ -12,10 +12,10 @@ import numpy as np
 from dual_skd.errors import InputError
 from dual_skd.evaluation.analysis.per_patient import files_per_patient
 from dual_skd.evaluation.run_files import RunFiles
-from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.delong import delong_test
 from dual_skd.metrics.differences import MetricDifference, paired_tests
+from dual_skd.metrics.intervals import RESAMPLES
 from dual_skd.metrics.mcnemar import match_tables, mcnemar_test
 from dual_skd.metrics.paired import LEVEL, holm, paired_differences
 from dual_skd.metrics.predictions import PredictionTable

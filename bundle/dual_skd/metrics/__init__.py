@@ -9,7 +9,6 @@ from __future__ import annotations
 from dual_skd.utils.lazy import on_first_use
 
 _NAMES = {  # of each module
-    "bootstrap": "Intervals auc_interval bootstrap_intervals share_interval",
     "calibration": "fit_temperature",
     "recalibration": "Recalibration fit_recalibration",
     "reliability_diagram": "reliability",
@@ -18,6 +17,7 @@ _NAMES = {  # of each module
     "classification": "area_under_roc calibration_error classification_metrics mean_logits",
     "delong": "delong_test",
     "differences": "MetricDifference paired_tests",
+    "intervals": "Intervals auc_interval metric_intervals share_interval",
     "likelihood_ratio": "LikelihoodRatios likelihood_ratios",
     "mcnemar": "McNemar match_tables mcnemar_test",
     "net_benefit": "DecisionCurve decision_curve",
@@ -34,4 +34,4 @@ _NAMES = {  # of each module
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = [*_HOME]
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+__getattr__, __dir__ = on_first_use(__name__, _HOME, former={"bootstrap_intervals": "dual_skd.metrics.intervals"})

@@ -83,7 +83,7 @@ def choose_operating_point(
         class_names: in the order of the probabilities, for ``positive`` as a name.
 
     Returns:
-        an :class:`OperatingPoint` for :func:`dual_skd.metrics.bootstrap.bootstrap_intervals` on the test images.
+        an :class:`OperatingPoint` for :func:`dual_skd.metrics.intervals.metric_intervals` on the test images.
 
     Raises:
         InputError: no image or no counter-example of the class, no such class, wishes that can't be, or too few images

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.bootstrap import RESAMPLES
 from dual_skd.metrics.definitions import METRICS, OVERALL_METRICS, check_names
 from dual_skd.metrics.estimates import DEFINED_SHARE
+from dual_skd.metrics.intervals import RESAMPLES
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 from dual_skd.metrics.validation import checked_labels, checked_probabilities
 from dual_skd.metrics.weighted import WeightedMetrics

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from dual_skd.metrics.bootstrap import BINARY_METRICS
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.influence import class_influences, overall_influence
+from dual_skd.metrics.intervals import BINARY_METRICS
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.score_intervals import mover_interval
 from dual_skd.metrics.subgroups import UNKNOWN, Subgroup, group_names

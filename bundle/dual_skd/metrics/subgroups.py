@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dual_skd.errors import InputError
-from dual_skd.metrics.bootstrap import Intervals, bootstrap_intervals
+from dual_skd.metrics.intervals import Intervals, metric_intervals
 from dual_skd.metrics.operating_point import OperatingPoint
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.validation import checked_class_names, checked_predictions
@@ -66,16 +66,16 @@ def subgroup_metrics(
         patients: patient of each image, "" for an unknown one.
         minimum: groups with fewer images or patients are marked as too small.
         class_names: names in the reasons, in the order of the probabilities.
-        operating_point: see :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`.
+        operating_point: see :func:`~dual_skd.metrics.intervals.metric_intervals`.
         multi_label: every label is a yes or no of its own.
         unit: what a row is, in the reasons: "image" or "patient".
-        options: further options of :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`.
+        options: further options of :func:`~dual_skd.metrics.intervals.metric_intervals`.
 
     Returns:
         per name of a group a :class:`Subgroup`, in alphabetical order, the unknown last.
 
     Raises:
-        InputError: not one group per image, or what ``bootstrap_intervals`` refuses.
+        InputError: not one group per image, or what ``metric_intervals`` refuses.
     """
     p, labels = checked_predictions(probabilities, labels, multi_label)
     if len(groups) != len(p):
@@ -86,7 +86,7 @@ def subgroup_metrics(
     found = {}
     for name in sorted(set(names), key=lambda name: (name == UNKNOWN, name)):
         inside = np.flatnonzero(names == name)
-        metrics = bootstrap_intervals(
+        metrics = metric_intervals(
             p[inside],
             labels[inside],
             units[inside].tolist(),

@@ -19,8 +19,8 @@ from dual_skd.data import choose_window, image_transforms, look_at_sample, paths
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.record import Record
 from dual_skd.data.records.splitting import divide, divide_into_folds
-from dual_skd.metrics.bootstrap import bootstrap_intervals
 from dual_skd.metrics.estimates import Estimate
+from dual_skd.metrics.intervals import metric_intervals
 from dual_skd.networks.inspect import penultimate
 from dual_skd.options import Training
 from dual_skd.utils.progress import bar
@@ -124,7 +124,7 @@ def probe(features: Tensor, images: ProbeImages) -> Estimate:
         Networks that are probed with the same images differ by less than their intervals suggest.
     """
     scores = torch.sigmoid(out_of_fold(features, images.targets, images.folds)).numpy()
-    found = bootstrap_intervals(
+    found = metric_intervals(
         scores, images.targets.long().numpy(), images.patients, metrics=["macro_auc"],
         multi_label=True,  # each class against the rest
     )  # fmt: skip

@@ -116,7 +116,7 @@ def test_tables_scroll_by_themselves_and_drawings_have_a_title(run_folder):
     tables = sum(tag == "table" for tag, _ in reader.tags)
     assert tables == sum(given.get("class") == "scroll" for _, given in reader.tags) > 5
     drawings = sum(tag == "svg" for tag, _ in reader.tags)
-    assert drawings == sum(given.get("role") == "img" for _, given in reader.tags) == 6
+    assert drawings == sum(given.get("role") == "img" for _, given in reader.tags) == 7
 
 
 @pytest.mark.parametrize("show", [False, True])

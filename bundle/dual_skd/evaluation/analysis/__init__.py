@@ -18,9 +18,9 @@ from dual_skd.evaluation.analysis.recalibration import Recalibrated, recalibrati
 from dual_skd.evaluation.analysis.sample_size import SampleSize, sample_size_of
 from dual_skd.evaluation.analysis.subgroups import Subgroups, subgroups_of
 from dual_skd.evaluation.run_files import RunFiles, Unit
-from dual_skd.metrics.bootstrap import RESAMPLES, Intervals
 from dual_skd.metrics.curves import precision_recall_curve, roc_curve
 from dual_skd.metrics.estimates import LEVEL
+from dual_skd.metrics.intervals import RESAMPLES, Intervals
 from dual_skd.metrics.reliability_diagram import ReliabilityBin
 from dual_skd.metrics.risks import RiskCalibration
 from dual_skd.options import Reporting
@@ -77,7 +77,7 @@ def analyse(
 ) -> Analysis:
     """Measures a run from its files; thresholds and prediction sets are chosen on the validation images.
 
-    Intervals are over patients, see :func:`~dual_skd.metrics.bootstrap.bootstrap_intervals`.
+    Intervals are over patients, see :func:`~dual_skd.metrics.intervals.metric_intervals`.
 
     Args:
         files: from :func:`~dual_skd.evaluation.run_files.read_run`, or of

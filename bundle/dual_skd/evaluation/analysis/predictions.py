@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dual_skd.metrics.bootstrap import ONE_PATIENT, Intervals, bootstrap_intervals, share_interval
 from dual_skd.metrics.estimates import Estimate, from_resamples, percentiles
+from dual_skd.metrics.intervals import ONE_PATIENT, Intervals, metric_intervals, share_interval
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 
 MAX_CLASSES = 12  # with curves and operating points of their own; of more, those with the most images
@@ -63,7 +63,7 @@ class Predictions:
         """Metrics with their intervals, of these probabilities or of others of the same images."""
         p = self.probabilities if probabilities is None else probabilities
         given = {"class_names": self.class_names, "multi_label": self.multi_label, **self.options(), **options}
-        return bootstrap_intervals(p, self.labels, self.patients, **given)
+        return metric_intervals(p, self.labels, self.patients, **given)
 
     def share_interval(self, right: np.ndarray) -> Estimate:
         """The share of images (N,) that are right in some way, with the interval of a share."""

@@ -22,7 +22,7 @@ from dual_skd.evaluation.report.page import ReportContent, page
 from dual_skd.evaluation.report.plots import all_plots
 from dual_skd.evaluation.report.speed import cpu_milliseconds
 from dual_skd.evaluation.run_files import RunFiles, read_run, report_folder
-from dual_skd.metrics.bootstrap import RESAMPLES
+from dual_skd.metrics.intervals import RESAMPLES
 from dual_skd.networks.build import build_network
 from dual_skd.networks.described import require_buildable
 from dual_skd.options import Reporting, read

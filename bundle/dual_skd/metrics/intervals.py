@@ -23,7 +23,10 @@ from dual_skd.metrics.operating_point import OperatingPoint, class_index, one_ag
 from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 from dual_skd.metrics.validation import checked_class_names, checked_columns, checked_labels, checked_predictions
 from dual_skd.metrics.weighted import Predictions, Values, WeightedMetrics
+from dual_skd.utils.former_names import renamed
 from dual_skd.utils.wording import first_few
+
+__getattr__ = renamed(__name__, bootstrap_intervals="metric_intervals")
 
 RESAMPLES = 2000
 BINARY_METRICS = ("sensitivity", "specificity", "ppv", "npv", "harmonic_mean")  # overall, when there are two classes
@@ -54,7 +57,7 @@ class Intervals:
     resamples: int
 
 
-def bootstrap_intervals(
+def metric_intervals(
     probabilities: np.ndarray,
     labels: np.ndarray,
     patients: Sequence[Hashable] | None = None,
@@ -96,7 +99,7 @@ def bootstrap_intervals(
 
     Example:
         >>> labels = np.array([0, 1] * 100)
-        >>> found = bootstrap_intervals(np.eye(2)[labels] * 0.6 + 0.2, labels, resamples=200, metrics=["accuracy"])
+        >>> found = metric_intervals(np.eye(2)[labels] * 0.6 + 0.2, labels, resamples=200, metrics=["accuracy"])
         >>> found.overall["accuracy"].value, round(found.overall["accuracy"].low, 3)
         (1.0, 0.981)
     """
