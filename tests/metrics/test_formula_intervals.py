@@ -181,9 +181,22 @@ def test_what_has_no_value_has_no_interval_and_means_are_of_the_rest():
     assert share_interval(np.ones(3), ["p"] * 3) == Estimate(1.0, reason="no interval: all images are of one patient")
 
 
+def test_the_log_likelihood_has_students_t_of_its_logarithm_over_patients():
+    random, patients = np.random.default_rng(6), np.arange(60) // 2
+    second, labels = random.uniform(0.05, 0.95, size=60), random.integers(2, size=60)
+    p = np.stack([1 - second, second], axis=1)
+    found = metric_intervals(p, labels, patients, resamples=10).overall["nll"]
+    of_patients = -np.log(p[np.arange(60), labels]).reshape(30, 2).mean(axis=1)
+    half = stats.t.ppf(0.975, 29) * of_patients.std(ddof=1) / np.sqrt(30) / of_patients.mean()
+    assert found.value == pytest.approx(of_patients.mean())
+    assert limits(found) == pytest.approx((found.value * np.exp(-half), found.value * np.exp(half)))
+    sure = metric_intervals(np.eye(2)[labels], labels, patients, resamples=10).overall["nll"]
+    assert sure == Estimate(0.0, reason="no interval: no image is off")
+
+
 def test_metrics_without_a_formula_are_resampled():
     without = {name for name in TABLE if not has_formula(name)}
-    assert without == {"ece", "ece_equal_mass", "nll", "brier", "average_precision"}
+    assert without == {"ece", "ece_equal_mass", "average_precision"}
     with pytest.raises(TypeError, match="no formula over all classes"):
         FormulaIntervals(None, ["a"], np.arange(2), 0.95).over_all("sensitivity")
 

@@ -48,9 +48,6 @@ def test_the_values_are_those_of_every_other_report_and_limits_without_a_formula
     assert {name: found.overall[name].value for name in METRICS} == pytest.approx(wanted)
     chosen = np.random.default_rng(0).integers(100, size=(100, 100), dtype=np.int32)
     drawn = [classification_metrics(torch.from_numpy(np.log(p[c])), torch.from_numpy(labels[c])) for c in chosen]
-    for name in ("nll", "brier"):
-        low, high = np.percentile([one[name] for one in drawn], (2.5, 97.5))
-        assert (found.overall[name].low, found.overall[name].high) == pytest.approx((low, high))
     low = np.percentile([one["ece"] for one in drawn], 2.5)
     assert found.overall["ece"].high == pytest.approx(max(2 * wanted["ece"] - low, wanted["ece"]))
 

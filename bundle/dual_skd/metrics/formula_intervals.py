@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals of the metrics that need no resampling: shares, areas under ROC curves, and what is made of these.
+"""Intervals that need no resampling: of shares, areas under ROC curves, means, and what is made of these.
 
 Several images of a patient say less than as many patients. The design effect says by how much: it is the variance over
 patients divided by that of independent images (Kish, Survey Sampling, 1965; Rao and Scott 1992, Biometrics 48:577). It
@@ -9,10 +9,12 @@ result is surer than that one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from dual_skd.metrics.definitions import TABLE, Combination, Mean, Ratio, auc
 from dual_skd.metrics.estimates import Estimate
@@ -23,6 +25,7 @@ from dual_skd.metrics.influence import (
     correlations,
     mean_influence,
     of_share,
+    overall_influence,
     patients_of,
     shares,
 )
@@ -40,7 +43,9 @@ class Measured(NamedTuple):
 def has_formula(name: str) -> bool:
     """Whether the intervals of a metric follow from formulas, not from resampling."""
     metric = TABLE[name]
-    return not metric.columns and all(_is_formula(one) for one in (metric.overall, metric.per_class) if one)
+    if metric.columns:
+        return not metric.raised_by_chance
+    return all(_is_formula(one) for one in (metric.overall, metric.per_class) if one)
 
 
 def _is_formula(function: object) -> bool:
@@ -112,6 +117,8 @@ class FormulaIntervals:
             name: of a metric that :func:`has_formula`.
         """
         metric = TABLE[name].overall
+        if TABLE[name].columns:
+            return self._positive_mean(name)
         if isinstance(metric, Mean):
             return self._mean([self._of_classes(part) for part in metric.names(self._predictions.multi_label)], metric)
         if isinstance(metric, Ratio):
@@ -135,6 +142,15 @@ class FormulaIntervals:
             return Measured(influence, Estimate(None))
         low, high = (float(ratio.of_share(np.float64(end))) for end in share_limits(share, self._units, self._level))
         return Measured(influence, Estimate(influence.value, low, high))
+
+    def _positive_mean(self, name: str) -> Estimate:
+        """A mean of positive numbers over images, such as a log likelihood: Student's t of its logarithm."""
+        influence = overall_influence(self._predictions, name, self._units)
+        if influence is None or influence.value <= 0:
+            return Estimate(None if influence is None else influence.value, reason="no interval: no image is off")
+        error = influence.standard_error(self._units) / influence.value  # of the logarithm, by the delta method
+        half = float(stdtrit(patients_of(influence.rests_on, self._units) - 1, (1 + self._level) / 2)) * error
+        return Estimate(influence.value, influence.value * math.exp(-half), influence.value * math.exp(half))
 
     def _area(self, k: int) -> Measured:
         """The area of a class by Newcombe's interval and the design effect."""
