@@ -75,9 +75,10 @@ def metric_intervals(
 
     Shares have Wilson's interval, areas under ROC curves Newcombe's, both widened by the design effect where patients
     have several images; means over classes follow from those of the classes (MOVER). The log likelihood and the Brier
-    score have Student's t of their logarithm, over patients. For the other metrics, patients are drawn with replacement, each with all images. Limits are percentiles over the resamples that define the metric;
-    none where over a tenth don't. A calibration error gets the basic interval, with the lower limit 0 if chance alone
-    makes an error as large.
+    score have Student's t of their logarithm, over patients. For the other metrics, patients are drawn with
+    replacement, each with all images. Limits are percentiles over the resamples that define the metric; none where over
+    a tenth don't. A calibration error gets the basic interval, with the lower limit 0 if chance alone makes an error as
+    large.
 
     Args:
         probabilities: (N, K), rows that sum to 1; with ``multi_label`` each number by itself.
