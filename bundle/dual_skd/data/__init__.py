@@ -33,6 +33,7 @@ _HOME = {
     "window_range": "reading.intensity",
     "cached_dataset": "cache",
     "loader_workers": "cache",
+    "PairedDataset": "paired_dataset",
     "TolerantDataset": "tolerant_dataset",
     "BatchAugment": "augment",
     "AugmentBatch": "augment",

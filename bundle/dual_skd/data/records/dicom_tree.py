@@ -18,6 +18,7 @@ from dual_skd.data.records.table_rows import labelled_entries, refuse_contradict
 from dual_skd.data.records.tables import Table, require_columns
 from dual_skd.errors import InputError
 from dual_skd.options.data import ReadOptions
+from dual_skd.options.shared import REST
 from dual_skd.utils.spelling import bare, key_of, known_patient
 from dual_skd.utils.wording import counted
 
@@ -76,7 +77,7 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
     Args:
         table: in the folder that holds the DICOM files, at any depth.
         key: from :func:`key_column`.
-        options: with ``spatial_dims`` and ``label_column``.
+        options: with ``spatial_dims``, ``label_column`` and ``unlabelled``.
         words: what labels stand for.
 
     Raises:
@@ -88,8 +89,9 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
     dicom = [file for file in files if is_dicom(file)]
     if not dicom:  # so the table names no patients of DICOM files, but images of another kind
         require_columns(table, ["image"])
-    labelled = labelled_entries(table, options.label_column, words)
+    labelled = labelled_entries(table, options, words)
     by_id = _rows_by_id(table, column, labelled.entries)
+    asked = _rows_by_id(table, column, labelled.unlabelled)
     ignored = [file for file in [*others, *set(files).difference(dicom)] if Path(file) != table.path]
     logger.debug("Reading the headers of %d DICOM files in %s.", len(dicom), root)
     headers, broken, no_images = headers_of(dicom, only_ids=options.spatial_dims == 2)
@@ -97,9 +99,14 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
     ignored += no_images
     matched: set[str] = set()
     unlabelled: list[str] = []
+    to_use: list[Row] = []
     rows: list[Row] = []
     for image, header in images:
         identity = key_of(getattr(header, attribute))
+        if identity not in by_id and (identity in asked or options.unlabelled == REST):
+            row = asked[identity][1][1] if identity in asked else Row("", ())
+            to_use.append(replace(row, image=image.image, header=header.patient))
+            continue
         if identity not in by_id:
             unlabelled.append(image.image)
             continue
@@ -126,6 +133,7 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
         multi_label=labelled.multi_label,
         notes=tuple(notes),
         ignored=tuple(ignored + single_slices + unlabelled + [file for file, _ in broken]),
+        unlabelled=tuple(to_use),
     )
 
 

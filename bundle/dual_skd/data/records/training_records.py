@@ -30,9 +30,11 @@ from dual_skd.data.records.rows import Row, Source
 from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.splitting import divide, divide_into_folds, far_from_asked
 from dual_skd.data.records.unknown_patients import unknown_patients
+from dual_skd.data.records.unlabelled_records import records_without_labels
 from dual_skd.errors import InputError
 from dual_skd.options import read
 from dual_skd.options.data import DataOptions
+from dual_skd.options.shared import REST
 from dual_skd.utils.files import expanded
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,8 @@ def load_records(
     """Reads a data set and divides it into training, validation and test records.
 
     A given split is kept. A missing validation set is carved from the training set, a missing test set only where the
-    source gives no split. Carving is seeded, stratified by label and site, and keeps patients together.
+    source gives no split. Carving is seeded, stratified by label and site, and keeps patients together. Images without
+    labels, of the split ``unlabelled`` and those that the option of that name gives, are in none of the three.
 
     Args:
         dataset_dir: class folders, also below train / val / test folders; a table (datalist.csv, datalist.json,
@@ -79,20 +82,22 @@ def load_records(
     if refuse_shared_patients and found.is_divided:
         patients.refuse_shared_patients(found.rows, source.description)
     copies = found.divide()
+    unlabelled = records_without_labels(source, asked, found.splits, found.rest if asked.unlabelled == REST else ())
     data = DataList(
         root=source.root,
         class_names=found.names,
         splits=found.splits,
         source=source.description,
-        notes=found.notes,
+        notes=[*found.notes, *unlabelled.notes],
         doubts=found.doubts,
         class_map=words.used,
         multi_label=source.multi_label,
         spatial_dims=asked.spatial_dims,
-        left_out=[*source.left_out, *copies.left_out],
+        left_out=[*source.left_out, *copies.left_out, *unlabelled.left_out],
         twins_searched=copies.searched or (source.twins_searched and found.is_as_given()),
         ignored=source.ignored,
-        unusable=found.unusable,
+        unusable=[*found.unusable, *unlabelled.unusable],
+        unlabelled=unlabelled.records,
     )
     _require_trainable(data)
     data.notes.extend(data.absent_classes())
@@ -121,6 +126,7 @@ class _Division:
         options: how they are divided.
         dataset_dir: what the user gave, for remedies.
         notes, doubts, unusable: see :class:`DataList`.
+        rest: training images that ``train_fraction`` leaves out.
     """
 
     source: Source
@@ -132,6 +138,7 @@ class _Division:
     doubts: list[str]
     unusable: list[dict[str, str]]
     splits: dict[str, list[Record]] = field(init=False)
+    rest: list[Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.splits = {split: [] for split in SPLITS}
@@ -192,9 +199,11 @@ class _Division:
         fraction, seed = self.options.train_fraction, self.options.seed
         for split in ("train", "val"):
             if records := self.splits[split]:
-                kept, _ = divide(records, fraction=fraction, seed=seed, purpose="train_fraction")
+                kept, left = divide(records, fraction=fraction, seed=seed, purpose="train_fraction")
                 self.notes.append(f"{len(kept)} of {len(records)} {split} images were kept (train_fraction)")
                 self.splits[split] = kept
+                if split == "train":
+                    self.rest = left
 
     def _take_fold(self, folds: int) -> None:
         """Makes one of several folds the validation set."""
