@@ -143,3 +143,10 @@ def test_the_package_of_options_needs_neither_pytorch_nor_monai():
     code = "import sys, dual_skd.options; print({'torch', 'monai', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_one_network_has_nothing_soft_to_learn_from_itself_on_one_view():
+    with pytest.raises(InputError, match="agrees with itself on one view"):
+        training(method="single", unlabelled_loss="soft")
+    assert training(method="single", unlabelled_loss="soft", unlabelled_strength=1.0).unlabelled_strength == 1
+    assert training(unlabelled="rest", unlabelled_loss="soft").unlabelled == "rest"
