@@ -21,7 +21,7 @@ from dual_skd.errors import InputError
 from dual_skd.metrics.definitions import METRICS
 from dual_skd.options import METHODS, Evaluation, Prediction, Training, choices, choices_of, read, takes, training
 from dual_skd.selection.rules import ELEMENT_RULES, LAYER_RULES
-from dual_skd.training.losses import LOSSES
+from dual_skd.training.losses import LOSSES, UNLABELLED_LOSSES
 from dual_skd.training.task import UPDATES
 
 KINDS = (Training, Evaluation, Prediction)
@@ -30,7 +30,8 @@ EVERY = [(kind, name) for kind in KINDS for name in kind.model_fields]
 
 @pytest.mark.parametrize("words, table", [
     (choices.Method, METHODS), (choices.Update, UPDATES), (choices.ElementRule, ELEMENT_RULES),
-    (choices.LayerRule, LAYER_RULES), (choices.Loss, LOSSES), (choices.Metric, METRICS), (choices.Window, WINDOW_WORDS),
+    (choices.LayerRule, LAYER_RULES), (choices.Loss, LOSSES),
+    (choices.UnlabelledLoss, UNLABELLED_LOSSES), (choices.Metric, METRICS), (choices.Window, WINDOW_WORDS),
     (choices.Fit, FITS), (choices.Cache, CACHES), (choices.BadFile, BAD_FILES),
     (choices.UnexpectedInput, UNEXPECTED), (choices.Corruption, CORRUPTIONS),
 ])  # fmt: skip

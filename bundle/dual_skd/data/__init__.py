@@ -34,6 +34,7 @@ _HOME = {
     "cached_dataset": "cache",
     "loader_workers": "cache",
     "PairedDataset": "paired_dataset",
+    "paired": "paired_dataset",
     "TolerantDataset": "tolerant_dataset",
     "BatchAugment": "augment",
     "AugmentBatch": "augment",

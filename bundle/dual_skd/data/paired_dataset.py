@@ -10,6 +10,11 @@ import torch
 from torch.utils.data import Dataset
 
 
+def paired(labelled: Any, unlabelled: Any) -> Any:
+    """The labelled data set as it is, or paired with one of images without labels, if there are any."""
+    return PairedDataset(labelled, unlabelled) if len(unlabelled) else labelled
+
+
 class PairedDataset(Dataset):
     """Items of a labelled data set with ``unlabelled`` (R, C, H, W[, D]), images of another data set.
 

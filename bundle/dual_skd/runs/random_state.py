@@ -64,6 +64,11 @@ class PairedSampler(Sampler[tuple[int, list[int]]]):
             yield index, order[place * self.ratio : (place + 1) * self.ratio]
 
 
+def paired(sampler: Any, unlabelled: int, ratio: int = 1) -> Any:
+    """A sampler as it is, or paired with images without labels, if there are any."""
+    return PairedSampler(sampler, unlabelled, ratio) if unlabelled else sampler
+
+
 def random_state() -> dict[str, Any]:
     """States of the generators of Python, NumPy and PyTorch (CPU and all CUDA devices) as tensors and plain values."""
     numpy = np.random.get_state(legacy=False)

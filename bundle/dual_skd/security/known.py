@@ -18,9 +18,9 @@ _NAMES = {
     "dual_skd": """DualModelEvaluator DualModelTask DualModelTrainer EvaluationResult InferenceResult Schedule
         SelfDistillationLoss TrainingResult load_model""",
     "dual_skd.api.results": "say",
-    "dual_skd.data": """AugmentBatch BatchAugment DEMO_NAMES PairedDataset TolerantDataset cached_dataset choose_window
+    "dual_skd.data": """AugmentBatch BatchAugment DEMO_NAMES TolerantDataset cached_dataset choose_window
         describe find_images image_transforms load_evaluation_records load_records loader_workers look_at_sample
-        paths_of patients_of refuse_unexpected save_split""",
+        paired paths_of patients_of refuse_unexpected save_split""",
     "dual_skd.errors": "show_input_errors_plainly",
     "dual_skd.evaluation": "MeasuredImages evaluation_name",
     "dual_skd.evaluation.report": "ReportWriter",
@@ -39,7 +39,7 @@ _NAMES = {
     "dual_skd.runs.lock": "hold release",
     "dual_skd.runs.model_file": "auxiliary_temperature conformal_rule load_auxiliary temperature_of",
     "dual_skd.runs.places": "bundle_root find_model",
-    "dual_skd.runs.random_state": "PairedSampler ResumableSampler",
+    "dual_skd.runs.random_state": "ResumableSampler paired",
     "dual_skd.runs.record": "RunRecord",
     "dual_skd.serving.dicom_sr": "StructuredReportWriter",
     "dual_skd.serving.monai_label": "dataset_of model_home publish run_home",

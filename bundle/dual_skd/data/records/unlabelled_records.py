@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dual_skd.data.reading.locators import split_locator
-from dual_skd.data.records.asked_images import find_images
 from dual_skd.data.records.bad_files import usable_rows
+from dual_skd.data.records.images_in import images_in
 from dual_skd.data.records.near_duplicate_filter import NearDuplicateFilter
 from dual_skd.data.records.patients import rows_with_patients
 from dual_skd.data.records.record import LeftOut, Record
@@ -104,7 +104,7 @@ def _rows_of_place(place: str, options: DataOptions) -> list[Row]:
         table = find_table(location, options.image_column)
     if table is not None and "image" in table.columns:
         return _rows_of_table(table, options)
-    images = find_images(
+    images = images_in(
         place, options.spatial_dims, image_column=options.image_column, allow_outside=options.allow_outside
     )
     rows = [Row(image, (), UNLABELLED) for image in images]
