@@ -197,3 +197,25 @@ def test_dicom_files_without_a_line_in_the_table_are_the_rest(tmp_path):
     data = load_records(tmp_path, unlabelled="rest", **options)
     assert names(data.unlabelled) == ["4.dcm", "5.dcm", "6.dcm", "7.dcm"]
     assert [one.patient for one in data.unlabelled] == ["N4", "N5", "N6", "N7"]
+
+
+def test_a_dicom_tree_needs_no_labels_and_its_test_patients_are_passed_over(tmp_path, here):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for k in range(4):
+        write_dicom(tree / f"{k}.dcm", np.random.default_rng(k).integers(0, 4000, (40, 40)), PatientID=f"N{k}")
+    (tree / "labels.csv").write_text("PatientID,split\nN0,train\nN1,train\nN2,test\n")
+    data = load_records(here / "list.csv", unlabelled=str(tree))
+    assert names(data.unlabelled) == ["0.dcm", "1.dcm", "3.dcm"]
+    assert [one.patient for one in data.unlabelled] == ["N0", "N1", "N3"]
+
+
+def test_an_npz_file_gives_its_training_images(tmp_path, here):
+    arrays = {
+        f"{part}_{what}": np.random.default_rng(k).integers(0, 2 if what == "labels" else 256, shape).astype(np.uint8)
+        for k, part in enumerate(("train", "test"))
+        for what, shape in (("images", (3, 28, 28)), ("labels", (3, 1)))
+    }
+    np.savez(tmp_path / "more.npz", **arrays)
+    data = load_records(here / "list.csv", unlabelled=str(tmp_path / "more.npz"))
+    assert [one.image.split("#")[1] for one in data.unlabelled] == ["train/0", "train/1", "train/2"]

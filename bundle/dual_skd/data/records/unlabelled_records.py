@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.bad_files import usable_rows
@@ -15,7 +16,7 @@ from dual_skd.data.records.near_duplicate_filter import NearDuplicateFilter
 from dual_skd.data.records.patients import rows_with_patients
 from dual_skd.data.records.record import LeftOut, Record
 from dual_skd.data.records.rows import SPLIT_WORDS, UNLABELLED, Row, Source, cell_text, first_few
-from dual_skd.data.records.sources import find_table
+from dual_skd.data.records.sources import find_table, id_column, read_source
 from dual_skd.data.records.table_images import locate_images
 from dual_skd.data.records.tables import TABLE_SUFFIXES, Table, other_names
 from dual_skd.errors import InputError
@@ -104,6 +105,8 @@ def _rows_of_place(place: str, options: DataOptions) -> list[Row]:
         table = find_table(location, options.image_column)
     if table is not None and "image" in table.columns:
         return _rows_of_table(table, options)
+    if table is not None and (key := id_column(table)) is not None:
+        return _rows_of_dicom_tree(location, key[1], options)
     images = images_in(
         place, options.spatial_dims, image_column=options.image_column, allow_outside=options.allow_outside
     )
@@ -129,6 +132,14 @@ def _rows_of_table(table: Table, options: DataOptions) -> list[Row]:
             rows.append(Row("", (), UNLABELLED, known_patient(cells["patient"]), known(cells["site"])))
     located = locate_images(table, numbered, allow_outside=options.allow_outside)
     return [replace(row, image=image) for row, image in zip(rows, located, strict=True)]
+
+
+def _rows_of_dicom_tree(location: Path, column: str, options: DataOptions) -> list[Row]:
+    """The DICOM files beside a table of ids, listed there or not; the ids stand in for labels, which aren't needed."""
+    as_labels = options.model_copy(update={"label_column": column, "unlabelled": REST})
+    source = read_source(location, as_labels)
+    rows = [replace(row, labels=(), split=row.split or UNLABELLED) for row in (*source.rows, *source.unlabelled)]
+    return [row for row in rows if row.split not in HELD_OUT]
 
 
 def _column(name: str, table: Table) -> str:
