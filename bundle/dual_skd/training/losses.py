@@ -109,21 +109,21 @@ class TeachingLoss(nn.Module):
     ``soft`` is :class:`SelfDistillationLoss`. No gradient reaches the teacher. All images count in the mean, so fewer
     confident ones weigh less.
 
-    With ``multi_label`` every class is a question of its own, whose confidence is max(p, 1 - p): a sum over classes of
-    the terms that are confident.
+    With several labels per image every class is a question of its own, whose confidence is max(p, 1 - p): a sum over
+    classes of the terms that are confident.
 
     Args:
         form: ``hard`` or ``soft``.
         confidence: c in [0, 1); 0 takes all images.
-        temperature: T of the soft form.
-        multi_label: sigmoid per class instead of one softmax.
+        distillation: the soft form, with its temperature, and whether images may have several labels; default
+            ``SelfDistillationLoss()``.
 
     Raises:
         InputError: an argument is out of its range.
     """
 
     def __init__(
-        self, form: str = "hard", *, confidence: float = 0.0, temperature: float = 1.0, multi_label: bool = False
+        self, form: str = "hard", *, confidence: float = 0.0, distillation: SelfDistillationLoss | None = None
     ) -> None:
         super().__init__()
         if form not in UNLABELLED_LOSSES:
@@ -132,8 +132,7 @@ class TeachingLoss(nn.Module):
             raise InputError(f"unlabelled_confidence must lie in [0, 1), found {confidence}; 0 takes all images.")
         self.form = form
         self.confidence = confidence
-        self.multi_label = multi_label
-        self.distillation = SelfDistillationLoss(temperature, multi_label)
+        self.distillation = distillation or SelfDistillationLoss()
 
     def forward(self, learner_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """Compares logits (N, K) of the learner with logits (N, K) of its teacher.
@@ -145,7 +144,7 @@ class TeachingLoss(nn.Module):
         learner, teacher = learner_logits.float(), teacher_logits.detach().float()
         if self.form == "soft":
             terms = self.distillation.terms(learner, teacher)
-        elif self.multi_label:
+        elif self.distillation.multi_label:
             terms = F.binary_cross_entropy_with_logits(learner, (teacher > 0).float(), reduction="none")
         else:
             terms = F.cross_entropy(learner, teacher.argmax(1), reduction="none")[:, None]
@@ -155,7 +154,7 @@ class TeachingLoss(nn.Module):
 
     def is_confident(self, teacher_logits: Tensor) -> Tensor:
         """Whether an image counts (N, 1), or each of its classes (N, K) where it may have several."""
-        if self.multi_label:
+        if self.distillation.multi_label:
             return teacher_logits.abs().sigmoid() >= self.confidence
         return teacher_logits.softmax(1).amax(1, keepdim=True) >= self.confidence
 
