@@ -137,6 +137,12 @@ def test_where_nothing_is_left_it_is_said(here):
         load_records(here / "list.csv", unlabelled=str(listed))
     with pytest.raises(InputError, match="has a label for every image, and train_fraction leaves none out"):
         load_records(here / "list.csv", unlabelled="rest")
+    with pytest.raises(InputError, match="unlabelled is demo, whose images all have labels"):
+        load_records(here / "list.csv", unlabelled="demo")
+    (here / "bad").mkdir()
+    (here / "bad" / "u.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    with pytest.raises(InputError, match="bad has no image without a label that can be used"):
+        load_records(here / "list.csv", unlabelled=str(here / "bad"), on_bad_file="skip")
     with pytest.raises(InputError, match="does not exist"):
         load_records(here / "list.csv", unlabelled=str(here / "nothing"))
 

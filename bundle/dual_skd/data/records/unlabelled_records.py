@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dual_skd.data.demo import DEMO_NAMES
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.bad_files import usable_rows
 from dual_skd.data.records.images_in import images_in
@@ -99,6 +100,11 @@ def _why_none(source: Source, options: DataOptions, candidates: int) -> str:
 
 def _rows_of_place(place: str, options: DataOptions) -> list[Row]:
     """The images of a folder, a table or a file; those that it calls validation or test images are passed over."""
+    if place in DEMO_NAMES:
+        raise InputError(
+            f"unlabelled is {place}, whose images all have labels; to try images without labels, use --unlabelled "
+            f"{REST} --train-fraction 0.2, or give a folder of images."
+        )
     location = expanded(place).absolute()
     table = None
     if location.is_dir() or (location.is_file() and location.suffix.lower() in TABLE_SUFFIXES):
