@@ -225,3 +225,11 @@ def test_an_npz_file_gives_its_training_images(tmp_path, here):
     np.savez(tmp_path / "more.npz", **arrays)
     data = load_records(here / "list.csv", unlabelled=str(tmp_path / "more.npz"))
     assert [one.image.split("#")[1] for one in data.unlabelled] == ["train/0", "train/1", "train/2"]
+
+
+def test_a_split_is_only_read_of_images_that_are_used(here):
+    more(here)
+    rows = (here / "list.csv").read_text().splitlines()[1:]
+    path = table(here / "with.csv", [*rows, "u0.png,,retired,q0", "u1.png,,NA,q1"])
+    assert load_records(path).unlabelled == []
+    assert names(load_records(path, unlabelled="rest").unlabelled) == ["u0.png", "u1.png"]

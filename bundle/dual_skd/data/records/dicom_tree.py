@@ -97,34 +97,28 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
     headers, broken, no_images = headers_of(dicom, only_ids=options.spatial_dims == 2)
     images, single_slices = _images(headers, options.spatial_dims)
     ignored += no_images
-    matched: set[str] = set()
-    unlabelled: list[str] = []
-    to_use: list[Row] = []
     rows: list[Row] = []
+    to_use: list[Row] = []
+    unlabelled: list[str] = []
     for image, header in images:
         identity = key_of(getattr(header, attribute))
-        if identity not in by_id and (identity in asked or options.unlabelled == REST):
+        if identity in by_id:
+            rows.append(replace(by_id[identity][1][1], image=image.image, header=header.patient))
+        elif identity in asked or options.unlabelled == REST:
             row = asked[identity][1][1] if identity in asked else Row("", ())
             to_use.append(replace(row, image=image.image, header=header.patient))
-            continue
-        if identity not in by_id:
+        else:
             unlabelled.append(image.image)
-            continue
-        matched.add(identity)
-        rows.append(replace(by_id[identity][1][1], image=image.image, header=header.patient))
     if not rows:
         found = f"the files have, for example, {getattr(images[0][1], attribute)!r}" if images else "there are none"
         raise InputError(
             f"No DICOM image below {root} has a {column} of {table.path.name}: the table has, for example, "
             f"{next(iter(by_id.values()))[0]!r}, {found}; correct the ids or the folder."
         )
+    matched = {key_of(getattr(header, attribute)) for _, header in images}
     unmatched = [written for identity, (written, _) in by_id.items() if identity not in matched]
-    notes = [
-        *labelled.notes,
-        *ignored_note(ignored, root),
-        *single_slice_note(single_slices),
-        *_notes(table, broken, unmatched, len(by_id), unlabelled),
-    ]
+    notes = [*labelled.notes, *ignored_note(ignored, root), *single_slice_note(single_slices)]
+    notes += _notes(table, broken, unmatched, len(by_id), unlabelled)
     return Source(
         root=root,
         description=f"DICOM files in {root}, labelled by {column} in {table.path.name}",

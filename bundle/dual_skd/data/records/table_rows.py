@@ -119,32 +119,23 @@ def labelled_entries(table: Table, options: ReadOptions, words: LabelWords) -> L
     nobody: Counter[str] = Counter()
     for place, entry in enumerate(table.entries):
         where = f"{path}, entry {place + 1}"
-        split, patient = _split_of(cell_text(entry.get(splits)), where), cell_text(entry.get(patients))
-        if split == UNLABELLED or (options.unlabelled == REST and _is_empty(entry, found)):
-            site = cells["site"].values[place]
-            unlabelled.append((place + 1, entry, Row("", (), split, known_patient(patient), site)))
-            continue
-        labels = labels_of(entry, where)
-        if labels is None:
-            continue
-        nobody[patient] += not known_patient(patient)
-        groups = tuple((name, cells[name].values[place]) for name in grouping)
-        site = cells["site"].values[place]
-        row = Row("", labels, split, known_patient(patient), site, groups=groups)
-        labelled.append((place + 1, entry, row))
+        split, patient = (cell_text(entry.get(name)) for name in (splits, patients))
+        row = Row("", (), "", known_patient(patient), cells["site"].values[place])
+        if SPLIT_WORDS.get(key_of(split)) == UNLABELLED:
+            unlabelled.append((place + 1, entry, replace(row, split=UNLABELLED)))
+        elif options.unlabelled == REST and _is_empty(entry, found):
+            unlabelled.append((place + 1, entry, row))
+        elif (labels := labels_of(entry, where)) is not None:
+            nobody[patient] += not known_patient(patient)
+            groups = tuple((name, cells[name].values[place]) for name in grouping)
+            row = replace(row, labels=labels, split=_split_of(split, where), groups=groups)
+            labelled.append((place + 1, entry, row))
     if not labelled:
         raise InputError(
             f"{path} lists {counted(len(table.entries), 'image')}, none with a label in {', '.join(wanted)}."
         )
     notes = [*table.notes, *_notes_on_labels(table, found, labelled, len(unlabelled))]
-    notes += [
-        f"the column {column} of {path.name} counts as {name}"
-        for name, column in (("patient", patients), ("split", splits))
-        if column != name
-    ]
-    if splits not in table.columns:
-        folds = [name for name in table.columns if bare(name) in FOLD_COLUMNS]
-        notes += [f"the column {name} of {path.name} doesn't divide the images; only a split does" for name in folds]
+    notes += _notes_on_columns(table, patients, splits)
     if named := [word for word, count in nobody.items() if word and count]:
         count = sum(nobody[word] for word in named)
         notes.append(f"{', '.join(named)} as patient in {path.name} stands for none ({counted(count, 'image')})")
@@ -318,6 +309,20 @@ def _notes_on_labels(
     cells = [cell_text(entry.get(column)) for _, entry, _ in labelled for column in columns] if len(columns) > 1 else []
     if empty := sum(not known(cell) for cell in cells):
         notes.append(f"{empty} of {len(cells)} cells of labels in {table.path.name} are empty and count as 0")
+    return notes
+
+
+def _notes_on_columns(table: Table, patients: str, splits: str) -> list[str]:
+    """Sentences on the columns that count as patient and split, and on those of folds, which don't."""
+    name_of = table.path.name
+    notes = [
+        f"the column {column} of {name_of} counts as {name}"
+        for name, column in (("patient", patients), ("split", splits))
+        if column != name
+    ]
+    if splits not in table.columns:
+        folds = [name for name in table.columns if bare(name) in FOLD_COLUMNS]
+        notes += [f"the column {name} of {name_of} doesn't divide the images; only a split does" for name in folds]
     return notes
 
 

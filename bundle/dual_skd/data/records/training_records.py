@@ -34,7 +34,6 @@ from dual_skd.data.records.unlabelled_records import records_without_labels
 from dual_skd.errors import InputError
 from dual_skd.options import read
 from dual_skd.options.data import DataOptions
-from dual_skd.options.shared import REST
 from dual_skd.utils.files import expanded
 
 logger = logging.getLogger(__name__)
@@ -53,8 +52,7 @@ def load_records(
     """Reads a data set and divides it into training, validation and test records.
 
     A given split is kept. A missing validation set is carved from the training set, a missing test set only where the
-    source gives no split. Carving is seeded, stratified by label and site, and keeps patients together. Images without
-    labels, of the split ``unlabelled`` and those that the option of that name gives, are in none of the three.
+    source gives no split: seeded, stratified by label and site, by patient. Images without labels are kept apart.
 
     Args:
         dataset_dir: class folders, also below train / val / test folders; a table (datalist.csv, datalist.json,
@@ -64,7 +62,7 @@ def load_records(
         numbers_are_places: whole numbers that are no class names count as places in ``class_names``, from 0.
         refuse_shared_patients: refuse given splits that share patients.
         demo_dir: where "demo" data are written; default: the user's cache folder.
-        title: name of the data in the log; only "Data" are logged at the level INFO.
+        title: name of the data in the log; only "Data" are logged at INFO.
         options: :class:`~dual_skd.options.data.DataOptions`, with the names, defaults and meanings of docs/options.md,
             such as ``label_column`` and ``test_fraction``; besides, ``on_bad_file=None`` looks at no file.
 
@@ -75,14 +73,12 @@ def load_records(
     if str(dataset_dir) in DEMO_NAMES:
         dataset_dir, asked = _demo(str(dataset_dir), asked, demo_dir)
     words = LabelWords(asked.class_map, class_names or ())
-    source = read_source(expanded(dataset_dir).absolute(), asked, words)
-    if class_names and numbers_are_places:
-        source = with_places_named(source, class_names)
+    source = _source(dataset_dir, asked, words, class_names if numbers_are_places else None)
     found = _read(source, asked, class_names, dataset_dir)
     if refuse_shared_patients and found.is_divided:
         patients.refuse_shared_patients(found.rows, source.description)
     copies = found.divide()
-    unlabelled = records_without_labels(source, asked, found.splits, found.rest if asked.unlabelled == REST else ())
+    unlabelled = records_without_labels(source, asked, found.splits, found.rest)
     data = DataList(
         root=source.root,
         class_names=found.names,
@@ -113,6 +109,13 @@ def _demo(name: str, options: DataOptions, demo_dir: str | Path | None) -> tuple
         demo_dir = cache / "dual_skd" / ("demo" if spatial_dims == 2 else "demo3d")
     table = write_demo(Path(demo_dir), spatial_dims=spatial_dims)
     return table, options.model_copy(update={"spatial_dims": spatial_dims})
+
+
+def _source(
+    dataset_dir: str | Path, options: DataOptions, words: LabelWords, class_names: Sequence[str] | None
+) -> Source:
+    source = read_source(expanded(dataset_dir).absolute(), options, words)
+    return with_places_named(source, class_names) if class_names else source
 
 
 @dataclass

@@ -60,7 +60,7 @@ def records_without_labels(
         source: the data set with labels.
         options: with ``unlabelled`` and how images are read and compared.
         splits: "train", "val" and "test" -> records.
-        rest: training images that aren't used with their labels.
+        rest: training images that aren't used with their labels; taken if the option asks for the rest.
 
     Raises:
         InputError: images are asked for, and there are none or none that can be used.
@@ -70,7 +70,8 @@ def records_without_labels(
     found = Found()
     if given:
         found.records.extend(_read(given, source, options, place, found))
-    found.records.extend(record.without_label() for record in rest)
+    if options.unlabelled == REST:
+        found.records.extend(record.without_label() for record in rest)
     candidates = len(found.records)
     _keep(found, _new(found.records, splits))
     _keep(found, _of_other_patients(found.records, splits, found.notes))
