@@ -39,12 +39,14 @@ class Found:
         left_out: near duplicates of validation and test images.
         unusable: "image", "problem" and "remedy" of files that were skipped.
         notes: decisions in plain sentences.
+        doubts: those that the user should look at.
     """
 
     records: list[Record] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     unusable: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 def records_without_labels(
@@ -63,7 +65,7 @@ def records_without_labels(
         rest: training images that aren't used with their labels; taken if the option asks for the rest.
 
     Raises:
-        InputError: images are asked for, and there are none or none that can be used.
+        InputError: images are asked for, and none can be used; of the rest there may be none.
     """
     place = None if options.unlabelled in (None, REST) else str(options.unlabelled)
     given = [*source.unlabelled, *(_rows_of_place(place, options) if place else [])]
@@ -76,7 +78,12 @@ def records_without_labels(
     _keep(found, _new(found.records, splits))
     _keep(found, _of_other_patients(found.records, splits, found.notes))
     _leave_out_copies(found, splits, options)
-    if not found.records and (options.unlabelled or given):
+    if options.unlabelled == REST and not candidates:
+        found.doubts.append(
+            f"{source.description} has a label for every image, and train_fraction leaves none out, so there is no "
+            "rest: only labelled images are used"
+        )
+    elif not found.records and (options.unlabelled or given):
         raise InputError(_why_none(source, options, candidates))
     return found
 
@@ -90,11 +97,6 @@ def _why_none(source: Source, options: DataOptions, candidates: int) -> str:
         return (
             f"All {candidates} images without labels are training, validation or test images, copies of them or of "
             "their patients; give others, or leave unlabelled out."
-        )
-    if options.unlabelled == REST:
-        return (
-            f"{source.description} has a label for every image, and train_fraction leaves none out, so there is no "
-            "rest; give a folder of images as --unlabelled, or lower train_fraction."
         )
     return f"{options.unlabelled or source.description} has no image without a label that can be used."
 
