@@ -190,3 +190,13 @@ def test_a_batch_takes_milliseconds(one_thread):
         augment(images)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.06  # about 6 ms on an idle core; the bound leaves room for a busy machine
+
+
+def test_limits_are_multiplied_as_far_as_they_go():
+    augment = BatchAugment(2, rotate=10.0, scale=0.1, contrast=0.6, spectrum=0.7, flip_axes=[1], probability=0.5)
+    twice = augment.times(2.0)
+    assert (twice.limits["rotate"], twice.limits["scale"]) == (20.0, 0.2)
+    assert (twice.limits["contrast"], twice.limits["spectrum"], twice.limits["noise"]) == (0.9, 1.0, 0.0)
+    assert (twice.flip_axes, twice.probability) == ((1,), 0.5) and augment.limits["rotate"] == 10.0
+    assert BatchAugment(2, contrast=0.95).times(3.0).limits["contrast"] == 0.95
+    assert augment.times(0.5).limits["contrast"] == 0.3

@@ -29,6 +29,8 @@ OTHER = {  # a value of every option that isn't its default
     "method": "dual", "selection_student": "random",
     "selection_auxiliary": "scratch", "selection_layers_auxiliary": [[0, 2], [1]], "update": "frozen",
     "momentum": 0.9, "momentum_warmup": False, "temperature": 5.0, "skd_weight": 0.5, "skd_ramp": 0.1,
+    "unlabelled": "/data/more", "unlabelled_loss": "soft", "unlabelled_weight": 2.0, "unlabelled_ratio": 3,
+    "unlabelled_confidence": 0.9, "unlabelled_strength": 1.5,
     "batch_size": 8, "accumulation_steps": 2, "learning_rate": 0.01, "weight_decay": 0.1,
     "loss": "focal", "class_weights": True, "logit_adjustment": 1.0, "label_smoothing": 0.1, "rotate": 5.0,
     "scale": 0.2, "translate": 0.1, "flip_axes": [1], "contrast": 0.2, "brightness": 0.2, "noise": 0.1,

@@ -21,7 +21,7 @@ from dual_skd.errors import InputError
 from dual_skd.metrics.definitions import METRICS
 from dual_skd.options import METHODS, Evaluation, Prediction, Training, choices, choices_of, read, takes, training
 from dual_skd.selection.rules import ELEMENT_RULES, LAYER_RULES
-from dual_skd.training.losses import LOSSES
+from dual_skd.training.losses import LOSSES, UNLABELLED_LOSSES
 from dual_skd.training.task import UPDATES
 
 KINDS = (Training, Evaluation, Prediction)
@@ -30,7 +30,8 @@ EVERY = [(kind, name) for kind in KINDS for name in kind.model_fields]
 
 @pytest.mark.parametrize("words, table", [
     (choices.Method, METHODS), (choices.Update, UPDATES), (choices.ElementRule, ELEMENT_RULES),
-    (choices.LayerRule, LAYER_RULES), (choices.Loss, LOSSES), (choices.Metric, METRICS), (choices.Window, WINDOW_WORDS),
+    (choices.LayerRule, LAYER_RULES), (choices.Loss, LOSSES),
+    (choices.UnlabelledLoss, UNLABELLED_LOSSES), (choices.Metric, METRICS), (choices.Window, WINDOW_WORDS),
     (choices.Fit, FITS), (choices.Cache, CACHES), (choices.BadFile, BAD_FILES),
     (choices.UnexpectedInput, UNEXPECTED), (choices.Corruption, CORRUPTIONS),
 ])  # fmt: skip
@@ -143,3 +144,10 @@ def test_the_package_of_options_needs_neither_pytorch_nor_monai():
     code = "import sys, dual_skd.options; print({'torch', 'monai', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_one_network_has_nothing_soft_to_learn_from_itself_on_one_view():
+    with pytest.raises(InputError, match="agrees with itself on one view"):
+        training(method="single", unlabelled_loss="soft")
+    assert training(method="single", unlabelled_loss="soft", unlabelled_strength=1.0).unlabelled_strength == 1
+    assert training(unlabelled="rest", unlabelled_loss="soft").unlabelled == "rest"

@@ -67,12 +67,16 @@ def batches(count: int = 4, size: int = 8) -> list[dict]:
     ]
 
 
-# name -> normalisation, and what else is particular; the first three can be compared with one process
+# name -> normalisation, and what else is particular; the first can be compared with one process
 LIKE_ONE = {
     "ema": (group_norm, {"accumulation_steps": 2}),
     "mutual": (group_norm, {"update": "mutual"}),
     "frozen": (group_norm, {"update": "frozen"}),
-}
+    "mutual_unlabelled": (
+        group_norm, {"update": "mutual", "schedule": Schedule(EPOCHS, ramp_up=0.5, unlabelled_weight=1.0)}
+    ),
+    "ema_unlabelled": (group_norm, {"schedule": Schedule(EPOCHS, ramp_up=0.5, unlabelled_weight=1.0)}),
+}  # fmt: skip
 ALL = LIKE_ONE | {
     "ema_batch_norm": (nn.BatchNorm2d, {}),
     "mutual_batch_norm": (nn.BatchNorm2d, {"update": "mutual"}),
@@ -85,6 +89,9 @@ def train(name: str, rank: int | None = None) -> dict[str, dict[str, torch.Tenso
     norm, options = ALL[name]
     options = {"schedule": Schedule(EPOCHS, ramp_up=0.5), "update": "ema"} | options
     data = batches()
+    if options["schedule"].unlabelled_weight:
+        others = batches(size=16)
+        data = [one | {"unlabelled": two["image"].unflatten(0, (8, 2))} for one, two in zip(data, others, strict=True)]
     student, auxiliary = net(0, norm), net(1, norm)
     heads = LabelFreeHeads(4, 8, 4) if options["schedule"].label_free_epochs else None
     if rank is not None:

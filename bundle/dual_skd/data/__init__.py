@@ -33,6 +33,8 @@ _HOME = {
     "window_range": "reading.intensity",
     "cached_dataset": "cache",
     "loader_workers": "cache",
+    "PairedDataset": "paired_dataset",
+    "paired": "paired_dataset",
     "TolerantDataset": "tolerant_dataset",
     "BatchAugment": "augment",
     "AugmentBatch": "augment",

@@ -80,6 +80,14 @@ class BatchAugment(nn.Module):
         active = ", ".join(f"{name}={limit}" for name, limit in self.limits.items() if limit)
         return f"spatial_dims={self.spatial_dims}, {active}, flip_axes={self.flip_axes}, p={self.probability}"
 
+    def times(self, factor: float) -> BatchAugment:
+        """The same changes with limits ``factor`` times as large, as far as limits go."""
+        most = {"scale": 0.9, "contrast": 0.9, "spectrum": 1.0, "translate": 0.5}
+        limits: dict[str, Any] = {
+            name: min(factor * limit, max(most.get(name, math.inf), limit)) for name, limit in self.limits.items()
+        }
+        return BatchAugment(self.spatial_dims, flip_axes=self.flip_axes, probability=self.probability, **limits)
+
     @property
     def moves(self) -> bool:
         """Whether any geometric change is on."""

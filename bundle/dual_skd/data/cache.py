@@ -21,6 +21,7 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose
 from monai.utils import convert_to_tensor
 
+from dual_skd.data.paired_dataset import PairedDataset
 from dual_skd.data.reading.facts import spread
 from dual_skd.data.reading.locators import path_of, split_locator
 from dual_skd.errors import InputError
@@ -118,9 +119,10 @@ class DiskCache(PersistentDataset):
         return decoded
 
 
-def loader_workers(dataset: Dataset, num_workers: int) -> int:
+def loader_workers(dataset: Any, num_workers: int) -> int:
     """Number of worker processes: none for images in memory, which other processes would only copy."""
-    return 0 if isinstance(dataset, CacheDataset) else num_workers
+    parts = [dataset.labelled, dataset.unlabelled] if isinstance(dataset, PairedDataset) else [dataset]
+    return 0 if all(isinstance(part, CacheDataset) for part in parts) else num_workers
 
 
 def free_memory() -> int:

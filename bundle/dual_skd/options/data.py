@@ -6,14 +6,15 @@ from __future__ import annotations
 from typing import Any
 
 from dual_skd.options.choices import BadFile
-from dual_skd.options.kinds import Dims, Frame, Seed
+from dual_skd.options.kinds import Dims, Frame, Place, Seed
 from dual_skd.options.shared import Copies, Reading
-from dual_skd.options.training import Course, Division, Images
+from dual_skd.options.training import Course, Division, Images, Unlabelled
 
 # the same fields as in the options of a run: same default, same meaning
 _DIMS: Any = Images.model_fields["spatial_dims"]
 _FRAME: Any = Images.model_fields["frame"]
 _SEED: Any = Course.model_fields["seed"]
+_UNLABELLED: Any = Unlabelled.model_fields["unlabelled"]
 _ON_BAD_FILE: Any = Copies.model_fields["on_bad_file"]
 
 
@@ -22,6 +23,7 @@ class ReadOptions(Copies, Reading):
 
     spatial_dims: Dims = _DIMS
     frame: Frame | None = _FRAME
+    unlabelled: Place | None = _UNLABELLED
     on_bad_file: BadFile | None = _ON_BAD_FILE  # type: ignore[assignment] # None: no file is looked at
 
     @property

@@ -7,6 +7,7 @@ from dual_skd.options.choices import BadFile, TwinSearch, UnexpectedInput
 from dual_skd.options.kinds import Chance, Device, Fraction, Map, Options, Switch, Text, Texts, Whole, option
 
 SIMILARITY = 0.93  # likeness from which two images count as near copies
+REST = "rest"  # as unlabelled: the images of the data set that have no label or aren't used
 DEVICE = "$dual_skd.runs.devices.pick_device('auto')"  # how a config says "auto": its entry `device` is a device
 
 

@@ -23,6 +23,7 @@ from dual_skd.options.choices import (
     Metric,
     SelectionCheck,
     SelectionMode,
+    UnlabelledLoss,
     Update,
     Window,
 )
@@ -51,7 +52,7 @@ from dual_skd.options.kinds import (
     option,
 )
 from dual_skd.options.methods import method
-from dual_skd.options.shared import Copies, Machine, Reading
+from dual_skd.options.shared import REST, Copies, Machine, Reading
 
 NO_TEACHER = (
     "method 'distill' needs a fine-tuned large network: train one with --small_options \"{}\" --method single and give "
@@ -201,6 +202,40 @@ class Distillation(Options):
     skd_ramp: Share = option(0.3, "share of the distillation stage in which that weight rises to its full value")
 
 
+class Unlabelled(Options):
+    """Images without labels"""
+
+    unlabelled: Place | None = option(
+        None,
+        "images without labels, which the networks [teach each other](howto/unlabelled.md): a folder, a table, an .npz "
+        "file; or `rest`: the images of your data that have no label, and the training images that train_fraction "
+        "leaves out, without theirs",
+        empty="those of the split `unlabelled`, if the data have one",
+        free=True,
+        path=True,
+        words=(REST,),
+        everyday=True,
+    )
+    unlabelled_loss: UnlabelledLoss = option(
+        "hard",
+        "what a network learns there of the other one: `hard`: its class (cross pseudo supervision, Chen et al. 2021); "
+        "`soft`: its probabilities, at the temperature of the distillation. A moving average teaches as a mean "
+        "teacher; a single network learns its own class (self-training)",
+    )
+    unlabelled_weight: Limit = option(
+        1.0, "weight of that loss; it rises and falls with that of the distillation, see skd_ramp and fine_tune_epochs"
+    )
+    unlabelled_ratio: Count = option(1, "images without label per labelled image in a batch")
+    unlabelled_confidence: PartOf = option(
+        0.0, "images count where the teaching network gives its class at least this probability (FixMatch has 0.95)"
+    )
+    unlabelled_strength: Limit = option(
+        0.0,
+        "0: both networks see the same view of an image; else the teaching network sees the usual one, and the "
+        "learning network another one, whose augmentation limits are this many times as large",
+    )
+
+
 class Learning(Options):
     """Loss and optimiser (AdamW, warm-up over 10 % of the steps, cosine decay to 0)"""
 
@@ -292,6 +327,7 @@ class Training(
     Division,
     Augmentation,
     Learning,
+    Unlabelled,
     Distillation,
     Selection,
     Networks,
@@ -325,4 +361,10 @@ class Training(
         auxiliary = self.selection_auxiliary or method(self.method).auxiliary
         if auxiliary == "teacher" and self.teacher_checkpoint is None:
             raise InputError(NO_TEACHER)
+        update = self.update or method(self.method).update
+        if self.unlabelled_loss == "soft" and update == "none" and not self.unlabelled_strength:
+            raise InputError(
+                f"unlabelled_loss is 'soft', but method {self.method!r} has one network, which agrees with itself on "
+                "one view; choose 'hard', a method with two networks, or an unlabelled_strength of 1 or more."
+            )
         return self

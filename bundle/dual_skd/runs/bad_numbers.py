@@ -85,7 +85,8 @@ def _look_up(images: list[Tensor], dataset: Any) -> list[str]:
 
 def tensorboard_scalars(output: Mapping[str, Any]) -> dict[str, float]:
     """Scalars of one iteration of :class:`dual_skd.DualModelTrainer` for TensorBoard."""
-    values = {"train_loss": output["loss"], "gradient_norm": output.get("gradient_norm")}
+    names = {"train_loss": "loss", "train_loss_unlabelled": "loss_unlabelled", "gradient_norm": "gradient_norm"}
+    values = {name: output.get(key) for name, key in names.items()}
     return {name: torch.as_tensor(value).item() for name, value in values.items() if value is not None}
 
 

@@ -16,9 +16,10 @@ from monai.networks.utils import one_hot
 from torch import Tensor, nn
 
 from dual_skd.errors import InputError
-from dual_skd.options.choices import Loss
+from dual_skd.options.choices import Loss, UnlabelledLoss
 
 LOSSES = get_args(Loss)
+UNLABELLED_LOSSES = get_args(UnlabelledLoss)
 
 
 class SelfDistillationLoss(nn.Module):
@@ -55,16 +56,29 @@ class SelfDistillationLoss(nn.Module):
         Raises:
             InputError: the shapes differ.
         """
-        if learner_logits.shape != teacher_logits.shape:
-            raise InputError(
-                f"the two networks must predict the same classes: found logits {tuple(learner_logits.shape)} and "
-                f"{tuple(teacher_logits.shape)}; build both with the same num_classes."
-            )
+        self.require_same_classes(learner_logits, teacher_logits)
         # float32 whatever autocast chose: probabilities near 0 and 1 don't survive half precision
         learner = learner_logits.float() / self.temperature
         teacher = teacher_logits.detach().float() / self.temperature
         divergence = _bernoulli_divergence if self.multi_label else _categorical_divergence
         return self.temperature**2 * divergence(learner, teacher)
+
+    def terms(self, learner_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """The divergence of each image (N, 1), or of each of its classes (N, K) where it may have several."""
+        learner, teacher = learner_logits / self.temperature, teacher_logits / self.temperature
+        if self.multi_label:
+            return self.temperature**2 * _bernoulli_terms(learner, teacher)
+        terms = F.kl_div(learner.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True)
+        return self.temperature**2 * terms.sum(1, keepdim=True)
+
+    @staticmethod
+    def require_same_classes(learner_logits: Tensor, teacher_logits: Tensor) -> None:
+        """Raises :class:`InputError` for logits of different shapes."""
+        if learner_logits.shape != teacher_logits.shape:
+            raise InputError(
+                f"the two networks must predict the same classes: found logits {tuple(learner_logits.shape)} and "
+                f"{tuple(teacher_logits.shape)}; build both with the same num_classes."
+            )
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, multi_label={self.multi_label}"
@@ -75,9 +89,77 @@ def _categorical_divergence(learner: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _bernoulli_divergence(learner: Tensor, teacher: Tensor) -> Tensor:
+    return _bernoulli_terms(learner, teacher).flatten(1).sum(1).mean()
+
+
+def _bernoulli_terms(learner: Tensor, teacher: Tensor) -> Tensor:
     yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(learner))
     no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-learner))
-    return (yes + no).flatten(1).sum(1).mean()
+    return yes + no
+
+
+class TeachingLoss(nn.Module):
+    """What a network learns of another one on images without labels.
+
+        hard:  mean over images of  1[max p_teacher >= c] * CE( z_learner, argmax p_teacher )
+        soft:  mean over images of  1[max p_teacher >= c] * T^2 * KL( p_teacher,T || p_learner,T )
+
+    ``hard`` is cross pseudo supervision where two networks teach each other (Chen et al. 2021), and pseudo-labelling
+    where a network is its own teacher (Lee 2013); with a confidence c it has the form of FixMatch (Sohn et al. 2020).
+    ``soft`` is :class:`SelfDistillationLoss`. No gradient reaches the teacher. All images count in the mean, so fewer
+    confident ones weigh less.
+
+    With several labels per image every class is a question of its own, whose confidence is max(p, 1 - p): a sum over
+    classes of the terms that are confident.
+
+    Args:
+        form: ``hard`` or ``soft``.
+        confidence: c in [0, 1); 0 takes all images.
+        distillation: the soft form, with its temperature, and whether images may have several labels; default
+            ``SelfDistillationLoss()``.
+
+    Raises:
+        InputError: an argument is out of its range.
+    """
+
+    def __init__(
+        self, form: str = "hard", *, confidence: float = 0.0, distillation: SelfDistillationLoss | None = None
+    ) -> None:
+        super().__init__()
+        if form not in UNLABELLED_LOSSES:
+            raise InputError(f"unknown unlabelled_loss {form!r}; choose one of {', '.join(UNLABELLED_LOSSES)}.")
+        if not 0 <= confidence < 1:
+            raise InputError(f"unlabelled_confidence must lie in [0, 1), found {confidence}; 0 takes all images.")
+        self.form = form
+        self.confidence = confidence
+        self.distillation = distillation or SelfDistillationLoss()
+
+    def forward(self, learner_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Compares logits (N, K) of the learner with logits (N, K) of its teacher.
+
+        Raises:
+            InputError: the shapes differ.
+        """
+        self.distillation.require_same_classes(learner_logits, teacher_logits)
+        learner, teacher = learner_logits.float(), teacher_logits.detach().float()
+        if self.form == "soft":
+            terms = self.distillation.terms(learner, teacher)
+        elif self.distillation.multi_label:
+            terms = F.binary_cross_entropy_with_logits(learner, (teacher > 0).float(), reduction="none")
+        else:
+            terms = F.cross_entropy(learner, teacher.argmax(1), reduction="none")[:, None]
+        # terms that don't count are left out, not multiplied by 0, which would keep their infinities
+        terms = torch.where(self.is_confident(teacher), terms, torch.zeros_like(terms))
+        return terms.sum(1).mean()
+
+    def is_confident(self, teacher_logits: Tensor) -> Tensor:
+        """Whether an image counts (N, 1), or each of its classes (N, K) where it may have several."""
+        if self.distillation.multi_label:
+            return teacher_logits.abs().sigmoid() >= self.confidence
+        return teacher_logits.softmax(1).amax(1, keepdim=True) >= self.confidence
+
+    def extra_repr(self) -> str:
+        return f"{self.form}, confidence={self.confidence}"
 
 
 def view_loss(prediction_1: Tensor, target_2: Tensor, prediction_2: Tensor, target_1: Tensor) -> Tensor:

@@ -20,11 +20,13 @@ class ScheduleValues(NamedTuple):
         stage: ``label_free``, ``skd`` or ``fine_tune``.
         skd_weight: factor of the distillation loss.
         momentum: share of itself that the EMA auxiliary keeps in the update after this iteration.
+        unlabelled_weight: factor of the loss on images without labels.
     """
 
     stage: str
     skd_weight: float
     momentum: float
+    unlabelled_weight: float = 0.0
 
 
 def advised_epochs(steps_per_epoch: int) -> int:
@@ -42,7 +44,8 @@ class Schedule:
 
     ``label_free_epochs`` come first, ``fine_tune_epochs`` last, self-knowledge distillation (skd) takes what is left.
     The weight of the distillation rises linearly from 0 over the first part of the skd stage, while the auxiliary is
-    still unaligned. It falls linearly during fine-tuning, to 0 in the last iteration. Without an skd stage it is 0.
+    still unaligned. It falls linearly during fine-tuning, to 0 in the last iteration. Without an skd stage it is 0. The
+    weight of images without labels rises and falls with it.
 
     Everything follows from the iteration number, so a resumed run needs no state of its own.
 
@@ -51,6 +54,7 @@ class Schedule:
         label_free_epochs: epochs of the label-free stage.
         fine_tune_epochs: epochs of the fine-tuning stage.
         skd_weight: weight of the distillation once it has ramped up.
+        unlabelled_weight: the same for images without labels.
         ramp_up: share of the skd stage that the rise takes, in [0, 1].
         momentum: final momentum of the EMA, in [0, 1].
         momentum_warmup: start with a low momentum (:func:`.ema.momentum_at`). The auxiliary then follows from the first
@@ -74,6 +78,7 @@ class Schedule:
     ramp_up: float = 0.3
     momentum: float = 0.99
     momentum_warmup: bool = True
+    unlabelled_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "label_free_epochs", "fine_tune_epochs"):
@@ -89,8 +94,9 @@ class Schedule:
         for name in ("ramp_up", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, found {getattr(self, name)}; correct it.")
-        if not self.skd_weight >= 0:
-            raise InputError(f"skd_weight must be 0 or more, found {self.skd_weight}; 0 turns distillation off.")
+        for name, what in (("skd_weight", "distillation"), ("unlabelled_weight", "the loss on images without labels")):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must be 0 or more, found {getattr(self, name)}; 0 turns {what} off.")
 
     @property
     def skd_epochs(self) -> int:
@@ -105,7 +111,7 @@ class Schedule:
         return "skd" if epoch < self.label_free_epochs + self.skd_epochs else "fine_tune"
 
     def at(self, iteration: int, steps_per_epoch: int, accumulation_steps: int = 1) -> ScheduleValues:
-        """Returns stage, weight and momentum of an iteration.
+        """Returns stage, weights and momentum of an iteration.
 
         Args:
             iteration: mini-batches seen before, so 0 for the first of the run.
@@ -114,15 +120,17 @@ class Schedule:
         """
         stage = self.stage(iteration // steps_per_epoch)
         momentum = momentum_at(iteration // accumulation_steps, self.momentum, self.momentum_warmup)
-        return ScheduleValues(stage, self._weight(stage, iteration, steps_per_epoch), momentum)
+        share = self._share(stage, iteration, steps_per_epoch)
+        return ScheduleValues(stage, self.skd_weight * share, momentum, self.unlabelled_weight * share)
 
-    def _weight(self, stage: str, iteration: int, steps_per_epoch: int) -> float:
+    def _share(self, stage: str, iteration: int, steps_per_epoch: int) -> float:
+        """The share of their full values that the weights have, in [0, 1]."""
         if stage == "label_free" or not self.skd_epochs:
             return 0.0
         skd_start = self.label_free_epochs * steps_per_epoch
         skd_steps = self.skd_epochs * steps_per_epoch
         if stage == "skd":
             rise = self.ramp_up * skd_steps
-            return self.skd_weight * min(1.0, (iteration - skd_start) / rise) if rise else self.skd_weight
+            return min(1.0, (iteration - skd_start) / rise) if rise else 1.0
         done = (iteration - skd_start - skd_steps + 1) / (self.fine_tune_epochs * steps_per_epoch)
-        return self.skd_weight * max(0.0, 1.0 - done)
+        return max(0.0, 1.0 - done)

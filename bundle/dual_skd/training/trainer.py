@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,13 +22,14 @@ from dual_skd.errors import InputError
 from dual_skd.runs.bad_numbers import BAD_NUMBER_POLICIES, Buffers, files_of, gradient_norm, in_any_process, is_finite
 from dual_skd.runs.distributed import average_statistics, broadcast_networks, lost_process_named, several_processes
 from dual_skd.training.former_arguments import task_of
-from dual_skd.training.task import Batch
+from dual_skd.training.task import Batch, UnlabelledBatch
 from dual_skd.utils.wording import first_few
 
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED_BATCHES = 100  # one after the other, where the length of an epoch isn't known
 FILES_NAMED = 5  # of a skipped batch, in a message
+UNLABELLED = "unlabelled"  # key of a batch
 LOWER_RATE = "Lower learning_rate, or turn amp off"
 
 
@@ -47,9 +49,13 @@ class DualModelTrainer(SupervisedTrainer):
     Args:
         device: where to compute.
         max_epochs: epochs to run.
-        train_data_loader: batches, dictionaries with ``image`` (N, C, H, W[, D]) and ``label``.
+        train_data_loader: batches, dictionaries with ``image`` (N, C, H, W[, D]) and ``label``, and with images without
+            labels ``unlabelled`` (N, R, C, H, W[, D]), R for each labelled one
+            (:class:`dual_skd.data.PairedDataset`).
         optimizer: the student's optimiser.
         task: a :class:`dual_skd.DualModelTask`, or a :class:`dual_skd.training.label_free.LabelFreeTask` around it.
+        prepare_learned: ``prepare_batch`` of the view of unlabelled images that is learned on, where it is to be
+            another one than its teacher sees; default: one view.
         amp: autocast on any device; gradients are scaled where CUDA computes in float16 (``trainer.scaler``, which can
             be put into a checkpoint).
         amp_kwargs: arguments of ``torch.autocast``; its default dtype is float16 on CUDA and bfloat16 on CPU.
@@ -76,6 +82,7 @@ class DualModelTrainer(SupervisedTrainer):
         train_data_loader: Iterable,
         optimizer: Optimizer,
         task: Any = None,
+        prepare_learned: Callable | None = None,
         amp: bool = False,
         amp_kwargs: dict | None = None,
         compile: bool = False,
@@ -101,6 +108,7 @@ class DualModelTrainer(SupervisedTrainer):
         if on_bad_number not in BAD_NUMBER_POLICIES:
             raise InputError(f"on_bad_number is {on_bad_number!r}; use one of {', '.join(BAD_NUMBER_POLICIES)}.")
         self.on_bad_number = on_bad_number
+        self.prepare_learned = prepare_learned
         self.skipped = 0
         self._skipped_in_a_row = 0
         self._accumulated = 0
@@ -135,6 +143,7 @@ class DualModelTrainer(SupervisedTrainer):
             plain(image),
             infer=lambda network: self.inferer(plain(image), network, *args, **kwargs),
             another_view=lambda: self._another_view(batchdata),
+            unlabelled=self._unlabelled(batchdata),
         )
         now = self.task.at(self.state.iteration - 1, self.state.epoch_length, self.accumulation_steps)
         output = self.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
@@ -150,11 +159,11 @@ class DualModelTrainer(SupervisedTrainer):
             self.fire_event(IterationEvents.LOSS_COMPLETED)
 
         loss = self.state.output[Keys.LOSS]  # read again: a handler may have changed it
-        if buffers is not None and self._is_bad(is_finite([batch.image, loss])):
-            where = "loss" if is_finite([batch.image]) else "input"
-            self._leave_out(batchdata, batch.image, where, buffers)
+        if buffers is not None and self._is_bad(is_finite([*batch.images, loss])):
+            where = "loss" if is_finite(batch.images) else "input"
+            self._leave_out(batchdata, batch, where, buffers)
         else:
-            self._differentiate(loss, batchdata, batch.image, buffers)
+            self._differentiate(loss, batchdata, batch, buffers)
             if several_processes():
                 average_statistics(self.task.networks)
         if closes and self._accumulated:
@@ -168,6 +177,25 @@ class DualModelTrainer(SupervisedTrainer):
         """Image, label, and further positional and keyword arguments of the networks."""
         batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         return (*batch, (), {}) if len(batch) == 2 else batch
+
+    def _unlabelled(self, batchdata: Any) -> UnlabelledBatch | None:
+        """The images without labels of a batch, in the views of teacher and learner."""
+        given = batchdata.get(UNLABELLED) if isinstance(batchdata, Mapping) else None
+        if given is None:
+            return None
+        images = {Keys.IMAGE: given.flatten(0, 1)}
+        image, learned = self._view(self.prepare_batch, images), None
+        if self.prepare_learned is not None:
+            learned = self._view(self.prepare_learned, images)
+
+        def infer(view: Tensor, network: Any) -> Tensor:
+            return self.inferer(view, network)
+
+        learned = image if learned is None else learned
+        return UnlabelledBatch(image, partial(infer, image), learned, partial(infer, learned))
+
+    def _view(self, prepare: Callable, images: dict[str, Tensor]) -> Tensor:
+        return plain(prepare(images, self.state.device, self.non_blocking, **self.to_kwargs)[0])
 
     def _another_view(self, batchdata: Any) -> Tensor:
         with torch.autocast(self.state.device.type, enabled=False):  # augmented in full precision, as the first one
@@ -195,7 +223,7 @@ class DualModelTrainer(SupervisedTrainer):
         closes = (position + 1) % self.accumulation_steps == 0 or position + 1 == length
         return position % self.accumulation_steps == 0, closes
 
-    def _differentiate(self, loss: Tensor, batchdata: Any, image: Tensor, buffers: Buffers | None) -> None:
+    def _differentiate(self, loss: Tensor, batchdata: Any, batch: Batch, buffers: Buffers | None) -> None:
         """The backward pass; gradients that aren't finite are thrown away."""
         if self.accumulation_steps > 1:
             loss = loss / self.accumulation_steps
@@ -207,7 +235,7 @@ class DualModelTrainer(SupervisedTrainer):
             return
         norm = self.state.output["gradient_norm"] = gradient_norm(self._optimizers())
         if self._is_bad(norm.isfinite()):
-            self._leave_out(batchdata, image, "gradient", buffers)
+            self._leave_out(batchdata, batch, "gradient", buffers)
             self._forget_gradients()
         else:
             self._skipped_in_a_row = 0
@@ -215,10 +243,10 @@ class DualModelTrainer(SupervisedTrainer):
     def _is_bad(self, good: Tensor) -> bool:
         return in_any_process(not good.item(), self.state.device)
 
-    def _leave_out(self, batchdata: Any, image: Tensor, where: str, buffers: Buffers) -> None:
+    def _leave_out(self, batchdata: Any, batch: Batch, where: str, buffers: Buffers) -> None:
         """Takes the batch out of the running statistics, and stops, or goes on without it."""
         buffers.restore()
-        names = files_of(batchdata, image, getattr(self.data_loader, "dataset", None))
+        names = self._files_of(batchdata, batch)
         place = f"epoch {self.state.epoch}, iteration {self.state.iteration}"
         files = f" (files: {first_few(names, FILES_NAMED)})" if names else ""
         self._skipped_in_a_row += 1
@@ -232,6 +260,16 @@ class DualModelTrainer(SupervisedTrainer):
             )
         self.skipped += 1
         logger.warning("Skipped the batch of %s (%d so far): bad %s%s.", place, self.skipped, where, files)
+
+    def _files_of(self, batchdata: Any, batch: Batch) -> list[str]:
+        """The files of a bad batch: labelled ones, or those without labels where these alone have bad numbers."""
+        dataset = getattr(self.data_loader, "dataset", None)
+        if batch.unlabelled is None:
+            return files_of(batchdata, batch.image, dataset)
+        if is_finite([batch.image]) and not is_finite(batch.images):
+            images = {Keys.IMAGE: batchdata[UNLABELLED].flatten(0, 1)}
+            return files_of(images, batch.unlabelled.image, getattr(dataset, UNLABELLED, None))
+        return files_of(batchdata, batch.image, getattr(dataset, "labelled", None))
 
     def _step(self) -> None:
         for optimizer in self._optimizers():

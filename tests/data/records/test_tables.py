@@ -117,7 +117,10 @@ def test_a_column_of_folds_is_told_as_it_divides_nothing(here):
     "further, words",
     [
         ({"valid_set": [{"image": "img/4.png", "label": "a"}] * 2}, "the list valid_set holds 2 images and is none of"),
-        ({"holdout": ["img/4.png"]}, "the list holdout holds 1 image and is none of training, validation and test"),
+        (
+            {"holdout": ["img/4.png"]},
+            "the list holdout holds 1 image and is none of training, validation, test and unlabelled",
+        ),
         ({"test": {"img/4.png": "a"}}, "test must be a list of images, found an object"),
     ],
 )
@@ -311,7 +314,10 @@ def test_missing_images_are_counted_and_the_first_is_named(here):
         ([], "is empty; expected a line of column names"),
         (["image,label", ",a"], "entry 1: the image path is empty"),
         (["image,label", "img/0.png,"], "lists 1 image, none with a label in label"),
-        (["image,label,split", "img/0.png,a,later"], "entry 1: unknown split 'later'; use train, val or test"),
+        (
+            ["image,label,split", "img/0.png,a,later"],
+            "entry 1: unknown split 'later'; use train, val, test or unlabelled",
+        ),
         (["image,label,split", "img/0.png,a,test", "img/1.png,a,"], "1 of 2 images have no split; give all or none"),
         (["image,label", "img/0.png,a,b"], "entry 1: 3 fields where the first line names 2 columns"),
         (["image,label,label", "img/0.png,a,b"], "has two columns label"),

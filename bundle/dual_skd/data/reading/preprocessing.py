@@ -103,7 +103,7 @@ def image_transforms(
             (2D: rows, columns). They are then cropped or padded about their middle. None: ``fit`` decides.
         frame: which frame of multi-frame files a 2D task takes, "middle" or a number.
         fit: how images of another shape become one of ``image_size``, see :data:`FITS`; None: "stretch".
-        with_label: keep "label" beside "image", as a tensor.
+        with_label: keep "label" beside "image", as a tensor, of records that have one.
         expected: fields of :class:`~dual_skd.data.reading.expectation.InputExpectation` that images are compared with;
             None: nothing is compared.
         unexpected_input: "refuse" or "accept" for images that differ from ``expected``.
@@ -135,7 +135,8 @@ def image_transforms(
         EnsureTyped("image", dtype=torch.float32, track_meta=False),
     ]
     if with_label:
-        steps += [EnsureTyped("label", track_meta=False), SelectItemsd(["image", "label"])]
+        labels = {"track_meta": False, "allow_missing_keys": True}
+        steps += [EnsureTyped("label", **labels), SelectItemsd(["image", "label"], allow_missing_keys=True)]
     return Compose(steps)
 
 

@@ -3,36 +3,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dual_skd.data.demo import DEMO_NAMES, of_demo, write_demo
-from dual_skd.data.reading.formats import CONVERTIBLE, NIFTI, NPY, PIXEL_FORMATS, content_of, misnamed
-from dual_skd.data.reading.locators import split_locator
-from dual_skd.data.records.class_folders import ignored_note
 from dual_skd.data.records.frames import frames_of
-from dual_skd.data.records.image_files import find_image_files, is_image, is_junk
-from dual_skd.data.records.medmnist import list_medmnist
-from dual_skd.data.records.sources import find_table, id_column, read_source
-from dual_skd.data.records.table_images import locate_images
-from dual_skd.data.records.tables import TABLE_SUFFIXES, require_columns
+from dual_skd.data.records.images_in import images_in
+from dual_skd.data.records.sources import read_source
 from dual_skd.errors import InputError
-from dual_skd.utils.files import expanded, read_json
+from dual_skd.utils.files import read_json
 from dual_skd.utils.wording import quoted
 
 if TYPE_CHECKING:
     from dual_skd.data.records.datalist import DataList
-
-logger = logging.getLogger(__name__)
-
-IMAGE_CONTENTS = {
-    *PIXEL_FORMATS,
-    NIFTI,
-    NPY,
-    *CONVERTIBLE,
-}  # of files that aren't images by their names: these hold one
 
 
 def find_images(
@@ -77,42 +60,7 @@ def _find_images(
     if str(dataset_dir) in DEMO_NAMES:
         table = write_demo(Path(demo_dir), spatial_dims=DEMO_NAMES[str(dataset_dir)])
         return [row.image for row in read_source(table).rows if row.split == "test"]
-    location, fragment = split_locator(expanded(dataset_dir).absolute())
-    if not location.exists():
-        read_source(location)  # says so, with the nearest name
-    if fragment:
-        return [f"{location}#{fragment}"]
-    if location.suffix.lower() == ".npz" and location.is_file():
-        return list_medmnist(location, spatial_dims=spatial_dims)
-    if location.is_dir() or location.suffix.lower() in TABLE_SUFFIXES:
-        listed = find_table(location, image_column)
-        if listed is not None and id_column(listed):  # labels of the DICOM files beside it
-            location = listed.path.parent
-        elif listed is not None:
-            require_columns(listed, ["image"])
-            numbered = list(enumerate(listed.entries, start=1))
-            located = locate_images(listed, numbered, allow_outside=allow_outside, keep_missing=True)
-            return list(dict.fromkeys(located))
-    if location.is_file():
-        found = [str(location)] if is_image(location) else []
-    else:
-        files = find_image_files(location, spatial_dims)
-        # a picture of another format, or with an unusual name: reading it says what to do
-        unread = [
-            file
-            for file in files.others
-            if not is_junk(os.path.basename(file)) and content_of(Path(file)) in IMAGE_CONTENTS
-        ]
-        found = sorted([*(file.image for file in files.images), *unread])
-        for note in ignored_note(sorted({*files.others} - {*unread}), location):
-            logger.warning("%s%s.", note[0].upper(), note[1:])
-    if not found:
-        if refusal := misnamed(location):
-            raise InputError(refusal)
-        where = "is not an image" if location.is_file() else "holds no images"
-        wanted = "volumes" if spatial_dims == 3 else "images"
-        raise InputError(f"{location} {where}; expected {wanted} as PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")
-    return found
+    return images_in(dataset_dir, spatial_dims, image_column=image_column, allow_outside=allow_outside)
 
 
 def _refuse_patients(trained_on: Path, demo_dir: Path, dataset_dir: str | Path) -> None:

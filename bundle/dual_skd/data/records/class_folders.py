@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dual_skd.data.reading.formats import WORKBOOKS, content_of
@@ -21,7 +21,7 @@ from dual_skd.data.records.image_files import (
     is_junk,
     list_files,
 )
-from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, first_few
+from dual_skd.data.records.rows import SPLIT_WORDS, UNLABELLED, Row, Source, first_few
 from dual_skd.errors import InputError
 from dual_skd.utils.spelling import key_of
 from dual_skd.utils.wording import counted
@@ -40,6 +40,8 @@ class _OtherFiles:
 def read_class_folders(root: Path, spatial_dims: int) -> Source:
     """Reads ``class/...`` or ``train|val|test/class/...``, with images at any depth below the class folder.
 
+    A folder ``unlabelled`` beside them has images without labels.
+
     A class has the name of its folder, without spaces at the ends, and with accents in one piece (NFC).
 
     Raises:
@@ -47,6 +49,8 @@ def read_class_folders(root: Path, spatial_dims: int) -> Source:
     """
     others = _OtherFiles()
     folders = _class_folders(root, others)
+    without_labels = [folder for folder in folders if _split(folder) == UNLABELLED]
+    folders = [folder for folder in folders if folder not in without_labels]
     by_split = _split_folders(root, folders)
     notes = []
     if by_split:
@@ -62,6 +66,11 @@ def read_class_folders(root: Path, spatial_dims: int) -> Source:
         for split, parent in by_split.items()
         for row in _rows_of_classes(parent, classes[split], split, spatial_dims, others, entered)
     ]
+    unlabelled = [
+        row
+        for folder in without_labels
+        for row in _rows_of_class(folder, find_image_files(folder, spatial_dims, entered), UNLABELLED)
+    ]
     unused = [folder for folder in folders if "" not in by_split and not _split(folder)]
     if unused:
         notes.append(f"folders left out, as they name no split: {', '.join(folder.name for folder in unused)}")
@@ -74,6 +83,7 @@ def read_class_folders(root: Path, spatial_dims: int) -> Source:
         notes=(*notes, *doubts, *_notes(others, root)),
         doubts=tuple(doubts),
         ignored=tuple(others.ignored + set_aside + others.outside + others.single_slices),
+        unlabelled=tuple(replace(row, labels=()) for row in unlabelled),
     )
 
 

@@ -13,6 +13,7 @@ import torch
 
 from dual_skd.data.reading.locators import path_of
 from dual_skd.data.records.record import LeftOut, Record
+from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.errors import InputError
 from dual_skd.utils.former_names import renamed
 from dual_skd.utils.wording import counted
@@ -35,10 +36,11 @@ class DataList:
         class_map: class names that the user gave to labels of these data.
         multi_label: whether an image may have any number of labels.
         spatial_dims: 2 for images, 3 for volumes.
-        left_out: validation and test images that are in no split, as training has a near duplicate of them.
+        left_out: images that are in no split, as they are near duplicates, see :class:`LeftOut`.
         twins_searched: whether near duplicates were searched for, now or by the division that a split file holds.
         ignored: files of the data set that are none of its images.
         unusable: "image", "problem" and "remedy" of the images that were skipped.
+        unlabelled: images that are trained on without labels.
     """
 
     root: Path
@@ -54,6 +56,7 @@ class DataList:
     twins_searched: bool = False
     ignored: tuple[str, ...] = ()
     unusable: list[dict] = field(default_factory=list)
+    unlabelled: list[Record] = field(default_factory=list)
 
     @property
     def train(self) -> list[Record]:
@@ -80,8 +83,9 @@ class DataList:
         """SHA-256 over relative paths, labels, splits and file sizes: equal for equal data, wherever it is stored."""
         digest = hashlib.sha256("\0".join(self.class_names).encode())
         sizes: dict[Path, int] = {}  # many images may lie in one file or folder
-        for split in SPLITS:
-            for record in sorted(self.splits[split], key=lambda record: record.image):
+        for split in (*SPLITS, UNLABELLED):
+            records = self.unlabelled if split == UNLABELLED else self.splits[split]
+            for record in sorted(records, key=lambda record: record.image):
                 path = path_of(record.image)
                 if path not in sizes:
                     sizes[path] = _size(path)
@@ -139,6 +143,8 @@ class DataList:
     def describe(self, title: str = "Data") -> str:
         """Lines for the log: source, counts of the parts that have images, decisions."""
         parts = [f"  {split}: {self.counted(split)}" for split in SPLITS if self.splits[split]]
+        if self.unlabelled:
+            parts.append(f"  without labels: {counted(len(self.unlabelled), 'image')}")
         notes = [f"  {note[0].upper()}{note[1:]}." for note in self.notes if note not in self.doubts]
         return "\n".join([f"{title}: {self.source}", *parts, *notes])
 

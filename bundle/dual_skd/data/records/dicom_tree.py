@@ -18,6 +18,7 @@ from dual_skd.data.records.table_rows import labelled_entries, refuse_contradict
 from dual_skd.data.records.tables import Table, require_columns
 from dual_skd.errors import InputError
 from dual_skd.options.data import ReadOptions
+from dual_skd.options.shared import REST
 from dual_skd.utils.spelling import bare, key_of, known_patient
 from dual_skd.utils.wording import counted
 
@@ -76,7 +77,7 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
     Args:
         table: in the folder that holds the DICOM files, at any depth.
         key: from :func:`key_column`.
-        options: with ``spatial_dims`` and ``label_column``.
+        options: with ``spatial_dims``, ``label_column`` and ``unlabelled``.
         words: what labels stand for.
 
     Raises:
@@ -88,36 +89,36 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
     dicom = [file for file in files if is_dicom(file)]
     if not dicom:  # so the table names no patients of DICOM files, but images of another kind
         require_columns(table, ["image"])
-    labelled = labelled_entries(table, options.label_column, words)
+    labelled = labelled_entries(table, options, words)
     by_id = _rows_by_id(table, column, labelled.entries)
+    asked = _rows_by_id(table, column, labelled.unlabelled)
     ignored = [file for file in [*others, *set(files).difference(dicom)] if Path(file) != table.path]
     logger.debug("Reading the headers of %d DICOM files in %s.", len(dicom), root)
     headers, broken, no_images = headers_of(dicom, only_ids=options.spatial_dims == 2)
     images, single_slices = _images(headers, options.spatial_dims)
     ignored += no_images
-    matched: set[str] = set()
-    unlabelled: list[str] = []
     rows: list[Row] = []
+    to_use: list[Row] = []
+    unlabelled: list[str] = []
     for image, header in images:
         identity = key_of(getattr(header, attribute))
-        if identity not in by_id:
+        if identity in by_id:
+            rows.append(replace(by_id[identity][1][1], image=image.image, header=header.patient))
+        elif identity in asked or options.unlabelled == REST:
+            row = asked[identity][1][1] if identity in asked else Row("", ())
+            to_use.append(replace(row, image=image.image, header=header.patient))
+        else:
             unlabelled.append(image.image)
-            continue
-        matched.add(identity)
-        rows.append(replace(by_id[identity][1][1], image=image.image, header=header.patient))
     if not rows:
         found = f"the files have, for example, {getattr(images[0][1], attribute)!r}" if images else "there are none"
         raise InputError(
             f"No DICOM image below {root} has a {column} of {table.path.name}: the table has, for example, "
             f"{next(iter(by_id.values()))[0]!r}, {found}; correct the ids or the folder."
         )
+    matched = {key_of(getattr(header, attribute)) for _, header in images}
     unmatched = [written for identity, (written, _) in by_id.items() if identity not in matched]
-    notes = [
-        *labelled.notes,
-        *ignored_note(ignored, root),
-        *single_slice_note(single_slices),
-        *_notes(table, broken, unmatched, len(by_id), unlabelled),
-    ]
+    notes = [*labelled.notes, *ignored_note(ignored, root), *single_slice_note(single_slices)]
+    notes += _notes(table, broken, unmatched, len(by_id), unlabelled)
     return Source(
         root=root,
         description=f"DICOM files in {root}, labelled by {column} in {table.path.name}",
@@ -126,6 +127,7 @@ def read_dicom_tree(table: Table, key: tuple[str, str], options: ReadOptions, wo
         multi_label=labelled.multi_label,
         notes=tuple(notes),
         ignored=tuple(ignored + single_slices + unlabelled + [file for file, _ in broken]),
+        unlabelled=tuple(to_use),
     )
 
 

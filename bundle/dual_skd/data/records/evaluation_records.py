@@ -41,7 +41,8 @@ def load_evaluation_records(
 
     Without ``dataset_dir``, or with one that holds all that the model was trained on, these are the images of ``split``
     as the training run divided them. Any other data set is external: its test split where it has one, else all its
-    images, less the training and validation images of the run themselves and those with a twin among them.
+    images, less the training and validation images of the run themselves, labelled or not, and those with a twin among
+    them.
 
     Args:
         trained_on: ``datalist.json`` in the ``output_dir`` of the training run.
@@ -104,7 +105,7 @@ def _external_images(
     rows, unusable, of_files = usable_rows(rows, options, dataset_dir)
     if not rows:
         raise InputError(f"{source.description} has splits but no {split} images; add some or choose another split.")
-    seen = trained.train + trained.val
+    seen = trained.train + trained.val + trained.unlabelled
     _refuse_known_patients(rows, seen, source)
     notes = [*source.notes, *of_patients, *of_files]
     records = _new([record_of(row, trained.class_names, source) for row in rows], seen, source, notes)

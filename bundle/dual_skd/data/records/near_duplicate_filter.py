@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaves out the validation and test images that have a near duplicate in training."""
+"""Leaves out the images that have a near duplicate on the other side of a division."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dual_skd.utils.wording import counted
 
 
 class NearDuplicateFilter:
-    """Removes from a split the images that have a near duplicate in training; decodes each image once.
+    """Removes from a split the images that have a near duplicate in another one; decodes each image once.
 
     Args:
         images: locators of all images.
@@ -41,8 +41,10 @@ class NearDuplicateFilter:
         """Whether near duplicates are searched for at all."""
         return self._finder is not None
 
-    def without_copies(self, records: list[Record], known: Sequence[Record], split: str) -> list[Record]:
-        """The records of a split without those that have a near duplicate among the known ones."""
+    def without_copies(
+        self, records: list[Record], known: Sequence[Record], split: str, among: str = "training"
+    ) -> list[Record]:
+        """The records of a split without those that have a near duplicate among the known ones, named in the note."""
         if self._finder is None:
             return records
         images, known_images = [record.image for record in records], [record.image for record in known]
@@ -56,7 +58,7 @@ class NearDuplicateFilter:
             exact = sum(one.exact for one in found)
             those = f"{len(records)} {split} images"
             self._notes.append(
-                f"{counted(len(found), f'of {those} was', f'of {those} were')} left out because of a twin in training "
+                f"{counted(len(found), f'of {those} was', f'of {those} were')} left out because of a twin in {among} "
                 f"({exact} exact, {counted(len(found) - exact, 'near copy', 'near copies')})"
             )
         self.left_out += found

@@ -14,7 +14,7 @@ class Record(Mapping[str, Any]):
 
     Args:
         image: absolute locator, see :mod:`dual_skd.data.reading.locators`.
-        label: number of the class, or 0.0 / 1.0 for each class where images may have several labels.
+        label: number of the class, or 0.0 / 1.0 for each class where images may have several labels; None without one.
         patient: "" when unknown.
         site: "" when unknown.
         groups: (column, value) of further columns of a table that divide its images into a few groups, such as sex.
@@ -22,20 +22,24 @@ class Record(Mapping[str, Any]):
     """
 
     image: str
-    label: int | list[float]
+    label: int | list[float] | None
     patient: str = ""
     site: str = ""
     groups: tuple[tuple[str, str], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The record as a plain dictionary, for JSON files and MONAI's data sets."""
-        own = {"image": self.image, "label": self.label, "patient": self.patient, "site": self.site}
-        return {**own, **dict(self.groups)}
+        label = {} if self.label is None else {"label": self.label}
+        return {"image": self.image, **label, "patient": self.patient, "site": self.site, **dict(self.groups)}
 
     @property
     def positive_labels(self) -> list[int]:
-        """The classes of the image: one, or those with flag 1."""
-        return positive_classes(self.label)
+        """The classes of the image: one, those with flag 1, or none without a label."""
+        return [] if self.label is None else positive_classes(self.label)
+
+    def without_label(self) -> Record:
+        """The same image, whose label isn't known."""
+        return Record(self.image, None, self.patient, self.site)
 
     def __getitem__(self, key: str) -> Any:
         return self.as_dict()[key]
@@ -49,10 +53,12 @@ class Record(Mapping[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class LeftOut(Record):
-    """A validation or test image that is in no split, as training has a near duplicate of it.
+    """An image that is in no split, as it is a near duplicate of one of another split.
+
+    That is a training image for a validation or test image, and one of these for an image without a label.
 
     Args:
-        twin: locator of the training image.
+        twin: locator of that image.
         similarity: of the two, 0 to 1.
         exact: whether they are the same picture.
         split: of the image.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dual_skd.data.records.record import LeftOut
 
+UNLABELLED = "unlabelled"  # the split of images without labels
 SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -19,6 +20,8 @@ SPLIT_WORDS = {
     "development": "val",
     "test": "test",
     "testing": "test",
+    "unlabelled": UNLABELLED,
+    "unlabeled": UNLABELLED,
 }
 
 
@@ -29,7 +32,7 @@ class Row:
     Args:
         image: locator with an absolute path: a file, the folder of a DICOM series, or either with a "#fragment".
         labels: the label's name, or every positive label's name when ``multi_label`` is set in the :class:`Source`.
-        split: "train", "val", "test", or "" when the source gives none.
+        split: "train", "val", "test", "unlabelled", or "" when the source gives none.
         patient: patient id that the source states, or "".
         site: where the image was made, or "".
         folder: first folder between class folder and image, which may be the patient's, or "".
@@ -57,7 +60,7 @@ class Source:
     Args:
         root: folder that relative paths start from.
         description: what was read, for the log.
-        rows: every image.
+        rows: every image with a label.
         class_names: classes in the order that the source declares, empty when it declares none.
         multi_label: whether an image may have any number of labels.
         notes: decisions that the user should know of.
@@ -65,6 +68,7 @@ class Source:
         ignored: files that lie in the data set and are none of its images.
         left_out: images that an earlier division left out as near duplicates, from a split file.
         twins_searched: whether that division looked for twins.
+        unlabelled: images without labels: of the split of that name, or, where they are asked for, all others.
     """
 
     root: Path
@@ -77,6 +81,7 @@ class Source:
     ignored: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     twins_searched: bool = False
+    unlabelled: tuple[Row, ...] = ()
 
 
 def cell_text(value: object) -> str:

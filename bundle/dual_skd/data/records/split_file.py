@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.data.records.training_records import load_records
 from dual_skd.errors import InputError
 from dual_skd.utils.files import write_json
@@ -19,9 +20,9 @@ SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # names o
 def save_split(data: DataList, path: str | Path) -> Path:
     """Writes a Decathlon data list: classes, and per section image (absolute locator), label, patient and site.
 
-    "left_out" holds the validation and test images with a near duplicate in training, "twins_searched" whether they
-    were searched for, "unusable" the files that were skipped. Labels have their final names; "class_map" holds those
-    that the user gave. The folder of the file is made.
+    "left_out" holds the near duplicates that are in no split, "twins_searched" whether they were searched for,
+    "unusable" the files that were skipped, "unlabelled", where there are any, the images that are trained on without
+    labels. Labels have their final names; "class_map" holds those that the user gave. The folder of the file is made.
     """
     path = Path(path)
     content = {
@@ -30,6 +31,7 @@ def save_split(data: DataList, path: str | Path) -> Path:
         "class_map": data.class_map,
         "spatial_dims": data.spatial_dims,
         **{SECTIONS[split]: [record.as_dict() for record in records] for split, records in data.splits.items()},
+        **({UNLABELLED: [record.as_dict() for record in data.unlabelled]} if data.unlabelled else {}),
         "left_out": [record.as_dict() for record in data.left_out],
         "twins_searched": data.twins_searched,
         "unusable": data.unusable,

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dual_skd.data.records.labels import LabelWords, word_of
-from dual_skd.data.records.rows import SPLIT_WORDS, Row, Source, cell_text, first_few
+from dual_skd.data.records.rows import SPLIT_WORDS, UNLABELLED, Row, Source, cell_text, first_few
 from dual_skd.data.records.table_images import Places, locate_images
 from dual_skd.data.records.tables import KNOWN_COLUMNS, Table, other_names, require_columns, same_name, words_in
 from dual_skd.errors import InputError
 from dual_skd.options.data import ReadOptions
-from dual_skd.utils.spelling import bare, key_of, known, known_group, known_patient, one_spelling
+from dual_skd.options.shared import REST
+from dual_skd.utils.spelling import bare, is_empty_cell, key_of, known, known_group, known_patient, one_spelling
 from dual_skd.utils.wording import counted
 
 RESERVED_COLUMNS = (*KNOWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something
@@ -28,10 +29,12 @@ class Labelled:
 
     Args:
         entries: (number of the entry, the entry, a :class:`Row` without an image).
+        unlabelled: the same of entries without a label that are to be used.
         class_names, multi_label, notes: see :class:`Source`.
     """
 
     entries: list[tuple[int, dict, Row]]
+    unlabelled: list[tuple[int, dict, Row]]
     class_names: tuple[str, ...]
     multi_label: bool
     notes: tuple[str, ...]
@@ -42,16 +45,18 @@ def read_image_table(table: Table, options: ReadOptions, words: LabelWords) -> S
 
     Args:
         table: with a column ``image``.
-        options: with ``label_column`` and ``allow_outside``.
+        options: with ``label_column``, ``allow_outside`` and ``unlabelled``.
         words: what labels stand for.
 
     Raises:
         InputError: columns are missing, files don't exist or lie outside, or entries contradict each other.
     """
     require_columns(table, ["image"])
-    labelled = labelled_entries(table, options.label_column, words)
-    numbered = [(number, entry) for number, entry, _ in labelled.entries]
-    located = locate_images(table, numbered, allow_outside=options.allow_outside)
+    labelled = labelled_entries(table, options, words)
+    located, unlabelled = (
+        locate_images(table, [(number, entry) for number, entry, _ in entries], allow_outside=options.allow_outside)
+        for entries in (labelled.entries, labelled.unlabelled)
+    )
     rows: dict[str, tuple[int, Row]] = {}
     place = Places()
     repeated: list[str] = []
@@ -78,24 +83,30 @@ def read_image_table(table: Table, options: ReadOptions, words: LabelWords) -> S
         doubts=table.doubts,
         left_out=table.left_out,
         twins_searched=table.twins_searched,
+        unlabelled=tuple(
+            replace(row, image=image) for image, (*_, row) in zip(unlabelled, labelled.unlabelled, strict=True)
+        ),
     )
 
 
-def labelled_entries(table: Table, label_column: str | Sequence[str], words: LabelWords) -> Labelled:
+def labelled_entries(table: Table, options: ReadOptions, words: LabelWords) -> Labelled:
     """Reads label, split, patient and site of every entry; entries without a label are counted in a note.
+
+    Those of the split ``unlabelled`` are kept apart, whatever their label, and with ``unlabelled`` "rest" all entries
+    whose cells of labels are empty.
 
     Words for an unknown patient, site or group count as empty cells; spellings of one site or group are joined.
 
     Args:
         table: any table.
-        label_column: the label's column; several names mean one 0/1 column per label.
+        options: with ``label_column``: the label's column, or several, one of 0 and 1 per label.
         words: what labels stand for.
 
     Raises:
         InputError: columns are missing or ambiguous, or a label or split can't be understood.
     """
     path = table.path
-    wanted = [label_column] if isinstance(label_column, str) else list(label_column)
+    wanted = [options.label_column] if isinstance(options.label_column, str) else list(options.label_column)
     found = [same_name(name, table.columns) or name for name in wanted]
     require_columns(table, found)
     words.class_names.update(table.class_names)
@@ -104,31 +115,27 @@ def labelled_entries(table: Table, label_column: str | Sequence[str], words: Lab
     cells = {name: _GroupColumn(table, name) for name in ("site", *_further_columns(table, [*found, patients, splits]))}
     grouping = [name for name in cells if name != "site" and cells[name].divides]
     labelled: list[tuple[int, dict, Row]] = []
+    unlabelled: list[tuple[int, dict, Row]] = []
     nobody: Counter[str] = Counter()
     for place, entry in enumerate(table.entries):
         where = f"{path}, entry {place + 1}"
-        labels = labels_of(entry, where)
-        if labels is None:
-            continue
         split, patient = (cell_text(entry.get(name)) for name in (splits, patients))
-        nobody[patient] += not known_patient(patient)
-        groups = tuple((name, cells[name].values[place]) for name in grouping)
-        site = cells["site"].values[place]
-        row = Row("", labels, _split_of(split, where), known_patient(patient), site, groups=groups)
-        labelled.append((place + 1, entry, row))
+        row = Row("", (), "", known_patient(patient), cells["site"].values[place])
+        if SPLIT_WORDS.get(key_of(split)) == UNLABELLED:
+            unlabelled.append((place + 1, entry, replace(row, split=UNLABELLED)))
+        elif options.unlabelled == REST and _is_empty(entry, found):
+            unlabelled.append((place + 1, entry, row))
+        elif (labels := labels_of(entry, where)) is not None:
+            nobody[patient] += not known_patient(patient)
+            groups = tuple((name, cells[name].values[place]) for name in grouping)
+            row = replace(row, labels=labels, split=_split_of(split, where), groups=groups)
+            labelled.append((place + 1, entry, row))
     if not labelled:
         raise InputError(
             f"{path} lists {counted(len(table.entries), 'image')}, none with a label in {', '.join(wanted)}."
         )
-    notes = [*table.notes, *_notes_on_labels(table, found, labelled)]
-    notes += [
-        f"the column {column} of {path.name} counts as {name}"
-        for name, column in (("patient", patients), ("split", splits))
-        if column != name
-    ]
-    if splits not in table.columns:
-        folds = [name for name in table.columns if bare(name) in FOLD_COLUMNS]
-        notes += [f"the column {name} of {path.name} doesn't divide the images; only a split does" for name in folds]
+    notes = [*table.notes, *_notes_on_labels(table, found, labelled, len(unlabelled))]
+    notes += _notes_on_columns(table, patients, splits)
     if named := [word for word, count in nobody.items() if word and count]:
         count = sum(nobody[word] for word in named)
         notes.append(f"{', '.join(named)} as patient in {path.name} stands for none ({counted(count, 'image')})")
@@ -139,7 +146,7 @@ def labelled_entries(table: Table, label_column: str | Sequence[str], words: Lab
             f"{path}: {len(labelled) - with_split} of {len(labelled)} images have no split; give all or none."
         )
     names = tuple(wanted) if len(found) > 1 else table.class_names
-    return Labelled(labelled, _distinct(map(words.name, names)), multi_label, tuple(notes))
+    return Labelled(labelled, unlabelled, _distinct(map(words.name, names)), multi_label, tuple(notes))
 
 
 def refuse_contradiction(what: str, first: tuple[int, Row], second: tuple[int, Row]) -> None:
@@ -286,9 +293,17 @@ def _as_flag(value: object, name: str, where: str) -> bool:
     raise InputError(f"{where}: the label {name} must be 0 or 1, found {value!r}.")
 
 
-def _notes_on_labels(table: Table, columns: list[str], labelled: Sequence[tuple[int, dict, Row]]) -> list[str]:
+def _is_empty(entry: dict, columns: Sequence[str]) -> bool:
+    """Whether all cells of labels are empty; a list of no classes is a label."""
+    values = [entry.get(column) for column in columns]
+    return all(not isinstance(value, list) and is_empty_cell(cell_text(value)) for value in values)
+
+
+def _notes_on_labels(
+    table: Table, columns: list[str], labelled: Sequence[tuple[int, dict, Row]], unlabelled: int
+) -> list[str]:
     notes = []
-    if without := len(table.entries) - len(labelled):
+    if without := len(table.entries) - len(labelled) - unlabelled:
         of = f"without a label in {table.path.name}"
         notes.append(f"{counted(without, f'image {of} was', f'images {of} were')} left out")
     cells = [cell_text(entry.get(column)) for _, entry, _ in labelled for column in columns] if len(columns) > 1 else []
@@ -297,8 +312,22 @@ def _notes_on_labels(table: Table, columns: list[str], labelled: Sequence[tuple[
     return notes
 
 
+def _notes_on_columns(table: Table, patients: str, splits: str) -> list[str]:
+    """Sentences on the columns that count as patient and split, and on those of folds, which don't."""
+    name_of = table.path.name
+    notes = [
+        f"the column {column} of {name_of} counts as {name}"
+        for name, column in (("patient", patients), ("split", splits))
+        if column != name
+    ]
+    if splits not in table.columns:
+        folds = [name for name in table.columns if bare(name) in FOLD_COLUMNS]
+        notes += [f"the column {name} of {name_of} doesn't divide the images; only a split does" for name in folds]
+    return notes
+
+
 def _split_of(word: str, where: str) -> str:
     word = known(word)
     if word and key_of(word) not in SPLIT_WORDS:
-        raise InputError(f"{where}: unknown split {word!r}; use train, val or test.")
+        raise InputError(f"{where}: unknown split {word!r}; use train, val, test or unlabelled.")
     return SPLIT_WORDS.get(key_of(word), "")

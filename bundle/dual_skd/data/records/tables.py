@@ -16,7 +16,7 @@ from dual_skd.data.reading.formats import TEXT, UNKNOWN, WORKBOOKS, content_of
 from dual_skd.data.records.image_files import IMAGE_SUFFIXES
 from dual_skd.data.records.labels import word_of
 from dual_skd.data.records.record import LeftOut
-from dual_skd.data.records.rows import SPLIT_WORDS, cell_text
+from dual_skd.data.records.rows import SPLIT_WORDS, UNLABELLED, cell_text
 from dual_skd.data.records.table_images import names_a_file
 from dual_skd.errors import InputError
 from dual_skd.utils.csv_text import escaped, unescaped
@@ -309,9 +309,13 @@ def _read_json(path: Path) -> Table:
     if not entries:
         raise InputError(f"{path} must have a list named training (validation, test); found: {', '.join(content)}.")
     _refuse_other_lists(content, entries, path)
-    if {SPLIT_WORDS[key_of(entry["split"])] for entry in entries} == {"train"}:
+    splits = {SPLIT_WORDS[key_of(entry["split"])] for entry in entries}
+    if splits - {UNLABELLED} == {"train"}:
         # one list only: no split was made, so validation and test sets are to be carved
-        entries = [{key: value for key, value in entry.items() if key != "split"} for entry in entries]
+        entries = [
+            {key: value for key, value in entry.items() if key != "split" or SPLIT_WORDS[key_of(value)] == UNLABELLED}
+            for entry in entries
+        ]
     given = content.get("left_out")
     left_out = tuple(map(LeftOut.from_entry, _entries(given, path))) if isinstance(given, list) else ()
     return Table(
@@ -340,8 +344,8 @@ def _refuse_other_lists(content: dict, entries: Sequence[dict], path: Path) -> N
         ]
         if images:
             raise InputError(
-                f"{path}: the list {name} holds {counted(len(images), 'image')} and is none of training, validation "
-                "and test; rename it to one of them, or remove it."
+                f"{path}: the list {name} holds {counted(len(images), 'image')} and is none of training, validation, "
+                "test and unlabelled; rename it to one of them, or remove it."
             )
 
 

@@ -30,6 +30,7 @@ from dual_skd.data.records.rows import Row, Source
 from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.splitting import divide, divide_into_folds, far_from_asked
 from dual_skd.data.records.unknown_patients import unknown_patients
+from dual_skd.data.records.unlabelled_records import records_without_labels
 from dual_skd.errors import InputError
 from dual_skd.options import read
 from dual_skd.options.data import DataOptions
@@ -51,7 +52,7 @@ def load_records(
     """Reads a data set and divides it into training, validation and test records.
 
     A given split is kept. A missing validation set is carved from the training set, a missing test set only where the
-    source gives no split. Carving is seeded, stratified by label and site, and keeps patients together.
+    source gives no split: seeded, stratified by label and site, by patient. Images without labels are kept apart.
 
     Args:
         dataset_dir: class folders, also below train / val / test folders; a table (datalist.csv, datalist.json,
@@ -61,7 +62,7 @@ def load_records(
         numbers_are_places: whole numbers that are no class names count as places in ``class_names``, from 0.
         refuse_shared_patients: refuse given splits that share patients.
         demo_dir: where "demo" data are written; default: the user's cache folder.
-        title: name of the data in the log; only "Data" are logged at the level INFO.
+        title: name of the data in the log; only "Data" are logged at INFO.
         options: :class:`~dual_skd.options.data.DataOptions`, with the names, defaults and meanings of docs/options.md,
             such as ``label_column`` and ``test_fraction``; besides, ``on_bad_file=None`` looks at no file.
 
@@ -72,27 +73,27 @@ def load_records(
     if str(dataset_dir) in DEMO_NAMES:
         dataset_dir, asked = _demo(str(dataset_dir), asked, demo_dir)
     words = LabelWords(asked.class_map, class_names or ())
-    source = read_source(expanded(dataset_dir).absolute(), asked, words)
-    if class_names and numbers_are_places:
-        source = with_places_named(source, class_names)
+    source = _source(dataset_dir, asked, words, class_names if numbers_are_places else None)
     found = _read(source, asked, class_names, dataset_dir)
     if refuse_shared_patients and found.is_divided:
         patients.refuse_shared_patients(found.rows, source.description)
     copies = found.divide()
+    unlabelled = records_without_labels(source, asked, found.splits, found.rest)
     data = DataList(
         root=source.root,
         class_names=found.names,
         splits=found.splits,
         source=source.description,
-        notes=found.notes,
-        doubts=found.doubts,
+        notes=[*found.notes, *unlabelled.notes, *unlabelled.doubts],
+        doubts=[*found.doubts, *unlabelled.doubts],
         class_map=words.used,
         multi_label=source.multi_label,
         spatial_dims=asked.spatial_dims,
-        left_out=[*source.left_out, *copies.left_out],
+        left_out=[*source.left_out, *copies.left_out, *unlabelled.left_out],
         twins_searched=copies.searched or (source.twins_searched and found.is_as_given()),
         ignored=source.ignored,
-        unusable=found.unusable,
+        unusable=[*found.unusable, *unlabelled.unusable],
+        unlabelled=unlabelled.records,
     )
     _require_trainable(data)
     data.notes.extend(data.absent_classes())
@@ -110,6 +111,13 @@ def _demo(name: str, options: DataOptions, demo_dir: str | Path | None) -> tuple
     return table, options.model_copy(update={"spatial_dims": spatial_dims})
 
 
+def _source(
+    dataset_dir: str | Path, options: DataOptions, words: LabelWords, class_names: Sequence[str] | None
+) -> Source:
+    source = read_source(expanded(dataset_dir).absolute(), options, words)
+    return with_places_named(source, class_names) if class_names else source
+
+
 @dataclass
 class _Division:
     """The images of a source while they are divided.
@@ -121,6 +129,7 @@ class _Division:
         options: how they are divided.
         dataset_dir: what the user gave, for remedies.
         notes, doubts, unusable: see :class:`DataList`.
+        rest: training images that ``train_fraction`` leaves out.
     """
 
     source: Source
@@ -132,6 +141,7 @@ class _Division:
     doubts: list[str]
     unusable: list[dict[str, str]]
     splits: dict[str, list[Record]] = field(init=False)
+    rest: list[Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.splits = {split: [] for split in SPLITS}
@@ -192,9 +202,11 @@ class _Division:
         fraction, seed = self.options.train_fraction, self.options.seed
         for split in ("train", "val"):
             if records := self.splits[split]:
-                kept, _ = divide(records, fraction=fraction, seed=seed, purpose="train_fraction")
+                kept, left = divide(records, fraction=fraction, seed=seed, purpose="train_fraction")
                 self.notes.append(f"{len(kept)} of {len(records)} {split} images were kept (train_fraction)")
                 self.splits[split] = kept
+                if split == "train":
+                    self.rest = left
 
     def _take_fold(self, folds: int) -> None:
         """Makes one of several folds the validation set."""

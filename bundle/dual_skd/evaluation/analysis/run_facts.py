@@ -56,6 +56,7 @@ class Data:
     skipped_files: int  # that could not be used
     spatial_dims: int | None
     hash: str | None  # SHA-256 of the data list
+    unlabelled_images: int = 0  # that were trained on without labels
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def data_of(files: RunFiles) -> Data:
         skipped_files=len(datalist.get("unusable") or []),
         spatial_dims=datalist.get("spatial_dims"),
         hash=files.run.get("data_hash"),
+        unlabelled_images=len(datalist.get("unlabelled") or []),
     )
 
 
