@@ -142,7 +142,7 @@ def test_unknown_patients_count_as_one_each_and_the_page_says_so(run):
     assert (found.rows, found.images, found.patients.known, found.patients.images_without) == (32, 90, 29, 3)
     assert found.patients.reason.startswith("the patients of 3 of 90 images aren't known; each of those images counts")
     text = page(ReportContent(found))
-    assert "With 32 patients, 3 images without a known one counted as one each, the 95% interval" in text
+    assert "With 29 patients and 3 images without a known one, counted as one each, the 95% interval" in text
     assert "32 test patients with 90 images" in text
 
 
