@@ -104,6 +104,12 @@ def of_group(group: Subgroup, class_names: Sequence[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in each) if len(class_names) <= MAX_CLASSES else ""
 
 
+def some_unknown(data: Data) -> bool:
+    """Whether the patient of a validation image isn't known, or the validation images aren't."""
+    validation = data.splits.get("validation")
+    return not data.known or validation is None or validation.images_without_patient > 0
+
+
 def partitions(data: Data) -> str:
     """At which level the splits of the training run are disjoint, as far as its data list can tell."""
     images = sum(split.images for split in data.splits.values())
