@@ -287,7 +287,9 @@ def test_an_absent_class_leaves_gaps_with_reasons(run_folder):
     assert found["roc"][2]["reason"] == "no image of mass" and found["roc"][0]["x"]
     assert found["metrics"]["per_class"][2]["auc"]["reason"] == "no image of mass"
     assert found["sample_size"]["needed"][6]["reason"] == "no image is of mass"
-    assert found["prediction_sets"]["coverage_per_class"][2] is None
+    of_class = found["prediction_sets"]["coverage_per_class"]
+    assert (of_class[2]["value"], of_class[2]["reason"]) == (None, "no image of mass")
+    assert of_class[0]["low"] < of_class[0]["value"] <= of_class[0]["high"]
     assert found["metrics"]["overall"]["accuracy"]["value"] is not None
 
 

@@ -55,7 +55,7 @@ class PredictionSets:
     mean_size: Estimate | None = None
     single: float | None = None  # share of sets of one class
     sizes: Sequence[int] = ()  # number of sets of 1, 2, ... K classes
-    coverage_per_class: Sequence[float | None] = ()  # None for a class without images
+    coverage_per_class: Sequence[Estimate] = ()  # without a value for a class without images
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,8 @@ def sets_of(predictions: Predictions, forms: Tempered, files: RunFiles, alpha: f
     found: dict[str, Any] = set_coverage(sets, predictions.labels)
     sizes = sets.sum(axis=1)
     independent = fewest_effective(patient_numbers(files.validation_patients, rule.images))
-    coverage = predictions.share_interval(sets[np.arange(len(sets)), predictions.labels])
+    held = sets[np.arange(len(sets)), predictions.labels]
+    coverage = predictions.share_interval(held)
     least = rule.least_coverage(independent)
     remarks = [_not_kept(coverage, least, files.unit.many)]
     if not rule.reason:
@@ -178,7 +179,12 @@ def sets_of(predictions: Predictions, forms: Tempered, files: RunFiles, alpha: f
         mean_size=predictions.mean_interval(sizes),
         single=found["single"],
         sizes=np.bincount(sizes, minlength=sets.shape[1] + 1)[1:].tolist(),
-        coverage_per_class=found["coverage_per_class"],
+        coverage_per_class=[
+            predictions.share_interval(held, positive)
+            if positive.any()
+            else Estimate(None, reason=f"no image of {name}")
+            for name, positive in ((name, predictions.positives(k)) for k, name in enumerate(predictions.class_names))
+        ],
     )
 
 

@@ -75,7 +75,7 @@ def prediction_sets(analysis: Analysis) -> Table:
         ["observed coverage", sets.coverage],
         ["mean number of classes in a set", sets.mean_size],
         ["sets of one class", percent(sets.single)],
-        *([f"coverage of {name}", number(value)] for name, value in per_class),
+        *([f"coverage of {name}", value] for name, value in per_class),
     ])  # fmt: skip
 
 
