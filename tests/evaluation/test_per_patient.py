@@ -125,7 +125,10 @@ def test_validation_patients_of_several_classes_choose_nothing(run):
     labels = np.arange(90) // 3 % 3
     directory = run(labels=labels, class_names=("normal", "nodule", "mass"))
     files = files_per_patient(read_run(directory))  # of whose validation patients no two images are alike
-    assert files.validation is None and files.validation_reason == "no validation patient has a label of its own"
+    assert (
+        files.validation is None
+        and files.validation_reason == "most validation patients have images of different labels"
+    )
 
 
 def test_without_any_patient_it_is_refused(run, capsys):
