@@ -221,7 +221,7 @@ def test_patients_are_compared_where_that_is_asked(run_folder, capsys):
 
 def test_the_next_command_after_comparing_patients_is_of_patients(pair, capsys):
     assert main(["compare", *map(str, pair), "--per", "patient", "--combine", "max"]) == 1
-    assert "All 30 patients have images with different labels" in capsys.readouterr().err
+    assert "found 30 of 30 with images of different labels" in capsys.readouterr().err
     for run in pair:
         content = json.loads((run / "datalist.json").read_text())
         for place, record in enumerate(content["test"]):

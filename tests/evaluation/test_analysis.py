@@ -89,7 +89,7 @@ def test_a_written_table_is_calibrated_and_goes_back_to_what_the_network_said(ru
     raw, cooled = (np.exp(z) / np.exp(z).sum(axis=1, keepdims=True) for z in (logits, logits / 2.5))
     calibration = {"temperature": 2.5, "images": 30}
     found = analysed(run_folder(labels, cooled, temperature=2.5), calibration=calibration)["calibration"]
-    assert found["predictions_are"] == "calibrated" and found["fitted_here"] is False
+    assert found["predictions_are"] == "scaled by the temperature" and found["fitted_here"] is False
     assert found["before"]["metrics"]["nll"]["value"] == pytest.approx(metrics.log_loss(labels, raw), abs=1e-3)
     assert found["after"]["metrics"]["nll"]["value"] == pytest.approx(metrics.log_loss(labels, cooled), abs=1e-3)
     assert sum(bin["count"] for bin in found["after"]["bins"]) == 60
@@ -164,7 +164,7 @@ def test_sets_that_say_nothing_are_said_to_say_nothing(run_folder):
     assert alone["remark"].startswith(
         "100% of the sets hold one class alone, so they say no more than the answer itself"
     )
-    assert alone["remark"].endswith("of the validation images, as often as the sets have to be, or more")
+    assert alone["remark"].endswith("on the validation images it was right for 90%, and 50% are asked of the sets")
     constant, known = run_folder(labels, np.full((60, 3), 1 / 3), name="constant"), np.arange(30) % 3
     write_predictions(
         constant / "predictions_validation.csv", [f"{k}.png" for k in known], known, np.full((30, 3), 1 / 3),
@@ -176,6 +176,28 @@ def test_sets_that_say_nothing_are_said_to_say_nothing(run_folder):
     assert analysed(run_folder(name="telling"), alpha=0.05)["prediction_sets"]["remark"] == ""
     surer = analysed(run_folder(labels, np.eye(3)[labels] * 0.9997 + 1e-4, name="surer"), alpha=0.05)["prediction_sets"]
     assert surer["remark"] == "100% of the sets hold one class alone, so they say no more than the answer itself"
+
+
+def test_sets_that_hold_fewer_than_chance_explains_are_said_to_break_their_promise(run_folder):
+    labels = np.arange(60) % 3
+    wrong = run_folder(labels, np.eye(3)[(labels + 1) % 3] * 0.97 + 0.01)
+    assert analysed(wrong, alpha=0.2)["prediction_sets"]["remark"].startswith(
+        "These sets don't keep their promise: they hold the true class for 0.0% of these images, which differ from the "
+        "validation images"
+    )
+
+
+def test_a_next_study_is_planned_for_the_worse_limit_too(run_folder):
+    labels = np.arange(60) % 2
+    p = np.eye(2)[np.where(np.arange(60) < 12, 1 - labels, labels)] * 0.8 + 0.1  # 24 of 30 right in each class
+    found = analysed(run_folder(labels, p, patients=[f"p{n}" for n in range(60)], class_names=("well", "ill")))
+    well, ill = found["metrics"]["per_class"]
+    needed = {(one["class"], one["metric"]): one for one in found["sample_size"]["needed"]}
+    sensitivity, specificity = needed["well", "sensitivity"], needed["well", "specificity"]
+    assert sensitivity["with_class"] == images_for_share(0.8, 0.05)
+    assert sensitivity["careful_with"] == images_for_share(well["sensitivity"]["low"], 0.05)
+    assert specificity["careful_without"] == images_for_share(ill["sensitivity"]["low"], 0.05)
+    assert needed["ill", "auc"]["careful_with"] > needed["ill", "auc"]["with_class"]
 
 
 def test_a_next_study_needs_more_patients_where_their_images_are_alike(run_folder):
@@ -265,7 +287,9 @@ def test_an_absent_class_leaves_gaps_with_reasons(run_folder):
     assert found["roc"][2]["reason"] == "no image of mass" and found["roc"][0]["x"]
     assert found["metrics"]["per_class"][2]["auc"]["reason"] == "no image of mass"
     assert found["sample_size"]["needed"][6]["reason"] == "no image is of mass"
-    assert found["prediction_sets"]["coverage_per_class"][2] is None
+    of_class = found["prediction_sets"]["coverage_per_class"]
+    assert (of_class[2]["value"], of_class[2]["reason"]) == (None, "no image of mass")
+    assert of_class[0]["low"] < of_class[0]["value"] <= of_class[0]["high"]
     assert found["metrics"]["overall"]["accuracy"]["value"] is not None
 
 
@@ -339,7 +363,7 @@ def test_empty_files_beside_the_predictions_are_sentences(run_folder):
 def test_calibrated_probabilities_are_taken_for_such_without_the_model_file(run_folder):
     directory = run_folder(temperature=2.0)
     unknown = analysed(directory, resamples=5)  # no calibration: of a model file that isn't there
-    assert unknown["calibration"]["predictions_are"] == "calibrated"
+    assert unknown["calibration"]["predictions_are"] == "scaled by the temperature"
     assert unknown["calibration"]["before"]["metrics"] is None and unknown["calibration"]["after"]["metrics"]
     assert "without the model file" in unknown["operating_points"][0]["reason"]
     assert "without the model file" in unknown["prediction_sets"]["reason"]

@@ -125,7 +125,10 @@ def test_validation_patients_of_several_classes_choose_nothing(run):
     labels = np.arange(90) // 3 % 3
     directory = run(labels=labels, class_names=("normal", "nodule", "mass"))
     files = files_per_patient(read_run(directory))  # of whose validation patients no two images are alike
-    assert files.validation is None and files.validation_reason == "no validation patient has a label of its own"
+    assert (
+        files.validation is None
+        and files.validation_reason == "most validation patients have images of different labels"
+    )
 
 
 def test_without_any_patient_it_is_refused(run, capsys):
@@ -142,7 +145,7 @@ def test_unknown_patients_count_as_one_each_and_the_page_says_so(run):
     assert (found.rows, found.images, found.patients.known, found.patients.images_without) == (32, 90, 29, 3)
     assert found.patients.reason.startswith("the patients of 3 of 90 images aren't known; each of those images counts")
     text = page(ReportContent(found))
-    assert "With 32 patients, 3 images without a known one counted as one each, the 95% interval" in text
+    assert "With 29 patients and 3 images without a known one, counted as one each, the 95% interval" in text
     assert "32 test patients with 90 images" in text
 
 

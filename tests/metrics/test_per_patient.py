@@ -66,7 +66,21 @@ def test_what_cannot_be_combined_is_refused():
         combine_patients(images, ["a"] * 4, "median")
     with pytest.raises(InputError, match="of 4 images no patient is known"):
         combine_patients(images, ["", None, float("nan"), ""])
-    with pytest.raises(InputError, match="All 1 patients have images with different labels"):
+    with pytest.raises(InputError, match="found 1 of 1 with images of different labels"):
         combine_patients(images, ["a"] * 4)
     with pytest.raises(InputError, match="4 images, but 3 patients"):
         combine_patients(images, ["a"] * 3)
+
+
+@pytest.mark.parametrize("mixed", [2, 3])
+def test_a_table_that_would_lose_most_of_its_patients_is_refused(mixed):
+    labels = [0, 1] * mixed + [0, 0] * (4 - mixed)  # two images of each of four patients
+    table = PredictionTable(
+        [f"{n}.png" for n in range(8)], np.array(labels), np.full((8, 3), 1 / 3), ["a", "b", "c"], {}
+    )
+    patients = [f"p{n // 2}" for n in range(8)]
+    if mixed == 2:
+        assert combine_patients(table, patients).left_out_patients == 2
+    else:
+        with pytest.raises(InputError, match="found 3 of 4 with images of different labels; measure per image"):
+            combine_patients(table, patients)

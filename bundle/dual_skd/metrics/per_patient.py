@@ -51,7 +51,7 @@ def combine_patients(
         multi_label: every label is a yes or no of its own.
 
     Raises:
-        InputError: there is no such combination, no patient is known, or all of them are left out.
+        InputError: there is no such combination, no patient is known, or most of them would be left out.
 
     Example:
         >>> images = PredictionTable(["a", "b", "c"], np.array([0, 1, 0]), np.array([[.8, .2], [.4, .6], [.9, .1]]),
@@ -70,10 +70,10 @@ def combine_patients(
         )
     members = [np.flatnonzero(units == unit) for unit in range(int(units.max()) + 1)]
     whole = [rows for rows in members if multi_label or _one_label(table, rows)]
-    if not whole:
+    if 2 * len(whole) < len(members):  # the question is one about images
         raise InputError(
-            f"All {len(members)} patients have images with different labels, so none has a label of its own; measure "
-            "per image."
+            f"Expected patients with one label each, found {len(members) - len(whole)} of {len(members)} with images "
+            "of different labels; measure per image."
         )
     left_out = len(table.images) - sum(map(len, whole))
     combined = PredictionTable(

@@ -11,6 +11,7 @@ import pytest
 
 from dual_skd import __version__
 from dual_skd.evaluation.analysis import analyse, to_json
+from dual_skd.evaluation.report import decision_tables
 from dual_skd.evaluation.report.cases import Case
 from dual_skd.evaluation.report.commands import commands
 from dual_skd.evaluation.report.model_card import model_card
@@ -97,18 +98,38 @@ def test_what_is_decided_and_planned_is_said_in_words_that_promise_no_more_than_
     for said in (
         "sensitivity ≥ 90% on the validation images", "on new images about every second one finds fewer",
         "are too few for a sensitivity of 0.9 with 95% confidence (29 and 5 needed)",
-        "Don't use the curves where the probabilities aren't calibrated", "(well 50.0%, ill 50.0%)",
+        "Don't use the curves where the risks of the class are wrong", "(well 50.0%, ill 50.0%)",
         "coverage that such calibrations have on average90% or more", "that 5% of such calibrations stay below",
         "How many patients a next study needs", "classmetricexpected, as heredesign effectpatients with it",
     ):  # fmt: skip
         assert said in words, said
     assert "stated coverage" not in words and "all images of a patient count as one" not in words
     needed = {(one.class_name, one.metric): one for one in analyse(read_run(directory), resamples=5).sample_size.needed}
-    well, ill = (f"{needed[name, 'sensitivity'].with_class:,}" for name in ("well", "ill"))
-    assert f"finds what these images show needs {well} patients of well and {ill} patients of ill." in words
+    well, ill = (decision_tables.span(one.with_class, one.careful_with)
+                 for one in (needed[name, "sensitivity"] for name in ("well", "ill")))  # fmt: skip
+    start = "finds what these images show, or the worse limit of it, needs"
+    assert f"{start} {well} patients of well and {ill} patients of ill." in words and " to " in well
     unknown = run_folder(patients=[""] * 60, name="unknown")
     words = rendered(unknown)[2]
     assert "How many images a next study needs" in words and "No patient is known, so every image counts" in words
+
+
+def test_a_threshold_that_finds_fewer_than_wanted_is_named(run_folder):
+    labels = np.arange(60) % 2
+    directory = run_folder(
+        labels, np.stack([labels == 1, labels == 0], axis=1) * 0.8 + 0.1, class_names=("well", "ill")
+    )
+    assert (
+        "isn't reached, by its whole interval: well 0.000 (sensitivity ≥ 90% on the validation images)"
+        in (rendered(directory)[2])
+    )  # every answer is wrong here
+    right = run_folder(labels, np.eye(2)[labels] * 0.8 + 0.1, class_names=("well", "ill"), name="right")
+    assert "by its whole interval" not in rendered(right)[2]
+
+
+def test_patients_who_are_not_known_are_the_same_in_every_table(run_folder):
+    _, _, words = rendered(run_folder(np.arange(60) % 2, patients=[""] * 60, class_names=("well", "ill")))
+    assert words.count("ill30not known") == 3  # by class, the risk, what was measured
 
 
 def test_tables_scroll_by_themselves_and_drawings_have_a_title(run_folder):

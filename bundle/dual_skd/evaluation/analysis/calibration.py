@@ -19,6 +19,7 @@ from dual_skd.metrics.reliability_diagram import ReliabilityBin, reliability
 from dual_skd.metrics.uncertainty import decisions
 
 CALIBRATION_METRICS = ("ece", "ece_equal_mass", "nll", "brier")
+SCALED = "scaled by the temperature"
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,14 @@ class Calibration:
     fitted_here: bool  # for this analysis, and not when the model was kept
     images: int | None  # that it was fitted on, as far as known
     patients: int | None
-    predictions_are: str  # calibrated or not, in words
+    predictions_are: str  # with the temperature or without it, in words
     before: Reliability
     after: Reliability
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the predictions of images are those after the temperature."""
+        return self.predictions_are == SCALED
 
     @property
     def unchanged(self) -> bool:
@@ -121,9 +127,9 @@ def calibration_of(predictions: Predictions, forms: Tempered, combined: str = ""
         forms: their probabilities without and with the temperature.
         combined: what the probabilities of images are that those of patients were combined from; "" for images.
     """
-    written = "calibrated" if forms.calibrated else "as the network gives them"
+    written = SCALED if forms.calibrated else "as the network gives them"
     if combined:
-        written = f"combined from those of images, which are {combined}"
+        written = f"combined from those of images, which are {SCALED if combined == 'calibrated' else combined}"
     before, after = (_reliability(predictions, p, forms.reason) for p in (forms.before, forms.after))
     return Calibration(forms.temperature, forms.fitted_here, *forms.fitted_on, written, before, after)
 

@@ -49,13 +49,13 @@ class PredictionSets:
     on_average: float | None = None  # coverage at least, on average over calibrations
     least: float | None = None  # coverage that 5 % of such calibrations have less of
     independent: int = 0  # images that the validation images count for in it: a patient's together as one
-    remark: str = ""  # that the sets say nothing, and why
+    remark: str = ""  # that the sets keep less than they promise, or say nothing, and why
     method: str = ""
     validation_images: int = 0  # that the rule rests on
     mean_size: Estimate | None = None
     single: float | None = None  # share of sets of one class
     sizes: Sequence[int] = ()  # number of sets of 1, 2, ... K classes
-    coverage_per_class: Sequence[float | None] = ()  # None for a class without images
+    coverage_per_class: Sequence[Estimate] = ()  # without a value for a class without images
 
 
 @dataclass(frozen=True)
@@ -160,24 +160,45 @@ def sets_of(predictions: Predictions, forms: Tempered, files: RunFiles, alpha: f
     found: dict[str, Any] = set_coverage(sets, predictions.labels)
     sizes = sets.sum(axis=1)
     independent = fewest_effective(patient_numbers(files.validation_patients, rule.images))
+    held = sets[np.arange(len(sets)), predictions.labels]
+    coverage = predictions.share_interval(held)
+    least = rule.least_coverage(independent)
+    remarks = [_not_kept(coverage, least, files.unit.many)]
+    if not rule.reason:
+        remarks.append(_says_nothing(sizes, sets.shape[1], forms.validation, validation.labels, alpha, files.unit.many))
     return PredictionSets(
         alpha,
-        coverage=predictions.share_interval(sets[np.arange(len(sets)), predictions.labels]),
+        coverage=coverage,
         reason=rule.why_full(files.unit.name),
         on_average=1 - alpha,
-        least=rule.least_coverage(independent),
+        least=least,
         independent=independent,
-        remark="" if rule.reason else _says_nothing(sizes, sets.shape[1], forms.validation, validation.labels, alpha),
+        remark=". ".join(filter(None, remarks)),
         method=rule.method,
         validation_images=rule.images,
         mean_size=predictions.mean_interval(sizes),
         single=found["single"],
         sizes=np.bincount(sizes, minlength=sets.shape[1] + 1)[1:].tolist(),
-        coverage_per_class=found["coverage_per_class"],
+        coverage_per_class=[
+            predictions.share_interval(held, positive)
+            if positive.any()
+            else Estimate(None, reason=f"no image of {name}")
+            for name, positive in ((name, predictions.positives(k)) for k, name in enumerate(predictions.class_names))
+        ],
     )
 
 
-def _says_nothing(sizes: np.ndarray, classes: int, p: np.ndarray, labels: np.ndarray, alpha: float) -> str:
+def _not_kept(coverage: Estimate, least: float | None, units: str) -> str:
+    """In words that the coverage is less than chance in the calibration explains; "" where it isn't."""
+    if coverage.high is None or least is None or coverage.high >= least:
+        return ""
+    return (
+        f"These sets don't keep their promise: they hold the true class for {coverage.value:.1%} of these {units}, "
+        f"which differ from the validation {units}"
+    )
+
+
+def _says_nothing(sizes: np.ndarray, classes: int, p: np.ndarray, labels: np.ndarray, alpha: float, units: str) -> str:
     """In words that nearly all sets are of one size, and why; "" where they aren't."""
     alone, full = float((sizes == 1).mean()), float((sizes == classes).mean())
     if full >= NEARLY_ALL:
@@ -188,7 +209,7 @@ def _says_nothing(sizes: np.ndarray, classes: int, p: np.ndarray, labels: np.nda
     said = f"{alone:.0%} of the sets hold one class alone, so they say no more than the answer itself"
     if right < 1 - alpha:
         return said
-    return f"{said}: it is right for {right:.0%} of the validation images, as often as the sets have to be, or more"
+    return f"{said}: on the validation {units} it was right for {right:.0%}, and {1 - alpha:.0%} are asked of the sets"
 
 
 def risk_coverage_of(predictions: Predictions) -> RiskCoverage:

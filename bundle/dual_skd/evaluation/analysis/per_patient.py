@@ -76,7 +76,7 @@ def _validation(files: RunFiles, p: np.ndarray, how: str) -> tuple[PredictionTab
     try:
         return combine_patients(table, of_images, how, multi_label=files.multi_label).table, ""
     except InputError:
-        return None, "no validation patient has a label of its own"
+        return None, "most validation patients have images of different labels"
 
 
 def _records(

@@ -65,9 +65,12 @@ class Predictions:
         given = {"class_names": self.class_names, "multi_label": self.multi_label, **self.options(), **options}
         return metric_intervals(p, self.labels, self.patients, **given)
 
-    def share_interval(self, right: np.ndarray) -> Estimate:
-        """The share of images (N,) that are right in some way, with the interval of a share."""
-        return share_interval(right, self.patients, level=self.settings.level)
+    def share_interval(self, right: np.ndarray, among: np.ndarray | None = None) -> Estimate:
+        """The share of images (N,), or of some ``among`` them, that are right in some way, with its interval."""
+        patients = self.patients
+        if among is not None:
+            right, patients = right[among], [one for one, there in zip(patients, among, strict=True) if there]
+        return share_interval(right, patients, level=self.settings.level)
 
     def mean_interval(self, values: np.ndarray) -> Estimate:
         """The mean over images (N,) with percentiles of resampled patients."""

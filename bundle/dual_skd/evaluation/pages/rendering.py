@@ -86,9 +86,18 @@ def markdown(value: Any) -> Markup:
     return Markup("".join(f"\\{sign}" if sign in "\\`*_[]|#!" else sign for sign in plain))  # noqa: S704
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for a table; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+def number(value: float | None, digits: int | None = None) -> str:
+    """A number for a table; a dash where there is none.
+
+    Args:
+        value: the number.
+        digits: behind the point; by default 3, and fewer from 10 on, where more would only seem exact.
+    """
+    if value is None:
+        return "–"
+    if digits is None:
+        digits = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:.{digits}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -35,9 +35,9 @@ def headline(analysis: Analysis) -> str:
         sentences.append(sentence(accuracy.reason))
     else:
         known, unknown = analysis.patients.known, analysis.patients.images_without
-        units = counted(analysis.metrics.patients, "patient")
+        units = counted(known, "patient")
         if unknown:
-            units += f", {counted(unknown, 'image')} without a known one counted as one each,"
+            units += f" and {counted(unknown, 'image')} without a known one, counted as one each,"
         if not known:
             units = f"each of {unknown} images taken for a patient of its own,"
         limits = f"{accuracy.low:.1%} to {accuracy.high:.1%}"

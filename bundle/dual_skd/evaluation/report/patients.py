@@ -89,9 +89,12 @@ def patients_in_words(known: int, without: int) -> str:
 def class_counts(analysis: Analysis) -> tuple[list[str], list[list[Any]]]:
     """Two columns of a table with a row per class: images and patients, what is measured first."""
     columns = (analysis.class_images, analysis.class_patients, analysis.class_images_without_patient)
+    if analysis.unit.name == "patient":  # of whom an image without a known one counts as one
+        return ["patients", "images"], [
+            [f"{known + without}, {without} of them not known" if without else str(known), images]
+            for images, known, without in zip(*columns, strict=True)
+        ]
     rows = [[images, patients_in_words(known, without)] for images, known, without in zip(*columns, strict=True)]
-    if analysis.unit.name == "patient":
-        return ["patients", "images"], [row[::-1] for row in rows]
     return ["images", "patients"], rows
 
 
@@ -99,6 +102,12 @@ def of_group(group: Subgroup, class_names: Sequence[str]) -> str:
     """The patients of each class in a group, where there are few classes: "well 31, ill 5"."""
     each = zip(class_names, group.class_patients, strict=True)
     return ", ".join(f"{name} {count}" for name, count in each) if len(class_names) <= MAX_CLASSES else ""
+
+
+def some_unknown(data: Data) -> bool:
+    """Whether the patient of a validation image isn't known, or the validation images aren't."""
+    validation = data.splits.get("validation")
+    return not data.known or validation is None or validation.images_without_patient > 0
 
 
 def partitions(data: Data) -> str:

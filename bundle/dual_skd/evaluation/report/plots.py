@@ -159,7 +159,7 @@ def _decision_curves(analysis: Analysis) -> list[Plot]:
     drawn, plots = [curve for curve in analysis.decision_curves if curve.thresholds], []
     reading = (
         "A line is the net benefit of acting from a risk threshold on, its band the interval at each threshold by "
-        "itself, from resampled patients. The thin line of its colour is that of acting for every image, the dotted "
+        "itself, from resampled patients. The thin line of its colour is that of acting for everyone, the dotted "
         "line of acting for none. Higher is better."
     )
     for start in range(0, len(drawn), CURVES_PER_PLOT):

@@ -9,15 +9,17 @@ from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.report import drawing
 
 READING = (
-    "Images are sorted by the risk of the class, in groups of about equal size. The height is the share of a group "
-    "that is of the class. On the dotted line risks are right, below it too high, above it too low. The 95% bars take "
-    "into account that images of one patient are alike."
+    "{} are sorted by the risk of the class, in groups of about equal size. The height is the share of a group that is "
+    "of the class. On the dotted line risks are right, below it too high, above it too low. The bars are 95% intervals"
 )
 
 
 def risk_curves(analysis: Analysis) -> list[drawing.Plot]:
     """The curves, a few classes in each plot; of two classes that of the second, as the other is its mirror image."""
-    classes = analysis.risk_calibration
+    classes, unit = analysis.risk_calibration, analysis.unit
+    reading = READING.format(unit.many.capitalize()) + (
+        ", which take into account that images of one patient are alike." if unit.name == "image" else "."
+    )
     if len(classes) == 2 and not analysis.multi_label:
         classes = classes[1:]
     found = []
@@ -39,6 +41,6 @@ def risk_curves(analysis: Analysis) -> list[drawing.Plot]:
         described = ", ".join(f"{one.class_name} in {len(one.curve)} groups" for one in part)
         found.append(drawing.Plot(
             f"risk_calibration{number}", figure, "Calibration curve", f"observed share against risk of {described}",
-            "The next classes, read as the first ones." if start else READING,
+            "The next classes, read as the first ones." if start else reading,
         ))  # fmt: skip
     return found

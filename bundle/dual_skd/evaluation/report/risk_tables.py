@@ -10,17 +10,19 @@ from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.analysis.recalibration import Recalibrated
 from dual_skd.evaluation.pages.rendering import Table, number
 from dual_skd.evaluation.report.metric_names import label
+from dual_skd.evaluation.report.patients import class_counts
 from dual_skd.metrics.risks import RiskCalibration
 
 ENOUGH = 100  # patients with and without a class, for numbers that say something (Vergouwe 2005; Collins 2016)
 
 
-def risks(found: Sequence[RiskCalibration]) -> Table:
+def risks(analysis: Analysis) -> Table:
     """Slope, intercept and observed / expected of each class."""
-    head = ["class", "images of it", "patients with it", "slope", "intercept", "observed / expected"]
-    rows = [[one.class_name, one.events, one.event_patients, one.slope, one.intercept, one.observed_expected]
-            for one in found]  # fmt: skip
-    return Table(head, rows)
+    head, counts = class_counts(analysis)
+    of_class = dict(zip(analysis.class_names, counts, strict=True))
+    rows = [[one.class_name, *of_class[one.class_name], one.slope, one.intercept, one.observed_expected]
+            for one in analysis.risk_calibration]  # fmt: skip
+    return Table(["class", *head, "slope", "intercept", "observed / expected"], rows)
 
 
 def fitted(found: Recalibrated) -> Table:
