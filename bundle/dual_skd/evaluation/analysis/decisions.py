@@ -167,7 +167,9 @@ def sets_of(predictions: Predictions, forms: Tempered, files: RunFiles, alpha: f
         on_average=1 - alpha,
         least=rule.least_coverage(independent),
         independent=independent,
-        remark="" if rule.reason else _says_nothing(sizes, sets.shape[1], forms.validation, validation.labels, alpha),
+        remark=""
+        if rule.reason
+        else _says_nothing(sizes, sets.shape[1], forms.validation, validation.labels, alpha, files.unit.many),
         method=rule.method,
         validation_images=rule.images,
         mean_size=predictions.mean_interval(sizes),
@@ -177,7 +179,7 @@ def sets_of(predictions: Predictions, forms: Tempered, files: RunFiles, alpha: f
     )
 
 
-def _says_nothing(sizes: np.ndarray, classes: int, p: np.ndarray, labels: np.ndarray, alpha: float) -> str:
+def _says_nothing(sizes: np.ndarray, classes: int, p: np.ndarray, labels: np.ndarray, alpha: float, many: str) -> str:
     """In words that nearly all sets are of one size, and why; "" where they aren't."""
     alone, full = float((sizes == 1).mean()), float((sizes == classes).mean())
     if full >= NEARLY_ALL:
@@ -188,7 +190,7 @@ def _says_nothing(sizes: np.ndarray, classes: int, p: np.ndarray, labels: np.nda
     said = f"{alone:.0%} of the sets hold one class alone, so they say no more than the answer itself"
     if right < 1 - alpha:
         return said
-    return f"{said}: it is right for {right:.0%} of the validation images, as often as the sets have to be, or more"
+    return f"{said}: it is right for {right:.0%} of the validation {many}, as often as the sets have to be, or more"
 
 
 def risk_coverage_of(predictions: Predictions) -> RiskCoverage:

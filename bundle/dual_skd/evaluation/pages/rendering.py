@@ -88,7 +88,7 @@ def markdown(value: Any) -> Markup:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # without -0.000
 
 
 def percent(value: float | None, digits: int = 1) -> str:
