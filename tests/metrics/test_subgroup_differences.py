@@ -96,7 +96,7 @@ def test_of_patients_in_both_groups_the_correlation_counts():
     (paired,) = group_differences(p, labels, groups, patients, found)
     assert paired.shared_patients == 80
     for one in paired.metrics.values():
-        assert one.value == 0 and one.high - one.low < 0.1  # r is 1; its limits aren't symmetric
+        assert one.value == 0 and one.high - one.low < 0.15  # r is 1; its limits aren't symmetric
     apart = [f"{group} {patient}" for group, patient in zip(groups, patients, strict=True)]
     (independent,) = group_differences(p, labels, groups, apart, found)
     assert independent.metrics["accuracy"].high > 0.1

@@ -181,10 +181,10 @@ def _calibration(
     error's own interval allows for that: at half the risk for each, both hold, and with them all differences that they
     allow.
     """
-    given = {"metrics": [name], "level": (1 + INTERVAL) / 2, "resamples": resamples, "seed": seed}
+    given: dict[str, Any] = {"metrics": [name], "level": (1 + INTERVAL) / 2, "resamples": resamples, "seed": seed}
     one, other = (metric_intervals(side, labels, patients, **given).overall[name] for side in (p, q))
-    found = MetricDifference(one.value, other.value, one.value - other.value, reason=NOT_TESTED)
-    if one.low is None or other.low is None:
+    found = MetricDifference(one.value, other.value, (one.value or 0.0) - (other.value or 0.0), reason=NOT_TESTED)
+    if one.low is None or one.high is None or other.low is None or other.high is None:
         return replace(found, reason=one.reason or other.reason)
     return replace(found, low=one.low - other.high, high=one.high - other.low)
 
