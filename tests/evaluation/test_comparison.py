@@ -85,10 +85,24 @@ def test_fifty_classes_leave_a_clear_difference_beyond_chance(run_folder):
 
 
 def test_a_calibration_error_has_an_interval_and_no_test(run_folder):
-    found = compare_runs(*two(run_folder), resamples=100)["metrics"]["ece"]
+    random, labels = np.random.default_rng(3), np.arange(80) % 2
+    unsure = np.clip(0.5 + (labels - 0.5) * 0.6 + random.normal(0, 0.3, 80), 0.02, 0.98)
+    sides = [np.stack([1 - risk, risk], axis=1) for risk in (unsure, unsure > 0.5)]
+    runs = [read_run(run_folder(labels, p, name=name, class_names=["well", "ill"]))
+            for p, name in zip(sides, "ab", strict=True)]  # fmt: skip
+    found = compare_runs(*runs, resamples=100)["metrics"]["ece"]
     assert found["low"] < found["difference"] < found["high"] and found["p"] is found["p_holm"] is None
     assert found["difference"] == pytest.approx(found["one"] - found["other"])
     assert found["reason"].startswith("not tested: chance alone raises a calibration error")
+    patients = [record["patient"] for record in runs[0].records]
+    one, other = (
+        metric_intervals(run.table.probabilities, labels, patients, metrics=["ece"], level=0.975, resamples=100)
+        for run in runs
+    )  # two intervals of 97.5 % both hold in 95 % of the cases, at least
+    assert found["low"] == pytest.approx(one.overall["ece"].low - other.overall["ece"].high)
+    assert found["high"] == pytest.approx(one.overall["ece"].high - other.overall["ece"].low)
+    same = compare_runs(*two(run_folder), resamples=100)["metrics"]["ece"]  # right answers, all equally sure
+    assert same["low"] is same["high"] is None and "the same value" in same["reason"]
 
 
 def test_patients_that_only_one_run_knows_count_in_either_order(run_folder):

@@ -91,5 +91,5 @@ def test_a_line_for_the_terminal():
     numbers = [{"metrics": {"nll": {"value": value}}} for value in (0.5, 0.25)]
     found = NONE | {"form": "intercept", "fitted_patients": 1, "images": 9, "patients": 5}
     assert in_words(found | {"before": numbers[0], "after": numbers[1]}) == (
-        "intercept of 1 patient: NLL 0.500 as it is, 0.250 recalibrated, on 9 images of the 5 others"
+        "intercept of 1 patient: NLL 0.500 as it is, 0.250 recalibrated, on 5 others"
     )

@@ -84,7 +84,7 @@ def test_correlations_and_those_without_a_variance():
         ratio_influence(last, last, units),
     ]
     assert correlations(parts, units) == pytest.approx(
-        np.array([[1, -1, 1, 1], [-1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 1]])
+        np.array([[1, -5 / 7, 1, 1], [-5 / 7, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 1]])  # of six, and one more that says 1
     )
     shared = np.array([0, 1, 2, 2, 3, 4])  # one patient is in both
     assert correlations(parts[2:], shared).tolist() == [[1, 1], [1, 1]]

@@ -220,3 +220,25 @@ def test_what_cannot_be_measured_is_said_plainly():
     with pytest.raises(InputError, match="whole numbers from 0 to 1, found 'well'"):
         metric_intervals(p, np.array(["well", "ill"] * 5))
     assert len(ALL_METRICS) == len(set(ALL_METRICS))
+
+
+@pytest.mark.parametrize(("classes", "largest"), [(2, 1), (3, 2)])
+def test_limits_are_within_the_scale_and_contain_the_value(classes, largest):
+    """Student's t of two patients is so wide that its limits left the scale, and math.exp its range."""
+    random, labels = np.random.default_rng(4), np.array([0, 1, 1, 0, 1, 0])
+    p = random.dirichlet(np.full(classes, 0.2), size=6)
+    for level in (0.8, 0.95, 0.9999999):
+        for patients in (["a", "a", "a", "b", "b", "b"], None):
+            found = metric_intervals(p, labels, patients, level=level, resamples=200).overall
+            assert found["brier"].high <= largest and found["nll"].high <= 691
+            for name in ("brier", "nll", "ece", "ece_equal_mass", "accuracy", "balanced_accuracy", "f1"):
+                one = found[name]
+                assert one.low is None or 0 <= one.low <= one.value <= one.high, name
+            assert found["ece"].high <= 1 and found["f1"].high <= 1
+
+
+def test_images_that_are_all_off_by_the_same_have_no_interval():
+    found = metric_intervals(np.tile([0.7, 0.3], (5, 1)), np.zeros(5, dtype=int), metrics=["nll", "brier"]).overall
+    for name, value in (("nll", -np.log(0.7)), ("brier", 0.09)):
+        assert found[name].value == pytest.approx(value)
+        assert found[name].low is None and found[name].reason == "no interval: the images leave no variance to estimate"

@@ -77,3 +77,10 @@ def test_patients_whose_images_agree_count_as_one_image_each():
     assert (fourfold.low, fourfold.high) == pytest.approx((alone.low, alone.high), rel=0.02)
     taken_apart = likelihood_ratios(np.repeat(called, 4), np.repeat(truth, 4)).positive
     assert taken_apart.low > fourfold.low + 0.5
+
+
+def test_an_answer_that_is_always_the_same_has_a_ratio_of_1_that_may_be_less_or_more():
+    found = likelihood_ratios(np.ones(50), np.repeat([1, 0], [20, 30]))
+    squared = 1.959963984540054**2  # all yes: the score is sqrt(n (1 - ratio) / ratio) below 1
+    assert found.positive.value == 1 and found.positive.low == pytest.approx(1 / (1 + squared / 20))
+    assert found.positive.high == pytest.approx(1 + squared / 30) and found.negative.value is None

@@ -8,6 +8,7 @@ from scipy.special import log_softmax, softmax
 
 from dual_skd.errors import InputError
 from dual_skd.metrics.recalibration import (
+    SMALLEST,
     Recalibration,
     fit_logistic,
     fit_recalibration,
@@ -155,3 +156,13 @@ def test_patients_on_both_sides_count_on_both():
 def test_the_numbers_are_plain():
     fitted = Recalibration((0.0, 1.0), (2.0, 2.0))
     np.testing.assert_allclose(fitted(np.array([[0.5, 0.5]])), softmax([[0.0, 1.0]], axis=1))
+
+
+def test_hard_answers_have_the_slope_of_their_table_of_two_rows():
+    # 469 called well, 11 of them ill; 31 called ill, 1 of them really: two cells, so the slope has a closed form.
+    # Newton's method from a slope of 1 went to 2.4e13 here.
+    called = np.repeat([0.0, 1.0], [469, 31])
+    ill = np.r_[np.zeros(458), np.ones(11), np.zeros(30), np.ones(1)].astype(int)
+    found = fit_recalibration(np.stack([1 - called, called], axis=1), ill)
+    assert found.slopes[1] == pytest.approx((np.log(1 / 30) - np.log(11 / 458)) / (2 * -np.log(SMALLEST)), rel=1e-6)
+    assert found(np.array([[0.0, 1.0]]))[0, 1] == pytest.approx(1 / 31)

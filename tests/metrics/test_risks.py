@@ -101,7 +101,7 @@ def test_risks_that_are_told_apart_are_the_same_or_are_0_and_1_are_named():
     whole = risk.copy()
     whole[[3, 4]] = 0, 1
     found, clipped = of_two(whole, ill)[1], of_two(np.clip(whole, SMALLEST, 1 - SMALLEST), ill)[1]
-    assert found.slope.reason == "risks of exactly 0 or 1 in 2 images, taken for 5e-07 or less away from it"
+    assert found.slope.reason == "2 risks are exactly 0 or 1, taken for 0.0000005 or less away from it"
     assert found.slope.value == pytest.approx(clipped.slope.value, rel=1e-5)
     assert np.isfinite([found.slope.low, found.intercept.value, found.intercept.high]).all()
 
@@ -141,3 +141,18 @@ def test_the_curves_limits_are_as_wide_as_those_of_one_image_per_patient_where_a
         assert second.images == 80
         assert (first.low, first.high) == pytest.approx((second.low, second.high), abs=1e-12)
         assert third.high - third.low < second.high - second.low
+
+
+def test_patients_who_all_say_the_same_and_a_flat_likelihood_have_no_interval():
+    pairs = [f"patient {image // 2}" for image in range(40)]
+    found = of_two(np.full(40, 0.25), np.arange(40) % 2, pairs)[1]  # one of either class in each patient
+    assert found.intercept.value == pytest.approx(np.log(3)) and found.observed_expected.value == 2
+    assert found.intercept.low is None and "no variance" in found.intercept.reason
+    assert found.observed_expected.low is None and "no variance" in found.observed_expected.reason
+    called, ill = (
+        np.repeat([0.0, 1.0], [488, 12]),
+        np.r_[np.zeros(485), np.ones(3), np.zeros(3), np.ones(9)].astype(int),
+    )
+    sure = of_two(called, ill)[1].intercept  # its sandwich limits would be -62,802 and 62,798
+    assert sure.value == pytest.approx(np.log(12 / 488) / 2, rel=1e-3)
+    assert sure.low is None and sure.reason.startswith("no interval: the risks are so near 0 and 1")

@@ -85,3 +85,13 @@ def test_few_patients_and_equal_differences_have_no_interval():
     assert interval(np.array([0.2, 0.1, 0.3, 0.1]), shares, 0.95) is None  # p is never below 1 / 8
     assert interval(np.array([0.2, 0.1, 0.3, 0.1]), shares, 0.8) is not None
     assert interval(0.1 * np.full(40, 1 / 40), np.full(40, 1 / 40), 0.95) is None
+
+
+def test_many_sizes_are_convolved_as_every_outcome_says():
+    random = np.random.default_rng(5)
+    for count in (1, 5, 12):
+        numbers = random.integers(-40, 60, size=count)
+        outcomes = np.abs(np.array(list(itertools.product((-1, 1), repeat=count))) @ numbers)
+        found = abs(numbers.sum())
+        expected = (outcomes > found).mean() + (outcomes == found).mean() / 2 if found else 1
+        assert exact_p_value(numbers) == pytest.approx(expected)

@@ -15,12 +15,12 @@ from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.delong import delong_test
 from dual_skd.metrics.differences import MetricDifference, paired_tests
-from dual_skd.metrics.intervals import RESAMPLES
+from dual_skd.metrics.estimates import LEVEL as INTERVAL
+from dual_skd.metrics.intervals import RESAMPLES, metric_intervals
 from dual_skd.metrics.mcnemar import match_tables, mcnemar_test
-from dual_skd.metrics.paired import LEVEL, holm, paired_differences
+from dual_skd.metrics.paired import LEVEL, holm
 from dual_skd.metrics.predictions import PredictionTable
 from dual_skd.metrics.resampling import patient_numbers
-from dual_skd.metrics.weighted import WeightedMetrics
 from dual_skd.options import Training, completed, marks
 from dual_skd.utils.wording import counted, metric_words, of_patients
 
@@ -34,8 +34,8 @@ def compare_runs(
     """Compares the predictions of two runs on the images that both have.
 
     The metrics and the area of every class are tested over patients (:mod:`dual_skd.metrics.differences`), right and
-    wrong by McNemar's test, whose p value is that of the accuracy. Calibration errors have an interval, by a paired
-    bootstrap over patients, but no test: their expected difference isn't 0 where both runs are calibrated equally
+    wrong by McNemar's test, whose p value is that of the accuracy. Calibration errors have an interval,
+    from those of the two runs, but no test: their expected difference isn't 0 where both runs are calibrated equally
     well. All p values of different hypotheses are one family, corrected by Holm. Patients are those in the data list of
     either run.
 
@@ -175,13 +175,18 @@ def _truth(labels: np.ndarray, k: int) -> np.ndarray:
 def _calibration(
     name: str, p: np.ndarray, q: np.ndarray, labels: np.ndarray, patients: Sequence[str], resamples: int, seed: int
 ) -> MetricDifference:
-    """The difference of a calibration error, with its interval by bootstrap."""
-    once = np.ones((1, len(labels)))
-    one, other = (float(WeightedMetrics(side, labels, [name])(once).overall[name][0]) for side in (p, q))
-    if not patient_numbers(patients, len(labels)).any():  # nothing can be resampled
-        return MetricDifference(one, other, one - other, reason="no interval: all images are of one patient")
-    found = paired_differences(p, q, labels, metrics=[name], patients=patients, resamples=resamples, seed=seed)[name]
-    return MetricDifference(one, other, found.value, found.low, found.high, reason=NOT_TESTED)
+    """The difference of a calibration error, from the two errors' own intervals (Bonferroni).
+
+    Chance raises the error of the surer method more, so that differences of resamples lie around a wrong value. Each
+    error's own interval allows for that: at half the risk for each, both hold, and with them all differences that they
+    allow.
+    """
+    given: dict[str, Any] = {"metrics": [name], "level": (1 + INTERVAL) / 2, "resamples": resamples, "seed": seed}
+    one, other = (metric_intervals(side, labels, patients, **given).overall[name] for side in (p, q))
+    found = MetricDifference(one.value, other.value, (one.value or 0.0) - (other.value or 0.0), reason=NOT_TESTED)
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return replace(found, reason=one.reason or other.reason)
+    return replace(found, low=one.low - other.high, high=one.high - other.low)
 
 
 def _corrected(entries: Mapping[str, dict[str, Any]], truths: Mapping[str, np.ndarray]) -> list[list[str]]:

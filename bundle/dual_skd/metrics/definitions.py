@@ -7,6 +7,7 @@ image was drawn. The metric of the images as they are has weights of one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, get_args
@@ -100,6 +101,10 @@ class Combination:
         return self.of(*(_of_classes(name, images) for name in self.metrics))
 
 
+def _one(predictions: Predictions) -> float:
+    return 1.0
+
+
 class Metric(NamedTuple):
     """How a metric is measured: as a mean over images, by ``columns``, or by functions of the weighted images.
 
@@ -110,6 +115,7 @@ class Metric(NamedTuple):
         overall: the value (R,) over all classes.
         per_class: the values (R, K) of each class against the rest.
         columns: numbers (N, F) whose weighted means, in absolute value and added up, are the value over all classes.
+        largest: the largest value that it can have for some predictions.
         lower_is_better: what its name says.
         by_rank: it needs the order of the images by score, which makes resampling slow.
         raised_by_chance: chance can only raise it, and raises it again in every resample.
@@ -118,6 +124,7 @@ class Metric(NamedTuple):
     overall: Callable[[WeightedImages], np.ndarray] | None = None
     per_class: Callable[[WeightedImages], np.ndarray] | None = None
     columns: Callable[[Predictions], np.ndarray] | None = None
+    largest: Callable[[Predictions], float] = _one
     lower_is_better: bool = False
     by_rank: bool = False
     raised_by_chance: bool = False
@@ -204,6 +211,14 @@ def brier(predictions: Predictions) -> np.ndarray:
     return (summed / 2 if p.shape[1] == 2 else summed)[:, None]  # both classes are off by the same
 
 
+def _largest_nll(predictions: Predictions) -> float:
+    return -math.log(TINY)
+
+
+def _largest_brier(predictions: Predictions) -> float:
+    return 2.0 if predictions.probabilities.shape[1] > 2 and not predictions.multi_label else 1.0
+
+
 def ece(predictions: Predictions) -> np.ndarray:
     """Expected calibration error in 15 bins of equal width (Guo 2017)."""
     return predictions.calibration_gaps(equal_mass=False)
@@ -224,8 +239,8 @@ TABLE = {
     "npv": Metric(per_class=npv),
     "harmonic_mean": Metric(per_class=harmonic_mean),
     "ece": Metric(columns=ece, lower_is_better=True, raised_by_chance=True),
-    "nll": Metric(columns=nll, lower_is_better=True),
-    "brier": Metric(columns=brier, lower_is_better=True),
+    "nll": Metric(columns=nll, largest=_largest_nll, lower_is_better=True),
+    "brier": Metric(columns=brier, largest=_largest_brier, lower_is_better=True),
     "ece_equal_mass": Metric(columns=ece_equal_mass, lower_is_better=True, raised_by_chance=True),
     "macro_auc": Metric(macro_auc, by_rank=True),
     "auc": Metric(per_class=auc, by_rank=True),

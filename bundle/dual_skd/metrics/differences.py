@@ -16,7 +16,7 @@ from scipy.stats import t as student
 
 from dual_skd.metrics import sign_flips
 from dual_skd.metrics.definitions import METRICS, TABLE, check_names
-from dual_skd.metrics.estimates import LEVEL
+from dual_skd.metrics.estimates import LEVEL, NO_VARIANCE
 from dual_skd.metrics.influence import Influence, degrees_of_freedom, difference, overall_influence, strata
 from dual_skd.metrics.mcnemar import mcnemar_test
 from dual_skd.metrics.resampling import patient_numbers
@@ -25,7 +25,6 @@ from dual_skd.metrics.weighted import Predictions
 from dual_skd.utils.wording import first_few
 
 TESTED = tuple(name for name in METRICS if not TABLE[name].raised_by_chance)
-_NO_VARIANCE = "no interval: the images leave no variance to estimate"
 _FEW = "no interval: fewer than six patients, whose differences can all have one sign by chance"
 
 
@@ -116,7 +115,7 @@ def mean_test(one: np.ndarray, other: np.ndarray, units: np.ndarray, *, level: f
     limits = sign_flips.interval(apart, shares, level) if apart.any() else (0.0, 0.0)
     if limits is None:
         few = 2 * 0.5 ** len(apart) >= 1 - level
-        return replace(found, reason=_FEW if few else _NO_VARIANCE)
+        return replace(found, reason=_FEW if few else NO_VARIANCE)
     return replace(found, low=limits[0], high=limits[1])
 
 
@@ -141,7 +140,7 @@ def influence_test(
     error = apart.standard_error(units)
     found = MetricDifference(one.value, other.value, apart.value)
     if not error:
-        return replace(found, p=None if apart.value else 1.0, reason=_NO_VARIANCE)
+        return replace(found, p=None if apart.value else 1.0, reason=NO_VARIANCE)
     freedom = degrees_of_freedom(apart, units, kinds)
     half = float(student.ppf((1 + level) / 2, freedom)) * error
     p = 2 * float(student.sf(abs(apart.value) / error, freedom))

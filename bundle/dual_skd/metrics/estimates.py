@@ -9,6 +9,7 @@ import numpy as np
 
 LEVEL = 0.95
 DEFINED_SHARE = 0.9  # an interval needs the metric in this share of the resamples; a class of two patients misses it
+NO_VARIANCE = "no interval: the images leave no variance to estimate"
 _EQUAL = 1e-12  # differences between resamples below this are rounding
 
 
@@ -60,4 +61,4 @@ def from_resamples(value: float, low: float, high: float, share: float) -> Estim
         )
     if high - low < _EQUAL:
         return Estimate(value, reason="no interval: (almost) all resamples give the same value")
-    return Estimate(value, low, high)
+    return Estimate(value, min(low, value), max(high, value))  # percentiles of few patients may be beside the value

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from dual_skd.metrics.definitions import TABLE, Combination, Mean, Ratio, auc
-from dual_skd.metrics.estimates import Estimate
+from dual_skd.metrics.estimates import NO_VARIANCE, Estimate
 from dual_skd.metrics.influence import (
     Influence,
     Share,
@@ -31,6 +31,8 @@ from dual_skd.metrics.influence import (
 )
 from dual_skd.metrics.score_intervals import area_score_interval, mover_interval, wilson_interval
 from dual_skd.metrics.weighted import Predictions
+
+_NOTHING = 1e-12  # a mean below it is rounding
 
 
 class Measured(NamedTuple):
@@ -146,11 +148,16 @@ class FormulaIntervals:
     def _positive_mean(self, name: str) -> Estimate:
         """A mean of positive numbers over images, such as a log likelihood: Student's t of its logarithm."""
         influence = overall_influence(self._predictions, name, self._units)
-        if influence is None or influence.value <= 0:
-            return Estimate(None if influence is None else influence.value, reason="no interval: no image is off")
-        error = influence.standard_error(self._units) / influence.value  # of the logarithm, by the delta method
-        half = float(stdtrit(patients_of(influence.rests_on, self._units) - 1, (1 + self._level) / 2)) * error
-        return Estimate(influence.value, influence.value * math.exp(-half), influence.value * math.exp(half))
+        if influence is None:
+            raise TypeError(f"{name} has no formula over all classes.")
+        value, error = influence.value, influence.standard_error(self._units)
+        if not error:
+            return Estimate(value, reason=NO_VARIANCE if value > _NOTHING else "no interval: no image is off")
+        # of the logarithm, by the delta method
+        half = float(stdtrit(patients_of(influence.rests_on, self._units) - 1, (1 + self._level) / 2)) * error / value
+        largest = TABLE[name].largest(self._predictions)
+        high = min(value * math.exp(min(half, max(math.log(largest / value), 0))), largest)
+        return Estimate(value, value * math.exp(-half), high)
 
     def _area(self, k: int) -> Measured:
         """The area of a class by Newcombe's interval and the design effect."""
@@ -207,4 +214,4 @@ class FormulaIntervals:
         )
         related = correlations([part.influence for part in inside], self._units)
         low, high = mover_interval(values, lows, highs, weights[weights > 0], related)
-        return Estimate(value, low, high)
+        return Estimate(value, max(low, 0.0), min(max(high, value), 1.0))

@@ -49,7 +49,8 @@ def correlations(influences: Sequence[Influence], units: np.ndarray) -> np.ndarr
     """Correlations between the errors of P metrics of the same images (P, P).
 
     Where one has no variance to estimate, it is 0 with metrics that share no unit with it, and 1 with others, which is
-    on the safe side for their mean.
+    on the safe side for their mean. Few units say little of a correlation, two of them always 1 or -1. So one more unit
+    counts that says 1.
 
     Args:
         influences: of the metrics.
@@ -60,7 +61,11 @@ def correlations(influences: Sequence[Influence], units: np.ndarray) -> np.ndarr
     lengths = np.sqrt(np.square(errors).sum(axis=1))
     known = lengths > _NOTHING
     errors = np.divide(errors, lengths[:, None], out=np.zeros_like(errors), where=known[:, None])
-    found = np.where(known[:, None] & known, np.clip(errors @ errors.T, -1, 1), rests_on @ rests_on.T > 0)
+    units_of = rests_on.sum(axis=1)
+    fewer = np.minimum(units_of[:, None], units_of)
+    seen = (fewer * np.clip(errors @ errors.T, -1, 1) + 1) / (fewer + 1)
+    share = rests_on @ rests_on.T > 0
+    found = np.where(share, np.where(known[:, None] & known, seen, 1), 0)
     np.fill_diagonal(found, 1)
     return found
 

@@ -287,7 +287,7 @@ class _Limits:
         low, high, share = map(float, limits)
         if noise is not None:
             by_chance = observed <= np.quantile(noise, self._level)
-            low, high = 0.0 if by_chance else max(2 * observed - high, 0.0), max(2 * observed - low, observed)
+            low, high = 0.0 if by_chance else max(2 * observed - high, 0.0), min(2 * observed - low, 1.0)
         return from_resamples(observed, low, high, share)
 
     def _why_undefined(self, name: str, k: int | None) -> str:

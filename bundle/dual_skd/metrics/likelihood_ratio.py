@@ -17,6 +17,7 @@ from dual_skd.metrics.validation import checked_columns
 
 _WIDEST = 60.0  # of the logarithm of a ratio
 _HALVINGS = 100
+_NOTHING = 1e-15  # a difference of shares below it is rounding
 
 
 @dataclass(frozen=True)
@@ -126,4 +127,6 @@ def _score(x: float, n: float, y: float, m: float, ratio: float) -> float:
     upper = ratio * lower
     variance = upper * (1 - upper) / n + ratio**2 * lower * (1 - lower) / m
     apart = x / n - ratio * y / m
+    if abs(apart) < _NOTHING:  # no error, and where every answer is the same no variance either
+        return 0.0
     return apart / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, apart)

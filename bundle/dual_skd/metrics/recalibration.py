@@ -188,8 +188,7 @@ def fit_logistic(log_p: np.ndarray, labels: np.ndarray, units: np.ndarray, *, sl
     relative = log_p - log_p[:, :1]
     if slope and (np.ptp(relative, axis=0).max() < 1e-9 or (classes == 2 and _separate(relative[:, 1], labels))):
         return None
-    at = np.zeros(classes - 1 + slope)
-    at[classes - 1 :] = 1
+    at = np.zeros(classes - 1 + slope)  # there the likelihood bends most: from 1, sure risks send the steps astray
     loss, p = _loss(relative, truth, at)
     for _ in range(_STEPS):
         scores, hessian = _derivatives(relative, truth, p, slope)
@@ -214,7 +213,10 @@ def fit_logistic(log_p: np.ndarray, labels: np.ndarray, units: np.ndarray, *, sl
     patients = int(units.max()) + 1
     sums = np.zeros((patients, len(at)))
     np.add.at(sums, units, scores)
-    inverse = np.linalg.inv(hessian)
+    try:
+        inverse = np.linalg.inv(hessian)
+    except np.linalg.LinAlgError:
+        return None
     correction = patients / max(patients - 1, 1) * (images - 1) / max(images - len(at), 1)
     return LogisticFit(
         np.append(0, at[: classes - 1]), float(at[-1]) if slope else 1.0, correction * inverse @ sums.T @ sums @ inverse

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dual_skd.metrics.estimates import LEVEL, Estimate
+from dual_skd.metrics.estimates import LEVEL, NO_VARIANCE, Estimate
 from dual_skd.metrics.recalibration import SMALLEST, fit_logistic, log_probabilities, too_few_patients
 from dual_skd.metrics.reliability_diagram import bin_edges, bin_numbers
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.score_intervals import normal_quantile, wilson_interval
 from dual_skd.metrics.validation import checked_class_names, checked_predictions
+from dual_skd.utils.wording import counted
 
 CURVE_BINS = 10  # at most, of a calibration curve
 IMAGES_PER_BIN = 10  # at least
+_WIDEST = 50.0  # half width of an interval on the scale of log odds, beyond which it says nothing
+_NOTHING = 1e-9  # standard errors below it are rounding
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def _of_class(
     else:
         log_p = log_probabilities(np.stack([rest, risk], axis=1))
         ends = int(((risk <= 0) | (rest <= 0)).sum())
-        note = f"risks of exactly 0 or 1 in {ends} images, taken for {SMALLEST:g} or less away from it" if ends else ""
+        those = counted(ends, "risk is", "risks are")
+        note = f"{those} exactly 0 or 1, taken for {SMALLEST:.7f} or less away from it" if ends else ""
         slope, intercept = (_fitted(log_p, there, units, level, note, slope=which) for which in (True, False))
         ratio = _observed_expected(risk, there, units, level)
     events, patients = int(there.sum()), len(np.unique(units[there]))
@@ -132,9 +136,15 @@ def _fitted(
     """Slope, or intercept with the logit as offset."""
     fitted = fit_logistic(log_p, there.astype(int), units, slope=slope)
     if fitted is None:
-        return Estimate(None, reason=_why_no_slope(log_p[:, 1] - log_p[:, 0]))
+        no_intercept = "no intercept: nearly every risk is 0 or 1, and right or wrong as a whole"
+        return Estimate(None, reason=_why_no_slope(log_p[:, 1] - log_p[:, 0]) if slope else no_intercept)
     value = fitted.slope if slope else float(fitted.intercepts[1])
-    half = normal_quantile(level) * float(np.sqrt(fitted.covariance[-1, -1]))
+    error = float(np.sqrt(fitted.covariance[-1, -1]))
+    if error < _NOTHING:
+        return Estimate(value, reason=NO_VARIANCE)
+    half = normal_quantile(level) * error
+    if half > _WIDEST:
+        return Estimate(value, reason="no interval: the risks are so near 0 and 1 that the likelihood is nearly flat")
     return Estimate(value, value - half, value + half, note)
 
 
@@ -151,6 +161,8 @@ def _observed_expected(risk: np.ndarray, there: np.ndarray, units: np.ndarray, l
     ratio, patients = float(there.sum() / risk.sum()), int(units.max()) + 1
     sums = np.bincount(units, weights=there - ratio * risk)
     variance = patients / (patients - 1) * float(sums @ sums) / float(there.sum()) ** 2
+    if variance < _NOTHING**2:
+        return Estimate(ratio, reason=NO_VARIANCE)
     factor = float(np.exp(normal_quantile(level) * np.sqrt(variance)))
     return Estimate(ratio, ratio / factor, ratio * factor)
 

@@ -43,9 +43,7 @@ def exact_p_value(differences: np.ndarray) -> float:
     distribution, first = np.ones(1), 0  # of the sum, from its smallest value
     for size, count in zip(sizes[sizes > 0], counts[sizes > 0], strict=True):
         heads, share = _fair_coins(int(count))
-        steps = np.zeros(2 * int(size) * (len(share) - 1) + 1)
-        steps[:: 2 * int(size)] = share
-        distribution = np.convolve(distribution, steps)
+        distribution = _with_coins(distribution, 2 * int(size), share)
         first += int(size) * (2 * heads - int(count))
     distance = np.abs(np.arange(first, first + len(distribution)))
     return float(distribution[distance > found].sum() + distribution[distance == found].sum() / 2)
@@ -132,6 +130,16 @@ def _saddlepoint(size: np.ndarray, found: float) -> float:
 def _all_signs(count: int) -> np.ndarray:
     """Every outcome (2^n, n) of n signs."""
     return 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+
+
+def _with_coins(distribution: np.ndarray, step: int, share: np.ndarray) -> np.ndarray:
+    """The distribution after moves by 0, 1, 2, ... steps, of which each has its share of the chance."""
+    columns = -(-len(distribution) // step) * step  # the sums that differ by whole steps are a row of the transpose
+    rows = np.pad(distribution, (0, columns - len(distribution))).reshape(-1, step)
+    moved = np.zeros((len(rows) + len(share) - 1, step))
+    for place, part in enumerate(share):
+        moved[place : place + len(rows)] += part * rows
+    return moved.reshape(-1)[: len(distribution) + step * (len(share) - 1)]
 
 
 def _fair_coins(count: int) -> tuple[int, np.ndarray]:

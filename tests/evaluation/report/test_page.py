@@ -83,8 +83,8 @@ def test_numbers_stand_with_their_intervals(run_folder):
     _, _, words = rendered(directory)
     accuracy = analyse(read_run(directory), resamples=20).metrics.overall["accuracy"]
     assert f"accuracy{accuracy.value:.3f} {accuracy.low:.3f} to {accuracy.high:.3f}" in words
-    assert "1 images were left out because a twin of them is in training (1 exact copies, 0 near copies)" in words
-    assert "1 files could not be used and were skipped" in words
+    assert "1 image was left out because a twin is in training (1 exact copies, 0 near copies)" in words
+    assert "1 file could not be used: skipped" in words
     assert "Thresholds were chosen on 30 validation images" in words
     assert "The model of epoch 1 was kept, the best by macro AUC" in words
     assert "10.0% of the large network" in words
@@ -383,7 +383,7 @@ def test_a_recalibration_stands_beside_the_numbers_as_they_are(run_folder, class
     _, _, words = rendered(directory, recalibrating=recalibrating)
     found = analyse(read_run(directory), resamples=20, options=Reporting(**recalibrating))
     one = found.recalibration
-    assert "The intercept was fitted on" in words and f"measured on the other {one.images} images of" in words
+    assert "The intercept was fitted on" in words and f"measured on {one.images} images of" in words
     assert f"b{one.intercepts['b']:.6f}1.000000" in words
     before, after = (side.metrics["nll"].value for side in (one.before, one.after))
     row = words.split("numberas it isrecalibrated")[1].split("Brier")[0]

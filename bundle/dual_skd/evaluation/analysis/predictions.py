@@ -106,8 +106,10 @@ class Predictions:
         """How many patients the predictions are of, and of how many of all ``images`` behind them none is known."""
         known = [name for name in self.patients if name]
         unknown = len(self.patients) - len(known)
+        whose = "the patient of 1" if unknown == 1 else f"the patients of {unknown}"
+        those = "isn't known; that image counts" if unknown == 1 else "aren't known; each of those images counts"
         reason = (
-            f"the patients of {unknown} of {images} images aren't known; each of those images counts as a "
-            "patient of its own, which makes intervals too narrow where a patient has several"
+            f"{whose} of {images} images {those} as a patient of its own, which makes intervals too narrow where a "
+            "patient has several"
         )
         return Patients(len(set(known)), unknown, reason if unknown else "")

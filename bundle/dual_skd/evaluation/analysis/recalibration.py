@@ -143,5 +143,5 @@ def in_words(found: Mapping[str, Any]) -> str:
     by = "intercept and slope" if found["form"] == "slope" else "intercept"
     return (
         f"{by} of {counted(found['fitted_patients'], 'patient')}: NLL {before:.3f} as it is, {after:.3f} recalibrated, "
-        f"on {counted(found['images'], 'image')} of the {found['patients']} others"
+        f"on {counted(found['patients'], 'other')}"
     )

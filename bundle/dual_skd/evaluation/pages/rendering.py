@@ -97,7 +97,7 @@ def number(value: float | None, digits: int | None = None) -> str:
         return "–"
     if digits is None:
         digits = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:.{digits}f}"
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # without -0.000
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -41,7 +41,7 @@ def comparison_page(
     different = [[name, *map(str, values)] for name, values in options.items()]
     return render(
         "comparison.html",
-        title=f"{names[0]} and {names[1]} compared on {found['shared']} {found['unit']}s ({split})",
+        title=f"{names[0]} and {names[1]} compared on {counted(found['shared'], found['unit'])} ({split})",
         unfinished=unfinished,
         optimistic=optimistic,
         verdict=verdict(found, names),
@@ -93,8 +93,8 @@ def verdict(found: Mapping[str, Any], names: tuple[str, str]) -> str:
         return f"Beyond chance (p below {LEVEL} after Holm): {'; '.join(better_in)}."
     if not found["hypotheses"]:
         return "No metric could be tested for chance."
-    units = counted(found["patients"], "patient") if found["patients"] else counted(found["shared"], found["unit"])
-    why = f": {units} are too few for that" if found["few"] else ""
+    count, unit = (found["patients"], "patient") if found["patients"] else (found["shared"], found["unit"])
+    why = f": {counted(count, f'{unit} is', f'{unit}s are')} too few for that" if found["few"] else ""
     return f"No difference is beyond chance (p below {LEVEL} after Holm){why}."
 
 
@@ -104,7 +104,7 @@ def right_and_wrong(found: Mapping[str, Any], names: tuple[str, str]) -> str:
     if right is None:
         return ""
     return (
-        f"Both are right about {right['both']} {found['unit']}s, {names[0]} alone about {right['only_one']}, "
+        f"Both are right about {counted(right['both'], found['unit'])}, {names[0]} alone about {right['only_one']}, "
         f"{names[1]} alone about {right['only_other']}, neither about {right['neither']}; the p value of the accuracy "
         "is McNemar's."
     )

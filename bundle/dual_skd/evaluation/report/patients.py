@@ -86,6 +86,17 @@ def patients_in_words(known: int, without: int) -> str:
     return f"{known}, and {counted(without, 'image')} without a known one" if known else "not known"
 
 
+def behind(images: int, patients: int, unit: str) -> str:
+    """Rows and whom they are of: "40 images of 21 patients"; of patients "21 patients".
+
+    Args:
+        images: number of rows.
+        patients: number of patients, an image without a known one counting as one.
+        unit: what a row is.
+    """
+    return counted(images, unit) + (f" of {counted(patients, 'patient')}" if unit == "image" else "")
+
+
 def class_counts(analysis: Analysis) -> tuple[list[str], list[list[Any]]]:
     """Two columns of a table with a row per class: images and patients, what is measured first."""
     columns = (analysis.class_images, analysis.class_patients, analysis.class_images_without_patient)
