@@ -9,7 +9,7 @@ from dual_skd.evaluation.analysis import Analysis
 from dual_skd.evaluation.report import drawing
 
 READING = (
-    "Images are sorted by the risk of the class, in groups of about equal size. The height is the share of a group "
+    "{units} are sorted by the risk of the class, in groups of about equal size. The height is the share of a group "
     "that is of the class. On the dotted line risks are right, below it too high, above it too low. The 95% bars take "
     "into account that images of one patient are alike."
 )
@@ -39,6 +39,6 @@ def risk_curves(analysis: Analysis) -> list[drawing.Plot]:
         described = ", ".join(f"{one.class_name} in {len(one.curve)} groups" for one in part)
         found.append(drawing.Plot(
             f"risk_calibration{number}", figure, "Calibration curve", f"observed share against risk of {described}",
-            "The next classes, read as the first ones." if start else READING,
+            "The next classes, read as the first ones." if start else READING.format(units=analysis.unit.many.capitalize()),
         ))  # fmt: skip
     return found

@@ -15,11 +15,14 @@ from dual_skd.metrics.risks import RiskCalibration
 ENOUGH = 100  # patients with and without a class, for numbers that say something (Vergouwe 2005; Collins 2016)
 
 
-def risks(found: Sequence[RiskCalibration]) -> Table:
-    """Slope, intercept and observed / expected of each class."""
-    head = ["class", "images of it", "patients with it", "slope", "intercept", "observed / expected"]
-    rows = [[one.class_name, one.events, one.event_patients, one.slope, one.intercept, one.observed_expected]
-            for one in found]  # fmt: skip
+def risks(found: Sequence[RiskCalibration], unit: str) -> Table:
+    """Slope, intercept and observed / expected of each class; of patients (``unit``) without a number of images."""
+    images = unit == "image"
+    head = ["class", *["images of it"] * images, "patients with it", "slope", "intercept", "observed / expected"]
+    rows = [
+        [one.class_name, *[one.events] * images, one.event_patients, one.slope, one.intercept, one.observed_expected]
+        for one in found
+    ]
     return Table(head, rows)
 
 
