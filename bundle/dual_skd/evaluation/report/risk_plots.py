@@ -20,7 +20,7 @@ def risk_curves(analysis: Analysis) -> list[drawing.Plot]:
     classes = analysis.risk_calibration
     if len(classes) == 2 and not analysis.multi_label:
         classes = classes[1:]
-    found = []
+    found, reading = [], READING.format(units=analysis.unit.many.capitalize())
     for start in range(0, len(classes), drawing.CURVES_PER_PLOT):
         part = classes[start : start + drawing.CURVES_PER_PLOT]
         figure, axis = drawing.new_figure(3.9)
@@ -39,6 +39,6 @@ def risk_curves(analysis: Analysis) -> list[drawing.Plot]:
         described = ", ".join(f"{one.class_name} in {len(one.curve)} groups" for one in part)
         found.append(drawing.Plot(
             f"risk_calibration{number}", figure, "Calibration curve", f"observed share against risk of {described}",
-            "The next classes, read as the first ones." if start else READING.format(units=analysis.unit.many.capitalize()),
+            "The next classes, read as the first ones." if start else reading,
         ))  # fmt: skip
     return found
