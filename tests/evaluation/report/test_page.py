@@ -17,6 +17,7 @@ from dual_skd.evaluation.report.commands import commands
 from dual_skd.evaluation.report.model_card import model_card
 from dual_skd.evaluation.report.page import ReportContent, page
 from dual_skd.evaluation.report.plots import all_plots
+from dual_skd.evaluation.report.writer import write_report
 from dual_skd.evaluation.run_files import read_run
 from dual_skd.options import Reporting
 
@@ -405,3 +406,15 @@ def test_a_recalibration_that_can_not_be_is_explained_in_its_place(run_folder):
     analysis = analyse(read_run(directory), resamples=20, options=Reporting(recalibrate="slope"))
     assert "No recalibration: of those left" in model_card(analysis)
     assert set(to_json(analysis)["recalibration"]) == {"form", "share", "reason"}
+
+
+def test_a_page_of_patients_does_not_count_patients_as_images(run_folder):
+    labels = np.repeat(np.arange(80) % 2, 2)
+    p = np.random.default_rng(2).dirichlet(np.ones(2), 160)
+    patients = [f"p{image // 2}" for image in range(160)]
+    directory = run_folder(labels, p, class_names=("well", "ill"), patients=patients)
+    asked = {"per": "patient", "combine": "max", "recalibrate": "intercept", "recalibrate_share": 0.5}
+    made = write_report(directory, images=False, speed=False, resamples=20, **asked)
+    words = " ".join(made.read_text(encoding="utf-8").split())
+    assert "fitted on 40 patients, drawn at random" in words and "measured on 40 patients, the others" in words
+    assert "images of it" not in words and "Patients are sorted by the risk of the class" in words

@@ -30,7 +30,8 @@ def headline(analysis: Analysis) -> str:
         sentences = [f"{right} of {rows * len(names)} labels were answered right ({accuracy.value:.1%})."]
     else:
         right = sum(row[k] for k, row in enumerate(cells))
-        sentences = [f"{right} of {rows} {unit.many} were answered right ({accuracy.value:.1%})."]
+        verb = "was" if right == 1 else "were"
+        sentences = [f"{right} of {counted(rows, unit.name)} {verb} answered right ({accuracy.value:.1%})."]
     if accuracy.low is None:
         sentences.append(sentence(accuracy.reason))
     else:
