@@ -101,6 +101,16 @@ def test_a_perfect_result_counts_patients_and_no_other_result_is_surer():
     assert auc_interval(scores + np.arange(80) / 100, ill, patients=patients).low <= best.low
 
 
+def test_a_perfect_mean_over_many_classes_is_surer_than_one_with_errors():
+    labels = np.repeat(np.arange(10), 4)
+    p = np.eye(10)[labels] * 0.5 + 0.05
+    perfect = metric_intervals(p, labels, resamples=10).overall
+    p[[0, 5]] = np.roll(p[[0, 5]], 1, axis=1)
+    wrong = metric_intervals(p, labels, resamples=10).overall
+    for name in ("macro_auc", "f1", "balanced_accuracy"):
+        assert perfect[name].value == 1 and 0.8 < perfect[name].low and wrong[name].low < perfect[name].low
+
+
 def test_an_area_has_newcombes_interval_and_the_mean_of_two_classes_is_that_area():
     random = np.random.default_rng(1)
     labels = (random.random(70) < 0.3).astype(int)

@@ -28,12 +28,18 @@ class Influence(NamedTuple):
     Attributes:
         value: the metric; nan where it isn't defined.
         of_images: influence of each image (N,), with the small-sample factor of its side: n / (n - 1) for n patients.
-        rests_on: the images (N,) that it is measured on.
+        reach: how large the influence of each image (N,) can become, whatever is predicted; 0 for an image that the
+            metric isn't measured on.
     """
 
     value: float
     of_images: np.ndarray
-    rests_on: np.ndarray
+    reach: np.ndarray
+
+    @property
+    def rests_on(self) -> np.ndarray:
+        """The images (N,) that the metric is measured on."""
+        return self.reach > 0
 
     def per_unit(self, units: np.ndarray) -> np.ndarray:
         """What each independent unit, such as a patient, adds (U,)."""
@@ -48,26 +54,30 @@ class Influence(NamedTuple):
 def correlations(influences: Sequence[Influence], units: np.ndarray) -> np.ndarray:
     """Correlations between the errors of P metrics of the same images (P, P).
 
-    Where one has no variance to estimate, it is 0 with metrics that share no unit with it, and 1 with others, which is
-    on the safe side for their mean. Few units say little of a correlation, two of them always 1 or -1. So one more unit
-    counts that says 1.
+    Where one has no variance to estimate, it is that of the largest influences that the units can have: 0 for metrics
+    that share no unit, 1 for the same metric, and for most pairs on the safe side. Few units say little of a
+    correlation, two of them always 1 or -1. So one more unit counts that says 1.
 
     Args:
         influences: of the metrics.
         units: number of each image's patient (N,).
     """
     errors = np.stack([one.per_unit(units) for one in influences])
-    rests_on = np.stack([np.bincount(units, weights=one.rests_on) > 0 for one in influences]).astype(float)
-    lengths = np.sqrt(np.square(errors).sum(axis=1))
-    known = lengths > _NOTHING
-    errors = np.divide(errors, lengths[:, None], out=np.zeros_like(errors), where=known[:, None])
-    units_of = rests_on.sum(axis=1)
-    fewer = np.minimum(units_of[:, None], units_of)
-    seen = (fewer * np.clip(errors @ errors.T, -1, 1) + 1) / (fewer + 1)
-    share = rests_on @ rests_on.T > 0
-    found = np.where(share, np.where(known[:, None] & known, seen, 1), 0)
+    largest = np.stack([np.bincount(units, weights=one.reach) for one in influences])
+    known = np.linalg.norm(errors, axis=1) > _NOTHING
+    fewer = np.minimum.outer(*[(largest > 0).sum(axis=1)] * 2)
+    seen = (fewer * _cosines(errors) + 1) / (fewer + 1)
+    possible = _cosines(largest)
+    found = np.where(known[:, None] & known, np.where(possible > 0, seen, 0), possible)
     np.fill_diagonal(found, 1)
     return found
+
+
+def _cosines(rows: np.ndarray) -> np.ndarray:
+    """Of the angles between rows; 0 with a row of zeros."""
+    lengths = np.linalg.norm(rows, axis=1)[:, None]
+    unit = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > _NOTHING)
+    return np.clip(unit @ unit.T, -1, 1)
 
 
 def ratio_influence(numerator: np.ndarray, denominator: np.ndarray, units: np.ndarray) -> Influence:
@@ -80,10 +90,12 @@ def ratio_influence(numerator: np.ndarray, denominator: np.ndarray, units: np.nd
     """
     inside, total = denominator > 0, float(denominator.sum())
     if not total:
-        return Influence(np.nan, np.zeros(len(units)), inside)
+        return Influence(np.nan, np.zeros(len(units)), denominator)
     value = float(numerator.sum()) / total
     factor = _small_sample(inside, units)
-    return Influence(value, (numerator - value * denominator) * factor / total, inside)
+    return Influence(
+        value, (numerator - value * denominator) * factor / total, (denominator / total).astype(np.float32)
+    )
 
 
 def area_influence(scores: np.ndarray, positive: np.ndarray, units: np.ndarray) -> Influence:
@@ -98,9 +110,9 @@ def area_influence(scores: np.ndarray, positive: np.ndarray, units: np.ndarray) 
         units: number of each image's patient (N,).
     """
     up, down = int(positive.sum()), int((~positive).sum())
-    everything = np.ones(len(scores), dtype=bool)
+    reach = (1 / np.where(positive, max(up, 1), max(down, 1))).astype(np.float32)
     if not (up and down):
-        return Influence(np.nan, np.zeros(len(scores)), everything)
+        return Influence(np.nan, np.zeros(len(scores)), reach)
     ranks = rankdata(scores)
     placement = np.empty(len(scores))
     placement[positive] = (ranks[positive] - rankdata(scores[positive])) / down
@@ -109,7 +121,7 @@ def area_influence(scores: np.ndarray, positive: np.ndarray, units: np.ndarray) 
     influence = placement - area
     for side, size in ((positive, up), (~positive, down)):
         influence[side] *= _small_sample(side, units) / size
-    return Influence(area, influence, everything)
+    return Influence(area, influence, reach)
 
 
 class Share(NamedTuple):
@@ -195,16 +207,18 @@ def mean_influence(parts: Sequence[Sequence[Influence]], mean: Mean) -> Influenc
     flat = [part for of_metric in parts for part in of_metric]
     values = np.array([[part.value for part in of_metric] for of_metric in parts])
     weights = mean.weights(values)
-    rests_on = np.any([part.rests_on for part in flat], axis=0)
     if np.isnan(weights).any():
-        return Influence(np.nan, np.zeros(len(rests_on)), rests_on)
-    total = np.einsum("p,pn->n", weights.ravel(), np.stack([part.of_images for part in flat]))
-    return Influence(float((weights * np.nan_to_num(values)).sum()), total, rests_on)
+        return Influence(np.nan, np.zeros_like(flat[0].reach), np.zeros_like(flat[0].reach))
+    total, reach = (
+        np.einsum("p,pn->n", weights.ravel(), np.stack([getattr(part, name) for part in flat]))
+        for name in ("of_images", "reach")
+    )
+    return Influence(float((weights * np.nan_to_num(values)).sum()), total, reach)
 
 
 def difference(one: Influence, other: Influence) -> Influence:
     """Influence on how much larger one metric is than another of the same images."""
-    return Influence(one.value - other.value, one.of_images - other.of_images, one.rests_on | other.rests_on)
+    return Influence(one.value - other.value, one.of_images - other.of_images, one.reach + other.reach)
 
 
 def strata(truth: np.ndarray, units: np.ndarray) -> np.ndarray:
