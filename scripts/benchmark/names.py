@@ -46,7 +46,7 @@ ROWS = {
     "cps_views_twins": "another view and a copy",
     "cps_confident": "unlabelled images, each other's confident class",
     "soft_teaching": "unlabelled images, each other's probabilities",
-    "soft_teaching_twins": "the same, a copy as second network",
+    "soft_teaching_twins": "each other's probabilities, a copy as second network",
     "mean_teacher": "unlabelled images, mean teacher",
     "mean_teacher_dual": "the same, teacher from other layers",
     "self_training": "unlabelled images, one network's own class",
