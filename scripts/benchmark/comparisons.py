@@ -19,13 +19,13 @@ from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.differences import TESTED
 from dual_skd.metrics.influence import difference, overall_influence
 from dual_skd.metrics.mcnemar import mcnemar_test
+from dual_skd.metrics.paired import SIGNIFICANCE
 from dual_skd.metrics.predictions import PredictionTable
 from dual_skd.metrics.score_intervals import normal_quantile
 from dual_skd.metrics.weighted import Predictions
 
 DISTANCE = 1.5  # between classes, in standard deviations of a score
 COMMON = 0.5  # of the variance of either method's scores
-LEVEL = 0.05
 COLUMNS = {
     "accuracy": "accuracy (McNemar)",
     "balanced_accuracy": "balanced accuracy",
@@ -110,16 +110,18 @@ def called_different(setting: Setting, seed: int) -> dict[str, bool]:
     tested: dict[str, dict[str, Any]] = {name: found["metrics"][name] for name in TESTED}
     if found["areas"]:
         tested["class_auc"] = found["areas"][0]  # of the rarest class
-    below = {name: entry["p"] is not None and entry["p"] < LEVEL for name, entry in tested.items()}
+    below = {name: entry["p"] is not None and entry["p"] < SIGNIFICANCE for name, entry in tested.items()}
     every = [*tested.values(), *found["areas"]]
-    below["any_after_holm"] = any(entry["p_holm"] is not None and entry["p_holm"] < LEVEL for entry in every)
+    below["any_after_holm"] = any(entry["p_holm"] is not None and entry["p_holm"] < SIGNIFICANCE for entry in every)
     low, high = tested["accuracy"]["low"], tested["accuracy"]["high"]
     below["disagreeing"] = below["accuracy"] != (low is not None and not low <= 0 <= high)
-    below["mcnemar_of_images"] = mcnemar_test(pair[0].argmax(1), pair[1].argmax(1), labels).p < LEVEL
+    below["mcnemar_of_images"] = mcnemar_test(pair[0].argmax(1), pair[1].argmax(1), labels).p < SIGNIFICANCE
     areas = [overall_influence(Predictions(p, labels, None, None, False), "macro_auc", units) for p in pair]
     if areas[0] is not None and areas[1] is not None:
         apart = difference(areas[0], areas[1])
-        below["normal_macro_auc"] = abs(apart.value) > normal_quantile(1 - LEVEL) * apart.standard_error(units) > 0
+        below["normal_macro_auc"] = (
+            abs(apart.value) > normal_quantile(1 - SIGNIFICANCE) * apart.standard_error(units) > 0
+        )
     return below
 
 

@@ -15,10 +15,10 @@ from dual_skd.evaluation.run_files import RunFiles
 from dual_skd.metrics.definitions import METRICS
 from dual_skd.metrics.delong import delong_test
 from dual_skd.metrics.differences import MetricDifference, paired_tests
-from dual_skd.metrics.estimates import LEVEL as INTERVAL
+from dual_skd.metrics.estimates import LEVEL
 from dual_skd.metrics.intervals import RESAMPLES, metric_intervals
 from dual_skd.metrics.mcnemar import match_tables, mcnemar_test
-from dual_skd.metrics.paired import LEVEL, holm
+from dual_skd.metrics.paired import SIGNIFICANCE, holm
 from dual_skd.metrics.predictions import PredictionTable
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.options import Training, completed, marks
@@ -103,7 +103,7 @@ def compare_runs(
     entries |= dict(zip(truths, found["areas"], strict=True))
     found["hypotheses"] = _corrected(entries, truths)
     units = len(set(patient_numbers(patients, len(labels))))
-    found["few"] = len(found["hypotheses"]) * 2 * 0.5**units >= LEVEL
+    found["few"] = len(found["hypotheses"]) * 2 * 0.5**units >= SIGNIFICANCE
     return found
 
 
@@ -181,7 +181,7 @@ def _calibration(
     error's own interval allows for that: at half the risk for each, both hold, and with them all differences that they
     allow.
     """
-    given: dict[str, Any] = {"metrics": [name], "level": (1 + INTERVAL) / 2, "resamples": resamples, "seed": seed}
+    given: dict[str, Any] = {"metrics": [name], "level": (1 + LEVEL) / 2, "resamples": resamples, "seed": seed}
     one, other = (metric_intervals(side, labels, patients, **given).overall[name] for side in (p, q))
     found = MetricDifference(one.value, other.value, (one.value or 0.0) - (other.value or 0.0), reason=NOT_TESTED)
     if one.low is None or one.high is None or other.low is None or other.high is None:

@@ -18,7 +18,7 @@ from dual_skd.metrics.resampling import drawn_weights, patient_numbers
 from dual_skd.metrics.validation import checked_labels, checked_probabilities
 from dual_skd.metrics.weighted import WeightedMetrics
 
-LEVEL = 0.05  # p values below it after the correction tell a difference from chance
+SIGNIFICANCE = 0.05  # p values below it after the correction tell a difference from chance
 
 
 class Difference(NamedTuple):
@@ -125,17 +125,18 @@ def holm(p_values: Sequence[float], *, resamples: int | None = None) -> list[flo
         adjusted p values in the same order.
 
     Raises:
-        InputError: the smallest p value that so many resamples can give would be :data:`LEVEL` or more after the
+        InputError: the smallest p value that so many resamples can give would be :data:`SIGNIFICANCE` or more after the
             correction, so that nothing could ever be told from chance.
 
     Example:
         >>> holm([0.01, 0.02])
         [0.02, 0.02]
     """
-    if resamples is not None and 2 * len(p_values) >= LEVEL * (resamples + 1):
+    if resamples is not None and 2 * len(p_values) >= SIGNIFICANCE * (resamples + 1):
         raise InputError(
-            f"Expected resamples for p values below {LEVEL} after Holm's correction for {len(p_values)} hypotheses, "
-            f"found {resamples}; take {math.ceil(2 * len(p_values) / LEVEL)} or more, or test fewer hypotheses."
+            f"Expected resamples for p values below {SIGNIFICANCE} after Holm's correction for {len(p_values)} "
+            f"hypotheses, found {resamples}; take {math.ceil(2 * len(p_values) / SIGNIFICANCE)} or more, or test fewer "
+            "hypotheses."
         )
     p = np.asarray(p_values, dtype=float)
     if not len(p):

@@ -11,7 +11,7 @@ from dual_skd.evaluation.comparison import shared_images
 from dual_skd.evaluation.pages.rendering import Table, number, render
 from dual_skd.evaluation.report.metric_names import METRICS
 from dual_skd.metrics.estimates import Estimate
-from dual_skd.metrics.paired import LEVEL
+from dual_skd.metrics.paired import SIGNIFICANCE
 from dual_skd.runs.recorder import LOWER_IS_BETTER
 from dual_skd.utils.wording import WIDTH, aligned, counted, first_few, metric_words
 
@@ -85,17 +85,17 @@ def verdict(found: Mapping[str, Any], names: tuple[str, str]) -> str:
     """The sentence that says which differences are beyond chance."""
     better: dict[str, list[str]] = {name: [] for name in names}
     for label, direction, one in _entries(found, metric_words):
-        if one["p_holm"] is not None and one["p_holm"] < LEVEL:
+        if one["p_holm"] is not None and one["p_holm"] < SIGNIFICANCE:
             first = (one["difference"] > 0) == (direction == "higher")
             better[names[0 if first else 1]].append(label)
     better_in = [f"{name} is better in {', '.join(labels)}" for name, labels in better.items() if labels]
     if better_in:
-        return f"Beyond chance (p below {LEVEL} after Holm): {'; '.join(better_in)}."
+        return f"Beyond chance (p below {SIGNIFICANCE} after Holm): {'; '.join(better_in)}."
     if not found["hypotheses"]:
         return "No metric could be tested for chance."
     count, unit = (found["patients"], "patient") if found["patients"] else (found["shared"], found["unit"])
     why = f": {counted(count, f'{unit} is', f'{unit}s are')} too few for that" if found["few"] else ""
-    return f"No difference is beyond chance (p below {LEVEL} after Holm){why}."
+    return f"No difference is beyond chance (p below {SIGNIFICANCE} after Holm){why}."
 
 
 def right_and_wrong(found: Mapping[str, Any], names: tuple[str, str]) -> str:
