@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import bisect
 
 from dual_skd.metrics.design_effect import design_effect
 from dual_skd.metrics.estimates import LEVEL, Estimate
@@ -16,7 +17,6 @@ from dual_skd.metrics.score_intervals import normal_quantile
 from dual_skd.metrics.validation import checked_columns
 
 _WIDEST = 60.0  # of the logarithm of a ratio
-_HALVINGS = 100
 _NOTHING = 1e-15  # a difference of shares below it is rounding
 
 
@@ -112,11 +112,7 @@ def ratio_interval(
 
 def _crossing(scores: tuple[float, float, float, float], bound: float) -> float:
     """Logarithm of the ratio at which the score statistic, which falls, has this value."""
-    low, high = -_WIDEST, _WIDEST
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _score(*scores, math.exp(middle)) > bound else (low, middle)
-    return (low + high) / 2
+    return float(bisect(lambda logarithm: _score(*scores, math.exp(logarithm)) - bound, -_WIDEST, _WIDEST))
 
 
 def _score(x: float, n: float, y: float, m: float, ratio: float) -> float:
