@@ -10,7 +10,7 @@ import numpy as np
 
 from dual_skd.errors import InputError
 from dual_skd.metrics.predictions import PredictionTable
-from dual_skd.metrics.resampling import patient_numbers
+from dual_skd.metrics.resampling import is_unknown, patient_numbers
 
 COMBINATIONS = ("mean", "max")
 
@@ -63,7 +63,7 @@ def combine_patients(
     if how not in COMBINATIONS:
         raise InputError(f"Expected {' or '.join(COMBINATIONS)} to combine the images of a patient, found {how!r}.")
     units = patient_numbers(patients, len(table.images))
-    if all(_unknown(one) for one in patients):
+    if all(is_unknown(one) for one in patients):
         raise InputError(
             f"Expected images with patients, found none: of {len(units)} images no patient is known. Give the patients "
             "in the data, or by patient_pattern; or measure per image."
@@ -84,10 +84,6 @@ def combine_patients(
         {"images": [str(len(rows)) for rows in whole]},
     )
     return PatientTable(combined, [rows.tolist() for rows in whole], len(members) - len(whole), left_out)
-
-
-def _unknown(patient: Hashable) -> bool:
-    return patient in (None, "") or patient != patient  # nan, as tables have it for an empty cell
 
 
 def _one_label(table: PredictionTable, rows: np.ndarray) -> bool:

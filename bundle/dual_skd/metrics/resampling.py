@@ -31,11 +31,14 @@ def patient_numbers(patients: Sequence[Hashable] | None, images: int) -> np.ndar
         return np.arange(images)
     if len(patients) != images:
         raise InputError(f"There are {images} images, but {len(patients)} patients; give one patient per image.")
-    unknown = (None, "")
-    # nan, as tables have it for an empty cell, differs from itself
-    keys = [place if name in unknown or name != name else (name,) for place, name in enumerate(patients)]
+    keys = [place if is_unknown(name) else (name,) for place, name in enumerate(patients)]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], dtype=int)
+
+
+def is_unknown(patient: Hashable) -> bool:
+    """Whether this names no patient: None, "", or nan, as tables have it for an empty cell."""
+    return patient in (None, "") or patient != patient  # nan differs from itself
 
 
 def drawn_weights(random: np.random.Generator, units: np.ndarray, resamples: int) -> Iterator[np.ndarray]:
