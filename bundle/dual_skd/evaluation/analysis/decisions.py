@@ -17,7 +17,7 @@ from dual_skd.metrics.curves import Curve
 from dual_skd.metrics.design_effect import fewest_effective
 from dual_skd.metrics.estimates import Estimate
 from dual_skd.metrics.likelihood_ratio import likelihood_ratios
-from dual_skd.metrics.net_benefit import decision_curve
+from dual_skd.metrics.net_benefit import DecisionCurve, decision_curve
 from dual_skd.metrics.operating_point import OperatingPoint, choose_operating_point, too_few
 from dual_skd.metrics.resampling import patient_numbers
 from dual_skd.metrics.uncertainty import decisions, fit_conformal, prediction_sets, risk_coverage, set_coverage
@@ -82,18 +82,11 @@ class ClassCurve:
     reason: str
 
 
-@dataclass(frozen=True)
-class ClassDecisionCurve:
-    """The decision curve of one class, see :class:`~dual_skd.metrics.net_benefit.DecisionCurve`."""
+@dataclass(frozen=True, kw_only=True)
+class ClassDecisionCurve(DecisionCurve):
+    """The decision curve of one class."""
 
     class_name: str
-    thresholds: list[float]
-    net_benefit: list[float]
-    low: list[float]
-    high: list[float]
-    treat_all: list[float]
-    prevalence: float
-    reason: str
 
 
 def thresholds(
@@ -242,7 +235,7 @@ def decision_curves_of(predictions: Predictions) -> tuple[ClassDecisionCurve, ..
     """The decision curve of each class against the rest, its band from a quarter of the resamples."""
     names = predictions.class_names
     return tuple(
-        ClassDecisionCurve(names[k], **asdict(decision_curve(
+        ClassDecisionCurve(class_name=names[k], **asdict(decision_curve(
             predictions.probabilities[:, k], predictions.positives(k), predictions.patients, name=names[k],
             **predictions.options(share=4))))
         for k in predictions.frequent_classes()
