@@ -12,9 +12,9 @@ KNOWN = {
     "evaluate.json": "01c646f1e6a7d0db4c5c1cadc4f9f452a4cca65ba1e14160a80bc0ba65688708",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
     "inference.json": "1883cb277fb1473a4957bc2539bfaba935d798c093656dfc10c03ff7a535a9e1",
-    "multi_gpu_train.json": "485873e4be3d732d2b6faf14f46c97478081bf08d580d300ba17abfbe7898ccf",
+    "multi_gpu_train.json": "78dfec6429f2d8d6571fa1cec1a1ada147fd9a9968150a584d1c9cdbb3fdab46",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "010eab07ae70cb8289700eddd9e2038c122e5f0092ea52a1a78dc58f1a3ad6a8",
+    "train.json": "ce847ca280782916e5f95b5ef252c3a50545e42ae9c57cc193ed9eb69f655ca8",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }
