@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of the MONAI Deploy application that needs no SDK; its modules are only parsed."""
+"""The MONAI Deploy application. What needs its SDK runs only where DUAL_SKD_MONAI_DEPLOY names a Python that has it.
+
+python -m venv deploy-env
+deploy-env/bin/pip install -r scripts/release/monai_deploy_app/requirements.txt
+DUAL_SKD_MONAI_DEPLOY=deploy-env/bin/python python -m pytest tests/release/test_monai_deploy_app.py
+"""
 
 from __future__ import annotations
 
 import ast
 import json
+import os
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from dicom_files import write_ct, write_series
@@ -25,6 +33,7 @@ from scripts import ROOT
 model_spec = pytest.importorskip("dual_skd.serving.export.model_spec").model_spec
 APP = ROOT / "scripts" / "release" / "monai_deploy_app"
 NAMES = ["a", "b"]
+PYTHON = os.environ.get("DUAL_SKD_MONAI_DEPLOY", "")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,7 @@ def exported(tmp_path) -> Path:
     """A traced network of two classes with export.json beside it."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
     torch.jit.trace(network.eval(), torch.zeros(1, 1, 16, 16)).save(tmp_path / "model.ts")
-    (tmp_path / "export.json").write_text(json.dumps(about()))
+    (tmp_path / "export.json").write_text(json.dumps(about() | {"made_with": {"dual-skd": "0.1.0"}}))
     return tmp_path
 
 
@@ -200,3 +209,25 @@ def test_a_series_of_another_kind_than_training_had_is_refused(app):
             app.refuse_unexpected([ct, header], trained)
     for mr.Modality in ("CR", " cr"):
         app.refuse_unexpected([mr], about(expected={"hounsfield": False, "modalities": ["X-ray"]}))
+
+
+@pytest.mark.monaideploy
+@pytest.mark.skipif(not PYTHON, reason="DUAL_SKD_MONAI_DEPLOY names no Python with monai-deploy-app-sdk")
+def test_the_application_runs_from_a_dicom_folder_to_the_report(exported, tmp_path):
+    volume = np.random.default_rng(3).integers(0, 900, (3, 20, 24)).astype(np.uint16)
+    tags = {"Modality": "MR", "StudyInstanceUID": "1.2.9", "PatientName": "Doe^Jo", "StudyDate": "20260102"}
+    study = write_series(tmp_path / "study", volume, **tags)
+    command = [os.path.abspath(PYTHON), APP, "-i", study, "-o", tmp_path / "result", "-m", exported]
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads((tmp_path / "result" / "classification.json").read_text())["probabilities"]
+    network = torch.jit.load(exported / "model.ts")
+    trained = image_transforms(spatial_dims=2, image_size=16, window="percentile")
+    files = sorted(study.iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
+    images = torch.stack([trained({"image": str(path)})["image"] for path in files])
+    wanted = (network(images) / 2.0).softmax(1)
+    torch.testing.assert_close(torch.tensor([[row[name] for name in NAMES] for row in rows]), wanted, atol=1e-5, rtol=0)
+    (report,) = (pydicom.dcmread(path) for path in (tmp_path / "result").glob("*.dcm"))
+    assert (report.Modality, report.StudyInstanceUID, report.PatientName) == ("SR", "1.2.9", "Doe^Jo")
+    assert "research use only" in str(report) and report.SoftwareVersions == "0.1.0"

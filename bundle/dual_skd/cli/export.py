@@ -65,6 +65,7 @@ def last_words(report: Mapping[str, Any], run_dir: Path, output: Path) -> str:
         one = row.get("ms", {}).get("1")
         facts = [
             row["status"] + (f" ({row['reason']})" if row.get("reason") else ""),
+            f"first {row['float_layers']:.0%} of the layers in float" if row.get("float_layers") else "",
             f"{one:.2f} ms an image" if one else "",
             f"{large / one:.1f} times as fast as the large network" if one and large else "",
             f"{row['bytes'] / 1e6:.2f} MB" if row.get("bytes") else "",

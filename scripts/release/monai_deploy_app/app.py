@@ -37,7 +37,7 @@ class DualSkdClassifierApp(Application):
         classifier = ClassifierOperator(self, model_folder=models, output_folder=target, name="classifier")
         about = classifier.about
         sha256 = about["model"]["sha256"]
-        version = str(about["made_with"].get("dual_skd", ""))
+        version = str(about["made_with"].get("dual-skd", ""))
         writer = DICOMTextSRWriterOperator(
             self,
             output_folder=target,

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from dual_skd.errors import InputError
 from dual_skd.runs.model_file import load_model
 from dual_skd.serving.export import builder
 from dual_skd.serving.export.export import export, markdown
-from dual_skd.serving.export.formats import FORMATS
+from dual_skd.serving.export.formats import FORMATS, Format
 from dual_skd.serving.export.model_spec import preprocessing_steps
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "deployment.md"
@@ -75,6 +76,25 @@ def test_a_wrong_artefact_is_refused_with_the_numbers_and_not_given_away(tmp_pat
     number = f"{row['verification']['max_difference']:.2g}"
     assert row["reason"] == f"a probability differs by {number}, more than 1e-05"
     assert not stale.exists() and row["reason"] in (stale.parent / "export.md").read_text()
+
+
+def test_more_layers_stay_in_float_until_the_check_accepts(tmp_path, run_dir, in_process, monkeypatch):
+    tried = []
+
+    def convert(model, work, floats=0.0):
+        tried.append(floats)
+        network, _ = load_model(model if floats == 0.5 else save_tiny(work / f"other{len(tried)}", seed=7))
+        torch.jit.save(torch.jit.trace(network, torch.zeros(1, 1, 32, 32)), work / "model.ts")
+
+    ladder = Format(("model.ts",), "torchscript", convert, floats=(0, 0.25, 0.5, 0.75))
+    monkeypatch.setitem(FORMATS, "torchscript", ladder)
+    found = export(run_dir, tmp_path / "out", formats=["torchscript"], seconds=0.01)
+    (row,) = found["artefacts"]
+    assert tried == [0, 0.25, 0.5] and row["status"] == "passed" and row["float_layers"] == 0.5
+    assert "passed, first 50% of the layers in float |" in markdown(found)
+    monkeypatch.setitem(FORMATS, "torchscript", replace(ladder, floats=(0, 0.25)))
+    (row,) = export(run_dir, tmp_path / "out", formats=["torchscript"], seconds=0.01)["artefacts"]
+    assert tried[3:] == [0, 0.25] and row["status"] == "refused" and not (tmp_path / "out" / "model.ts").exists()
 
 
 def test_a_converter_that_crashes_is_one_line_and_the_others_finish(tmp_path, run_dir, monkeypatch):

@@ -10,7 +10,7 @@ from tiny_run import ARCHITECTURE, PREPROCESSING, save_tiny
 
 from dual_skd.runs.model_file import load_model
 from dual_skd.serving.export import formats
-from dual_skd.serving.export.formats import FORMATS, Format
+from dual_skd.serving.export.formats import FORMATS, Format, main
 from dual_skd.serving.export.runtimes import open_artefact
 
 needs_onnx = pytest.mark.skipif(bool(FORMATS["onnx"].obstacle()), reason=FORMATS["onnx"].obstacle())
@@ -65,9 +65,14 @@ def test_onnx_takes_any_batch_and_int8_of_a_convolutional_network_keeps_its_answ
     assert graph.input[0].name == "image" and graph.output[0].name == "logits"
     FORMATS["onnx_int8"].convert(model, work)
     assert_same(model, work / "model_int8.onnx", "onnxruntime", atol=0.1)
-    kinds = {node.op_type for node in onnx.load(work / "model_int8.onnx").graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    whole = onnx.load(work / "model_int8.onnx").graph.node
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in whole}
     assert (work / "model_int8.onnx").stat().st_size < 0.6 * (work / "model.onnx").stat().st_size
+    main(["onnx_int8", str(model), str(work), "0.5"])
+    mixed = onnx.load(work / "model_int8.onnx").graph.node
+    read = [[node.input[0] for node in nodes if node.op_type == "Conv"] for nodes in (whole, mixed)]
+    assert read[0][0] != "image" == read[1][0]  # the layer next to the image stays in float
+    assert read[0][-1].endswith("DequantizeLinear_Output") and read[0][-1] == read[1][-1]
 
 
 @needs_onnx

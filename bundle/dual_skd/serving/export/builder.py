@@ -69,7 +69,7 @@ class ArtefactBuilder:
 
         Returns:
             ``format``, ``status`` (passed, refused, failed, skipped), ``reason``, and as far as it came ``files``,
-            ``ms``, ``peak_mb``, ``verification``.
+            ``ms``, ``peak_mb``, ``verification``, ``float_layers``.
         """
         known = FORMATS[name]
         row: Row = {"format": name, "runtime": known.runtime, "status": "skipped", "reason": known.obstacle()}
@@ -80,20 +80,15 @@ class ArtefactBuilder:
             return row | {"status": "failed", "reason": f"is made from {known.source}, which failed"}
         logger.info("Export to %s ...", name)
         try:
-            self._run("formats", name, str(self.model), str(self.work))
             if not wanted:
+                self._run("formats", name, str(self.model), str(self.work))
                 return row
-            logits = self.work / "logits.npy"
-            row |= self._measured(known.runtime, str(files[0]), logits)
+            for floats in known.floats or (None,):
+                row |= self._attempt(name, labels, floats)
+                if row["status"] == "passed":
+                    break
         except WorkerFailed as error:
             return row | {"status": "failed", "reason": str(error)}
-        compared = compare_logits(
-            self.reference, torch.from_numpy(np.load(logits)), labels, temperature=self.spec["temperature"],
-            multi_label=self.multi_label,
-        )  # fmt: skip
-        row["verification"] = {key: finite(value) for key, value in asdict(compared).items()}
-        row["reason"] = compared.refusal(reduced=known.reduced)
-        row["status"] = "refused" if row["reason"] else "passed"
         row["bytes"] = sum(file.stat().st_size for file in files)
         if row["status"] == "passed":
             row["files"] = []
@@ -101,6 +96,22 @@ class ArtefactBuilder:
                 name = file.name.replace("model", self.model.stem, 1)
                 replace_file(output / name, partial(shutil.copyfile, file))
                 row["files"].append({"name": name, "bytes": file.stat().st_size, "sha256": sha256_of(file)})
+        return row
+
+    def _attempt(self, name: str, labels: torch.Tensor, floats: float | None) -> Row:
+        """Converts, measures and verifies one file; ``floats`` is the share of the layers that keep 32 bits."""
+        known, logits = FORMATS[name], self.work / "logits.npy"
+        self._run("formats", name, str(self.model), str(self.work), *([str(floats)] if floats else []))
+        row = self._measured(known.runtime, str(self.work / known.files[0]), logits)
+        compared = compare_logits(
+            self.reference, torch.from_numpy(np.load(logits)), labels, temperature=self.spec["temperature"],
+            multi_label=self.multi_label,
+        )  # fmt: skip
+        row["verification"] = {key: finite(value) for key, value in asdict(compared).items()}
+        row["reason"] = compared.refusal(reduced=known.reduced)
+        row["status"] = "refused" if row["reason"] else "passed"
+        if known.floats:
+            row["float_layers"] = floats
         return row
 
     def _measured(self, runtime: str, source: Any, logits: Path | None = None) -> Row:

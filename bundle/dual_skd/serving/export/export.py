@@ -32,7 +32,7 @@ from dual_skd.utils.files import expanded, make_folder, read_json, sha256_of, wr
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_IMAGES = 64
+CALIBRATION_IMAGES = 256  # 64 leave the ranges of late layers too narrow, see docs/deployment.md
 IMAGES_BYTES = 2**30  # images to verify on, held in memory, are at most so large
 
 
@@ -78,7 +78,7 @@ def export(
         make_folder(output)  # before the work, which takes minutes
         spec = model_spec(info)
         fitting = max(IMAGES_BYTES // (4 * math.prod(spec["input"]["shape"][1:])), 1)  # one, however large an image is
-        used = _images_of(run_dir, data, read_as, info, min(images, fitting))
+        used = _images_of(run_dir, data, read_as, info, min(images, fitting), min(CALIBRATION_IMAGES, fitting))
         _prepare(work, used, spec, image_transforms(**info["preprocessing"] | {"expected": None}))
         builder = ArtefactBuilder(model, work, spec, threads=threads, seconds=seconds, timeout=timeout)
         made = _made(builder, used, output, formats, read_json(run_dir / "run.json"))
@@ -150,9 +150,14 @@ class Images(NamedTuple):
 
 
 def _images_of(
-    run_dir: Path, data: str | Path | None, read_as: Mapping[str, Any], info: Mapping[str, Any], most: int
+    run_dir: Path,
+    data: str | Path | None,
+    read_as: Mapping[str, Any],
+    info: Mapping[str, Any],
+    most: int,
+    calibrated: int,
 ) -> Images:
-    """At most ``most`` images of the data, or of the run; calibrated is on training images where they are there."""
+    """At most ``most`` images of the data, or of the run, and ``calibrated`` training images where they are there."""
     own: DataList | None = None
     try:
         own = load_split(run_dir / "datalist.json")
@@ -169,7 +174,7 @@ def _images_of(
     calibration = own.train if own is not None else []
     if not calibration:
         logger.warning("The training images aren't there; quantisation is calibrated on images it is verified on.")
-    return Images(records, source, _spread(calibration or records, CALIBRATION_IMAGES))
+    return Images(records, source, _spread(calibration or records, calibrated))
 
 
 def _prepare(work: Path, used: Images, spec: Mapping[str, Any], transforms: Any) -> None:
@@ -225,6 +230,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         checked = row.get("verification", {})
         drop = None if checked.get("auc") is None else checked["auc_reference"] - checked["auc"]
         status = row.get("status", "baseline") + (f": {row['reason']}" if row.get("reason") else "")
+        status += f", first {row['float_layers']:.0%} of the layers in float" if row.get("float_layers") else ""
         cells = [
             f"**{name}, the fastest**" if name == report["fastest"] else name, status.replace("|", "/"),
             _number(row.get("bytes") and row["bytes"] / 1e6, ".2f"), _number(first, ".2f"), _number(many, ".1f"),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The formats that a student can be exported to, and the library that converts to each of them.
 
-    python -m dual_skd.serving.export.formats FORMAT MODEL WORK_DIR
+    python -m dual_skd.serving.export.formats FORMAT MODEL WORK_DIR [FLOATS]
 
 converts a model file in a process of its own. The working directory holds ``calibration.npy``, ``spec.json`` and the
 files of the format's ``source``; it gets ``files``.
@@ -39,15 +39,18 @@ class Format:
         reduced: numbers have less than the 32 bits of training.
         source: the format it is made from.
         cuda: a GPU is needed.
+        floats: shares of the layers, counted from the image, that keep 32 bits: tried in this order until one passes.
+            ``convert`` takes them as its third argument.
     """
 
     files: tuple[str, ...]
     runtime: str
-    convert: Callable[[Path, Path], None]
+    convert: Callable[..., None]
     packages: tuple[str, ...] = ()
     reduced: bool = False
     source: str | None = None
     cuda: bool = False
+    floats: tuple[float, ...] = ()
 
     def obstacle(self) -> str:
         """Why it can't be made on this computer, with the remedy; "" where it can."""
@@ -110,7 +113,8 @@ def _onnx(model: Path, work: Path) -> None:
     )  # fmt: skip
 
 
-def _onnx_int8(model: Path, work: Path) -> None:
+def _onnx_int8(model: Path, work: Path, floats: float = 0) -> None:
+    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -118,12 +122,14 @@ def _onnx_int8(model: Path, work: Path) -> None:
     attends = has_attention(work / "model.onnx")
     # its symbolic shapes are for transformers, and stumble over some convolutional networks
     quant_pre_process(work / "model.onnx", prepared, skip_symbolic_shape=not attends)
+    layers = [node.name for node in onnx.load(prepared).graph.node]
+    kept = layers[: round(floats * len(layers))]
     if attends:
-        quantize_dynamic(prepared, target, weight_type=QuantType.QInt8, per_channel=True)
+        quantize_dynamic(prepared, target, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
         return
     quantize_static(
         prepared, target, _Calibration(np.load(work / CALIBRATION)), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=kept,
     )  # fmt: skip
 
 
@@ -172,7 +178,9 @@ _OPENVINO = ("onnx", "onnxscript", "openvino")
 FORMATS = {
     "torchscript": Format(("model.ts",), "torchscript", _torchscript),
     "onnx": Format(("model.onnx",), "onnxruntime", _onnx, _ONNX),
-    "onnx_int8": Format(("model_int8.onnx",), "onnxruntime", _onnx_int8, _ONNX, reduced=True, source="onnx"),
+    "onnx_int8": Format(
+        ("model_int8.onnx",), "onnxruntime", _onnx_int8, _ONNX, reduced=True, source="onnx", floats=(0, 1 / 2, 2 / 3)
+    ),
     "openvino_fp16": Format(
         ("model_fp16.xml", "model_fp16.bin"), "openvino", _openvino_fp16, _OPENVINO, reduced=True, source="onnx"
     ),
@@ -185,9 +193,9 @@ FORMATS = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Converts: format, model file, working directory."""
-    name, model, work = arguments
-    FORMATS[name].convert(Path(model), Path(work))
+    """Converts: format, model file, working directory, and the share of the layers that keep 32 bits, if any do."""
+    name, model, work, *floats = arguments
+    FORMATS[name].convert(Path(model), Path(work), *map(float, floats))
 
 
 if __name__ == "__main__":
