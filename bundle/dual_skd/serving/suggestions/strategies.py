@@ -40,6 +40,11 @@ class Answers:
     features: Sequence[np.ndarray] | None = None
     multi_label: bool = False
 
+    def of(self, places: Sequence[int]) -> Answers:
+        """The answers for some of the images."""
+        features = None if self.features is None else [one[places] for one in self.features]
+        return Answers([one[places] for one in self.probabilities], features, self.multi_label)
+
 
 class Choice(NamedTuple):
     """An image that was chosen.
