@@ -19,7 +19,9 @@ from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.split_file import load_split
 from dual_skd.data.records.unlabelled_records import records_without_labels
 from dual_skd.errors import InputError
+from dual_skd.options.choices import TwinSearch
 from dual_skd.options.data import DataOptions
+from dual_skd.options.shared import SIMILARITY
 from dual_skd.options.use import Suggestion
 from dual_skd.serving.suggestions.answers import ask
 from dual_skd.serving.suggestions.strategies import Answers
@@ -68,11 +70,16 @@ def read_pool(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> Poo
         known.splits,
     )  # fmt: skip
     notes = list(found.notes)
-    prepared = _Prepared(predictor, asked, found.records)
+    prepared = Prepared(predictor, found.records, asked.batch_size, asked.num_workers)
     answers = ask(predictor, prepared.batches(), features=asked.strategy == "badge") if found.records else None
     if answers is None or not prepared.records:
         raise InputError(_why_none(asked, known, prepared))
-    new, copies, of_copies = _without_copies(prepared.records, known, predictor, asked)
+    new, copies, of_copies = without_copies(
+        [record.image for record in prepared.records],
+        [record.image for members in known.splits.values() for record in members],
+        spatial_dims=known.spatial_dims, search=asked.twin_search, similarity=asked.twin_similarity,
+        place=asked.unlabelled or UNLABELLED,
+    )  # fmt: skip
     if not new:
         raise InputError(
             f"All {counted(len(prepared.records), 'image')} of {asked.unlabelled or 'the run without labels'} have a "
@@ -97,17 +104,29 @@ def _options(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> Data
     )
 
 
-class _Prepared:
-    """Images as the network takes them, a batch at a time; those that can't be read are noted."""
+class Prepared:
+    """Images as the network takes them, a batch at a time; those that can't be used are noted.
 
-    def __init__(self, predictor: TorchPredictor, asked: Suggestion, records: Sequence[Record]) -> None:
+    Args:
+        predictor: prepares them.
+        records: of all images.
+        size: of a batch.
+        workers: threads that decode.
+
+    Attributes:
+        records: of the images that were prepared so far.
+        problems: (image, sentence) of the others.
+    """
+
+    def __init__(self, predictor: TorchPredictor, records: Sequence[Record], size: int = 32, workers: int = 2) -> None:
         self.records: list[Record] = []
         self.problems: list[tuple[str, str]] = []
-        self._predictor, self._asked, self._all = predictor, asked, records
+        self._predictor, self._all, self._size, self._workers = predictor, records, size, max(workers, 1)
 
     def batches(self) -> Iterator[list[Tensor]]:
-        size = self._asked.batch_size
-        with ThreadPoolExecutor(max(self._asked.num_workers, 1)) as pool, bar(
+        """The images, in batches."""
+        size = self._size
+        with ThreadPoolExecutor(self._workers) as pool, bar(
             None, "Asking the networks", len(self._all)
         ) as progress:  # fmt: skip
             for start in range(0, len(self._all), size):
@@ -130,36 +149,53 @@ class _Prepared:
             return None, str(error)
 
 
-def _why_none(asked: Suggestion, known: DataList, prepared: _Prepared) -> str:
+def _why_none(asked: Suggestion, known: DataList, prepared: Prepared) -> str:
     if prepared.problems:
         image, problem = prepared.problems[0]
         return f"None of {counted(len(prepared.problems), 'image')} can be used, for example {image}: {problem}"
     return f"{known.source} has no images without labels; give the folder of some as unlabelled: --unlabelled FOLDER."
 
 
-def _without_copies(
-    records: Sequence[Record], known: DataList, predictor: TorchPredictor, asked: Suggestion
+def without_copies(
+    images: Sequence[str],
+    known: Sequence[str],
+    *,
+    spatial_dims: int,
+    search: TwinSearch = "auto",
+    similarity: float = SIMILARITY,
+    place: str = UNLABELLED,
 ) -> tuple[list[int], dict[int, list[int]], list[str]]:
-    """Places of the images without a near duplicate in the run, the near duplicates among them, and notes."""
+    """The images without a near duplicate among those that are known.
+
+    Args:
+        images: locators of images without labels.
+        known: of images with labels.
+        spatial_dims: 2 for images, 3 for volumes.
+        search: when to search at all, see :func:`~dual_skd.data.near_duplicates.search.finder_if_wanted`.
+        similarity: from which two images are near duplicates.
+        place: what the user gave, for a note.
+
+    Returns:
+        their places; near duplicates among them, place -> places in this new list; notes.
+
+    Raises:
+        InputError: an image can't be read.
+    """
     notes: list[str] = []
-    own = [record.image for members in known.splits.values() for record in members]
-    images = [record.image for record in records]
     finder = finder_if_wanted(
-        [*images, *own], spatial_dims=predictor.preprocessing.get("spatial_dims", 2), search=asked.twin_search,
-        dataset_dir=asked.unlabelled or UNLABELLED, notes=notes,
+        [*images, *known], spatial_dims=spatial_dims, search=search, dataset_dir=place, notes=notes
     )  # fmt: skip
     if finder is None:
-        return list(range(len(records))), {}, notes
-    twins = finder.find_best(images, own, min_similarity=asked.twin_similarity)
+        return list(range(len(images))), {}, notes
+    twins = finder.find_best(images, known, min_similarity=similarity)
     if twins:
-        notes.append(
-            f"{counted(len(twins), 'image was', 'images were')} left out because of a twin among the images of the run"
-        )
+        those = counted(len(twins), "image was", "images were")
+        notes.append(f"{those} left out because of a twin among the images that have labels")
     new = [place for place, image in enumerate(images) if image not in twins]
-    place_of = {images[place]: number for number, place in enumerate(new)}
+    number_of = {images[place]: number for number, place in enumerate(new)}
     copies: dict[int, list[int]] = defaultdict(list)
-    for pair in finder.find(list(place_of), list(place_of), min_similarity=asked.twin_similarity):
-        one, other = place_of[pair.image], place_of[pair.other]
+    for pair in finder.find(list(number_of), list(number_of), min_similarity=similarity):
+        one, other = number_of[pair.image], number_of[pair.other]
         copies[one].append(other)
         copies[other].append(one)
     return new, dict(copies), notes
