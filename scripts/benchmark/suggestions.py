@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels that a classifier needs when ``dual-skd suggest`` chooses the images, and when chance does.
 
-    python -m scripts.benchmark.suggestions --data_root DATA --data brain_mri chest_xray --seeds 0 1 2 --work runs
+    dual-skd check DATA/brain_mri --clean-list DATA/brain_mri_clean.csv
+    python -m scripts.benchmark.suggestions --data_root DATA --data brain_mri=brain_mri_clean.csv chest_xray \\
+        --seeds 0 1 2 --work runs
     python -m scripts.benchmark.suggestions --plot
 
 A pool of training images plays the images without labels. Each seed draws the pool and the first labelled images, which
@@ -20,7 +22,7 @@ import csv
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -169,7 +171,7 @@ class Experiment:
             return [place for place in self.order if place not in known][:number]
         rest = [place for place in range(len(self.pool)) if place not in known]
         answers = ask(predictor, self.batches(predictor, [self.pool[place] for place in rest]))
-        return [rest[choice.index] for choice in rank(strategy, answers, number, seed=self.seed)]
+        return [rest[choice.image] for choice in rank(strategy, answers, number, seed=self.seed)]
 
     def batches(self, predictor: TorchPredictor, records: Sequence[Record]) -> Iterator[list[torch.Tensor]]:
         """The images as networks take them, which is the same for all of them."""
@@ -305,7 +307,9 @@ def show(results: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_root", type=Path, help="folder of the data sets")
-    parser.add_argument("--data", nargs="+", default=["brain_mri", "chest_xray"])
+    parser.add_argument(
+        "--data", nargs="+", metavar="NAME[=PATH]", default=["brain_mri=brain_mri_clean.csv", "chest_xray"]
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--work", type=Path, help="folder for the runs")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
@@ -316,9 +320,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if args.data_root is None or args.work is None:
         parser.error("give --data_root and --work, or --plot")
-    sets: Mapping[str, DataList] = {
-        name: dual_skd.load_records(args.data_root / name, val_fraction=0.0, twin_search="always") for name in args.data
-    }
+    sets: dict[str, DataList] = {}
+    for word in args.data:
+        name, _, path = word.partition("=")
+        sets[name] = dual_skd.load_records(args.data_root / (path or name), val_fraction=0.0, twin_search="always")
     for seed in args.seeds:
         for name, data in sets.items():
             Experiment(data, name, seed, args.work, args.results / "suggestions.csv").run()

@@ -50,7 +50,7 @@ def suggestion_page(
     for number, (one, found, members) in enumerate(
         zip(chosen[:PICTURES], predictions[:PICTURES], together[:PICTURES], strict=True), 1
     ):
-        record = pool.records[one.index]
+        record = pool.records[one.image]
         image = predictor.prepare(record.image)
         name = os.path.relpath(record.image, folder)
         (pixels,) = ShownImages(image[None], [name]).pictures()

@@ -137,8 +137,8 @@ def suggest(
         patients = _patients(pool, asked)
         chosen = rank(asked.strategy, pool.answers, asked.number, seed=asked.seed, copies=pool.copies,
                       patients=patients)  # fmt: skip
-        names = [pool.records[one.index].image for one in chosen]
-        answers = pool.answers.of([one.index for one in chosen])
+        names = [pool.records[one.image].image for one in chosen]
+        answers = pool.answers.of([one.image for one in chosen])
         predictions = predictor.rules.predictions(names, *answers.probabilities[:2])
         target = make_folder(folder / FOLDER, private=True)
         together = _together(pool, chosen, patients)
@@ -168,11 +168,11 @@ def _patients(pool: Pool, asked: Suggestion) -> list[str] | None:
 def _together(pool: Pool, chosen: Sequence[Choice], patients: Sequence[str] | None) -> list[list[int]]:
     """Places of the images that each choice stands for: its own, or those of its patient, its own first."""
     if patients is None:
-        return [[one.index] for one in chosen]
+        return [[one.image] for one in chosen]
     of: dict[str, list[int]] = defaultdict(list)
     for place, patient in enumerate(patients):
         of[patient].append(place)
-    return [[one.index, *(place for place in of[patients[one.index]] if place != one.index)] for one in chosen]
+    return [[one.image, *(place for place in of[patients[one.image]] if place != one.image)] for one in chosen]
 
 
 def _write_table(
@@ -185,7 +185,7 @@ def _write_table(
         yield ["rank", "image", "patient", "images", "score", "disagreement", "uncertainty", "predicted",
                *(f"p_{name}" for name in classes), "nearest"]  # fmt: skip
         for number, (one, found, members) in enumerate(zip(chosen, predictions, together, strict=True), 1):
-            record, row = pool.records[one.index], found.row()
+            record, row = pool.records[one.image], found.row()
             yield [
                 number, record.image, record.patient, len(members), f"{one.score:.6g}", row.get("disagreement", ""),
                 row["uncertainty"], found.label, *(row[f"p_{name}"] for name in classes),

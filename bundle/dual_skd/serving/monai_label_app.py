@@ -84,9 +84,17 @@ class SuggestionScoring(ScoringMethod):
         stamp = {"model": model.stat().st_mtime_ns, "at": time.time()}
         for place, one in enumerate(chosen, 1):
             info = {"rank": place, "score": round(one.score, 6), **stamp}
-            datastore.update_image_info(ids[images[new[one.index]]], {SUGGEST: info})
+            datastore.update_image_info(ids[images[new[one.image]]], {SUGGEST: info})
         problems = {ids[image]: problem for image, problem in prepared.problems}
         return {"ranked": len(chosen), "unlabelled": len(ids), "problems": problems}
+
+    def ranked(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, dict[str, Any]]:
+        """The images without labels that the last ranking by the present model has."""
+        stamp = self.model(request).stat().st_mtime_ns
+        infos = {one: datastore.get_image_info(one).get(SUGGEST) or {} for one in datastore.get_unlabeled_images()}
+        present = {image: info for image, info in infos.items() if info.get("model") == stamp}
+        last = max((info["at"] for info in present.values()), default=None)
+        return {image: info for image, info in present.items() if info["at"] == last}
 
     def model(self, request: Mapping[str, Any]) -> Path:
         """The model file of the bundle that a request names, or of the first.
@@ -123,10 +131,10 @@ class SuggestionStrategy(Strategy):
         Returns:
             its ``id``, ``rank`` and ``score``; None where no image without a label can be used.
         """
-        found = self._ranked(request, datastore)
+        found = self._scoring.ranked(request, datastore)
         if not found:
             self._scoring(request, datastore)
-            found = self._ranked(request, datastore)
+            found = self._scoring.ranked(request, datastore)
         if not found:
             return None
         name = request.get("strategy", SUGGEST)
@@ -138,14 +146,6 @@ class SuggestionStrategy(Strategy):
 
         image = min(found, key=order)
         return {"id": image, "rank": found[image]["rank"], "score": found[image]["score"]}
-
-    def _ranked(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, dict[str, Any]]:
-        """The images without labels that the last ranking by the present model has."""
-        stamp = self._scoring.model(request).stat().st_mtime_ns
-        infos = {one: datastore.get_image_info(one).get(SUGGEST) or {} for one in datastore.get_unlabeled_images()}
-        present = {image: info for image, info in infos.items() if info.get("model") == stamp}
-        last = max((info["at"] for info in present.values()), default=None)
-        return {image: info for image, info in present.items() if info["at"] == last}
 
 
 class DualSkdApp(MONAILabelApp):
@@ -211,6 +211,13 @@ class DualSkdApp(MONAILabelApp):
         if not torch.cuda.is_available():
             request = {**request, "multi_gpu": False, "device": "cpu"}
         return super().batch_infer(request, datastore)
+
+    def async_scoring(self, method: str | None, params: Any = None) -> Any:
+        """MONAI Label's, which starts a process; after each next image, where the ranks are as they were, none."""
+        scoring = self._scoring_methods[SUGGEST]
+        if method is None and scoring.ranked({}, self.datastore()):
+            return {}
+        return super().async_scoring(method, params)
 
     def next_sample(self, request: dict[str, Any]) -> Any:
         """MONAI Label's, with a reason where there is none."""

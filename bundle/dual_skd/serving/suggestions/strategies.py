@@ -16,7 +16,7 @@ too where one of them answers otherwise: query by committee (Seung et al. 1992).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,13 +50,13 @@ class Choice(NamedTuple):
     """An image that was chosen.
 
     Attributes:
-        index: of the image, from 0.
+        image: its place among the images, from 0.
         score: by which it was judged, higher is more.
         nearest: place in the list of the most similar image chosen before it, from 0; None for the first, and where
             images weren't compared.
     """
 
-    index: int
+    image: int
     score: float
     nearest: int | None
 
@@ -86,20 +86,39 @@ class GradientEmbeddings:
         return np.maximum(self.squares + self.squares[index] - 2 * product, 0)
 
 
-class _Badge:
+class _Picker:
+    """Chooses the highest score.
+
+    Attributes:
+        scores: of the images (N,), higher is more.
+        nearest: place in the list of the chosen image that each is most like (N,), -1 where they aren't compared.
+    """
+
+    def __init__(self, scores: np.ndarray) -> None:
+        self.scores = scores
+        self.nearest = np.full(len(scores), -1)
+
+    def next(self, candidates: np.ndarray) -> int:
+        """One of the candidates (places of images)."""
+        return int(candidates[self.scores[candidates].argmax()])
+
+    def add(self, index: int, place: int) -> None:
+        """Notes that an image has been chosen, and its place in the list."""
+
+
+class _Badge(_Picker):
     """Chooses by k-means++: the longest embedding first, then by the squared distance from those chosen."""
 
     def __init__(self, answers: Answers, rng: np.random.Generator) -> None:
         self._embeddings, self._rng = GradientEmbeddings(answers), rng
-        self.scores = np.sqrt(self._embeddings.squares)
+        super().__init__(np.sqrt(self._embeddings.squares))
         self._distance = np.full(len(self.scores), np.inf)
-        self.nearest = np.full(len(self.scores), -1)
 
     def next(self, candidates: np.ndarray) -> int:
         weights = self._distance[candidates]
         total = weights.sum()
         if not 0 < total < np.inf:  # the first, or all are like one that is chosen
-            return int(candidates[self.scores[candidates].argmax()])
+            return super().next(candidates)
         return int(self._rng.choice(candidates, p=weights / total))
 
     def add(self, index: int, place: int) -> None:
@@ -108,39 +127,30 @@ class _Badge:
         self._distance = np.minimum(self._distance, distance)
 
 
-class _ByScore:
-    """Chooses the highest score."""
-
-    def __init__(self, scores: np.ndarray) -> None:
-        self.scores = scores
-        self.nearest = np.full(len(scores), -1)
-
-    def next(self, candidates: np.ndarray) -> int:
-        return int(candidates[self.scores[candidates].argmax()])
-
-    def add(self, index: int, place: int) -> None:
-        """The scores stay as they are."""
-
-
-def _disagreement(answers: Answers, rng: np.random.Generator) -> _ByScore:
+def _disagreement(answers: Answers, rng: np.random.Generator) -> _Picker:
     if len(answers.probabilities) < 2:
         raise InputError(
             "Strategy disagreement needs the second network, models/auxiliary.pt, which isn't there; use badge or "
             "uncertainty."
         )
     one, other = answers.probabilities
-    return _ByScore(disagreement(one, other, multi_label=answers.multi_label))
+    return _Picker(disagreement(one, other, multi_label=answers.multi_label))
 
 
-def _uncertainty(answers: Answers, rng: np.random.Generator) -> _ByScore:
-    return _ByScore(predictive_entropy(answers.probabilities[0], multi_label=answers.multi_label))
+def _uncertainty(answers: Answers, rng: np.random.Generator) -> _Picker:
+    return _Picker(predictive_entropy(answers.probabilities[0], multi_label=answers.multi_label))
 
 
-def _random(answers: Answers, rng: np.random.Generator) -> _ByScore:
-    return _ByScore(rng.random(len(answers.probabilities[0])))
+def _random(answers: Answers, rng: np.random.Generator) -> _Picker:
+    return _Picker(rng.random(len(answers.probabilities[0])))
 
 
-STRATEGIES = {"badge": _Badge, "disagreement": _disagreement, "uncertainty": _uncertainty, "random": _random}
+STRATEGIES: dict[str, Callable[[Answers, np.random.Generator], _Picker]] = {
+    "badge": _Badge,
+    "disagreement": _disagreement,
+    "uncertainty": _uncertainty,
+    "random": _random,
+}
 
 
 def rank(
@@ -167,7 +177,7 @@ def rank(
 
     Example:
         >>> p = np.array([[0.9, 0.1], [0.5, 0.5], [0.4, 0.6]])
-        >>> [choice.index for choice in rank("uncertainty", Answers([p]), 2)]
+        >>> [choice.image for choice in rank("uncertainty", Answers([p]), 2)]
         [1, 2]
     """
     picker = choose(STRATEGIES, strategy, "strategy")(answers, np.random.default_rng(seed))
