@@ -73,8 +73,6 @@ class SuggestionScoring(ScoringMethod):
         ids = {datastore.get_image_uri(one): one for one in datastore.get_unlabeled_images()}
         prepared = Prepared(predictor, [Record(image, None) for image in sorted(ids)])
         by = request.get("by", "badge")
-        if not ids:
-            return {"ranked": 0, "unlabelled": 0, "problems": {}}
         answers = ask(predictor, prepared.batches(), features=by == "badge")
         images = [record.image for record in prepared.records]
         labelled = [datastore.get_image_uri(one) for one in datastore.get_labeled_images()]

@@ -35,6 +35,9 @@ def ask(predictor: TorchPredictor, batches: Iterable[Sequence[Tensor]], *, featu
             with torch.inference_mode():
                 logits, pooled = penultimate(network, images) if features else (network(images), torch.empty(0))
                 parts.append((probabilities(logits.float()).cpu().numpy(), pooled.float().cpu().numpy()))
+    if not found[0]:  # no image can be used
+        nothing = np.empty((0, len(predictor.rules.class_names)))
+        return Answers([nothing] * len(networks), [np.empty((0, 0))] * len(networks), predictor.rules.multi_label)
     columns = [[np.concatenate(part) for part in zip(*parts, strict=True)] for parts in found]
     return Answers(
         [column[0] for column in columns],

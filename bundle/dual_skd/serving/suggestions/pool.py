@@ -19,6 +19,7 @@ from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.split_file import load_split
 from dual_skd.data.records.unlabelled_records import records_without_labels
 from dual_skd.errors import InputError
+from dual_skd.networks.inspect import classifier_of
 from dual_skd.options.choices import TwinSearch
 from dual_skd.options.data import DataOptions
 from dual_skd.options.shared import SIMILARITY
@@ -69,10 +70,11 @@ def read_pool(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> Poo
         replace(read_source(folder / "datalist.json"), root=known.root), _options(folder, predictor, asked),
         known.splits,
     )  # fmt: skip
-    notes = list(found.notes)
+    if asked.strategy == "badge":
+        _require_features(predictor)
     prepared = Prepared(predictor, found.records, asked.batch_size, asked.num_workers)
-    answers = ask(predictor, prepared.batches(), features=asked.strategy == "badge") if found.records else None
-    if answers is None or not prepared.records:
+    answers = ask(predictor, prepared.batches(), features=asked.strategy == "badge")
+    if not prepared.records:
         raise InputError(_why_none(asked, known, prepared))
     new, copies, of_copies = without_copies(
         [record.image for record in prepared.records],
@@ -86,7 +88,14 @@ def read_pool(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> Poo
             "near duplicate among the images of the run; give others."
         )
     return Pool([prepared.records[place] for place in new], answers.of(new), copies, prepared.problems,
-                [*notes, *of_copies])  # fmt: skip
+                [*found.notes, *of_copies])  # fmt: skip
+
+
+def _require_features(predictor: TorchPredictor) -> None:
+    try:
+        classifier_of(predictor.network)
+    except InputError as error:
+        raise InputError(f"Strategy badge can't be used: {str(error).split(';')[0]}; give uncertainty.") from error
 
 
 def _options(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> DataOptions:
