@@ -84,8 +84,8 @@ def read_pool(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> Poo
     )  # fmt: skip
     if not new:
         raise InputError(
-            f"Every image of {asked.unlabelled or 'the run without labels'} that can be used has a near duplicate among "
-            "the images of the run; give others."
+            f"Every image of {asked.unlabelled or 'the run without labels'} that can be used has a near duplicate "
+            "among the images of the run; give others."
         )
     return Pool([prepared.records[place] for place in new], answers.of(new), copies, prepared.problems,
                 [*found.notes, *of_copies])  # fmt: skip
