@@ -139,6 +139,16 @@ def test_volumes_are_suggested_too(tmp_path, make_model):
     assert 'class="wide"' in found.page.read_text()
 
 
+def test_the_images_without_labels_of_the_run_are_taken_where_no_others_are_given(run, new):
+    split = json.loads((run / "datalist.json").read_text())
+    split["unlabelled"] = [{"image": str(new / f"u{k}.png"), "patient": f"q{k}"} for k in (4, 5)]
+    (run / "datalist.json").write_text(json.dumps(split))
+    assert sorted(names(dual_skd.suggest(run))) == ["u4.png", "u5.png"]
+    (new / "one").mkdir()
+    (new / "u2.png").rename(new / "one" / "u2.png")
+    assert names(dual_skd.suggest(run, unlabelled=new / "one")) == ["u2.png"]
+
+
 def test_the_command_says_where_everything_is(run, new, capsys):
     assert main(["suggest", str(run), "--unlabelled", str(new), "--number", "2"]) == 0
     said = " ".join(capsys.readouterr().out.split())

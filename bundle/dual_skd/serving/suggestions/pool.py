@@ -66,10 +66,10 @@ def read_pool(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> Poo
         InputError: the images of the run have gone, or no image is left.
     """
     known = load_split(folder / "datalist.json")
-    found = records_without_labels(
-        replace(read_source(folder / "datalist.json"), root=known.root), _options(folder, predictor, asked),
-        known.splits,
-    )  # fmt: skip
+    source = read_source(folder / "datalist.json")
+    if asked.unlabelled:
+        source = replace(source, unlabelled=())  # else those of the run
+    found = records_without_labels(source, _options(folder, predictor, asked), known.splits)
     if asked.strategy == "badge":
         _require_features(predictor)
     prepared = Prepared(predictor, found.records, asked.batch_size, asked.num_workers)
