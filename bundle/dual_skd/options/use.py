@@ -158,7 +158,7 @@ class Prediction(Machine, Unexpected, Answers, Finding, Asked):
     """Options of an inference."""
 
 
-class Suggestion(Unexpected, Finding):
+class Suggesting(Options):
     """What is suggested"""
 
     unlabelled: Place | None = option(
@@ -187,3 +187,7 @@ class Suggestion(Unexpected, Finding):
     batch_size: Count = option(32, "images that go through the networks together")
     device: Device = _DEVICE
     num_workers: Whole = _NUM_WORKERS
+
+
+class Suggestion(Unexpected, Finding, Suggesting):
+    """Options of a suggestion of images to label."""

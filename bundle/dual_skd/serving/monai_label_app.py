@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An app of MONAI Label for this bundle: its answers, training, and which image to label next.
 
-Needs MONAI Label, whose server loads it from a ``main.py`` of two lines, see docs/howto/label_tool.md. Beside what
+Needs MONAI Label, whose server loads it from a small ``main.py``, see docs/howto/label_tool.md. Beside what
 the stock app ``monaibundle`` does with a bundle,
 
 * strategy and scoring method ``suggest`` order the images without labels as ``dual-skd suggest`` does;

@@ -4,6 +4,10 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(min((Path(__file__).parent / "model").glob("*classification*"))))  # the code of the bundle
+MODELS = Path(__file__).parent / "model"
+bundles = sorted(MODELS.glob("*classification*"))
+if not bundles:
+    raise SystemExit(f"Error: {MODELS} holds no folder with classification in its name; unzip the packed bundle there.")
+sys.path.insert(0, str(bundles[0]))  # its code
 
-from dual_skd.serving.monai_label_app import DualSkdApp  # noqa: F401  # which MONAI Label finds here
+from dual_skd.serving.monai_label_app import DualSkdApp  # noqa: E402, F401  # which MONAI Label finds here
