@@ -34,6 +34,8 @@ _HOME = {
     "train": "api.functions",
     "evaluate": "api.functions",
     "show_batch": "api.shown_images",
+    "suggest": "api.suggestions",
+    "SuggestionResult": "api.suggestions",
     "Prediction": "serving.prediction",
     "predict": "serving.predictor",
     "predict_iter": "serving.predictor",

@@ -77,6 +77,7 @@ def page() -> str:
         ("train", options.Training),
         ("evaluate", options.Evaluation),
         ("inference", options.Prediction),
+        ("suggest", options.Suggestion),
     ):
         parts.append(f"## {title.capitalize()}\n")
         parts += table(kind)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -42,9 +43,9 @@ STARTING, TRAINING = 300, 600  # seconds, on a loaded computer
 
 
 class Server:
-    """MONAI Label's stock monaibundle app on a free port of this computer, ended by its id."""
+    """An app of MONAI Label on a free port of this computer, ended by its id."""
 
-    def __init__(self, app: Path, studies: Path) -> None:
+    def __init__(self, app: Path, studies: Path, models: str = f"{IMAGES},{VOLUMES}") -> None:
         python = Path(ENVIRONMENT).absolute() / "bin" / "python"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -54,7 +55,7 @@ class Server:
             "http_proxy": NOWHERE, "https_proxy": NOWHERE, "no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
         options = ["--app", str(app), "--studies", str(studies), "--host", "127.0.0.1", "--port", str(self.port),
-                   "--conf", "models", f"{IMAGES},{VOLUMES}", "--conf", "zoo_source", "local"]  # fmt: skip
+                   "--conf", "models", models, "--conf", "zoo_source", "local"]  # fmt: skip
         self.log = app / "server.log"
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
@@ -219,3 +220,41 @@ def test_training_on_labels_of_the_store_replaces_the_model_that_is_served(app, 
     with Server(app, studies) as server:  # a server reads temperature and class names when it starts
         answer = server.ask("POST", f"/infer/{IMAGES}?image={pictures[0].stem}")
     assert scores(answer) == pytest.approx(plain(served, pictures[0]), abs=1e-4)
+
+
+def test_the_bundles_own_app_suggests_explains_and_answers_in_batches(tmp_path, app, studies):
+    """The app of scripts/release/monailabel_app, as docs/howto/label_tool.md sets it up."""
+    own, store = tmp_path / "own", tmp_path / "store"
+    shutil.copytree(app / "model" / IMAGES, own / "model" / IMAGES)
+    shutil.copy(ROOT / "scripts" / "release" / "monailabel_app" / "main.py", own)
+    store.mkdir()
+    for path in sorted(studies.glob("*.png"))[:6]:
+        shutil.copy(path, store)
+    first = min(store.glob("*.png"))
+    shutil.copy(first, store / "copy.png")
+    (store / "bad.png").write_text("no picture")
+    with Server(own, store, IMAGES) as server:
+        assert "suggest" in server.ask("GET", "/info/")["strategies"]
+        given = [server.ask("POST", "/activelearning/suggest") for _ in range(6)]
+        assert [one["rank"] for one in given] == [1, 2, 3, 4, 5, 6]
+        ids = {one["id"] for one in given}
+        assert "bad" not in ids and len(ids & {"copy", first.stem}) == 1  # one of the two that are equal
+        assert refusal(server, f"/infer/{IMAGES}?image=bad") == (422, f"{store.resolve() / 'bad.png'} can't be read")
+        assert refusal(server, f"/infer/{IMAGES}?image=nobody") == (404, "The store has no image 'nobody'")
+        server.ask("POST", f"/batch/infer/{IMAGES}")
+        end = time.monotonic() + TRAINING
+        while (task := server.ask("GET", "/batch/infer"))["status"] in ("SUBMITTED", "RUNNING"):
+            assert time.monotonic() < end, task
+            time.sleep(1)
+        assert task["status"] == "DONE", "\n".join(task["details"])
+        answer = server.ask("POST", f"/infer/{IMAGES}?image={first.stem}")
+    kept = json.loads((store / "labels" / "original" / f"{first.stem}.json").read_text())
+    assert scores(kept) == pytest.approx(scores(answer), abs=1e-6)
+    assert not (store / "labels" / "original" / "bad.json").exists()
+
+
+def refusal(server: Server, path: str) -> tuple[int, str]:
+    """The status of a request that fails, and the beginning of the sentence in its answer."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        server.ask("POST", path)
+    return caught.value.code, re.split("[:;]", json.loads(caught.value.read())["detail"])[0]

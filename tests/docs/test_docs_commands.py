@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from dual_skd.cli.dispatch import parser_of
-from dual_skd.options import Evaluation, Prediction, Training
+from dual_skd.options import Evaluation, Prediction, Suggestion, Training
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "bundle" / "docs").glob("*.md"))]
@@ -91,7 +91,7 @@ def test_a_script_exists_and_knows_its_options(words):
 
 
 def test_options_within_sentences_exist():
-    fields = {name for kind in (Training, Evaluation, Prediction) for name in kind.model_fields}
+    fields = {name for kind in (Training, Evaluation, Prediction, Suggestion) for name in kind.model_fields}
     options = (
         MONAI | OF_LABEL | {f"{no}{name.replace('_', '-')}" for name in fields for no in ("", "no-")} | {"help-all"}
     )

@@ -49,6 +49,13 @@ COMMANDS = {  # in the order of use
     "learning-curve": Command(
         "see how accuracy grows with the number of labelled images", ("dual-skd learning-curve DATA -o curve",)
     ),
+    "suggest": Command(
+        "order images without labels by what labelling them would teach",
+        (
+            "dual-skd suggest output --unlabelled FOLDER",
+            "dual-skd suggest output --unlabelled FOLDER --number 20 --per patient",
+        ),
+    ),
     "select": Command(
         "select small weights from large ones, or shapes for a budget",
         (

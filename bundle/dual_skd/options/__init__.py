@@ -8,7 +8,7 @@ from dual_skd.options.kinds import Options, choices_of, takes
 from dual_skd.options.methods import METHODS, method
 from dual_skd.options.reading import evaluation, prediction, read, training
 from dual_skd.options.training import Training
-from dual_skd.options.use import Evaluation, PerPatient, Prediction, Reporting
+from dual_skd.options.use import Evaluation, PerPatient, Prediction, Reporting, Suggestion
 from dual_skd.options.words import command, training_command, words_of
 from dual_skd.utils.lazy import on_first_use
 
@@ -19,6 +19,7 @@ __all__ = [
     "PerPatient",
     "Prediction",
     "Reporting",
+    "Suggestion",
     "Training",
     "choices_of",
     "chosen",

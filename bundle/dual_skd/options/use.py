@@ -3,26 +3,36 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from dual_skd.errors import InputError
-from dual_skd.options.choices import BadFile, Combine, Per, Recalibrate
+from dual_skd.options.choices import BadFile, Combine, Per, Recalibrate, Strategy, TwinSearch
 from dual_skd.options.kinds import (
     Chance,
     Codes,
     Corruptions,
     Count,
+    Device,
+    Fraction,
     HalfWidth,
     Options,
     Place,
+    Seed,
     Strengths,
     Switch,
     Text,
+    Whole,
     option,
 )  # fmt: skip
 from dual_skd.options.shared import Answers, Copies, Finding, Machine, Reading, Unexpected
+
+# the same fields as in the options of a run: same meaning
+_TWIN_SEARCH: Any = Copies.model_fields["twin_search"]
+_TWIN_SIMILARITY: Any = Copies.model_fields["twin_similarity"]
+_DEVICE: Any = Machine.model_fields["device"]
+_NUM_WORKERS: Any = Machine.model_fields["num_workers"]
 
 
 class Measured(Options):
@@ -146,3 +156,38 @@ class Asked(Options):
 
 class Prediction(Machine, Unexpected, Answers, Finding, Asked):
     """Options of an inference."""
+
+
+class Suggesting(Options):
+    """What is suggested"""
+
+    unlabelled: Place | None = option(
+        None,
+        "images without labels: a folder at any depth, a table, a DICOM tree or an .npz file; labels in it aren't read",
+        empty="those that the run was given as `unlabelled`",
+        path=True,
+    )
+    number: Count = option(50, "how many images, or patients, to suggest")
+    per: Per = option("image", "what is suggested; `patient` takes all images of a patient together")
+    strategy: Strategy = option(
+        "badge",
+        "by what images are ordered: `badge` (unsure, and unlike each other), `disagreement` of the two networks, "
+        "`uncertainty` of the student, or `random` ([which](howto/suggest.md#strategies))",
+    )
+    seed: Seed = option(0, "random seed of `badge` and `random`")
+    patient_pattern: Text | None = option(
+        None,
+        'regular expression with one group that finds the patient in the path; "" for none',
+        empty="that of the run, or patients as stated in the data",
+        path=True,
+        words=("",),
+    )
+    twin_search: TwinSearch = _TWIN_SEARCH
+    twin_similarity: Fraction = _TWIN_SIMILARITY
+    batch_size: Count = option(32, "images that go through the networks together")
+    device: Device = _DEVICE
+    num_workers: Whole = _NUM_WORKERS
+
+
+class Suggestion(Unexpected, Finding, Suggesting):
+    """Options of a suggestion of images to label."""

@@ -9,6 +9,7 @@ import pytest
 
 from dual_skd.data.reading.dicom_header import Header, read_header, read_headers
 from dual_skd.data.reading.dicom_series import group_series, stack_of, volume_affine
+from dual_skd.data.reading.reader import read_image
 from dual_skd.errors import InputError
 
 PIXELS = np.arange(6 * 4, dtype=np.int16).reshape(6, 4)
@@ -207,3 +208,9 @@ def test_a_series_on_disk_agrees_with_its_files(tmp_path, dicom_series):
     (series,) = group_series(read_header(path) for path in sorted(Path(tmp_path / "s").iterdir()))
     assert [header.position[2] for header in series.headers] == [5.0, 7.5, 10.0, 12.5, 15.0]
     assert series.problems == ()
+
+
+def test_an_empty_path_is_no_folder_without_series(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"Expected the path of an image, found an empty one; .* MONAI Label"):
+        read_image("")

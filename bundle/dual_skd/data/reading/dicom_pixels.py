@@ -113,6 +113,11 @@ def slices_in(folder: Path, uid: str = "") -> tuple[Header, ...]:
 def series_in(folder: Path, uid: str) -> Series:
     """The series ``uid`` of a folder, or with "" its only one; raises InputError where that isn't one series."""
     found = _index(str(folder), os.stat(folder).st_mtime_ns)
+    if not found and folder == Path():
+        raise InputError(
+            "Expected the path of an image, found an empty one; give one. MONAI Label gives an empty path for an image "
+            "id that its store doesn't have."
+        )
     if not found:
         raise InputError(f"Expected a folder with the DICOM images of one series, found none in {folder}.")
     if uid:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PatientID, study and series of DICOM files, from the beginning of their headers: much faster than whole headers."""
+"""Ids of patient, study and series of DICOM files, from the beginning of their headers: faster than whole headers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from dual_skd.errors import InputError
 
 HEADER_BYTES = 2**16  # bytes that are read at first; most headers are shorter
 FILES_AHEAD = 256  # files that are read while others are parsed
-_TAGS = ["SOPClassUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
+_TAGS = ["SOPClassUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber"]
 _WANTED: list[Any] = [Tag(name) for name in _TAGS]
 _LAST = Tag("SeriesInstanceUID")  # of them; elements come in the order of their tags
 
 
 @dataclass(frozen=True)
 class Ids:
-    """PatientID, StudyInstanceUID and SeriesInstanceUID of a DICOM image; "" where the file is silent."""
+    """PatientID, StudyInstanceUID, SeriesInstanceUID and AccessionNumber of a DICOM image; "" where it is silent."""
 
     path: str
     patient: str = ""
     study: str = ""
     series: str = ""
+    accession: str = ""
 
 
 def read_ids(paths: Iterable[str]) -> Iterator[Ids | InputError]:

@@ -20,6 +20,7 @@ from dual_skd.utils.wording import counted
 
 if TYPE_CHECKING:
     from dual_skd.data.records.dicom_ids import Ids
+    from dual_skd.data.records.record import Record
 
 
 MIN_IMAGES_FOR_SHARE = 10  # images of which a third says something
@@ -49,7 +50,7 @@ def rows_with_patients(source: Source, pattern: str | None = None) -> tuple[list
     notes: list[str] = []
     if pattern is None:
         unread = [n for n, row in enumerate(rows) if not row.patient and row.header is None and is_dicom(row.image)]
-        known = _ids_of(rows, unread)
+        known = ids_of(rows, unread)
         rows, notes = _by_header(rows, known)
         rows, notes = _by_folder(rows, notes)
         rows, notes = _by_study(rows, notes, known)
@@ -163,7 +164,7 @@ def _by_folder(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]
 def _by_study(rows: list[Row], notes: list[str], known: Mapping[int, Ids]) -> tuple[list[Row], list[str]]:
     """Keeps together what was made in one examination, where no patients are known, as in anonymised files."""
     unknown = [place for place, row in enumerate(rows) if not row.patient and is_dicom(row.image)]
-    found = {**known, **_ids_of(rows, [place for place in unknown if place not in known])}
+    found = {**known, **ids_of(rows, [place for place in unknown if place not in known])}
     studies = {place: found[place].study for place in unknown if place in found and found[place].study}
     distinct = set(studies.values())
     if not 1 < len(distinct) < len(studies):  # one for all is a placeholder, and one for each says nothing
@@ -174,8 +175,13 @@ def _by_study(rows: list[Row], notes: list[str], known: Mapping[int, Ids]) -> tu
     return rows, [*notes, f"images of one StudyInstanceUID stay together, as if of one patient ({len(distinct)})"]
 
 
-def _ids_of(rows: Sequence[Row], places: Sequence[int]) -> dict[int, Ids]:
-    """The ids of a DICOM file of each image that has a readable one."""
+def ids_of(rows: Sequence[Row | Record], places: Sequence[int]) -> dict[int, Ids]:
+    """The ids of a DICOM file of each image that has a readable one.
+
+    Args:
+        rows: with their images.
+        places: which of the rows.
+    """
     series_of: dict[int, tuple[str, str]] = {}  # one of several series in a folder
     path_of: dict[int, str] = {}
     for place in places:

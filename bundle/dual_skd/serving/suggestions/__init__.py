@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which images without labels are worth labelling next."""
