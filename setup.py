@@ -14,6 +14,7 @@ BUNDLE = Path("bundle")
 FILES = [
     *sorted((BUNDLE / "configs").glob("*.json")),
     *(BUNDLE / name for name in ("configs/logging.conf", "models/model.json", "models/model.pt", "LICENSE")),
+    *sorted((BUNDLE / "models").glob("*/*")),
 ]
 
 

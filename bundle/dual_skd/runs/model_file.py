@@ -28,7 +28,7 @@ from dual_skd.networks.weight_files import read_info, read_weights
 from dual_skd.runs.model_info import require_model_info
 from dual_skd.runs.places import bundle_root as bundle_root  # configs written before version 0.2 look for it here
 from dual_skd.runs.places import find_model as find_model
-from dual_skd.runs.places import model_file
+from dual_skd.runs.places import model_file, shipped_models
 from dual_skd.utils.files import read_json, replace_file
 from dual_skd.utils.tensor_files import save_tensors
 
@@ -92,7 +92,8 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
     """Rebuilds a network that :func:`save_model` wrote.
 
     Args:
-        path: the .pt or .safetensors file, or the folder with ``model.pt``, or a run's ``output_dir``.
+        path: the .pt or .safetensors file, or the folder with ``model.pt``, or a run's ``output_dir``, or the name of a
+            model that comes with the bundle, such as "chest_xray_pneumonia".
         device: where the network goes.
 
     Returns:
@@ -105,7 +106,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
             the architecture.
     """
     path = model_file(path)
-    state, info = read_weights(path, words=["the output_dir of a run"])
+    state, info = read_weights(path, words=["the output_dir of a run", *shipped_models()])
     missing = [key for key in ("architecture", "class_names") if not info.get(key)]
     if missing:
         raise InputError(

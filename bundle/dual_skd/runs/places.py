@@ -55,9 +55,20 @@ def _is_bundle(place: Path) -> bool:
     return config.is_file() and b"dual_skd" in config.read_bytes()
 
 
+def shipped_models() -> dict[str, Path]:
+    """The models of real tasks that come with the bundle, by name: folders of ``models`` with a ``model.pt``."""
+    return {path.parent.name: path for path in sorted((own_bundle() / "models").glob("*/model.pt"))}
+
+
 def model_file(path: str | Path) -> Path:
-    """The file that a path of a model stands for: itself, or of a folder its ``model.pt`` or ``models/model.pt``."""
+    """The file that a path of a model stands for: itself, or of a folder its ``model.pt`` or ``models/model.pt``.
+
+    The name of one of the :func:`shipped_models` stands for that, unless a file or folder here is called so.
+    """
+    shipped = shipped_models().get(str(path))
     path = expanded(path)
+    if shipped is not None and not path.exists():
+        return shipped
     if path.is_dir():
         return next((p for p in (path / "model.pt", path / "models" / "model.pt") if p.is_file()), path / "model.pt")
     return path
