@@ -7,10 +7,10 @@ The zip, ``dual_skd_classification_v<version>.zip``, holds the folder ``dual_skd
 task from that name. In it is what the commit has under ``bundle``, and nothing else: no untracked file and no change
 that isn't committed. Two files are made here: ``docs/CHANGELOG.md`` from the changelog of ``configs/metadata.json``,
 and ``manifest.json`` with size and SHA-256 of every other file. ``--models`` packs the weights of a finished run in
-place of any others, and two configs say what they are. ``configs/metadata.json`` gets classes, size of an image and test
-metrics; MONAI Label calls its answers by these classes. ``configs/train.json`` gets the classes and the options of the
-network, and by the run's run.json those of the large one it was selected from and how the run learned (rate, method,
-loss, augmentation), to train on with it. For how long, on which images and where stays as committed.
+place of any others, and two configs say what they are. ``configs/metadata.json`` gets classes, size of an image and
+test metrics; MONAI Label calls its answers by these classes. ``configs/train.json`` gets the classes and the options of
+the network, and by the run's run.json those of the large one it was selected from and how the run learned (rate,
+method, loss, augmentation), to train on with it. For how long, on which images and where stays as committed.
 
 The same commit and the same run give the same zip, byte for byte, wherever and whenever it is packed: names are
 sorted, times and permissions are fixed, and files are stored as they are, since compressors differ between machines.

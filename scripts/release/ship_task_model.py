@@ -4,10 +4,10 @@
     python -m scripts.release.ship_task_model RUN --name chest_xray_pneumonia --about FILE
 
 ``bundle/models/NAME`` gets model.pt; model.json with its SHA-256, how it was made and its test metrics with intervals;
-and README.md, the model card of the run's report with what ``--about`` says. That is JSON: "description", "data" (source,
-with address), "data_licence", "licence" (an SPDX name, for the weights), "limits" (sentences), and "commands", what made
-the run from the published data; the model.json of a former one is such a file. No image, name or path of the data is in
-what is written.
+and README.md, the model card of the run's report with what ``--about`` says. That is JSON: "description", "data"
+(source, with address), "data_licence", "licence" (an SPDX name, for the weights), "limits" (sentences), and "commands",
+what made the run from the published data; the model.json of a former one is such a file. No image, name or path of the
+data is in what is written.
 """
 
 from __future__ import annotations

@@ -66,7 +66,9 @@ def test_an_installed_package_has_the_files_of_its_bundle_and_no_others(installe
     assert said_in(tmp_path, installed) == [bundle, bundle]
     found = {file.relative_to(bundle).as_posix() for file in bundle.rglob("*") if file.is_file()}
     configs = {f"configs/{path.name}" for path in (REPOSITORY / "bundle" / "configs").iterdir()}
-    models = {file.relative_to(REPOSITORY / "bundle").as_posix() for file in (REPOSITORY / "bundle/models").rglob("*.*")}
+    models = {
+        file.relative_to(REPOSITORY / "bundle").as_posix() for file in (REPOSITORY / "bundle/models").rglob("*.*")
+    }
     assert found == configs | models | {"LICENSE"} and "models/chest_xray_pneumonia/model.pt" in models
     for name in found:
         assert (bundle / name).read_bytes() == (REPOSITORY / "bundle" / name).read_bytes()

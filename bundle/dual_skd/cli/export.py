@@ -12,7 +12,7 @@ from dual_skd.cli.shared import write_lines
 from dual_skd.options import read
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Reading
-from dual_skd.serving.export.formats import FORMATS
+from dual_skd.serving.export.formats import BY_DEFAULT, FORMATS, read_by_page
 from dual_skd.utils.wording import closing, quoted
 
 OPTIONS_OF_DATA = {"label_column", "class_map", "image_column"}
@@ -23,8 +23,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of a training run")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the files (default: OUT/export)")
     parser.add_argument(
-        "--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS), metavar="NAME",
-        help=f"{', '.join(FORMATS)} (default: all)",
+        "--formats", nargs="+", choices=list(FORMATS), default=list(BY_DEFAULT), metavar="NAME",
+        help=f"{', '.join(FORMATS)} (default: all but html, which fetches libraries from npm's registry)",
     )  # fmt: skip
     parser.add_argument(
         "--data", metavar="DATA", help="labelled images to verify on (default: the run's validation images)"
@@ -64,10 +64,12 @@ def last_words(report: Mapping[str, Any], run_dir: Path, output: Path) -> str:
     for row in report["artefacts"]:
         one = row.get("ms", {}).get("1")
         facts = [
-            row["status"] + (f" ({row['reason']})" if row.get("reason") else ""),
+            row["status"] + (f" ({row['reason']})" if row.get("reason") else "") + read_by_page(row),
             f"first {row['float_layers']:.0%} of the layers in float" if row.get("float_layers") else "",
             f"{one:.2f} ms an image" if one else "",
-            f"{large / one:.1f} times as fast as the large network" if one and large else "",
+            f"{large / one:.1f} times as fast as the large network"
+            if one and large and "files_read" not in row
+            else "",
             f"{row['bytes'] / 1e6:.2f} MB" if row.get("bytes") else "",
         ]
         rows.append((row["format"], ", ".join(filter(None, facts))))

@@ -74,11 +74,14 @@ class ArtefactBuilder:
         known = FORMATS[name]
         row: Row = {"format": name, "runtime": known.runtime, "status": "skipped", "reason": known.obstacle()}
         files = [self.work / file for file in known.files]
+        dims = len(self.spec["input"]["shape"]) - 2
+        if dims not in known.dims:
+            row["reason"] = f"takes {known.dims[0]}D models only, and this one is {dims}D"
         if row["reason"]:
             return row
         if known.source and not (self.work / FORMATS[known.source].files[0]).is_file():
             return row | {"status": "failed", "reason": f"is made from {known.source}, which failed"}
-        logger.info("Export to %s ...", name)
+        logger.info("Export to %s%s ...", name, known.remark)
         try:
             if not wanted:
                 self._run("formats", name, str(self.model), str(self.work))
@@ -102,7 +105,7 @@ class ArtefactBuilder:
         """Converts, measures and verifies one file; ``floats`` is the share of the layers that keep 32 bits."""
         known, logits = FORMATS[name], self.work / "logits.npy"
         self._run("formats", name, str(self.model), str(self.work), *([str(floats)] if floats else []))
-        row = self._measured(known.runtime, str(self.work / known.files[0]), logits)
+        row = self._measured(known.runtime, str(self.work / known.files[0]), logits, module=known.measure)
         compared = compare_logits(
             self.reference, torch.from_numpy(np.load(logits)), labels, temperature=self.spec["temperature"],
             multi_label=self.multi_label,
@@ -114,14 +117,14 @@ class ArtefactBuilder:
             row["float_layers"] = floats
         return row
 
-    def _measured(self, runtime: str, source: Any, logits: Path | None = None) -> Row:
+    def _measured(self, runtime: str, source: Any, logits: Path | None = None, *, module: str = "latency") -> Row:
         answer = self.work / "answer.json"
         images = None if logits is None else str(self.work / "images.npy")
         given = {
             "runtime": runtime, "source": source, "images": images, "logits": str(logits), "answer": str(answer),
             "shape": self.spec["input"]["shape"][1:], "threads": self.threads, "seconds": self.seconds,
         }  # fmt: skip
-        self._run("latency", json.dumps(given))
+        self._run(module, json.dumps(given))
         return read_json(answer)
 
     def _run(self, module: str, *arguments: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -25,7 +26,7 @@ from dual_skd.runs.lock import held
 from dual_skd.runs.model_file import conformal_rule, load_model
 from dual_skd.runs.places import find_model
 from dual_skd.serving.export.builder import ArtefactBuilder, Row, finite, remove_earlier, with_sources
-from dual_skd.serving.export.formats import CALIBRATION, FORMATS, SPEC
+from dual_skd.serving.export.formats import BY_DEFAULT, CALIBRATION, FILES, FORMATS, RECIPE, SPEC, read_by_page
 from dual_skd.serving.export.model_spec import model_spec
 from dual_skd.serving.export.scratch import scratch_folder
 from dual_skd.utils.files import expanded, make_folder, read_json, sha256_of, write_json, write_text
@@ -40,7 +41,7 @@ def export(
     run_dir: str | Path,
     output: str | Path | None = None,
     *,
-    formats: Sequence[str] = tuple(FORMATS),
+    formats: Sequence[str] = BY_DEFAULT,
     data: str | Path | None = None,
     label_column: str | Sequence[str] = "label",
     class_map: Mapping[Any, Any] | str | None = None,
@@ -55,7 +56,7 @@ def export(
     Args:
         run_dir: ``output_dir`` of a training run.
         output: folder of the artefacts, default ``run_dir/export``; those of an earlier export are removed from it.
-        formats: of :data:`dual_skd.serving.export.formats.FORMATS`.
+        formats: of :data:`dual_skd.serving.export.formats.FORMATS`; "html" is made on request only.
         data: labelled images to verify on, of which the validation images are taken if there are any; those of the run.
         label_column, class_map, image_column: of ``data``, see :func:`dual_skd.data.load_records`.
         images: verify on so many at most, evenly spread; on fewer where they would take more than 1 GiB.
@@ -81,12 +82,15 @@ def export(
         used = _images_of(run_dir, data, read_as, info, min(images, fitting), min(CALIBRATION_IMAGES, fitting))
         _prepare(work, used, spec, image_transforms(**info["preprocessing"] | {"expected": None}))
         builder = ArtefactBuilder(model, work, spec, threads=threads, seconds=seconds, timeout=timeout)
-        made = _made(builder, used, output, formats, read_json(run_dir / "run.json"))
-        report = {
-            "made_with": _versions(),
+        described = {
             "model": {"file": model.name, "sha256": sha256_of(model)},
             **spec,
             "prediction_sets": _prediction_sets(run_dir, info),
+        }
+        made = _made(builder, used, output, formats, read_json(run_dir / "run.json"), described)
+        report = {
+            "made_with": _versions(),
+            **described,
             "auxiliary": made.pop("auxiliary"),
             "verified_on": {"data": used.source, "images": len(used.records), "reference": "PyTorch, float32"},
             "measured": _conditions(threads),
@@ -105,16 +109,28 @@ def _refuse_impossible(formats: Sequence[str], **counts: int) -> None:
             raise InputError(f"{name} is {value}; give a number from 1 on.")
 
 
-def _made(builder: ArtefactBuilder, used: Images, output: Path, formats: Sequence[str], run: Mapping[str, Any]) -> Row:
+def _made(
+    builder: ArtefactBuilder,
+    used: Images,
+    output: Path,
+    formats: Sequence[str],
+    run: Mapping[str, Any],
+    described: Mapping[str, Any],
+) -> Row:
     """Makes the artefacts, and returns their entries of ``export.json``."""
     remove_earlier(output)
     labels = torch.tensor([record.label for record in used.records])
     baselines = builder.baselines(run)
+    auxiliary = None
+    if {"onnx", "html"} & {*formats}:
+        auxiliary = _auxiliary(builder, labels, output if "onnx" in formats else make_folder(builder.work / "not_kept"))
+    second = None if auxiliary is None or auxiliary["status"] != "passed" else auxiliary["temperature"]
+    write_json(builder.work / RECIPE, {**described, "auxiliary": second and {"temperature": second}})
     rows = [builder.artefact(name, labels, output, wanted=name in formats) for name in with_sources(formats)]
     rows = [row for row in rows if row["format"] in formats]
     passed = [row for row in rows if row["status"] == "passed" and row["ms"]["1"] is not None]
     return {
-        "auxiliary": _auxiliary(builder, labels, output) if "onnx" in formats else None,
+        "auxiliary": auxiliary if "onnx" in formats else None,
         "baselines": baselines,
         "artefacts": rows,
         "fastest": min(passed, key=lambda row: row["ms"]["1"])["format"] if passed else None,
@@ -134,7 +150,11 @@ def _auxiliary(builder: ArtefactBuilder, labels: torch.Tensor, output: Path) -> 
         return None
     spec = model_spec(read_info(path))
     other = ArtefactBuilder(path, builder.work, spec, threads=builder.threads, seconds=0, timeout=builder.timeout)
+    made = builder.work / FORMATS["onnx"].files[0]
+    made.unlink(missing_ok=True)
     row = other.artefact("onnx", labels, output)
+    if made.is_file():  # not to be taken for the student's
+        made.rename(made.with_name("auxiliary.onnx"))
     return {"model": {"file": path.name, "sha256": sha256_of(path)}, "temperature": spec["temperature"]} | row
 
 
@@ -182,6 +202,7 @@ def _prepare(work: Path, used: Images, spec: Mapping[str, Any], transforms: Any)
     np.save(work / "images.npy", _arrays(used.records, transforms))
     np.save(work / CALIBRATION, _arrays(used.calibration, transforms))
     write_json(work / SPEC, spec)
+    write_text(work / FILES, json.dumps([os.path.abspath(record.image) for record in used.records]))
 
 
 def _labelled(data: str | Path, read_as: Mapping[str, Any], info: Mapping[str, Any]) -> DataList:
@@ -229,12 +250,14 @@ def markdown(report: Mapping[str, Any]) -> str:
         first, many = (row.get("ms", {}).get(batch) for batch in ("1", "32"))
         checked = row.get("verification", {})
         drop = None if checked.get("auc") is None else checked["auc_reference"] - checked["auc"]
-        status = row.get("status", "baseline") + (f": {row['reason']}" if row.get("reason") else "")
+        reason = f": {row['reason']}" if row.get("reason") else read_by_page(row)
+        status = row.get("status", "baseline") + reason
         status += f", first {row['float_layers']:.0%} of the layers in float" if row.get("float_layers") else ""
         cells = [
             f"**{name}, the fastest**" if name == report["fastest"] else name, status.replace("|", "/"),
             _number(row.get("bytes") and row["bytes"] / 1e6, ".2f"), _number(first, ".2f"), _number(many, ".1f"),
-            _number(large and first and large / first, ".1f"), _number(row.get("peak_mb"), ".0f"),
+            _number(large / first if large and first and "files_read" not in row else None, ".1f"),
+            _number(row.get("peak_mb"), ".0f"),
             _number(checked.get("max_difference"), ".1g"), _number(drop, ".4f"), _number(checked.get("changed"), ".2%"),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")

@@ -10,6 +10,7 @@ files of the format's ``source``; it gets ``files``.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from dual_skd.serving.export.worker import end_with_parent
 INPUT, OUTPUT = "image", "logits"
 CALIBRATION = "calibration.npy"  # images (N, C, H, W[, D]), float32, that static quantisation sees
 SPEC = "spec.json"  # what goes into the file's metadata, where the format has any
+RECIPE = "recipe.json"  # the same for a page in a browser, with what its answers need besides
+FILES = "files.json"  # locators of the images that a page reads by itself
 ATTENTION = {"Softmax", "Attention"}  # operators that a convolutional network doesn't have
 
 
@@ -41,6 +44,11 @@ class Format:
         cuda: a GPU is needed.
         floats: shares of the layers, counted from the image, that keep 32 bits: tried in this order until one passes.
             ``convert`` takes them as its third argument.
+        dims: spatial dimensions of the models that it takes.
+        on_request: it isn't among those that are made when none is asked for.
+        needs: says why it can't be made on this computer for another reason than packages.
+        measure: the module that measures it and gives its logits.
+        remark: what the log says when it is begun.
     """
 
     files: tuple[str, ...]
@@ -51,6 +59,11 @@ class Format:
     source: str | None = None
     cuda: bool = False
     floats: tuple[float, ...] = ()
+    dims: tuple[int, ...] = (2, 3)
+    on_request: bool = False
+    needs: Callable[[], str] = str
+    measure: str = "latency"
+    remark: str = ""
 
     def obstacle(self) -> str:
         """Why it can't be made on this computer, with the remedy; "" where it can."""
@@ -61,7 +74,7 @@ class Format:
             import torch
 
             return "" if torch.cuda.is_available() else "needs a CUDA device"
-        return ""
+        return self.needs()
 
 
 def _torchscript(model: Path, work: Path) -> None:
@@ -169,6 +182,23 @@ def _openvino_int8(model: Path, work: Path) -> None:
     openvino.save_model(quantised, work / "model_int8.xml")
 
 
+def _html(model: Path, work: Path) -> None:
+    from dual_skd.serving.export.web_page import write_page
+
+    write_page(json.loads((work / RECIPE).read_text(encoding="utf-8")), work, work / "model.html")
+
+
+def _no_browser() -> str:
+    """Why a page can't be verified here, with the remedy; "" where it can."""
+    if os.name != "posix":
+        return "is verified in Chromium through pipes that Windows lacks; export it on Linux, WSL or macOS"
+    from dual_skd.serving.export.browser import BROWSER, find_browser
+
+    if find_browser() is not None:
+        return ""
+    return f"no browser to verify it in; install Chromium or Chrome, or let {BROWSER} name its program"
+
+
 def _shape(work: Path, batch: int) -> list[int]:
     return [batch, *np.load(work / CALIBRATION, mmap_mode="r").shape[1:]]
 
@@ -189,7 +219,21 @@ FORMATS = {
         source="onnx",
     ),
     "tensorrt": Format(("model_trt.ts",), "tensorrt", _tensorrt, ("torch-tensorrt",), reduced=True, cuda=True),
+    "html": Format(
+        ("model.html",), "browser", _html, ("onnx", "onnxscript"), source="onnx", dims=(2,), on_request=True,
+        needs=_no_browser, measure="page_check",
+        remark=", with 34 MB from npm's registry where they aren't in the cache yet",
+    ),
 }  # fmt: skip
+BY_DEFAULT = tuple(name for name, known in FORMATS.items() if not known.on_request)
+
+
+def read_by_page(row: Mapping[str, Any]) -> str:
+    """How a page in a browser was verified, in words; "" for other formats."""
+    if "files_read" not in row or "verification" not in row:
+        return ""
+    images = row["verification"]["images"]
+    return f" ({row['files_read']} of {images} files read by the page itself; its time is from file to answer)"
 
 
 def main(arguments: Sequence[str]) -> None:
