@@ -14,7 +14,7 @@ KNOWN = {
     "inference.json": "1883cb277fb1473a4957bc2539bfaba935d798c093656dfc10c03ff7a535a9e1",
     "multi_gpu_train.json": "485873e4be3d732d2b6faf14f46c97478081bf08d580d300ba17abfbe7898ccf",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "010eab07ae70cb8289700eddd9e2038c122e5f0092ea52a1a78dc58f1a3ad6a8",
+    "train.json": "ca682d7851f2f8373a6b79bcdb0ba7981a2d3323ae614e0270497445860c68e4",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

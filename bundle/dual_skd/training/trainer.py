@@ -125,7 +125,7 @@ class DualModelTrainer(SupervisedTrainer):
             if several_processes():
                 broadcast_networks(self.task.networks)
             try:
-                Workflow.run(self)
+                self._run()
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
@@ -133,6 +133,13 @@ class DualModelTrainer(SupervisedTrainer):
                     "Batch normalisation has one number per channel in a batch, and so nothing to normalise by (one "
                     "image, which the network has brought down to one pixel); raise batch_size or image_size."
                 ) from error
+
+    def _run(self) -> None:
+        try:
+            Workflow.run(self)
+        except BaseException:
+            self._internal_run_generator = None  # else ignite's next run would end at once, with nothing done
+            raise
 
     def _iteration(self, engine: DualModelTrainer, batchdata: dict[str, Tensor]) -> dict:
         """One mini-batch; see the class for what it returns."""

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What NVFlare's server needs of the bundle: the first global weights, and a filter against bad numbers.
+
+NVFlare 2.7 and ``monai-nvflare`` are an environment of their own; nothing else here imports them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from monai.bundle import ConfigParser
+from monai_nvflare.monai_bundle_persistor import MonaiBundlePersistor
+from nvflare.apis.dxo import DXO, DataKind
+from nvflare.apis.dxo_filter import DXOFilter
+from nvflare.apis.fl_constant import FLContextKey
+from torch import nn
+
+from dual_skd.serving.federated import AUXILIARY, Exchange
+
+
+class DualModelPersistor(MonaiBundlePersistor):
+    """The server's model: the student as it is selected from the large network, or the pair.
+
+    The server needs the large network's weights, and no images.
+
+    Args:
+        bundle_root: folder of the bundle, relative to the app's.
+        config_train_filename: configs below it; files of options may follow ``configs/train.json``.
+        exchange: as in :class:`dual_skd.serving.federated.DualModelAlgo`.
+        kwargs: of ``MonaiBundlePersistor``.
+    """
+
+    def __init__(
+        self,
+        bundle_root: str,
+        config_train_filename: str | Sequence[str] = "configs/train.json",
+        *,
+        exchange: Exchange = "student",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(bundle_root, config_train_filename, network_def_key="network", **kwargs)
+        self.exchange = exchange
+
+    def _parse_config(self, fl_ctx: Any) -> None:
+        self.bundle_root = os.path.join(fl_ctx.get_prop(FLContextKey.APP_ROOT), self.bundle_root)
+        names = self.config_train_filename
+        self.train_parser = ConfigParser()
+        files = [os.path.join(self.bundle_root, name) for name in ([names] if isinstance(names, str) else names)]
+        self.train_parser.read_config(files)
+        self.train_parser["bundle_root"] = self.bundle_root
+        self.train_parser["device"] = "cpu"
+
+    def _get_model(self, fl_ctx: Any) -> nn.Module:
+        student = self.train_parser.get_parsed_content("network")
+        if self.exchange == "pair":
+            # its tensors have the names that sites exchange
+            student.add_module(AUXILIARY.rstrip("."), self.train_parser.get_parsed_content("auxiliary"))
+        return student
+
+
+class RefuseBadNumbers(DXOFilter):
+    """Filter of the server's results: a site whose weights hold NaN or infinite numbers isn't averaged."""
+
+    def __init__(self) -> None:
+        kinds = [DataKind.WEIGHTS, DataKind.WEIGHT_DIFF]
+        super().__init__(supported_data_kinds=kinds, data_kinds_to_filter=kinds)
+
+    def process_dxo(self, dxo: DXO, shareable: Any, fl_ctx: Any) -> None:
+        """Leaves the weights as they are.
+
+        Raises:
+            ValueError: they aren't finite; NVFlare then counts the site as failed in this round.
+        """
+        bad = [name for name, values in dxo.data.items() if not np.isfinite(np.asarray(values)).all()]
+        if bad:
+            raise ValueError(f"The site's weights hold NaN or infinite numbers, in {len(bad)} tensors: {bad[0]}, ...")
