@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from monai.bundle import ConfigParser
+from monai.utils import set_determinism
 from monai_nvflare.monai_bundle_persistor import MonaiBundlePersistor
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.dxo_filter import DXOFilter
@@ -19,6 +20,9 @@ from nvflare.apis.fl_constant import FLContextKey
 from torch import nn
 
 from dual_skd.serving.federated import AUXILIARY, Exchange
+
+# of train.json: what needs a site's images or writes into its folder
+NO_SITE = {"device": "cpu", "initial_weights#report_path": None, "initial_weights#teach": None}
 
 
 class DualModelPersistor(MonaiBundlePersistor):
@@ -50,10 +54,11 @@ class DualModelPersistor(MonaiBundlePersistor):
         self.train_parser = ConfigParser()
         files = [os.path.join(self.bundle_root, name) for name in ([names] if isinstance(names, str) else names)]
         self.train_parser.read_config(files)
-        self.train_parser["bundle_root"] = self.bundle_root
-        self.train_parser["device"] = "cpu"
+        for name, value in NO_SITE.items():
+            self.train_parser[name] = value
 
     def _get_model(self, fl_ctx: Any) -> nn.Module:
+        set_determinism(seed=self.train_parser.get_parsed_content("options").seed)  # as a site does
         student = self.train_parser.get_parsed_content("network")
         if self.exchange == "pair":
             # its tensors have the names that sites exchange
