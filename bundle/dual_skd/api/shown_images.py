@@ -94,7 +94,7 @@ def show_batch(
     if dataset_dir is not None:
         options["dataset_dir"] = dataset_dir
     with _training_to_be(options, preset, config) as parser:
-        data = parser.get_parsed_content("datalist")
+        data = parser.get_parsed_content("data")
         if split == "train":
             images, labels = _first_of_training(parser, count)
         else:
@@ -120,7 +120,7 @@ def preprocessing_for(data: DataList, options: Mapping[str, Any]) -> tuple[Compo
     preset = "volume" if data.spatial_dims == 3 else None
     with _training_to_be({**options, "dataset_dir": str(data.root)}, preset, None) as parser:
         parser.globals["checked"] = data
-        parser.update({"datalist": "$checked"})
+        parser.update({"data": "$checked"})
         return parser.get_parsed_content("preprocessing"), parser.get_parsed_content("input_settings")
 
 

@@ -10,6 +10,7 @@ from dual_skd.utils.lazy import on_first_use
 
 _HOME = {
     "DataList": "records.datalist",
+    "DataSource": "records.data_source",
     "Record": "records.record",
     "load_records": "records.training_records",
     "find_images": "records.asked_images",
@@ -39,6 +40,7 @@ _HOME = {
     "BatchAugment": "augment",
     "AugmentBatch": "augment",
     "DEMO_NAMES": "demo",
+    "demo_classes": "demo",
     "write_demo": "demo",
 }
 __all__ = [*_HOME]

@@ -59,6 +59,12 @@ class _Image:
     seeds: tuple[int, int]  # of the patient's anatomy, of the exposure
 
 
+def demo_classes(dataset_dir: str = "demo", spatial_dims: int = 2) -> list[str]:
+    """The classes of the demo data that a name stands for, in label order."""
+    dims = max(DEMO_NAMES.get(dataset_dir, 2), spatial_dims)
+    return sorted(CLASSES_2D if dims == 2 else CLASSES_3D)
+
+
 def write_demo(
     directory: str | Path, *, spatial_dims: int = 2, seed: int = 0, counts: Mapping[str, int] | None = None
 ) -> Path:

@@ -238,8 +238,8 @@ def check_timm_name(name: str) -> None:
         )
 
 
-def require_architecture(network: nn.Module, architecture: Mapping[str, Any]) -> None:
-    """Refuses to train a network that its description doesn't give, since ``model.pt`` could not be loaded again.
+def require_architecture(network: nn.Module, architecture: Mapping[str, Any]) -> nn.Module:
+    """Returns the network, or refuses to train one that its description doesn't give, since ``model.pt`` could not be loaded again.
 
     Args:
         network: the network to train.
@@ -261,3 +261,4 @@ def require_architecture(network: nn.Module, architecture: Mapping[str, Any]) ->
             "could never be loaded. Name your network instead: --small package.module:Name, a class or function that "
             "takes num_classes, in_channels and spatial_dims."
         )
+    return network

@@ -121,6 +121,9 @@ Text = Annotated[str, BeforeValidator(_as_text)]
 Texts = Annotated[
     str | list[str], BeforeValidator(_as_list), Takes("a text, or a list of names in quotes such as \"['a','b']\"")
 ]
+Names = Annotated[
+    list[str], BeforeValidator(_as_list), Len(2), Takes("a list of names in quotes such as \"['normal','pneumonia']\"")
+]
 Device = Annotated[str, BeforeValidator(str)]  # also a torch.device, as other programs put it into a config
 Switch = Annotated[bool, BeforeValidator(switch), Takes("true or false")]
 Whole = Annotated[int, Ge(0)]

@@ -12,9 +12,9 @@ KNOWN = {
     "evaluate.json": "01c646f1e6a7d0db4c5c1cadc4f9f452a4cca65ba1e14160a80bc0ba65688708",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
     "inference.json": "1883cb277fb1473a4957bc2539bfaba935d798c093656dfc10c03ff7a535a9e1",
-    "multi_gpu_train.json": "485873e4be3d732d2b6faf14f46c97478081bf08d580d300ba17abfbe7898ccf",
+    "multi_gpu_train.json": "78dfec6429f2d8d6571fa1cec1a1ada147fd9a9968150a584d1c9cdbb3fdab46",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "ca682d7851f2f8373a6b79bcdb0ba7981a2d3323ae614e0270497445860c68e4",
+    "train.json": "563a85d52bfaf4eaec8b88006424f28a8ad06474ae879b3bf2a06a4b7e668186",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

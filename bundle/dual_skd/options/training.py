@@ -38,6 +38,7 @@ from dual_skd.options.kinds import (
     Lengths,
     Levels,
     Limit,
+    Names,
     NetworkOptions,
     Options,
     PartOf,
@@ -136,6 +137,17 @@ class Images(Options):
         None,
         "which frame to use in 2D, for files with several frames and for series",
         empty="files with several are refused",
+    )
+
+
+class Classes(Options):
+    """Classes"""
+
+    class_names: Names | None = option(
+        None,
+        "the classes in the order of the network's outputs, if they have to be known without the images, as in a "
+        "[federation](howto/federated.md), or if your images lack one; labels have to be among them",
+        empty="the labels of the data, sorted",
     )
 
 
@@ -336,6 +348,7 @@ class Training(
     Distillation,
     Selection,
     Networks,
+    Classes,
     Images,
     Copies,
     Reading,

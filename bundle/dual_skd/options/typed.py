@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import sys
@@ -26,6 +27,18 @@ def options_typed(words: Sequence[str]) -> dict[str, str]:
             name, equals, value = word.lstrip("-").partition("=")
             typed[name.replace("-", "_")] = value if equals else following
     return typed
+
+
+def configs_typed(words: Sequence[str]) -> list[str]:
+    """The files after ``--config_file``: one path, or a list in quotes."""
+    word = options_typed(words).get("config_file", "")
+    if not word:
+        return []
+    try:
+        files = ast.literal_eval(word)
+    except (ValueError, SyntaxError):  # one path, without quotes
+        files = word
+    return list(map(str, files)) if isinstance(files, list | tuple) else [str(files)]
 
 
 def top_entry(name: str) -> str:

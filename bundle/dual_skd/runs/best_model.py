@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from monai.engines.trainer import Trainer
 from torch import Tensor, nn
 
 from dual_skd.metrics.calibration import FEW, Calibration, fit_temperature
@@ -73,8 +74,14 @@ class BestModelSaver:
         self.best_epoch = 0
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler at the end of every evaluation."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        """Registers with the evaluator; and with the trainer, for a run without validation images keeps its last model.
+
+        A trainer comes to its end once, an evaluator at every validation.
+        """
+        if isinstance(engine, Trainer):
+            engine.add_event_handler(Events.COMPLETED, self._save_unless_best)
+        else:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         if self.key_metric not in (LAST, *engine.state.metrics) and self.best_epoch == 0:
@@ -102,10 +109,6 @@ class BestModelSaver:
                 "%d validation images decide by %s which epoch is kept: so few tell epochs apart by chance; "
                 "--key_metric last keeps the last epoch instead.", len(measured.labels), self.key_metric,
             )  # fmt: skip
-
-    def keep_last(self, trainer: Engine) -> None:
-        """Registers with the trainer as well: a run without validation images keeps the model of its last epoch."""
-        trainer.add_event_handler(Events.COMPLETED, self._save_unless_best)
 
     def _save_unless_best(self, trainer: Engine) -> None:
         if self.best_epoch == 0:

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import os
 from collections.abc import Sequence
 
 from monai.bundle import ConfigParser
-from monai.utils import ensure_tuple
 
 from dual_skd.errors import InputError, did_you_mean
 from dual_skd.options.derived import removed
-from dual_skd.options.typed import options_typed, top_entry, words_of_monai
+from dual_skd.options.typed import configs_typed, options_typed, top_entry, words_of_monai
 
 OF_MONAI = ("init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file", "run_id")
 
@@ -32,12 +30,9 @@ def refuse_unknown(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(words_of_monai() if arguments is None else arguments)
     given = options_typed(words)
-    if "config_file" not in given:
+    files = configs_typed(words)
+    if not files:
         return
-    try:
-        files = ensure_tuple(ast.literal_eval(given["config_file"]))
-    except (ValueError, SyntaxError):  # one path, without quotes
-        files = (given["config_file"],)
     merged = ConfigParser.load_config_files(files)
     _refuse_strangers(files, str(merged))
     known = {top_entry(key) for key in merged} | set(OF_MONAI)

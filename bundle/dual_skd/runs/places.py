@@ -11,6 +11,7 @@ from typing import Any
 
 from dual_skd.data.demo import of_demo
 from dual_skd.errors import InputError, did_you_mean
+from dual_skd.options.typed import configs_typed, words_of_monai
 from dual_skd.utils.files import expanded, read_json, sha256_of
 
 logger = logging.getLogger(__name__)
@@ -24,13 +25,28 @@ def own_bundle() -> Path:
 
 
 def bundle_root() -> str:
-    """The bundle in use: :func:`own_bundle`, but of an installed package the one at hand where there is one.
+    """The bundle of the config that runs; else the one at hand, and at last :func:`own_bundle`.
 
-    That is where ``monai.bundle run`` puts it on the module path, or the current folder, or ``bundle`` in it.
+    Of an installed package the one at hand is on the module path, the current folder, or ``bundle`` in it.
     """
     here = Path.cwd()
-    places = [PACKAGE.parent, *map(Path, sys.path), here, here / "bundle"]
+    places = [*_running(), PACKAGE.parent, *map(Path, sys.path), here, here / "bundle"]
     return str(next(filter(_is_bundle, places), own_bundle()))
+
+
+def _running() -> list[Path]:
+    """The bundles whose configs are being run: of the workflows that this call is part of, and of the command line.
+
+    A config can't tell where it lies. MONAI's workflow can, which evaluates it, and so does ``--config_file``.
+    """
+    configs = []
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        workflow = getattr(frame.f_locals.get("self"), "__dict__", {})
+        if "config_root_path" in workflow:
+            configs.append(Path(workflow["config_root_path"]))
+    configs += [Path(file).parent for file in configs_typed(words_of_monai())]
+    return [folder.absolute().parent for folder in configs]
 
 
 def _is_bundle(place: Path) -> bool:

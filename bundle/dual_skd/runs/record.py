@@ -16,11 +16,12 @@ import torch
 from ignite.engine import Engine, Events
 
 import dual_skd
+from dual_skd.data.records.split_file import save_split
 from dual_skd.errors import InputError
 from dual_skd.networks.build import build_network
 from dual_skd.networks.inspect import count_macs, count_parameters
 from dual_skd.runs.model_file import plain_values
-from dual_skd.utils.files import write_json
+from dual_skd.utils.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class RunRecord:
             large network that can't be built for these images, or can't take them, has none: selection needs its
             weights alone.
         input_shape: (C, H, W[, D]) of one image.
+        data: the images, whose division is written beside, as ``datalist.json``.
         extra: further entries, for instance the summary of the weight selection.
 
     Raises:
@@ -67,6 +69,7 @@ class RunRecord:
         data_hash: str | None = None,
         architectures: Mapping[str, Mapping[str, Any]] | None = None,
         input_shape: Sequence[int] | None = None,
+        data: Any = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(output_dir) / "run.json"
@@ -82,6 +85,7 @@ class RunRecord:
             "input_shape": list(input_shape) if input_shape is not None else None,
             **(extra or {}),
         }
+        self.data = data
         self._epochs: list[dict[str, float]] = []
         self._run_began = self._epoch_began = 0.0
 
@@ -91,6 +95,14 @@ class RunRecord:
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
         engine.add_event_handler(Events.COMPLETED, self._finish)
+        if getattr(engine.state, "rank", 0) == 0 and not read_json(self.path).get("finished"):
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Writes what is known before the first step: so a site of a federation can measure a model that it is sent."""
+        write_json(self.path, plain_values(self.record), private=True)
+        if self.data is not None:
+            save_split(self.data, self.path.with_name("datalist.json"))
 
     def _start(self, engine: Engine) -> None:
         self._run_began = time.perf_counter()

@@ -18,8 +18,8 @@ _NAMES = {
     "dual_skd": """DualModelEvaluator DualModelTask DualModelTrainer EvaluationResult InferenceResult Schedule
         SelfDistillationLoss TrainingResult load_model""",
     "dual_skd.api.results": "say",
-    "dual_skd.data": """AugmentBatch BatchAugment DEMO_NAMES TolerantDataset cached_dataset choose_window
-        describe find_images image_transforms load_evaluation_records load_records loader_workers look_at_sample
+    "dual_skd.data": """AugmentBatch BatchAugment DEMO_NAMES DataSource TolerantDataset cached_dataset
+        choose_window demo_classes describe find_images image_transforms load_evaluation_records load_records loader_workers look_at_sample
         paired paths_of patients_of refuse_unexpected save_split""",
     "dual_skd.errors": "show_input_errors_plainly",
     "dual_skd.evaluation": "MeasuredImages evaluation_name",
@@ -42,7 +42,7 @@ _NAMES = {
     "dual_skd.runs.random_state": "ResumableSampler paired",
     "dual_skd.runs.record": "RunRecord",
     "dual_skd.serving.dicom_sr": "StructuredReportWriter",
-    "dual_skd.serving.monai_label": "dataset_of model_home publish run_home",
+    "dual_skd.serving.monai_label": "labelled_data model_home publish run_home",
     "dual_skd.serving.torch_predictor": "TorchPredictor",
     "dual_skd.serving.writers": "ExplanationWriter PredictionWriter",
     "dual_skd.training.label_free": "LabelFreeHeads LabelFreeTask",

@@ -19,6 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dual_skd.data.records.data_source import DataSource
+from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.record import Record
 from dual_skd.errors import InputError
 from dual_skd.options import Training
 from dual_skd.utils.files import replace_file, write_json
@@ -61,32 +64,32 @@ def publish(output_dir: str | Path, bundle_root: str | Path) -> None:
     logger.info("%s is now what MONAI Label serves: %s.", made / "model.pt", target)
 
 
-def dataset_of(
-    dataset_dir: str,
+def labelled_data(
+    datalist: DataSource,
     train: Sequence[Mapping[str, Any]] | None,
     validation: Sequence[Mapping[str, Any]] | None,
     *,
     output_dir: str | Path,
     bundle_root: str | Path,
-) -> str:
-    """Returns the data set to train on: ``dataset_dir``, or a data list of the images that MONAI Label gives.
+) -> DataSource | DataList:
+    """Returns the data to train on: those of the options, or the images that MONAI Label gives in their place.
 
     The list, ``monai_label.json`` in ``output_dir``, holds both of MONAI Label's parts in one: it cuts them from the
     images in the order of their names, which may leave a class or half a patient on one side. The bundle divides them
     again, by class and patient. The classes are those of the bundle's metadata, as in MONAI Label's answers.
 
     Args:
-        dataset_dir: what is trained on unless ``train`` is given.
-        train: "image" (a path) and "label" (a class name, its number, or the path of a file that holds one) per image.
-        validation: the same, or None.
+        datalist: the data of the options.
+        train: its own training records; or, from MONAI Label, "image" (a path) and "label" (a class name, its number, or the path of a file that holds one) per image.
+        validation: the same.
         output_dir: where the list is written.
         bundle_root: of the metadata.
 
     Raises:
         InputError: a label is none of the classes, or its file can't be understood.
     """
-    if not train:
-        return dataset_dir
+    if not train or isinstance(train[0], Record):
+        return datalist
     path = Path(bundle_root) / "configs" / "metadata.json"
     metadata = json.loads(path.read_text(encoding="utf-8"))
     channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
@@ -96,7 +99,7 @@ def dataset_of(
     target = Path(output_dir) / "monai_label.json"
     write_json(target, {"labels": names, "training": records}, private=True)
     logger.info("MONAI Label gives %d labelled images; val_fraction divides them, not its val_split.", len(records))
-    return str(target)
+    return datalist.elsewhere(target, test_fraction=0.0)
 
 
 def class_in(label: Any) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,21 @@ from dual_skd.utils.files import write_text
 logger = logging.getLogger(__name__)
 
 SCRATCH = "scratch"
+
+
+class Pair(NamedTuple):
+    """Student and auxiliary as they are before the first step.
+
+    Attributes:
+        student: the light network.
+        auxiliary: the second, or None.
+        summary: per network: ``rule``, ``selected`` and ``tensors`` (numbers of tensors), ``verified`` (the axes are
+            consistent), and ``check``, the verdict in words, where it was computed.
+    """
+
+    student: nn.Module
+    auxiliary: nn.Module | None
+    summary: dict[str, dict[str, Any]]
 
 
 class _Choice(NamedTuple):
@@ -47,7 +62,8 @@ def initialise_pair(
     image_size: Sequence[int] | None = None,
     seed: int = 0,
     report_path: str | Path | None = None,
-) -> dict[str, dict[str, Any]]:
+    teach: Callable[[nn.Module], None] | None = None,
+) -> Pair:
     """Initialises student and auxiliary with weights selected from one large pretrained network, in place.
 
     Classifiers are not selected, because their classes differ. They start as PyTorch initialises a linear layer: small
@@ -61,7 +77,7 @@ def initialise_pair(
         large_options: its options.
         pretrained: where its weights come from, as in :func:`dual_skd.networks.pretrained.load_pretrained`.
         selection_student: element rule of :func:`dual_skd.selection.plan_selection`, or ``scratch``: random weights.
-        selection_auxiliary: the same for the auxiliary; None or ``teacher`` leaves it as it is given.
+        selection_auxiliary: the same for the auxiliary; None leaves it as it is given, and ``teacher`` to ``teach``.
         layers: the student's layer rule.
         layers_auxiliary: the auxiliary's, where the student has fewer blocks than the large network; None: ``layers``.
         mode: ``structured``, or ``reference`` for the published index rule.
@@ -71,10 +87,7 @@ def initialise_pair(
         image_size: (H, W[, D]) of the images, for networks that don't state what they take.
         seed: of the rule ``random``; the auxiliary's is ``seed + 1``.
         report_path: CSV of every tensor of both networks, with a first column ``network``.
-
-    Returns:
-        per network: ``rule``, ``selected`` and ``tensors`` (numbers of tensors), ``verified`` (the axes are
-        consistent), and ``check``, the verdict in words, where it was computed.
+        teach: gives an auxiliary ``teacher`` its weights, see :func:`dual_skd.training.teacher.load_teacher`.
 
     Raises:
         InputError: weights can't be loaded.
@@ -95,7 +108,9 @@ def initialise_pair(
     if report_path is not None:
         _write_reports(Path(report_path), reports)
         _log(summary, large, report_path)
-    return summary
+    if auxiliary is not None and selection_auxiliary == "teacher" and teach is not None:
+        teach(auxiliary)
+    return Pair(student, auxiliary, summary)
 
 
 def _select(

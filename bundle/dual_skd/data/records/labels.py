@@ -229,7 +229,7 @@ def class_names_of(source: Source, given: Sequence[str] | None) -> tuple[str, ..
             f"{source.description} has labels that are none of the classes: {_listed(unknown)}; expected "
             f"{', '.join(names)}. Correct the labels or class_names, or give {map_offered(unknown, names)}."
         )
-    if len(found) == 1 and not source.multi_label:
+    if len(found) == 1 and not source.multi_label and not given:
         without = next(
             (f" ({note})" for note in source.notes if "without a label" in note or "give its path" in note), ""
         )
@@ -238,7 +238,7 @@ def class_names_of(source: Source, given: Sequence[str] | None) -> tuple[str, ..
             "the folder above the class folders, or a table with two or more labels."
         )
     absent = [name for name in names if name not in found]
-    if absent:
+    if absent and not given:
         raise InputError(f"{source.description} has no images of {', '.join(absent)}; add some or change class_names.")
     return names
 

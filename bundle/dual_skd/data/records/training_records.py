@@ -95,7 +95,7 @@ def load_records(
         unusable=[*found.unusable, *unlabelled.unusable],
         unlabelled=unlabelled.records,
     )
-    _require_trainable(data)
+    _require_trainable(data, known=class_names is not None)
     data.notes.extend(data.absent_classes())
     _log(data, title)
     return data
@@ -237,11 +237,17 @@ def _log(data: DataList, title: str) -> None:
         logger.warning("%s%s.", doubt[0].upper(), doubt[1:])
 
 
-def _require_trainable(data: DataList) -> None:
+def _require_trainable(data: DataList, *, known: bool) -> None:
+    """Refuses data without training images of a class, but of known classes: other hospitals may have them."""
     if not data.train:
         raise InputError(f"{data.source} has no training images; expected a train split or no split at all.")
     lost = [name for name, count in zip(data.class_names, data.class_counts("train"), strict=True) if count == 0]
-    if lost:
+    if lost and known:
+        data.doubts.append(
+            f"there are no training images of {', '.join(lost)}, so that the network can't learn to find it here"
+        )
+        data.notes.append(data.doubts[-1])
+    elif lost:
         raise InputError(
             f"No training images of {', '.join(lost)} are left in {data.source}; add images of it, "
             "or lower --val-fraction or --test-fraction, or raise --train-fraction."
