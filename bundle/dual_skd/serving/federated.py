@@ -135,8 +135,8 @@ class DualModelAlgo(MonaiAlgo):
             found = tuple(weights[name].shape) if name in weights else None
             if found != tuple(own[name].shape) and not (found is None and name in self._local):
                 raise InputError(
-                    f"The server's {name} is {found or 'missing'}, this site's is {tuple(own[name].shape)}; give server "
-                    "and sites the same options (class_names, small, small_options) and the same exchange."
+                    f"The server's {name} is {found or 'missing'}, this site's is {tuple(own[name].shape)}; give "
+                    "server and sites the same options (class_names, small, small_options) and the same exchange."
                 )
         other = [name for name in own if name in weights and not torch.equal(own[name], weights[name])]
         if other:
@@ -155,7 +155,9 @@ class DualModelAlgo(MonaiAlgo):
             for name, values in of_auxiliary.items():
                 weights[name] = values.cpu() - self._received[name].cpu() if differs else values.cpu()
         weights = {name: values for name, values in weights.items() if name not in self._local}
-        _require_finite(weights, "The weights of this site", "they aren't sent. Look for bad images with `dual-skd check`")
+        _require_finite(
+            weights, "The weights of this site", "they aren't sent. Look for bad images with `dual-skd check`"
+        )
         statistics = dict(data.statistics or {})
         if statistics.get(FlStatistics.NUM_EXECUTED_ITERATIONS):  # by which the server weights what it averages
             statistics[FlStatistics.NUM_EXECUTED_ITERATIONS] = len(self.trainer.data_loader.dataset)
@@ -184,7 +186,8 @@ def _require_finite(weights: Mapping[str, Tensor], whose: str, consequence: str)
     bad = [name for name, one in weights.items() if one.is_floating_point() and not bool(torch.isfinite(one).all())]
     if bad:
         raise InputError(
-            f"{whose} hold NaN or infinite numbers in {counted(len(bad), 'tensor')} ({first_few(bad, 3)}), so {consequence}."
+            f"{whose} hold NaN or infinite numbers in {counted(len(bad), 'tensor')} ({first_few(bad, 3)}), so "
+            f"{consequence}."
         )
 
 
