@@ -32,6 +32,7 @@ from dual_skd.data import DataList, Record, load_records
 from dual_skd.metrics import classification_metrics
 from dual_skd.runs.places import own_bundle
 from dual_skd.serving.federated import DualModelAlgo
+from dual_skd.training.trainer import plain
 from dual_skd.utils.files import write_csv
 from scripts.markdown import mean_and_deviation, table_head, table_row
 
@@ -139,7 +140,7 @@ def logits_of(site: DualModelAlgo, records: Sequence[Record]) -> Tensor:
     """The student's logits (N, K) at a site."""
     transform = site.train_workflow.parser.get_parsed_content("validate#preprocessing")
     network = site.trainer.network.eval()
-    return torch.cat([network(transform(record.as_dict())["image"][None].as_tensor()) for record in records])
+    return torch.cat([network(plain(transform(record.as_dict())["image"])[None]) for record in records])
 
 
 def run_row(name: str, divided: DataList, folder: Path, seed: int) -> Iterator[list[Any]]:
