@@ -42,7 +42,7 @@ POOLED, ALL = "pooled", "all"
 ROUNDS, LOCAL_EPOCHS = 8, 2
 OPTIONS = {  # small, for one core; the scale of the intensities must not depend on the site
     "image_size": [32, 32, 16], "batch_size": 8, "window": "percentile", "keep_twins": True, "twin_search": "never",
-    "val_interval": ROUNDS * LOCAL_EPOCHS, "num_workers": 0, "device": "cpu",
+    "num_workers": 0, "device": "cpu",
 }  # fmt: skip
 METRICS = ("accuracy", "balanced_accuracy", "macro_auc", "nll", "ece")
 COLUMNS = ("seed", "row", "tested_on", "training_images", "images", *METRICS, "seconds")
@@ -54,20 +54,23 @@ class Row(NamedTuple):
     Attributes:
         sites: who takes part.
         rounds: of the federation; 1 for a training without one.
+        epochs: of a round.
         options: of :class:`DualModelAlgo`.
     """
 
     sites: tuple[str, ...]
     rounds: int = 1
+    epochs: int = ROUNDS * LOCAL_EPOCHS
     options: Mapping[str, Any] = {}
 
 
 ROWS = {
-    "federated": Row(SITES, ROUNDS),
+    "federated": Row(SITES, ROUNDS, LOCAL_EPOCHS),
     POOLED: Row((POOLED,)),
     **{site: Row((site,)) for site in SITES},
-    "federated_pair": Row(SITES, ROUNDS, {"exchange": "pair"}),
-    "federated_local_normalisation": Row(SITES, ROUNDS, {"normalisation": "local"}),
+    "DU_long": Row(("DU",), epochs=38),  # the largest hospital, in about as many steps as all have together
+    "federated_pair": Row(SITES, ROUNDS, LOCAL_EPOCHS, {"exchange": "pair"}),
+    "federated_local_normalisation": Row(SITES, ROUNDS, LOCAL_EPOCHS, {"normalisation": "local"}),
 }
 
 
@@ -121,13 +124,13 @@ def started(row: Row, folder: Path, seed: int, class_names: Sequence[str]) -> li
     options = OPTIONS | {
         "dataset_dir": f"{folder}/{{site}}", "output_dir": f"{folder}/runs/{{site}}", "seed": seed,
         "class_names": list(class_names), "rounds": row.rounds,
+        "val_interval": row.epochs * row.rounds,
     }  # fmt: skip
     shutil.rmtree(folder / "runs", ignore_errors=True)
     sites = []
     for name in row.sites:
-        epochs = ROUNDS * LOCAL_EPOCHS // row.rounds
         site = DualModelAlgo(
-            str(own_bundle()), local_epochs=epochs, send_weight_diff=False, train_kwargs=options,
+            str(own_bundle()), local_epochs=row.epochs, send_weight_diff=False, train_kwargs=options,
             config_train_filename=["configs/train.json", "configs/volume.json"], **row.options,
         )  # fmt: skip
         site.initialize({ExtraItems.CLIENT_NAME: name})
