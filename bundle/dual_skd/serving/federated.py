@@ -18,7 +18,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from dual_skd.errors import InputError, choose
+from dual_skd.errors import InputError, choose, sentence_of
 from dual_skd.networks.inspect import unwrap
 from dual_skd.utils.wording import counted, first_few
 
@@ -73,13 +73,19 @@ class DualModelAlgo(MonaiAlgo):
         """Builds the site's trainer and evaluator.
 
         Raises:
-            InputError: the pair is to be exchanged, and the method has no auxiliary.
+            InputError: the site's data or options can't be used, or the pair is to be exchanged and there is none.
         """
         extra = dict(extra or {})
         site = str(extra.get(ExtraItems.CLIENT_NAME, "noname"))
         self.train_kwargs, self.eval_kwargs = _of_site(self.train_kwargs, site), _of_site(self.eval_kwargs, site)
         sender = extra.pop(ExtraItems.STATS_SENDER, None)
-        super().initialize(extra)
+        try:
+            super().initialize(extra)
+        except Exception as error:
+            sentence = sentence_of(error)
+            if sentence is None:
+                raise
+            raise InputError(f"{site} can't take part: {sentence}") from error  # MONAI has put its own error around it
         self.evaluator = self.evaluator or self.train_workflow.evaluator
         self.stats_sender = sender or self.stats_sender
         if self.stats_sender is not None:
@@ -148,12 +154,12 @@ class DualModelAlgo(MonaiAlgo):
 
     def _send(self, data: ExchangeObject, extra: Mapping[str, Any] | None = None) -> ExchangeObject:
         """Adds the auxiliary's weights and the site's images, and leaves out what is local."""
-        weights = dict(data.weights or {})
+        weights = {name: values.clone() for name, values in (data.weights or {}).items()}  # MONAI sends the live ones
         if self.exchange == "pair" and ExtraItems.MODEL_TYPE not in (extra or {}):
             of_auxiliary = tensors_of({AUXILIARY: self._networks()[AUXILIARY]})
             differs = data.weight_type == WeightType.WEIGHT_DIFF
             for name, values in of_auxiliary.items():
-                weights[name] = values.cpu() - self._received[name].cpu() if differs else values.cpu()
+                weights[name] = values.cpu() - self._received[name].cpu() if differs else values.cpu().clone()
         weights = {name: values for name, values in weights.items() if name not in self._local}
         _require_finite(
             weights, "The weights of this site", "they aren't sent. Look for bad images with `dual-skd check`"
