@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +15,8 @@ from monai.fl.utils.exchange_object import ExchangeObject
 
 from dual_skd import load_model
 from dual_skd.errors import InputError
-from dual_skd.runs.places import bundle_root
 from dual_skd.runs.lock import released_afterwards
+from dual_skd.runs.places import bundle_root
 from dual_skd.serving.federated import AUXILIARY, DualModelAlgo, normalisation_of, tensors_of
 from scripts.benchmark.federated import federate
 from scripts.federated.split_by_site import split_by_site
@@ -83,7 +82,7 @@ def test_rounds_are_one_training(join, tmp_path):
     for epochs, rounds in ((1, 2), (2, 1)):
         site = join(
             "fixed",
-            {"rounds": rounds, "method": "dual", "output_dir": str(tmp_path / str(rounds))},
+            {"rounds": rounds, "method": "dual", "batch_size": 4, "output_dir": str(tmp_path / str(rounds))},
             local_epochs=epochs,
         )
         seen, weights = watch(site), weights_of(site)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import csv
 
 import pytest
+from tiny_run import picture
 
 from dual_skd.data import load_records
 from dual_skd.errors import InputError
 from scripts.federated.split_by_site import main, split_by_site
-from tiny_run import picture
 
 LABELS = ["ill", "well"]
 
@@ -48,7 +48,7 @@ def test_patients_are_dealt_out_whole(table, tmp_path):
     assert list(sites) == ["site-1", "site-2", "site-3"]
     of_site = {site: list(csv.DictReader(path.open())) for site, path in sites.items()}
     patients = {site: {row["patient"] for row in rows} for site, rows in of_site.items()}
-    assert sorted(sum((sorted(names) for names in patients.values()), [])) == [f"P{number}" for number in range(6)]
+    assert sorted(name for names in patients.values() for name in names) == [f"P{number}" for number in range(6)]
     assert {site: len({row["label"] for row in rows}) for site, rows in of_site.items()} == dict.fromkeys(sites, 2)
 
 

@@ -123,7 +123,7 @@ class DualModelAlgo(MonaiAlgo):
     def _receive(self, data: ExchangeObject, extra: Any = None) -> ExchangeObject:
         """Takes the global weights of the auxiliary, and hands on the student's; what is local stays as it is."""
         weights = {name: torch.as_tensor(values) for name, values in (data.weights or {}).items()}
-        _require_finite(weights, "The global weights", "the site doesn't take them. Look at the log of the server")
+        require_finite(weights, "The global weights", "the site doesn't take them. Look at the log of the server")
         self._compare_start(weights)
         weights = {name: values for name, values in weights.items() if name not in self._local}
         self._received = {name: values for name, values in weights.items() if name.startswith(AUXILIARY)}
@@ -161,7 +161,7 @@ class DualModelAlgo(MonaiAlgo):
             for name, values in of_auxiliary.items():
                 weights[name] = values.cpu() - self._received[name].cpu() if differs else values.cpu().clone()
         weights = {name: values for name, values in weights.items() if name not in self._local}
-        _require_finite(
+        require_finite(
             weights, "The weights of this site", "they aren't sent. Look for bad images with `dual-skd check`"
         )
         statistics = dict(data.statistics or {})
@@ -188,7 +188,8 @@ def normalisation_of(networks: Mapping[str, nn.Module]) -> set[str]:
     }
 
 
-def _require_finite(weights: Mapping[str, Tensor], whose: str, consequence: str) -> None:
+def require_finite(weights: Mapping[str, Tensor], whose: str, consequence: str) -> None:
+    """Raises an ``InputError`` for weights with NaN or infinite numbers; it says whose they are and what follows."""
     bad = [name for name, one in weights.items() if one.is_floating_point() and not bool(torch.isfinite(one).all())]
     if bad:
         raise InputError(

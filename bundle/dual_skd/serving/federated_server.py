@@ -10,16 +10,16 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from monai_nvflare.monai_bundle_persistor import MonaiBundlePersistor
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.dxo_filter import DXOFilter
-from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from torch import nn
 
-from dual_skd.serving.federated import AUXILIARY, Exchange
+from dual_skd.serving.federated import AUXILIARY, Exchange, require_finite
 
 # of train.json: what needs a site's images or writes into its folder
 NO_SITE = {"device": "cpu", "initial_weights#report_path": None, "initial_weights#teach": None}
@@ -77,8 +77,8 @@ class RefuseBadNumbers(DXOFilter):
         """Leaves the weights as they are.
 
         Raises:
-            ValueError: they aren't finite; NVFlare then counts the site as failed in this round.
+            InputError: they aren't finite; NVFlare then counts the site as failed in this round.
         """
-        bad = [name for name, values in dxo.data.items() if not np.isfinite(np.asarray(values)).all()]
-        if bad:
-            raise ValueError(f"The site's weights hold NaN or infinite numbers, in {len(bad)} tensors: {bad[0]}, ...")
+        site = shareable.get_peer_prop(ReservedKey.IDENTITY_NAME, "a site")
+        weights = {name: torch.as_tensor(values) for name, values in dxo.data.items()}
+        require_finite(weights, f"The weights of {site}", "they aren't averaged. Look at the log of that site")
