@@ -53,6 +53,13 @@ class DualModelAlgo(MonaiAlgo):
         InputError: an unknown word.
     """
 
+    train_kwargs: dict[str, Any]  # the types of MONAI's attributes
+    eval_kwargs: dict[str, Any]
+    evaluator: Any
+    stats_sender: Any
+    pre_filters: Any
+    post_weight_filters: Any
+
     def __init__(
         self,
         bundle_root: str,

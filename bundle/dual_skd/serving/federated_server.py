@@ -37,6 +37,8 @@ class DualModelPersistor(MonaiBundlePersistor):
         kwargs: of ``MonaiBundlePersistor``.
     """
 
+    bundle_root: str
+
     def __init__(
         self,
         bundle_root: str,
