@@ -3,7 +3,8 @@
 
     python -m scripts.release.write_options [--check]
 
-In each of the three configs the entries from "imports" to "options" are written, the graph below stays as it is.
+In each of the three configs the entries from "imports" to the one that reads the options are written. The graph below
+stays as it is.
 The sums of the configs are noted in dual_skd/options/known_configs.py, so run it after any change of a config.
 ``--check`` writes nothing and ends with 1 where a file differs.
 """
@@ -26,6 +27,8 @@ from scripts import ROOT
 
 KINDS = {"train.json": options.Training, "evaluate.json": options.Evaluation, "inference.json": options.Prediction}
 METADATA = "metadata.json"  # not run
+# the two entries that read the options: evaluate.json has its own, as it is laid over train.json too
+ENTRIES = {"evaluation": ("evaluation_given", "evaluation")}
 WIDTH = 120
 PAGE = """# Options
 
@@ -53,15 +56,17 @@ def block(kind: type[Options], function: str) -> str:
     text = ", ".join(entries).replace('": "', '":\0"')
     wrapped = textwrap.wrap(text, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
     inner = "\n".join(f"        {line}" for line in wrapped).replace("\0", " ")
-    read = f'    "options": "$dual_skd.options.{function}(**@given)",\n'
-    return "\n".join([*lines, '    "given": {', inner, "    },", read])
+    given, read = ENTRIES.get(function, ("given", "options"))
+    last = f'    "{read}": "$dual_skd.options.{function}(**@{given})",\n'
+    return "\n".join([*lines, f'    "{given}": {{', inner, "    },", last])
 
 
 def with_block(text: str, kind: type[Options], function: str) -> str:
-    """A config whose entries from the one after "imports" to "options" are those of :func:`block`."""
+    """A config whose entries after "imports", up to the one that reads the options, are those of :func:`block`."""
     lines = text.splitlines(keepends=True)
     first = next(place for place, line in enumerate(lines) if line.startswith('    "imports"')) + 1
-    last = next(place for place, line in enumerate(lines) if line.startswith('    "options"')) + 1
+    read = ENTRIES.get(function, ("given", "options"))[1]
+    last = next(place for place, line in enumerate(lines) if line.startswith(f'    "{read}"')) + 1
     return "".join([*lines[:first], block(kind, function), *lines[last:]])
 
 

@@ -239,7 +239,7 @@ def check_timm_name(name: str) -> None:
 
 
 def require_architecture(network: nn.Module, architecture: Mapping[str, Any]) -> nn.Module:
-    """Returns the network, or refuses to train one that its description doesn't give, since ``model.pt`` could not be loaded again.
+    """Returns the network, or refuses one that its description doesn't give: its ``model.pt`` could not be loaded.
 
     Args:
         network: the network to train.

@@ -9,12 +9,12 @@ from pathlib import Path
 KNOWN = {
     "convnext.json": "ff56ada4fa6f044f22463ff0b72687d077fb570e4d81c3800ecd13bdfdd3fde8",
     "corruption.json": "68ee77ef21920600126ef16ff8a42c71e0faa95dc719acfd605e9161bc022a0b",
-    "evaluate.json": "01c646f1e6a7d0db4c5c1cadc4f9f452a4cca65ba1e14160a80bc0ba65688708",
+    "evaluate.json": "6e626cc3a6c948d9cc60845ba0aa37c0d23e991f9c233a8c398871398f9640c3",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
-    "inference.json": "1883cb277fb1473a4957bc2539bfaba935d798c093656dfc10c03ff7a535a9e1",
+    "inference.json": "3d1af1c4d7b771c4e2d7ef8237830f6ca604729ec7d44126827eef07e514e5b9",
     "multi_gpu_train.json": "78dfec6429f2d8d6571fa1cec1a1ada147fd9a9968150a584d1c9cdbb3fdab46",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "563a85d52bfaf4eaec8b88006424f28a8ad06474ae879b3bf2a06a4b7e668186",
+    "train.json": "5c7e23d822ff77ab476493fd616af218f9253bc0881556cf287333c32138cbea",
     "vit.json": "ae42e9dfa1feece797fcda3fbfb6b7007290f1d226cae420851c42aee3efad4e",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

@@ -21,6 +21,7 @@ from dual_skd.metrics.calibration import logits_of
 from dual_skd.metrics.predictions import read_predictions
 from dual_skd.metrics.probabilities import probabilities
 from dual_skd.metrics.uncertainty import Conformal, fit_conformal
+from dual_skd.networks.build import build_network
 from dual_skd.networks.described import load_described
 from dual_skd.networks.inspect import unwrap
 from dual_skd.networks.weight_files import read_info, read_weights
@@ -28,7 +29,7 @@ from dual_skd.runs.model_info import require_model_info
 from dual_skd.runs.places import bundle_root as bundle_root  # configs written before version 0.2 look for it here
 from dual_skd.runs.places import find_model as find_model
 from dual_skd.runs.places import model_file
-from dual_skd.utils.files import replace_file
+from dual_skd.utils.files import read_json, replace_file
 from dual_skd.utils.tensor_files import save_tensors
 
 logger = logging.getLogger(__name__)
@@ -115,10 +116,26 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> tuple
     return load_described(info["architecture"], state, path).to(device).eval(), info
 
 
-def load_auxiliary(model: str | Path) -> nn.Module | None:
+def load_begun(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Rebuilds the network of a run, as :func:`load_model`; where it has kept none yet, with random weights.
+
+    So a site of a federation measures weights that it is sent, whatever it has trained itself.
+
+    Args:
+        path: ``models/model.pt`` of the run, whose ``run.json`` says which network it trains.
+    """
+    record = read_json(Path(path).parents[1] / "run.json")
+    if Path(path).is_file() or "model" not in record:
+        return load_model(path)
+    info = {"architecture": record["networks"]["student"]["architecture"], **record["model"]}
+    require_model_info(info, Path(path))
+    return build_network(**info["architecture"]).eval(), info
+
+
+def load_auxiliary(model: str | Path, *, device: str | torch.device = "cpu") -> nn.Module | None:
     """Returns the auxiliary that was saved beside a student's ``model.pt``, in evaluation mode, or None without one."""
     path = Path(model).with_name("auxiliary.pt")
-    return load_model(path)[0] if path.is_file() else None
+    return load_model(path, device=device)[0] if path.is_file() else None
 
 
 def temperature_of(info: Mapping[str, Any]) -> float | None:

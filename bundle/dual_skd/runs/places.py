@@ -63,7 +63,13 @@ def model_file(path: str | Path) -> Path:
     return path
 
 
-def find_model(output_dir: str | Path, root: str | Path | None = None, images: str | Path | None = None) -> str:
+def find_model(
+    output_dir: str | Path,
+    root: str | Path | None = None,
+    images: str | Path | None = None,
+    *,
+    begun: bool = False,
+) -> str:
     """Path of the model to use: of a run's ``output_dir`` if it has one, else of the bundle's own ``models`` folder.
 
     A mistyped ``output_dir`` must not pass for a finished run: the log names the bundle's own model where it is used,
@@ -73,13 +79,14 @@ def find_model(output_dir: str | Path, root: str | Path | None = None, images: s
         output_dir: of the run.
         root: the bundle's folder; None looks in ``output_dir`` alone.
         images: what the model is asked about: "demo", a path, or None where that isn't known.
+        begun: of a run without a model, take the path that it will have.
 
     Raises:
         InputError: there is no such model, or ``output_dir`` is that of a run without a model.
     """
     output_dir = Path(output_dir)
     own = output_dir / "models" / "model.pt"
-    if own.is_file():
+    if own.is_file() or (begun and (output_dir / "run.json").is_file()):
         return str(own)
     if (output_dir / "datalist.json").is_file():
         raise InputError(

@@ -51,7 +51,8 @@ _OTHER_FILE = re.compile(
     r"%([\w ./-]+\.(?:json|yaml|yml))(?:::([A-Za-z0-9_]+(?:::[A-Za-z0-9_]+)*))?", re.IGNORECASE | re.ASCII
 )
 _OPTIONS: dict[str, type[Options]] = {"training": Training, "evaluation": Evaluation, "prediction": Prediction}
-_OPTIONS_OF = re.compile(r"\$dual_skd\.options\.(\w+)\(\*\*@given\)")
+_OPTIONS_OF = re.compile(r"\$dual_skd\.options\.(\w+)\(\*\*@(?:\w+_)?given\)")
+_OPTIONS_ENTRIES = ("options", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class _Configs:
         self.names = dict(PREDEFINED)
         self.imports = {id(value): found for value in self.every if (found := _imports_of(value)) is not None}
         self._collect_imports()
-        self.options = self._collect_options()
+        self.options = {entry: self._collect_options(entry) for entry in _OPTIONS_ENTRIES}
 
     def findings(self) -> tuple[list[Finding], list[Finding], list[Finding]]:
         """The targets, the expressions, and the problems of anything else."""
@@ -220,9 +221,9 @@ class _Configs:
                 if self.names.setdefault(name, module) != module:
                     self._report(value, f"{name} stands for {module} here and for {self.names[name]} elsewhere")
 
-    def _collect_options(self) -> set[str]:
-        """Names of the fields of ``@options``, where it stands for the options in every config that has it."""
-        texts = [str(value.value) for value in self.every if value.path == ("options",)]
+    def _collect_options(self, entry: str) -> set[str]:
+        """Names of the fields of an entry, where it stands for the options in every config that has it."""
+        texts = [str(value.value) for value in self.every if value.path == (entry,)]
         kinds = {match[1] if (match := _OPTIONS_OF.fullmatch(text)) else "" for text in texts}
         return {field for kind in kinds for field in _OPTIONS[kind].model_fields} if kinds <= _OPTIONS.keys() else set()
 
@@ -248,8 +249,7 @@ class _Configs:
             return problems_of_import(imports, self.allowed)
         if len(value.value) > MOST_CHARACTERS:
             return [f"{len(value.value)} characters, more than anyone can read"]
-        fields = {"options": self.options}
-        visitor = Visitor(self.names, self.allowed, lambda id: fields.get(id or "", ()), self._problem_of_id)
+        visitor = Visitor(self.names, self.allowed, lambda id: self.options.get(id or "", ()), self._problem_of_id)
         here = absolute(value.value, value.path)
         problems = visitor.problems_of(here)
         if self.copies and here != (copied := value.value.replace("#", SEPARATOR)):

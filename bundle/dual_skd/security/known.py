@@ -19,8 +19,8 @@ _NAMES = {
         SelfDistillationLoss TrainingResult load_model""",
     "dual_skd.api.results": "say",
     "dual_skd.data": """AugmentBatch BatchAugment DEMO_NAMES DataSource TolerantDataset cached_dataset
-        choose_window demo_classes describe find_images image_transforms load_evaluation_records load_records loader_workers look_at_sample
-        paired paths_of patients_of refuse_unexpected save_split""",
+        choose_window demo_classes describe find_images image_transforms load_evaluation_records load_records
+        loader_workers look_at_sample paired paths_of patients_of refuse_unexpected save_split""",
     "dual_skd.errors": "show_input_errors_plainly",
     "dual_skd.evaluation": "MeasuredImages evaluation_name",
     "dual_skd.evaluation.report": "ReportWriter",
@@ -37,7 +37,7 @@ _NAMES = {
     "dual_skd.runs.distributed": """RandomPerProcess SetEpoch indices_of_rank init_processes items_of_rank
         on_rank_zero parallel""",
     "dual_skd.runs.lock": "hold release",
-    "dual_skd.runs.model_file": "auxiliary_temperature conformal_rule load_auxiliary temperature_of",
+    "dual_skd.runs.model_file": "auxiliary_temperature conformal_rule load_auxiliary load_begun temperature_of",
     "dual_skd.runs.places": "bundle_root find_model",
     "dual_skd.runs.random_state": "ResumableSampler paired",
     "dual_skd.runs.record": "RunRecord",
@@ -119,8 +119,8 @@ ATTRIBUTES = frozenset(
     max max_epochs mean measured meta metrics min module multi_label name named_parameters ndim network now num_classes
     numel numpy optimizer output parameters parent permute preprocessing read read_text requires_grad reshape
     resolve rsplit rstrip rules run scaler setLevel shape sigmoid size softmax source split splitlines splits sqrt
-    squeeze startswith state state_dict std stem strftime strip student_probabilities suffix sum times to tolist train
-    transform transpose unlabelled unsqueeze upper val values view zero_grad""".split()
+    squeeze startswith state state_dict std stem strftime strip student student_probabilities suffix sum summary
+    times to tolist train transform transpose unlabelled unsqueeze upper val values view zero_grad""".split()
 )
 _NO_DOWNLOAD = "pretrained=(False|None) ..."
 _PT, _TABLE = r"'[\w.-]+\.pth?'", r"'[\w.-]+\.(csv|txt)'"

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_skd.data.records.data_source import DataSource
-from dual_skd.data.records.datalist import DataList
-from dual_skd.data.records.record import Record
+from dual_skd.data.records.datalist import DataList, Items
 from dual_skd.errors import InputError
 from dual_skd.options import Training
 from dual_skd.utils.files import replace_file, write_json
@@ -80,7 +79,8 @@ def labelled_data(
 
     Args:
         datalist: the data of the options.
-        train: its own training records; or, from MONAI Label, "image" (a path) and "label" (a class name, its number, or the path of a file that holds one) per image.
+        train: its own training records; or, from MONAI Label, "image" (a path) and "label" (a class name, its number,
+            or the path of a file that holds one) per image.
         validation: the same.
         output_dir: where the list is written.
         bundle_root: of the metadata.
@@ -88,7 +88,7 @@ def labelled_data(
     Raises:
         InputError: a label is none of the classes, or its file can't be understood.
     """
-    if not train or isinstance(train[0], Record):
+    if not train or isinstance(train, Items):
         return datalist
     path = Path(bundle_root) / "configs" / "metadata.json"
     metadata = json.loads(path.read_text(encoding="utf-8"))

@@ -44,7 +44,7 @@ def train_once(dataset_dir: str, options: dict) -> tuple[Tensor, Tensor, list[st
         run.initialize()
         noted: list[Tensor] = []
         evaluator = run.parser.get_parsed_content("validate#evaluator")
-        validation = run.parser.get_parsed_content("datalist").splits["val"]
+        validation = run.parser.get_parsed_content("data").splits["val"]
 
         @evaluator.on(Events.EPOCH_COMPLETED)
         def _(engine: Engine) -> None:

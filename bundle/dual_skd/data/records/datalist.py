@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,6 +21,10 @@ from dual_skd.utils.wording import counted
 
 SPLITS = ("train", "val", "test")
 MAX_CLASSES_COUNTED = 10  # the log counts the images of each class up to here
+
+
+class Items(list[dict[str, Any]]):
+    """The records of a split as plain dictionaries, in which other programs may write."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,10 @@ class DataList:
     @property
     def test(self) -> list[Record]:
         return self.splits["test"]
+
+    def items(self, split: str) -> Items:
+        """The records of a split, for programs that look for them in a config."""
+        return Items(record.as_dict() for record in self.splits[split])
 
     def measured(self, split: str) -> list[Record]:
         """The records of a split, and after them those that were left out of it as near duplicates."""
