@@ -14,7 +14,7 @@ from monai.fl.utils.constants import ExtraItems, FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from dual_skd import load_model
-from dual_skd.errors import InputError
+from dual_skd.errors import InputError, input_error_behind
 from dual_skd.runs.lock import released_afterwards
 from dual_skd.runs.places import bundle_root
 from dual_skd.serving.federated import AUXILIARY, DualModelAlgo, normalisation_of, tensors_of
@@ -130,12 +130,14 @@ def test_a_site_keeps_its_report_and_measures_the_average(join, tmp_path):
     torch.testing.assert_close(kept.state_dict()["conv1.weight"], average["conv1.weight"])
 
 
-def test_the_pair_is_exchanged_as_differences(join):
-    site = join("fixed", exchange="pair", send_weight_diff=True)
+@pytest.mark.parametrize("normalisation", ["average", "local"])
+def test_the_pair_is_exchanged_as_differences(join, normalisation):
+    site = join("fixed", exchange="pair", normalisation=normalisation, send_weight_diff=True)
     start = weights_of(site)
+    local = normalisation_of(site._networks()) if normalisation == "local" else set()
     site.train(sent(start))
     update = site.get_weights().weights
-    assert set(update) == set(start) and any(name.startswith(AUXILIARY) for name in update)
+    assert set(update) == set(start) - local and any(name.startswith(AUXILIARY) for name in update)
     after = weights_of(site)
     for name, values in update.items():
         torch.testing.assert_close(start[name] + values, after[name])
@@ -191,9 +193,11 @@ def test_another_start_is_told_and_another_network_refused(join, caplog):
     start = weights_of(site)
     site.evaluate(sent(start | {"fc.bias": start["fc.bias"] + 1}))
     assert "1 tensor of the first global weights aren't those that this site has selected (fc.bias)" in caplog.text
-    other = join("mobile")
+    other = join("mobile", exchange="pair")
     with pytest.raises(InputError, match=r"The server's fc.bias is \(2,\), this site's is \(3,\)"):
         other.evaluate(sent(start | {"fc.bias": torch.zeros(2)}))
+    with pytest.raises(InputError, match=r"The server's auxiliary.conv1.weight is missing"):
+        other.evaluate(sent(start))
 
 
 def test_sites_with_other_classes(join, options, tmp_path):
@@ -218,8 +222,11 @@ def test_sites_with_other_classes(join, options, tmp_path):
         join("mobile", {"output_dir": str(tmp_path / "again")})
 
 
-def test_words_that_are_none(tmp_path, join):
+def test_words_that_are_none(tmp_path, join, run, tiny):
     with pytest.raises(InputError, match="Unknown exchange 'both'"):
         DualModelAlgo(str(tmp_path), exchange="both")
     with pytest.raises(InputError, match="the method has one network"):
         join("fixed", {"method": "single"}, exchange="pair")
+    with pytest.raises(Exception) as caught:
+        run("train.json", **tiny, output_dir=str(tmp_path / "alone"), rounds=2)
+    assert "rounds is 2, and only a federation has rounds" in str(input_error_behind(caught.value))

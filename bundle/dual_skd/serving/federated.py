@@ -16,7 +16,7 @@ from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, FlStatistics, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dual_skd.errors import InputError, choose, sentence_of
 from dual_skd.networks.inspect import unwrap
@@ -80,7 +80,7 @@ class DualModelAlgo(MonaiAlgo):
         """Builds the site's trainer and evaluator.
 
         Raises:
-            InputError: the site's data or options can't be used, or the pair is to be exchanged and there is none.
+            InputError: the site's data or options can't be used; there is no pair, or no batch normalisation.
         """
         extra = dict(extra or {})
         site = str(extra.get(ExtraItems.CLIENT_NAME, "noname"))
@@ -100,6 +100,11 @@ class DualModelAlgo(MonaiAlgo):
             self.stats_sender.attach(self.evaluator)
         networks = self._networks()
         self._local = normalisation_of(networks) if self.normalisation == "local" else set()
+        if self.normalisation == "local" and not self._local:
+            raise InputError(
+                "normalisation is 'local', but the network has no batch normalisation; choose 'average', or another "
+                "network."
+            )
         self._own_start = {name: tensor.cpu().clone() for name, tensor in tensors_of(networks).items()}
         # the first and the last filter, so that others see what is exchanged: weights that are encrypted, compressed
         self.pre_filters = [*(self.pre_filters or []), self._receive]
@@ -143,15 +148,16 @@ class DualModelAlgo(MonaiAlgo):
 
     def _compare_start(self, weights: Mapping[str, Tensor]) -> None:
         """Refuses first weights of another network, and warns of others than those selected here."""
-        own, self._own_start = self._own_start, {}
-        for name in own:
-            found = tuple(weights[name].shape) if name in weights else None
-            if found != tuple(own[name].shape) and not (found is None and name in self._local):
+        own = {name: values for name, values in self._own_start.items() if name not in self._local or name in weights}
+        for name, values in own.items():
+            if name not in weights or weights[name].numel() != values.numel():
+                found = tuple(weights[name].shape) if name in weights else "missing"
                 raise InputError(
-                    f"The server's {name} is {found or 'missing'}, this site's is {tuple(own[name].shape)}; give "
-                    "server and sites the same options (class_names, small, small_options) and the same exchange."
+                    f"The server's {name} is {found}, this site's is {tuple(values.shape)}; give server and sites the "
+                    "same options (class_names, small, small_options) and the same exchange."
                 )
-        other = [name for name in own if name in weights and not torch.equal(own[name], weights[name])]
+        self._own_start = {}
+        other = [name for name, values in own.items() if not torch.equal(values, weights[name].reshape(values.shape))]
         if other:
             logger.warning(
                 "%s of the first global weights aren't those that this site has selected (%s). That is right where the "
@@ -166,7 +172,8 @@ class DualModelAlgo(MonaiAlgo):
             of_auxiliary = tensors_of({AUXILIARY: self._networks()[AUXILIARY]})
             differs = data.weight_type == WeightType.WEIGHT_DIFF
             for name, values in of_auxiliary.items():
-                weights[name] = values.cpu() - self._received[name].cpu() if differs else values.cpu().clone()
+                if name not in self._local:
+                    weights[name] = values.cpu() - self._received[name].cpu() if differs else values.cpu().clone()
         weights = {name: values for name, values in weights.items() if name not in self._local}
         require_finite(
             weights, "The weights of this site", "they aren't sent. Look for bad images with `dual-skd check`"
@@ -190,7 +197,7 @@ def normalisation_of(networks: Mapping[str, nn.Module]) -> set[str]:
         f"{prefix}{place}.{name}" if place else prefix + name
         for prefix, network in networks.items()
         for place, module in network.named_modules()
-        if isinstance(module, _NormBase)
+        if isinstance(module, _BatchNorm)
         for name in module.state_dict()
     }
 

@@ -38,6 +38,15 @@ def advised_epochs(steps_per_epoch: int) -> int:
     return 10 * math.ceil(ADVISED_STEPS / steps_per_epoch / 10)
 
 
+def refuse_rounds(rounds: int) -> None:
+    """Raises an ``InputError`` for a training by itself that has rounds: it would end within its schedule."""
+    if rounds != 1:
+        raise InputError(
+            f"rounds is {rounds}, and only a federation has rounds (docs/howto/federated.md); leave it out, and give "
+            "the number of epochs."
+        )
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The three stages of training.
