@@ -7,10 +7,10 @@ The zip, ``dual_skd_classification_v<version>.zip``, holds the folder ``dual_skd
 task from that name. In it is what the commit has under ``bundle``, and nothing else: no untracked file and no change
 that isn't committed. Two files are made here: ``docs/CHANGELOG.md`` from the changelog of ``configs/metadata.json``,
 and ``manifest.json`` with size and SHA-256 of every other file. ``--models`` packs the weights of a finished run in
-place of any others, and two configs say what they are: ``configs/metadata.json`` gets classes and size of an image, and
-MONAI Label calls its answers by them; ``configs/train.json`` gets the options of the network, and by the run's run.json
-those of the large one it was selected from and how the run learned (rate, method, loss, augmentation), to train on with
-it. For how long, on which images and where stays as committed.
+place of any others, and two configs say what they are. ``configs/metadata.json`` gets classes, size of an image and test
+metrics; MONAI Label calls its answers by these classes. ``configs/train.json`` gets the classes and the options of the
+network, and by the run's run.json those of the large one it was selected from and how the run learned (rate, method,
+loss, augmentation), to train on with it. For how long, on which images and where stays as committed.
 
 The same commit and the same run give the same zip, byte for byte, wherever and whenever it is packed: names are
 sorted, times and permissions are fixed, and files are stored as they are, since compressors differ between machines.
@@ -33,6 +33,7 @@ from scripts import ROOT
 from scripts.release.bundle import FOLDER, MANIFEST, METADATA, TRAIN
 
 GIVEN_BY_DATA = ("num_classes", "in_channels", "spatial_dims", "image_size")  # of an architecture; no options of it
+EVAL_METRICS = ("accuracy", "balanced_accuracy", "macro_auc")
 KNOWN_CONFIGS = "dual_skd/options/known_configs.py"
 CHANGELOG = "docs/CHANGELOG.md"
 WEIGHTS = ("model.pt", "model.safetensors", "auxiliary.pt", "auxiliary.safetensors")  # what a run leaves in its models
@@ -131,6 +132,15 @@ def learning_of(record: Any) -> dict[str, Any]:
     return {name: value for name, value in chosen(config).items() if name in taken}
 
 
+def metrics_of(run: Path) -> dict[str, float]:
+    """``eval_metrics`` of the metadata: a run's test metrics, rounded; empty where it hasn't been evaluated."""
+    try:
+        found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]["student"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {name: round(found[name], 3) for name in EVAL_METRICS if found.get(name) is not None}
+
+
 def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
     """``metadata.json`` and ``train.json`` of a bundle, fitted to the weights of ``run`` that are packed with it."""
     about = description_of(files["models/model.safetensors"])
@@ -144,6 +154,7 @@ def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
             "num_channels": len(names), "spatial_shape": [1, len(names)],
             "channel_def": {str(place): name for place, name in enumerate(names)},
         }  # fmt: skip
+    metadata["eval_metrics"] = metrics_of(run)
     small, options = named_options(about["architecture"])
     record = record_of(run)
     large = large_network_of(record)
@@ -158,7 +169,7 @@ def fitted_configs(files: Mapping[str, bytes], run: Path) -> dict[str, bytes]:
     train |= learning_of(record)
     if lost := removed((record or {}).get("config", {})):
         print(f"The run had {lost}, which this version no longer has; {TRAIN} trains without it.", file=sys.stderr)
-    train |= {"small": small, "small_options": options, **(large or {})}
+    train |= {"bundle_classes": names, "small": small, "small_options": options, **(large or {})}
     contents = {METADATA: metadata, TRAIN: train}
     fitted = {name: (json.dumps(content, indent=4) + "\n").encode() for name, content in contents.items()}
     return fitted | known_sums(dict(files) | fitted)

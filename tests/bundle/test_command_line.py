@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dual_skd import predict
 from dual_skd.cli.dispatch import main
 from dual_skd.errors import input_error_behind
 from dual_skd.metrics import read_predictions
@@ -121,6 +122,13 @@ def test_two_processes_train_one_model_and_one_of_them_writes(tmp_path, tiny):
     assert not any(name.startswith("module.") for name in states["network"])
     assert states["run"]["processes"] == 2  # with another number going on is refused
     load_model(output)
+    of_two = [str(ROOT / "configs" / name) for name in ("evaluate.json", "multi_gpu_evaluate.json")]
+    settings = {"output_dir": output, "device": "cpu", "num_workers": 0, "report": False, "batch_size": 4}
+    done = start(*TWO, of_two, *options(settings), cwd=tmp_path, path=ROOT)
+    assert done.returncode == 0, done.stderr
+    found = read_predictions(output / "predictions_test.csv")
+    alone = [str(answer.label) for answer in predict(found.images, model=output)]
+    assert len(found.images) == len(set(found.images)) == 9 and alone == found.columns["predicted"]
 
 
 def test_torchrun_ends_all_soon_when_one_process_is_killed(tmp_path, tiny):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from importlib import metadata as installed
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from dual_skd.runs.model_file import bundle_root, load_model
 
 CONFIGS = Path(bundle_root()) / "configs"
 WORKFLOWS = ("train.json", "evaluate.json", "inference.json")
-OF_EVALUATION = ("corruption.json",)  # overrides of evaluate.json; the others are of train.json
+# what the overrides are laid over; the others are of train.json
+BEFORE = {"corruption.json": "evaluate.json", "multi_gpu_evaluate.json": "evaluate.json",
+          "inference_trt.json": "inference.json"}  # fmt: skip
 OVERRIDES = sorted(path.name for path in CONFIGS.glob("*.json") if path.name not in (*WORKFLOWS, "metadata.json"))
 
 # The fields that MONAI's meta_schema_20240725.json requires, written out: a test has no network access.
@@ -126,7 +129,7 @@ def test_what_the_run_decides_is_no_option_of_a_network(workflow, tiny, tmp_path
 
 def workflow_of(name: str) -> list[str]:
     """The file, after the one that it overrides."""
-    before = [] if name in WORKFLOWS else ["evaluate.json" if name in OF_EVALUATION else "train.json"]
+    before = [] if name in WORKFLOWS else [BEFORE.get(name, "train.json")]
     return [str(CONFIGS / file) for file in (*before, name)]
 
 
@@ -150,7 +153,7 @@ def test_an_override_is_short_and_names_what_its_workflow_has(name):
 def test_every_override_of_the_design_is_there():
     assert set(OVERRIDES) == {
         "volume.json", "vit.json", "convnext.json", "finetune.json", "resume.json", "multi_gpu_train.json",
-        "corruption.json",
+        "corruption.json", "multi_gpu_evaluate.json", "inference_trt.json",
     }  # fmt: skip
 
 
@@ -270,6 +273,21 @@ def test_packages_of_the_metadata_are_declared_installed_and_recent_enough():
     for name, version in wanted.items():
         assert name.lower() in declared and declared[name.lower()].specifier.contains(version), name
         assert installed.version(name)
+
+
+def test_the_metrics_of_the_metadata_are_those_of_the_shipped_weights():
+    measured = json.loads((Path(bundle_root()) / "models" / "model.json").read_text())["demo_test"]
+    stated = read("metadata.json")["eval_metrics"]
+    assert stated == {name: round(measured[name], 3) for name in stated} and "accuracy" in stated
+
+
+def test_without_tensorrt_its_config_answers_as_inference_does(run, demo, tmp_path):
+    image = str(min((demo / "images").iterdir()))
+    for name, files in {"plain": ["inference.json"], "trt": ["inference.json", "inference_trt.json"]}.items():
+        shutil.copytree(Path(bundle_root()) / "models", tmp_path / name / "models")
+        run(*files, output_dir=str(tmp_path / name), dataset_dir=image)
+    plain, compiled = ((tmp_path / name / "predictions.csv").read_text() for name in ("plain", "trt"))
+    assert plain == compiled and image in plain
 
 
 def test_the_network_takes_and_gives_what_the_metadata_say(demo, tmp_path, monkeypatch):

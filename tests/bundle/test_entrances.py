@@ -146,7 +146,7 @@ def test_a_file_of_anything_else_is_refused(tmp_path, capsys, name, content, sai
 
 def test_presets_are_found_by_name_and_belong_to_a_workflow(capsys):
     assert set(TRAIN.presets()) == {"convnext", "finetune", "multi_gpu_train", "resume", "vit", "volume"}
-    assert set(EVALUATE.presets()) == {"corruption"}
+    assert set(EVALUATE.presets()) == {"corruption", "multi_gpu_evaluate"}
     assert TRAIN.gather({}, ["volume", "multi_gpu_train"], None).values == {}  # its data stand in the preset
     assert main(["train", "demo", "--preset", "volumes"]) == 1
     assert "Unknown preset 'volumes' (did you mean volume?); valid: convnext, fine" in capsys.readouterr().err

@@ -9,9 +9,11 @@ from pathlib import Path
 KNOWN = {
     "convnext.json": "ff56ada4fa6f044f22463ff0b72687d077fb570e4d81c3800ecd13bdfdd3fde8",
     "corruption.json": "68ee77ef21920600126ef16ff8a42c71e0faa95dc719acfd605e9161bc022a0b",
-    "evaluate.json": "6e626cc3a6c948d9cc60845ba0aa37c0d23e991f9c233a8c398871398f9640c3",
+    "evaluate.json": "4f2cfaec3023f3639867b44655dd7da57aa438cada057510b2f58b92c23ed057",
     "finetune.json": "3644c44e7e97f41d236eb607258719a71efeba33abc27b9857f0f1640b2ee201",
     "inference.json": "3d1af1c4d7b771c4e2d7ef8237830f6ca604729ec7d44126827eef07e514e5b9",
+    "inference_trt.json": "fa0523974fcf755374b8eb328a002498a45c7bfa07336c1726068f9148a9127a",
+    "multi_gpu_evaluate.json": "d85908dc454a63f8783909e90ed4b3bb8d723cb8c5f0f8a0ee51dc4820a11efb",
     "multi_gpu_train.json": "78dfec6429f2d8d6571fa1cec1a1ada147fd9a9968150a584d1c9cdbb3fdab46",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
     "train.json": "5c7e23d822ff77ab476493fd616af218f9253bc0881556cf287333c32138cbea",

@@ -71,6 +71,7 @@ _NAMES = {
         ValidationHandler from_engine""",
     "monai.inferers": "SimpleInferer SliceInferer SlidingWindowInferer",
     "monai.losses": "DiceCELoss DiceFocalLoss DiceLoss FocalLoss",
+    "monai.networks": "trt_compile",
     "monai.networks.nets": """BasicUNet DenseNet DenseNet121 DenseNet169 DenseNet201 DenseNet264 EfficientNetBN ResNet
         SEResNet50 SegResNet TorchVisionFCModel UNet ViT resnet10 resnet18 resnet34 resnet50""",
     "monai.optimizers": "Novograd WarmupCosineSchedule",
@@ -152,6 +153,7 @@ _ARGUMENTS = {
     "monai.handlers.CheckpointSaver": f"save_dir save_dict * final_filename={_PT} key_metric_filename={_PT} ...",
     "monai.handlers.ClassificationSaver": f"output_dir filename={_TABLE} * saver=None ...",
     "monai.handlers.LogfileHandler": r"output_dir filename='[\w.-]+\.(log|txt)' * formatter=None ...",
+    "monai.networks.trt_compile": "model base_path * args",
     "monai.handlers.TensorBoardStatsHandler": "summary_writer * log_dir/ ...",
     "monai.handlers.MetricsSaver": "save_dir metrics metric_details * output_type='csv' ...",
     **{
