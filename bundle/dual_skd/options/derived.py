@@ -28,6 +28,7 @@ def resolved(options: Training, *, multi_label: bool | None = None) -> Training:
 def _follows(options: Training, multi_label: bool | None) -> dict[str, Any]:
     """The values of options that follow from others."""
     row = method(options.method)
+    epochs = options.epochs * options.rounds
     return {
         "selection_student": row.student,
         "selection_auxiliary": row.auxiliary,
@@ -35,8 +36,8 @@ def _follows(options: Training, multi_label: bool | None) -> dict[str, Any]:
         "update": row.update,
         "temperature": row.temperature,
         "skd_weight": row.skd_weight,
-        "fine_tune_epochs": options.epochs // 5 if row.fine_tunes else 0,
-        "patience": options.epochs,
+        "fine_tune_epochs": epochs // 5 if row.fine_tunes else 0,
+        "patience": epochs,
         "fit": "pad" if options.spacing is None else None,
         "loss": None if multi_label is None else "bce" if multi_label else "cross_entropy",
     }

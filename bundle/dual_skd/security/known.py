@@ -48,6 +48,7 @@ _NAMES = {
     "dual_skd.training.label_free": "LabelFreeHeads LabelFreeTask",
     "dual_skd.training.losses": "LogitAdjustedLoss TeachingLoss classification_loss",
     "dual_skd.training.progress": "EvaluationProgress TrainingProgress",
+    "dual_skd.training.schedule": "refuse_rounds",
     "dual_skd.training.start": "initialise_pair",
     "dual_skd.training.teacher": "load_teacher",
     "glob": "glob",

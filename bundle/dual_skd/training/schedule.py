@@ -38,6 +38,15 @@ def advised_epochs(steps_per_epoch: int) -> int:
     return 10 * math.ceil(ADVISED_STEPS / steps_per_epoch / 10)
 
 
+def refuse_rounds(rounds: int) -> None:
+    """Raises an ``InputError`` for a training by itself that has rounds: it would end within its schedule."""
+    if rounds != 1:
+        raise InputError(
+            f"rounds is {rounds}, and only a federation has rounds (docs/howto/federated.md); leave it out, and give "
+            "the number of epochs."
+        )
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The three stages of training.
@@ -50,7 +59,7 @@ class Schedule:
     Everything follows from the iteration number, so a resumed run needs no state of its own.
 
     Args:
-        epochs: all epochs of the run.
+        epochs: all epochs of the run, those of all rounds of a federation.
         label_free_epochs: epochs of the label-free stage.
         fine_tune_epochs: epochs of the fine-tuning stage.
         skd_weight: weight of the distillation once it has ramped up.
@@ -59,6 +68,7 @@ class Schedule:
         momentum: final momentum of the EMA, in [0, 1].
         momentum_warmup: start with a low momentum (:func:`.ema.momentum_at`). The auxiliary then follows from the first
             steps on, and loses its own initial weights.
+        rounds: of a federation, whose trainers run the epochs of one round at a time.
 
     Raises:
         InputError: the stages don't fit into the epochs, or a number is out of its range.
@@ -79,10 +89,11 @@ class Schedule:
     momentum: float = 0.99
     momentum_warmup: bool = True
     unlabelled_weight: float = 0.0
+    rounds: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "label_free_epochs", "fine_tune_epochs"):
-            least = 1 if name == "epochs" else 0
+        for name in ("epochs", "rounds", "label_free_epochs", "fine_tune_epochs"):
+            least = 1 if name in ("epochs", "rounds") else 0
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise InputError(f"{name} must be a whole number, {least} or more, found {value!r}; correct it.")

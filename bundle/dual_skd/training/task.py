@@ -287,8 +287,8 @@ class DualModelTask:
             raise InputError("label-free epochs need a LabelFreeTask; build one, or set label_free_epochs to 0.")
 
     def check_schedule(self, epochs: int, epoch_length: int | None) -> None:
-        """Checks that the schedule is made for these epochs, and that their length is known."""
-        if self.schedule is not None and self.schedule.epochs != epochs:
+        """Checks that the schedule is made for these epochs, of every round, and that their length is known."""
+        if self.schedule is not None and self.schedule.epochs != epochs * self.schedule.rounds:
             raise InputError(
                 f"the schedule is made for {self.schedule.epochs} epochs and the trainer for {epochs}; give both the "
                 "same number."

@@ -121,11 +121,17 @@ class DualModelTrainer(SupervisedTrainer):
         Raises:
             InputError: bad numbers, a batch too small for batch normalisation, or another process was lost.
         """
+        schedule = self.task.schedule
+        if schedule is not None and (self.state.max_epochs or 0) > schedule.epochs:
+            logger.warning(
+                "This training goes to epoch %d, and its schedules are made for %d: the learning rate rises again. For "
+                "a federation set the option rounds to the number of its rounds.", self.state.max_epochs, schedule.epochs,
+            )  # fmt: skip
         with lost_process_named():
             if several_processes():
                 broadcast_networks(self.task.networks)
             try:
-                Workflow.run(self)
+                self._run()
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
@@ -133,6 +139,13 @@ class DualModelTrainer(SupervisedTrainer):
                     "Batch normalisation has one number per channel in a batch, and so nothing to normalise by (one "
                     "image, which the network has brought down to one pixel); raise batch_size or image_size."
                 ) from error
+
+    def _run(self) -> None:
+        try:
+            Workflow.run(self)
+        except BaseException:
+            self._internal_run_generator = None  # else ignite's next run would end at once, with nothing done
+            raise
 
     def _iteration(self, engine: DualModelTrainer, batchdata: dict[str, Tensor]) -> dict:
         """One mini-batch; see the class for what it returns."""
