@@ -128,6 +128,10 @@ def test_a_site_keeps_its_report_and_measures_the_average(join, tmp_path):
     assert {path.name for path in output.iterdir()} >= {"run.json", "datalist.json", "metrics.json", "models"}
     kept, _ = load_model(output)
     torch.testing.assert_close(kept.state_dict()["conv1.weight"], average["conv1.weight"])
+    with pytest.raises(InputError, match="holds a finished run"):
+        join("fixed", {"rounds": 1})
+    join("fixed", {"rounds": 1, "fresh": True})
+    assert len(list(output.glob("former_*/models/model.pt"))) == 1 and not (output / "models").exists()
 
 
 @pytest.mark.parametrize("normalisation", ["average", "local"])
