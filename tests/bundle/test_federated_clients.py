@@ -12,7 +12,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.fl.client import MonaiAlgo
 from monai.fl.client.monai_algo import MonaiAlgoStats
-from monai.fl.utils.constants import FlStatistics
+from monai.fl.utils.constants import ExtraItems, FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from dual_skd.data import demo_classes
@@ -121,7 +121,7 @@ def test_the_images_of_a_site_are_described(tiny, tmp_path):
         **HERE, **tiny, output_dir=str(tmp_path / "out"),
     )  # fmt: skip
     client = MonaiAlgoStats(str(BUNDLE), workflow=built, data_stats_transform_list=statistics_transforms())
-    client.initialize({"app_root": str(tmp_path)})
+    client.initialize({ExtraItems.APP_ROOT: str(tmp_path)})
     asked = {FlStatistics.HIST_BINS: [10], FlStatistics.HIST_RANGE: [[0, 4096]]}
     found = client.get_data_stats(asked).statistics
     assert found["train"]["data_count"] == 24 and found["eval"]["data_count"] == 9
