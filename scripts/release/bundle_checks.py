@@ -35,7 +35,7 @@ REQUIRED_IDS = {
     ),
     "evaluate.json": (
         "bundle_root", "device", "dataset_dir", "output_dir", "network_def", "dataset", "evaluator", "inferer",
-        "handlers", "preprocessing", "evaluating", "run",
+        "validate::evaluator", "validate::handlers", "validate::dataset", "preprocessing", "evaluating", "run",
     ),
     "inference.json": (
         "bundle_root", "device", "dataset_dir", "output_dir", "network_def", "network", "dataset", "evaluator",

@@ -18,7 +18,8 @@ from dual_skd.options import (
 )
 
 OTHER = {  # a value of every option that isn't its default
-    "dataset_dir": "/data/Müller", "output_dir": "out", "epochs": 24, "rounds": 2, "seed": 3, "label_free_epochs": 2,
+    "dataset_dir": "/data/Müller", "output_dir": "out", "epochs": 24, "rounds": 2, "seed": 3,
+    "class_names": ["ill", "it's well"], "label_free_epochs": 2,
     "fine_tune_epochs": 4, "key_metric": "nll", "val_interval": 2, "patience": 3, "label_column": ["a", "b c"],
     "class_map": {"1": "ill", "0": "it's well"}, "image_column": "Datei", "patient_pattern": "(p\\d+) x",
     "allow_outside": True, "keep_twins": True, "twin_search": "never", "twin_similarity": 0.8, "on_bad_file": "skip",

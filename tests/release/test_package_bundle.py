@@ -160,8 +160,8 @@ def test_the_configs_say_what_the_packed_weights_are(repository, models, tmp_pat
         assert metadata[name]["outputs"]["pred"] == expected
     train = json.loads(found["dual_skd_classification/configs/train.json"])
     assert train == {
-        "spatial_dims": 3, "image_size": 32, "window": "lung", "fit": "stretch", "small": "b",
-        "small_options": {"width": 2}, "seed": 3,
+        "bundle_classes": ["ill", "well"], "spatial_dims": 3, "image_size": 32, "window": "lung", "fit": "stretch",
+        "small": "b", "small_options": {"width": 2}, "seed": 3,
         "large": "c", "large_options": {"depths": [3, 3]}, "pretrained": "hub",
     }  # fmt: skip
 

@@ -124,7 +124,7 @@ DAMAGE = {
         "configs/volume.json holds a path of one machine: /home/me/scans",
     ),
     "a shadowed target": (
-        config("evaluate", lambda c: c["dataset"].update(_target_="scripts.data.Dataset")), "configs",
+        config("evaluate", lambda c: c["validate"]["dataset"].update(_target_="scripts.data.Dataset")), "configs",
         "configs/evaluate.json: scripts.data.Dataset is shadowed",
     ),
     "handlers by reference": (

@@ -40,9 +40,12 @@ def test_a_difference_is_named_and_mended(tmp_path, monkeypatch, capsys):
 def test_a_config_reads_its_options_from_one_place(name):
     text = (ROOT / "bundle" / "configs" / name).read_text()
     config = json.loads(text)
-    graph = {key: value for key, value in config.items() if key not in (*config["given"], "given", "options")}
+    given, read = write_options.ENTRIES.get(
+        name.removesuffix(".json").replace("evaluate", "evaluation"), ("given", "options")
+    )
+    graph = {key: value for key, value in config.items() if key not in (*config[given], given, read)}
     kind = {"train.json": Training, "evaluate.json": Evaluation, "inference.json": Prediction}[name]
-    used = set(re.findall(r"@options\.(\w+)", json.dumps(graph)))
+    used = set(re.findall(rf"@{read}\.(\w+)", json.dumps(graph)))
     read_elsewhere = set(re.findall(r"@(\w+)", json.dumps(graph))) & set(kind.model_fields)
     assert read_elsewhere == {"device"} | ({"epochs"} if kind is Training else set())  # as consumers of bundles know it
     by_python = (

@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from dual_skd.data import load_records
 from dual_skd.data.demo import CLASSES_2D
+from dual_skd.data.records.data_source import DataSource
+from dual_skd.data.records.datalist import Items
 from dual_skd.errors import InputError
 from dual_skd.runs.model_file import bundle_root
-from dual_skd.serving.monai_label import class_in, dataset_of
+from dual_skd.serving.monai_label import class_in, labelled_data
 
 SCORES = [{"idx": 0, "label": "a", "score": 0.2}, {"idx": 1, "label": "b", "score": 0.7}]
 LABELS = {
@@ -46,9 +47,10 @@ def test_a_mask_is_no_label(tmp_path):
         class_in(tmp_path / "mask.png")
 
 
-def test_nothing_given_leaves_the_data_set_as_it_is(tmp_path):
-    for given in (None, []):
-        assert dataset_of("mine", given, given, output_dir=tmp_path, bundle_root=tmp_path) == "mine"
+def test_its_own_records_leave_the_data_as_they_are(tmp_path):
+    own = DataSource("mine")
+    for given in (None, [], Items([{"image": "a.png", "label": 0}])):
+        assert labelled_data(own, given, given, output_dir=tmp_path, bundle_root=tmp_path) is own
     assert not list(tmp_path.iterdir())
 
 
@@ -62,8 +64,8 @@ def test_both_parts_become_one_list_with_the_classes_of_the_metadata(tmp_path):
         {"image": str(image), "label": label}
         for image, label in zip(images, (names[0], 2, str(tmp_path / "label.json"), names[0]), strict=True)
     ]
-    path = dataset_of("demo", given[:2], given[2:], output_dir=tmp_path / "run", bundle_root=bundle_root())
-    data = load_records(path, test_fraction=0, val_fraction=0, keep_twins=True, on_bad_file=None, patient_pattern="")
+    own = DataSource("demo", val_fraction=0, keep_twins=True, on_bad_file=None, patient_pattern="")
+    data = labelled_data(own, given[:2], given[2:], output_dir=tmp_path / "run", bundle_root=bundle_root())
     assert data.class_names == tuple(names) and data.test == data.val == []
     assert {record["image"]: record["label"] for record in data.train} == {
         str(image): label for image, label in zip(images, (0, 2, 1, 0), strict=True)
@@ -73,4 +75,4 @@ def test_both_parts_become_one_list_with_the_classes_of_the_metadata(tmp_path):
 def test_a_class_that_the_bundle_does_not_know_is_an_error(tmp_path):
     given = [{"image": "a.png", "label": "fracture"}]
     with pytest.raises(InputError, match=r"'fracture'.*interstitial, nodule, normal.*channel_def"):
-        dataset_of("demo", given, None, output_dir=tmp_path, bundle_root=bundle_root())
+        labelled_data(DataSource("demo"), given, None, output_dir=tmp_path, bundle_root=bundle_root())
