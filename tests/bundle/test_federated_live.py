@@ -85,7 +85,10 @@ def test_sites_end_with_the_servers_average(job, demo, tmp_path, sites):
             torch.testing.assert_close(
                 kept[name].double(), values.double().reshape(kept[name].shape), rtol=0, atol=1e-6
             )
-    assert not (tmp_path / "workspace" / "server" / "output").exists()  # the server has no images
+    server = tmp_path / "workspace" / "server"
+    measured = json.loads((server / "simulate_job" / "cross_site_val" / "cross_val_results.json").read_text())
+    assert sorted(measured) == sites and all(0 <= one["SRV_FL_global_model.pt"]["nll"] for one in measured.values())
+    assert not (server / "output").exists()  # the server has no images
 
 
 def poison(job: Path) -> None:
