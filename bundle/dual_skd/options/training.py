@@ -88,8 +88,8 @@ class Course(Options):
     epochs: Count = option(12, "passes over the training images", everyday=True, at="train#trainer#max_epochs")
     rounds: Count = option(
         1,
-        "rounds of a [federation](howto/federated.md), each of this many epochs; stages, ramps and learning rate "
-        "go over all rounds",
+        "rounds of a [federation](howto/federated.md), each of this many epochs; stages, ramps and learning rate go "
+        "over all rounds",
     )
     seed: Seed = option(0, "random seed for weights, splits, order and augmentation", everyday=True)
     label_free_epochs: Whole = option(0, "epochs of a first stage without labels")

@@ -124,11 +124,10 @@ class DualModelTrainer(SupervisedTrainer):
         schedule = self.task.schedule
         if schedule is not None and (self.state.max_epochs or 0) > schedule.epochs:
             logger.warning(
-                "This training goes to epoch %d, and its schedules are made for %d: the learning rate rises again. For "
-                "a federation set the option rounds to the number of its rounds.",
-                self.state.max_epochs,
-                schedule.epochs,
-            )
+                "This training goes to epoch %d, and its schedules are made for %d: the learning rate rises again. "
+                "For a federation set the option rounds to the number of its rounds.",
+                self.state.max_epochs, schedule.epochs,
+            )  # fmt: skip
         with lost_process_named():
             if several_processes():
                 broadcast_networks(self.task.networks)
