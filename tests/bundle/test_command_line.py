@@ -124,7 +124,8 @@ def test_two_processes_train_one_model_and_one_of_them_writes(tmp_path, tiny):
     load_model(output)
     of_two = [str(ROOT / "configs" / name) for name in ("evaluate.json", "multi_gpu_evaluate.json")]
     settings = {"output_dir": output, "device": "cpu", "num_workers": 0, "report": False, "batch_size": 4}
-    done = start(*TWO, of_two, *options(settings), cwd=tmp_path, path=ROOT)
+    evaluating = ["evaluating" if word == "training" else word for word in TWO]
+    done = start(*evaluating, of_two, *options(settings), cwd=tmp_path, path=ROOT)
     assert done.returncode == 0, done.stderr
     found = read_predictions(output / "predictions_test.csv")
     alone = [str(answer.label) for answer in predict(found.images, model=output)]

@@ -34,7 +34,10 @@ def test_the_shipped_model_is_the_one_that_its_record_describes():
     assert 0.9e6 < sum(p.numel() for p in network.parameters()) < 0.92e6
 
 
-TASKS = {"chest_xray_pneumonia": ["normal", "pneumonia"]}
+TASKS = {
+    "chest_xray_pneumonia": ["normal", "pneumonia"],
+    "brain_mri_tumor": ["glioma", "meningioma", "notumor", "pituitary"],
+}
 
 
 def test_models_of_real_tasks_are_loaded_by_name(tmp_path, monkeypatch):

@@ -135,7 +135,7 @@ def test_a_large_network_of_ones_own_gives_its_weights_by_the_rule_of_sizes(modu
     torch.save(large.state_dict(), tmp_path / "large.pt")
     found = initialise_pair(
         small, large=f"{module}:Net", large_options={"width": 8}, pretrained=str(tmp_path / "large.pt")
-    )
+    ).summary
     assert found["student"]["selected"] == 2 and found["student"]["verified"] is False
     torch.testing.assert_close(small.conv.weight, large.conv.weight[::2])
     torch.testing.assert_close(small.conv.bias, large.conv.bias[::2])

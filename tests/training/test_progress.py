@@ -146,6 +146,6 @@ def test_the_configs_attach_them():
     names = [one["_target_"] for one in handlers]
     assert names.index("ValidationHandler") < names.index(found["_target_"])
     assert found["metric"] == "$@options.key_metric"
-    for name in ("evaluate", "inference"):
-        last = json.loads((CONFIGS / f"{name}.json").read_text())["handlers"][-1]
+    evaluate, inference = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("evaluate", "inference"))
+    for last in (evaluate["validate"]["handlers"][-1], inference["handlers"][-1]):
         assert last["_target_"] == "dual_skd.training.progress.EvaluationProgress"

@@ -35,7 +35,7 @@ def large_file(tmp_path):
 def test_pair_is_selected_from_one_large_network(large_file, tmp_path):
     student, auxiliary = tiny(), tiny()
     classifier = student.fc.weight.clone()
-    summary = initialise_pair(student, auxiliary, **large_file, report_path=tmp_path / "out" / "report.csv")
+    summary = initialise_pair(student, auxiliary, **large_file, report_path=tmp_path / "out" / "report.csv").summary
     large = load_state_file(large_file["pretrained"])
     even, odd = torch.arange(0, 8, 2), torch.arange(1, 8, 2)
     torch.testing.assert_close(student.conv1.weight, large["conv1.weight"].sum(1, keepdim=True))
@@ -146,7 +146,7 @@ def test_weights_that_do_not_fit_together_are_refused_unless_they_are_wanted(tmp
     ):
         initialise_pair(student, large="resnet18", **options)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
-    found = initialise_pair(student, large="resnet18", check="off", **options)
+    found = initialise_pair(student, large="resnet18", check="off", **options).summary
     assert "check" not in found["student"] and not found["student"]["verified"]
     assert not torch.equal(student.conv1.weight, before["conv1.weight"])
 
@@ -159,7 +159,7 @@ def test_weights_that_no_table_vouches_for_are_verified_by_the_check(tmp_path, c
     with caplog.at_level(logging.INFO):
         found = initialise_pair(
             student, large="densenet121", large_options=options, pretrained=str(tmp_path / "w.safetensors")
-        )
+        ).summary
     assert found["student"]["verified"]
     assert found["student"].get("check", "consistent") == "consistent"
 
@@ -182,7 +182,7 @@ def test_scratch_and_teacher_leave_the_network_as_it_is(large_file):
     summary = initialise_pair(
         student, auxiliary, large="anything", pretrained="absent", selection_student="scratch",
         selection_auxiliary="teacher",
-    )  # fmt: skip
+    ).summary  # fmt: skip
     for network, state in zip((student, auxiliary), before, strict=True):
         assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert summary["student"]["rule"] == "scratch" and "auxiliary" not in summary
@@ -207,7 +207,7 @@ def test_a_depth_cut_student_computes_what_the_large_network_does_up_to_where_it
     save_file(large.state_dict(), path)
     student, auxiliary = (build_network("tf_efficientnet_lite0", num_classes=2, depths=[1, 2, 2, 2]) for _ in "ab")
     summary = initialise_pair(student, auxiliary, large="tf_efficientnet_lite0", pretrained=str(path),
-                              selection_auxiliary="complement", layers_auxiliary="last")  # fmt: skip
+                              selection_auxiliary="complement", layers_auxiliary="last").summary  # fmt: skip
     x = torch.randn(1, 1, 32, 32)
     upper = large.bn1(large.conv_stem(x))
     lower = student.eval().bn1(student.conv_stem(x))

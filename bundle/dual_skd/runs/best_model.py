@@ -74,14 +74,15 @@ class BestModelSaver:
         self.best_epoch = 0
 
     def attach(self, engine: Engine) -> None:
-        """Registers with the evaluator; and with the trainer, for a run without validation images keeps its last model.
-
-        A trainer comes to its end once, an evaluator at every validation.
-        """
+        """Registers at the end of every evaluation; with a trainer, see :meth:`keep_last`."""
         if isinstance(engine, Trainer):
-            engine.add_event_handler(Events.COMPLETED, self._save_unless_best)
+            self.keep_last(engine)
         else:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def keep_last(self, trainer: Engine) -> None:
+        """Registers with the trainer as well: a run without validation images keeps the model of its last epoch."""
+        trainer.add_event_handler(Events.COMPLETED, self._save_unless_best)
 
     def __call__(self, engine: Engine) -> None:
         if self.key_metric not in (LAST, *engine.state.metrics) and self.best_epoch == 0:
