@@ -20,6 +20,7 @@ from PIL import Image
 import dual_skd
 from dual_skd.cli.dispatch import main
 from dual_skd.data import load_records
+from dual_skd.data.records.data_source import DataSource
 from dual_skd.data.records.split_file import save_split
 from dual_skd.errors import NotWritten
 from dual_skd.evaluation import learning_curve
@@ -32,7 +33,7 @@ from dual_skd.runs.checkpoint import write_checkpoint
 from dual_skd.runs.model_file import save_model
 from dual_skd.runs.record import RunRecord
 from dual_skd.selection.report import SelectionReport
-from dual_skd.serving.monai_label import dataset_of
+from dual_skd.serving.monai_label import labelled_data
 from dual_skd.serving.prediction import Prediction, PredictionTable
 from dual_skd.serving.writers import ExplanationWriter
 
@@ -93,7 +94,8 @@ def label_list(folder: Path) -> None:
     (folder / "configs" / "metadata.json").write_text(
         '{"network_data_format": {"outputs": {"pred": {"channel_def": {"0": "a"}}}}}'
     )
-    dataset_of("demo", [{"image": "a.png", "label": "a"}], None, output_dir=folder, bundle_root=folder)
+    given = [{"image": "a.png", "label": "a"}]
+    labelled_data(DataSource("demo", read=lambda **_: None), given, None, output_dir=folder, bundle_root=folder)
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {

@@ -60,7 +60,7 @@ def cached_dataset(
     Args:
         records: with "image" and what else ``transform`` takes.
         transform: without randomness; augmentation comes after the cache.
-        data: images from MONAI Label, not used here: :func:`dual_skd.serving.monai_label.dataset_of` has made
+        data: images from MONAI Label, not used here: :func:`dual_skd.serving.monai_label.labelled_data` has made
             ``records`` of them.
         cache: "auto", "memory", "disk" or "none".
         cache_dir: folder of decoded images. They are pictures of patients: keep and delete them as such.
