@@ -182,6 +182,11 @@ OTHER_WAYS = {  # file, function: why it may write by itself
     ("serving/export/worker.py", "run_module"): "in the scratch folder of an export",
     ("serving/export/latency.py", "main"): "in the scratch folder of an export",
     ("serving/export/formats.py", "_as_bundle"): "in the scratch folder of an export",
+    ("serving/export/web_page.py", "write_page"): "in the scratch folder of an export",
+    ("serving/export/page_check.py", "main"): "in the scratch folder of an export",
+    ("serving/export/browser.py", "send"): "a pipe",
+    ("serving/export/npm.py", "_tarball"): "given to replace_file",
+    ("serving/monai_label_app.py", "_keep"): "a temporary file",
 }
 
 
