@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,22 @@ def test_known_classes_are_the_networks_and_the_labels_have_to_be_among_them(tin
     with pytest.raises(Exception) as caught:
         run("train.json", **tiny, output_dir=str(tmp_path / "two"), class_names=["normal", "nodule"])
     assert "none of the classes: interstitial; expected normal, nodule" in str(input_error_behind(caught.value))
+
+
+def test_numbers_are_not_taken_for_the_places_of_named_classes(tiny, demo, tmp_path, run):
+    numbers = {"interstitial": "0", "nodule": "1", "normal": "2"}
+    with (demo / "datalist.csv").open(newline="") as file:
+        rows = [(demo / row["image"], numbers[row["label"]], row["patient"]) for row in csv.DictReader(file)]
+    with (tmp_path / "numbers.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "label", "patient"), *rows])
+    settings = tiny | {"dataset_dir": str(tmp_path / "numbers.csv"), "allow_outside": True}
+    names = ["normal", "nodule", "interstitial"]
+    with pytest.raises(Exception) as caught:
+        run("train.json", **settings, output_dir=str(tmp_path / "guessed"), class_names=names)
+    assert "none of the classes: 0, 1, 2; expected normal, nodule" in str(input_error_behind(caught.value))
+    said = {number: name for name, number in numbers.items()}
+    run("train.json", **settings, output_dir=str(tmp_path / "said"), class_names=names, class_map=said)
+    assert load_model(tmp_path / "said")[1]["class_names"] == names
 
 
 @pytest.mark.filterwarnings("ignore:executing the bundle config", "ignore:'pin_memory' argument")
