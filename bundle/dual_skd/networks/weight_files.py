@@ -140,8 +140,8 @@ def require_file(path: str | Path, *, words: Sequence[str] = ()) -> Path:
     path = expanded(path)
     if not path.is_file():
         near = did_you_mean(str(path), [*words, *map(str, _siblings(path))])
-        choices = [*words, "the path of a .safetensors, .pt or .pth file"]
-        raise InputError(f"No weights file {str(path)!r}{near}; give {' or '.join(choices)}.")
+        choices = [", ".join(words), "the path of a .safetensors, .pt or .pth file"]
+        raise InputError(f"No weights file {str(path)!r}{near}; give {' or '.join(filter(None, choices))}.")
     if path.suffix not in ENDINGS:
         raise InputError(f"Weights file {str(path)!r} ends in {path.suffix!r}; expected .safetensors, .pt or .pth.")
     return path
