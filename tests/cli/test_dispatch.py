@@ -59,6 +59,8 @@ def parsed(*words: str) -> dict[str, Any]:
     (["--label-column", "a", "b"], {"label_column": ["a", "b"]}),
     (["--label_column=a", "--label-column", "b"], {"label_column": ["a", "b"]}),
     (["--label-column", "['a','b c']"], {"label_column": ["a", "b c"]}),
+    (["--class-names", "0", "1"], {"class_names": ["0", "1"]}),
+    (["--class-names", "['0','']"], {"class_names": ["0", ""]}),
     (["--class-map", "{'1': 'ill', '0': ''}"], {"class_map": {"1": "ill", "0": ""}}),
     (["--small-options", '{"width": 0.5}'], {"small_options": {"width": 0.5}}),
     (["--selection-layers", "[[0, 1], [2]]"], {"selection_layers": [[0, 1], [2]]}),

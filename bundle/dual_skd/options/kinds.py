@@ -213,8 +213,8 @@ def is_switch(field: FieldInfo) -> bool:
 
 
 def is_text(field: FieldInfo) -> bool:
-    """Whether an option takes any text, as paths and names are."""
-    return any(kind in (str, str | list[str]) for kind in _kinds(field))
+    """Whether an option takes any text, as paths and names are, or a list of texts."""
+    return any(kind in (str, str | list[str], list[str]) for kind in _kinds(field))
 
 
 def takes_several(field: FieldInfo) -> bool:
