@@ -22,7 +22,7 @@ from dual_skd.metrics.predictions import read_predictions
 from dual_skd.metrics.probabilities import probabilities
 from dual_skd.utils.files import read_json, write_json
 from scripts import CONFIGS, ROOT
-from scripts.benchmark.leave_out import leave_out
+from scripts.benchmark.leave_out import elsewhere, leave_out
 from scripts.benchmark.plan import Cell, Plan, Rows, configs_of, fingerprint, needed_by, outdated_cells, settings_of
 from scripts.benchmark.processes import CellFailed, Processes
 from scripts.benchmark.store import (
@@ -84,6 +84,11 @@ class Benchmark:
             target = self.work / "leave_out" / f"{cell.data}.csv"
             label = data.get("overrides", {}).get("label_column", "label")
             found["dataset_dir"] = leave_out(found["dataset_dir"], column, part, target, label)
+        if "elsewhere" in data:
+            other, folder = self._find(data["elsewhere"]), self.work / "elsewhere" / cell.data
+            found["dataset_dir"], further = elsewhere(found["dataset_dir"], other, folder)
+            if self.plan["rows"][cell.row].get("unlabelled") == "elsewhere":
+                found["unlabelled"] = further
         return {key: str(path.absolute()) for key, path in found.items()}
 
     def _find(self, name: str) -> Path:

@@ -4,6 +4,8 @@
 An entry of the plan with ``"leave_out": {"site": ["A", "B"]}`` stands for as many data sets as there are values:
 ``<name>_A`` is tested on the images whose column ``site`` is A and trained on all others, and so on. With a number
 instead, ``{"patient": 5}``, the values are divided into so many folds, and ``<name>_1`` is tested on the first.
+
+An entry with ``"elsewhere": "OTHER"`` is trained on its own images, and tested on half of those of another data set.
 """
 
 from __future__ import annotations
@@ -13,10 +15,14 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dual_skd.data import load_records
+from dual_skd.data.records.split_file import save_split
 from dual_skd.errors import InputError
+from dual_skd.utils.files import write_csv
 from scripts.benchmark.store import replace_text
 
 
@@ -94,7 +100,7 @@ def leave_out(dataset: Path, column: str, part: str | Sequence[int], target: Pat
         fold, folds = part
         labels = {row[column]: row[label] for row in reversed(rows)}
         # the digest shuffles without a seed: the same folds whatever order the table has
-        values.sort(key=lambda value: (labels[value], hashlib.sha256(value.encode()).digest()))
+        values.sort(key=lambda value: (labels[value], _digest(value)))
         held_out = set(values[fold - 1 :: folds])
     if not held_out or not held_out < set(values):
         raise InputError(f"{table} has the {column} {', '.join(values)}; {part!r} can't be held out: correct the plan.")
@@ -107,3 +113,40 @@ def leave_out(dataset: Path, column: str, part: str | Sequence[int], target: Pat
     if not target.is_file() or target.read_text(encoding="utf-8") != text.getvalue():
         replace_text(target, text.getvalue())
     return target
+
+
+def elsewhere(dataset: Path, other: Path, folder: Path) -> tuple[Path, Path]:
+    """Writes a split whose test images are of another data set, and a table of further images of that set.
+
+    Every second image of the other set, in the order of their digests, is a test image. The table has the rest without
+    labels, for rows that adapt to the other hospital.
+
+    Args:
+        dataset: gives training and validation images.
+        other: the other data set, with the same classes.
+        folder: of the two files.
+
+    Returns:
+        split and table.
+
+    Raises:
+        InputError: the classes differ.
+    """
+    home = load_records(dataset, twin_search="never")  # a run searches for them itself
+    away = load_records(other, twin_search="never", val_fraction=0.0, test_fraction=0.0)
+    if home.class_names != away.class_names:
+        raise InputError(
+            f"{dataset} has the classes {', '.join(home.class_names)}, and {other} {', '.join(away.class_names)}; "
+            "elsewhere in the plan needs the same."
+        )
+    records = sorted(away.train, key=lambda record: _digest(Path(os.path.relpath(record.image, away.root)).as_posix()))
+    tested = [  # hospitals number their patients alike
+        replace(record, patient=record.patient and f"{other.name} {record.patient}") for record in records[::2]
+    ]
+    split = save_split(replace(home, splits=home.splits | {"test": tested}), folder / "split.json")
+    write_csv(folder / "unlabelled.csv", [["image"], *([record.image] for record in records[1::2])])
+    return split, folder / "unlabelled.csv"
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from dual_skd.data import load_records, write_demo
 from dual_skd.errors import InputError
 from scripts.benchmark.cells import Benchmark
-from scripts.benchmark.leave_out import leave_out, with_variants
+from scripts.benchmark.leave_out import elsewhere, leave_out, with_variants
 from scripts.benchmark.plan import planned_cells, read_plan
 from scripts.benchmark.results import Results
 from scripts.benchmark.store import COLUMNS, Predictions, add_predictions, add_rows, predictions_path
@@ -174,3 +175,42 @@ def test_what_cannot_be_held_out_is_refused(data, tmp_path):
     for wanted in ("A", 1, 2.5):
         with pytest.raises(InputError, match="'sites' has leave_out .*; expected one column with a list of values, as"):
             with_variants(plan(site=wanted))
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory) -> Path:
+    """Two data sets: one with splits, one that is a folder per class."""
+    folder = tmp_path_factory.mktemp("hospitals")
+    write_demo(folder / "home", counts={"train": 8, "val": 4, "test": 4}, seed=1)
+    write_demo(folder / "away", counts={"train": 10}, seed=2)
+    return folder
+
+
+def test_a_model_is_tested_on_half_of_the_images_of_another_hospital(hospitals, tmp_path):
+    split, table = elsewhere(hospitals / "home", hospitals / "away", tmp_path)
+    found, home = load_records(split), load_records(hospitals / "home")
+    away = {record.image: record.label for record in load_records(hospitals / "away", val_fraction=0.0).train}
+    assert (found.train, found.val) == (home.train, home.val)
+    tested = {record.image: record.label for record in found.test}
+    with table.open(newline="") as file:
+        further = {row["image"] for row in csv.DictReader(file)}
+    assert tested.items() <= away.items() and further == away.keys() - tested.keys()
+    assert len(tested) - len(further) in (0, 1)
+
+
+def test_only_a_row_that_adapts_gets_the_further_images(hospitals, tmp_path):
+    wanted = {"path": "home", "elsewhere": "away", "epochs": {"1.0": 1}}
+    rows = {"single": {"method": "single"}, "adapted": {"method": "single", "unlabelled": "elsewhere"}}
+    on = {"on": [["there", 1.0]], "rows": list(rows), "seeds": [0]}
+    both = {"data": {"there": wanted}, "rows": rows, "tiers": [on]}
+    benchmark = Benchmark(both, [hospitals], tmp_path / "results", tmp_path / "work", None)
+    plain, adapted = map(benchmark.places, planned_cells(both))
+    assert adapted == plain | {"unlabelled": str(tmp_path / "work" / "elsewhere" / "there" / "unlabelled.csv")}
+
+
+def test_another_hospital_has_the_same_classes(hospitals, tmp_path):
+    rows = (hospitals / "away" / "datalist.csv").read_text().replace("nodule", "mass")
+    shutil.copytree(hospitals / "away" / "images", tmp_path / "away" / "images")
+    (tmp_path / "away" / "datalist.csv").write_text(rows)
+    with pytest.raises(InputError, match="has the classes .*; elsewhere in the plan needs the same"):
+        elsewhere(hospitals / "home", tmp_path / "away", tmp_path)
