@@ -12,7 +12,7 @@ import numpy as np
 from dual_skd.metrics.intervals import RESAMPLES
 from dual_skd.metrics.paired import holm
 from scripts.benchmark import robustness
-from scripts.benchmark.results import COMPARED_METRICS, Results
+from scripts.benchmark.results import COMPARED_METRICS, Results, is_worse
 
 
 def claims(results: Results) -> list[str]:
@@ -109,7 +109,7 @@ def _against(results: Results, method: str, control: str, places: Sequence[tuple
                         "images on two sets, p < 0.05 (Holm)", left, lambda pair: pair[0] < 0 and pair[1] < 0.05, 2,
                         "{0[0]:+.3f}, p = {0[1]:.3f}"))  # fmt: skip
     lines.append(claim(f"`{method}` is nowhere significantly worse than `{control}`",
-                        smallest(COMPARED_METRICS, _is_worse), lambda p: p >= 0.05, len(places),
+                        smallest(COMPARED_METRICS, is_worse), lambda p: p >= 0.05, len(places),
                         "smallest p of a worse metric {:.3f}"))  # fmt: skip
     shift = robustness.Robustness(results.folder, results.plan, results.hidden)
     for text, value, holds in (
@@ -167,7 +167,3 @@ def _claim(
     else:
         state = "void" if yes + unknown + other >= needed else "does not hold"
     return f"* **{state}**: {text}: {'; '.join(shown)}."
-
-
-def _is_worse(name: str, difference: float) -> bool:
-    return difference > 0 if name in ("nll", "ece") else difference < 0

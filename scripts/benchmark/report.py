@@ -4,9 +4,9 @@
     python -m scripts.benchmark.report [--results docs/results] [--plan scripts/benchmark/plan.json]
 
 RESULTS/tables.md has one table per data set and training fraction, with blanks where a row of the plan hasn't run, the
-same for corrupted images, and a last section that says how each claim stands. What has been run stands in short, with
-the claims, between two marks of the document beside RESULTS (docs/results.md), and the plan's ``headline`` between two
-of README.md above it, where they have them. The pictures are those of scripts/benchmark/pictures.py.
+same for corrupted images, and a last section that says how each claim stands. The plan's ``prices`` stand between two
+marks of the document beside RESULTS (docs/results.md), and its ``headline`` between two others of that document and of
+README.md above it. The pictures are those of scripts/benchmark/pictures.py.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from dual_skd.metrics.paired import RESAMPLES
 from scripts.benchmark import pictures, robustness, tables
 from scripts.benchmark.claims import claims
 from scripts.benchmark.plan import PLAN, RESULTS, read_plan
-from scripts.benchmark.results import CORRECTIONS, Results
+from scripts.benchmark.results import Results
 from scripts.benchmark.store import replace_text
 
-SHORT_START = "<!-- made by scripts/benchmark/report.py -->"
 METHOD = """\
 Mean and standard deviation over seeds; the test images were used once per cell, by the network of the last epoch.
 The difference to the control `{control}` is over the seeds that both have, with a 95 % interval from
@@ -73,13 +72,6 @@ def full_report(results: Results, claim_lines: Sequence[str]) -> list[str]:
     return lines + tables.learning_rates(results)
 
 
-def short_report(results: Results, claim_lines: Sequence[str]) -> list[str]:
-    """The lines between the marks of docs/results.md: the claims, and the plan's ``short`` rows."""
-    lines = [*claim_lines[2:], "", *tables.summary(results)]
-    lines += [line for correction in CORRECTIONS for line in tables.corrected_table(results, correction, short=True)]
-    return [*lines, *tables.comparisons(results), *tables.held_out(results, short=True)]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -91,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         claim_lines = claims(results)
         replace_text(args.results / "tables.md", "\n".join(full_report(results, claim_lines)) + "\n")
         page = args.results.with_suffix(".md")
-        put_between_marks(page, short_report(results, claim_lines), SHORT_START, "<!-- end -->")
+        put_between_marks(page, tables.by_price(results), "<!-- prices -->", "<!-- /prices -->")
         for document in (page, page.parent.with_name("README.md")):
             put_between_marks(document, tables.headline(results), "<!-- results -->", "<!-- /results -->")
         if not args.no_pictures:

@@ -102,10 +102,6 @@ class Results:
         values = [[float(of_row[seed][name] or "nan") for seed in seeds] for of_row in lines]
         return np.array(values) if seeds else np.full((len(cells), 1), np.nan)
 
-    def in_short(self, row: str) -> bool:
-        """Whether the plan wants the row in the short table, too; without a word on it all are."""
-        return row in self.plan.get("short", [row])
-
     def tables(self) -> list[tuple[str, float, list[str]]]:
         """Data set, fraction and rows of every table: those of the plan, and what else was measured.
 
@@ -248,3 +244,8 @@ class Results:
 
 def place_of(line: dict[str, str]) -> tuple[str, float]:
     return line["data"], float(line["fraction"])
+
+
+def is_worse(name: str, difference: float) -> bool:
+    """Whether a difference of a metric is for the worse."""
+    return difference > 0 if name in ("nll", "ece") else difference < 0

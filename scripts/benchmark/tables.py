@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from dual_skd.metrics.intervals import RESAMPLES
-from dual_skd.metrics.paired import Difference, holm
+from dual_skd.metrics.paired import SIGNIFICANCE, Difference, holm
 from scripts.benchmark.latency import Latencies
 from scripts.benchmark.names import DATA, ROWS
 from scripts.benchmark.plan import Cell, chosen_rate, configs_of, grid_means
-from scripts.benchmark.results import COMPARED_METRICS, METRIC_NAMES, Results
+from scripts.benchmark.results import COMPARED_METRICS, METRIC_NAMES, Results, is_worse
 from scripts.benchmark.store import read_rows
 from scripts.markdown import mean_and_deviation, table_head, table_row
 
@@ -54,28 +54,41 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
     return [*lines, ""]
 
 
-def summary(results: Results) -> list[str]:
-    """One Markdown table of the students that have been run, of the plan's ``short`` rows, the control first.
+def by_price(results: Results) -> list[str]:
+    """The plan's ``prices`` as one Markdown table: rows by what a training costs, columns by data set.
 
-    Sites or folds have no lines of their own here.
+    A price is the number of passes per step, forward alone a third, times the network's MACs; that of the control is 1.
+    A cell has AUC and NLL of calibrated probabilities over its seeds; ``▾`` marks a metric in which a row of equal or
+    lower price is better, p < 0.05.
     """
-    control = results.plan["control"]
-    shown = ("balanced_accuracy", "macro_auc", "nll", "ece")
-    compared = ("balanced_accuracy", "macro_auc", "ece")
-    head = ["data", "row", "seeds", "parameters", *(METRIC_NAMES[name] for name in shown)]
-    lines = table_head(head + [f"{METRIC_NAMES[name]} minus `{control}`" for name in compared])
-    for data, fraction, rows in results.tables():
-        if results.whole(data) != data:
-            continue
-        for row in sorted(filter(results.in_short, rows), key=lambda row: row != control):
-            seeds = results.of(data, fraction, row)
-            if not seeds:
-                continue
-            difference = results.differences(data, fraction, row, control)
-            cells = [f"{data}, {fraction:.0%}{results.mark(data, fraction)}", row, str(len(seeds))]
-            cells += [f"{float(next(iter(seeds.values()))['parameters']) / 1e6:.2f} M"]
-            cells += [mean_and_deviation(results.values(data, fraction, row, name)) for name in shown]
-            lines.append(table_row(cells + [_difference(difference.get(name), None) for name in compared]))
+    control, wanted = results.plan["control"], results.plan.get("prices", {"rows": {}, "on": []})
+    places = [(data, float(share)) for data, share in wanted["on"]]
+    prices: dict[str, float] = {}
+    for row, passes in wanted["rows"].items():
+        sizes = [np.divide(*results.shared_means(*place, (row, control), "macs")) for place in places]
+        if known := [size for size in sizes if np.isfinite(size)]:
+            prices[row] = passes * known[0]
+    if not prices:
+        return []
+
+    def beaten(place: tuple[str, float], row: str, metric: str) -> bool:
+        rivals = [other for other, price in prices.items() if other != row and price <= prices[row]]
+        found = [results.differences(*place, row, other, "calibrated").get(metric) for other in rivals]
+        return any(one.p < SIGNIFICANCE and is_worse(metric, one.value) for one in found if one is not None)
+
+    def cell(place: tuple[str, float], row: str) -> str:
+        found = [results.metrics(*place, row, seed, "calibrated") for seed in results.of(*place, row)]
+        means = [
+            f"{np.mean([metrics[metric] for metrics in found]):.{digits}f}" + " ▾" * beaten(place, row, metric)
+            for metric, digits in (("macro_auc", 3), ("nll", 2)) if any(found)
+        ]  # fmt: skip
+        return f"{', '.join(means)} ({len(found)})" if means else ""
+
+    lines = table_head(
+        ["price", "row", *(f"{DATA.get(data, data)}{results.mark(data, share)}" for data, share in places)]
+    )
+    for row, price in sorted(prices.items(), key=lambda pair: pair[1]):
+        lines.append(table_row([f"{price:.1f}", f"`{row}`", *(cell(place, row) for place in places)]))
     return lines
 
 
@@ -143,24 +156,22 @@ def comparisons(results: Results) -> list[str]:
     return ["", *table_head(head), *lines] if lines else []
 
 
-def corrected_table(results: Results, correction: str, short: bool = False) -> list[str]:
+def corrected_table(results: Results, correction: str) -> list[str]:
     """One Markdown table of metrics after a correction of the students' probabilities; empty where none are kept.
 
     Args:
         correction: one of ``CORRECTIONS``; "equal classes" leaves out rows that were trained for them.
-        short: of the plan's ``short`` rows and the claims' data sets alone.
     """
     control, calibrated = results.plan["control"], correction == "calibrated"
     as_trained = ("nll", "ece") if calibrated else ("balanced_accuracy",)
     shown = as_trained if calibrated else ("balanced_accuracy", "nll", "ece")
-    scarce = [(data, float(fraction)) for data, fraction in results.plan["claims"]["scarce"]]
     lines = []
     for data, fraction, rows in results.tables():
-        if (short and (data, fraction) not in scarce) or results.whole(data) != data:
+        if results.whole(data) != data:
             continue
         for row in sorted(rows, key=lambda row: row != control):
             trained_for_it = {"logit_adjustment", "class_weights"} & results.plan["rows"].get(row, {}).keys()
-            if (trained_for_it and not calibrated) or (short and not results.in_short(row)):
+            if trained_for_it and not calibrated:
                 continue
             found = [results.metrics(data, fraction, row, seed, correction) for seed in results.of(data, fraction, row)]
             found = [metrics for metrics in found if metrics]
@@ -230,16 +241,10 @@ def learning_rates(results: Results) -> list[str]:
     return text
 
 
-def held_out(results: Results, short: bool = False) -> list[str]:
-    """The rows of the grid search at their own rates, on its held-out images; empty before there was one.
-
-    Args:
-        short: of the plan's ``short`` rows alone.
-    """
+def held_out(results: Results) -> list[str]:
+    """The rows of the grid search at their own rates, on its held-out images; empty before there was one."""
     text = []
     for (row, _), (lines, best) in grid_of(results).items():
-        if short and not results.in_short(row):
-            continue
         for place, found in by_place([line for line in lines if float(line["learning_rate"]) == best]).items():
             means = [f"{np.mean([float(line[name]) for line in found]):.3f}" for name in COMPARED_METRICS]
             text.append(table_row([place, row, str(len(found)), found[0]["images"], f"{best:g}", *means]))

@@ -17,7 +17,7 @@ from scripts.benchmark.leave_out import elsewhere, leave_out, with_variants
 from scripts.benchmark.plan import planned_cells, read_plan
 from scripts.benchmark.results import Results
 from scripts.benchmark.store import COLUMNS, Predictions, add_predictions, add_rows, predictions_path
-from scripts.benchmark.tables import corrected_table, summary, table_of
+from scripts.benchmark.tables import corrected_table, table_of
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +151,13 @@ def test_differences_over_all_sites_are_those_of_the_images_together(measured):
     assert difference.value == pytest.approx(values[0] - values[1])
 
 
-def test_the_report_shows_all_sites_together_before_each_and_in_short_alone(measured):
+def test_the_report_shows_all_sites_together_before_each(measured):
     tables = Results(measured.folder, measured.plan).tables()
     assert [data for data, _, _ in tables] == ["sites", "sites_A", "sites_B", "all"]
     table = table_of(measured, "sites", 1.0, ["single"])
     assert "| single | student | 1 |" in table[-2]
-    _, _, *short = summary(measured)  # marked: the settings of the lines are none of the plan
-    assert [line.split(" | ")[:2] for line in short] == [["| sites, 100% †", "single"]]
     _, _, _, *equal = corrected_table(measured, "equal classes")
+    # marked: the settings of the lines are none of the plan
     assert [line.split(" | ")[:2] for line in equal] == [["| sites, 100% †", "single"]]
 
 

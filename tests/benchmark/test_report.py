@@ -11,7 +11,7 @@ from scripts.benchmark import report
 from scripts.benchmark.claims import claims
 from scripts.benchmark.plan import read_plan
 from scripts.benchmark.results import Results
-from scripts.benchmark.tables import comparisons, corrected_table
+from scripts.benchmark.tables import by_price, comparisons, corrected_table
 
 
 def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, plan):
@@ -40,23 +40,34 @@ def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, plan):
     assert f"**does not hold**: `dual` has under 1/5 of the large model's parameters: phantoms 100% {share}." in claims
 
 
-def test_the_short_table_and_the_claims_stand_between_the_marks_of_the_document(done, plan):
+def test_the_prices_stand_between_the_marks_of_the_document(done, plan):
     document = done / "results.md"
-    document.write_text("Before\n<!-- made by scripts/benchmark/report.py -->\nformer lines\n<!-- end -->\nAfter\n")
+    document.write_text("Before\n<!-- prices -->\nformer lines\n<!-- /prices -->\nAfter\n")
+    priced = plan.with_name("priced.json")
+    prices = {"rows": {"large": 1, "dual": 4 / 3, "single": 1}, "on": [["phantoms", 0.5], ["phantoms", 1.0]]}
+    priced.write_text(json.dumps(json.loads(plan.read_text()) | {"prices": prices}))
     for _ in range(2):  # a second time changes nothing
-        report.main(["--results", str(done / "results"), "--plan", str(plan), "--no_pictures"])
+        report.main(["--results", str(done / "results"), "--plan", str(priced), "--no_pictures"])
         text = document.read_text()
-        assert text.startswith("Before\n<!-- made") and text.endswith("<!-- end -->\nAfter\n") and "former" not in text
-        rows = [line for line in text.splitlines() if line.startswith("| phantoms")]
-        assert [row.split(" | ")[1] for row in rows] == ["single", "dual", "large", "distill"]
-        assert text.count("accuracy of 0.01 or better") == 1
-    content = json.loads(plan.read_text()) | {"short": ["large", "single"]}
-    chosen = plan.with_name("short.json")
-    chosen.write_text(json.dumps(content))
-    report.main(["--results", str(done / "results"), "--plan", str(chosen), "--no_pictures"])
-    rows = [line for line in document.read_text().splitlines() if line.startswith("| phantoms")]
-    assert [row.split(" | ")[1] for row in rows] == ["single", "large"]
-    assert "| distill | student |" in (done / "results" / "tables.md").read_text()
+        assert text.startswith("Before\n<!-- prices") and text.endswith("/prices -->\nAfter\n") and "former" not in text
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [row[:2] for row in rows[:2]] == [["1.0", "`single`"], ["1.3", "`dual`"]] and rows[2][1] == "`large`"
+    macs = {line["row"]: float(line["macs"]) for line in lines(done) if line["network"] == "student"}
+    assert rows[2][0] == f"{macs['large'] / macs['single']:.1f}"
+
+
+def test_a_row_that_a_cheaper_one_beats_is_marked(done, plan):
+    content = read_plan(plan) | {"prices": {"rows": {"single": 1, "dual": 1.5}, "on": [["phantoms", 1.0]]}}
+    results = Results(done / "results", content)
+    stored = results._stored("phantoms", 1.0)
+    good = np.full((9, 3), 0.15) + 0.55 * np.eye(3)[stored["labels"]]
+    bad = np.random.default_rng(1).dirichlet(np.ones(3), size=9)  # nine images are too few to tell an AUC
+    stored |= {"single/0/calibrated": good, "dual/0/calibrated": bad}
+    of_single, of_dual = (line.split(" | ")[2] for line in by_price(results)[2:])
+    assert of_single == "1.000, 0.36 (1) |" and re.fullmatch(r"0\.\d{3}, \d\.\d\d ▾ \(1\) \|", of_dual)
+    stored |= {"single/0/calibrated": bad, "dual/0/calibrated": good}  # a dearer one may be better
+    results._compared.clear()
+    assert not any("▾" in line for line in by_price(results))
 
 
 def test_the_report_compares_calibrated_students_with_each_other(done, plan):
