@@ -6,7 +6,7 @@
 
 Each hospital of brain_volumes (task: which MR sequence) is a site, run by :class:`dual_skd.serving.federated.
 DualModelAlgo` in this process; NVFlare isn't needed. A seed divides the patients of every hospital into training,
-validation and test, the same for all rows, and is that of the weights. All rows pass over their images equally often.
+validation and test, the same for all rows, and is that of the weights. All rows pass over their images equally often, but the long ones.
 Each row's model is tested on the test images of all hospitals. Finished rows have lines in docs/results/federated.csv,
 and are not run again. Kill it at any time: the row in progress is lost, nothing else.
 """
@@ -39,7 +39,7 @@ from scripts.markdown import mean_and_deviation, table_head, table_row
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "federated.csv"
 SITES = ("CS", "DU", "FG", "HT")  # EZ has three volumes
 POOLED, ALL = "pooled", "all"
-ROUNDS, LOCAL_EPOCHS = 8, 2
+ROUNDS, LOCAL_EPOCHS, LONG = 8, 2, 38
 OPTIONS = {  # small, for one core; the scale of the intensities must not depend on the site
     "image_size": [32, 32, 16], "batch_size": 8, "window": "percentile", "keep_twins": True, "twin_search": "never",
     "num_workers": 0, "device": "cpu",
@@ -68,7 +68,8 @@ ROWS = {
     "federated": Row(SITES, ROUNDS, LOCAL_EPOCHS),
     POOLED: Row((POOLED,)),
     **{site: Row((site,)) for site in SITES},
-    "DU_long": Row(("DU",), epochs=38),  # the largest hospital, in about as many steps as all have together
+    "DU_long": Row(("DU",), epochs=LONG),  # the largest hospital, in about as many steps as all have together
+    "federated_long": Row(SITES, LONG // LOCAL_EPOCHS, LOCAL_EPOCHS),
     "federated_pair": Row(SITES, ROUNDS, LOCAL_EPOCHS, {"exchange": "pair"}),
     "federated_local_normalisation": Row(SITES, ROUNDS, LOCAL_EPOCHS, {"normalisation": "local"}),
 }
