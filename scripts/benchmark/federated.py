@@ -6,7 +6,8 @@
 
 Each hospital of brain_volumes (task: which MR sequence) is a site, run by :class:`dual_skd.serving.federated.
 DualModelAlgo` in this process; NVFlare isn't needed. A seed divides the patients of every hospital into training,
-validation and test, the same for all rows, and is that of the weights. All rows pass over their images equally often, but the long ones.
+validation and test, the same for all rows, and is that of the weights. All rows but the long ones pass over their
+images equally often.
 Each row's model is tested on the test images of all hospitals. Finished rows have lines in docs/results/federated.csv,
 and are not run again. Kill it at any time: the row in progress is lost, nothing else.
 """
