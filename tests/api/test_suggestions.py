@@ -67,6 +67,7 @@ def test_no_copy_and_no_image_of_the_run_is_suggested(run, new):
     assert [row["rank"] for row in found.suggestions] == list("123456")
     assert list(found.problems) == [str(new / "bad.png")] and "can't be read" in found.problems[str(new / "bad.png")]
     assert "2 images were left out because of a twin among the images that have labels" in " ".join(repr(found).split())
+    assert "4 images have a near-duplicate among the others; of such, one is chosen" in " ".join(repr(found).split())
 
 
 def test_the_table_holds_what_predict_says(run, new):
@@ -113,6 +114,26 @@ def test_of_patients_all_images_are_in_the_worklist_and_those_of_test_patients_i
     assert "1 image without a label was left out, as 1 patient of them (for example p7)" in " ".join(
         repr(found).split()
     )
+
+
+def test_the_pattern_of_the_run_names_the_patients_of_a_strange_folder(run, new):
+    (run / "run.json").write_text(json.dumps({"config": {"patient_pattern": r"(p\d)_"}}))
+    for k, name in enumerate(("p7_x", "p0_x", "p9_x", "p9_y")):  # p7 is tested on
+        picture(new.parent / "more" / f"{name}.png", 200 + k)
+    found = dual_skd.suggest(run, unlabelled=new.parent / "more", per="patient")
+    assert {row["patient"]: row["images"] for row in found.suggestions} == {"p0": "1", "p9": "2"}
+
+
+def test_a_given_pattern_names_the_patients_of_a_run_that_knows_none(run, new):
+    split = (run / "datalist.json").read_text()
+    for k in range(8):
+        split = split.replace(f'"p{k}"', '""').replace(f"{k}.png", f"p{k}_0.png")
+        picture(new.parent / "data" / f"p{k}_0.png", k)
+    (run / "datalist.json").write_text(split)
+    for k, name in enumerate(("p7_x", "p0_x")):
+        picture(new.parent / "more" / f"{name}.png", 200 + k)
+    assert len(dual_skd.suggest(run, unlabelled=new.parent / "more").suggestions) == 2
+    assert names(dual_skd.suggest(run, unlabelled=new.parent / "more", patient_pattern=r"(p\d)_")) == ["p0_x.png"]
 
 
 def test_the_page_shows_each_image_and_no_folder_above_it(run, new, tmp_path):

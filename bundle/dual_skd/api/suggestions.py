@@ -93,7 +93,7 @@ class SuggestionResult(Result):
         bad = counted(len(self.problems), "image can't be used", "images can't be used")
         return [
             ("chosen", f"{counted(done, unit)} of {of}, by {self._record.get('strategy')}"),
-            *(("" if place else "left out", f"{note}") for place, note in enumerate(self._record.get("notes") or [])),
+            *(("" if place else "notes", note) for place, note in enumerate(self._record.get("notes") or [])),
             ("not used", f"{bad}, see suggestions.json" if self.problems else ""),
             ("pictures", self.page),
             ("worklist", self.worklist),
@@ -159,8 +159,8 @@ def _patients(pool: Pool, asked: Suggestion) -> list[str] | None:
         return None
     if not any(record.patient for record in pool.records):
         raise InputError(
-            "per is 'patient', but no image without a label has a known patient; give --patient-pattern, which finds "
-            "the patient in the path, or a table with a column patient, or leave per out."
+            "per is 'patient', but no image without a label has a known patient; give a --patient-pattern that "
+            "finds the patient in the path, or a table with a column patient, or leave per out."
         )
     return [record.patient or record.image for record in pool.records]
 

@@ -233,3 +233,18 @@ def test_a_split_is_only_read_of_images_that_are_used(here):
     path = table(here / "with.csv", [*rows, "u0.png,,retired,q0", "u1.png,,NA,q1"])
     assert load_records(path).unlabelled == []
     assert names(load_records(path, unlabelled="rest").unlabelled) == ["u0.png", "u1.png"]
+
+
+def test_a_pattern_finds_patients_in_a_place_that_names_none_though_the_list_names_its_own(here):
+    for seed, name in enumerate(("p0_x", "p8_x", "u")):  # p8 has a validation image
+        picture(here / "more" / f"{name}.png", 300 + seed)
+    data = load_records(here / "list.csv", unlabelled=str(here / "more"), patient_pattern=r"^more/(p\d+)_")
+    assert {os.path.basename(one.image): one.patient for one in data.unlabelled} == {"p0_x.png": "p0", "u.png": ""}
+    assert any("have validation or test images" in note for note in data.notes)
+
+
+def test_a_pattern_that_is_no_regular_expression_is_refused(here):
+    more(here / "more", 2)
+    for pattern, words in ((r"(p\d", "is not a regular expression"), (r"p\d", "needs one group")):
+        with pytest.raises(InputError, match=words):
+            load_records(here / "list.csv", unlabelled=str(here / "more"), patient_pattern=pattern)

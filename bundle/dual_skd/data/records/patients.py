@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.image_files import is_dicom, is_junk
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from dual_skd.data.records.dicom_ids import Ids
     from dual_skd.data.records.record import Record
 
+
+_R = TypeVar("_R", "Row", "Record")
 
 MIN_IMAGES_FOR_SHARE = 10  # images of which a third says something
 
@@ -94,6 +96,27 @@ def large_patients(rows: Sequence[Row]) -> list[str]:
 
 
 def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], list[str]]:
+    found = with_pattern(rows, root, pattern)
+    patients = [row.patient for row in found if row.patient]
+    if not patients:
+        name = os.path.relpath(rows[0].image, root)
+        raise InputError(f"patient_pattern {pattern!r} matches no image, for example not {name}.")
+    return found, [
+        f"the pattern finds a patient in {len(patients)} of {len(found)} images ({len(set(patients))} patients)"
+    ]
+
+
+def with_pattern(rows: Sequence[_R], root: Path, pattern: str) -> list[_R]:
+    """The rows with the patients that a pattern finds, none where it doesn't match.
+
+    Args:
+        rows: or records, without patients.
+        root: folder that the pattern's paths begin in.
+        pattern: regular expression with one group.
+
+    Raises:
+        InputError: it isn't one.
+    """
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -107,13 +130,7 @@ def _by_pattern(rows: list[Row], root: Path, pattern: str) -> tuple[list[Row], l
     for row in rows:
         match = expression.search(os.path.relpath(row.image, root))
         found.append(replace(row, patient=known_patient(match.group(1) or "") if match else ""))
-    patients = [row.patient for row in found if row.patient]
-    if not patients:
-        name = os.path.relpath(rows[0].image, root)
-        raise InputError(f"patient_pattern {pattern!r} matches no image, for example not {name}.")
-    return found, [
-        f"the pattern finds a patient in {len(patients)} of {len(found)} images ({len(set(patients))} patients)"
-    ]
+    return found
 
 
 def _in_one_spelling(rows: list[Row], notes: list[str]) -> tuple[list[Row], list[str]]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from dual_skd.data.reading.locators import split_locator
 from dual_skd.data.records.bad_files import usable_rows
 from dual_skd.data.records.images_in import images_in
 from dual_skd.data.records.near_duplicate_filter import NearDuplicateFilter
-from dual_skd.data.records.patients import rows_with_patients
+from dual_skd.data.records.patients import rows_with_patients, with_pattern
 from dual_skd.data.records.record import LeftOut, Record
 from dual_skd.data.records.rows import SPLIT_WORDS, UNLABELLED, Row, Source, cell_text, first_few
 from dual_skd.data.records.sources import find_table, id_column, read_source
@@ -68,10 +67,11 @@ def records_without_labels(
         InputError: images are asked for, and none can be used; of the rest there may be none.
     """
     place = None if options.unlabelled in (None, REST) else str(options.unlabelled)
-    given = [*source.unlabelled, *(_rows_of_place(place, options) if place else [])]
+    strange = _rows_of_place(place, options) if place else []
+    given = [*source.unlabelled, *strange]
     found = Found()
     if given:
-        found.records.extend(_read(given, source, options, place, found))
+        found.records.extend(_read(source.unlabelled, strange, source, options, place, found))
     if options.unlabelled == REST:
         found.records.extend(record.without_label() for record in rest)
     candidates = len(found.records)
@@ -155,10 +155,27 @@ def _column(name: str, table: Table) -> str:
     return name if name in table.columns else next(iter(other_names(name, table.columns)), name)
 
 
-def _read(rows: Sequence[Row], source: Source, options: DataOptions, place: str | None, found: Found) -> list[Record]:
-    """The records of the images that can be used, with their patients."""
-    together = [*source.rows, *rows]  # so that one patient has one name
-    known_rows, _ = rows_with_patients(replace(source, rows=tuple(together)), _pattern(together, source, options))
+def _read(
+    inside: Sequence[Row], strange: Sequence[Row], source: Source, options: DataOptions, place: str | None, found: Found
+) -> list[Record]:
+    """The records of the images that can be used, with their patients: those of the data set, and of another place."""
+    pattern = options.patient_pattern
+    if pattern:
+        own = _by_pattern([*source.rows, *inside], source.root, pattern)
+        source, inside = replace(source, rows=tuple(own[: len(source.rows)])), own[len(source.rows) :]
+        if place:
+            stated = any(row.patient for row in strange)
+            strange = _by_pattern(strange, expanded(place).absolute().parent, pattern)
+            count = sum(bool(row.patient) for row in strange)
+            matched = count > 0 and not stated
+            if not stated:
+                found.notes.append(f"the pattern finds a patient in {count} of {len(strange)} images without labels")
+        else:
+            matched = any(row.patient for row in inside)
+        pattern = "" if matched else None  # a strange place may have patients by other rules
+    rows = [*inside, *strange]
+    together = replace(source, rows=(*source.rows, *rows))  # so that one patient has one name
+    known_rows, _ = rows_with_patients(together, pattern)
     wanted = {row.image for row in rows}
     usable, unusable, notes = usable_rows(
         [row for row in known_rows if row.image in wanted and not row.labels], options, place or source.root
@@ -168,12 +185,9 @@ def _read(rows: Sequence[Row], source: Source, options: DataOptions, place: str 
     return [Record(row.image, None, row.patient, row.site) for row in usable]
 
 
-def _pattern(rows: Sequence[Row], source: Source, options: DataOptions) -> str | None:
-    """The user's pattern; none where no image matches it, as the images of a strange folder may not."""
-    pattern = options.patient_pattern
-    if not pattern or any(re.search(pattern, os.path.relpath(row.image, source.root)) for row in rows):
-        return pattern
-    return None
+def _by_pattern(rows: Sequence[Row], root: Path, pattern: str) -> list[Row]:
+    """The rows of one place, with the patients of a pattern unless the place names some itself."""
+    return list(rows) if any(row.patient for row in rows) else with_pattern(rows, root, pattern)
 
 
 def _new(records: Sequence[Record], splits: Mapping[str, Sequence[Record]]) -> list[Record]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dual_skd.data.near_duplicates.search import finder_if_wanted
 from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.patients import with_pattern
 from dual_skd.data.records.record import Record
 from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.data.records.sources import read_source
@@ -65,7 +66,7 @@ def read_pool(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> Poo
     Raises:
         InputError: the images of the run have gone, or no image is left.
     """
-    known = load_split(folder / "datalist.json")
+    known = _with_patients(load_split(folder / "datalist.json"), asked.patient_pattern)
     source = read_source(folder / "datalist.json")
     if asked.unlabelled:
         source = replace(source, unlabelled=())  # else those of the run
@@ -89,6 +90,16 @@ def read_pool(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> Poo
         )
     return Pool([prepared.records[place] for place in new], answers.of(new), copies, prepared.problems,
                 [*found.notes, *of_copies])  # fmt: skip
+
+
+def _with_patients(known: DataList, pattern: str | None) -> DataList:
+    """The images of the run; where it knows no patients, with those that the given pattern finds."""
+    if not pattern or any(record.patient for members in known.splits.values() for record in members):
+        return known
+    return replace(
+        known,
+        splits={name: with_pattern(members, known.root, pattern) for name, members in known.splits.items()},
+    )
 
 
 def _require_features(predictor: TorchPredictor) -> None:
@@ -207,4 +218,6 @@ def without_copies(
         one, other = number_of[pair.image], number_of[pair.other]
         copies[one].append(other)
         copies[other].append(one)
+    if copies:
+        notes.append(f"{len(copies)} images have a near-duplicate among the others; of such, one is chosen")
     return new, dict(copies), notes
