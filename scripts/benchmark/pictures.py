@@ -85,7 +85,8 @@ FOREST = """\
 Bars: 95 % intervals. Blue: better, orange: worse, grey: the interval has 0 in it.
 Hollow: one seed, so of these networks alone. The number of comparisons isn't
 corrected for: p after Holm stands in the text."""
-SEEDS = "Points: means of the seeds. Bars: from the lowest seed to the highest. Hollow: one seed."
+BARS = "Points: means of the seeds. Bars: from the lowest seed to the highest."
+SEEDS = f"{BARS} Hollow: one seed."
 COLUMNS = {  # title -> network, metric, sign of better
     "AUC": ("student", "macro_auc", 1),
     "balanced accuracy": ("student", "balanced_accuracy", 1),

@@ -290,7 +290,7 @@ def draw(curves: Curves) -> Any:
         axis.grid(axis="y")
     axes[0][0].set_ylabel("AUC, better ↑")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles=handles, labels=labels, loc="outside lower center", ncols=4, title=pictures.SEEDS)
+    figure.legend(handles=handles, labels=labels, loc="outside lower center", ncols=4, title=pictures.BARS)
     return figure
 
 
