@@ -8,16 +8,19 @@ import gzip
 import hashlib
 import json
 import re
+import struct
 
 import numpy as np
 import pytest
 import torch
+from bombs import png, png_chunk
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, RLELossless
 from tiny_run import ARCHITECTURE, PREPROCESSING, picture
 
 from dual_skd.data.reading.reader import read_image
+from dual_skd.errors import InputError
 from dual_skd.metrics.uncertainty import Conformal
 from dual_skd.serving.export import browser, page_check, web_page
 from dual_skd.serving.export.builder import ArtefactBuilder
@@ -65,6 +68,7 @@ def stubbed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(web_page, "files_of", files_of)
     monkeypatch.setattr(web_page, "SCRIPTS", ())
+    monkeypatch.setattr(web_page, "_of_onnxruntime", lambda name: f"ONNX Runtime: {name}")
     (tmp_path / "model.onnx").write_bytes(b"a network")
 
     def make(**recipe):
@@ -85,7 +89,23 @@ def test_the_page_may_connect_to_nothing_and_holds_what_it_needs(stubbed):
     assert json.loads(recipe)["class_names"][0] == "a</script><script>alert(1)</script>"
     (network,) = re.findall(r'id="asset-model">(.*?)</script>', page)
     assert gzip.decompress(base64.b64decode(network)) == b"a network"
-    assert "Independent JPEG Group" in page and all(one.name in page for one in web_page.WANTED)
+
+
+def test_the_page_has_the_whole_licence_of_all_that_it_holds(stubbed):
+    page = stubbed(**recipe_of(PREPROCESSING))
+    licences = dict(re.findall(r"<h3>(\S+) \S+</h3>\s*<pre>(.*?)</pre>", page, re.DOTALL))
+    assert {*licences} == {"dual-skd", *(one.name for one in web_page.WANTED)}
+    assert "END OF TERMS AND CONDITIONS" in licences["dual-skd"]
+    assert "LICENSE" in licences["onnxruntime-web"] and "ThirdPartyNotices" in licences["onnxruntime-web"]
+    jpeg = licences[web_page.JPEG.name]
+    for words in ("Independent JPEG Group", "Redistributions in binary form", "this permission notice appear in all"):
+        assert words in jpeg
+
+
+def test_a_page_without_the_notices_of_onnx_runtime_is_refused(monkeypatch):
+    monkeypatch.setattr(web_page, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs the LICENSE of onnxruntime"):
+        web_page._of_onnxruntime("LICENSE")
 
 
 def test_our_scripts_use_each_other_and_no_network():
@@ -293,6 +313,42 @@ def test_what_cant_be_read_and_what_wasnt_trained_on_gets_a_sentence(page, tmp_p
 
 
 @needs_browser
+def test_what_misleads_the_reader_gets_the_true_reason(page, tmp_path):
+    values = np.arange(60 * 50, dtype=np.int16).reshape(60, 50)
+    whole = Image.fromarray(values.astype(np.uint8))
+    whole.save(tmp_path / "whole.png")
+    whole.save(tmp_path / "whole.jpg")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "no_ending").write_bytes((tmp_path / "whole.png").read_bytes())
+    (tmp_path / "dicom.png").write_bytes(dicom(tmp_path / "whole.dcm", values).read_bytes())
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-200])
+    png(tmp_path / "huge.png", width=30000, height=30000, code=b"cut")
+    png(tmp_path / "none.png", width=0, height=5, code=b"cut")
+    interlaced = struct.pack(">IIBBBBB", 9, 9, 1, 0, 0, 0, 1)
+    (tmp_path / "interlaced.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", interlaced))
+    expected = {
+        "folder": 'for which there is "Choose a folder"', "empty.png": "is empty", "no_ending": "end with .png",
+        "dicom.png": "end with .dcm", "cut.jpg": "damaged or cut", "huge.png": "30000 x 30000 pixels, more than",
+        "none.png": "has no pixels", "interlaced.png": "is an interlaced PNG of fewer than 8 bits",
+    }  # fmt: skip
+    for name, words in expected.items():
+        assert words in asked(page, tmp_path / name)["problem"], name
+    (tmp_path / "tail.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes() + bytes(3000))
+    assert asked(page, tmp_path / "tail.jpg")["logits"] == asked(page, tmp_path / "whole.jpg")["logits"]
+
+
+@needs_browser
+@pytest.mark.parametrize("keyword", ["SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"])
+def test_dicom_that_doesnt_say_what_its_bytes_mean_is_refused(page, tmp_path, keyword):
+    values = np.arange(60 * 50, dtype=np.int16).reshape(60, 50)
+    dicom(tmp_path / "lacking.dcm", values, **{keyword: None})
+    assert f"has no {keyword}" in asked(page, tmp_path / "lacking.dcm")["problem"]
+    dicom(tmp_path / "wide.dcm", values, BitsStored=20)
+    assert "values of 20 bits in 16" in asked(page, tmp_path / "wide.dcm")["problem"]
+
+
+@needs_browser
 def test_a_person_gets_an_answer_and_a_table(page, tmp_path):
     picture(tmp_path / "one.png", 3)
     picture(tmp_path / "two.png", 5)
@@ -312,3 +368,34 @@ def test_a_person_gets_an_answer_and_a_table(page, tmp_path):
     widths = page.evaluate("[...document.querySelectorAll('.fill')].map((bar) => parseFloat(bar.style.width))")
     assert sum(widths) == pytest.approx(100)
     assert page.evaluate("document.getElementById('picture').width") == 32
+
+
+DROP = """(files) => {
+    const given = new DataTransfer();
+    files.forEach((file) => given.items.add(file));
+    document.dispatchEvent(new DragEvent("drop", {dataTransfer: given, cancelable: true, bubbles: true}));
+}"""
+ROWS = "document.querySelectorAll('#rows tr').length"
+SETTLED = """new Promise((done) => {
+    const status = document.getElementById("status");
+    const look = () => (/read\\.|empty/.test(status.textContent) ? done(1) : setTimeout(look, 20));
+    setTimeout(look, 20);
+})"""
+
+
+@needs_browser
+def test_files_of_one_name_stay_apart_and_an_emptied_table_stays_empty(page, tmp_path):
+    page.evaluate("document.getElementById('clear').click()")
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "one" / "a.png").write_text("no image")
+    picture(tmp_path / "two" / "a.png", 3)
+    page.with_files(DROP, [tmp_path / "one" / "a.png", tmp_path / "two" / "a.png"])
+    page.evaluate(f"(async () => {{ while ({ROWS} < 2) await {SETTLED}; }})()")
+    rows = page.evaluate("document.getElementById('rows').innerText")
+    assert rows.count("a.png") > 1 and "no answer" in rows
+    page.with_files(DROP, [tmp_path / "two" / "a.png"] * 9)
+    page.evaluate("document.getElementById('clear').click()")
+    page.with_files(DROP, [tmp_path / "two" / "a.png"])
+    page.evaluate(f"(async () => {{ while ({ROWS} < 1) await {SETTLED}; }})()")
+    assert page.evaluate(ROWS) == 1

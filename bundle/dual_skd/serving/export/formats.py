@@ -220,7 +220,7 @@ FORMATS = {
     ),
     "tensorrt": Format(("model_trt.ts",), "tensorrt", _tensorrt, ("torch-tensorrt",), reduced=True, cuda=True),
     "html": Format(
-        ("model.html",), "browser", _html, ("onnx", "onnxscript"), source="onnx", dims=(2,), on_request=True,
+        ("model.html",), "browser", _html, _ONNX, source="onnx", dims=(2,), on_request=True,
         needs=_no_browser, measure="page_check",
         remark=", with 34 MB from npm's registry where they aren't in the cache yet",
     ),

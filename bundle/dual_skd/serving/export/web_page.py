@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dual_skd import __version__
+from dual_skd.errors import InputError
+from dual_skd.runs.places import own_bundle
 from dual_skd.serving.export.npm import Package, files_of, modules
 
 WEB = Path(__file__).with_name("web")
@@ -56,15 +59,6 @@ WANTED = {
 MODULES = {RUNTIME: WANTED[RUNTIME][0], PNG: "lib/index.js", BUFFER: "lib/iobuffer.js", DEFLATE: "esm/browser.js"}
 SCRIPTS = ((DICOM, "dist/dicomParser.min.js"), (JPEG, "dist/libjpegturbowasm_decode.js"))
 Files = Mapping[Package, Mapping[str, bytes]]
-# of the packages that hold no file with it
-_STATED = {
-    RUNTIME: "MIT License\n\nCopyright (c) Microsoft Corporation\n\n{mit}\n\nLicences of what is compiled into it: "
-    "https://github.com/microsoft/onnxruntime/blob/main/ThirdPartyNotices.txt",
-    JPEG: "Its package.json states the ISC licence, https://opensource.org/license/isc-license-txt. Copyright (c) the "
-    "authors of cornerstonejs/codecs, https://github.com/cornerstonejs/codecs.\n\nIt contains libjpeg-turbo (IJG, "
-    "Modified BSD and zlib licences): Copyright (c) 1991-2026 The libjpeg-turbo Project and many others. This "
-    "software is based in part on the work of the Independent JPEG Group.",
-}
 
 
 def write_page(recipe: Mapping[str, Any], work: Path, target: Path) -> None:
@@ -93,7 +87,7 @@ def write_page(recipe: Mapping[str, Any], work: Path, target: Path) -> None:
         recipe=recipe,
         recipe_json=_in_script({**recipe, "dicom_objects": _other_objects()}),
         style=Markup((WEB / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        licences=[(f"{one.name} {one.version}", _licence(one, files)) for one in WANTED],
+        licences=_licences(files),
         assets={name: _packed(one) for name, one in packed.items()},
         importmap=Markup(importmap),  # noqa: S704 - base64 and names of modules
         importmap_hash="sha256-" + base64.b64encode(hashlib.sha256(importmap.encode()).digest()).decode(),
@@ -132,11 +126,26 @@ def _in_script(content: Mapping[str, Any]) -> Markup:
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - no tag is left
 
 
-def _licence(package: Package, files: Files) -> str:
-    if package in _STATED:
-        mit = files[DEFLATE]["LICENSE"].decode().split("\n\n", 2)[2].strip()
-        return _STATED[package].format(mit=mit)
-    return files[package]["LICENSE"].decode()
+def _licences(files: Files) -> list[tuple[str, str]]:
+    """Name and licence of the page's own scripts and of each library."""
+    found = [(f"dual-skd {__version__}", (own_bundle() / "LICENSE").read_text(encoding="utf-8"))]
+    for package in WANTED:
+        # two packages hold no file with it; ONNX Runtime for Python has the same licence and parts
+        texts = {
+            RUNTIME: lambda: "\n\n".join(_of_onnxruntime(name) for name in ("LICENSE", "ThirdPartyNotices.txt")),
+            JPEG: lambda: (WEB / "jpeg_licence.txt").read_text(encoding="utf-8"),
+        }
+        text = texts[package]() if package in texts else files[package]["LICENSE"].decode()
+        found.append((f"{package.name} {package.version}", text))
+    return found
+
+
+def _of_onnxruntime(name: str) -> str:
+    spec = find_spec("onnxruntime")  # not imported: that may report to Microsoft
+    path = Path(spec.origin).with_name(name) if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise InputError(f"The page needs the {name} of onnxruntime, which isn't there; pip install onnxruntime.")
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _other_objects() -> dict[str, str]:

@@ -9,7 +9,14 @@ import { imagesOf } from "./reading.js";
 /** Answers for the images of a file: [{image, prepared, remarks, logits, answer} or {image, problem}]. */
 export async function classified(file, { accept = false } = {}) {
   const found = await imagesOf(file, accept);
-  for (const one of found) if (!one.problem) await answer(one);
+  for (const [place, one] of found.entries()) {
+    if (one.problem) continue;
+    try {
+      await answer(one);
+    } catch (error) {
+      found[place] = { image: one.image, problem: `${one.image} can't be classified (${error.message ?? error}); open the page anew.` };
+    }
+  }
   return found;
 }
 

@@ -20,7 +20,7 @@ export function openedDicom(bytes, frame) {
     throw new Unusable(`has the PhotometricInterpretation "${header.photometric}", expected a grey or RGB image; leave it out`);
   }
   const expected = [...GREYS, "PALETTE COLOR"].includes(header.photometric) ? 1 : 3;
-  if (header.samples !== null && header.samples !== expected) {
+  if (header.samples !== expected) {
     throw new Unusable(`has ${header.samples} samples per pixel, a ${header.photometric} image has ${expected}; leave it out`);
   }
   return { elements, header, numbers: chosenFrames(elements, header.frames, frame) };
@@ -69,7 +69,6 @@ function orderedRange(voi) {
 
 /** The BitsStored bits that end with HighBit, see `_stored_values` in Python. */
 function storedBits(values, { stored: bits, allocated: width, high, signed, syntax }) {
-  if (!(bits > 0 && bits <= width)) return values;
   const highest = high ?? bits - 1;
   if (highest === bits - 1 && bits < width && syntax === SYNTAX.jpeg) {
     const [low, most] = signed ? [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] : [0, 2 ** bits - 1];

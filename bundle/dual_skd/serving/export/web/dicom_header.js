@@ -3,7 +3,7 @@
 
 import { inflateSync } from "fflate";
 import { recipe } from "./assets.js";
-import { NotAnImage, Unusable } from "./errors.js";
+import { NotAnImage, Unusable, requireSize } from "./errors.js";
 import { latin } from "./orientation.js";
 
 const { dicomParser } = globalThis;
@@ -22,6 +22,11 @@ const TAGS = {
   nominalSpacing: "x00182010", shared: "x52009229", perFrame: "x52009230", pixels: "x7fe00010",
 };
 export const GROUPS = { measures: "x00289110", plane: "x00209116", position: "x00209113", rescale: "x00289145", voi: "x00289132" };
+// without these, the bytes of the pixels could mean anything
+const REQUIRED = {
+  samples: "SamplesPerPixel (0028,0002)", allocated: "BitsAllocated (0028,0100)", stored: "BitsStored (0028,0101)",
+  signed: "PixelRepresentation (0028,0103)",
+};
 const CT_CLASSES = ["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"];
 const OTHER_UNITS = ["OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"]; // RescaleType of spectral CT and others
 
@@ -78,7 +83,6 @@ export class Elements {
 
 /** Parses a file; throws for what is no DICOM image. */
 export function parsedDicom(bytes) {
-  if (!bytes.length) throw new Unusable("is empty (0 bytes); copy the file again");
   let whole = bytes;
   if (latin(bytes.subarray(128, 132)) !== "DICM") {
     const start = bytes[0] + 256 * bytes[1];
@@ -129,12 +133,19 @@ function requireImage(elements) {
 
 /** What the reader and the check of the input need of a header. */
 export function headerOf(elements) {
+  const missing = Object.keys(REQUIRED).find((name) => elements.short(name) === null);
+  if (missing) throw new Unusable(`has no ${REQUIRED[missing]} in its header; copy the file again or leave it out`);
+  const [allocated, stored] = [elements.short("allocated"), elements.short("stored")];
+  if (!(stored > 0 && stored <= allocated)) {
+    throw new Unusable(`has values of ${stored} bits in ${allocated}, which can't be; copy the file again or leave it out`);
+  }
+  requireSize(elements.short("rows"), elements.short("columns"));
   const photometric = elements.text("photometric").toUpperCase();
   return {
     rows: elements.short("rows"), columns: elements.short("columns"), samples: elements.short("samples"),
     frames: elements.number("frames") || 1, photometric, modality: elements.text("modality").toUpperCase(),
     syntax: elements.dataSet.string(TAGS.syntax)?.replaceAll("\0", "").trim(),
-    allocated: elements.short("allocated") ?? 8, stored: elements.short("stored") ?? 0, high: elements.short("high"),
+    allocated, stored, high: elements.short("high"),
     signed: elements.short("signed") === 1, planar: elements.short("planar") === 1,
     hounsfield: inHounsfield(elements, photometric),
   };

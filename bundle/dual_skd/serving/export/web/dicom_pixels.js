@@ -28,7 +28,7 @@ function arrayOf(header, buffer, count) {
 }
 
 function nativePlanes(elements, element, header, frame) {
-  const { samples, allocated } = { ...header, samples: header.samples ?? 1 };
+  const { samples, allocated } = header;
   if (header.photometric === "YBR_FULL_422") {
     throw new Unusable("holds uncompressed YBR_FULL_422, which this page doesn't read; export it as RGB");
   }
@@ -92,7 +92,7 @@ function encoded(elements, element, header, frame) {
 /** RLE (PS3.5, annex G): a segment per byte of each sample, the most significant first. */
 function rlePlanes(bytes, header) {
   const [count, width] = [header.rows * header.columns, header.allocated / 8];
-  const samples = header.samples ?? 1;
+  const { samples } = header;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes.length < RLE_HEADER || view.getUint32(0, true) !== samples * width) {
     throw new Unusable("holds RLE data of another kind than its header says; copy it again");
@@ -131,7 +131,7 @@ async function jpegPlanes(frame, header) {
   const bytes = frame.subarray(start);
   const declared = jpegHeader(bytes);
   const samples = declared.layers.length;
-  if (declared.rows !== header.rows || declared.columns !== header.columns || samples !== (header.samples ?? samples)) {
+  if (declared.rows !== header.rows || declared.columns !== header.columns || samples !== header.samples) {
     throw new Unusable("is damaged: its header and its JPEG image differ in size or colours; copy it again");
   }
   if (header.allocated !== 8) throw new Unusable("states more than 8 bits for an 8-bit JPEG; export it uncompressed");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Baseline and progressive JPEG by libjpeg-turbo, the library that Pillow has: pixels are equal to the last bit.
 
-import { Unusable } from "./errors.js";
+import { Unusable, requireSize } from "./errors.js";
 import { jpegSegments } from "./orientation.js";
 import { unpacked } from "./assets.js";
 
@@ -35,6 +35,7 @@ export async function decodeJpeg(bytes, header) {
   if (![1, 3].includes(header.layers.length)) {
     throw new Unusable("is a JPEG in CMYK, which this page doesn't read; save it in RGB or grey");
   }
+  requireSize(header.rows, header.columns);
   library ??= await globalThis.libjpegturbowasm_decode({ wasmBinary: await unpacked("jpeg") });
   const decoder = new library.JPEGDecoder();
   try {
@@ -44,7 +45,7 @@ export async function decodeJpeg(bytes, header) {
     const data = decoder.getDecodedBuffer().slice(); // the library's memory moves
     return { rows: height, columns: width, channels: componentCount, data };
   } catch {
-    throw new Unusable("holds a damaged JPEG image; copy the file again");
+    throw new Unusable("holds a damaged or cut JPEG image; copy the file again");
   } finally {
     decoder.delete();
   }

@@ -11,6 +11,7 @@ const find = (id) => document.getElementById(id);
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
 let entries = []; // {file, image, answer, remarks, shown} or {file, image, problem, unexpected}
 let queue = Promise.resolve();
+let emptied = 0; // how many times the table was
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -24,12 +25,14 @@ function say(text) {
 
 /** Classifies files one after the other; those that aren't images are passed over in a folder. */
 function take(files, { folder = false, accept = false } = {}) {
-  const chosen = [...files];
+  const [chosen, since] = [[...files], emptied];
   queue = queue.then(async () => {
     let [passed, first] = [0, null];
     for (const [place, file] of chosen.entries()) {
-      say(`Reading ${place + 1} of ${chosen.length} …`);
-      for (const one of await classified(file, { accept })) {
+      if (since === emptied) say(`Reading ${place + 1} of ${chosen.length} …`);
+      const found = await classified(file, { accept });
+      if (since !== emptied) return; // what was chosen before isn't wanted any more
+      for (const one of found) {
         if (folder && one.noImage) {
           passed++;
           continue;
@@ -54,8 +57,8 @@ function summary(count, passed) {
 
 function add({ prepared, logits, ...one }, file) {
   const entry = { ...one, file, shown: prepared && pictureOf(prepared) };
-  const former = entries.findIndex(({ image, problem }) => problem && image === entry.image);
-  if (former >= 0 && !entry.problem) entries[former] = entry;
+  const former = entries.findIndex((other) => other.file === file && other.image === entry.image); // classified anew
+  if (former >= 0) entries[former] = entry;
   else entries.push(entry);
   listed();
   return entry;
@@ -170,6 +173,7 @@ function save() {
 }
 
 function clear() {
+  emptied++;
   entries = [];
   find("rows").replaceChildren();
   for (const id of ["all", "result"]) find(id).hidden = true;

@@ -5,7 +5,7 @@ import { recipe } from "./assets.js";
 import { openedDicom, readFrame } from "./dicom.js";
 import { NotAnImage, Unusable } from "./errors.js";
 import { judged } from "./expectation.js";
-import { readPicture } from "./pictures.js";
+import { hiddenKind, readPicture } from "./pictures.js";
 import { prepared } from "./preprocessing.js";
 
 const MAX_BYTES = 2 ** 30;
@@ -43,8 +43,10 @@ function preparedOrProblem(name, picture, accept) {
 async function picturesOf(file) {
   if (file.size > MAX_BYTES) throw new Unusable("is larger than 1 GiB; cut it into parts");
   if (OTHERS.test(file.name)) throw new Unusable("isn't read by this page, which takes PNG, JPEG and DICOM; save it as PNG");
-  const bytes = new Uint8Array(await file.arrayBuffer());
+  const bytes = await bytesOf(file);
   if (PICTURES.test(file.name)) return [{ suffix: "", picture: await readPicture(bytes) }];
+  const hidden = hiddenKind(bytes);
+  if (hidden) throw new Unusable(`holds a ${hidden} image, and its name doesn't say so; let its name end with .${hidden.toLowerCase()}`);
   const { frame, window } = recipe.preprocessing;
   const dicom = openedDicom(bytes, frame);
   const found = [];
@@ -53,6 +55,17 @@ async function picturesOf(file) {
     found.push({ suffix, picture: await readFrame(dicom, number, window === "file") });
   }
   return found;
+}
+
+async function bytesOf(file) {
+  let bytes;
+  try {
+    bytes = new Uint8Array(await file.arrayBuffer());
+  } catch {
+    throw new Unusable('can\'t be opened: it is a folder, for which there is "Choose a folder", or it was moved; choose it again');
+  }
+  if (!bytes.length) throw new Unusable("is empty (0 bytes); copy the file again");
+  return bytes;
 }
 
 function sentence(name, error) {
