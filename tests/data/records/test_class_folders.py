@@ -55,6 +55,17 @@ def test_what_is_left_out_is_counted_named_and_listed(tmp_path):
     assert len(source.rows) == 2
 
 
+@pytest.mark.parametrize("run", ["output", "train/output", "train/a/output"])
+def test_a_run_inside_the_data_is_neither_a_class_nor_images(tmp_path, run):
+    touch(tmp_path, "train/a/1.png", "train/b/2.png")
+    files = [f"{run}/run.json", f"{run}/datalist.json", f"{run}/report/plots/confusion.png"]
+    touch(tmp_path, *files)
+    source = read_class_folders(tmp_path, 2)
+    assert [row.labels for row in source.rows] == [("a",), ("b",)]
+    assert set(source.ignored) == {str(tmp_path / name) for name in files}
+    assert run.count("/") == 2 or source.notes == (f"folders left out, as they hold a training run: {run}",)
+
+
 def test_a_folder_that_names_no_split_is_told(tmp_path):
     touch(tmp_path, "train/a/1.png", "train/b/2.png", "extra/a/3.png")
     source = read_class_folders(tmp_path, 2)

@@ -17,6 +17,7 @@ from dual_skd.data.records.image_files import (
     Entered,
     Found,
     find_image_files,
+    holds_run,
     is_image,
     is_junk,
     list_files,
@@ -33,6 +34,7 @@ class _OtherFiles:
 
     ignored: list[str] = field(default_factory=list)
     set_aside: dict[str, list[str]] = field(default_factory=dict)  # folder -> its files
+    runs: dict[str, list[str]] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
     single_slices: list[str] = field(default_factory=list)
 
@@ -75,7 +77,7 @@ def read_class_folders(root: Path, spatial_dims: int) -> Source:
     if unused:
         notes.append(f"folders left out, as they name no split: {', '.join(folder.name for folder in unused)}")
         others.outside += [file for folder in unused for file in list_files(folder)[0]]
-    set_aside = [file for files in others.set_aside.values() for file in files]
+    set_aside = [file for files in (*others.set_aside.values(), *others.runs.values()) for file in files]
     return Source(
         root=root,
         description=description,
@@ -133,9 +135,11 @@ def single_slice_note(files: list[str]) -> list[str]:
 
 def _notes(others: _OtherFiles, root: Path) -> list[str]:
     notes = [*ignored_note(others.ignored, root), *workbook_note(others.ignored, root)]
-    if others.set_aside:
-        folders = ", ".join(os.path.relpath(folder, root) for folder in others.set_aside)
-        notes.append(f"folders left out, as their names begin with _ or a dot: {folders}")
+    reasons = {"their names begin with _ or a dot": others.set_aside, "they hold a training run": others.runs}
+    for reason, left_out in reasons.items():
+        if left_out:
+            folders = ", ".join(os.path.relpath(folder, root) for folder in left_out)
+            notes.append(f"folders left out, as {reason}: {folders}")
     if others.outside:
         names = sorted(os.path.relpath(file, root) for file in others.outside)
         subject = counted(len(names), "image outside the class folders was", "images outside the class folders were")
@@ -181,6 +185,8 @@ def _class_folders(parent: Path, others: _OtherFiles) -> list[Path]:
                 others.set_aside[str(entry)] = files
             else:
                 others.ignored += files
+        elif holds_run(entry):
+            others.runs[str(entry)] = list_files(entry, junk=True)[1]
         else:
             folders.append(entry)
     return folders

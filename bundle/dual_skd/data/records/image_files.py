@@ -26,6 +26,7 @@ JUNK_NAMES = (
     *("__macosx", "thumbs.db", "desktop.ini", "dicomdir"),
     *("@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
 )
+_FILES_OF_A_RUN = ("run.json", "datalist.json")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ def is_dicom(path: str | Path) -> bool:
 def is_junk(name: str) -> bool:
     """Tells whether a name is one that systems, drives and viewers leave behind, or the index of a DICOM medium."""
     return name.startswith(".") or name.lower() in JUNK_NAMES
+
+
+def holds_run(folder: str | Path) -> bool:
+    """Tells whether a folder is that of a training run; the plots there are no data."""
+    return all(os.path.isfile(os.path.join(folder, name)) for name in _FILES_OF_A_RUN)
 
 
 def find_image_files(folder: str | Path, spatial_dims: int, entered: Entered | None = None) -> Found:
@@ -160,6 +166,8 @@ def list_files(
 ) -> tuple[list[str], list[str]]:
     """Returns (image files, other files) below a folder, sorted; links that lead in circles are among the others.
 
+    So are the files in folders of training runs below it.
+
     Args:
         folder: where to look.
         junk: the folder itself is to be left out, so that none of its files is an image.
@@ -174,6 +182,7 @@ def list_files(
     ahead = [(str(folder), junk)]
     while ahead:
         path, junk = ahead.pop()
+        junk = junk or (path != str(folder) and holds_run(path))
         for entry in _listed(path, junk):
             _refuse_unwritable(entry.path)
             is_left_out = junk or is_junk(entry.name)
