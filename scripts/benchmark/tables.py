@@ -78,11 +78,11 @@ def by_price(results: Results) -> list[str]:
 
     def cell(place: tuple[str, float], row: str) -> str:
         found = [results.metrics(*place, row, seed, "calibrated") for seed in results.of(*place, row)]
-        means = [
-            f"{np.mean([metrics[metric] for metrics in found]):.{digits}f}" + " ▾" * beaten(place, row, metric)
-            for metric, digits in (("macro_auc", 3), ("nll", 2)) if any(found)
-        ]  # fmt: skip
-        return f"{', '.join(means)} ({len(found)})" if means else ""
+        if not any(found):
+            return ""
+        auc, nll = results.values(*place, row, "macro_auc").mean(), np.mean([metrics["nll"] for metrics in found])
+        marks = [" ▾" * beaten(place, row, metric) for metric in ("macro_auc", "nll")]
+        return f"{auc:.3f}{marks[0]}, {nll:.2f}{marks[1]} ({len(found)})"
 
     lines = table_head(
         ["price", "row", *(f"{DATA.get(data, data)}{results.mark(data, share)}" for data, share in places)]

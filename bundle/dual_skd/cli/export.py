@@ -20,7 +20,9 @@ OPTIONS_OF_DATA = {"label_column", "class_map", "image_column"}
 
 def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``export``."""
-    parser.add_argument("run_dir", type=Path, metavar="OUT", help="folder of a training run")
+    parser.add_argument(
+        "run_dir", type=Path, metavar="OUT", help="folder of a training run, or a model with --output and --data"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the files (default: OUT/export)")
     parser.add_argument(
         "--formats", nargs="+", choices=list(FORMATS), default=list(BY_DEFAULT), metavar="NAME",

@@ -268,8 +268,8 @@ class Learning(Options):
     logit_adjustment: Limit = option(
         0.0,
         "1: the loss allows for the class frequencies in training, so that the network answers as if all classes were "
-        "equally frequent (Menon et al. 2021). [Useful](experiments.md#few-images) if classes are unequal and each should "
-        "count the same. It does the work of class_weights, so use only one of the two",
+        "equally frequent (Menon et al. 2021). [Useful](experiments.md#few-images) if classes are unequal and each "
+        "should count the same. It does the work of class_weights, so use only one of the two",
     )
     label_smoothing: PartOf = option(0.0, "share of the target spread over the classes")
 

@@ -152,6 +152,22 @@ def test_other_data_are_verified_on_and_other_classes_refused(tmp_path, run_dir,
         export(run_dir, tmp_path / "out", data=tmp_path / "data", **options)
 
 
+def test_a_model_without_its_run_needs_a_folder_and_images(tmp_path, in_process):
+    save_tiny(tmp_path / "run")
+    alone = shutil.copy(tmp_path / "run" / "models" / "model.pt", tmp_path / "model.pt")
+    for name in ("normal", "nodule"):
+        picture(tmp_path / "data" / name / "0.png", len(name))
+    options = {"formats": ["torchscript"], "seconds": 0.01}
+    for model in (alone, "chest_xray_pneumonia"):
+        with pytest.raises(InputError, match="without the folder of a run; give a folder for the files as --output"):
+            export(model, **options)
+        with pytest.raises(InputError, match="Give labelled images as --data"):
+            export(model, tmp_path / "out", **options)
+    found = export(alone, tmp_path / "out", data=tmp_path / "data", **options)
+    assert found["artefacts"][0]["status"] == "passed" and (tmp_path / "out" / "model.ts").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "model.pt", "out", "run"]
+
+
 def test_a_damaged_image_is_one_sentence_and_leaves_the_earlier_export(tmp_path, run_dir):
     run = shutil.copytree(run_dir, tmp_path / "run")
     listed = json.loads((run / "datalist.json").read_text())

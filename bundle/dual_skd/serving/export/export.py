@@ -24,7 +24,7 @@ from dual_skd.errors import InputError, choose, plain_input_errors
 from dual_skd.networks.weight_files import read_info
 from dual_skd.runs.lock import held
 from dual_skd.runs.model_file import conformal_rule, load_model
-from dual_skd.runs.places import find_model
+from dual_skd.runs.places import find_model, model_file
 from dual_skd.serving.export.builder import ArtefactBuilder, Row, finite, remove_earlier, with_sources
 from dual_skd.serving.export.formats import BY_DEFAULT, CALIBRATION, FILES, FORMATS, RECIPE, SPEC, read_by_page
 from dual_skd.serving.export.model_spec import model_spec
@@ -54,7 +54,8 @@ def export(
     """Writes the artefacts that pass, ``export.json`` and ``export.md``.
 
     Args:
-        run_dir: ``output_dir`` of a training run.
+        run_dir: ``output_dir`` of a training run; or a model file, or the name of one that comes with the bundle, which
+            need ``output`` and ``data``.
         output: folder of the artefacts, default ``run_dir/export``; those of an earlier export are removed from it.
         formats: of :data:`dual_skd.serving.export.formats.FORMATS`; "html" is made on request only.
         data: labelled images to verify on, of which the validation images are taken if there are any; those of the run.
@@ -70,9 +71,8 @@ def export(
         InputError: no model, no such format, or no images to verify on; an earlier export stays as it was.
     """
     _refuse_impossible(formats, images=images, threads=threads)
-    run_dir = expanded(run_dir)
+    model, run_dir = _model_of(run_dir, alone=output is not None)
     output = run_dir / "export" if output is None else expanded(output)
-    model = Path(find_model(run_dir)).absolute()
     read_as = {"label_column": label_column, "class_map": class_map, "image_column": image_column}
     with held(run_dir if run_dir in output.parents else output, "export"), scratch_folder("dual_skd_export_") as work:
         info = load_model(model)[1]
@@ -99,6 +99,16 @@ def export(
         write_json(output / "export.json", report)
         write_text(output / "export.md", markdown(report))
     return report
+
+
+def _model_of(place: str | Path, *, alone: bool) -> tuple[Path, Path]:
+    """The model file, and the folder of its run; of a model alone, its own folder, into which nothing is written."""
+    named = model_file(place)
+    if not named.is_file() or expanded(place).is_dir():
+        return Path(find_model(expanded(place))).absolute(), expanded(place)
+    if not alone:
+        raise InputError(f"{place} is a model without the folder of a run; give a folder for the files as --output.")
+    return named.absolute(), named.absolute().parent
 
 
 def _refuse_impossible(formats: Sequence[str], **counts: int) -> None:
