@@ -16,6 +16,8 @@ import wiring
 from dual_skd.cli.dispatch import parser_of
 from dual_skd.cli.select import main
 from dual_skd.errors import InputError
+from dual_skd.evaluation.students import Student
+from dual_skd.metrics.estimates import Estimate
 from dual_skd.networks.weight_files import load_state_file, write_weights
 from dual_skd.options import Training
 from dual_skd.options.arguments import given
@@ -145,10 +147,33 @@ def test_a_budget_proposes_small_networks_and_writes_options_that_training_takes
     assert not Path("found/students.svg").exists()  # nothing was probed
 
 
+def test_of_several_large_networks_the_best_proposal_of_all_comes_first(tmp_path, capsys, monkeypatch) -> None:
+    asked = []
+
+    def proposed(*, large, parameters, dataset_dir, **options):
+        asked.append((large, options))
+        probes = {"resnet18": (0.7, 0.6), "resnet34": (0.8, 0.5)}[large]
+        return [Student(large, {"width": k}, 9, 9, 1.0, 1.0, Estimate(one)) for k, one in enumerate(probes)]
+
+    monkeypatch.setattr("dual_skd.evaluation.students.propose_students", proposed)
+    monkeypatch.chdir(tmp_path)
+    assert run("--large", "resnet18", "resnet34=other.pth", "--params", "3e5", "--data", "demo") == 0
+    assert asked == [("resnet18", {}), ("resnet34", {"pretrained": "other.pth"})]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:4] for line in lines[1:5]] == [
+        ["resnet34", "width", "0"], ["resnet18", "width", "0"], ["resnet18", "width", "1"], ["resnet34", "width", "1"]
+    ]  # fmt: skip
+    written = json.loads(Path("students/options.json").read_text(encoding="utf-8"))
+    assert written == {
+        "large": "resnet34", "pretrained": "other.pth", "small": "resnet34", "small_options": {"width": 0}
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["--params", "1e6", "--ms", "3"], "--params doesn't go with --ms"),
     (["--params", "1e6", "--small", "resnet18"], "--params doesn't go with --small"),
-    (["--params", "1e6", "--large", "a.pt"], "needs a network by name: --large NAME --pretrained a.pt"),
+    (["--params", "1e6", "--large", "a.pt"], "needs a network by name: --large NAME=a.pt"),
+    (["--large", "resnet18", "resnet34", "--small", "resnet10t", "--out", "x.pt"], "Several large networks"),
     (["--macs", "1e6", "--selected-only"], "--macs doesn't go with --selected-only"),
     (["--small", "resnet18", "--out", "x.pt", "--data", "demo"], "--data is of proposals for a budget"),
     (["--small", "resnet18", "--out", "x.pt", "--image-size", "64"], "--image-size is of proposals for a budget"),

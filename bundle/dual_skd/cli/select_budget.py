@@ -2,6 +2,8 @@
 """``dual-skd select`` with a budget: proposes small networks, and writes the options that train the first of them.
 
 dual-skd select --large tf_efficientnet_lite2 --params 1e6 --data DATA --out students
+
+Of several large networks it ranks the proposals of all, so that the images say which is worth selecting from.
 """
 
 from __future__ import annotations
@@ -85,15 +87,18 @@ def main(args: argparse.Namespace, layers: Any) -> int:
         layers: the layer rule, read already.
     """
     from dual_skd.evaluation.students import propose_students, table, write_students
-    from dual_skd.networks.weight_files import ENDINGS
     from dual_skd.utils.files import write_json
 
-    if Path(args.large).suffix in ENDINGS:
-        raise InputError(f"A budget needs a network by name: --large NAME --pretrained {quoted(args.large)}.")
     name = next(name for name in BUDGETS if getattr(args, name) is not None)
     kind, folder = BUDGETS[name], Path(args.out or FOLDER)
-    values = {"large": args.large} | given(args, Training, (*LARGE, *DATA)) | _selection(args, layers)
-    students = propose_students(dataset_dir=args.data, **{kind: getattr(args, name)}, **values)
+    common = given(args, Training, (*LARGE, *DATA)) | _selection(args, layers)
+    found = []
+    for parent in args.large:
+        values = common | parent_named(parent)
+        proposed = propose_students(dataset_dir=args.data, **{kind: getattr(args, name)}, **values)
+        found += [(student, values) for student in proposed]
+    found.sort(key=lambda pair: -((pair[0].probe and pair[0].probe.value) or 0.0))
+    students, values = [student for student, _ in found], found[0][1]
     write_students(students, kind, folder)
     values |= {"small": students[0].name, "small_options": students[0].options}
     write_json(folder / "options.json", values)
@@ -109,6 +114,20 @@ def main(args: argparse.Namespace, layers: Any) -> int:
     lines = closing(f"Proposed: {folder}", rows, command(start, values, Training, places=True))
     write_lines(*lines.splitlines())
     return 0
+
+
+def parent_named(word: str) -> dict[str, str]:
+    """The options of a large network from its name, or from ``NAME=FILE`` with its weights.
+
+    Raises:
+        InputError: it is a file of weights without a name.
+    """
+    from dual_skd.networks.weight_files import ENDINGS
+
+    name, _, weights = word.partition("=")
+    if not weights and Path(name).suffix in ENDINGS:
+        raise InputError(f"A budget needs a network by name: --large {quoted(f'NAME={word}')}.")
+    return {"large": name} | ({"pretrained": weights} if weights else {})
 
 
 def _selection(args: argparse.Namespace, layers: Any) -> dict[str, Any]:

@@ -195,8 +195,14 @@ def rows(students: Sequence[Student]) -> list[list[str]]:
     """Cells of the table: a line per student, in their order."""
     head = ["options", "parameters", "MACs", "ms", "selected", f"probe ({LEVEL:.0%} interval)"]
     found = [head if students[0].probe else head[:-1]]
+    several = len({one.name for one in students}) > 1
     for one in students:
-        line = [_short(one.options), _million(one.parameters), _million(one.macs), f"{one.milliseconds:.1f}"]
+        line = [
+            f"{one.name} " * several + _short(one.options),
+            _million(one.parameters),
+            _million(one.macs),
+            f"{one.milliseconds:.1f}",
+        ]
         line.append(f"{one.selected:.0%}")
         found.append([*line, _in_words(one.probe)] if one.probe else line)
     return found
