@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import sys
 import zlib
@@ -28,6 +29,7 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
+from dual_skd.data.reading.codestreams import png_bytes
 from dual_skd.data.reading.grey import read_grey, to_grey
 from dual_skd.data.reading.preprocessing import MedicalReader
 from dual_skd.data.reading.reader import read_image
@@ -324,6 +326,39 @@ def test_a_picture_whose_header_declares_more_than_the_file_can_hold_is_refused(
         bomb = content[:12] + header + zlib.crc32(header).to_bytes(4, "big") + content[33:]
         (tmp_path / "a.png").write_bytes(bomb)
         refused(tmp_path / "a.png", "a.png", words)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("missing", [0, 1, 20])
+def test_a_png_whose_data_end_before_its_last_row_is_refused(tmp_path, picture, missing):
+    content = save(tmp_path / "a.png", Image.fromarray(picture)).read_bytes()
+    rows = [b"\0" + row.tobytes() for row in picture[: len(picture) - missing]]
+    data = zlib.compress(b"".join(rows))
+    whole = chunk(b"IDAT", data[:50]) + chunk(b"IDAT", data[50:])
+    (tmp_path / "a.png").write_bytes(content[:33] + whole + chunk(b"IEND", b""))
+    if missing:
+        refused(tmp_path / "a.png", "a.png is cut short or damaged", "copy the file again")
+    else:
+        assert np.array_equal(read_image(tmp_path / "a.png")[0].squeeze().T, picture)
+
+
+@pytest.mark.parametrize("mode, depth", [("1", 1), ("L", 8), ("LA", 8), ("RGB", 8), ("RGBA", 8), ("I;16", 16)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (13, 9), (40, 33)])
+def test_the_bytes_of_a_png_are_those_of_its_header(tmp_path, mode, depth, size):
+    path = save(tmp_path / "a.png", Image.new(mode, size, 0))
+    declared, stored = png_bytes(path.read_bytes())
+    values = {"LA": 2, "RGB": 3, "RGBA": 4}.get(mode, 1)
+    assert declared == stored == size[1] * (1 + math.ceil(size[0] * values * depth / 8))
+
+
+def test_the_passes_of_an_interlaced_png_have_every_pixel_once():
+    # ISO/IEC 15948, 8.2: of 8 x 8 pixels the passes have 1, 1, 2, 4, 8, 16 and 32, in 1, 1, 1, 2, 2, 4 and 4 rows
+    header = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes([0, 0, 0, 8, 0, 0, 0, 8, 8, 0, 0, 0, 1]))
+    assert png_bytes(header + chunk(b"IDAT", zlib.compress(bytes(99)))) == (64 + 15, 64 + 15)
+    assert png_bytes(header + chunk(b"IDAT", zlib.compress(bytes(70)))) == (64 + 15, 70)
 
 
 def test_a_picture_in_a_3d_task_and_a_wrong_name_are_refused(tmp_path, picture):

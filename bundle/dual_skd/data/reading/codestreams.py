@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the headers of JPEG, JPEG-LS and JPEG 2000 declare, before a decoder allocates whatever they say."""
+"""What PNG, JPEG, JPEG-LS and JPEG 2000 declare, before a decoder allocates it, or fills what is missing."""
 
 from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,11 @@ _STYLE, _STYLE_OF_COMPONENT, _TILE_PART = 0x52, 0x53, 0x90
 MAX_TILES = 2**13
 _VALUE_BYTES, _BLOCK_BYTES = 4, 300  # that OpenJPEG takes for a value, and for a code block with its precinct
 
+# PNG (ISO/IEC 15948): values per pixel by colour type; first column and row of each pass of Adam7, and their distances
+_PNG_VALUES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_INFLATED = 2**20  # bytes at a time
+
 
 class Declared(NamedTuple):
     """Size of an image by the header of its code."""
@@ -34,6 +40,27 @@ class Declared(NamedTuple):
     columns: int
     rows: int
     components: int
+
+
+def png_bytes(code: bytes) -> tuple[int, int]:
+    """Bytes that the header of a PNG declares for its rows, and those that are there, not counted further than that."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", code, 16)
+    declared = 0
+    for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-max(width - left, 0) // across), -(-max(height - top, 0) // down)
+        declared += rows * (1 + -(-columns * _PNG_VALUES[colour] * depth // 8)) if columns else 0
+    inflating, stored, place = zlib.decompressobj(), 0, 8
+    while place + 8 <= len(code) and stored < declared:
+        length = int.from_bytes(code[place : place + 4], "big")
+        data = code[place + 8 : place + 8 + length] if code[place + 4 : place + 8] == b"IDAT" else b""
+        place += 12 + length
+        try:
+            while data and stored < declared:
+                stored += len(inflating.decompress(data, _INFLATED))
+                data = inflating.unconsumed_tail
+        except zlib.error:  # the decoder refuses it
+            return declared, declared
+    return declared, min(stored, declared)
 
 
 def jpeg_code(frame: bytes) -> bytes:

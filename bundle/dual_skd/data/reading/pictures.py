@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from dual_skd.data.reading.codestreams import check_scans
+from dual_skd.data.reading.codestreams import check_scans, png_bytes
 from dual_skd.data.reading.formats import PIXEL_FORMATS
 from dual_skd.data.reading.metered import MeteredFile
 from dual_skd.data.reading.picture import Picture, ReadOptions, chosen_frame, plane_affine
@@ -125,6 +125,8 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> tuple[np.nd
     check_size(path, (tags.get(TILE_WIDTH, 1), tags.get(TILE_HEIGHT, 1), bands), 4)  # a tile is decoded whole
     if image.format in ("JPEG", "MPO"):
         check_scans(path, path.read_bytes(), image.width * image.height * bands)
+    if image.format == "PNG":  # Pillow leaves rows black that aren't there
+        check_stored(path, *png_bytes(path.read_bytes()))
     unsigned = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
     if not unsigned and tags.get(BITS_PER_SAMPLE, (1,))[0] == 8:  # Pillow takes them for unsigned
         raise InputError(f"{path} has signed values of 8 bits, which can't be read; write it with 16 bits.")
