@@ -7,9 +7,8 @@
 Each hospital of brain_volumes (task: which MR sequence) is a site, run by :class:`dual_skd.serving.federated.
 DualModelAlgo` in this process; NVFlare isn't needed. A seed divides the patients of every hospital into training,
 validation and test, the same for all rows, and is that of the weights. All rows but the long ones pass over their
-images equally often.
-Each row's model is tested on the test images of all hospitals. Finished rows have lines in docs/results/federated.csv,
-and are not run again. Kill it at any time: the row in progress is lost, nothing else.
+images equally often. Each row's model is tested on the test images of all hospitals. Finished rows have lines in
+docs/results/more/federated.csv, and are not run again. Kill it at any time: the row in progress is lost, nothing else.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from dual_skd.training.trainer import plain
 from dual_skd.utils.files import write_csv
 from scripts.markdown import mean_and_deviation, table_head, table_row
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results" / "federated.csv"
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "more" / "federated.csv"
 SITES = ("CS", "DU", "FG", "HT")  # EZ has three volumes
 POOLED, ALL = "pooled", "all"
 ROUNDS, LOCAL_EPOCHS, LONG = 8, 2, 38

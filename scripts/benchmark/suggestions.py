@@ -312,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--work", type=Path, help="folder for the runs")
-    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results" / "more")
     parser.add_argument("--plot", action="store_true", help="draw what was measured, and measure nothing")
     args = parser.parse_args(arguments)
     if args.plot:

@@ -47,8 +47,9 @@ def test_tables_are_those_of_the_numbers_beside_them(results):
     assert results.digest() in text, "python -m scripts.benchmark.report makes tables and pictures anew"
 
 
-def test_the_page_shows_every_picture_and_no_other():
-    shown = re.findall(r"\]\(results/(\w+)\.svg\)", PAGE)
+def test_the_pages_show_every_picture_once_and_no_other():
+    details = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\]\(results/(\w+)\.svg\)", PAGE + details)
     assert sorted(shown) == [path.stem for path in PICTURES]
     assert set(pictures.FORESTS) <= set(shown)
 
