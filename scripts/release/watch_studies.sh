@@ -15,7 +15,7 @@ mkdir -p "$base/incoming" "$base/working" "$base/done" "$base/failed"
 find "$base/working" -mindepth 1 -maxdepth 1 -exec mv -t "$base/incoming" {} + # of a loop that was stopped
 
 classify() {
-    touch "$1/started" &&
+    touch "$1/started" && sleep 0.1 && # times of files have ticks: a report has to be newer
         python -m monai.bundle run inference --config_file "$configs/inference.json" \
             --output_dir "$run" --dataset_dir "$1" --dicom_sr true &&
         cp "$run/predictions.csv" "$1" &&
