@@ -125,13 +125,13 @@ def _page(image: Image.Image, index: int, path: Path, pages: int) -> tuple[np.nd
     check_size(path, (tags.get(TILE_WIDTH, 1), tags.get(TILE_HEIGHT, 1), bands), 4)  # a tile is decoded whole
     if image.format in ("JPEG", "MPO"):
         check_scans(path, path.read_bytes(), image.width * image.height * bands)
-    if image.format == "PNG":  # Pillow leaves rows black that aren't there
-        check_stored(path, *png_bytes(path.read_bytes()))
     unsigned = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
     if not unsigned and tags.get(BITS_PER_SAMPLE, (1,))[0] == 8:  # Pillow takes them for unsigned
         raise InputError(f"{path} has signed values of 8 bits, which can't be read; write it with 16 bits.")
     height = _pixel_height(image)  # while Pillow knows the orientation: it turns a TIFF by itself, and forgets
     _decode(image)
+    if image.format == "PNG":  # Pillow leaves rows black that aren't there
+        check_stored(path, *png_bytes(path.read_bytes()))
     page = ImageOps.exif_transpose(image)
     if page.mode == "1":
         page = page.convert("L")
