@@ -174,6 +174,7 @@ def test_of_several_large_networks_the_best_proposal_of_all_comes_first(tmp_path
     (["--params", "1e6", "--small", "resnet18"], "--params doesn't go with --small"),
     (["--params", "1e6", "--large", "a.pt"], "needs a network by name: --large NAME=a.pt"),
     (["--large", "resnet18", "resnet34", "--small", "resnet10t", "--out", "x.pt"], "Several large networks"),
+    (["--large", "resnet18", "resnet34", "--params", "1e6"], "ranked by your images; give them as --data"),
     (["--macs", "1e6", "--selected-only"], "--macs doesn't go with --selected-only"),
     (["--small", "resnet18", "--out", "x.pt", "--data", "demo"], "--data is of proposals for a budget"),
     (["--small", "resnet18", "--out", "x.pt", "--image-size", "64"], "--image-size is of proposals for a budget"),

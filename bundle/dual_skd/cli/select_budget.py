@@ -91,6 +91,8 @@ def main(args: argparse.Namespace, layers: Any) -> int:
 
     name = next(name for name in BUDGETS if getattr(args, name) is not None)
     kind, folder = BUDGETS[name], Path(args.out or FOLDER)
+    if len(args.large) > 1 and args.data is None:
+        raise InputError("Several large networks are ranked by your images; give them as --data, or one network.")
     common = given(args, Training, (*LARGE, *DATA)) | _selection(args, layers)
     found = []
     for parent in args.large:
