@@ -23,7 +23,7 @@ TRANSLATED = re.compile(
 
 def sentences(page: str) -> list[str]:
     """The sentences of a Markdown page; code, tables, headings and what scripts wrote are none."""
-    prose = re.sub(r"```.*?```|<!-- made by .*?<!-- end -->|<!--.*?-->", "\n\n", page, flags=re.DOTALL)
+    prose = re.sub(r"```.*?```|<!--.*?-->", "\n\n", page, flags=re.DOTALL)
     found: list[str] = []
     for part in re.split(r"\n\s*\n|\n(?=\s*(?:[*+-]|\d+\.) )", prose):
         if part.strip() and not part.lstrip("\n").startswith(("|", "#", "!", "<", "---", "    ")):
