@@ -42,6 +42,10 @@ CALIBRATED = """\
 Logits divided by one temperature per network, fitted on its validation images, not below 1: what a trained model's file
 holds and what `inference` and the report give. Differences are between calibrated networks.
 """
+TOGETHER = """\
+Networks of several seeds whose calibrated probabilities are averaged: the mean of one alone → all together, AUC and
+NLL, with the number of networks. It shows what the images hold beyond one network, and costs as many times as much.
+"""
 EQUAL_CLASSES = """\
 Probabilities divided by the class's number of training images: what those said of how frequent the classes are is taken
 back, and the most probable class is that of the best balanced accuracy. `logit_adjustment` trains the same into the
@@ -69,6 +73,7 @@ def full_report(results: Results, claim_lines: Sequence[str]) -> list[str]:
     lines += [*claim_lines, *tables.comparisons(results), *tables.held_out(results)]
     lines += ["", "## Calibrated", "", CALIBRATED, *tables.corrected_table(results, "calibrated")]
     lines += ["", "## Equally frequent classes", "", EQUAL_CLASSES, *tables.corrected_table(results, "equal classes")]
+    lines += ["", "## Several networks together", "", TOGETHER, *tables.together(results)]
     return lines + tables.learning_rates(results)
 
 

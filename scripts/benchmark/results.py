@@ -140,8 +140,10 @@ class Results:
     def metrics(self, data: str, fraction: float, row: str, seed: int, network: str) -> dict[str, float | None]:
         """Metrics of the probabilities (see :meth:`predictions`); empty where they aren't kept."""
         p = self.predictions(data, fraction, row, seed, network)
-        if p is None:
-            return {}
+        return {} if p is None else self.metrics_of(p, data, fraction)
+
+    def metrics_of(self, p: np.ndarray, data: str, fraction: float) -> dict[str, float | None]:
+        """Metrics of probabilities (N, K) of the test images."""
         return classification_metrics(torch.from_numpy(p).log(), torch.from_numpy(self.labels(data, fraction)).long())
 
     def temperatures(self, data: str, fraction: float, row: str) -> np.ndarray:

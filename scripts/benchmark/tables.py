@@ -92,6 +92,33 @@ def by_price(results: Results) -> list[str]:
     return lines
 
 
+def together(results: Results) -> list[str]:
+    """What several networks know together, as one Markdown table: rows and columns of the plan's ``prices``.
+
+    The probabilities of a row's calibrated students are averaged over its first seeds, two to five of them. A cell has
+    AUC and NLL, from the mean of these networks to all of them together.
+    """
+    wanted = results.plan.get("prices", {"rows": {}, "on": []})
+    places = [(data, float(share)) for data, share in wanted["on"]]
+
+    def cell(place: tuple[str, float], row: str) -> str:
+        found = [results.predictions(*place, row, seed, "calibrated") for seed in sorted(results.of(*place, row))]
+        kept = [p for p in found if p is not None][:5]
+        if len(kept) < 2:
+            return ""
+        alone = [results.metrics_of(p, *place) for p in kept]
+        whole = results.metrics_of(np.mean(kept, axis=0), *place)
+        auc, nll = (
+            f"{np.mean([one[name] for one in alone]):.{digits}f} → {whole[name]:.{digits}f}"
+            for name, digits in (("macro_auc", 3), ("nll", 2))
+        )
+        return f"{auc}, {nll} ({len(kept)})"
+
+    lines = [[f"`{row}`", *(cell(place, row) for place in places)] for row in wanted["rows"]]
+    head = ["row", *(f"{DATA.get(data, data)}{results.mark(data, share)}" for data, share in places)]
+    return [*table_head(head), *(table_row(line) for line in lines if any(line[1:]))]
+
+
 def headline(results: Results) -> list[str]:
     """The plan's ``headline`` as one Markdown table: the large network, the control and the method; empty without.
 

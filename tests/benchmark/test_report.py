@@ -11,7 +11,7 @@ from scripts.benchmark import report
 from scripts.benchmark.claims import claims
 from scripts.benchmark.plan import read_plan
 from scripts.benchmark.results import Results
-from scripts.benchmark.tables import by_price, comparisons, corrected_table
+from scripts.benchmark.tables import by_price, comparisons, corrected_table, together
 
 
 def test_the_report_has_all_tables_with_blanks_for_what_has_not_run(done, plan):
@@ -68,6 +68,23 @@ def test_a_row_that_a_cheaper_one_beats_is_marked(done, plan):
     stored |= {"single/0/calibrated": bad, "dual/0/calibrated": good}  # a dearer one may be better
     results._compared.clear()
     assert not any("▾" in line for line in by_price(results))
+
+
+def test_two_networks_that_err_on_different_images_know_more_together(done, plan):
+    prices = {"rows": {"single": 1, "dual": 1.5}, "on": [["phantoms", 1.0]]}
+    results = Results(done / "results", read_plan(plan) | {"prices": prices})
+    results.lines.extend([line | {"seed": "1"} for line in results.lines if line["row"] == "single"])
+    right = np.eye(3)[results.labels("phantoms", 1.0)]
+    sure, wrong = 0.04 + 0.88 * right, 0.3 + 0.1 * np.roll(right, 1, axis=1)  # 0.92; 0.3 of the true class
+    halves = np.arange(len(right))[:, None] % 2 == 0
+    stored = results._stored("phantoms", 1.0)
+    stored |= {
+        "single/0/calibrated": np.where(halves, sure, wrong),
+        "single/1/calibrated": np.where(halves, wrong, sure),
+    }
+    (line,) = together(results)[2:]  # of one seed there is nothing to average
+    alone, whole = -np.log([0.92, 0.3]).mean(), -np.log(0.61)
+    assert re.fullmatch(rf"\| `single` \| 0\.\d{{3}} → 1\.000, {alone:.2f} → {whole:.2f} \(2\) \|", line)
 
 
 def test_the_report_compares_calibrated_students_with_each_other(done, plan):
