@@ -73,7 +73,8 @@ def full_report(results: Results, claim_lines: Sequence[str]) -> list[str]:
     lines += [*claim_lines, *tables.comparisons(results), *tables.held_out(results)]
     lines += ["", "## Calibrated", "", CALIBRATED, *tables.corrected_table(results, "calibrated")]
     lines += ["", "## Equally frequent classes", "", EQUAL_CLASSES, *tables.corrected_table(results, "equal classes")]
-    lines += ["", "## Several networks together", "", TOGETHER, *tables.together(results)]
+    if together := tables.together(results):
+        lines += ["", "## Several networks together", "", TOGETHER, *together]
     return lines + tables.learning_rates(results)
 
 

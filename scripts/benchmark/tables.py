@@ -96,7 +96,7 @@ def together(results: Results) -> list[str]:
     """What several networks know together, as one Markdown table: rows and columns of the plan's ``prices``.
 
     The probabilities of a row's calibrated students are averaged over its first seeds, two to five of them. A cell has
-    AUC and NLL, from the mean of these networks to all of them together.
+    AUC and NLL, from the mean of these networks to all of them together. Empty before any row has two seeds.
     """
     wanted = results.plan.get("prices", {"rows": {}, "on": []})
     places = [(data, float(share)) for data, share in wanted["on"]]
@@ -114,9 +114,10 @@ def together(results: Results) -> list[str]:
         )
         return f"{auc}, {nll} ({len(kept)})"
 
-    lines = [[f"`{row}`", *(cell(place, row) for place in places)] for row in wanted["rows"]]
+    found = [[f"`{row}`", *(cell(place, row) for place in places)] for row in wanted["rows"]]
+    lines = [table_row(line) for line in found if any(line[1:])]
     head = ["row", *(f"{DATA.get(data, data)}{results.mark(data, share)}" for data, share in places)]
-    return [*table_head(head), *(table_row(line) for line in lines if any(line[1:]))]
+    return [*table_head(head), *lines] if lines else []
 
 
 def headline(results: Results) -> list[str]:
