@@ -44,7 +44,8 @@ holds and what `inference` and the report give. Differences are between calibrat
 """
 TOGETHER = """\
 Networks of several seeds whose calibrated probabilities are averaged: the mean of one alone → all together, AUC and
-NLL, with the number of networks. It shows what the images hold beyond one network, and costs as many times as much.
+NLL, with the number of networks. It shows what averaging gains, at as many times the cost. The AUC of one network is
+after its temperature, which may change the last digit with three classes or more.
 """
 EQUAL_CLASSES = """\
 Probabilities divided by the class's number of training images: what those said of how frequent the classes are is taken
