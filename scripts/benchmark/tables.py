@@ -158,13 +158,13 @@ def row_names() -> list[str]:
 def comparisons(results: Results) -> list[str]:
     """The pairs of rows that the plan's claims name as ``compared``, as one Markdown table; empty without any.
 
-    On the places ``compared_on``, else those that are ``scarce``. A pair may name the first seed that counts, where
-    earlier ones were looked at before the others were asked for.
+    On the columns of the plan's ``prices``, else where images are ``scarce``. A pair may name the first seed that
+    counts, where earlier ones were looked at before the others were asked for.
     """
     wanted = results.plan["claims"]
     lines = []
     for row, other, *later in wanted.get("compared", []):
-        for data, fraction in wanted.get("compared_on", wanted["scarce"]):
+        for data, fraction in results.plan.get("prices", {"on": wanted["scarce"]})["on"]:
             first = later[0] if later else 0
             difference = results.differences(data, fraction, row, other, first_seed=first)
             if difference:
