@@ -62,6 +62,7 @@ ROWS = {
     "narrow_importance": "thinned layers, largest channels",
     "narrow_dual": "thinned layers, second network follows",
     "narrow_coupled": "thinned layers, dual model",
+    "slow_large": "large network, rate 0.001",
 }
 """Of the plan's rows. Unless the name says otherwise, a network starts from selected whole layers."""
 
