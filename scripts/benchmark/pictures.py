@@ -55,6 +55,7 @@ FEW_IMAGES = [("chest_xray", 0.1), ("lung_ct", 1.0), ("brain_mri", 0.1)]
 LARGER_IMAGES = [("chest_xray_224", 0.1), ("lung_ct_224", 1.0), ("brain_mri_224", 0.1)]
 VOLUMES_AND_VIT = [
     ("brain_volumes", 0.1), ("brain_volumes", 1.0), ("brain_sites", 1.0), ("brain_grade", 1.0), ("brain_mri_vit", 0.1),
+    ("chest_xray_vit", 0.1), ("lung_ct_vit", 1.0),
 ]  # fmt: skip
 CONTROLS = (
     "single", "fast_single", "label_smoothing", "coupled_twins", "mutual", "same_rule_strong", "dual", "large"
