@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import settings
 
 pytest_plugins = ["run_folders", "small_models"]  # of tests/helpers
 
@@ -18,6 +19,9 @@ torch.set_num_threads(1)  # networks here are so small that threads only cost ti
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts its background jobs so
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("busy machine", deadline=None)  # the first example may import MONAI beside other tests
+settings.load_profile("busy machine")
 
 FORKING = ("test_distributed.py", "test_resume.py", "test_checkpoints.py")
 

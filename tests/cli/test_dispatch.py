@@ -178,7 +178,7 @@ def words_of(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", Training.model_fields)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @for_all(data=st.data())
 def test_any_value_is_in_the_command_of_a_run_which_makes_the_same_run(name, data):
     value = example_of(data.draw, name)

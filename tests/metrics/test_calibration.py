@@ -158,7 +158,7 @@ def test_it_says_on_how_many_images_it_rests():
     assert "held" not in str(Calibration(1.2, 30, 0.5, 0.25))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(1, 12), st.integers(2, 4), st.integers(0, 10**6), st.sampled_from([1e-6, 1.0, 1e4]), st.booleans())
 def test_any_logits_have_a_bounded_temperature_that_is_no_worse_than_one(n, classes, seed, scale, multi_label):
     generator = torch.Generator().manual_seed(seed)

@@ -66,7 +66,7 @@ def test_multi_label_metrics_agree_with_scikit_learn_and_torchmetrics():
     assert ours == pytest.approx(wanted, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=30))
 def test_area_under_roc_counts_ties_as_half(pairs):
     scores = torch.tensor([float(score) for score, _ in pairs])

@@ -25,7 +25,6 @@ from dual_skd.selection.view import view_of
 
 EXAMPLES = settings(
     max_examples=90,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

@@ -44,7 +44,7 @@ def test_complement_takes_what_uniform_left_out(large: int, small: int, expected
     assert complement(large, small).tolist() == expected
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(SIZES, st.sampled_from(ELEMENT_RULES), st.integers(0, 5))
 def test_every_rule_keeps_sorted_distinct_indices_in_range(sizes: tuple[int, int], rule: str, seed: int) -> None:
     large, small = sizes

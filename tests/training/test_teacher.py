@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from dual_skd.errors import InputError
+from dual_skd.networks.build import build_network
 from dual_skd.options import METHODS, method
 from dual_skd.runs.model_file import save_model
 from dual_skd.selection import ELEMENT_RULES
 from dual_skd.selection.rules import LAYER_RULES
 from dual_skd.training.task import UPDATES
-from dual_skd.training.teacher import load_teacher
+from dual_skd.training.teacher import load_teacher, teacher_architecture
 
 
 def test_every_row_names_rules_and_updates_that_exist():
@@ -92,3 +93,36 @@ def test_other_preprocessing_than_the_teacher_s_is_a_warning(tmp_path, caplog):
         "The teacher was trained with window percentile, but gets lung here.",
         "The teacher was trained with fit stretch, but gets pad here.",
     ]
+
+
+VIT = {"name": "monai_vit", "num_classes": 2, "in_channels": 1, "spatial_dims": 2, "image_size": 32}
+SMALL = {"hidden_size": 16, "mlp_dim": 16, "num_layers": 1, "num_heads": 2}
+LARGE = {"name": "tf_efficientnet_lite2", "num_classes": 2, "image_size": 48}
+
+
+def test_a_teacher_is_the_network_that_its_file_describes_and_else_the_large_one(tmp_path):
+    path = save_model(tmp_path, build_network(**VIT, **SMALL), architecture=VIT | SMALL, class_names=["a", "b"])
+    assert teacher_architecture(str(path), LARGE) == VIT | SMALL
+    torch.save({"model": nn.Linear(3, 2).state_dict()}, tmp_path / "weights.pt")
+    assert teacher_architecture(str(tmp_path / "weights.pt"), LARGE) == LARGE
+
+
+@pytest.mark.parametrize("described, words", [
+    ("a text", "doesn't describe a network"),
+    ({"name": "resnet18", "num_classes": "$print(1)"}, "can't be built|doesn't describe"),
+    ({"name": "vit_giant_patch14_dinov2", "num_classes": 2}, "more than the .* that its file can fill"),
+])  # fmt: skip
+def test_a_stranger_s_teacher_is_not_built_from_what_no_run_writes(tmp_path, described, words):
+    torch.save({"model": nn.Linear(3, 2).state_dict(), "architecture": described}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=words):
+        teacher_architecture(str(tmp_path / "model.pt"), LARGE)
+
+
+def test_a_teacher_has_to_take_images_of_this_size(tmp_path):
+    path = save_model(tmp_path, build_network(**VIT, **SMALL), architecture=VIT | SMALL, class_names=["a", "b"])
+    teacher = build_network(**VIT, **SMALL).train()
+    load_teacher(teacher, str(path), shape=(32, 32))
+    assert teacher.training
+    for shape in ((48, 48), (32, 32, 32)):
+        with pytest.raises(InputError, match=f"can't take images of {' x '.join(map(str, shape))} pixels .*image_size"):
+            load_teacher(teacher, str(path), shape=shape)

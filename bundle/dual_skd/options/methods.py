@@ -58,7 +58,7 @@ METHODS: dict[str, Method] = {
         "uniform", "uniform", "ema", "plain mean teacher: does the second selection add anything?", "first"
     ),
     "random_auxiliary": Method("uniform", "scratch", "ema", "the auxiliary starts from random weights"),
-    "distill": Method("uniform", "teacher", "frozen", "the fine-tuned large network teaches (set teacher_checkpoint)"),
+    "distill": Method("uniform", "teacher", "frozen", "a fine-tuned network teaches (set teacher_checkpoint)"),
     "single": Method("uniform", None, "none", "weight selection alone, plain fine-tuning"),
     "scratch": Method("scratch", None, "none", "random initialisation, plain training"),
 }

@@ -56,8 +56,8 @@ from dual_skd.options.methods import method
 from dual_skd.options.shared import REST, Copies, Machine, Reading
 
 NO_TEACHER = (
-    "method 'distill' needs a fine-tuned large network: train one with --small_options \"{}\" --method single and give "
-    "its models/model.pt as --teacher_checkpoint."
+    "method 'distill' needs a fine-tuned network as teacher, such as the large one: train it with --small_options "
+    '"{}" --method single and give its models/model.pt as --teacher_checkpoint.'
 )
 
 
@@ -205,7 +205,7 @@ class Distillation(Options):
     )
     selection_auxiliary: ElementRule | Literal["scratch", "teacher"] | None = option(
         None,
-        "which channels the auxiliary takes; `scratch`: random weights; `teacher`: the fine-tuned large network",
+        "which channels the auxiliary takes; `scratch`: random weights; `teacher`: the network of teacher_checkpoint",
         empty="by method",
     )
     selection_layers_auxiliary: LayerRule | Layers | None = option(
@@ -311,7 +311,7 @@ class Running(Machine):
 
     teacher_checkpoint: Place | None = option(
         None,
-        "for method `distill`: model.pt of a large network that was fine-tuned on the same classes",
+        "for method `distill`: model.pt of a network that was fine-tuned on the same classes, of any architecture",
         empty="none",
         path=True,
     )

@@ -50,7 +50,7 @@ _NAMES = {
     "dual_skd.training.progress": "EvaluationProgress TrainingProgress",
     "dual_skd.training.schedule": "refuse_rounds",
     "dual_skd.training.start": "initialise_pair",
-    "dual_skd.training.teacher": "load_teacher",
+    "dual_skd.training.teacher": "load_teacher teacher_architecture",
     "glob": "glob",
     "ignite.engine": "Events",
     "ignite.handlers": "EarlyStopping TerminateOnNan",

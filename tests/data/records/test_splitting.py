@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dual_skd.data.records.record import Record
@@ -20,7 +20,6 @@ def fold_sizes(parts: list[list[Record]], key: str) -> list[Counter]:
     return [Counter(getattr(record, key) for record in part) for part in parts]
 
 
-@settings(deadline=None)
 @given(
     members=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=80),
     fraction=st.floats(0, 1),
@@ -90,7 +89,6 @@ def test_folds_are_equal_in_every_site_too():
         assert abs(part["A"] - 30) <= 4 and abs(part["B"] - 15) <= 4 and abs(part["C"] - 15) <= 4
 
 
-@settings(deadline=None)
 @given(
     members=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 25)), min_size=1, max_size=80),
     folds=st.integers(2, 5),
