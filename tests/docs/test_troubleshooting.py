@@ -23,7 +23,7 @@ WITHIN_PYTHON = """
     metrics.definitions metrics.mcnemar metrics.net_benefit metrics.paired metrics.reliability_diagram
     metrics.resampling metrics.sample_size metrics.subgroups metrics.validation selection.check selection.copies
     selection.embedding selection.rules selection.view training.ema training.former_arguments training.label_free
-    training.losses training.task training.teacher
+    training.losses training.task
 """.split()  # of arguments of functions, by whoever calls them; serving.pytorch hands on what the readers say
 
 

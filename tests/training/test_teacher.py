@@ -124,5 +124,7 @@ def test_a_teacher_has_to_take_images_of_this_size(tmp_path):
     load_teacher(teacher, str(path), shape=(32, 32))
     assert teacher.training
     for shape in ((48, 48), (32, 32, 32)):
-        with pytest.raises(InputError, match=f"can't take images of {' x '.join(map(str, shape))} pixels .*image_size"):
+        with pytest.raises(
+            InputError, match=f"no teacher for images of {' x '.join(map(str, shape))} pixels .*image_size"
+        ):
             load_teacher(teacher, str(path), shape=shape)

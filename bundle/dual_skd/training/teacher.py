@@ -81,6 +81,7 @@ def load_teacher(
             f"teacher_checkpoint {checkpoint} doesn't fit the network named by large and large_options, or has other "
             f"classes ({reason}); give the model.pt of a run, which says which network it is."
         ) from error
+    logger.info("The teacher: %s from %s.", info.get("architecture", {}).get("name", "the large network,"), checkpoint)
     trained_with = completed(info["preprocessing"]) if info.get("preprocessing") else {}
     for name, value in plain_values(preprocessing or {}).items():
         if trained_with.get(name, value) != value:
@@ -97,7 +98,7 @@ def _require_takes(network: nn.Module, shape: Sequence[int], checkpoint: str) ->
             network.eval()(torch.zeros(1, 1, *shape, device=next(network.parameters()).device))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"teacher_checkpoint {checkpoint} can't take images of {' x '.join(map(str, shape))} pixels "
+            f"teacher_checkpoint {checkpoint} is no teacher for images of {' x '.join(map(str, shape))} pixels "
             f"({str(error).splitlines()[0].rstrip('.')}); give image_size the size that the teacher was trained with."
         ) from error
     finally:
