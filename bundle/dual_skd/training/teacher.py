@@ -39,6 +39,7 @@ def teacher_architecture(checkpoint: str, large: Mapping[str, Any]) -> dict[str,
         return dict(large)
     path = Path(checkpoint)
     require_buildable(own, path, most_bytes=WIDER * path.stat().st_size + OTHER_BYTES)
+    logger.info("The teacher is %s, from %s.", own["name"], checkpoint)
     return dict(own)
 
 
@@ -81,7 +82,6 @@ def load_teacher(
             f"teacher_checkpoint {checkpoint} doesn't fit the network named by large and large_options, or has other "
             f"classes ({reason}); give the model.pt of a run, which says which network it is."
         ) from error
-    logger.info("The teacher: %s from %s.", info.get("architecture", {}).get("name", "the large network,"), checkpoint)
     trained_with = completed(info["preprocessing"]) if info.get("preprocessing") else {}
     for name, value in plain_values(preprocessing or {}).items():
         if trained_with.get(name, value) != value:
@@ -97,9 +97,10 @@ def _require_takes(network: nn.Module, shape: Sequence[int], checkpoint: str) ->
         with torch.no_grad():
             network.eval()(torch.zeros(1, 1, *shape, device=next(network.parameters()).device))
     except (AssertionError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
             f"teacher_checkpoint {checkpoint} is no teacher for images of {' x '.join(map(str, shape))} pixels "
-            f"({str(error).splitlines()[0].rstrip('.')}); give image_size the size that the teacher was trained with."
+            f"({reason}); give image_size the size that the teacher was trained with."
         ) from error
     finally:
         network.train(training)
