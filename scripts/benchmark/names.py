@@ -61,6 +61,7 @@ ROWS = {
     "narrow_dual": "thinned layers, second network follows",
     "narrow_coupled": "thinned layers, dual model",
     "slow_large": "large network, rate 0.001",
+    "distill_rest": "large network as teacher, also on unlabelled images",
 }
 """Of the plan's rows. Unless the name says otherwise, a network starts from selected whole layers."""
 
@@ -77,6 +78,8 @@ DATA = {
     "brain_mri_vit": "Brain MRI, ViT",
     "chest_xray_vit": "Chest X-rays, ViT",
     "lung_ct_vit": "Lung CT, ViT",
+    "brain_mri_by_vit": "Brain MRI, taught by a ViT",
+    "chest_xray_by_vit": "Chest X-rays, taught by a ViT",
     "brain_mri_few": "Brain MRI, few labels",
     "chest_xray_few": "Chest X-rays, few labels",
     "brain_volumes": "Brain volumes",

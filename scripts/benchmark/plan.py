@@ -65,13 +65,15 @@ def read_plan(path: Path) -> Plan:
     wanted = [("row", row, plan["rows"]) for tier in plan["tiers"] for row in tier["rows"]]
     wanted += [("row", row[key], plan["rows"]) for row in plan["rows"].values() for key in ROW_REFERENCES if key in row]
     wanted += [("data set", data, plan["data"]) for tier in plan["tiers"] for data, _ in tier["on"]]
+    wanted += [("data set", data["teacher"], plan["data"]) for data in plan["data"].values() if "teacher" in data]
     for what, name, known in wanted:
         if name not in known:
             raise InputError(f"{path} names the {what} {name!r}, which it doesn't define; known: {', '.join(known)}.")
-    for tier in plan["tiers"]:
-        for data, fraction in tier["on"]:
-            if str(float(fraction)) not in plan["data"][data]["epochs"]:
-                raise InputError(f"{path}: {data} has no epochs for the fraction {fraction}; add them to its epochs.")
+    for cell in planned_cells(plan):
+        if str(cell.fraction) not in plan["data"][cell.data]["epochs"]:
+            raise InputError(
+                f"{path}: {cell.data} has no epochs for the fraction {cell.fraction}; add them to its epochs."
+            )
     return plan
 
 
@@ -89,9 +91,9 @@ def planned_cells(plan: Plan) -> list[Cell]:
 
 
 def needed_by(plan: Plan, cell: Cell) -> Cell | None:
-    """The cell whose model a cell starts from, if any."""
-    row = plan["rows"][cell.row].get("needs")
-    return replace(cell, row=row, learning_rate=None) if row else None
+    """The cell whose model a cell starts from, if any; a data set's ``teacher`` names the data set of that cell."""
+    row, data = plan["rows"][cell.row].get("needs"), plan["data"][cell.data].get("teacher", cell.data)
+    return replace(cell, data=data, row=row, learning_rate=None) if row else None
 
 
 def configs_of(plan: Plan, data: str) -> list[str]:

@@ -16,6 +16,25 @@ def test_cells_are_planned_one_seed_of_everything_after_the_other_and_what_is_ne
     assert found[4:] == [f"phantoms_0.5_{row}_{seed}" for seed in (0, 1) for row in ("single", "dual")]
 
 
+def test_a_teacher_can_be_of_a_data_set_that_prepares_the_same_images_in_another_way(plan):
+    def elsewhere(content):
+        content["data"]["larger"] = content["data"]["phantoms"] | {"epochs": {"0.5": 1}}
+        content["data"]["phantoms"]["teacher"] = "larger"
+        content["tiers"] = [{"on": [["phantoms", 0.5]], "rows": ["distill"], "seeds": [3]}]
+
+    found = planned_cells(read_plan(changed(plan, "elsewhere.json", elsewhere)))
+    assert [cell.id for cell in found] == ["larger_0.5_large_3", "phantoms_0.5_distill_3"]
+
+    def without_epochs(content):
+        elsewhere(content)
+        content["data"]["larger"]["epochs"] = {"1.0": 1}
+
+    with pytest.raises(InputError, match="larger has no epochs for the fraction 0.5"):
+        read_plan(changed(plan, "without_epochs.json", without_epochs))
+    with pytest.raises(InputError, match="names the data set 'none'"):
+        read_plan(changed(plan, "unknown.json", lambda content: content["data"]["phantoms"].update(teacher="none")))
+
+
 def test_the_plan_of_the_repository_is_complete_and_starts_with_the_decisive_cells():
     plan = read_plan(PLAN)
     cells = planned_cells(plan)
