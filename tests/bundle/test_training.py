@@ -139,12 +139,17 @@ def test_a_fine_tuned_network_teaches_the_large_one_or_another(tmp_path, run, ti
         torch.load(teacher, weights_only=True),
     )
     assert load_model(tmp_path / "s")[1]["architecture"]["channels"] == tiny["small_options"]["channels"]
-    rows = (Path(tiny["dataset_dir"]) / "datalist.csv").read_text().replace("nodule", "tumour")
-    (Path(tiny["dataset_dir"]) / "other_classes.csv").write_text(rows)
-    other = tiny | {"dataset_dir": str(Path(tiny["dataset_dir"]) / "other_classes.csv")}
-    with pytest.raises(Exception) as caught:
-        run("train.json", **other, output_dir=str(tmp_path / "o"), method="distill", teacher_checkpoint=str(teacher))
-    assert f"trained with class_names {NAMES}" in str(input_error_behind(caught.value))
+    rows = (Path(tiny["dataset_dir"]) / "datalist.csv").read_text()
+    for changed, reason in (
+        (rows.replace("nodule", "tumour"), f"trained with class_names {NAMES}"),
+        (rows.replace(",train", ",now").replace(",test", ",train").replace(",now", ",test"), "has learned from"),
+    ):
+        other = Path(tiny["dataset_dir"]) / "other.csv"
+        other.write_text(changed)
+        options = tiny | {"dataset_dir": str(other), "output_dir": str(tmp_path / "o")}
+        with pytest.raises(Exception) as caught:
+            run("train.json", **options, method="distill", teacher_checkpoint=str(teacher))
+        assert reason in str(input_error_behind(caught.value))
 
 
 def test_distill_without_a_teacher_says_how_to_get_one(tmp_path, run, tiny):

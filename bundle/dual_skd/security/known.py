@@ -20,7 +20,8 @@ _NAMES = {
     "dual_skd.api.results": "say",
     "dual_skd.data": """AugmentBatch BatchAugment DEMO_NAMES DataSource TolerantDataset cached_dataset
         choose_window demo_classes describe find_images image_transforms load_evaluation_records load_records
-        loader_workers look_at_sample paired paths_of patients_of refuse_unexpected save_split""",
+        loader_workers look_at_sample paired paths_of patients_of refuse_unexpected
+        require_unseen save_split""",
     "dual_skd.errors": "show_input_errors_plainly",
     "dual_skd.evaluation": "MeasuredImages evaluation_name",
     "dual_skd.evaluation.report": "ReportWriter",

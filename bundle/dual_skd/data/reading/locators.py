@@ -35,3 +35,9 @@ def split_locator(image: str | Path) -> tuple[Path, str]:
 def path_of(image: str | Path) -> Path:
     """The file or folder behind a locator."""
     return split_locator(image)[0]
+
+
+def real_place(image: str | Path) -> tuple[str, str]:
+    """Path, with links followed, and fragment of a locator: one image may be reached in several ways."""
+    path, fragment = split_locator(image)
+    return os.path.realpath(path), fragment

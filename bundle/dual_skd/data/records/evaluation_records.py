@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_skd.data.demo import DEMO_NAMES
-from dual_skd.data.reading.locators import split_locator
+from dual_skd.data.reading.locators import real_place
 from dual_skd.data.records.asked_images import refuse_demo
 from dual_skd.data.records.bad_files import usable_rows
 from dual_skd.data.records.datalist import SPLITS, DataList
@@ -143,28 +143,22 @@ def _refuse_known_patients(rows: Sequence[Row], seen: Sequence[Record], source: 
 
 def _holds(source: Source, records: Sequence[Record]) -> bool:
     """Tells whether a source has the images of all records, or the files and series that they are frames of."""
-    listed = {_real(row.image) for row in source.rows}
+    listed = {real_place(row.image) for row in source.rows}
     paths = {path for path, _ in listed}
-    images = (_real(record.image) for record in records)
+    images = (real_place(record.image) for record in records)
     return all(
         (path, fragment) in listed or (path, "") in listed or os.path.dirname(path) in paths
         for path, fragment in images
     )
 
 
-def _real(image: str) -> tuple[str, str]:
-    """Path, with links followed, and fragment of a locator: one image may be reached in several ways."""
-    path, fragment = split_locator(image)
-    return os.path.realpath(path), fragment
-
-
 def _new(records: list[Record], seen: Sequence[Record], source: Source, notes: list[str]) -> list[Record]:
     """The records of files that the model wasn't trained on."""
-    known = {_real(record.image) for record in seen}
+    known = {real_place(record.image) for record in seen}
     own: list[str] = []
     new: list[Record] = []
     for record in records:
-        if _real(record.image) in known:
+        if real_place(record.image) in known:
             own.append(record.image)
         else:
             new.append(record)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dual_skd.data.demo import DEMO_NAMES
-from dual_skd.data.reading.locators import split_locator
+from dual_skd.data.reading.locators import real_place, split_locator
 from dual_skd.data.records.bad_files import usable_rows
 from dual_skd.data.records.images_in import images_in
 from dual_skd.data.records.near_duplicate_filter import NearDuplicateFilter
@@ -192,19 +192,14 @@ def _by_pattern(rows: Sequence[Row], root: Path, pattern: str) -> list[Row]:
 
 def _new(records: Sequence[Record], splits: Mapping[str, Sequence[Record]]) -> list[Record]:
     """The records of images that are in no split, each once; links are followed."""
-    seen = {_real(record.image) for members in splits.values() for record in members}
+    seen = {real_place(record.image) for members in splits.values() for record in members}
     new = []
     for record in records:
-        place = _real(record.image)
+        place = real_place(record.image)
         if place not in seen:
             seen.add(place)
             new.append(record)
     return new
-
-
-def _real(image: str) -> tuple[str, str]:
-    path, fragment = split_locator(image)
-    return os.path.realpath(path), fragment
 
 
 def _of_other_patients(
