@@ -92,6 +92,7 @@ def test_the_row_of_a_method_says_what_was_not_given(name):
         row.update,
     )
     assert (found.temperature, found.skd_weight) == (row.temperature, row.skd_weight)
+    assert (found.unlabelled_loss, found.unlabelled_weight) == (row.unlabelled_loss, row.unlabelled_weight)
     assert found.selection_layers_auxiliary == row.layers and found.fine_tune_epochs == (2 if row.fine_tunes else 0)
     given = training(method=name, temperature=7.0, update="frozen", fine_tune_epochs=1, **needed)
     assert (given.temperature, given.update, given.fine_tune_epochs) == (7.0, "frozen", 1)

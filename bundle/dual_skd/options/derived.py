@@ -36,6 +36,8 @@ def _follows(options: Training, multi_label: bool | None) -> dict[str, Any]:
         "update": row.update,
         "temperature": row.temperature,
         "skd_weight": row.skd_weight,
+        "unlabelled_loss": row.unlabelled_loss,
+        "unlabelled_weight": row.unlabelled_weight,
         "fine_tune_epochs": epochs // 5 if row.fine_tunes else 0,
         "patience": epochs,
         "fit": "pad" if options.spacing is None else None,

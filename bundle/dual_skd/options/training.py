@@ -233,14 +233,17 @@ class Unlabelled(Options):
         words=(REST,),
         everyday=True,
     )
-    unlabelled_loss: UnlabelledLoss = option(
-        "hard",
+    unlabelled_loss: UnlabelledLoss | None = option(
+        None,
         "what a network learns there of the other one: `hard`: its class (cross pseudo supervision, Chen et al. 2021); "
         "`soft`: its probabilities, at the temperature of the distillation. A moving average teaches as a mean "
         "teacher; a single network learns its own class (self-training)",
+        empty="by method",
     )
-    unlabelled_weight: Limit = option(
-        1.0, "weight of that loss; it rises and falls with that of the distillation, see skd_ramp and fine_tune_epochs"
+    unlabelled_weight: Limit | None = option(
+        None,
+        "weight of that loss; it rises and falls with that of the distillation, see skd_ramp and fine_tune_epochs",
+        empty="by method",
     )
     unlabelled_ratio: Count = option(1, "images without label per labelled image in a batch")
     unlabelled_confidence: PartOf = option(
@@ -376,11 +379,11 @@ class Training(
             raise InputError("class_weights and logit_adjustment do the same work; leave out one of the two.")
         if any(axis >= self.spatial_dims for axis in self.flip_axes):
             raise InputError(f"flip_axes is {self.flip_axes}; expected axes of 0 to {self.spatial_dims - 1}.")
-        auxiliary = self.selection_auxiliary or method(self.method).auxiliary
-        if auxiliary == "teacher" and self.teacher_checkpoint is None:
+        row = method(self.method)
+        if (self.selection_auxiliary or row.auxiliary) == "teacher" and self.teacher_checkpoint is None:
             raise InputError(NO_TEACHER)
-        update = self.update or method(self.method).update
-        if self.unlabelled_loss == "soft" and update == "none" and not self.unlabelled_strength:
+        update, learned = self.update or row.update, self.unlabelled_loss or row.unlabelled_loss
+        if learned == "soft" and update == "none" and not self.unlabelled_strength:
             raise InputError(
                 f"unlabelled_loss is 'soft', but method {self.method!r} has one network, which agrees with itself on "
                 "one view; choose 'hard', a method with two networks, or an unlabelled_strength of 1 or more."
