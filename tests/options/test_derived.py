@@ -15,6 +15,7 @@ from dual_skd.options import (
     settings,
     training,
     training_command,
+    weight_files,
 )
 
 OTHER = {  # a value of every option that isn't its default
@@ -128,3 +129,19 @@ def test_options_of_a_former_version_are_named_where_a_run_used_them():
         "dual-skd train demo -o OUT --epochs 3  # the run had compensate 64, freeze_norm True, which this version no "
         "longer has"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "files"),
+    [
+        ({"pretrained": "wheel"}, {}),
+        ({"pretrained": "a.pt"}, {"pretrained": "a.pt"}),
+        ({"pretrained": "a.pt", "method": "scratch"}, {}),
+        ({"pretrained": "a.pt", "method": "coupled", "teacher_checkpoint": "t.pt"}, {"pretrained": "a.pt"}),
+        ({"method": "distill", "teacher_checkpoint": "t.pt"}, {"teacher_checkpoint": "t.pt"}),
+        ({"selection_student": "scratch", "pretrained": "a.pt"}, {"pretrained": "a.pt"}),  # of the auxiliary
+        ({"selection_auxiliary": "teacher", "update": "none", "teacher_checkpoint": "t.pt"}, {}),
+    ],
+)
+def test_the_weights_that_a_run_starts_or_learns_from(given, files):
+    assert weight_files(dict(training(**given))) == files == weight_files(made(**given))

@@ -18,7 +18,6 @@ _HOME = {
     "paths_of": "records.evaluation_records",
     "patients_of": "records.evaluation_records",
     "load_split": "records.split_file",
-    "require_unseen": "records.earlier_run",
     "save_split": "records.split_file",
     "check_records": "checking.findings",
     "Findings": "checking.findings",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dual_skd.options.derived import chosen, completed, marks, removed, resolved, settings
+from dual_skd.options.derived import chosen, completed, marks, removed, resolved, settings, weight_files
 from dual_skd.options.kinds import Options, choices_of, takes
 from dual_skd.options.methods import METHODS, method
 from dual_skd.options.reading import evaluation, prediction, read, training
@@ -36,6 +36,7 @@ __all__ = [
     "takes",
     "training",
     "training_command",
+    "weight_files",
     "words_of",
 ]
 __getattr__, _ = on_first_use(__name__, {}, former={"refuse_unknown": "dual_skd.runs.command_line"})

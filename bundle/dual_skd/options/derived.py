@@ -51,6 +51,23 @@ def settings(options: Training, *, multi_label: bool) -> dict[str, Any]:
     return {name: value for name, value in values.items() if marks(Training)[name].config is None}
 
 
+def weight_files(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The files of weights that the networks of a run start or learn from, by the option that names them.
+
+    Args:
+        settings: of a run, all that follow from others filled in.
+    """
+    rules = {settings.get("selection_student")}
+    if settings.get("update") != "none":
+        rules.add(settings.get("selection_auxiliary"))
+    pretrained, teacher = (str(settings.get(name) or "") for name in ("pretrained", "teacher_checkpoint"))
+    words = marks(Training)["pretrained"].words
+    selects = rules - {None, "scratch", "teacher"}
+    files = {"pretrained": pretrained if selects and pretrained not in words else ""}
+    files["teacher_checkpoint"] = teacher if "teacher" in rules else ""
+    return {option: file for option, file in files.items() if file}
+
+
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a run or a model's preprocessing, with values for options that came later."""
     found = {"fit": "stretch" if settings.get("spacing") is None else None, **settings}

@@ -16,7 +16,7 @@ KNOWN = {
     "multi_gpu_evaluate.json": "d85908dc454a63f8783909e90ed4b3bb8d723cb8c5f0f8a0ee51dc4820a11efb",
     "multi_gpu_train.json": "78dfec6429f2d8d6571fa1cec1a1ada147fd9a9968150a584d1c9cdbb3fdab46",
     "resume.json": "0c4812a0982792ba45872f31e5291cb492a561b7ff0d4f0b11665080ded85e21",
-    "train.json": "6b6dc3881207ee9ce6659cc340c59cfa6b535646da74771161f82ce91c73038f",
+    "train.json": "952344a436b7dd28437af01dd8098960bf3a4895f122a5c8ddaa89df37375c93",
     "vit.json": "ec0fe344c33e2499cc5f076183250da949d71283797d3e3c1eacf903326bf434",
     "volume.json": "a9bb42f59218841251c70d7a68f0b1d53a167947b0c8b07fdb6e11d6bf766bb5",
 }

@@ -20,15 +20,14 @@ _NAMES = {
     "dual_skd.api.results": "say",
     "dual_skd.data": """AugmentBatch BatchAugment DEMO_NAMES DataSource TolerantDataset cached_dataset
         choose_window demo_classes describe find_images image_transforms load_evaluation_records load_records
-        loader_workers look_at_sample paired paths_of patients_of refuse_unexpected
-        require_unseen save_split""",
+        loader_workers look_at_sample paired paths_of patients_of refuse_unexpected save_split""",
     "dual_skd.errors": "show_input_errors_plainly",
     "dual_skd.evaluation": "MeasuredImages evaluation_name",
     "dual_skd.evaluation.report": "ReportWriter",
     "dual_skd.evaluation.robustness": "RobustnessRecorder",
     "dual_skd.networks": "build_network require_architecture",
     "dual_skd.networks.pretrained": "require_files",
-    "dual_skd.options": "evaluation prediction settings training",
+    "dual_skd.options": "evaluation prediction settings training weight_files",
     "dual_skd.runs": "MetricsRecorder score",
     "dual_skd.runs.bad_numbers": "tensorboard_scalars",
     "dual_skd.runs.best_model": "BestModelSaver",

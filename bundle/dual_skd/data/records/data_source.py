@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.earlier_run import require_unseen
 from dual_skd.data.records.training_records import load_records
 
 
@@ -23,6 +24,8 @@ class DataSource:
         class_names: the classes in label order, where they are known before the images; the labels have to be among
             them.
         read: reads the data set, as ``load_records`` does.
+        weights: files of weights, by the option that names them, that mustn't have learned from validation or test
+            images, see :func:`~dual_skd.data.records.earlier_run.require_unseen`.
         options: of ``read``.
     """
 
@@ -32,16 +35,18 @@ class DataSource:
         *,
         class_names: Sequence[str] | None = None,
         read: Callable[..., DataList] = load_records,
+        weights: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         self._known = tuple(class_names or ())
-        self._read = partial(read, class_names=class_names, **options)
-        self._dataset_dir = dataset_dir
+        self._load = read
+        self._weights = dict(weights or {})
+        self._options = {"dataset_dir": dataset_dir, "class_names": class_names, **options}
 
     @cached_property
     def read(self) -> DataList:
         """The data set, read once."""
-        return self._read(dataset_dir=self._dataset_dir)
+        return self._read()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -54,6 +59,11 @@ class DataSource:
     def elsewhere(self, dataset_dir: str | Path, **options: Any) -> DataList:
         """Another data set, read with the same options but those given."""
         return self._read(dataset_dir=dataset_dir, **options)
+
+    def _read(self, **options: Any) -> DataList:
+        data = self._load(**self._options | options)
+        require_unseen(data, self._weights)
+        return data
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
