@@ -184,10 +184,11 @@ def test_any_value_is_in_the_command_of_a_run_which_makes_the_same_run(name, dat
     value = example_of(data.draw, name)
     with_it = {
         "fold": {"folds": 1000}, "selection_student": {"method": "dual"}, "image_size": {"spatial_dims": 3},
-        "method": {"teacher_checkpoint": "model.pt"}, "selection_auxiliary": {"teacher_checkpoint": "model.pt"},
+        "teacher_checkpoint": {"method": "distill"},
     }.get(name, {})  # fmt: skip
+    teacher = {"teacher_checkpoint": "model.pt"} if value in ("distill", "teacher") else {}
     try:
-        run = options.resolved(options.read(Training, {name: value} | with_it))
+        run = options.resolved(options.read(Training, {name: value} | with_it | teacher))
     except InputError as error:
         assume(not re.search("a list of [23] for|window is", str(error)))
         raise
@@ -198,7 +199,8 @@ def test_any_value_is_in_the_command_of_a_run_which_makes_the_same_run(name, dat
     again = options.resolved(options.read(Training, parsed(*command[2:])))
     assert options.settings(again, multi_label=multi_label) == in_capitals(made)
     option = f"--{name.replace('_', '-')}"
-    others = options.settings(options.resolved(options.read(Training, with_it)), multi_label=multi_label)
+    beside = {} if name == "teacher_checkpoint" else with_it  # a teacher and its method need each other
+    others = options.settings(options.resolved(options.read(Training, beside)), multi_label=multi_label)
     if name not in ("dataset_dir", "output_dir") and name in made and made[name] != others[name]:
         assert any(word.partition("=")[0] == option for word in command)
 

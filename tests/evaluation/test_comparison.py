@@ -217,3 +217,26 @@ def test_options_that_differ_are_those_that_both_runs_know_without_paths(run_fol
     pair = (replace(run, run={"config": config}) for run, config in zip((one, other), (first, second), strict=True))
     # a run of a version before the option fit squeezed its images
     assert different_options(*pair) == {"epochs": (2, 3), "fit": ("stretch", "pad")}
+
+
+def test_files_of_weights_that_differ_are_told_without_their_paths_and_images_without_labels_by_number(run_folder):
+    runs = two(run_folder)
+
+    def pair(first: dict, second: dict, unlabelled: tuple[int, int] = (0, 0)):
+        chosen = zip(runs, (first, second), unlabelled, strict=True)
+        return [
+            replace(run, run={"config": config}, datalist=run.datalist | {"unlabelled": [{"image": "u.png"}] * count})
+            for run, config, count in chosen
+        ]
+
+    taught = {"selection_auxiliary": "teacher", "teacher_checkpoint": "/t/model.pt", "unlabelled_loss": "soft"}
+    alone = {"selection_auxiliary": "complement", "teacher_checkpoint": None, "unlabelled_loss": "hard"}
+    differ = {"selection_auxiliary": ("teacher", "complement"), "teacher_checkpoint": ("a file", "none")}
+    assert different_options(*pair(taught, alone)) == differ  # without such images their loss makes no difference
+    assert different_options(*pair(taught, taught, (160, 0))) == {"unlabelled": ("160 images", "0 images")}
+    more = differ | {"unlabelled_loss": ("soft", "hard"), "unlabelled": ("160 images", "1 image")}
+    assert different_options(*pair(taught, alone, (160, 1))) == more
+    other = taught | {"teacher_checkpoint": "/u/model.pt"}
+    assert different_options(*pair(taught, other)) == {"teacher_checkpoint": ("a file", "another file")}
+    own = {"selection_student": "uniform", "pretrained": "/p/weights.pt"}
+    assert different_options(*pair(own | {"pretrained": "wheel"}, own)) == {"pretrained": ("none", "a file")}

@@ -51,7 +51,10 @@ def test_missing_runs_and_splits_are_said_with_what_there_is(run_folder, tmp_pat
     directory = run_folder()
     with pytest.raises(InputError, match="no folder"):
         read_run(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="predictions_val.csv; evaluated are test: choose one"):
+    with pytest.raises(
+        InputError,
+        match="predictions_val.csv; make them: dual-skd evaluate .* --split val, or choose .* as split: test",
+    ):
         read_run(directory, "val")
     (directory / "predictions_test.csv").unlink()
     with pytest.raises(InputError, match="make them: dual-skd evaluate "):

@@ -40,6 +40,15 @@ def test_unreadable_files_are_named(tmp_path, name, content, words):
         load_state_file(tmp_path / name)
 
 
+def test_the_folder_of_a_run_and_a_file_beside_its_models_lead_to_its_model(tmp_path):
+    model = tmp_path / "run" / "models" / "model.pt"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    for given in ("run", "run/model.pt"):
+        with pytest.raises(InputError, match=f"did you mean {model}"):
+            load_state_file(tmp_path / given)
+
+
 def test_pickled_code_is_never_run(tmp_path):
     path = tmp_path / "module.pt"
     torch.save(nn.Linear(1, 1), path)

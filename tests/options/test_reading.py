@@ -120,6 +120,7 @@ def test_all_that_is_wrong_is_said_at_once():
     ({"fold": 1}, "fold is 1; expected 0 without folds."),
     ({"loss": "focal", "label_smoothing": 0.1}, "focal loss takes no label smoothing"),
     ({"method": "distill"}, "give its models/model.pt as --teacher_checkpoint"),
+    ({"teacher_checkpoint": "t.pt"}, "method 'coupled' has no teacher; choose method distill, or leave it out"),
     ({"flip_axes": [2]}, "flip_axes is [2]; expected axes of 0 to 1."),
     ({"class_weights": True, "logit_adjustment": 1.0}, "class_weights and logit_adjustment do the same work"),
 ])  # fmt: skip
@@ -153,5 +154,4 @@ def test_one_network_has_nothing_soft_to_learn_from_itself_on_one_view():
     assert training(unlabelled="rest", unlabelled_loss="soft").unlabelled == "rest"
     taught = training(method="distill", teacher_checkpoint="model.pt")
     assert (taught.unlabelled_loss, taught.unlabelled_weight) == ("soft", 3.0)  # as measured, docs/experiments.md
-    with pytest.raises(InputError, match="unlabelled_loss is 'soft', but method 'distill' has one network"):
-        training(method="distill", teacher_checkpoint="model.pt", update="none")
+    assert training(method="distill", teacher_checkpoint="model.pt", update="none").unlabelled_loss == "hard"

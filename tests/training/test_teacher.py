@@ -67,6 +67,14 @@ def test_a_teacher_that_is_not_there_or_of_other_classes_is_refused(tmp_path):
             load_teacher(nn.Linear(3, 2), checkpoint)
 
 
+def test_the_weights_of_a_whole_other_network_are_refused_in_few_words(tmp_path):
+    network = nn.Sequential(*[nn.Linear(3, 3) for _ in range(500)])
+    torch.save({"model": nn.Linear(3, 2).state_dict()}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"has other classes \(.*\.\.\.\); give models/model.pt of a run") as caught:
+        load_teacher(network, str(tmp_path / "other.pt"))
+    assert len(str(caught.value)) < len(str(tmp_path)) + 300
+
+
 @pytest.mark.parametrize("of_images, words", [
     ({"class_names": ["b", "c", "z"], "multi_label": False}, "class_names ['a', 'b', 'c'], but here it is ['b'"),
     ({"class_names": ["a", "c", "b"], "multi_label": False}, "['a', 'c', 'b']"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.errors import InputError
 from dual_skd.evaluation.analysis.per_patient import files_per_patient
 from dual_skd.evaluation.run_files import RunFiles
@@ -21,7 +22,8 @@ from dual_skd.metrics.mcnemar import match_tables, mcnemar_test
 from dual_skd.metrics.paired import SIGNIFICANCE, holm
 from dual_skd.metrics.predictions import PredictionTable
 from dual_skd.metrics.resampling import patient_numbers
-from dual_skd.options import Training, completed, marks
+from dual_skd.options import Training, completed, marks, weight_files
+from dual_skd.options.training import Unlabelled
 from dual_skd.utils.wording import counted, metric_words, of_patients
 
 NOT_TESTED = "not tested: chance alone raises a calibration error, that of the surer method more"
@@ -143,14 +145,28 @@ def _patients(images: Sequence[str], runs: Sequence[RunFiles]) -> list[str]:
 
 
 def different_options(one: RunFiles, other: RunFiles) -> dict[str, tuple[Any, Any]]:
-    """Options of training that the two runs have different values of, without paths; only those that both know."""
+    """Options of training that the two runs have different values of; only those that both know.
+
+    Paths aren't told. Of files of weights it says that they differ, and of images without labels how many there were.
+    """
     first, second = (completed(run.run.get("config") or {}) for run in (one, other))
-    places = {name for name, one in marks(Training).items() if one.path}
-    return {
+    counts = [len(run.datalist.get(UNLABELLED) or []) for run in (one, other)]
+    untold = {name for name, mark in marks(Training).items() if mark.path}
+    untold |= set() if any(counts) else Unlabelled.model_fields.keys()  # which had nothing to act on
+    found = {
         name: (value, second[name])
         for name, value in first.items()
-        if name in second and value != second[name] and name not in places
+        if name in second and value != second[name] and name not in untold
     }
+    files = [weight_files(settings) for settings in (first, second)]
+    for name in sorted({*files[0], *files[1]}):
+        before, after = (given.get(name) for given in files)
+        if before != after:
+            another = "another file" if before else "a file"
+            found[name] = "a file" if before else "none", another if after else "none"
+    if counts[0] != counts[1]:
+        found["unlabelled"] = counted(counts[0], "image"), counted(counts[1], "image")
+    return found
 
 
 def _calibrated_apart(one: RunFiles, other: RunFiles, names: tuple[str, str]) -> str:

@@ -124,8 +124,9 @@ def read_run(
     if not path.is_file():
         known = sorted(file.stem.removeprefix("predictions_") for file in directory.glob("predictions_*.csv"))
         known = [name for name in known if not name.endswith("_auxiliary") and name != "validation"]
-        made = f"make them: dual-skd evaluate {quoted(directory)}"
-        remedy = f"evaluated are {', '.join(known)}: choose one as split" if known else made
+        made = f"make them: dual-skd evaluate {quoted(directory)}" + " --split val" * (split == "val")
+        others = f"choose one of those evaluated as split: {', '.join(known)}" if known else ""
+        remedy = ", or ".join(filter(None, [made if split in SECTIONS or not known else "", others]))
         raise InputError(f"There are no predictions {path}; {remedy}.")
     datalist = read_json(directory / "datalist.json")
     section, own, records = measured_records(directory, split)

@@ -139,7 +139,9 @@ def require_file(path: str | Path, *, words: Sequence[str] = ()) -> Path:
     """The path of an existing weights file, by its name; see :func:`load_state_file`."""
     path = expanded(path)
     if not path.is_file():
-        near = did_you_mean(str(path), [*words, *map(str, _siblings(path))])
+        in_run = path / "models" / "model.pt", path.parent / "models" / path.name
+        of_run = next((one for one in in_run if one.is_file()), None)
+        near = f" (did you mean {of_run}?)" if of_run else did_you_mean(str(path), [*words, *map(str, _siblings(path))])
         choices = [", ".join(words), "the path of a .safetensors, .pt or .pth file"]
         raise InputError(f"No weights file {str(path)!r}{near}; give {' or '.join(filter(None, choices))}.")
     if path.suffix not in ENDINGS:

@@ -36,7 +36,7 @@ def _follows(options: Training, multi_label: bool | None) -> dict[str, Any]:
         "update": row.update,
         "temperature": row.temperature,
         "skd_weight": row.skd_weight,
-        "unlabelled_loss": row.unlabelled_loss,
+        "unlabelled_loss": "hard" if (options.update or row.update) == "none" else row.unlabelled_loss,
         "unlabelled_weight": row.unlabelled_weight,
         "fine_tune_epochs": epochs // 5 if row.fine_tunes else 0,
         "patience": epochs,

@@ -224,7 +224,7 @@ class Unlabelled(Options):
 
     unlabelled: Place | None = option(
         None,
-        "images without labels, which the networks [teach each other](howto/unlabelled.md): a folder, a table, an .npz "
+        "images without labels, on which [another network teaches](howto/unlabelled.md): a folder, a table, an .npz "
         "file; or `rest`: the images of your data that have no label, and the training images that train_fraction "
         "leaves out, without theirs",
         empty="those of the split `unlabelled`, if the data have one",
@@ -317,6 +317,7 @@ class Running(Machine):
         "for method `distill`: model.pt of a network that was fine-tuned on the same classes, of any architecture",
         empty="none",
         path=True,
+        everyday=True,
     )
     fresh: Switch = option(False, "start a new run in a folder that already holds one", free=True)
     resume_from: Place | None = option(
@@ -380,10 +381,16 @@ class Training(
         if any(axis >= self.spatial_dims for axis in self.flip_axes):
             raise InputError(f"flip_axes is {self.flip_axes}; expected axes of 0 to {self.spatial_dims - 1}.")
         row = method(self.method)
-        if (self.selection_auxiliary or row.auxiliary) == "teacher" and self.teacher_checkpoint is None:
+        has_teacher = (self.selection_auxiliary or row.auxiliary) == "teacher"
+        if has_teacher and self.teacher_checkpoint is None:
             raise InputError(NO_TEACHER)
-        update, learned = self.update or row.update, self.unlabelled_loss or row.unlabelled_loss
-        if learned == "soft" and update == "none" and not self.unlabelled_strength:
+        if not has_teacher and self.teacher_checkpoint is not None:
+            raise InputError(
+                f"teacher_checkpoint is given, but method {self.method!r} has no teacher; choose method distill, or "
+                "leave it out."
+            )
+        update = self.update or row.update
+        if self.unlabelled_loss == "soft" and update == "none" and not self.unlabelled_strength:
             raise InputError(
                 f"unlabelled_loss is 'soft', but method {self.method!r} has one network, which agrees with itself on "
                 "one view; choose 'hard', a method with two networks, or an unlabelled_strength of 1 or more."

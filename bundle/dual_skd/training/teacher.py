@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,10 @@ def load_teacher(
     try:
         unwrap(network).load_state_dict(state)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
+        reason = textwrap.shorten(str(error).splitlines()[1], 120, placeholder=" ...")
         raise InputError(
-            f"teacher_checkpoint {checkpoint} doesn't fit the network named by large and large_options, or has other "
-            f"classes ({reason}); give the model.pt of a run, which says which network it is."
+            f"teacher_checkpoint {checkpoint} isn't the network that it is taken for, or has other classes ({reason}); "
+            "give models/model.pt of a run, which says which network it is."
         ) from error
     trained_with = completed(info["preprocessing"]) if info.get("preprocessing") else {}
     for name, value in plain_values(preprocessing or {}).items():
