@@ -31,7 +31,7 @@ OTHER = {  # a value of every option that isn't its default
     "method": "dual", "selection_student": "random",
     "selection_auxiliary": "scratch", "selection_layers_auxiliary": [[0, 2], [1]], "update": "frozen",
     "momentum": 0.9, "momentum_warmup": False, "temperature": 5.0, "skd_weight": 0.5, "skd_ramp": 0.1,
-    "unlabelled": "/data/more", "unlabelled_loss": "soft", "unlabelled_weight": 2.0, "unlabelled_ratio": 3,
+    "unlabelled": "/data/more", "unlabelled_loss": "hard", "unlabelled_weight": 2.0, "unlabelled_ratio": 3,
     "unlabelled_confidence": 0.9, "unlabelled_strength": 1.5,
     "batch_size": 8, "accumulation_steps": 2, "learning_rate": 0.01, "weight_decay": 0.1,
     "loss": "focal", "class_weights": True, "logit_adjustment": 1.0, "label_smoothing": 0.1, "rotate": 5.0,
@@ -97,7 +97,8 @@ def test_the_row_of_a_method_says_what_was_not_given(name):
         row.update,
     )
     assert (found.temperature, found.skd_weight) == (row.temperature, row.skd_weight)
-    assert (found.unlabelled_loss, found.unlabelled_weight) == (row.unlabelled_loss, row.unlabelled_weight)
+    learned = ("hard", 1.0) if row.update == "none" else ("soft", 3.0)
+    assert (found.unlabelled_loss, found.unlabelled_weight) == learned
     assert found.selection_layers_auxiliary == row.layers and found.fine_tune_epochs == (2 if row.fine_tunes else 0)
     given = training(method=name, temperature=7.0, update="frozen", fine_tune_epochs=1, **needed)
     assert (given.temperature, given.update, given.fine_tune_epochs) == (7.0, "frozen", 1)

@@ -152,6 +152,4 @@ def test_one_network_has_nothing_soft_to_learn_from_itself_on_one_view():
         training(method="single", unlabelled_loss="soft")
     assert training(method="single", unlabelled_loss="soft", unlabelled_strength=1.0).unlabelled_strength == 1
     assert training(unlabelled="rest", unlabelled_loss="soft").unlabelled == "rest"
-    taught = training(method="distill", teacher_checkpoint="model.pt")
-    assert (taught.unlabelled_loss, taught.unlabelled_weight) == ("soft", 3.0)  # as measured, docs/experiments.md
-    assert training(method="distill", teacher_checkpoint="model.pt", update="none").unlabelled_loss == "hard"
+    assert training(update="none").unlabelled_loss == "hard" and training(unlabelled_loss="hard").unlabelled_weight == 1

@@ -27,8 +27,6 @@ class Method:
         temperature: of the distillation.
         skd_weight: of the distillation against the labels' loss, once it has ramped up.
         fine_tunes: whether the distillation fades out over the last epochs, so that labels alone finish the training.
-        unlabelled_loss: what is learned on images without labels, the teaching network's class or its probabilities.
-        unlabelled_weight: of that loss against the labels' loss, once it has ramped up.
     """
 
     student: str
@@ -39,8 +37,6 @@ class Method:
     temperature: float = 2.0
     skd_weight: float = 1.0
     fine_tunes: bool = True
-    unlabelled_loss: str = "hard"
-    unlabelled_weight: float = 1.0
 
 
 METHODS: dict[str, Method] = {
@@ -62,14 +58,7 @@ METHODS: dict[str, Method] = {
         "uniform", "uniform", "ema", "plain mean teacher: does the second selection add anything?", "first"
     ),
     "random_auxiliary": Method("uniform", "scratch", "ema", "the auxiliary starts from random weights"),
-    "distill": Method(
-        "uniform",
-        "teacher",
-        "frozen",
-        "a fine-tuned network teaches (set teacher_checkpoint)",
-        unlabelled_loss="soft",
-        unlabelled_weight=3.0,
-    ),
+    "distill": Method("uniform", "teacher", "frozen", "a fine-tuned network teaches (set teacher_checkpoint)"),
     "single": Method("uniform", None, "none", "weight selection alone, plain fine-tuning"),
     "scratch": Method("scratch", None, "none", "random initialisation, plain training"),
 }

@@ -235,14 +235,15 @@ class Unlabelled(Options):
     )
     unlabelled_loss: UnlabelledLoss | None = option(
         None,
-        "what a network learns there of the other one: `hard`: its class (cross pseudo supervision, Chen et al. 2021); "
-        "`soft`: its probabilities, at the temperature of the distillation. A moving average teaches as a mean "
-        "teacher; a single network learns its own class (self-training)",
+        "what a network learns there of the other one: `soft`: its probabilities, at the temperature of the "
+        "distillation; `hard`: its class (cross pseudo supervision, Chen et al. 2021). A moving average teaches as a "
+        "mean teacher; a single network learns its own class (self-training), `hard`",
         empty="by method",
     )
     unlabelled_weight: Limit | None = option(
         None,
-        "weight of that loss; it rises and falls with that of the distillation, see skd_ramp and fine_tune_epochs",
+        "weight of that loss, 1 for `hard`; it rises and falls with that of the distillation, see skd_ramp and "
+        "fine_tune_epochs",
         empty="by method",
     )
     unlabelled_ratio: Count = option(1, "images without label per labelled image in a batch")
