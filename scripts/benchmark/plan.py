@@ -66,6 +66,9 @@ def read_plan(path: Path) -> Plan:
     wanted += [("row", row[key], plan["rows"]) for row in plan["rows"].values() for key in ROW_REFERENCES if key in row]
     wanted += [("data set", data, plan["data"]) for tier in plan["tiers"] for data, _ in tier["on"]]
     wanted += [("data set", data["teacher"], plan["data"]) for data in plan["data"].values() if "teacher" in data]
+    across = [cell for pair in plan.get("claims", {}).get("across", []) for cell in pair]
+    wanted += [("data set", data, plan["data"]) for data, _, _ in across]
+    wanted += [("row", row, plan["rows"]) for _, _, row in across]
     for what, name, known in wanted:
         if name not in known:
             raise InputError(f"{path} names the {what} {name!r}, which it doesn't define; known: {', '.join(known)}.")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dual_skd.errors import InputError
 from dual_skd.metrics.classification import classification_metrics
 from dual_skd.metrics.paired import Difference, paired_differences
 from scripts.benchmark.plan import Plan, outdated_cells
@@ -177,31 +178,38 @@ class Results:
         control: str,
         network: str = "student",
         first_seed: int = 0,
+        of: tuple[str, float] | None = None,
     ) -> dict[str, Difference]:
         """Paired differences to the control's student, over the seeds that both have; empty without any.
 
         Args:
             network: as of :meth:`predictions`; one of :data:`CORRECTIONS` is compared with the same of the control.
             first_seed: earlier ones don't count.
+            of: data set and fraction of the control, if it was trained otherwise; the test images are the same.
+
+        Raises:
+            InputError: the test images aren't the same.
         """
-        read = network in CORRECTIONS
-        if row == control and (read or network == "student"):
+        read, there = network in CORRECTIONS, of or (data, fraction)
+        if row == control and there == (data, fraction) and (read or network == "student"):
             return {}
         own = self.of(data, fraction, row, "student" if read else network)
-        seeds = sorted(seed for seed in own.keys() & self.of(data, fraction, control).keys() if seed >= first_seed)
+        seeds = sorted(seed for seed in own.keys() & self.of(*there, control).keys() if seed >= first_seed)
         pairs = [
             (
                 self.predictions(data, fraction, row, seed, network),
-                self.predictions(data, fraction, control, seed, network if read else "student"),
+                self.predictions(*there, control, seed, network if read else "student"),
             )
             for seed in seeds
         ]
         pairs = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
         if not pairs:
             return {}
+        if self._stored(data, fraction).get("images") != self._stored(*there).get("images"):
+            raise InputError(f"{data} and {there[0]} have other test images; compare rows that have the same.")
         one, other = (np.stack(side) for side in zip(*pairs, strict=True))
         labels, patients = self.labels(data, fraction), self.patients(data, fraction)
-        asked = (data, float(fraction), row, control, network, first_seed)
+        asked = (data, float(fraction), row, *there, control, network, first_seed)
         if asked not in self._compared:
             self._compared[asked] = paired_differences(
                 one, other, labels, metrics=COMPARED_METRICS, patients=patients, new_trainings=True

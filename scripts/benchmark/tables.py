@@ -156,26 +156,33 @@ def row_names() -> list[str]:
 
 
 def comparisons(results: Results) -> list[str]:
-    """The pairs of rows that the plan's claims name as ``compared``, as one Markdown table; empty without any.
+    """The pairs of rows that the plan's claims name as ``compared`` and ``across``, as one Markdown table.
 
-    On the columns of the plan's ``prices``, else where images are ``scarce``. A pair may name the first seed that
-    counts, where earlier ones were looked at before the others were asked for.
+    Those that are compared, on the columns of the plan's ``prices``, else where images are ``scarce``. A pair may name
+    the first seed that counts, where earlier ones were looked at before the others were asked for. A pair across tables
+    names the data set, fraction and row of both. Empty without any pair.
     """
     wanted = results.plan["claims"]
+    places = [(data, float(share)) for data, share in results.plan.get("prices", {"on": wanted["scarce"]})["on"]]
+    asked = [
+        (place, row, place, other, later[0] if later else 0)
+        for row, other, *later in wanted.get("compared", [])
+        for place in places
+    ]
+    asked += [
+        ((one, float(s)), row, (two, float(t)), other, 0) for (one, s, row), (two, t, other) in wanted.get("across", [])
+    ]
     lines = []
-    for row, other, *later in wanted.get("compared", []):
-        for data, fraction in results.plan.get("prices", {"on": wanted["scarce"]})["on"]:
-            first = later[0] if later else 0
-            difference = results.differences(data, fraction, row, other, first_seed=first)
-            if difference:
-                seeds = results.of(data, fraction, row).keys() & results.of(data, fraction, other).keys()
-                counted = sorted(seed for seed in seeds if seed >= first)
-                which = f" (from {first} on)" if later else ""
-                place = f"{data}, {fraction:.0%}{results.mark(data, fraction)}"
-                cells = [f"`{row}` minus `{other}`", place, f"{len(counted)}{which}"]
-                cells += [_difference(difference[name], None) for name in COMPARED_METRICS]
-                calibrated = results.differences(data, fraction, row, other, "calibrated", first)
-                lines.append(table_row(cells + [_difference(calibrated.get(name), None) for name in ("nll", "ece")]))
+    for place, row, there, other, first in asked:
+        difference = results.differences(*place, row, other, first_seed=first, of=there)
+        if difference:
+            counted = [seed for seed in results.of(*place, row).keys() & results.of(*there, other) if seed >= first]
+            names = [f"{data}, {share:.0%}{results.mark(data, share)}" for data, share in dict.fromkeys([place, there])]
+            which = f" (from {first} on)" if first else ""
+            cells = [f"`{row}` minus `{other}`", " minus ".join(names), f"{len(counted)}{which}"]
+            cells += [_difference(difference[name], None) for name in COMPARED_METRICS]
+            calibrated = results.differences(*place, row, other, "calibrated", first, there)
+            lines.append(table_row(cells + [_difference(calibrated.get(name), None) for name in ("nll", "ece")]))
     head = [
         "compared",
         "data",

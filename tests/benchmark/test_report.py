@@ -5,8 +5,10 @@ import json
 import re
 
 import numpy as np
+import pytest
 from tiny_benchmark import lines
 
+from dual_skd.errors import InputError
 from scripts.benchmark import report
 from scripts.benchmark.claims import claims
 from scripts.benchmark.plan import read_plan
@@ -114,6 +116,22 @@ def test_pairs_of_rows_are_compared(done, plan):
     auc = results.differences("phantoms", 1.0, "dual", "single")["macro_auc"]
     assert first.startswith("| `dual` minus `single` | phantoms, 100% | 1 | ") and f"| {auc.value:+.3f} (" in first
     assert second.startswith("| `dual` minus `large` | phantoms, 100% | 1 | ")
+
+
+def test_rows_of_two_tables_are_compared_where_their_test_images_are_the_same(done, plan):
+    content = read_plan(plan)
+    content["claims"] |= {"across": [[["sharper", 1.0, "dual"], ["phantoms", 1.0, "single"]]]}
+    results = Results(done / "results", content)
+    assert comparisons(results) == []
+    results.lines = [*results.lines, *(line | {"data": "sharper"} for line in results.lines)]
+    results._loaded["sharper", 1.0] = dict(results._stored("phantoms", 1.0))
+    *_, line = comparisons(results)
+    auc = results.differences("phantoms", 1.0, "dual", "single")["macro_auc"]
+    assert line.startswith("| `dual` minus `single` | sharper, 100% minus phantoms, 100% | 1 | ")
+    assert f"| {auc.value:+.3f} (" in line
+    results._loaded["sharper", 1.0]["images"] = np.array("others")
+    with pytest.raises(InputError, match="sharper and phantoms have other test images"):
+        comparisons(results)
 
 
 def test_a_pair_can_be_compared_over_the_seeds_that_came_later_alone(done, plan):
