@@ -239,4 +239,7 @@ def test_files_of_weights_that_differ_are_told_without_their_paths_and_images_wi
     other = taught | {"teacher_checkpoint": "/u/model.pt"}
     assert different_options(*pair(taught, other)) == {"teacher_checkpoint": ("a file", "another file")}
     own = {"selection_student": "uniform", "pretrained": "/p/weights.pt"}
-    assert different_options(*pair(own | {"pretrained": "wheel"}, own)) == {"pretrained": ("none", "a file")}
+    assert different_options(*pair(own | {"pretrained": "wheel"}, own)) == {"pretrained": ("wheel", "a file")}
+    assert different_options(*pair(own | {"pretrained": "hub"}, own | {"pretrained": "none"})) == {
+        "pretrained": ("hub", "none")
+    }

@@ -158,15 +158,19 @@ def different_options(one: RunFiles, other: RunFiles) -> dict[str, tuple[Any, An
         for name, value in first.items()
         if name in second and value != second[name] and name not in untold
     }
-    files = [weight_files(settings) for settings in (first, second)]
-    for name in sorted({*files[0], *files[1]}):
-        before, after = (given.get(name) for given in files)
-        if before != after:
-            another = "another file" if before else "a file"
-            found[name] = "a file" if before else "none", another if after else "none"
+    for name in ("pretrained", "teacher_checkpoint"):
+        (before, one_file), (after, other_file) = (_weights(settings, name) for settings in (first, second))
+        if (before, one_file) != (after, other_file):
+            found[name] = before, "another file" if before == after else after
     if counts[0] != counts[1]:
         found["unlabelled"] = counted(counts[0], "image"), counted(counts[1], "image")
     return found
+
+
+def _weights(settings: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """What may be told of the weights that an option names: a word, ``a file`` or ``none``; and the file, if any."""
+    file, given = weight_files(settings).get(name, ""), settings.get(name)
+    return ("a file" if file else given if given in marks(Training)[name].words else "none"), file
 
 
 def _calibrated_apart(one: RunFiles, other: RunFiles, names: tuple[str, str]) -> str:
