@@ -104,10 +104,15 @@ def test_a_misspelt_option_ends_a_workflow_before_anything_is_read_or_written(wo
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["pretrained", "teacher_checkpoint"])
-def test_weights_that_are_not_there_end_a_training_before_anything_is_read_or_written(workflow, tmp_path, name):
+@pytest.mark.parametrize(("name", "method"), [("pretrained", "coupled"), ("teacher_checkpoint", "distill")])
+def test_weights_that_are_not_there_end_a_training_before_anything_is_read_or_written(workflow, tmp_path, name, method):
     with pytest.raises(Exception) as caught:
-        given = {name: str(tmp_path / "gone.pt"), "dataset_dir": "nowhere", "output_dir": str(tmp_path / "run")}
+        given = {
+            name: str(tmp_path / "gone.pt"),
+            "method": method,
+            "dataset_dir": "nowhere",
+            "output_dir": str(tmp_path / "run"),
+        }
         workflow("train.json", **given).initialize()
     assert str(input_error_behind(caught.value)).startswith(f"No weights file '{tmp_path / 'gone.pt'}'")
     assert not list(tmp_path.iterdir())

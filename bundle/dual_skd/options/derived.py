@@ -29,7 +29,7 @@ def _follows(options: Training, multi_label: bool | None) -> dict[str, Any]:
     """The values of options that follow from others."""
     row = method(options.method)
     epochs = options.epochs * options.rounds
-    learned = options.unlabelled_loss or ("hard" if (options.update or row.update) == "none" else "soft")
+    learned = "hard" if (options.update or row.update) == "none" else "soft"
     return {
         "selection_student": row.student,
         "selection_auxiliary": row.auxiliary,
@@ -38,7 +38,7 @@ def _follows(options: Training, multi_label: bool | None) -> dict[str, Any]:
         "temperature": row.temperature,
         "skd_weight": row.skd_weight,
         "unlabelled_loss": learned,
-        "unlabelled_weight": 3.0 if learned == "soft" else 1.0,
+        "unlabelled_weight": 3.0 if (options.unlabelled_loss or learned) == "soft" else 1.0,
         "fine_tune_epochs": epochs // 5 if row.fine_tunes else 0,
         "patience": epochs,
         "fit": "pad" if options.spacing is None else None,
