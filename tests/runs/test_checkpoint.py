@@ -361,6 +361,20 @@ def test_a_run_from_before_the_choice_of_fit_goes_on_as_it_was(stopped):
         find(stopped, settings=SETTINGS | {"fit": "pad"})
 
 
+@pytest.mark.parametrize(("images", "goes_on"), [(0, True), (5, False)])
+def test_options_of_images_without_labels_count_where_there_are_some(stopped, images, goes_on):
+    states = read_tensors(stopped / NEWEST)
+    states["run"] |= {"unlabelled_loss": "hard"}
+    torch.save(states, stopped / NEWEST)
+    (stopped / "run.json").write_text(f'{{"unlabelled_images": {images}}}')
+    settings = SETTINGS | {"unlabelled_loss": "soft"}
+    if goes_on:
+        assert find(stopped, settings=settings).iteration == 7
+        return
+    with pytest.raises(InputError, match="other settings: unlabelled_loss hard, now soft"):
+        find(stopped, settings=settings)
+
+
 def test_a_run_of_a_former_version_goes_on_where_it_used_nothing_that_is_gone(stopped):
     states = read_tensors(stopped / NEWEST)
     states["run"] |= {"compensate": 0, "freeze_norm": False}

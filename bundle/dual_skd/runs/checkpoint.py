@@ -21,6 +21,7 @@ from torch import nn
 from dual_skd.errors import FULL_DISK_ERRORS, InputError
 from dual_skd.networks.inspect import unwrap
 from dual_skd.options import Training, chosen, completed, marks, removed
+from dual_skd.options.training import Unlabelled
 from dual_skd.runs.bad_numbers import in_any_process
 from dual_skd.runs.distributed import several_processes
 from dual_skd.runs.random_state import ResumableSampler, random_state, set_random_state
@@ -347,7 +348,10 @@ def _require_same_run(former: Mapping[str, Any], now: Mapping[str, Any], folder:
             f"that began it, or {remedy}."
         )
     former = completed(former)
-    names = [name for name in now if name in former and name not in WITHOUT_INFLUENCE and former[name] != now[name]]
+    without_influence = {*WITHOUT_INFLUENCE}
+    if read_json(folder / "run.json").get("unlabelled_images") == 0:  # nor here, as the data are the same
+        without_influence |= Unlabelled.model_fields.keys()
+    names = [name for name in now if name in former and name not in without_influence and former[name] != now[name]]
     derived = Training.model_fields.keys() - chosen(former).keys() - chosen(now).keys()  # from others that are named
     names = [name for name in names if name not in derived] or names
     different = [

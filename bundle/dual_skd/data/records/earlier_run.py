@@ -11,6 +11,7 @@ from typing import Any
 
 from dual_skd.data.reading.locators import real_place
 from dual_skd.data.records.datalist import DataList
+from dual_skd.data.records.image_files import holds_run
 from dual_skd.data.records.record import Record
 from dual_skd.data.records.rows import UNLABELLED, first_few
 from dual_skd.data.records.split_file import SECTIONS
@@ -56,7 +57,7 @@ def require_unseen(data: DataList, weights: Mapping[str, str]) -> None:
 def _runs_behind(file: Path, known: set[Path]) -> Iterator[Path]:
     """The folder of the run that a file of weights is of, and those of the runs whose weights that one had."""
     folders = [folder for place in (file.absolute(), file.resolve()) for folder in place.parents]
-    run = next((folder for folder in folders if all((folder / name).is_file() for name in _FILES)), None)
+    run = next(filter(holds_run, folders), None)
     if run is None or run.resolve() in known:
         return
     known.add(run.resolve())
@@ -64,9 +65,6 @@ def _runs_behind(file: Path, known: set[Path]) -> Iterator[Path]:
     config = _content(run / "run.json").get("config")
     for before in weight_files(config).values() if isinstance(config, dict) else ():
         yield from _runs_behind(expanded(before), known)
-
-
-_FILES = ("run.json", "datalist.json")
 
 
 def _content(path: Path) -> dict[str, Any]:
