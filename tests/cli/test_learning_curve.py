@@ -83,7 +83,7 @@ def test_small_shares_get_more_epochs_up_to_a_limit():
 
 def test_a_run_is_two_commands_and_the_data_options_are_used_up(tmp_path):
     values = {"patient_pattern": "(p)", "val_fraction": 0.3, "keep_twins": True, "image_size": 128}
-    runs = Runs(tmp_path, 12, words_of_runs(values, ["volume"]))
+    runs = Runs(tmp_path, 12, {"coupled": words_of_runs("coupled", values, ["volume"])})
     train, evaluate = runs.commands_of(Cell("coupled", 0.25, 1))
     out = str(tmp_path / "runs" / "coupled_0.25_1")
     assert train == [
@@ -215,10 +215,36 @@ def test_what_is_set_run_by_run_is_no_option(curve, capsys, word):
 
 
 def test_a_config_says_nothing_of_single_runs(curve, tmp_path, capsys):
-    (tmp_path / "mine.yaml").write_text("seed: 5\nrotate: 3.0\nmethod: dual\n")
+    (tmp_path / "mine.yaml").write_text("seed: 5\nrotate: 3.0\nepochs: 3\n")
     assert curve(Recorded(), "--config", str(tmp_path / "mine.yaml")) == 1
-    assert "learning-curve sets seed and method itself; leave that out of" in capsys.readouterr().err
+    assert "learning-curve sets seed and epochs itself; leave that out of" in capsys.readouterr().err
     assert not (tmp_path / "curve").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--method distill --teacher-checkpoint teacher.pt --unlabelled-loss soft",
+        "--method coupled --update ema --momentum 0.9 --temperature 2 --selection-layers-auxiliary first",
+    ],
+)
+def test_plain_fine_tuning_goes_without_the_options_of_a_second_network(curve, tmp_path, words):
+    (tmp_path / "mine.yaml").write_text("rotate: 3.0\n")
+    words = [*words.split(), "--fractions", "1", "--seeds", "1", "--config", str(tmp_path / "mine.yaml")]
+    runs = Recorded()
+    assert curve(runs, *words) == 0
+    single, other = runs.trained
+    own = {"data", "output_dir", "epochs", "train_fraction", "seed", "method", "rotate"}
+    assert single.keys() == own and single["method"] == "single" and single["rotate"] == other["rotate"] == 3.0
+    assert len(other) == len(own) + (len(words) - 6) // 2 - 1
+    Training.model_validate({name: value for name, value in single.items() if name != "data"})
+    assert curve(again := Recorded(), *words) == 0 and not again.trained
+
+
+def test_the_method_may_stand_in_a_config(curve, tmp_path):
+    (tmp_path / "mine.yaml").write_text("method: dual\n")
+    assert curve(runs := Recorded(), "--fractions", "1", "--seeds", "1", "--config", str(tmp_path / "mine.yaml")) == 0
+    assert [run["method"] for run in runs.trained] == ["single", "dual"]
 
 
 def test_a_command_leaves_its_output_and_the_reason_why_it_failed(tmp_path):

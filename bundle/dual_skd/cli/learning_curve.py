@@ -25,9 +25,10 @@ from typing import Any
 from dual_skd.cli.shared import add_option_files, write_lines
 from dual_skd.errors import InputError
 from dual_skd.evaluation.learning_curve import CONTROL, METRICS, Cell, Measured, by_share, closing_lines, write
-from dual_skd.options import Training, read, words_of
+from dual_skd.options import Training, words_of
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Copies, Reading
+from dual_skd.options.training import Distillation
 from dual_skd.runs.lock import held
 from dual_skd.runs.workflow import TRAIN, Gathered
 from dual_skd.serving.export.worker import last_error
@@ -36,11 +37,13 @@ from dual_skd.utils.wording import counted
 
 MAX_EPOCH_FACTOR = 8  # a share gets at most so many times the epochs of the whole set
 DIVISION_SOURCE = "split_made_of.json"
-BY_THE_RUN = ("dataset_dir", "output_dir", "epochs", "method", "seed", "train_fraction")  # set for each run
+BY_THE_RUN = ("dataset_dir", "output_dir", "epochs", "seed", "train_fraction")  # set for each run
 OF_RUNS = [name for name in Training.model_fields if name not in (*BY_THE_RUN, "fresh", "resume_from")]
 # with which the shared division is made; the second, runs need as well
 OF_DIVISION = (*Reading.model_fields, *Copies.model_fields, "test_fraction", "frame", "spatial_dims")
 OF_BOTH = (*Copies.model_fields, "spatial_dims", "val_fraction")
+# of which plain fine-tuning has none
+OF_A_SECOND_NETWORK = {*Distillation.model_fields, "unlabelled_loss", "teacher_checkpoint"} - {"selection_student"}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -57,9 +60,6 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per share and method (default: 3)")
     parser.add_argument(
         "--epochs", type=int, default=12, metavar="N", help="of the whole set; small shares get more (default: 12)"
-    )
-    parser.add_argument(
-        "--method", default="coupled", metavar="NAME", help=f"compared with {CONTROL} (default: coupled)"
     )
     parser.add_argument(
         "--minutes", type=float, default=600, metavar="X", help="no run is started after them (default: 600)"
@@ -82,13 +82,14 @@ def make_curve(args: argparse.Namespace, wanted: Gathered, curve: Path) -> int:
     """Makes the division and the runs that are missing, and returns the exit code of :func:`main`."""
     divide_once(args.data, of_division(wanted.options), curve / "split.json")
     make_folder(curve / "runs")
+    methods = tuple(dict.fromkeys((CONTROL, wanted.options.method)))
+    runs = Runs(curve, args.epochs, {method: words_of_runs(method, wanted.values, args.preset) for method in methods})
     cells = [
         Cell(method, fraction, seed)
         for seed in range(args.seeds)
         for fraction in dict.fromkeys(args.fractions)
-        for method in dict.fromkeys((CONTROL, args.method))
+        for method in methods
     ]
-    runs = Runs(curve, args.epochs, words_of_runs(wanted.values, args.preset))
     failed: dict[Cell, str] = {}
     stopped: Any = 0
     try:
@@ -113,7 +114,6 @@ def refuse_impossible(args: argparse.Namespace) -> None:
     """Raises an InputError for arguments out of range, before anything is read."""
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise InputError(f"Fractions are above 0 and at most 1, found {' '.join(map(str, args.fractions))}.")
-    read(Training, {"method": args.method})
     if not args.minutes >= 0:
         raise InputError(f"Expected minutes of at least 0, found {args.minutes}.")
     if args.seeds < 1 or args.epochs < 1:
@@ -128,9 +128,14 @@ def of_division(options: Training) -> dict[str, Any]:
     return {name: getattr(options, name) for name in OF_DIVISION if getattr(options, name) != getattr(Training(), name)}
 
 
-def words_of_runs(values: Mapping[str, Any], presets: Sequence[str]) -> list[str]:
-    """The options of every run as words: all that were given but those of the division."""
-    left = {name: value for name, value in values.items() if name not in (*OF_DIVISION, "dataset_dir", "val_fraction")}
+def words_of_runs(method: str, values: Mapping[str, Any], presets: Sequence[str]) -> list[str]:
+    """The options of every run of a method as words: all that were given but those of the division.
+
+    The control goes without those of a second network: a teacher, or how the networks teach each other.
+    """
+    of_others = OF_A_SECOND_NETWORK if method == CONTROL else {"method"}
+    used_up = {*OF_DIVISION, "dataset_dir", "val_fraction", *of_others}
+    left = {name: value for name, value in values.items() if name not in used_up}
     left |= {name: value for name, value in values.items() if name in OF_BOTH}
     presets = [word for name in presets for word in ("--preset", name)]
     return [*presets, *words_of(left, Training.model_fields, places=True)]
@@ -188,11 +193,11 @@ class Runs:
     Args:
         curve: folder of the curve.
         epochs: of the whole set.
-        options: words of further options of training, for all runs.
+        options: words of further options of training, by method.
     """
 
-    def __init__(self, curve: Path, epochs: int, options: Sequence[str]) -> None:
-        self.curve, self.epochs, self.options = curve, epochs, list(options)
+    def __init__(self, curve: Path, epochs: int, options: Mapping[str, Sequence[str]]) -> None:
+        self.curve, self.epochs, self.options = curve, epochs, options
 
     def place(self, cell: Cell, ending: str = "") -> Path:
         """``output_dir`` of a run, or a file beside it."""
@@ -202,7 +207,7 @@ class Runs:
         """The words that make a run what it is, without places."""
         epochs = epochs_of(cell.fraction, self.epochs)
         own = ["--method", cell.method, "--epochs", epochs, "--train-fraction", cell.fraction, "--seed", cell.seed]
-        return [*map(str, own), *self.options]
+        return [*map(str, own), *self.options[cell.method]]
 
     def commands_of(self, cell: Cell) -> list[list[str]]:
         """The commands of a run: training, and evaluating."""
