@@ -476,3 +476,34 @@ def test_few_images_are_given_epochs_of_300_steps_or_more(images, options, epoch
 def test_the_command_on_the_demo_is_the_one_of_the_pages():
     data = DataList("demo", ("a", "b"), {"train": [], "val": [], "test": []}, "")
     assert next_command(parser_of("check").parse(["demo"]), data, {}, Counter(train=9)).endswith("train demo -o output")
+
+
+@pytest.mark.parametrize("place", ["a split", "a folder"])
+def test_images_without_labels_are_checked_and_come_into_the_clean_list(dataset, tmp_path, capsys, place):
+    more = dataset / "unlabelled" if place == "a split" else tmp_path / "more"
+    more.mkdir()
+    for seed in range(20, 23):
+        picture(seed).save(more / f"{seed}.png")
+    (more / "bad.png").write_bytes(b"words")
+    words = [dataset, *(["--unlabelled", more] if place == "a folder" else [])]
+    train = ["train", *map(str, words), "-o", str(tmp_path / "o"), "--epochs", "1"]
+    assert main(train) == 1
+    refusal = capsys.readouterr().err
+    assert "bad.png: the content is plain text" in refusal and f"`dual-skd check {dataset}`, with this" in refusal
+    assert ("images without labels, lists" in refusal) == (place == "a folder")
+    clean = tmp_path / "clean.csv"
+    assert run(*words, "--clean-list", clean) == 1
+    said = capsys.readouterr().out
+    assert (
+        "bad.png (unlabelled): the content is plain text" in said
+        and "11 images are left; 1 image can't be used" in said
+    )
+    assert [line.split() for line in said.splitlines() if line.strip().startswith("unlabelled ")] == [
+        ["unlabelled", "4", "unknown"]
+    ]
+    assert "unlabelled" not in training_options(said)
+    data = load_records(clean)
+    assert sorted(os.path.basename(one.image) for one in data.unlabelled) == ["20.png", "21.png", "22.png"]
+    (more / "bad.png").unlink()
+    assert run(*words) == 0
+    assert training_options(capsys.readouterr().out).get("unlabelled") == (str(more) if place == "a folder" else None)

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dual_skd.cli.shared import add_findings_file, require_other_file, write_lines
+from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.errors import InputError, visible
 from dual_skd.options import Training, command, read
 from dual_skd.options.arguments import Parser, add_options, given
 from dual_skd.options.shared import Reading
-from dual_skd.options.training import Images
+from dual_skd.options.training import Images, Unlabelled
 from dual_skd.runs.workflow import TRAIN
 from dual_skd.utils.files import write_csv, write_json, write_text
 from dual_skd.utils.log import silenced
@@ -29,7 +30,9 @@ from dual_skd.utils.wording import closing, counted, quoted
 if TYPE_CHECKING:
     from dual_skd.data.checking.findings import Findings, Group
     from dual_skd.data.records.datalist import DataList
+    from dual_skd.data.records.record import Record
 
+WHERE_UNLABELLED = ("unlabelled",)
 NETWORK_INPUT = ("image_size", "window", "spacing", "fit")  # options that no list of images answers
 OFFENDERS_SHOWN = 10  # offenders per kind in the terminal; all of them stand in the JSON file and in the fix list
 REPORT_COLUMNS = 120
@@ -48,6 +51,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--no-twins", action="store_true", help="don't look for copies among the images")
     add_options(parser, Images)
     add_options(parser, Reading)
+    add_options(parser, Unlabelled, WHERE_UNLABELLED)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -55,12 +59,16 @@ def main(args: argparse.Namespace) -> int:
     from dual_skd.data.checking.findings import COLUMNS, check_records, dimensions_of_nearly_all
     from dual_skd.data.checking.salvage import load_for_check
 
-    of_images, of_reading = given(args, Images), given(args, Reading)
-    options = read(Training, of_images | of_reading)
+    asked = given(args, Images) | given(args, Reading) | given(args, Unlabelled, WHERE_UNLABELLED)
+    options = read(Training, asked)
     reading = {name: getattr(options, name) for name in Reading.model_fields}
     with silenced("dual_skd.data.records.training_records"):  # the report says it all
         data, known = load_for_check(
-            args.dataset_dir, spatial_dims=options.spatial_dims, frame=options.frame, **reading
+            args.dataset_dir,
+            spatial_dims=options.spatial_dims,
+            frame=options.frame,
+            unlabelled=options.unlabelled,
+            **reading,
         )
     _spare(data, args.dataset_dir, [args.page, args.json, args.fix_list, args.clean_list])
     with _without_remarks_of_decoders():
@@ -91,17 +99,18 @@ def main(args: argparse.Namespace) -> int:
         kept = Counter({split: len(of_split) for split, of_split in splits.items()})
         left = counted(len(records), "image is", "images are")
         rows += [("clean list", args.clean_list), ("", "; ".join([f"{left} left", *notes]))]
-        trains = bool(records) if data.multi_label else len({record.label for record in records}) > 1
+        labels = [record.label for record in records if record.label is not None]
+        trains = bool(labels) if data.multi_label else len(set(labels)) > 1
     elif not (findings.ok or dimensions):
         rows.append(("clean list", "--clean-list FILE.csv writes one of what is left to train on."))
     if dimensions:
-        following = check_again(args, of_images | of_reading | {"spatial_dims": dimensions})
+        following = check_again(args, asked | {"spatial_dims": dimensions})
     elif trains or args.clean_list is None:
-        following = next_command(args, data, of_images | of_reading, kept if trains else None)
+        following = next_command(args, data, asked, kept if trains else None)
     else:  # too little is left
         following = ""
     if args.page is not None:
-        _write_page(args, data, findings, of_images, verdict, following)
+        _write_page(args, data, findings, given(args, Images), verdict, following)
     write_lines(*lines, *closing(verdict, rows, following).splitlines())
     return 0 if findings.ok else 1
 
@@ -194,13 +203,14 @@ def notes_on(data: DataList, findings: Findings) -> list[str]:
 def _table_of_counts(data: DataList, findings: Findings) -> Iterator[str]:
     rows = [["", *map(visible, data.class_names), "images", "patients"]]
     divided = bool(data.val or data.test)
-    for split, counts in findings.counts.items():
-        records = data.splits[split]
-        if not records:
-            continue
+    of_splits: list[tuple[str, list[Record], Sequence[object]]] = [
+        (split if divided else "all", data.splits[split], list(counts.values()))
+        for split, counts in findings.counts.items()
+    ]
+    for name, records, counts in [*of_splits, (UNLABELLED, data.unlabelled, [""] * data.num_classes)]:
         patients = len({record.patient for record in records if record.patient})
-        name = split if divided else "all"
-        rows.append([name, *map(str, counts.values()), str(len(records)), str(patients) if patients else "unknown"])
+        if records:
+            rows.append([name, *map(str, counts), str(len(records)), str(patients or "unknown")])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if sum(widths) + 2 * len(widths) > 2 * REPORT_COLUMNS:  # a table of very many classes can't be read in a terminal
         rows = [[row[0], *row[-2:]] for row in rows]
@@ -266,7 +276,7 @@ def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> Non
         InputError: a file that is to be written is part of the data, or is named twice.
     """
     written = [path.resolve() for path in outputs if path is not None]
-    taken = [given_as, *(record.image for split in data.splits.values() for record in split)]
+    taken = [given_as, *(record.image for split in (*data.splits.values(), data.unlabelled) for record in split)]
     for path in written:
         table = [path] if str(path) in data.source else []  # which names the table in a folder
         require_other_file(path, [*taken, *table], "data")

@@ -9,7 +9,7 @@ from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.record import Record
 
 
-def record(name: str, label: int | list[float] = 0, patient: str = "") -> Record:
+def record(name: str, label: int | list[float] | None = 0, patient: str = "") -> Record:
     return Record(f"/d/{name}", label, patient)
 
 
@@ -75,3 +75,19 @@ def test_the_list_of_a_set_with_several_labels_has_a_column_per_class(tmp_path):
     assert file.read_text().splitlines() == [
         "image,well,ill,split,patient,site", "/d/a,1,0,,,", "/d/b,0,0,,,", "/d/c,0,1,,,"
     ]  # fmt: skip
+
+
+def test_images_without_labels_stay_where_they_can_be_used():
+    given = data([record("a")], [record("x")], unlabelled=[record("u", None), record("v", None)])
+    records, notes = clean_records(given, found(unreadable="v"))
+    assert kept(records) == "axu" and [one.image for one in records["unlabelled"]] == ["/d/u"]
+    assert notes == ["1 image can't be used"]
+
+
+def test_images_without_labels_are_a_split_of_the_list(tmp_path):
+    file, splits = tmp_path / "clean.csv", {"train": [record("a", 1)], "unlabelled": [record("u", None, "p")]}
+    write_clean_list(data([record("a", 1)], []), splits, file)
+    assert file.read_text().splitlines()[1:] == ["/d/a,ill,,,", "/d/u,,unlabelled,p,"]
+    splits["train"] = [record("a", [0.0, 1.0])]
+    write_clean_list(data([record("a")], [], multi_label=True), splits, file)
+    assert file.read_text().splitlines()[1:] == ["/d/a,0,1,,,", "/d/u,,,unlabelled,p,"]

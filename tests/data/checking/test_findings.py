@@ -51,6 +51,18 @@ def test_a_clean_set_has_no_findings(dataset):
     assert findings.counts["val"] == {"normal": 0, "nodule": 0}  # an empty split lacks no class
 
 
+def test_images_without_labels_are_looked_at_but_copies_of_them_are_left_to_training(dataset):
+    (dataset / "unlabelled").mkdir()
+    for name in ("train", "test"):
+        Image.open(dataset / name / "normal" / "0.png").save(dataset / "unlabelled" / f"{name}.png")
+    (dataset / "unlabelled" / "bad.png").write_bytes(b"words")
+    findings = check_records(as_given(dataset))
+    assert findings.unreadable == [
+        {"image": "unlabelled/bad.png", "split": "unlabelled", "problem": "the content is plain text, which isn't read"}
+    ]
+    assert len(findings.offenders) == 1 and findings.counts["train"] == {"normal": 6, "nodule": 6}
+
+
 def test_copies_across_splits_are_errors_and_all_are_listed(dataset):
     source = Image.open(dataset / "train" / "normal" / "0.png")
     source.save(dataset / "test" / "normal" / "exact.png")

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dual_skd.data.checking.findings import Findings
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.record import Record
+from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.utils.files import write_csv
 from dual_skd.utils.spelling import is_empty_cell
 from dual_skd.utils.wording import counted
@@ -27,16 +29,19 @@ def clean_records(data: DataList, findings: Findings) -> tuple[dict[str, list[Re
 
     Files that can't be used are removed. Of near duplicates, over all splits, one stays: that of the test split if
     there is one. None stays where their labels differ. Of a patient in several splits, the images of one split stay.
+    Images without labels stay if they can be used: training looks for copies and patients among them by itself.
 
     Args:
         data: the data set as given.
         findings: of the whole check, with the search for near duplicates.
 
     Returns:
-        (records per split, in the order of the data; sentences that count the removed images).
+        (records per split, in the order of the data, also of "unlabelled" if there are any; sentences that count the
+        removed images).
     """
     records = {data.relative(record.image): record for split in SPLITS for record in data.splits[split]}
     split_of = {data.relative(record.image): split for split in SPLITS for record in data.splits[split]}
+    without_labels = {data.relative(record.image): record for record in data.unlabelled}
     unusable = {one["image"] for one in findings.unreadable}
     removed = dict.fromkeys(unusable, UNUSABLE)
     for group in duplicate_groups([(pair["image"], pair["twin"]) for pair in findings.twins]):
@@ -55,7 +60,9 @@ def clean_records(data: DataList, findings: Findings) -> tuple[dict[str, list[Re
             removed[name] = OTHER_SPLIT
     notes = [counted(number, *reason) for reason, number in Counter(removed.values()).items()]
     left = [name for name in records if name not in removed]
-    return {split: [records[name] for name in left if split_of[name] == split] for split in SPLITS}, notes
+    kept = {split: [records[name] for name in left if split_of[name] == split] for split in SPLITS}
+    usable = [record for name, record in without_labels.items() if name not in unusable]
+    return kept | ({UNLABELLED: usable} if usable else {}), notes
 
 
 def duplicate_groups(pairs: Sequence[tuple[str, str]]) -> list[set[str]]:
@@ -79,8 +86,11 @@ def write_clean_list(data: DataList, splits: Mapping[str, Sequence[Record]], pat
     for split, records in splits.items():
         for record in records:
             positive = [data.class_names[label] for label in record.positive_labels]
-            values = [int(name in positive) for name in labels] if data.multi_label else positive
-            rows.append([Path(record.image), *values, split if divided else "", record.patient, record.site])
+            values: Sequence[Any] = [int(name in positive) for name in labels] if data.multi_label else positive
+            if split == UNLABELLED:
+                values = [""] * len(labels)
+            name = split if divided or split == UNLABELLED else ""
+            rows.append([Path(record.image), *values, name, record.patient, record.site])
     write_csv(path, rows, private=True)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from dual_skd.data.checking.finding_kinds import KINDS, OF_FILES, ORDER
@@ -17,6 +18,7 @@ from dual_skd.data.reading.formats import CONVERTIBLE, FORMATS, WORKBOOKS, conte
 from dual_skd.data.reading.inspection import FileFacts, inspect_all
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.image_files import is_junk
+from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.data.records.splitting import divide, far_from_asked
 from dual_skd.utils.wording import counted
 
@@ -160,14 +162,16 @@ def check_records(
     """
     records = [record for split in SPLITS for record in data.splits[split]]
     images = [record.image for record in records]
+    unlabelled = [record.image for record in data.unlabelled]  # training knows by itself which of them to leave out
     signatures = Signatures(images, spatial_dims=data.spatial_dims) if twins and finder is None else None
     if facts is None:
         facts = inspect_all(images, data.spatial_dims, also=signatures.add if signatures else None)
+        facts |= inspect_all(unlabelled, data.spatial_dims)
     usable = [record for record in records if not facts[record.image].problem]
     of_usable = [facts[record.image] for record in usable]
     collector = _Collector(data)
     collector.add_oddities(known)
-    for one in (facts[image] for image in images):
+    for one in (facts[image] for image in [*images, *unlabelled]):
         if one.problem:
             collector.add(one.problem, one.image, one.detail, remedy=one.remedy)
     for doubt in [*data.doubts, *_doubts_on_test_set(data)]:
@@ -200,7 +204,9 @@ def dimensions_of_nearly_all(data: DataList, findings: Findings) -> int | None:
     words = f"--spatial-dims {other}", f"it has {other} axes"  # others have too many axes for either
     wrong = [one for one in findings.offenders if one["kind"] == "wrong_dims"]
     wrong = [one for one in wrong if any(part in one["detail"] for part in words)]
-    return other if wrong and len(wrong) >= NEARLY_ALL * sum(map(len, data.splits.values())) else None
+    return (
+        other if wrong and len(wrong) >= NEARLY_ALL * len([*data.unlabelled, *chain(*data.splits.values())]) else None
+    )
 
 
 def _doubts_on_test_set(data: DataList) -> list[str]:
@@ -219,6 +225,7 @@ class _Collector:
         self.offenders: list[dict] = []
         self.record_of = {record.image: record for split in SPLITS for record in data.splits[split]}
         self.split_of = {record.image: split for split in SPLITS for record in data.splits[split]}
+        self.split_of |= {record.image: UNLABELLED for record in data.unlabelled}
 
     def add(self, kind: str, image: str, detail: str, *, label: str = "", remedy: str = "", twin: str = "") -> None:
         self.offenders.append(
@@ -354,7 +361,7 @@ class _Collector:
 
 def _order(offender: dict) -> tuple:
     """Worst kinds first, then test images before training images, then by name."""
-    place = SPLITS.index(offender["split"]) if offender["split"] else -1
+    place = (*SPLITS, UNLABELLED).index(offender["split"]) if offender["split"] else -1
     return ORDER[offender["kind"]], -place, offender["image"], offender["twin"], offender["label"]
 
 

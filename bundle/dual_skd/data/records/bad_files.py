@@ -63,9 +63,10 @@ def usable_rows(
     if bad and options.on_bad_file == "error":
         first = next(iter(bad.values()))
         others = f" (and {counted(len(bad) - 1, 'other file')} can't be used)" if len(bad) > 1 else ""
+        asked = "columns, classes and images without labels" if options.unlabelled else "columns and classes"
         raise InputError(
             f"{first.image}: {first.detail}{others}; {first.remedy}, or --on-bad-file skip; "
-            f"{check_command(dataset_dir)}, with this command's options for columns and classes, lists all such files."
+            f"{check_command(dataset_dir)}, with this command's options for {asked}, lists all such files."
         )
     unusable = [{"image": image, "problem": one.detail, "remedy": one.remedy} for image, one in bad.items()]
     for one in unusable:

@@ -78,7 +78,7 @@ def load_records(
     if refuse_shared_patients and found.is_divided:
         patients.refuse_shared_patients(found.rows, source.description)
     copies = found.divide()
-    unlabelled = records_without_labels(source, asked, found.splits, found.rest)
+    unlabelled = records_without_labels(source, asked, found.splits, found.rest, dataset_dir=dataset_dir)
     data = DataList(
         root=source.root,
         class_names=found.names,

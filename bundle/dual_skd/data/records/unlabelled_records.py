@@ -49,7 +49,12 @@ class Found:
 
 
 def records_without_labels(
-    source: Source, options: DataOptions, splits: Mapping[str, Sequence[Record]], rest: Sequence[Record] = ()
+    source: Source,
+    options: DataOptions,
+    splits: Mapping[str, Sequence[Record]],
+    rest: Sequence[Record] = (),
+    *,
+    dataset_dir: str | Path,
 ) -> Found:
     """Finds the images without labels, and leaves out those that validation or test know.
 
@@ -62,6 +67,7 @@ def records_without_labels(
         options: with ``unlabelled`` and how images are read and compared.
         splits: "train", "val" and "test" -> records.
         rest: training images that aren't used with their labels; taken if the option asks for the rest.
+        dataset_dir: what the user gave, for remedies.
 
     Raises:
         InputError: images are asked for, and none can be used; of the rest there may be none.
@@ -71,7 +77,7 @@ def records_without_labels(
     given = [*source.unlabelled, *strange]
     found = Found()
     if given:
-        found.records.extend(_read(source.unlabelled, strange, source, options, place, found))
+        found.records.extend(_read(source.unlabelled, strange, source, options, dataset_dir, found))
     if options.unlabelled == REST:
         found.records.extend(record.without_label() for record in rest)
     candidates = len(found.records)
@@ -156,16 +162,21 @@ def _column(name: str, table: Table) -> str:
 
 
 def _read(
-    inside: Sequence[Row], strange: Sequence[Row], source: Source, options: DataOptions, place: str | None, found: Found
+    inside: Sequence[Row],
+    strange: Sequence[Row],
+    source: Source,
+    options: DataOptions,
+    dataset_dir: str | Path,
+    found: Found,
 ) -> list[Record]:
     """The records of the images that can be used, with their patients: those of the data set, and of another place."""
     pattern = options.patient_pattern
     if pattern:
         own = _by_pattern([*source.rows, *inside], source.root, pattern)
         source, inside = replace(source, rows=tuple(own[: len(source.rows)])), own[len(source.rows) :]
-        if place:
+        if strange:
             stated = any(row.patient for row in strange)
-            strange = _by_pattern(strange, expanded(place).absolute().parent, pattern)
+            strange = _by_pattern(strange, expanded(str(options.unlabelled)).absolute().parent, pattern)
             count = sum(bool(row.patient) for row in strange)
             matched = count > 0 and not stated
             if not stated:
@@ -178,7 +189,7 @@ def _read(
     known_rows, _ = rows_with_patients(together, pattern)
     wanted = {row.image for row in rows}
     usable, unusable, notes = usable_rows(
-        [row for row in known_rows if row.image in wanted and not row.labels], options, place or source.root
+        [row for row in known_rows if row.image in wanted and not row.labels], options, dataset_dir
     )
     found.unusable.extend(unusable)
     found.notes.extend(notes)

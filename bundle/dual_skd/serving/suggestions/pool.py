@@ -66,11 +66,13 @@ def read_pool(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> Poo
     Raises:
         InputError: the images of the run have gone, or no image is left.
     """
-    known = _with_patients(load_split(folder / "datalist.json"), asked.patient_pattern)
-    source = read_source(folder / "datalist.json")
+    division = folder / "datalist.json"
+    known = _with_patients(load_split(division), asked.patient_pattern)
+    source = read_source(division)
     if asked.unlabelled:
         source = replace(source, unlabelled=())  # else those of the run
-    found = records_without_labels(source, _options(folder, predictor, asked), known.splits)
+    options = _options(folder, predictor, asked)
+    found = records_without_labels(source, options, known.splits, dataset_dir=division)
     if asked.strategy == "badge":
         _require_features(predictor)
     prepared = Prepared(predictor, found.records, asked.batch_size, asked.num_workers)
