@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from functools import partial
 
+import nibabel
 import numpy as np
 import pytest
 from dicom_files import write_ct, write_dicom, write_picture
@@ -38,6 +39,11 @@ def training_options(printed: str) -> dict[str, object]:
     options = given(args, Training)
     options.pop("epochs", None)  # of the number of images, and not of what the check was told
     return options | ({"preset": args.preset} if args.preset else {})
+
+
+def one_line(printed: str) -> str:
+    """What was printed, with no line broken."""
+    return " ".join(printed.split())
 
 
 def picture(seed: int) -> Image.Image:
@@ -495,7 +501,7 @@ def test_images_without_labels_are_checked_and_come_into_the_clean_list(dataset,
     assert run(*words, "--clean-list", clean) == 1
     said = capsys.readouterr().out
     assert (
-        "bad.png (unlabelled): the content is plain text" in said
+        "bad.png (unlabelled): the content is plain text" in one_line(said)
         and "11 images are left; 1 image can't be used" in said
     )
     assert [line.split() for line in said.splitlines() if line.strip().startswith("unlabelled ")] == [
@@ -507,3 +513,61 @@ def test_images_without_labels_are_checked_and_come_into_the_clean_list(dataset,
     (more / "bad.png").unlink()
     assert run(*words) == 0
     assert training_options(capsys.readouterr().out).get("unlabelled") == (str(more) if place == "a folder" else None)
+
+
+def test_images_without_labels_stay_in_the_clean_list_of_a_set_that_training_refuses(dataset, tmp_path, capsys):
+    more = tmp_path / "more"
+    more.mkdir()
+    picture(20).save(more / "20.png")
+    (more / "bad.png").write_bytes(b"words")
+    files = sorted(path for path in dataset.rglob("*.png"))
+    lines = [f"{path},{path.parent.name},{path.parent.parent.name}" for path in files]
+    picture(21).save(tmp_path / "21.png")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["image,label,split", *lines, "nothere.png,a,train", "21.png,,unlabelled"]))
+    clean = tmp_path / "clean.csv"
+    assert run(table, "--unlabelled", more, "--clean-list", clean) == 1
+    said = capsys.readouterr().out
+    assert "nothere.png" in said and "bad.png (unlabelled)" in one_line(said) and "10 images are left" in said
+    assert sorted(os.path.basename(one.image) for one in load_records(clean).unlabelled) == ["20.png", "21.png"]
+    (more / "20.png").unlink()
+    (more / "bad.png").unlink()
+    assert run(table, "--unlabelled", more, "--clean-list", clean) == 1
+    said = capsys.readouterr().out
+    assert "more holds no image" in one_line(said) and "nothere.png" in said and "9 images are left" in said
+
+
+def test_a_mistyped_place_of_images_without_labels_is_no_fault_of_the_data(dataset, tmp_path, capsys):
+    (tmp_path / "more").mkdir()
+    assert run(dataset, "--unlabelled", tmp_path / "mroe", "--clean-list", tmp_path / "clean.csv") == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "mroe does not exist; did you mean" in said.err and not (tmp_path / "clean.csv").exists()
+
+
+@pytest.mark.parametrize("place", ["more/list.csv", "more"])
+def test_the_table_of_images_without_labels_is_not_written_over(dataset, tmp_path, capsys, place):
+    table = tmp_path / "more" / ("list.csv" if place.endswith("csv") else "datalist.csv")
+    table.parent.mkdir()
+    picture(20).save(tmp_path / "more" / "20.png")
+    table.write_text("image,patient\n20.png,p\n")
+    assert run(dataset, "--unlabelled", tmp_path / place, "--fix-list", table) == 1
+    assert "belongs to the data, and would be written over" in capsys.readouterr().err
+    assert table.read_text() == "image,patient\n20.png,p\n"
+
+
+def test_images_without_labels_inside_the_data_are_not_called_left_out(dataset, capsys):
+    picture(20).save(dataset / "20.png")
+    assert run(dataset, "--unlabelled", dataset / "20.png") == 0
+    said = capsys.readouterr().out
+    assert "No errors and no warnings found" in said and "unlabelled" in said
+
+
+def test_few_images_make_no_claim_on_the_dimensions_of_others(dataset, tmp_path, capsys):
+    more = tmp_path / "more"
+    more.mkdir()
+    for seed in range(20):
+        volume = np.random.default_rng(seed).random((8, 8, 8), dtype=np.float32)
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), more / f"{seed}.nii")
+    assert run(dataset, "--unlabelled", more) == 1
+    said = capsys.readouterr().out
+    assert "1 kind of error (20 images)" in said and "--spatial-dims" not in said.splitlines()[-1]

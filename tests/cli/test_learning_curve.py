@@ -83,7 +83,7 @@ def test_small_shares_get_more_epochs_up_to_a_limit():
 
 def test_a_run_is_two_commands_and_the_data_options_are_used_up(tmp_path):
     values = {"patient_pattern": "(p)", "val_fraction": 0.3, "keep_twins": True, "image_size": 128}
-    runs = Runs(tmp_path, 12, {"coupled": words_of_runs("coupled", values, ["volume"])})
+    runs = Runs(tmp_path, 12, {"coupled": words_of_runs(values, ["volume"])})
     train, evaluate = runs.commands_of(Cell("coupled", 0.25, 1))
     out = str(tmp_path / "runs" / "coupled_0.25_1")
     assert train == [
@@ -198,6 +198,9 @@ def test_what_can_not_be_read_is_one_sentence(curve, tmp_path, capsys):
         ("--fractions 10", "Fractions are above 0 and at most 1, found 10.0."),
         ("--seeds 0", "a seed and an epoch or more"),
         ("--method nosuch", "Unknown method 'nosuch'"),
+        ("--method distill", "learning-curve takes no teacher"),
+        ("--method distill --teacher-checkpoint t.pt", "learning-curve takes no teacher"),
+        ("--method dual --selection-auxiliary teacher --teacher-checkpoint t.pt", "learning-curve takes no teacher"),
         ("--minutes nan", "Expected minutes of at least 0, found nan."),
         ("--image-size 0", "image_size is 0; expected a whole number of at least 1"),
     ],
@@ -224,7 +227,7 @@ def test_a_config_says_nothing_of_single_runs(curve, tmp_path, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        "--method distill --teacher-checkpoint teacher.pt --unlabelled-loss soft",
+        "--method dual --skd-weight 2 --unlabelled-loss soft",
         "--method coupled --update ema --momentum 0.9 --temperature 2 --selection-layers-auxiliary first",
     ],
 )
@@ -239,6 +242,32 @@ def test_plain_fine_tuning_goes_without_the_options_of_a_second_network(curve, t
     assert len(other) == len(own) + (len(words) - 6) // 2 - 1
     Training.model_validate({name: value for name, value in single.items() if name != "data"})
     assert curve(again := Recorded(), *words) == 0 and not again.trained
+
+
+def test_the_control_keeps_what_one_network_uses(curve):
+    of_unlabelled = "--unlabelled rest --unlabelled-loss soft --unlabelled-strength 2 --skd-ramp 0"
+    words = f"--fractions 1 --seeds 1 {of_unlabelled}".split()
+    runs = Recorded()
+    assert curve(runs, *words) == 0
+    single, coupled = runs.trained
+    assert single.pop("method") == "single" and coupled.pop("method") == "coupled"
+    assert single.pop("output_dir") != coupled.pop("output_dir") and single == coupled
+    alone = Recorded()
+    assert curve(alone, *words, "--method", "single", "--skd-weight", "2") == 0
+    assert [run["skd_weight"] for run in alone.trained] == [2.0]
+
+
+def test_entries_without_a_label_are_kept_where_the_rest_is_asked_for(curve, demo, tmp_path):
+    with (demo / "datalist.csv").open(newline="") as file:
+        header, *entries = list(csv.reader(file))
+    of_train = [entry for entry in entries if entry[header.index("split")] == "train"]
+    for entry in of_train[:2]:
+        entry[header.index("label")] = ""
+    with (demo / "datalist.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *entries])
+    assert curve(Recorded(), "--fractions", "1", "--seeds", "1", "--unlabelled", "rest") == 0
+    division = json.loads((tmp_path / "curve" / "split.json").read_text())
+    assert len(division["unlabelled"]) == 2 and len(division["training"]) == len(of_train) - 2
 
 
 def test_the_method_may_stand_in_a_config(curve, tmp_path):

@@ -20,10 +20,10 @@ from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.errors import InputError, visible
 from dual_skd.options import Training, command, read
 from dual_skd.options.arguments import Parser, add_options, given
-from dual_skd.options.shared import Reading
+from dual_skd.options.shared import REST, Reading
 from dual_skd.options.training import Images, Unlabelled
 from dual_skd.runs.workflow import TRAIN
-from dual_skd.utils.files import write_csv, write_json, write_text
+from dual_skd.utils.files import expanded, write_csv, write_json, write_text
 from dual_skd.utils.log import silenced
 from dual_skd.utils.wording import closing, counted, quoted
 
@@ -70,7 +70,8 @@ def main(args: argparse.Namespace) -> int:
             unlabelled=options.unlabelled,
             **reading,
         )
-    _spare(data, args.dataset_dir, [args.page, args.json, args.fix_list, args.clean_list])
+    given_as = [args.dataset_dir, *tables_of(options.unlabelled)]
+    _spare(data, given_as, [args.page, args.json, args.fix_list, args.clean_list])
     with _without_remarks_of_decoders():
         findings = check_records(data, known=known, twins=not args.no_twins)
     if args.json is not None:
@@ -269,14 +270,24 @@ def _wrapped(text: str, mark: str) -> list[str]:
                          break_long_words=False, break_on_hyphens=False)  # fmt: skip
 
 
-def _spare(data: DataList, given_as: str, outputs: Sequence[Path | None]) -> None:
+def tables_of(unlabelled: str | None) -> list[Path]:
+    """What ``unlabelled`` names, where it is a file, or the tables in a folder of that name."""
+    from dual_skd.data.records.sources import TABLE_NAMES
+
+    if unlabelled is None or unlabelled == REST:
+        return []
+    place = expanded(unlabelled)
+    return [path for path in (place, *(place / name for name in TABLE_NAMES)) if path.is_file()]
+
+
+def _spare(data: DataList, given_as: Sequence[str | Path], outputs: Sequence[Path | None]) -> None:
     """Refuses to write over the data, or one output over another.
 
     Raises:
         InputError: a file that is to be written is part of the data, or is named twice.
     """
     written = [path.resolve() for path in outputs if path is not None]
-    taken = [given_as, *(record.image for split in (*data.splits.values(), data.unlabelled) for record in split)]
+    taken = [*given_as, *(record.image for split in (*data.splits.values(), data.unlabelled) for record in split)]
     for path in written:
         table = [path] if str(path) in data.source else []  # which names the table in a folder
         require_other_file(path, [*taken, *table], "data")

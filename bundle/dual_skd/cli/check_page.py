@@ -85,7 +85,7 @@ def check_page(
         class_count=len(data.class_names),
         counts=_counts(data),
         notes=notes,
-        files=_files([findings.facts[one.image] for one in album.records.values()]),
+        files=_files([one for one in findings.facts.values() if not one.problem]),
     )
 
 
@@ -209,6 +209,8 @@ def _counts(data: DataList) -> Table:
     for label, name in enumerate(data.class_names):
         rows.append([name, *(_tally([r for r in of if label in r.positive_labels]) for of in columns.values())])
     rows.append(["all classes", *(_tally(of) for of in columns.values())])
+    if data.unlabelled:
+        rows.append(["without labels", *[""] * (len(columns) - 1), _tally(data.unlabelled)])
     return Table(["", *columns], rows)
 
 

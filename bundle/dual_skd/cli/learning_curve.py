@@ -27,7 +27,8 @@ from dual_skd.errors import InputError
 from dual_skd.evaluation.learning_curve import CONTROL, METRICS, Cell, Measured, by_share, closing_lines, write
 from dual_skd.options import Training, words_of
 from dual_skd.options.arguments import Parser, add_options, given
-from dual_skd.options.shared import Copies, Reading
+from dual_skd.options.methods import METHODS
+from dual_skd.options.shared import REST, Copies, Reading
 from dual_skd.options.training import Distillation
 from dual_skd.runs.lock import held
 from dual_skd.runs.workflow import TRAIN, Gathered
@@ -42,8 +43,12 @@ OF_RUNS = [name for name in Training.model_fields if name not in (*BY_THE_RUN, "
 # with which the shared division is made; the second, runs need as well
 OF_DIVISION = (*Reading.model_fields, *Copies.model_fields, "test_fraction", "frame", "spatial_dims")
 OF_BOTH = (*Copies.model_fields, "spatial_dims", "val_fraction")
-# of which plain fine-tuning has none
-OF_A_SECOND_NETWORK = {*Distillation.model_fields, "unlabelled_loss", "teacher_checkpoint"} - {"selection_student"}
+# skd_ramp is also of images without labels
+OF_A_SECOND_NETWORK = {*Distillation.model_fields} - {"selection_student", "skd_ramp"}
+NO_TEACHER = (
+    "learning-curve takes no teacher: one that is worth having has learned from images that the runs hold back or "
+    "leave out. Train with it once, and compare the two runs with dual-skd compare."
+)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -72,6 +77,8 @@ def main(args: argparse.Namespace) -> int:
     """Makes the runs that are missing, writes table and plot, and returns 1 if a run failed, else 0."""
     refuse_impossible(args)
     wanted = TRAIN.gather(given(args, Training, OF_RUNS) | {"dataset_dir": args.data}, args.preset, args.config)
+    if wanted.options.teacher_checkpoint is not None:
+        raise InputError(NO_TEACHER)
     if taken := [name for name in wanted.values if name not in (*OF_RUNS, "dataset_dir")]:
         raise InputError(f"learning-curve sets {' and '.join(taken)} itself; leave that out of {args.config[-1]}.")
     with held(args.curve, "learning-curve"):
@@ -82,13 +89,13 @@ def make_curve(args: argparse.Namespace, wanted: Gathered, curve: Path) -> int:
     """Makes the division and the runs that are missing, and returns the exit code of :func:`main`."""
     divide_once(args.data, of_division(wanted.options), curve / "split.json")
     make_folder(curve / "runs")
-    methods = tuple(dict.fromkeys((CONTROL, wanted.options.method)))
-    runs = Runs(curve, args.epochs, {method: words_of_runs(method, wanted.values, args.preset) for method in methods})
+    values = {CONTROL: of_the_control(wanted.values), wanted.options.method: wanted.values}  # the same for the control
+    runs = Runs(curve, args.epochs, {method: words_of_runs(values[method], args.preset) for method in values})
     cells = [
         Cell(method, fraction, seed)
         for seed in range(args.seeds)
         for fraction in dict.fromkeys(args.fractions)
-        for method in methods
+        for method in values
     ]
     failed: dict[Cell, str] = {}
     stopped: Any = 0
@@ -114,6 +121,9 @@ def refuse_impossible(args: argparse.Namespace) -> None:
     """Raises an InputError for arguments out of range, before anything is read."""
     if not all(0 < fraction <= 1 for fraction in args.fractions):
         raise InputError(f"Fractions are above 0 and at most 1, found {' '.join(map(str, args.fractions))}.")
+    asked = METHODS.get(given(args, Training, ["method"]).get("method", ""))
+    if asked is not None and asked.auxiliary == "teacher":
+        raise InputError(NO_TEACHER)
     if not args.minutes >= 0:
         raise InputError(f"Expected minutes of at least 0, found {args.minutes}.")
     if args.seeds < 1 or args.epochs < 1:
@@ -125,16 +135,23 @@ def refuse_impossible(args: argparse.Namespace) -> None:
 
 def of_division(options: Training) -> dict[str, Any]:
     """The options that the division is made with, without those at their default."""
-    return {name: getattr(options, name) for name in OF_DIVISION if getattr(options, name) != getattr(Training(), name)}
+    rest = {"unlabelled": REST} if options.unlabelled == REST else {}  # entries without a label
+    return rest | {
+        name: getattr(options, name) for name in OF_DIVISION if getattr(options, name) != getattr(Training(), name)
+    }
 
 
-def words_of_runs(method: str, values: Mapping[str, Any], presets: Sequence[str]) -> list[str]:
-    """The options of every run of a method as words: all that were given but those of the division.
+def of_the_control(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of plain fine-tuning beside another method: all but those of a second network."""
+    left = {name: value for name, value in values.items() if name not in OF_A_SECOND_NETWORK}
+    if not left.get("unlabelled_strength"):
+        left.pop("unlabelled_loss", None)  # on one view, a network alone learns a class
+    return left
 
-    The control goes without those of a second network: a teacher, or how the networks teach each other.
-    """
-    of_others = OF_A_SECOND_NETWORK if method == CONTROL else {"method"}
-    used_up = {*OF_DIVISION, "dataset_dir", "val_fraction", *of_others}
+
+def words_of_runs(values: Mapping[str, Any], presets: Sequence[str]) -> list[str]:
+    """The options of every run of a method as words: all that were given but those of the division."""
+    used_up = {*OF_DIVISION, "dataset_dir", "val_fraction", "method"}
     left = {name: value for name, value in values.items() if name not in used_up}
     left |= {name: value for name, value in values.items() if name in OF_BOTH}
     presets = [word for name in presets for word in ("--preset", name)]

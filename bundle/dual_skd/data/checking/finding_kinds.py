@@ -141,9 +141,9 @@ KINDS: dict[str, Kind] = {
     "nearly_constant": Kind("warning", "image is nearly uniform", "images are nearly uniform", _LOOK),
     "left_out_image": Kind(
         "warning",
-        "image was left out because of its name",
-        "images were left out because of their names",
-        "rename or convert it to a format that is read (PNG, JPEG, TIFF, DICOM, NIfTI)",
+        "image was left out, as its name or place gives it no label",
+        "images were left out, as their names or places give them no label",
+        "move it to a class or list it; another format must be converted (to PNG, JPEG, TIFF, DICOM or NIfTI)",
     ),
     "junk": Kind(
         "warning",

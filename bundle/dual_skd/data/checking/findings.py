@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 
 from dual_skd.data.checking.finding_kinds import KINDS, OF_FILES, ORDER
@@ -202,11 +201,9 @@ def dimensions_of_nearly_all(data: DataList, findings: Findings) -> int | None:
     """Spatial dimensions of nearly all images where they differ from the option, else None."""
     other = 2 if data.spatial_dims == 3 else 3
     words = f"--spatial-dims {other}", f"it has {other} axes"  # others have too many axes for either
-    wrong = [one for one in findings.offenders if one["kind"] == "wrong_dims"]
+    wrong = [one for one in findings.offenders if one["kind"] == "wrong_dims" and one["split"] != UNLABELLED]
     wrong = [one for one in wrong if any(part in one["detail"] for part in words)]
-    return (
-        other if wrong and len(wrong) >= NEARLY_ALL * len([*data.unlabelled, *chain(*data.splits.values())]) else None
-    )
+    return other if wrong and len(wrong) >= NEARLY_ALL * sum(map(len, data.splits.values())) else None
 
 
 def _doubts_on_test_set(data: DataList) -> list[str]:

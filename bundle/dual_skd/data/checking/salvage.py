@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,21 @@ from typing import Any
 from dual_skd.data.checking.outliers import Oddity
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.frames import rows_of_frames
+from dual_skd.data.records.images_in import existing
 from dual_skd.data.records.labels import LabelWords, in_order, record_of, refuse_no_classes
 from dual_skd.data.records.patients import rows_with_patients
+from dual_skd.data.records.record import Record
 from dual_skd.data.records.rows import Source
 from dual_skd.data.records.sources import find_table, id_column, read_source, with_notes_on
 from dual_skd.data.records.table_images import OutsideError, locate_images
 from dual_skd.data.records.table_rows import read_image_table
 from dual_skd.data.records.training_records import load_records
 from dual_skd.data.records.unknown_patients import unknown_patients
+from dual_skd.data.records.unlabelled_records import Found, records_without_labels
 from dual_skd.errors import InputError
 from dual_skd.options import read
-from dual_skd.options.data import ReadOptions
+from dual_skd.options.data import DataOptions, ReadOptions
+from dual_skd.options.shared import REST
 from dual_skd.utils.files import expanded
 
 
@@ -34,9 +39,14 @@ def load_for_check(dataset_dir: str | Path, **options: Any) -> tuple[DataList, l
     Returns:
         (the data set, what was wrong on the way). A set that training refuses has all records that can be made; without
         any, its ``source`` is "".
+
+    Raises:
+        InputError: there is nothing at the place of the images without labels.
     """
-    reading = read(ReadOptions, options)
     whole: dict[str, Any] = {"val_fraction": 0.0, "test_fraction": 0.0, "keep_twins": True, "on_bad_file": None}
+    reading = read(DataOptions, options | whole)
+    if reading.unlabelled and reading.unlabelled != REST:
+        existing(reading.unlabelled)
     try:
         return load_records(dataset_dir, **options, **whole, refuse_shared_patients=False), []
     except InputError as error:
@@ -47,7 +57,7 @@ def load_for_check(dataset_dir: str | Path, **options: Any) -> tuple[DataList, l
     except InputError:
         nothing = DataList(location, (), {split: [] for split in SPLITS}, "", spatial_dims=reading.spatial_dims)
         return nothing, [refusal]
-    data, others = _records_of(source, reading)
+    data, others = _records_of(source, reading, dataset_dir)
     # the images behind a refusal explain it, where there are any
     return data, missing + others or [refusal]
 
@@ -75,7 +85,7 @@ def _present_part(location: Path, options: ReadOptions) -> tuple[Source, list[Od
     return with_notes_on(words, source, is_table=True), missing
 
 
-def _records_of(source: Source, options: ReadOptions) -> tuple[DataList, list[Oddity]]:
+def _records_of(source: Source, options: DataOptions, dataset_dir: str | Path) -> tuple[DataList, list[Oddity]]:
     try:
         rows, notes = rows_with_patients(source, options.patient_pattern)
     except InputError:
@@ -96,15 +106,31 @@ def _records_of(source: Source, options: ReadOptions) -> tuple[DataList, list[Od
         else:
             known.append(replace(row, split=row.split or "train"))
     splits = {split: [record_of(row, names, source) for row in known if row.split == split] for split in SPLITS}
+    unlabelled, refused = _without_labels(source, options, splits, dataset_dir)
     data = DataList(
         root=source.root,
         class_names=names,
         splits=splits,
         source=source.description,
-        notes=[*source.notes, *notes, *unknown, *of_frames],
-        doubts=[*source.doubts, *offered],
+        notes=[*source.notes, *notes, *unknown, *of_frames, *unlabelled.notes],
+        doubts=[*source.doubts, *offered, *unlabelled.doubts],
         multi_label=source.multi_label,
         spatial_dims=options.spatial_dims,
-        ignored=source.ignored,
+        ignored=tuple({*source.ignored} - {record.image for record in unlabelled.records}),
+        unlabelled=unlabelled.records,
     )
-    return data, oddities
+    return data, oddities + refused
+
+
+def _without_labels(
+    source: Source, options: DataOptions, splits: Mapping[str, Sequence[Record]], dataset_dir: str | Path
+) -> tuple[Found, list[Oddity]]:
+    """The images without labels; where those of another place are refused, why, and the others."""
+    refused: list[Oddity] = []
+    for place in dict.fromkeys((options.unlabelled, None)):
+        asked = options.model_copy(update={"unlabelled": place})
+        try:
+            return records_without_labels(source, asked, splits, dataset_dir=dataset_dir), refused
+        except InputError as error:
+            refused.append(Oddity("", "data_set", str(error).removesuffix(".")))
+    return Found(), refused

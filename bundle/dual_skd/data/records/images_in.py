@@ -41,9 +41,7 @@ def images_in(
     Raises:
         InputError: there is no such path, or no image in it.
     """
-    location, fragment = split_locator(expanded(place).absolute())
-    if not location.exists():
-        read_source(location)  # says so, with the nearest name
+    location, fragment = existing(place)
     if fragment:
         return [f"{location}#{fragment}"]
     if location.suffix.lower() == ".npz" and location.is_file():
@@ -77,3 +75,11 @@ def images_in(
         wanted = "volumes" if spatial_dims == 3 else "images"
         raise InputError(f"{location} {where}; expected {wanted} as PNG, JPEG, TIFF, DICOM, NIfTI or .npy files.")
     return found
+
+
+def existing(place: str | Path) -> tuple[Path, str]:
+    """Path and fragment of a locator; raises InputError where nothing is there."""
+    location, fragment = split_locator(expanded(place).absolute())
+    if not location.exists():
+        read_source(location)  # says so, with the nearest name
+    return location, fragment

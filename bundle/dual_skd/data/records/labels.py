@@ -65,8 +65,11 @@ class LabelWords:
 
     def name_in_cell(self, word: str) -> str:
         """The class that a cell of a table stands for, "" for none."""
-        given = key_of(word) in self._name_of or word in self.class_names
-        return self.name(word) if given or not is_empty_cell(word) else ""
+        return "" if self.is_empty(word) else self.name(word)
+
+    def is_empty(self, word: str) -> bool:
+        """Whether a cell of a table holds no label, in words that no class has."""
+        return is_empty_cell(word) and key_of(word) not in self._name_of and word not in self.class_names
 
     @property
     def used(self) -> dict[str, str]:

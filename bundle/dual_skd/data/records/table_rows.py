@@ -15,7 +15,7 @@ from dual_skd.data.records.tables import KNOWN_COLUMNS, Table, other_names, requ
 from dual_skd.errors import InputError
 from dual_skd.options.data import ReadOptions
 from dual_skd.options.shared import REST
-from dual_skd.utils.spelling import bare, is_empty_cell, key_of, known, known_group, known_patient, one_spelling
+from dual_skd.utils.spelling import bare, key_of, known, known_group, known_patient, one_spelling
 from dual_skd.utils.wording import counted
 
 RESERVED_COLUMNS = (*KNOWN_COLUMNS, "label", "twin", "similarity", "exact")  # keys of records that mean something
@@ -123,7 +123,7 @@ def labelled_entries(table: Table, options: ReadOptions, words: LabelWords) -> L
         row = Row("", (), "", known_patient(patient), cells["site"].values[place])
         if SPLIT_WORDS.get(key_of(split)) == UNLABELLED:
             unlabelled.append((place + 1, entry, replace(row, split=UNLABELLED)))
-        elif options.unlabelled == REST and _is_empty(entry, found):
+        elif options.unlabelled == REST and _is_empty(entry, found, words):
             unlabelled.append((place + 1, entry, row))
         elif (labels := labels_of(entry, where)) is not None:
             nobody[patient] += not known_patient(patient)
@@ -293,10 +293,10 @@ def _as_flag(value: object, name: str, where: str) -> bool:
     raise InputError(f"{where}: the label {name} must be 0 or 1, found {value!r}.")
 
 
-def _is_empty(entry: dict, columns: Sequence[str]) -> bool:
+def _is_empty(entry: dict, columns: Sequence[str], words: LabelWords) -> bool:
     """Whether all cells of labels are empty; a list of no classes is a label."""
     values = [entry.get(column) for column in columns]
-    return all(not isinstance(value, list) and is_empty_cell(cell_text(value)) for value in values)
+    return all(not isinstance(value, list) and words.is_empty(cell_text(value)) for value in values)
 
 
 def _notes_on_labels(

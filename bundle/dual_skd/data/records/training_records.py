@@ -91,7 +91,7 @@ def load_records(
         spatial_dims=asked.spatial_dims,
         left_out=[*source.left_out, *copies.left_out, *unlabelled.left_out],
         twins_searched=copies.searched or (source.twins_searched and found.is_as_given()),
-        ignored=source.ignored,
+        ignored=tuple(sorted({*source.ignored} - {record.image for record in unlabelled.records})),
         unusable=[*found.unusable, *unlabelled.unusable],
         unlabelled=unlabelled.records,
     )

@@ -102,7 +102,7 @@ def _why_none(source: Source, options: DataOptions, candidates: int) -> str:
     if candidates:
         return (
             f"All {candidates} images without labels are training, validation or test images, copies of them or of "
-            "their patients; give others, or leave unlabelled out."
+            "their patients; give others, or none."
         )
     return f"{options.unlabelled or source.description} has no image without a label that can be used."
 
