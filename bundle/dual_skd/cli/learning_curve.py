@@ -89,7 +89,7 @@ def make_curve(args: argparse.Namespace, wanted: Gathered, curve: Path) -> int:
     """Makes the division and the runs that are missing, and returns the exit code of :func:`main`."""
     divide_once(args.data, of_division(wanted.options), curve / "split.json")
     make_folder(curve / "runs")
-    values = {CONTROL: of_the_control(wanted.values), wanted.options.method: wanted.values}  # the same for the control
+    values = {CONTROL: of_the_control(wanted.values), wanted.options.method: wanted.values}  # or one
     runs = Runs(curve, args.epochs, {method: words_of_runs(values[method], args.preset) for method in values})
     cells = [
         Cell(method, fraction, seed)
