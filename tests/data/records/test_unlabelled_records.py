@@ -75,6 +75,15 @@ def test_empty_labels_count_where_the_rest_is_asked_for_and_are_left_out_else(he
     assert any("1 image without a label" in note for note in data.notes)
 
 
+def test_a_class_whose_name_looks_like_an_empty_cell_is_none_of_the_rest(here):
+    more(here)
+    rows = (here / "list.csv").read_text().splitlines()[1:]
+    path = table(here / "with.csv", [*rows, "u0.png,None,train,q0", "u1.png,,train,q1", "u2.png,None,train,q2"])
+    data = load_records(path, unlabelled="rest", class_map={"None": "None"})
+    assert data.class_names == ("None", "a", "b") and names(data.unlabelled) == ["u1.png"]
+    assert {"u0.png", "u2.png"} <= set(names(data.train))
+
+
 def test_the_rest_are_the_training_images_that_the_share_leaves_out(here):
     whole, part = load_records(here / "list.csv"), load_records(here / "list.csv", train_fraction=0.5)
     data = load_records(here / "list.csv", train_fraction=0.5, unlabelled="rest")
