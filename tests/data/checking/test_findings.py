@@ -13,6 +13,7 @@ from PIL import Image, ImageEnhance
 from dual_skd.data import check_records, load_records
 from dual_skd.data.checking.finding_kinds import KINDS
 from dual_skd.data.checking.findings import COLUMNS, Findings
+from dual_skd.data.checking.outliers import Oddity
 from dual_skd.data.demo import chest_xray
 from dual_skd.data.near_duplicates.finder import NearDuplicate
 from dual_skd.data.reading import reader
@@ -61,6 +62,12 @@ def test_images_without_labels_are_looked_at_but_copies_of_them_are_left_to_trai
         {"image": "unlabelled/bad.png", "split": "unlabelled", "problem": "the content is plain text, which isn't read"}
     ]
     assert len(findings.offenders) == 1 and findings.counts["train"] == {"normal": 6, "nodule": 6}
+
+
+def test_each_reason_why_a_set_is_refused_is_told_once(dataset):
+    reasons = [Oddity("", "data_set", text) for text in ("one thing.", "another", "one thing.")]
+    findings = check_records(as_given(dataset), known=reasons, twins=False)
+    assert sorted(findings.errors) == ["Another.", "One thing."]
 
 
 def test_copies_across_splits_are_errors_and_all_are_listed(dataset):

@@ -108,7 +108,7 @@ class Findings:
         for one in self.offenders:
             if one["severity"] == severity:
                 kind, part = one["kind"], ""
-                if kind in ("shortcut", "doubt"):
+                if kind in ("data_set", "shortcut", "doubt"):  # a sentence each
                     part = one["detail"]
                 elif kind.startswith("twin"):  # leaks of test and of validation images are two groups
                     part = one["split"]

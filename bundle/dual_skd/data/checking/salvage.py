@@ -116,7 +116,7 @@ def _records_of(source: Source, options: DataOptions, dataset_dir: str | Path) -
         doubts=[*source.doubts, *offered, *unlabelled.doubts],
         multi_label=source.multi_label,
         spatial_dims=options.spatial_dims,
-        ignored=tuple({*source.ignored} - {record.image for record in unlabelled.records}),
+        ignored=tuple(sorted({*source.ignored} - {record.image for record in unlabelled.records})),
         unlabelled=unlabelled.records,
     )
     return data, oddities + refused
@@ -132,5 +132,5 @@ def _without_labels(
         try:
             return records_without_labels(source, asked, splits, dataset_dir=dataset_dir), refused
         except InputError as error:
-            refused.append(Oddity("", "data_set", str(error).removesuffix(".")))
+            refused.append(Oddity("", "data_set", str(error)))
     return Found(), refused
