@@ -3,10 +3,10 @@
 
     python -m scripts.benchmark.report [--results docs/results] [--plan scripts/benchmark/plan.json]
 
-RESULTS/tables.md has one table per data set and training fraction, with blanks where a row of the plan hasn't run, the
-same for corrupted images, and a last section that says how each claim stands. The plan's ``prices`` stand between two
-marks of the document beside RESULTS (docs/results.md), and its ``headline`` between two others of that document and of
-README.md above it. The pictures are those of scripts/benchmark/pictures.py.
+RESULTS/tables.md has one table per data set and training fraction, the same for corrupted images, how each claim
+stands, and the rows of the plan that haven't run. The plan's ``prices`` stand between two marks of the document beside
+RESULTS (docs/results.md), and its ``headline`` between two others of that document and of README.md above it. The
+pictures are those of scripts/benchmark/pictures.py.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ They are of the probabilities that are kept, in half precision and at least 1e-7
 the difference of NLL; the columns before are of those that the network gave.
 p is two-sided, corrected by Holm over all students of the table, one metric at a time. MACs are per image; CPU ms are
 the time of one thread for one image, in brackets as a share of the large network's (`latency.csv`, with the machine).
-`auxiliary` is the second network, `mean` the mean of both networks' probabilities, at the cost of both. A blank has not
-been run. †: ran with other settings than the plan has now, all rows of the table.
+`auxiliary` is the second network, `mean` the mean of both networks' probabilities, at the cost of both.
+†: ran with other settings than the plan has now, all rows of the table.
 """
 CALIBRATED = """\
 Logits divided by one temperature per network, fitted on its validation images, not below 1: what a trained model's file
@@ -76,7 +76,7 @@ def full_report(results: Results, claim_lines: Sequence[str]) -> list[str]:
     lines += ["", "## Equally frequent classes", "", EQUAL_CLASSES, *tables.corrected_table(results, "equal classes")]
     if together := tables.together(results):
         lines += ["", "## Several networks together", "", TOGETHER, *together]
-    return lines + tables.learning_rates(results)
+    return lines + tables.learning_rates(results) + tables.not_run(results)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,14 +20,11 @@ NETWORKS = ("student", "auxiliary", "mean")
 
 
 def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) -> list[str]:
-    """One Markdown table."""
+    """One Markdown table of the rows that have run, empty without any."""
     control = results.plan["control"]
-    entries = [
-        (row, network)
-        for row in rows
-        for network in NETWORKS
-        if network == "student" or results.of(data, fraction, row, network)
-    ]
+    entries = [(row, network) for row in rows for network in NETWORKS if results.of(data, fraction, row, network)]
+    if not entries:
+        return []
     found = {entry: results.differences(data, fraction, entry[0], control, entry[1]) for entry in entries}
     corrected = {
         name: dict(zip(family, holm([found[entry][name].p for entry in family], resamples=RESAMPLES), strict=True))
@@ -40,11 +37,11 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
     lines = [f"## {data}, {fraction:.0%} of the training images{results.mark(data, fraction)}", "", *table_head(head)]
     for row, network in entries:
         seeds = results.of(data, fraction, row, network)
-        cells = [row, network, str(len(seeds) or "")]
+        cells = [row, network, str(len(seeds))]
         cells += [mean_and_deviation(results.values(data, fraction, row, name, network)) for name in METRIC_NAMES]
-        first = next(iter(seeds.values()), None)
-        cells += [f"{float(first[name]) / 1e6:.2f} M" if first else "" for name in ("parameters", "macs")]
-        cells.append(latencies.text(data, row, network, float(first["macs"])) if first else "")
+        first = next(iter(seeds.values()))
+        cells += [f"{float(first[name]) / 1e6:.2f} M" for name in ("parameters", "macs")]
+        cells.append(latencies.text(data, row, network, float(first["macs"])))
         for name in COMPARED_METRICS:
             difference = found[row, network].get(name)
             cells.append(_difference(difference, corrected.get(name, {}).get((row, network))))
@@ -52,6 +49,15 @@ def table_of(results: Results, data: str, fraction: float, rows: Sequence[str]) 
             cells[0] += " (seeds with different settings!)"
         lines.append(table_row(cells))
     return [*lines, ""]
+
+
+def not_run(results: Results) -> list[str]:
+    """The rows of the plan without any run, by data set and share, as one Markdown table; empty without any."""
+    lines = []
+    for data, fraction, rows in results.tables():
+        if results.whole(data) == data and (left := [row for row in rows if not results.of(data, fraction, row)]):
+            lines.append(table_row([f"{data}, {fraction:.0%}", ", ".join(left)]))
+    return ["", "## Not run", "", *table_head(["data", "rows of the plan"]), *lines] if lines else []
 
 
 def by_price(results: Results) -> list[str]:
