@@ -138,9 +138,10 @@ def in_shell(word: str) -> str:
     return "$'" + visible(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
-def check_command(dataset_dir: str | Path) -> str:
-    """The command that looks through a data set, between backticks."""
-    return f"`dual-skd check {quoted(dataset_dir)}`"
+def check_command(dataset_dir: str | Path, unlabelled: str | None = None) -> str:
+    """The command that looks through a data set, and through images without labels, between backticks."""
+    more = f" --unlabelled {quoted(unlabelled)}" if unlabelled else ""
+    return f"`dual-skd check {quoted(dataset_dir)}{more}`"
 
 
 def closing(title: str, rows: Iterable[tuple[str, str | Path]], following: str = "") -> str:

@@ -20,6 +20,7 @@ from dual_skd.data.reading import reader
 from dual_skd.data.reading.inspection import FileFacts
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.record import Record
+from dual_skd.errors import InputError
 
 
 def xray(seed: int, label: str = "normal") -> Image.Image:
@@ -52,16 +53,32 @@ def test_a_clean_set_has_no_findings(dataset):
     assert findings.counts["val"] == {"normal": 0, "nodule": 0}  # an empty split lacks no class
 
 
-def test_images_without_labels_are_looked_at_but_copies_of_them_are_left_to_training(dataset):
+def test_images_without_labels_are_looked_at_and_their_copies_of_test_images_counted(dataset):
     (dataset / "unlabelled").mkdir()
     for name in ("train", "test"):
         Image.open(dataset / name / "normal" / "0.png").save(dataset / "unlabelled" / f"{name}.png")
     (dataset / "unlabelled" / "bad.png").write_bytes(b"words")
-    findings = check_records(as_given(dataset))
+    data = as_given(dataset)
+    findings = check_records(data)
     assert findings.unreadable == [
         {"image": "unlabelled/bad.png", "split": "unlabelled", "problem": "the content is plain text, which isn't read"}
     ]
     assert len(findings.offenders) == 1 and findings.counts["train"] == {"normal": 6, "nodule": 6}
+    assert findings.notes == [
+        "1 image without a label is a copy of validation or test images, so training leaves it out"
+    ]
+    assert check_records(data, twins=False).notes == []
+
+
+def test_training_refuses_what_the_check_refuses_where_all_images_without_labels_are_copies(dataset):
+    (dataset / "unlabelled").mkdir()
+    for name in ("0", "1"):
+        Image.open(dataset / "test" / "nodule" / f"{name}.png").save(dataset / "unlabelled" / f"{name}.png")
+    findings = check_records(as_given(dataset))
+    assert findings.notes[0].startswith("2 images without labels are copies of validation or test images")
+    with pytest.raises(InputError) as refused:
+        load_records(dataset)
+    assert findings.errors == [str(refused.value)]
 
 
 def test_each_reason_why_a_set_is_refused_is_told_once(dataset):

@@ -24,7 +24,7 @@ def images(tmp_path) -> list[str]:
 
 
 def search(images: list[str], how: str, notes: list[str]):
-    return finder_if_wanted(images, spatial_dims=2, search=how, dataset_dir="D", notes=notes)
+    return finder_if_wanted(images, spatial_dims=2, search=how, command="`dual-skd check D`", notes=notes)
 
 
 def test_many_images_are_searched_only_if_most_are_known_or_it_is_asked_for(images, monkeypatch, caplog):

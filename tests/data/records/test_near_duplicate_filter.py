@@ -21,7 +21,7 @@ def records(tmp_path) -> list[Record]:
 
 def test_a_copy_of_a_training_image_is_left_out_named_and_counted(records):
     notes: list[str] = []
-    copies = NearDuplicateFilter([record.image for record in records], ReadOptions(), "D", notes)
+    copies = NearDuplicateFilter([record.image for record in records], ReadOptions(), "`dual-skd check D`", notes)
     assert copies.searched and copies.without_copies(records[2:], records[:2], "val") == [records[2]]
     assert copies.left_out == [
         LeftOut(records[3].image, 0, "p3", twin=records[0].image, similarity=1.0, exact=True, split="val")
@@ -31,5 +31,5 @@ def test_a_copy_of_a_training_image_is_left_out_named_and_counted(records):
 
 @pytest.mark.parametrize("given", [{"keep_twins": True}, {"twin_search": "never"}])
 def test_without_a_search_all_stay(records, given):
-    copies = NearDuplicateFilter([record.image for record in records], ReadOptions(**given), "D", [])
+    copies = NearDuplicateFilter([record.image for record in records], ReadOptions(**given), "`dual-skd check D`", [])
     assert not copies.searched and copies.without_copies(records[2:], records[:2], "val") == records[2:]

@@ -12,7 +12,9 @@ import pytest
 from dicom_files import write_dicom
 from PIL import Image
 
+from dual_skd.cli.dispatch import main
 from dual_skd.data import load_evaluation_records, load_records, load_split, paths_of, save_split
+from dual_skd.data.near_duplicates import search as searching
 from dual_skd.errors import InputError
 
 
@@ -124,6 +126,19 @@ def test_copies_of_held_out_images_are_left_out_and_the_held_out_images_stay(her
     assert left["exact.png"].exact and any("twin in the validation and test images (1 exact" in n for n in data.notes)
     kept = load_records(here / "list.csv", unlabelled=str(folder), keep_twins=True)
     assert len(kept.unlabelled) == 5
+
+
+def test_the_check_that_a_note_names_searches_the_images_without_labels_once_for_all(here, monkeypatch, capsys):
+    folder = more(here / "more", 2)
+    shutil.copy(here / "10.png", folder / "exact.png")
+    monkeypatch.setattr(searching, "AUTO_MAX_IMAGES", 2)
+    table_of_all, given = here / "list.csv", {"unlabelled": str(folder)}
+    (note,) = [one for one in load_records(table_of_all, **given).notes if "9 images were not searched" in one]
+    assert f"`dual-skd check {table_of_all} --unlabelled {folder}` does it once" in note
+    assert main(note.split("`")[1].split()[1:]) == 0
+    assert "1 image without a label is a copy" in " ".join(capsys.readouterr().out.split())
+    data = load_records(table_of_all, **given)
+    assert names(data.unlabelled) == ["u0.png", "u1.png"] and not any("not searched" in one for one in data.notes)
 
 
 def test_images_of_patients_with_held_out_images_are_left_out(here):

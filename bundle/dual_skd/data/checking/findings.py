@@ -17,8 +17,12 @@ from dual_skd.data.reading.formats import CONVERTIBLE, FORMATS, WORKBOOKS, conte
 from dual_skd.data.reading.inspection import FileFacts, inspect_all
 from dual_skd.data.records.datalist import SPLITS, DataList
 from dual_skd.data.records.image_files import is_junk
+from dual_skd.data.records.record import Record
 from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.data.records.splitting import divide, far_from_asked
+from dual_skd.data.records.unlabelled_records import Found, all_are_known, leave_out_copies
+from dual_skd.options import read
+from dual_skd.options.data import ReadOptions
 from dual_skd.utils.wording import counted
 
 TEST_FRACTION = 0.2  # share of the images that training takes as test set where no split is given
@@ -161,38 +165,39 @@ def check_records(
     """
     records = [record for split in SPLITS for record in data.splits[split]]
     images = [record.image for record in records]
-    unlabelled = [record.image for record in data.unlabelled]  # training knows by itself which of them to leave out
-    signatures = Signatures(images, spatial_dims=data.spatial_dims) if twins and finder is None else None
+    unlabelled = [record.image for record in data.unlabelled]
+    everything = [*images, *unlabelled]
+    signatures = Signatures(everything, spatial_dims=data.spatial_dims) if twins and finder is None else None
     if facts is None:
-        facts = inspect_all(images, data.spatial_dims, also=signatures.add if signatures else None)
-        facts |= inspect_all(unlabelled, data.spatial_dims)
+        facts = inspect_all(everything, data.spatial_dims, also=signatures.add if signatures else None)
     usable = [record for record in records if not facts[record.image].problem]
     of_usable = [facts[record.image] for record in usable]
     collector = _Collector(data)
     collector.add_oddities(known)
-    for one in (facts[image] for image in [*images, *unlabelled]):
+    for one in (facts[image] for image in everything):
         if one.problem:
             collector.add(one.problem, one.image, one.detail, remedy=one.remedy)
     for doubt in [*data.doubts, *_doubts_on_test_set(data)]:
         collector.add("doubt", "", doubt)
     collector.add_classes()
     shared = collector.add_shared_patients()
-    pairs = []
+    pairs, notes = [], [note] if (note := stretching(of_usable)) else []
     if twins and usable:
         images = [record.image for record in usable]
         finder = finder or NearDuplicateFinder(images, spatial_dims=data.spatial_dims, signatures=signatures)
         pairs = collector.add_near_duplicates(finder, images)
+        with_others = [*usable, *(record for record in data.unlabelled if not facts[record.image].problem)]
+        notes += collector.add_copies_without_labels(with_others)
     collector.add_oddities(find_oddities(of_usable))
     for shortcut in find_shortcuts(usable, of_usable, data.class_names):
         collector.add("shortcut", "", shortcut.sentence, label=shortcut.label, remedy=shortcut.remedy)
     collector.add_other_files()
-    note = stretching(of_usable)
     return Findings(
         counts={split: dict(zip(data.class_names, data.class_counts(split), strict=True)) for split in SPLITS},
         offenders=sorted(collector.offenders, key=_order),
         twins=pairs,
         shared_patients=shared,
-        notes=[note] if note else [],
+        notes=notes,
         facts=facts,
     )
 
@@ -316,6 +321,26 @@ class _Collector:
             }
             for pair in pairs
         ]
+
+    def add_copies_without_labels(self, usable: Sequence[Record]) -> list[str]:
+        """A note on the images without labels that training leaves out as copies; adds that it refuses if all are.
+
+        Args:
+            usable: images with and without labels.
+        """
+        splits = {split: [record for record in usable if self.split_of[record.image] == split] for split in SPLITS}
+        found = Found([record for record in usable if self.split_of[record.image] == UNLABELLED])
+        candidates = len(found.records)
+        options = read(ReadOptions, {"spatial_dims": self.data.spatial_dims, "twin_search": "always"})
+        leave_out_copies(found, splits, options, self.data.root)
+        if not found.left_out:
+            return []
+        if not found.records:
+            self.add("data_set", "", all_are_known(candidates))
+        held_out = "of validation or test images, so training leaves"
+        one = f"image without a label is a copy {held_out} it out"
+        many = f"images without labels are copies {held_out} them out"
+        return [counted(len(found.left_out), one, many)]
 
     def _search(
         self, finder: NearDuplicateFinder, images: list[str]

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dual_skd.options.choices import TwinSearch
-from dual_skd.utils.wording import check_command
 
 if TYPE_CHECKING:
     from dual_skd.data.near_duplicates.finder import NearDuplicateFinder
@@ -20,7 +18,7 @@ AUTO_MAX_IMAGES = 20_000  # images that "auto" decodes before a run starts: a mi
 
 
 def finder_if_wanted(
-    images: Sequence[str], *, spatial_dims: int, search: TwinSearch, dataset_dir: str | Path, notes: list[str]
+    images: Sequence[str], *, spatial_dims: int, search: TwinSearch, command: str, notes: list[str]
 ) -> NearDuplicateFinder | None:
     """Builds a finder of near duplicates, or returns None where the search is off or would take long.
 
@@ -28,7 +26,7 @@ def finder_if_wanted(
         images: locators.
         spatial_dims: 2 for images, 3 for volumes.
         search: "always", "never", or "auto": only if at most :data:`AUTO_MAX_IMAGES` images have to be decoded.
-        dataset_dir: the user's data set, named in the remedy.
+        command: that searches and remembers, for the remedy (:func:`~dual_skd.utils.wording.check_command`).
         notes: gets a sentence when there is no search.
 
     Raises:
@@ -44,8 +42,7 @@ def finder_if_wanted(
         if missing > AUTO_MAX_IMAGES:
             note = (
                 f"{len(images)} images were not searched for copies across the splits, as {missing} of them would have "
-                f"to be decoded; {check_command(dataset_dir)} does it once and remembers it, or set "
-                "twin_search to always"
+                f"to be decoded; {command} does it once and remembers it, or set twin_search to always"
             )
             notes.append(note)
             logger.warning("%s.", note)

@@ -26,7 +26,7 @@ from dual_skd.options import read
 from dual_skd.options.data import ReadOptions
 from dual_skd.utils.files import expanded
 from dual_skd.utils.spelling import key_of
-from dual_skd.utils.wording import counted
+from dual_skd.utils.wording import check_command, counted
 
 
 def load_evaluation_records(
@@ -109,7 +109,8 @@ def _external_images(
     _refuse_known_patients(rows, seen, source)
     notes = [*source.notes, *of_patients, *of_files]
     records = _new([record_of(row, trained.class_names, source) for row in rows], seen, source, notes)
-    copies = NearDuplicateFilter([record.image for record in records + seen], options, dataset_dir, notes)
+    images = [record.image for record in records + seen]
+    copies = NearDuplicateFilter(images, options, check_command(dataset_dir), notes)
     records = copies.without_copies(records, seen, split)
     data = replace(
         trained,

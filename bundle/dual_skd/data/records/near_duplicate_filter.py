@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from dual_skd.data.near_duplicates.search import finder_if_wanted
 from dual_skd.data.records.record import LeftOut, Record
@@ -18,23 +17,22 @@ class NearDuplicateFilter:
     Args:
         images: locators of all images.
         options: with ``keep_twins``, ``twin_search`` and ``twin_similarity``.
-        dataset_dir: what the user gave, for the remedy in a note.
+        command: of a check of these images, for the remedy in a note.
         notes: gets a sentence for each decision.
 
     Raises:
         InputError: an image can't be read.
     """
 
-    def __init__(self, images: Sequence[str], options: ReadOptions, dataset_dir: str | Path, notes: list[str]) -> None:
+    def __init__(self, images: Sequence[str], options: ReadOptions, command: str, notes: list[str]) -> None:
         self.left_out: list[LeftOut] = []
         self._similarity = options.twin_similarity
         self._notes = notes
         self._finder = None
         if not options.keep_twins:
             self._finder = finder_if_wanted(
-                images, spatial_dims=options.spatial_dims, search=options.twin_search, dataset_dir=dataset_dir,
-                notes=notes,
-            )  # fmt: skip
+                images, spatial_dims=options.spatial_dims, search=options.twin_search, command=command, notes=notes
+            )
 
     @property
     def searched(self) -> bool:

@@ -35,6 +35,7 @@ from dual_skd.errors import InputError
 from dual_skd.options import read
 from dual_skd.options.data import DataOptions
 from dual_skd.utils.files import expanded
+from dual_skd.utils.wording import check_command
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class _Division:
         if not self.is_divided and options.test_fraction > 0:
             self._carve("test", "no split was given: {} test images were carved")
         images = [record.image for split in SPLITS for record in splits[split]]
-        copies = NearDuplicateFilter(images, options, self.dataset_dir, self.notes)
+        copies = NearDuplicateFilter(images, options, check_command(self.dataset_dir), self.notes)
         # against all training images, so that the test set is the same for every train_fraction and fold
         splits["test"] = copies.without_copies(splits["test"], splits["train"] + splits["val"], "test")
         if options.folds and splits["val"]:

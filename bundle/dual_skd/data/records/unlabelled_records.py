@@ -20,11 +20,11 @@ from dual_skd.data.records.sources import find_table, id_column, read_source
 from dual_skd.data.records.table_images import locate_images
 from dual_skd.data.records.tables import TABLE_SUFFIXES, Table, other_names
 from dual_skd.errors import InputError
-from dual_skd.options.data import DataOptions
+from dual_skd.options.data import DataOptions, ReadOptions
 from dual_skd.options.shared import REST
 from dual_skd.utils.files import expanded
 from dual_skd.utils.spelling import key_of, known, known_patient
-from dual_skd.utils.wording import counted
+from dual_skd.utils.wording import check_command, counted
 
 HELD_OUT = ("val", "test")
 
@@ -83,14 +83,15 @@ def records_without_labels(
     candidates = len(found.records)
     _keep(found, _new(found.records, splits))
     _keep(found, _of_other_patients(found.records, splits, found.notes))
-    _leave_out_copies(found, splits, options)
+    leave_out_copies(found, splits, options, dataset_dir)
     if options.unlabelled == REST and not candidates:
         found.doubts.append(
             f"{source.description} has a label for every image, and train_fraction leaves none out, so there is no "
             "rest: only labelled images are used"
         )
     elif not found.records and (options.unlabelled or given):
-        raise InputError(_why_none(source, options, candidates))
+        where = f"{options.unlabelled or source.description} has no image without a label that can be used."
+        raise InputError(all_are_known(candidates) if candidates else where)
     return found
 
 
@@ -98,13 +99,12 @@ def _keep(found: Found, records: list[Record]) -> None:
     found.records[:] = records
 
 
-def _why_none(source: Source, options: DataOptions, candidates: int) -> str:
-    if candidates:
-        return (
-            f"All {candidates} images without labels are training, validation or test images, copies of them or of "
-            "their patients; give others, or none."
-        )
-    return f"{options.unlabelled or source.description} has no image without a label that can be used."
+def all_are_known(candidates: int) -> str:
+    """Why none of these images without labels is left."""
+    return (
+        f"All {candidates} images without labels are training, validation or test images, copies of them or of their "
+        "patients; give others, or none."
+    )
 
 
 def _rows_of_place(place: str, options: DataOptions) -> list[Row]:
@@ -234,12 +234,14 @@ def _patients(records: Iterable[Record]) -> set[str]:
     return {key_of(record.patient) for record in records if record.patient}
 
 
-def _leave_out_copies(found: Found, splits: Mapping[str, Sequence[Record]], options: DataOptions) -> None:
+def leave_out_copies(
+    found: Found, splits: Mapping[str, Sequence[Record]], options: ReadOptions, dataset_dir: str | Path
+) -> None:
     """Leaves out near duplicates of validation and test images."""
     held_out = [record for split in HELD_OUT for record in splits[split]]
     if not found.records or not held_out:
         return
     images = [record.image for record in [*found.records, *held_out]]
-    copies = NearDuplicateFilter(images, options, options.unlabelled or UNLABELLED, found.notes)
+    copies = NearDuplicateFilter(images, options, check_command(dataset_dir, options.unlabelled), found.notes)
     _keep(found, copies.without_copies(found.records, held_out, UNLABELLED, among="the validation and test images"))
     found.left_out.extend(copies.left_out)

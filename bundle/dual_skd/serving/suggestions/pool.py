@@ -15,7 +15,6 @@ from dual_skd.data.near_duplicates.search import finder_if_wanted
 from dual_skd.data.records.datalist import DataList
 from dual_skd.data.records.patients import with_pattern
 from dual_skd.data.records.record import Record
-from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.data.records.sources import read_source
 from dual_skd.data.records.split_file import load_split
 from dual_skd.data.records.unlabelled_records import records_without_labels
@@ -30,7 +29,7 @@ from dual_skd.serving.suggestions.strategies import Answers
 from dual_skd.serving.torch_predictor import TorchPredictor
 from dual_skd.utils.files import read_json
 from dual_skd.utils.progress import bar
-from dual_skd.utils.wording import counted
+from dual_skd.utils.wording import check_command, counted
 
 
 @dataclass
@@ -83,7 +82,7 @@ def read_pool(folder: Path, predictor: TorchPredictor, asked: Suggestion) -> Poo
         [record.image for record in prepared.records],
         [record.image for members in known.splits.values() for record in members],
         spatial_dims=known.spatial_dims, search=asked.twin_search, similarity=asked.twin_similarity,
-        place=asked.unlabelled or UNLABELLED,
+        command=check_command(division, asked.unlabelled),
     )  # fmt: skip
     if not new:
         raise InputError(
@@ -185,7 +184,7 @@ def without_copies(
     spatial_dims: int,
     search: TwinSearch = "auto",
     similarity: float = SIMILARITY,
-    place: str = UNLABELLED,
+    command: str = "",
 ) -> tuple[list[int], dict[int, list[int]], list[str]]:
     """The images without a near duplicate among those that are known.
 
@@ -195,7 +194,7 @@ def without_copies(
         spatial_dims: 2 for images, 3 for volumes.
         search: when to search at all, see :func:`~dual_skd.data.near_duplicates.search.finder_if_wanted`.
         similarity: from which two images are near duplicates.
-        place: what the user gave, for a note.
+        command: of a check of these images, for the remedy in the note of an ``auto`` that doesn't search.
 
     Returns:
         their places; near duplicates among them, place -> places in this new list; notes.
@@ -204,9 +203,8 @@ def without_copies(
         InputError: an image can't be read.
     """
     notes: list[str] = []
-    finder = finder_if_wanted(
-        [*images, *known], spatial_dims=spatial_dims, search=search, dataset_dir=place, notes=notes
-    )  # fmt: skip
+    together = [*images, *known]
+    finder = finder_if_wanted(together, spatial_dims=spatial_dims, search=search, command=command, notes=notes)
     if finder is None:
         return list(range(len(images))), {}, notes
     twins = finder.find_best(images, known, min_similarity=similarity)
