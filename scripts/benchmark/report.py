@@ -39,8 +39,8 @@ the time of one thread for one image, in brackets as a share of the large networ
 †: ran with other settings than the plan has now, all rows of the table.
 """
 CALIBRATED = """\
-Logits divided by one temperature per network, fitted on its validation images, not below 1: what a trained model's file
-holds and what `inference` and the report give. Differences are between calibrated networks.
+Logits divided by one temperature per network, fitted on its validation images, at least 1. That of a model file is
+fitted with a prior besides (docs/experiments.md). Differences are between calibrated networks.
 """
 TOGETHER = """\
 Networks of several seeds whose calibrated probabilities are averaged: the mean of one alone → all together, AUC and

@@ -10,6 +10,9 @@ from statistics import mean
 
 import pytest
 
+from dual_skd.options import Training
+from scripts.benchmark.plan import PLAN, read_plan
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SETS = {"chest X-ray": ("chest_xray", "0.1"), "brain MRI": ("brain_mri", "0.1"), "lung CT": ("lung_ct", "1.0")}
 METHODS = {"plain": "single", "dual model": "coupled"}
@@ -64,3 +67,14 @@ def test_what_more_images_bring(cells):
             )
             found += [f"{mean(plain):.3f}", f"{mean(dual):.3f}", str(len(dual))]
         assert told == found
+
+
+def test_how_many_steps_the_benchmark_had():
+    page = (DOCS / "settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d,]+) \((\D+?)(?:, (\d+) %|, all)?\) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    assert len(rows) == 5
+    plan, batch_size = read_plan(PLAN), Training().batch_size
+    for images, name, share, epochs, steps in rows:
+        assert plan["data"][SETS[name][0]]["epochs"][str(float(share or 100) / 100)] == int(epochs)
+        steps_per_epoch = int(images.replace(",", "")) // batch_size  # a batch that isn't full is left out
+        assert steps_per_epoch * int(epochs) == int(steps)
