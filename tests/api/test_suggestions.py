@@ -185,7 +185,7 @@ def test_the_command_says_where_everything_is(run, new, capsys):
         ([], "has no images without labels; give the folder of some as unlabelled"),
         (["--unlabelled", "new", "--strategy", "bald"], "Unknown strategy 'bald'"),
         (["--unlabelled", "new", "--per", "patient"], "no image without a label has a known patient"),
-        (["--unlabelled", "data"], "All 8 images without labels are training, validation or test images"),
+        (["--unlabelled", "data"], "Each image without a label is a training, validation or test image"),
         (["--unlabelled", "broken"], "None of 1 image can be used"),
         (["--unlabelled", "copies"], "Every image of copies that can be used has a near duplicate"),
     ],

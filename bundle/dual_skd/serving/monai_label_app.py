@@ -76,8 +76,7 @@ class SuggestionScoring(ScoringMethod):
         answers = ask(predictor, prepared.batches(), features=by == "badge")
         images = [record.image for record in prepared.records]
         labelled = [datastore.get_image_uri(one) for one in datastore.get_labeled_images()]
-        dims = len(predictor.input_shape) - 1
-        new, copies, _ = without_copies(images, labelled, spatial_dims=dims, search="always")
+        new, copies, _ = without_copies(images, labelled, spatial_dims=len(predictor.input_shape) - 1)
         chosen = rank(by, answers.of(new), int(request.get("number", NUMBER)), seed=int(request.get("seed", 0)),
                       copies=copies)  # fmt: skip
         stamp = {"model": model.stat().st_mtime_ns, "at": time.time()}

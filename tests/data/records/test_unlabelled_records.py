@@ -157,7 +157,7 @@ def test_images_of_patients_with_held_out_images_are_left_out(here):
 
 def test_where_nothing_is_left_it_is_said(here):
     listed = table(here / "more.csv", ["6.png,p6", "0.png,p0"], "image,patient")
-    with pytest.raises(InputError, match="All 2 images without labels are training, validation or test images"):
+    with pytest.raises(InputError, match="Each image without a label is a training, validation or test image"):
         load_records(here / "list.csv", unlabelled=str(listed))
     data = load_records(here / "list.csv", unlabelled="rest")  # a learning curve ends with all labels
     assert data.unlabelled == [] and "train_fraction leaves none out" in data.doubts[-1] == data.notes[-1]

@@ -20,7 +20,7 @@ from dual_skd.data.records.image_files import is_junk
 from dual_skd.data.records.record import Record
 from dual_skd.data.records.rows import UNLABELLED
 from dual_skd.data.records.splitting import divide, far_from_asked
-from dual_skd.data.records.unlabelled_records import Found, all_are_known, leave_out_copies
+from dual_skd.data.records.unlabelled_records import ALL_KNOWN, Found, leave_out_copies
 from dual_skd.options import read
 from dual_skd.options.data import ReadOptions
 from dual_skd.utils.wording import counted
@@ -330,13 +330,12 @@ class _Collector:
         """
         splits = {split: [record for record in usable if self.split_of[record.image] == split] for split in SPLITS}
         found = Found([record for record in usable if self.split_of[record.image] == UNLABELLED])
-        candidates = len(found.records)
         options = read(ReadOptions, {"spatial_dims": self.data.spatial_dims, "twin_search": "always"})
         leave_out_copies(found, splits, options, self.data.root)
         if not found.left_out:
             return []
         if not found.records:
-            self.add("data_set", "", all_are_known(candidates))
+            self.add("data_set", "", ALL_KNOWN)
         held_out = "of validation or test images, so training leaves"
         one = f"image without a label is a copy {held_out} it out"
         many = f"images without labels are copies {held_out} them out"

@@ -27,6 +27,10 @@ from dual_skd.utils.spelling import key_of, known, known_patient
 from dual_skd.utils.wording import check_command, counted
 
 HELD_OUT = ("val", "test")
+ALL_KNOWN = (
+    "Each image without a label is a training, validation or test image, a copy of one, or of the same patient; give "
+    "others, or none."
+)
 
 
 @dataclass(frozen=True)
@@ -91,20 +95,12 @@ def records_without_labels(
         )
     elif not found.records and (options.unlabelled or given):
         where = f"{options.unlabelled or source.description} has no image without a label that can be used."
-        raise InputError(all_are_known(candidates) if candidates else where)
+        raise InputError(ALL_KNOWN if candidates else where)
     return found
 
 
 def _keep(found: Found, records: list[Record]) -> None:
     found.records[:] = records
-
-
-def all_are_known(candidates: int) -> str:
-    """Why none of these images without labels is left."""
-    return (
-        f"All {candidates} images without labels are training, validation or test images, copies of them or of their "
-        "patients; give others, or none."
-    )
 
 
 def _rows_of_place(place: str, options: DataOptions) -> list[Row]:

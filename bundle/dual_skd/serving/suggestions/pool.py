@@ -182,7 +182,7 @@ def without_copies(
     known: Sequence[str],
     *,
     spatial_dims: int,
-    search: TwinSearch = "auto",
+    search: TwinSearch = "always",
     similarity: float = SIMILARITY,
     command: str = "",
 ) -> tuple[list[int], dict[int, list[int]], list[str]]:
@@ -194,7 +194,7 @@ def without_copies(
         spatial_dims: 2 for images, 3 for volumes.
         search: when to search at all, see :func:`~dual_skd.data.near_duplicates.search.finder_if_wanted`.
         similarity: from which two images are near duplicates.
-        command: of a check of these images, for the remedy in the note of an ``auto`` that doesn't search.
+        command: of a check of these images, for the remedy where ``auto`` doesn't search.
 
     Returns:
         their places; near duplicates among them, place -> places in this new list; notes.
